@@ -1,0 +1,72 @@
+"""What every command shares: one clear line and an exit code where something is wrong, a traceback only with --debug."""
+
+import errno
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+
+from transfer.errors import TransferError
+
+flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
+
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+
+def guarded(action: Callable[[], object], debug: bool) -> int:
+    """Runs `action` and returns the exit code: 0 done, 1 failed, 2 bad arguments, 130 interrupted."""
+    try:
+        action()
+    except TransferError as error:
+        return _fail(str(error), error.exit_code, debug)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on where this one stopped", EXIT_INTERRUPTED, debug)
+    except MemoryError as error:
+        return _fail(f"out of memory: {error}", 1, debug)
+    except OSError as error:
+        return _fail(_describe(error), 1, debug)
+    return 0
+
+
+def _describe(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
+    return f"{where}{error.strerror or error}{hint}"
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        raise  # noqa: PLE0704 - called from an except clause
+    line = " ".join(message.split())
+    print(f"error: {line}", file=sys.stderr)
+    return code
+
+
+def run(main: Callable[[], object]) -> None:
+    """Entry point of `train.py` and `extract.py`: parses the flags, runs `main()`, exits with its code."""
+    logging.set_verbosity(logging.INFO)
+
+    def wrapped(argv: Sequence[str]) -> int:
+        def checked() -> object:
+            if len(argv) > 1:
+                from transfer.errors import UsageError
+
+                raise UsageError(f"unexpected argument {argv[1]!r}; see --help")
+            return main()
+
+        return guarded(checked, flags.FLAGS.debug)
+
+    try:
+        app.run(wrapped, flags_parser=_parse_flags)
+    except SystemExit as exit_:
+        sys.stdout.flush()
+        raise exit_
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    try:
+        return flags.FLAGS(list(argv))
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)

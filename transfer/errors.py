@@ -1,0 +1,13 @@
+"""The two ways in which a command can fail on purpose: each is one line for the person at the keyboard."""
+
+
+class TransferError(Exception):
+    """Something outside the program is wrong; the message says what, where, and what to do. Exit code 1."""
+
+    exit_code = 1
+
+
+class UsageError(TransferError):
+    """An argument, a flag or a configuration value is wrong. Exit code 2."""
+
+    exit_code = 2

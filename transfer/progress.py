@@ -1,0 +1,55 @@
+"""Progress of anything that takes longer than a moment: a bar on a terminal, log lines elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+from absl import logging
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Counts `total` units (None: unknown) under a `title`; use as a context manager and call `update(n)`.
+
+    On a terminal it draws a tqdm bar with rate and time left; otherwise it logs a line at most every
+    ten seconds. `done` units are counted as there from the start and left out of the rate.
+    """
+
+    def __init__(self, title: str, total: int | None, unit: str, done: int = 0) -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self.start_count = self.count = done
+        self.start_time = self.last_line = time.monotonic()
+        self.bar = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(
+                total=total, initial=done, desc=title, unit=unit, unit_scale=True, file=sys.stderr, leave=True
+            )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        elif kind is None and self.count > self.start_count:
+            self._line()
+
+    def update(self, n: int = 1) -> None:
+        """Counts `n` more units."""
+        self.count += n
+        if self.bar is not None:
+            self.bar.update(n)
+        elif time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
+            self._line()
+
+    def _line(self) -> None:
+        self.last_line = time.monotonic()
+        rate = (self.count - self.start_count) / max(self.last_line - self.start_time, 1e-9)
+        of = "" if self.total is None else f"/{self.total}"
+        left = "" if not self.total or not rate else f", {(self.total - self.count) / rate:.0f} s left"
+        logging.info("%s: %d%s %s, %.1f %s/s%s", self.title, self.count, of, self.unit, rate, self.unit, left)
