@@ -1,0 +1,188 @@
+"""What stands between the pixels of an image and the input of a network, described by data: one `Preprocessing`."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transfer import resample
+from transfer.errors import UsageError
+
+CHOICES = {
+    "interpolation": ("bilinear", "bicubic", "nearest", "lanczos"),
+    "resize": ("pil", "float"),
+    "channels": ("rgb", "bgr"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """The recipe that a weight set was trained with: network input = (pixels[channels] * scale - mean) / std.
+
+    Attributes:
+      image_size: (height, width) of the network input, pixels.
+      resize_to: length of the shorter side before a centre crop to `image_size` (torchvision's geometry); None
+        resizes straight to `image_size` and ignores the aspect.
+      interpolation: "bilinear", "bicubic", "lanczos" or "nearest".
+      antialias: whether shrinking widens the kernel; counts for `resize="float"`, Pillow always does.
+      resize: "pil" equals Pillow's 8-bit result exactly, "float" keeps floats as `jax.image.resize` does.
+      channels: order that the network wants, "rgb" or "bgr"; `mean` and `std` are in this order.
+      scale: multiplies the values 0..255 first.
+      mean: subtracted, one value a channel.
+      std: divided by, one value a channel.
+
+    Hashable; lists (from JSON) become tuples. A value outside the choices raises UsageError.
+    """
+
+    image_size: tuple[int, int]
+    resize_to: int | None = None
+    interpolation: str = "bilinear"
+    antialias: bool = True
+    resize: str = "pil"
+    channels: str = "rgb"
+    scale: float = 1.0
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image_size", _height_and_width(self.image_size))
+        for name in ("mean", "std"):
+            values = tuple(float(v) for v in getattr(self, name))
+            if len(values) != 3:
+                raise UsageError(f"{name} needs three values, one a channel; got {len(values)}")
+            object.__setattr__(self, name, values)
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UsageError(f"{name}={getattr(self, name)!r} is not one of {', '.join(choices)}")
+        if self.resize_to is not None and self.resize_to < 1:
+            raise UsageError(f"resize_to={self.resize_to} must be at least one pixel")
+
+    def with_image_size(self, size: int | tuple[int, int]) -> "Preprocessing":
+        """The same recipe at another size (an int is square); `resize_to` keeps its proportion to the crop."""
+        new = _height_and_width(size)
+        resize_to = self.resize_to
+        if resize_to is not None:
+            resize_to = round(resize_to * min(new) / min(self.image_size))
+        return dataclasses.replace(self, image_size=new, resize_to=resize_to)
+
+
+def _height_and_width(size: Any) -> tuple[int, int]:
+    try:
+        height, width = (size, size) if isinstance(size, (int, np.integer)) else size
+        height, width = int(height), int(width)
+    except (TypeError, ValueError):
+        raise UsageError(f"image_size must be one or two whole numbers of pixels, not {size!r}") from None
+    if height < 1 or width < 1:
+        raise UsageError(f"image_size={height}x{width} must be at least one pixel each way")
+    return height, width
+
+
+@dataclasses.dataclass(frozen=True)
+class _Axis:
+    """What happens along one axis: resize `size` to `resized`, keep `crop`, then pad with zeros by `pad`."""
+
+    size: int
+    resized: int
+    crop: slice
+    pad: tuple[int, int]
+
+
+def _crop_axis(size: int, resized: int, length: int) -> _Axis:
+    """torchvision's `center_crop` along one axis, which pads what is smaller than the crop."""
+    if resized < length:
+        missing = length - resized
+        return _Axis(size, resized, slice(0, resized), (missing // 2, (missing + 1) // 2))
+    start = int(round((resized - length) / 2.0))
+    return _Axis(size, resized, slice(start, start + length), (0, 0))
+
+
+def _geometry(preprocessing: Preprocessing, height: int, width: int) -> tuple[_Axis, _Axis]:
+    """(vertical, horizontal) plan for an image of this size."""
+    rows, columns = preprocessing.image_size
+    if preprocessing.resize_to is None:
+        return _crop_axis(height, rows, rows), _crop_axis(width, columns, columns)
+    short, long = (
+        preprocessing.resize_to,
+        int(preprocessing.resize_to * max(height, width) / min(height, width)),
+    )
+    new_height, new_width = (short, long) if height <= width else (long, short)
+    return _crop_axis(height, new_height, rows), _crop_axis(width, new_width, columns)
+
+
+def _kept_band(preprocessing: Preprocessing, axis: _Axis) -> resample.Band:
+    """The band of the pixels that the crop keeps; the others are never computed."""
+    antialias = preprocessing.antialias or preprocessing.resize == "pil"
+    starts, weights = resample.band(axis.size, axis.resized, preprocessing.interpolation, antialias)
+    return resample.Band(starts[axis.crop], weights[axis.crop])
+
+
+def resize(preprocessing: Preprocessing, images: jax.Array) -> jax.Array:
+    """Resizes and crops (B, h, w, 3) uint8 to (B, H, W, 3) on the device; jit-able, static shapes.
+
+    Returns uint8 for `resize="pil"` (and for "nearest"), float32 0..255 for "float". Columns first, then rows, as
+    Pillow does; a pass whose size does not change is left out.
+    """
+    vertical, horizontal = _geometry(preprocessing, images.shape[1], images.shape[2])
+    for axis, number in ((horizontal, 2), (vertical, 1)):
+        if axis.size == axis.resized:
+            images = jax.lax.slice_in_dim(images, axis.crop.start, axis.crop.stop, axis=number)
+        elif preprocessing.interpolation == "nearest":
+            indices = resample.nearest_indices(axis.size, axis.resized)[axis.crop]
+            images = jnp.take(images, jnp.asarray(indices), axis=number, mode="clip")
+        elif preprocessing.resize == "pil":
+            images = resample.resize_axis_8bit(images, _kept_band(preprocessing, axis), number)
+        else:
+            images = resample.resize_axis_float(images, _kept_band(preprocessing, axis), number)
+    if any(vertical.pad + horizontal.pad):
+        images = jnp.pad(images, ((0, 0), vertical.pad, horizontal.pad, (0, 0)))
+    return images
+
+
+def resize_on_host(preprocessing: Preprocessing, image: np.ndarray) -> np.ndarray:
+    """`resize` for one (h, w, 3) uint8 image without compiling anything: for sources of mixed sizes.
+
+    Returns (H, W, 3): uint8 by Pillow itself for "pil", float32 for "float" (the device's numbers to about 1e-4
+    of a level, the rounding of a float32 sum). "nearest" gives uint8 in both.
+    """
+    vertical, horizontal = _geometry(preprocessing, image.shape[0], image.shape[1])
+    if preprocessing.resize == "pil":
+        image = _pillow_resize(image, (horizontal.resized, vertical.resized), preprocessing.interpolation)
+        image = image[vertical.crop, horizontal.crop]
+    else:
+        for axis, number in ((horizontal, 1), (vertical, 0)):
+            if axis.size == axis.resized:
+                image = np.take(image, np.arange(axis.crop.start, axis.crop.stop), axis=number)
+            elif preprocessing.interpolation == "nearest":
+                image = np.take(
+                    image, resample.nearest_indices(axis.size, axis.resized)[axis.crop], axis=number
+                )
+            else:
+                image = resample.resize_axis_on_host(image, _kept_band(preprocessing, axis), number)
+        if preprocessing.interpolation != "nearest":
+            image = image.astype(np.float32)
+    if any(vertical.pad + horizontal.pad):
+        image = np.pad(image, (vertical.pad, horizontal.pad, (0, 0)))
+    return image
+
+
+def _pillow_resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(image).resize(size, getattr(Image.Resampling, interpolation.upper())))
+
+
+def normalise(preprocessing: Preprocessing, resized: jax.Array | np.ndarray) -> jax.Array:
+    """(B, H, W, 3) RGB values 0..255 of any dtype -> float32 network input: channel order, scale, mean, std."""
+    values = jnp.asarray(resized).astype(jnp.float32)
+    if preprocessing.channels == "bgr":
+        values = values[..., ::-1]
+    mean = jnp.asarray(preprocessing.mean, jnp.float32)
+    std = jnp.asarray(preprocessing.std, jnp.float32)
+    return (values * jnp.float32(preprocessing.scale) - mean) / std
+
+
+def apply(preprocessing: Preprocessing, images: jax.Array | np.ndarray) -> jax.Array:
+    """(B, h, w, 3) uint8 RGB at native size -> (B, H, W, 3) float32 network input, on the device, jit-able."""
+    return normalise(preprocessing, resize(preprocessing, jnp.asarray(images)))

@@ -1,0 +1,132 @@
+"""Resampling along one axis as Pillow does it, by NumPy-made coefficients that run on any device through JAX.
+
+An output pixel is a weighted sum of a short run of input pixels, so an axis is described by a `Band`: where
+each run starts, and its weights. The arithmetic follows `precompute_coeffs` and `normalize_coeffs_8bpc` of
+Pillow's `src/libImaging/Resample.c` (rounded weights of 22 bits, 8-bit results), and `jax.image.resize` for floats.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+PRECISION_BITS = 32 - 8 - 2  # of Pillow's fixed-point weights: 8 bits of pixel, 2 of head room
+UNROLLED_TAPS = 16  # longer runs go through a loop, so that a strong reduction stays a small program
+
+
+class Band(NamedTuple):
+    """Output pixel `i` = sum over `t` of `weights[i, t]` * input pixel `starts[i] + t`. Weights are float64."""
+
+    starts: np.ndarray  # (out,) int64
+    weights: np.ndarray  # (out, taps) float64
+
+
+def _triangle(x: np.ndarray) -> np.ndarray:
+    return np.maximum(1.0 - np.abs(x), 0.0)
+
+
+def _keys_cubic(x: np.ndarray) -> np.ndarray:
+    a, x = -0.5, np.abs(x)
+    inner = ((a + 2.0) * x - (a + 3.0)) * x * x + 1
+    outer = (((x - 5) * x + 8) * x - 4) * a
+    return np.where(x < 1.0, inner, np.where(x < 2.0, outer, 0.0))
+
+
+def _sinc(x: np.ndarray) -> np.ndarray:
+    x = x * np.pi
+    return np.where(x == 0.0, 1.0, np.sin(x) / np.where(x == 0.0, 1.0, x))
+
+
+def _lanczos3(x: np.ndarray) -> np.ndarray:
+    return np.where((x >= -3.0) & (x < 3.0), _sinc(x) * _sinc(x / 3), 0.0)
+
+
+# interpolation -> (radius in input pixels, kernel); "nearest" picks pixels and has no kernel
+KERNELS: dict[str, tuple[float, Callable[[np.ndarray], np.ndarray]]] = {
+    "bilinear": (1.0, _triangle),
+    "bicubic": (2.0, _keys_cubic),
+    "lanczos": (3.0, _lanczos3),
+}
+
+
+@functools.lru_cache(maxsize=512)
+def band(size: int, new_size: int, interpolation: str, antialias: bool = True) -> Band:
+    """The band that resizes an axis of `size` pixels to `new_size`; the same doubles as Pillow's when antialiased."""
+    radius, kernel = KERNELS[interpolation]
+    scale = size / new_size
+    stretch = max(scale, 1.0) if antialias else 1.0
+    support = radius * stretch
+    centres = (np.arange(new_size) + 0.5) * scale
+    starts = np.maximum((centres - support + 0.5).astype(np.int64), 0)
+    stops = np.minimum((centres + support + 0.5).astype(np.int64), size)
+    taps = np.arange(int((stops - starts).max()))
+    positions = starts[:, None] + taps
+    weights = kernel((positions - centres[:, None] + 0.5) * (1.0 / stretch))
+    weights = np.where(positions < stops[:, None], weights, 0.0)
+    total = np.cumsum(weights, axis=1)[:, -1:]  # cumsum adds in order, as the C loop does
+    weights = weights / np.where(total == 0.0, 1.0, total)
+    # a run at the far end may hang over the edge with weights of zero; move it back inside
+    overhang = np.maximum(starts + len(taps) - size, 0)
+    for row in np.flatnonzero(overhang):
+        weights[row] = np.roll(weights[row], overhang[row])
+    weights.flags.writeable = False
+    return Band(starts - overhang, weights)
+
+
+@functools.lru_cache(maxsize=512)
+def nearest_indices(size: int, new_size: int) -> np.ndarray:
+    """Which input pixel each output pixel copies, (new_size,) int64, with the running sum of `ImagingScaleAffine`."""
+    step = size / new_size
+    steps = np.full(new_size, step)
+    steps[0] = step * 0.5
+    indices = np.minimum(np.cumsum(steps).astype(np.int64), size - 1)
+    indices.flags.writeable = False
+    return indices
+
+
+def fixed_point(weights: np.ndarray) -> np.ndarray:
+    """Pillow's int32 weights of 22 bits, rounded half away from zero."""
+    return np.trunc(weights * (1 << PRECISION_BITS) + np.where(weights < 0, -0.5, 0.5)).astype(np.int32)
+
+
+def _weighted_sum(images: jax.Array, starts: np.ndarray, weights: np.ndarray, axis: int) -> jax.Array:
+    """Sum over taps of shifted gathers; no array larger than the result in the dtype of `weights`."""
+    shape = [1] * images.ndim
+    shape[axis] = len(starts)
+
+    def tap(start: jax.Array | np.ndarray, weight: jax.Array | np.ndarray) -> jax.Array:
+        rows = jnp.take(images, jnp.asarray(start), axis=axis, mode="clip")
+        return rows.astype(weights.dtype) * jnp.reshape(jnp.asarray(weight), shape)
+
+    taps = weights.shape[1]
+    if taps <= UNROLLED_TAPS:
+        return functools.reduce(jnp.add, (tap(starts + t, weights[:, t]) for t in range(taps)))
+    all_starts, all_weights = jnp.asarray(starts), jnp.asarray(weights.T)
+    first = tap(starts, weights[:, 0])
+    return jax.lax.fori_loop(1, taps, lambda t, total: total + tap(all_starts + t, all_weights[t]), first)
+
+
+def resize_axis_8bit(images: jax.Array, band_: Band, axis: int) -> jax.Array:
+    """One pass of Pillow's resize: uint8 in, uint8 out, rounded half up and clipped after the weighted sum."""
+    total = _weighted_sum(images, band_.starts, fixed_point(band_.weights), axis)
+    rounded = (total + (1 << (PRECISION_BITS - 1))) >> PRECISION_BITS
+    return jnp.clip(rounded, 0, 255).astype(jnp.uint8)
+
+
+def resize_axis_float(images: jax.Array, band_: Band, axis: int) -> jax.Array:
+    """One pass in float32, as `jax.image.resize` computes it; no matmul, so no matmul precision either."""
+    return _weighted_sum(images, band_.starts, band_.weights.astype(np.float32), axis)
+
+
+def resize_axis_on_host(image: np.ndarray, band_: Band, axis: int) -> np.ndarray:
+    """`resize_axis_float` in NumPy for one image: the same numbers up to the rounding of a float32 sum."""
+    shape = [1] * image.ndim
+    shape[axis] = len(band_.starts)
+    weights = band_.weights.astype(np.float32)
+    total = np.float32(0)
+    for t in range(weights.shape[1]):
+        total = total + np.take(image, band_.starts + t, axis=axis) * weights[:, t].reshape(shape)
+    return np.asarray(total, np.float32)
