@@ -1,4 +1,4 @@
-"""What every command shares: one clear line and an exit code where something is wrong, a traceback only with --debug."""
+"""What every command shares: one clear line and an exit code where something is wrong; --debug adds the traceback."""
 
 import errno
 import signal
@@ -37,7 +37,7 @@ def _describe(error: OSError) -> str:
 
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
-        raise  # noqa: PLE0704 - called from an except clause
+        raise  # called from an except clause: the error that is being handled
     line = " ".join(message.split())
     print(f"error: {line}", file=sys.stderr)
     return code

@@ -1,0 +1,28 @@
+"""Frozen, pretrained backbones in Flax turn images into cached features; Optax trains heads on them in seconds."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transfer.extract import Extractor
+    from transfer.features import FeatureStore
+    from transfer.heads import LinearProbe
+    from transfer.weights import create_model, list_models
+
+__version__ = "0.1.0"
+__all__ = ["Extractor", "FeatureStore", "LinearProbe", "create_model", "list_models"]
+
+# Public name -> the module that holds it, imported at first use: `import transfer` costs nothing.
+_HOMES = {
+    "Extractor": "transfer.extract",
+    "FeatureStore": "transfer.features",
+    "LinearProbe": "transfer.heads",
+    "create_model": "transfer.weights",
+    "list_models": "transfer.weights",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'transfer' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

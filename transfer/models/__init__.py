@@ -1,0 +1,1 @@
+"""Backbones in Flax NNX, one file per family; every model returns `(output, endpoints)`."""

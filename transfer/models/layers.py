@@ -1,0 +1,112 @@
+"""Layers that several families share, thin over Flax NNX and in the layouts of their sources."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from transfer.errors import UsageError
+from transfer.models.convolution import convolve
+
+# He et al. 2015 (arXiv:1502.01852), fan-out, as torchvision initialises VGG and ResNet.
+he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def conv(
+    channels: int,
+    features: int,
+    size: int,
+    *,
+    stride: int = 1,
+    padding: int | None = None,
+    bias: bool = True,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    """A square convolution with symmetric zero padding (default: `size // 2`), never `SAME`.
+
+    `SAME` pads asymmetrically at stride 2 and would match neither torchvision nor Keras.
+    """
+    pad = size // 2 if padding is None else padding
+    return nnx.Conv(
+        channels,
+        features,
+        (size, size),
+        strides=(stride, stride),
+        padding=((pad, pad), (pad, pad)),
+        use_bias=bias,
+        kernel_init=he_normal,
+        conv_general_dilated=convolve,
+        rngs=rngs,
+    )
+
+
+def batch_norm(features: int, *, epsilon: float = 1e-5, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    """Batch norm in inference mode; `model.train()` switches the whole model to batch statistics.
+
+    The momentum is torchvision's 0.1 in Flax's convention (the share that is kept).
+    """
+    return nnx.BatchNorm(features, use_running_average=True, momentum=0.9, epsilon=epsilon, rngs=rngs)
+
+
+def dense(inputs: int, features: int, *, rngs: nnx.Rngs) -> nnx.Linear:
+    """A fully connected layer, initialised as torchvision's VGG does (normal, 0.01)."""
+    return nnx.Linear(inputs, features, kernel_init=nnx.initializers.normal(0.01), rngs=rngs)
+
+
+def max_pool(images: jax.Array, size: int, stride: int, padding: int = 0, pad_value: float = -jnp.inf) -> jax.Array:
+    """Max-pool over NHWC; `pad_value` is -inf in torchvision, 0 in Keras' explicit padding."""
+    # The comparison starts from -inf, so that a padding of zeros takes part as a value.
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    if padding and pad_value != -jnp.inf:
+        images = jnp.pad(images, pads, constant_values=pad_value)
+        pads = ((0, 0),) * 4
+    if size == stride and not padding:
+        return _max_pool_by_slices(images, size)
+    return lax.reduce_window(
+        images, jnp.array(-jnp.inf, images.dtype), lax.max, (1, size, size, 1), (1, stride, stride, 1), pads
+    )
+
+
+def _max_pool_by_slices(images: jax.Array, size: int) -> jax.Array:
+    """Windows that do not overlap: a reshape and a maximum, which has a fast gradient (no select-and-scatter)."""
+    batch, height, width, channels = images.shape
+    rows, columns = height // size, width // size
+    cropped = images[:, : rows * size, : columns * size]
+    return cropped.reshape(batch, rows, size, columns, size, channels).max(axis=(2, 4))
+
+
+def adaptive_average_pool(images: jax.Array, size: int) -> jax.Array:
+    """PyTorch's AdaptiveAvgPool2d over NHWC: cell i averages rows floor(i*n/size) to ceil((i+1)*n/size)."""
+    height, width = images.shape[1:3]
+    if (height, width) == (size, size):
+        return images
+    rows, columns = _averaging_matrix(height, size), _averaging_matrix(width, size)
+    return jnp.einsum("bhwc,ih,jw->bijc", images, rows.astype(images.dtype), columns.astype(images.dtype))
+
+
+def _averaging_matrix(length: int, cells: int) -> np.ndarray:
+    matrix = np.zeros((cells, length), np.float32)
+    for cell in range(cells):
+        start, stop = cell * length // cells, -(-(cell + 1) * length // cells)
+        matrix[cell, start:stop] = 1 / (stop - start)
+    return matrix
+
+
+def global_average_pool(images: jax.Array) -> jax.Array:
+    """(B, H, W, C) -> (B, C)."""
+    return images.mean(axis=(1, 2))
+
+
+def scaled(channels: int, width: float) -> int:
+    """A channel count times the width multiplier, at least 1."""
+    return max(1, round(channels * width))
+
+
+def check_images(images: jax.Array, minimum: int, model: str) -> None:
+    """Raises UsageError unless `images` is (B, H, W, 3) with both sides at least `minimum` pixels."""
+    if images.ndim != 4 or images.shape[-1] != 3 or min(images.shape[1:3]) < minimum:
+        raise UsageError(
+            f"{model} takes images (batch, height, width, 3) of at least {minimum}x{minimum} pixels, "
+            f"got {tuple(images.shape)}"
+        )

@@ -1,0 +1,69 @@
+"""Every architecture by name, found in the family files beside this one; and a model's arrays by dotted path."""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import jax
+from flax import nnx
+
+import transfer.models
+from transfer.errors import UsageError
+
+# What a weight file holds of a model: parameters and the running statistics of batch norm.
+STORED = (nnx.Param, nnx.BatchStat)
+
+
+@cache
+def architectures() -> dict[str, Callable[..., nnx.Module]]:
+    """Architecture name -> builder, collected from the `ARCHITECTURES` of every file in `transfer/models`."""
+    found: dict[str, Callable[..., nnx.Module]] = {}
+    for module in pkgutil.iter_modules(transfer.models.__path__):
+        if module.name != "registry":
+            family = importlib.import_module(f"transfer.models.{module.name}")
+            found.update(getattr(family, "ARCHITECTURES", {}))
+    return found
+
+
+def build(arch: str, *, seed: int | None = 0, **fields: Any) -> nnx.Module:
+    """A model of architecture `arch` with random weights; `seed=None` gives shapes only, to be filled.
+
+    Args:
+        arch: a key of `architectures()`, such as `"vgg16_bn"`.
+        fields: the family's own (`num_classes`, `width`, …).
+
+    Raises:
+        UsageError: unknown architecture or field.
+    """
+    known = architectures()
+    if arch not in known:
+        near = difflib.get_close_matches(arch, known, n=3) or sorted(known)
+        raise UsageError(f"unknown architecture {arch!r}; did you mean {', '.join(near)}?")
+
+    def make(rng_seed: int) -> nnx.Module:
+        try:
+            return known[arch](**fields, rngs=nnx.Rngs(rng_seed))
+        except TypeError as error:
+            if "unexpected keyword argument" not in str(error):
+                raise
+            raise UsageError(f"{arch} has no field {str(error).split()[-1]}") from error
+
+    if seed is not None:
+        return make(seed)
+    return nnx.eval_shape(lambda: make(0))
+
+
+def flat_state(model: nnx.Module) -> dict[str, jax.Array]:
+    """Dotted path -> array (`"block1.conv1.kernel"`), parameters and batch statistics."""
+    state = nnx.to_flat_state(nnx.state(model, nnx.Any(*STORED)))
+    return {".".join(map(str, path)): variable.get_value() for path, variable in state}
+
+
+def load_flat_state(model: nnx.Module, arrays: Mapping[str, Any]) -> None:
+    """Puts `arrays` (dotted path -> array) into `model`, in place; every path of the model must be there."""
+    state = nnx.state(model, nnx.Any(*STORED))
+    flat = [(path, variable.replace(arrays[".".join(map(str, path))])) for path, variable in nnx.to_flat_state(state)]
+    nnx.update(model, nnx.from_flat_state(flat))
