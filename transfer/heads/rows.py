@@ -1,0 +1,49 @@
+"""What a head may be given: rows of finite numbers, one label each; anything else is one clear line."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from transfer.errors import TransferError
+
+
+def flat_features(features: ArrayLike, name: str = "features") -> np.ndarray:
+    """Returns `features` (N, ...) as float32 (N, D); raises TransferError if empty, not numbers or not finite."""
+    array = np.asarray(features)
+    if array.ndim == 0 or len(array) == 0:
+        raise TransferError(f"{name} are empty: there is no row to work on")
+    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+        raise TransferError(f"{name} must be numbers, not {array.dtype}")
+    array = array.reshape(len(array), -1).astype(np.float32, copy=False)
+    if array.shape[1] == 0:
+        raise TransferError(f"{name} are empty: a row has no value")
+    finite = np.isfinite(array).all(axis=1)
+    if not finite.all():
+        raise TransferError(
+            f"{name} have NaN or infinity in {np.sum(~finite)} of {len(array)} rows, first in row {np.argmin(finite)}"
+        )
+    return array
+
+
+def flat_labels(labels: ArrayLike | None, num_rows: int, name: str = "labels") -> np.ndarray:
+    """Returns `labels` (N,) or (N, 1) as (N,), their dtype kept; raises TransferError if N is not `num_rows`."""
+    if labels is None:
+        raise TransferError(f"{num_rows} rows of features but no {name}")
+    array = np.asarray(labels)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise TransferError(f"{name} must be one label a row, (N,) or (N, 1), not of shape {array.shape}")
+    if len(array) != num_rows:
+        raise TransferError(f"{num_rows} rows of features but {len(array)} {name}: the two must be of one length")
+    return array
+
+
+def class_indices(labels: ArrayLike | None, num_rows: int, num_classes: int, name: str = "labels") -> np.ndarray:
+    """Returns `labels` as int32 (N,); raises TransferError unless all are whole numbers in [0, num_classes)."""
+    array = flat_labels(labels, num_rows, name)
+    if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and np.all(array == np.floor(array))):
+        raise TransferError(f"{name} must be whole numbers from 0, not {array.dtype}")
+    low, high = array.min(), array.max()
+    if low < 0 or high >= num_classes:
+        raise TransferError(f"{name} run from {low:g} to {high:g}, but the head has {num_classes} classes, from 0")
+    return array.astype(np.int32)
