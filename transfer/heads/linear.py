@@ -22,6 +22,8 @@ from transfer.heads.rows import class_indices, flat_features
 State = dict[str, Any]
 Metrics = dict[str, jax.Array]
 
+METRICS = ("loss", "accuracy", "validation_loss", "validation_accuracy")
+
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # Keras' defaults; optax's epsilon would be 1e-8
 
 
@@ -44,6 +46,11 @@ def keras_adam(learning_rate: ArrayLike) -> optax.GradientTransformation:
 def logits(params: dict[str, jax.Array], features: jax.Array) -> jax.Array:
     """(N, D) float32 -> (N, C) float32. Full precision everywhere: a head is bound by memory, not by arithmetic."""
     return jnp.dot(features, params["kernel"], precision=jax.lax.Precision.HIGHEST) + params["bias"]
+
+
+def init_key(seed: ArrayLike) -> jax.Array:
+    """Key of a seed's first weights. The shuffles fold an epoch's number into the same seed; this number is none."""
+    return jax.random.fold_in(jax.random.key(seed), np.uint32(2**32 - 1))
 
 
 def init_state(num_features: int, num_classes: int, key: jax.Array) -> State:
