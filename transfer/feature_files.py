@@ -1,0 +1,221 @@
+"""Features and labels as one file: the published pickle `{'features', 'labels'}`, `.npz` and `.safetensors`.
+
+The published files hold `features` float32 (N, 1, 1, C) and `labels` (N,) or (N, 1); some lie inside a zip and are
+named `PATH/vgg-100.zip/vgg_cifar10_100_bottleneck_features_train.p`. No code from a file is ever run.
+"""
+
+import io
+import os
+import pickle
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, Any, BinaryIO
+
+import numpy as np
+from etils import epath
+
+from transfer.errors import TransferError, UsageError
+from transfer.unpickle import load_arrays
+
+NAMES = ("features", "labels")
+# Readable by Python 3.4 and newer.
+PICKLE_PROTOCOL = 4
+
+
+def read(path: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Reads features and labels from `path`; the format is told by the content, not by the name.
+
+    Args:
+        path: a pickle (protocol 0 to 5, Python 2 or 3), an `.npz` or a `.safetensors` file, local or `gs://`; or
+            `ZIP/MEMBER`, such a file inside a zip.
+
+    Returns:
+        features float32 (N, ...) in the shape of the file, labels int64 (N,).
+
+    Raises:
+        TransferError: naming the file: damaged, not such a file, anything but plain arrays in it, no or unlike
+            many features and labels, NaN or infinity, labels that are not whole numbers.
+        OSError: there is no such file.
+    """
+    name = str(path)
+    with _opened(name) as stream:
+        start = stream.read(16)
+        stream.seek(0)
+        arrays = next(reader for matches, reader in _READERS if matches(start))(stream, name)
+    if not isinstance(arrays, Mapping) or not all(key in arrays for key in NAMES):
+        raise TransferError(f"{name} does not hold 'features' and 'labels'{_what(arrays)}")
+    return _checked(arrays["features"], arrays["labels"], name)
+
+
+def write(path: Any, features: Any, labels: Any) -> None:
+    """Writes features and labels to `path`, whole or not at all; the format is told by the extension.
+
+    Args:
+        path: ends in `.p`, `.pkl` or `.pickle`, in `.npz`, or in `.safetensors`; local or `gs://`.
+        features: (N, C), written as float32 (N, 1, 1, C) like the published files; any other shape stays as it is.
+        labels: (N,), written as int64.
+
+    Raises:
+        UsageError: another extension.
+        TransferError: unlike many features and labels, none at all, NaN or infinity.
+        OSError: the file cannot be written (disk full).
+    """
+    target = epath.Path(path)
+    writer = writer_for(target)
+    features, labels = _checked(features, labels, str(path))
+    if features.ndim == 2:
+        features = features[:, None, None, :]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _atomic(target) as stream:
+        writer(stream, {"features": features, "labels": labels})
+
+
+def writer_for(path: Any) -> Callable[[IO[bytes], Mapping[str, np.ndarray]], None]:
+    """What writes files named like `path`; UsageError for an unknown extension (worth asking before long work)."""
+    suffix = epath.Path(path).suffix.lower()
+    if suffix not in _WRITERS:
+        raise UsageError(f"{path}: features are written as {', '.join(_WRITERS)}, not as {suffix or 'no extension'!r}")
+    return _WRITERS[suffix]
+
+
+def _what(found: object) -> str:
+    if isinstance(found, Mapping):
+        return f"; it holds {', '.join(sorted(map(repr, found))[:5]) or 'nothing'}"
+    return f"; it holds a {type(found).__name__}"
+
+
+def _checked(features: Any, labels: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    features, labels = _numbers(features, "features", name), _numbers(labels, "labels", name)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if features.ndim < 2 or labels.ndim != 1:
+        raise TransferError(
+            f"{name}: features of shape {features.shape} and labels of shape {labels.shape}; wanted (N, ..., C) and (N,)"
+        )
+    if len(features) != len(labels):
+        raise TransferError(f"{name} has {len(features)} rows of features but {len(labels)} labels")
+    if not features.size:
+        raise TransferError(f"{name} has no features (shape {features.shape})")
+    whole = labels.astype(np.int64)
+    if not (whole == labels).all():
+        raise TransferError(f"{name}: labels are {labels.dtype} and not all whole numbers")
+    with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinity, reported below
+        features = features.astype(np.float32, copy=False)
+    bad = np.flatnonzero(~np.isfinite(features.reshape(len(features), -1)).all(axis=1))
+    if len(bad):
+        raise TransferError(f"{name}: features hold NaN or infinity in {len(bad)} rows, the first is row {bad[0]}")
+    return features, whole
+
+
+def _numbers(values: Any, key: str, name: str) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of unlike lengths
+        array = np.empty(0, object)
+    if array.dtype.kind not in "fiub":
+        kind = "objects" if array.dtype.kind == "O" else f"values of type {array.dtype}"
+        raise TransferError(f"{name}: {key} hold {kind}, not numbers")
+    return array
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[BinaryIO]:
+    path = epath.Path(name)
+    container = next((p for p in path.parents if p.suffix.lower() == ".zip" and p.is_file()), None)
+    if container is None:
+        with path.open("rb") as stream:
+            yield stream  # type: ignore[misc]
+        return
+    member = path.relative_to(container).as_posix()
+    with container.open("rb") as stream, _damage_named(str(container)), zipfile.ZipFile(stream) as archive:  # type: ignore[arg-type]
+        if member not in archive.namelist():
+            raise TransferError(f"{container} has no member {member}; {_members(archive)}")
+        yield io.BytesIO(archive.read(member))
+
+
+def _members(archive: zipfile.ZipFile) -> str:
+    files = [entry for entry in archive.namelist() if not entry.endswith("/")]
+    return f"it has {', '.join(files[:8])}{' …' if len(files) > 8 else ''}" if files else "it is empty"
+
+
+@contextmanager
+def _damage_named(name: str) -> Iterator[None]:
+    """Whatever a damaged zip or array file raises becomes one error with the file's name."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+        raise TransferError(f"{name} is damaged or truncated ({error})") from error
+
+
+def _read_npz(stream: BinaryIO, name: str) -> Mapping[str, Any]:
+    with _damage_named(name):
+        with zipfile.ZipFile(stream) as archive:
+            entries = archive.namelist()
+            if not all(entry.endswith(".npy") for entry in entries):
+                raise TransferError(f"{name} is a zip; name one of its files as {name}/MEMBER: {_members(archive)}")
+        stream.seek(0)
+        with np.load(stream, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files if key in NAMES} or dict.fromkeys(arrays.files)
+
+
+def _read_safetensors(stream: BinaryIO, name: str) -> Mapping[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return load(stream.read())
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise TransferError(f"{name} is damaged or truncated ({error})") from error
+
+
+# (how a file of this format begins, its reader); whatever else it is, it is a pickle or damaged.
+_READERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO, str], Any]], ...] = (
+    (lambda start: start.startswith((b"PK\x03\x04", b"PK\x05\x06")), _read_npz),
+    (
+        lambda start: len(start) > 8 and start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] < 1 << 32,
+        _read_safetensors,
+    ),
+    (lambda start: True, load_arrays),
+)
+
+
+def _write_pickle(stream: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
+    pickle.dump(dict(arrays), stream, protocol=PICKLE_PROTOCOL)
+
+
+def _write_npz(stream: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
+    np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+
+def _write_safetensors(stream: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
+    from safetensors.numpy import save
+
+    stream.write(save({key: np.ascontiguousarray(array) for key, array in arrays.items()}))
+
+
+_WRITERS: dict[str, Callable[[IO[bytes], Mapping[str, np.ndarray]], None]] = {
+    ".p": _write_pickle,
+    ".pkl": _write_pickle,
+    ".pickle": _write_pickle,
+    ".npz": _write_npz,
+    ".safetensors": _write_safetensors,
+}
+
+
+@contextmanager
+def _atomic(target: epath.Path) -> Iterator[IO[bytes]]:
+    """A stream to a temporary file beside `target`, renamed onto it at the end, removed if anything fails."""
+    temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            if isinstance(stream, io.BufferedWriter):  # a local file: on the disk before the name appears
+                os.fsync(stream.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
