@@ -5,6 +5,7 @@ bias, Adam with Keras' defaults, sparse categorical cross-entropy, a fresh shuff
 batch kept. Features and labels stay on the device and are arguments of the program, never constants in it.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,7 @@ from transfer.heads.rows import class_indices, flat_features
 
 # {"params": {"kernel" (D, C), "bias" (C,)}, "opt_state": optax's own, "epoch": int32, epochs done so far}
 State = dict[str, Any]
+Params = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 METRICS = ("loss", "accuracy", "validation_loss", "validation_accuracy")
@@ -43,7 +45,7 @@ def keras_adam(learning_rate: ArrayLike) -> optax.GradientTransformation:
     return optax.chain(adam(b1=BETA_1, b2=BETA_2, eps=epsilon), optax.scale_by_learning_rate(learning_rate))
 
 
-def logits(params: dict[str, jax.Array], features: jax.Array) -> jax.Array:
+def logits(params: Params, features: jax.Array) -> jax.Array:
     """(N, D) float32 -> (N, C) float32. Full precision everywhere: a head is bound by memory, not by arithmetic."""
     return jnp.dot(features, params["kernel"], precision=jax.lax.Precision.HIGHEST) + params["bias"]
 
@@ -114,7 +116,7 @@ def _weighted_sums(scores: jax.Array, labels: jax.Array, weight: jax.Array) -> j
     return jnp.stack([jnp.sum(weight * losses), jnp.sum(weight * right)])
 
 
-def evaluate(params: dict[str, jax.Array], features: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+def evaluate(params: Params, features: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean cross-entropy and accuracy over all rows. Pure JAX."""
     loss, right = _weighted_sums(logits(params, features), labels, jnp.ones(len(features)))
     return loss / len(features), right / len(features)
@@ -163,6 +165,26 @@ def train_all(
         )
 
     return jax.lax.scan(epoch, state, jnp.arange(epochs))
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """The published recipe as a few-shot head (`transfer.heads.fewshot.Head`)."""
+
+    epochs: int = 50
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+
+    def __call__(
+        self, features: jax.Array, labels: jax.Array, num_classes: int, key: jax.Array
+    ) -> Callable[[jax.Array], jax.Array]:
+        """Fits (n, D) and (n,) int32; returns the function from (m, D) to logits (m, num_classes)."""
+        seed = jax.random.randint(key, (), 0, np.iinfo(np.int32).max)
+        state = init_state(features.shape[1], num_classes, init_key(seed))
+        state, _ = train_all(
+            state, seed, self.learning_rate, (features, labels), None, epochs=self.epochs, batch_size=self.batch_size
+        )
+        return lambda rows: logits(state["params"], rows)
 
 
 def make_epoch(
