@@ -19,7 +19,8 @@ from transfer.errors import TransferError
 # Booleans, integers, floats, complex numbers, bytes and text of fixed width. No objects, records, dates.
 _PLAIN_DTYPE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SU][1-9]\d{0,5}|\?)")
 
-_DAMAGE = (
+# What reading a damaged or hostile file raises; everything else is a bug of ours.
+DAMAGE = (
     pickle.UnpicklingError,
     ArithmeticError,
     AttributeError,
@@ -79,9 +80,7 @@ class _Dtype(Pending):
         self.code = code.decode("latin1") if isinstance(code, bytes) else code
         self.order = "="
         if not isinstance(self.code, str) or not _PLAIN_DTYPE.fullmatch(self.code):
-            kind = (
-                "an object array" if str(self.code).lstrip("<>=|").startswith("O") else f"dtype {self.code!r}"
-            )
+            kind = "an object array" if str(self.code).lstrip("<>=|").startswith("O") else f"dtype {self.code!r}"
             raise TransferError(f"it holds {kind}; only arrays of numbers and text are read")
 
     def __setstate__(self, state: tuple) -> None:
@@ -252,7 +251,7 @@ def guarded_load(read: Callable[[], Any], name: str) -> Any:
         return read()
     except TransferError as error:
         raise TransferError(f"{name}: {error}") from None
-    except _DAMAGE as error:
+    except DAMAGE as error:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise TransferError(f"{name}: not a pickle, or a damaged or truncated one ({reason})") from error
 

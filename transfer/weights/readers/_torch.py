@@ -1,0 +1,185 @@
+"""What both PyTorch formats share: tensors as the pickle describes them, and the state dict inside a checkpoint."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from transfer.errors import TransferError
+from transfer.unpickle import ARRAY_CONSTRUCTORS, Constructor, Pending
+
+# torch.dtype name -> NumPy dtype (little-endian, which is what both formats store).
+DTYPES: Mapping[str, np.dtype] = {
+    "float16": np.dtype("<f2"),
+    "float32": np.dtype("<f4"),
+    "float64": np.dtype("<f8"),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "uint8": np.dtype("u1"),
+    "int8": np.dtype("i1"),
+    "int16": np.dtype("<i2"),
+    "int32": np.dtype("<i4"),
+    "int64": np.dtype("<i8"),
+    "uint16": np.dtype("<u2"),
+    "uint32": np.dtype("<u4"),
+    "uint64": np.dtype("<u8"),
+    "bool": np.dtype("?"),
+    "complex64": np.dtype("<c8"),
+    "complex128": np.dtype("<c16"),
+    "float8_e4m3fn": np.dtype(ml_dtypes.float8_e4m3fn),
+    "float8_e5m2": np.dtype(ml_dtypes.float8_e5m2),
+}
+# Typed storage classes, as `torch.FloatStorage` and its kin are named in files.
+STORAGES = {
+    "Half": "float16",
+    "Float": "float32",
+    "Double": "float64",
+    "BFloat16": "bfloat16",
+    "Byte": "uint8",
+    "Char": "int8",
+    "Short": "int16",
+    "Int": "int32",
+    "Long": "int64",
+    "Bool": "bool",
+    "ComplexFloat": "complex64",
+    "ComplexDouble": "complex128",
+}
+# Where checkpoints keep the state dict, most wanted first.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+PARALLEL_PREFIX = "module."
+
+
+class Storage:
+    """A flat run of elements in the file, filled in when its bytes are known."""
+
+    __slots__ = ("dtype", "numel", "elements")
+
+    def __init__(self, dtype: np.dtype, numel: int) -> None:
+        self.dtype, self.numel = dtype, numel
+        self.elements: np.ndarray | None = None
+
+    def fill(self, raw: bytes, big_endian: bool = False) -> None:
+        """Sets the elements from the `numel * itemsize` bytes of the file."""
+        if len(raw) != self.numel * self.dtype.itemsize:
+            raise TransferError(f"a storage of {self.numel} elements has {len(raw)} bytes; the file is truncated")
+        elements = np.frombuffer(raw, self.dtype)
+        self.elements = elements.byteswap() if big_endian else elements
+
+
+class View:
+    """A storage from some element on: what a persistent id stands for."""
+
+    __slots__ = ("storage", "start")
+
+    def __init__(self, storage: Storage, start: int = 0) -> None:
+        self.storage, self.start = storage, start
+
+
+class _Tensor(Pending):
+    __slots__ = ("view", "offset", "shape", "strides", "dtype")
+
+    def __init__(self, view: Any, offset: Any, shape: Any, strides: Any, dtype: np.dtype | None = None) -> None:
+        numbers = (offset, *shape, *strides)
+        if not isinstance(view, View) or len(shape) != len(strides):
+            raise TransferError("a tensor that is not built from a storage, a shape and strides")
+        if not all(isinstance(n, int) and n >= 0 for n in numbers):
+            raise TransferError("a tensor with a negative or fractional offset, size or stride")
+        self.view, self.offset, self.shape, self.strides, self.dtype = view, offset, shape, strides, dtype
+
+    def value(self) -> np.ndarray:
+        """The tensor as a read-only array over the bytes of its storage, with whatever strides it was saved with."""
+        elements = self.view.storage.elements
+        if elements is None:
+            raise TransferError("a tensor whose storage is not in the file")
+        if self.dtype is not None:
+            elements = elements.view(self.dtype)
+        if 0 in self.shape:
+            return np.empty(self.shape, elements.dtype)
+        first = self.view.start + self.offset
+        last = first + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
+        if last >= elements.size:
+            raise TransferError("a tensor that reaches beyond its storage")
+        steps = [step * elements.itemsize for step in self.strides]
+        return np.lib.stride_tricks.as_strided(elements[first:], self.shape, steps, writeable=False)
+
+
+class _Dtype:
+    __slots__ = ("dtype",)
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self.dtype = dtype
+
+    def __setstate__(self, state: object) -> None:
+        raise TransferError("state set on a dtype")
+
+
+class StorageType(Constructor):
+    """A storage class; files name it inside persistent ids and never call it."""
+
+    __slots__ = ("dtype",)
+    dtype: np.dtype
+
+    def __init__(self, dtype: np.dtype) -> None:
+        super().__init__(_refuse_call)
+        object.__setattr__(self, "dtype", dtype)
+
+
+def _refuse_call(*arguments: object) -> object:
+    raise TransferError("a storage that is made, not referred to")
+
+
+def _tensor(view: object, offset: object, shape: object, strides: object, *rest: object) -> _Tensor:
+    return _Tensor(view, offset, shape, strides)
+
+
+def _tensor_with_dtype(view: object, offset: object, shape: object, strides: object, *rest: Any) -> _Tensor:
+    # rest: requires_grad, backward_hooks, dtype[, metadata]
+    return _Tensor(view, offset, shape, strides, rest[2].dtype)
+
+
+def _first(value: object, *rest: object) -> object:
+    return value
+
+
+def _plain_tuple(values: object = ()) -> tuple:
+    return tuple(values)  # type: ignore[arg-type]
+
+
+TORCH_CONSTRUCTORS: Mapping[tuple[str, str], Any] = {
+    **ARRAY_CONSTRUCTORS,
+    ("torch._utils", "_rebuild_tensor"): Constructor(_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): Constructor(_tensor),
+    ("torch._utils", "_rebuild_tensor_v3"): Constructor(_tensor_with_dtype),
+    ("torch._utils", "_rebuild_parameter"): Constructor(_first),
+    ("torch._utils", "_rebuild_parameter_with_state"): Constructor(_first),
+    ("torch", "Size"): Constructor(_plain_tuple),
+    ("torch", "device"): Constructor(lambda *names: ":".join(map(str, names))),
+    **{("torch", f"{name}Storage"): StorageType(DTYPES[dtype]) for name, dtype in STORAGES.items()},
+    ("torch.storage", "UntypedStorage"): StorageType(DTYPES["uint8"]),
+    ("torch", "UntypedStorage"): StorageType(DTYPES["uint8"]),
+    **{("torch", name): _Dtype(dtype) for name, dtype in DTYPES.items()},
+}
+
+
+def resolve(pid: Any, storage_of: Callable[[str, np.dtype, int], Storage]) -> View:
+    """A persistent id `("storage", class, key, device, elements[, view])` as a view of `storage_of(key, …)`."""
+    if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], StorageType):
+        raise TransferError(f"refused: it refers to a {pid[0] if isinstance(pid, tuple) and pid else pid!r}")
+    kind, key, numel = pid[1], pid[2], pid[4]
+    if not isinstance(numel, int) or numel < 0 or not isinstance(key, str):
+        raise TransferError("a storage without a name or a size")
+    start = pid[5][1] if len(pid) > 5 and pid[5] is not None else 0
+    return View(storage_of(key, kind.dtype, numel), start)
+
+
+def state_dict(value: Any) -> dict[str, np.ndarray]:
+    """The tensors of a state dict, unwrapped from a checkpoint and from DataParallel's `module.` prefix."""
+    for wrapper in WRAPPERS:
+        if isinstance(value, dict) and isinstance(value.get(wrapper), dict):
+            value = value[wrapper]
+    if not isinstance(value, dict):
+        raise TransferError(f"it holds a {type(value).__name__}, not a state dict; save model.state_dict()")
+    tensors = {name: v for name, v in value.items() if isinstance(name, str) and isinstance(v, np.ndarray)}
+    if tensors and all(name.startswith(PARALLEL_PREFIX) for name in tensors):
+        tensors = {name.removeprefix(PARALLEL_PREFIX): v for name, v in tensors.items()}
+    return tensors
