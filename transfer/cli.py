@@ -4,6 +4,8 @@ import errno
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from logging import INFO, LogRecord
+from pathlib import PurePath
 
 from absl import app, flags, logging
 
@@ -46,6 +48,7 @@ def _fail(message: str, code: int, debug: bool) -> int:
 def run(main: Callable[[], object]) -> None:
     """Entry point of `train.py` and `extract.py`: parses the flags, runs `main()`, exits with its code."""
     logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().addFilter(_worth_reading)
 
     def wrapped(argv: Sequence[str]) -> int:
         def checked() -> object:
@@ -64,9 +67,22 @@ def run(main: Callable[[], object]) -> None:
         raise exit_
 
 
+def _worth_reading(record: LogRecord) -> bool:
+    """Leaves out the hundred lines that Orbax logs for each checkpoint."""
+    return record.levelno > INFO or "orbax" not in record.pathname
+
+
 def _parse_flags(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(list(argv))
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+
+
+def default_workdir(config_flag: str) -> str:
+    """`runs/NAME` for the config file that the flag names, with what follows its colon."""
+    from ml_collections import config_flags
+
+    path = config_flags.get_config_filename(flags.FLAGS[config_flag])
+    return "runs/" + PurePath(path.partition(":")[0]).stem

@@ -1,0 +1,27 @@
+"""Trains the backbone that ships with the package, `vgg11_slim.cifar10`: a VGG11 with batch norm at a quarter width.
+
+    python train.py --config=configs/pretrain_vgg11_slim_cifar10.py --config.data.source=folder:cifar10_jpeg.zip
+
+The zip holds CIFAR-10 as JPEG files, train/CLASS/*.jpg (50,000) and test/CLASS/*.jpg (5,000).
+"""
+
+from ml_collections import ConfigDict
+
+from transfer import config as settings
+from transfer import finetune
+
+
+def get_config() -> ConfigDict:
+    """SGD with Nesterov momentum under one cosine, mirrored and shifted images, weight decay."""
+    config = settings.default()
+    config.train = "finetune"
+    config.finetune = finetune.default_settings()
+    config.model.name = "vgg11_bn"
+    config.model.weights = "random"
+    config.model.fields = dict(width=0.25, hidden=())
+    config.image_size = 32
+    config.preprocessing = dict(scale=1 / 255, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+    config.data.source = "folder:cifar10_jpeg.zip"
+    config.data.train = "train"
+    config.data.validation = "test"
+    return config

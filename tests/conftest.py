@@ -1,0 +1,21 @@
+"""What several tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before Keras is imported anywhere.
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+REPOSITORY = Path(__file__).parent.parent
+SHARED_DATA = Path(os.environ.get("TRANSFER_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """A folder with `vgg16_keras_notop.h5` and `cifar10_jpeg.zip`, which are too large for the repository."""
+    for name in ("vgg16_keras_notop.h5", "cifar10_jpeg.zip"):
+        if not (SHARED_DATA / name).exists():
+            pytest.skip(f"{SHARED_DATA / name} is not there; set TRANSFER_TEST_DATA to a folder that holds it")
+    return SHARED_DATA

@@ -1,0 +1,260 @@
+"""An experiment from its config: images -> features -> trained head -> `result.json`, or a network trained end to end."""
+
+import dataclasses
+import hashlib
+import json
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from etils import epath
+from flax import nnx
+from ml_collections import ConfigDict
+
+from transfer import config as settings
+from transfer.data import Source, make_splits
+from transfer.errors import UsageError
+from transfer.extract import Extractor, extract_to_store
+from transfer.preprocess import Preprocessing
+from transfer.training import Run, run_epochs
+from transfer.weights import create_model
+
+SPLITS = ("train", "validation")
+
+
+def build_model(config: ConfigDict, **fields: Any) -> nnx.Module:
+    """The config's backbone: `model.weights` is None (catalogue), a path, or "random"."""
+    weights = False if config.model.weights == "random" else config.model.weights
+    return create_model(config.model.name, weights, seed=config.seed, **{**config.model.fields, **fields})
+
+
+def build_preprocessing(config: ConfigDict, model: nnx.Module) -> Preprocessing:
+    """The record's preprocessing with the config's own fields, image size and resize on top."""
+    record = getattr(model, "record", None)
+    own = dict(config.preprocessing)
+    if config.image_size is not None and record is None:
+        own.setdefault("image_size", config.image_size)
+    try:
+        recipe = dataclasses.replace(record.preprocessing, **own) if record else Preprocessing(**own)
+    except TypeError as error:
+        raise UsageError(f"config.preprocessing: {str(error).replace('Preprocessing.__init__() ', '')}") from error
+    if config.image_size is not None:
+        recipe = recipe.with_image_size(config.image_size)
+    return dataclasses.replace(recipe, resize=config.resize) if config.resize is not None else recipe
+
+
+def build_extractor(config: ConfigDict) -> Extractor:
+    """The config's backbone as an extractor of its tap."""
+    model = build_model(config)
+    return Extractor(
+        model,
+        tap=config.tap,
+        batch_size=config.batch_size,
+        dtype=config.dtype,
+        precision=config.precision,
+        preprocessing=build_preprocessing(config, model),
+    )
+
+
+def extract(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
+    """Fills `workdir/features/train` and `…/validation`, exporting them where the config says so.
+
+    Returns split -> FeatureStore, and under "facts" what `result.json` says of the extraction.
+    """
+    settings.settle(config, workdir)
+    sources = dict(zip(SPLITS, make_splits(config.data), strict=True))
+    start = time.monotonic()
+    extractor = build_extractor(config)
+    stores: dict[str, Any] = {
+        split: extract_to_store(extractor, source, workdir / "features" / split, config.on_error, split)
+        for split, source in sources.items()
+    }
+    if config.export:
+        _export(stores, epath.Path(config.export))
+    model = extractor.model
+    stores["facts"] = {
+        "model": config.model.name,
+        "weights_sha256": getattr(model, "weights_sha256", None),
+        "tap": config.tap,
+        "dataset": config.data.source,
+        "seconds_extract": _seconds_so_far(workdir, time.monotonic() - start),
+    }
+    return stores
+
+
+def _seconds_so_far(workdir: epath.Path, seconds: float) -> float:
+    """Adds this run's seconds to those of the runs that it goes on from, so that a resumed run reports them all."""
+    path = workdir / "features" / "seconds.json"
+    before = json.loads(path.read_text())["seconds_extract"] if path.exists() else 0.0
+    settings.write_text(path, json.dumps({"seconds_extract": round(before + seconds, 3)}))
+    return round(before + seconds, 3)
+
+
+def _export(stores: dict[str, Any], target: epath.Path) -> None:
+    """Writes `NAME_train.SUFFIX` and `NAME_validation.SUFFIX` in a published file format."""
+    from transfer import feature_files
+
+    for split, store in stores.items():
+        path = target.with_name(f"{target.stem}_{split}{target.suffix}")
+        feature_files.write(path, store.features[:], store.labels)
+        print(f"Exported {len(store)} rows to {path}")
+
+
+def train(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
+    """Runs the experiment to its end, resuming what is there; writes and returns `result.json`."""
+    known = {"head": train_head, "finetune": train_network}
+    if config.train not in known:
+        raise UsageError(f"config.train={config.train!r} is not one of {', '.join(known)}")
+    result = known[config.train](config, workdir)
+    print(f"Workdir: {workdir}")
+    return result
+
+
+def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
+    """Extracts where a store is missing, then trains the config's head on the features."""
+    stores = extract(config, workdir)
+    facts = stores.pop("facts")
+    rows = {split: (store.features[:], store.labels) for split, store in stores.items()}
+    num_classes = len(stores["train"].class_names)
+    result = _fit_head(config, workdir, rows, num_classes, facts)
+    if config.get("few_shot"):
+        from transfer import comparison
+
+        result["few_shot"] = comparison.few_shot(config, rows)
+        _write_result(workdir, result)
+        print(comparison.table(result["few_shot"]))
+    return result
+
+
+def train_on_files(
+    config: ConfigDict, training_file: str, validation_file: str, workdir: epath.Path
+) -> dict[str, Any]:
+    """Trains the config's head on two feature files, as the published `feature_extraction.py` does."""
+    from transfer import feature_files
+
+    print("Training file", training_file)
+    print("Validation file", validation_file)
+    rows = {"train": feature_files.read(training_file), "validation": feature_files.read(validation_file)}
+    settings.settle(
+        ConfigDict(
+            {
+                "seed": config.seed,
+                "head": config.head,
+                "training": _content_hash(*rows["train"]),
+                "validation": _content_hash(*rows["validation"]),
+            }
+        ),
+        workdir,
+    )
+    facts = {
+        "model": None,
+        "weights_sha256": None,
+        "tap": None,
+        "dataset": f"{training_file} {validation_file}",
+        "seconds_extract": 0.0,
+    }
+    result = _fit_head(config, workdir, rows, int(rows["train"][1].max()) + 1, facts)
+    print(f"Workdir: {workdir}")
+    return result
+
+
+def _content_hash(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _fit_head(
+    config: ConfigDict,
+    workdir: epath.Path,
+    rows: dict[str, tuple[np.ndarray, np.ndarray]],
+    num_classes: int,
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    from transfer.heads import linear
+
+    if config.head.name != "linear":
+        raise UsageError(f"config.head.name={config.head.name!r} is not one of linear")
+    for features, labels in rows.values():
+        print(features.shape, labels.shape)
+    epoch = linear.make_epoch(
+        *rows["train"], *rows["validation"], config.head.batch_size, config.head.learning_rate, seed=config.seed
+    )
+    num_features = int(np.prod(rows["train"][0].shape[1:]))
+    state = linear.init_state(num_features, num_classes, linear.init_key(config.seed))
+    run = run_epochs(epoch, state, config.head.epochs, workdir, checkpoint_seconds=config.checkpoint_seconds)
+    sizes = {f"num_{split}": len(labels) for split, (_, labels) in rows.items()}
+    result = _result(run, facts, num_classes=num_classes, **sizes)
+    _write_result(workdir, result)
+    return result
+
+
+def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
+    """Trains the whole network end to end; the best weights become `workdir/model.safetensors`."""
+    from transfer import finetune
+    from transfer.models.registry import flat_state
+    from transfer.weights import native
+
+    settings.settle(config, workdir)
+    sources = dict(zip(SPLITS, make_splits(config.data), strict=True))
+    num_classes = len(sources["train"].class_names)
+    model = build_model(config, num_classes=num_classes)
+    preprocessing = build_preprocessing(config, model)
+    rows = {split: _on_device(source) for split, source in sources.items()}
+    for images, labels in rows.values():
+        print(images.shape, labels.shape)
+    with jax.default_matmul_precision(config.precision):
+        network = finetune.Network(model, preprocessing, config.finetune, len(sources["train"]))
+        epoch = finetune.make_epoch(network, rows["train"], rows["validation"], config.seed)
+        state = network.init_state()
+        run = run_epochs(epoch, state, config.finetune.epochs, workdir, checkpoint_seconds=config.checkpoint_seconds)
+    facts = {
+        "model": config.model.name,
+        "weights_sha256": getattr(model, "weights_sha256", None),
+        "tap": None,
+        "dataset": config.data.source,
+        "seconds_extract": 0.0,
+    }
+    arrays = {name: np.asarray(value) for name, value in flat_state(network.model(run.best)).items()}
+    fields = {**config.model.fields, "num_classes": num_classes}
+    native.write(workdir / "model.safetensors", arrays, native.describe(config.model.name, fields))
+    sizes = {f"num_{split}": len(source) for split, source in sources.items()}
+    result = _result(run, facts, num_classes=num_classes, **sizes)
+    _write_result(workdir, result)
+    return result
+
+
+def _on_device(source: Source) -> tuple[jax.Array, jax.Array]:
+    from transfer.data.loader import load_all
+
+    start = time.monotonic()
+    images = load_all(source)
+    logging.info("%s: %d images read in %.1f s", source.name, len(images), time.monotonic() - start)
+    return jnp.asarray(images), jnp.asarray(source.labels, jnp.int32)
+
+
+def _result(run: Run, facts: dict[str, Any], **sizes: int) -> dict[str, Any]:
+    last, best = run.history[-1], run.history[run.best_epoch - 1]
+    return {
+        **facts,
+        **sizes,
+        "train_loss": last["loss"],
+        "train_accuracy": last["accuracy"],
+        "validation_loss": last["validation_loss"],
+        "validation_accuracy": last["validation_accuracy"],
+        "best_validation_accuracy": best["validation_accuracy"],
+        "best_epoch": run.best_epoch,
+        "epochs": run.epoch,
+        "seconds_train": round(run.seconds, 3),
+        "device": jax.devices()[0].device_kind,
+        "jax_version": jax.__version__,
+    }
+
+
+def _write_result(workdir: epath.Path, result: dict[str, Any]) -> None:
+    settings.write_text(workdir / "result.json", json.dumps(result, indent=2) + "\n")
