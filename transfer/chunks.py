@@ -3,9 +3,10 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import tensorstore as ts
@@ -14,6 +15,8 @@ from transfer.errors import TransferError
 
 # Written by TensorStore into the messages of its file driver.
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
+# Its status codes as Python exceptions, all of them built-in ones.
+_TENSORSTORE_ERRORS = (ValueError, RuntimeError, NotImplementedError, OSError)
 _FILE_NAME = re.compile(r'local file "([^"]+)"')
 
 
@@ -31,14 +34,13 @@ class Directory:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._files = ts.KvStore.open(kvstore_spec(path)).result()
+        with readable(path):
+            self._files = ts.KvStore.open(kvstore_spec(path)).result()
 
     def read_json(self, key: str) -> Any | None:
         """The JSON value at `key`, None where there is no such file; TransferError if it is not JSON."""
-        try:
+        with readable(f"{self.path}/{key}"):
             found = self._files.read(key).result()
-        except ValueError as error:
-            raise_readable(error, f"{self.path}/{key}")
         if found.state != "value":
             return None
         try:
@@ -48,37 +50,45 @@ class Directory:
 
     def write_json(self, key: str, value: object) -> None:
         """Writes `value` at `key`, whole or not at all, and on the disk when this returns."""
-        try:
+        with readable(f"{self.path}/{key}"):
             self._files.write(key, json.dumps(value, indent=1).encode()).result()
-        except ValueError as error:
-            raise_readable(error, f"{self.path}/{key}")
 
     def list(self, prefix: str) -> set[str]:
         """The keys below `prefix`, relative to it; temporary files are not listed."""
-        found = self._files.list(_range(prefix), strip_prefix_length=len(prefix)).result()
+        with readable(f"{self.path}/{prefix}"):
+            found = self._files.list(_range(prefix), strip_prefix_length=len(prefix)).result()
         return {key.decode() for key in found}
 
     def delete(self, prefix: str) -> None:
         """Removes every file below `prefix`."""
-        self._files.delete_range(_range(prefix)).result()
+        with readable(f"{self.path}/{prefix}"):
+            self._files.delete_range(_range(prefix)).result()
 
 
 def _range(prefix: str) -> Any:
     return ts.KvStore.KeyRange(prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))
 
 
-def raise_readable(error: Exception, where: str) -> NoReturn:
-    """Raises an OSError where the operating system refused, a TransferError for anything else."""
+@contextmanager
+def readable(where: str) -> Iterator[None]:
+    """Turns what TensorStore raises into an OSError where the operating system refused, else a TransferError."""
+    try:
+        yield
+    except _TENSORSTORE_ERRORS as error:
+        raise _translated(error, where) from error
+
+
+def _translated(error: Exception, where: str) -> Exception:
     message, name = str(error), _FILE_NAME.search(str(error))
     if code := _OS_ERROR.search(message):
         number = int(code[1])
-        raise OSError(number, os.strerror(number), name[1] if name else where) from error
+        return OSError(number, os.strerror(number), name[1] if name else where)
     file = name[1] if name else where
     if message.startswith("DATA_LOSS"):
-        raise TransferError(f"{file} is damaged (its checksum does not match); delete the store and extract again")
+        return TransferError(f"{file} is damaged (its checksum does not match); delete the store and extract again")
     if message.startswith("NOT_FOUND"):
-        raise TransferError(f"{file} is missing from the store; delete the store and extract again")
-    raise TransferError(f"{where}: {message}") from error
+        return TransferError(f"{file} is missing from the store; delete the store and extract again")
+    return TransferError(f"{where}: {message}")
 
 
 class ChunkedArray:
@@ -114,10 +124,8 @@ class ChunkedArray:
 
     def read(self, rows: slice | np.ndarray) -> np.ndarray:
         """Rows by a slice with a start and a stop, or by an array of indices; TransferError for a damaged chunk."""
-        try:
+        with readable(f"{self.path}/{self.name}"):
             return np.asarray(self._array[rows].read().result())
-        except ValueError as error:
-            raise_readable(error, f"{self.path}/{self.name}")
 
     def write(self, start: int, values: np.ndarray) -> Any:
         """Starts to write whole chunks from row `start`; `wait` on what it returns."""
@@ -125,13 +133,11 @@ class ChunkedArray:
 
     def wait(self, writing: Any) -> None:
         """Returns when the chunks are on the disk; OSError where it is full."""
-        try:
+        with readable(f"{self.path}/{self.name}"):
             writing.result()
-        except ValueError as error:
-            raise_readable(error, f"{self.path}/{self.name}")
 
 
-def _open(path: str, name: str, metadata: object = None, optional_chunks: bool = False, **mode: bool) -> Any:
+def _open(path: str, name: str, metadata: object = None, optional_chunks: bool = False, **mode: Any) -> Any:
     spec: dict[str, object] = {
         "driver": "zarr3",
         "kvstore": kvstore_spec(path, f"{name}/"),
@@ -141,7 +147,5 @@ def _open(path: str, name: str, metadata: object = None, optional_chunks: bool =
     }
     if metadata is not None:
         spec["metadata"] = metadata
-    try:
+    with readable(f"{path}/{name}"):
         return ts.open(spec, **mode).result()
-    except ValueError as error:
-        raise_readable(error, f"{path}/{name}")

@@ -93,17 +93,17 @@ def _checked(features: Any, labels: Any, name: str) -> tuple[np.ndarray, np.ndar
         labels = labels[:, 0]
     if features.ndim < 2 or labels.ndim != 1:
         raise TransferError(
-            f"{name}: features of shape {features.shape} and labels of shape {labels.shape}; wanted (N, ..., C) and (N,)"
+            f"{name}: features have shape {features.shape}, labels {labels.shape}; they should be (N, ..., C) and (N,)"
         )
     if len(features) != len(labels):
         raise TransferError(f"{name} has {len(features)} rows of features but {len(labels)} labels")
     if not features.size:
         raise TransferError(f"{name} has no features (shape {features.shape})")
-    whole = labels.astype(np.int64)
+    with np.errstate(invalid="ignore", over="ignore"):  # what overflows or is NaN is reported below
+        whole = labels.astype(np.int64)
+        features = features.astype(np.float32, copy=False)
     if not (whole == labels).all():
         raise TransferError(f"{name}: labels are {labels.dtype} and not all whole numbers")
-    with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinity, reported below
-        features = features.astype(np.float32, copy=False)
     bad = np.flatnonzero(~np.isfinite(features.reshape(len(features), -1)).all(axis=1))
     if len(bad):
         raise TransferError(f"{name}: features hold NaN or infinity in {len(bad)} rows, the first is row {bad[0]}")
@@ -147,7 +147,7 @@ def _damage_named(name: str) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
-        raise TransferError(f"{name} is damaged or truncated ({error})") from error
+        raise TransferError(f"{name} cannot be read, it may be damaged or truncated ({error})") from error
 
 
 def _read_npz(stream: BinaryIO, name: str) -> Mapping[str, Any]:
@@ -168,7 +168,7 @@ def _read_safetensors(stream: BinaryIO, name: str) -> Mapping[str, Any]:
     try:
         return load(stream.read())
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise TransferError(f"{name} is damaged or truncated ({error})") from error
+        raise TransferError(f"{name} cannot be read, it may be damaged or truncated ({error})") from error
 
 
 # (how a file of this format begins, its reader); whatever else it is, it is a pickle or damaged.
@@ -216,6 +216,8 @@ def _atomic(target: epath.Path) -> Iterator[IO[bytes]]:
             if isinstance(stream, io.BufferedWriter):  # a local file: on the disk before the name appears
                 os.fsync(stream.fileno())
         temporary.replace(target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a write that failed names no file
+            error.filename = str(target)
         raise

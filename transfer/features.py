@@ -198,7 +198,7 @@ class StoreWriter:
         self.path, self.batch_size, self.num_images = str(path), batch_size, len(ids)
         self._directory = Directory(self.path)
         self._ids = ids
-        wanted = {
+        wanted: dict[str, Any] = {
             "kind": KIND,
             "format": FORMAT,
             "complete": False,
@@ -216,7 +216,7 @@ class StoreWriter:
         else:
             check_same(self.path, found, wanted)
         self.metadata = found or wanted
-        self.batch_size = int(self.metadata["batch_size"])
+        self.batch_size = self.metadata["batch_size"]
         self._taps = {tap: ChunkedArray.open(self.path, f"features/{tap}") for tap in taps}
         self._status = ChunkedArray.open(self.path, "status", optional_chunks=True)
         self._pool = ThreadPoolExecutor(WRITES_IN_FLIGHT, thread_name_prefix="feature-store")
@@ -262,6 +262,10 @@ class StoreWriter:
     def status(self) -> np.ndarray:
         """MISSING, ROW or SKIPPED for every image, uint8 (N,)."""
         return self._status.read(slice(0, self.num_images))
+
+    def skipped_ids(self) -> list[str]:
+        """Ids of the images that could not be read so far."""
+        return [self._ids[int(row)] for row in np.flatnonzero(self.status == SKIPPED)]
 
     def pending(self) -> list[tuple[int, int]]:
         """Runs of whole batches that are still missing, as (start, stop) rows, in order."""
@@ -323,11 +327,10 @@ class StoreWriter:
         if missing := self.pending():
             rows = ", ".join(f"{start} to {stop - 1}" for start, stop in missing[:3])
             raise TransferError(f"{self.path} still lacks rows {rows}; run the same command again")
-        skipped = np.flatnonzero(self.status == SKIPPED)
+        skipped = self.skipped_ids()
         if len(skipped) == self.num_images:
             raise TransferError(f"none of the {self.num_images} images could be read; {self.path} has no rows")
-        ids = [self._ids[row] for row in skipped]
-        self._write_metadata({**self.metadata, "complete": True, "skipped": ids})
+        self._write_metadata({**self.metadata, "complete": True, "skipped": skipped})
 
 
 def check_same(path: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

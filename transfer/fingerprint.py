@@ -52,7 +52,7 @@ def _plain(value: object) -> bool:
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """One phrase for each setting that differs, nested ones by dotted names: `"dtype was 'float32', now 'bfloat16'"`."""
+    """One phrase for each setting that differs, nested ones by dotted name: "dtype was 'float32', now 'bfloat16'"."""
     left, right = _flatten(found), _flatten(wanted)
     return [
         f"{key} was {_short(left, key)}, now {_short(right, key)}"

@@ -1,0 +1,264 @@
+"""The published pickles of every protocol, `.npz` and `.safetensors` come back as written; bad files are named."""
+
+import io
+import os
+import pickle
+import pickletools
+import resource
+import signal
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from safetensors.numpy import save_file
+
+from transfer import feature_files
+from transfer.errors import TransferError, UsageError
+
+EXTENSIONS = [".p", ".pickle", ".npz", ".safetensors"]
+FEATURES = np.arange(24, dtype=np.float32).reshape(4, 1, 1, 6) / 7
+LABELS = np.array([0, 3, 1, 3])
+
+
+def labelled(shape):
+    return st.tuples(
+        hnp.arrays(np.float32, shape, elements=st.floats(width=32, allow_nan=False, allow_infinity=False)),
+        hnp.arrays(np.int64, shape[0]),
+    )
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(arrays=hnp.array_shapes(min_dims=2, max_dims=4, max_side=5).flatmap(labelled))
+def test_round_trip(tmp_path, extension, arrays):
+    features, labels = arrays
+    path = tmp_path / f"features{extension}"
+    feature_files.write(path, features, labels)
+    features_back, labels_back = feature_files.read(path)
+    shape = features.shape if features.ndim > 2 else (len(features), 1, 1, features.shape[1])
+    assert features_back.shape == shape and features_back.tobytes() == features.tobytes()
+    assert features_back.dtype == np.float32 and labels_back.dtype == np.int64
+    np.testing.assert_array_equal(labels_back, labels)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_the_export_is_the_published_format(tmp_path):
+    feature_files.write(tmp_path / "a.p", FEATURES[:, 0, 0], LABELS.astype(np.uint8))
+    with open(tmp_path / "a.p", "rb") as stream:
+        assert next(pickletools.genops(stream))[1] == 4
+        stream.seek(0)
+        content = pickle.load(stream)
+    assert list(content) == ["features", "labels"]
+    assert content["features"].shape == (4, 1, 1, 6) and content["features"].dtype == np.float32
+    assert content["labels"].shape == (4,) and content["labels"].dtype == np.int64
+
+
+# Labels as the published files hold them: uint8 (N, 1) from Keras' CIFAR-10, or (N,).
+STORED_LABELS = {
+    "(N,) int64": LABELS,
+    "(N, 1) uint8": LABELS.astype(np.uint8)[:, None],
+    "float64": LABELS.astype(np.float64),
+    "a list": LABELS.tolist(),
+}
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("stored", STORED_LABELS.values(), ids=STORED_LABELS)
+def test_every_pickle_protocol(tmp_path, protocol, stored):
+    (tmp_path / "a.p").write_bytes(pickle.dumps({"features": FEATURES, "labels": stored}, protocol=protocol))
+    assert_is_the_example(feature_files.read(tmp_path / "a.p"))
+
+
+@pytest.mark.parametrize("dtype", ["<f8", ">f4", "<f2"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_other_number_formats(tmp_path, dtype, order):
+    features = np.asarray(FEATURES.astype(dtype), order=order)
+    (tmp_path / "a.p").write_bytes(pickle.dumps({"features": features, "labels": LABELS}, protocol=2))
+    features_back, _ = feature_files.read(tmp_path / "a.p")
+    assert features_back.dtype == np.float32 and features_back.dtype.isnative
+    np.testing.assert_array_equal(features_back, features.astype(np.float32))
+
+
+def python2_pickle(arrays, protocol):
+    """What Python 2 and NumPy 1 wrote: keys and array data are byte strings (STRING and BINSTRING opcodes)."""
+
+    def string(raw):
+        if protocol == 0:
+            quoted = repr(raw)[1:].encode("ascii")  # Python 2's repr of a str: no b
+            return b"S" + quoted + b"\n"
+        if len(raw) < 256:
+            return b"U" + bytes([len(raw)]) + raw
+        return b"T" + len(raw).to_bytes(4, "little") + raw
+
+    def integer(value):
+        return b"I%d\n" % value
+
+    def array(values):
+        code = values.dtype.str[1:].encode()
+        shape = b"(" + b"".join(map(integer, values.shape)) + b"t"
+        new = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(" + integer(0) + b"t" + string(b"b") + b"tR"
+        dtype = b"cnumpy\ndtype\n(" + string(code) + integer(0) + integer(1) + b"tR"
+        dtype_state = b"(" + integer(3) + string(b"<") + b"NNN" + integer(-1) * 2 + integer(0) + b"tb"
+        state = b"(" + integer(1) + shape + dtype + dtype_state + b"I00\n" + string(values.tobytes()) + b"tb"
+        return new + state
+
+    items = b"".join(string(key.encode()) + array(values) + b"s" for key, values in arrays.items())
+    return (b"\x80\x02" if protocol == 2 else b"") + b"(d" + items + b"."
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2])
+def test_python_2_pickles(tmp_path, protocol):
+    content = {"features": FEATURES.astype("<f4"), "labels": LABELS.astype("<i8")}
+    data = python2_pickle(content, protocol)
+    plain = pickle.loads(data, encoding="latin1")  # the bytes built here are what Python itself reads
+    np.testing.assert_array_equal(plain["features"], FEATURES)
+    (tmp_path / "a.p").write_bytes(data)
+    assert_is_the_example(feature_files.read(tmp_path / "a.p"))
+
+
+def assert_is_the_example(arrays):
+    features, labels = arrays
+    assert features.dtype == np.float32 and labels.dtype == np.int64
+    np.testing.assert_array_equal(features, FEATURES)
+    np.testing.assert_array_equal(labels, LABELS)
+
+
+@pytest.mark.parametrize("member", ["vgg_cifar10_100_bottleneck_features_train.p", "folder/a.npz"])
+def test_a_member_of_a_zip(tmp_path, member):
+    inner = tmp_path / f"inner{os.path.splitext(member)[1]}"
+    feature_files.write(inner, FEATURES, LABELS)
+    with zipfile.ZipFile(tmp_path / "vgg-100.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(inner, member)
+    assert_is_the_example(feature_files.read(f"{tmp_path}/vgg-100.zip/{member}"))
+    with pytest.raises(TransferError, match=f"has no member b.p; it has {member}"):
+        feature_files.read(tmp_path / "vgg-100.zip" / "b.p")
+    with pytest.raises(TransferError, match=rf"is a zip; name one of its files as .*: it has {member}"):
+        feature_files.read(tmp_path / "vgg-100.zip")
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_the_content_tells_the_format(tmp_path, extension):
+    feature_files.write(tmp_path / f"a{extension}", FEATURES, LABELS)
+    (tmp_path / f"a{extension}").rename(tmp_path / "renamed.data")
+    assert_is_the_example(feature_files.read(tmp_path / "renamed.data"))
+
+
+NAN = np.where(np.arange(24).reshape(4, 1, 1, 6) == 13, np.nan, 1.0)
+# (features, labels, what the message says); for reading and for writing
+BAD_ARRAYS = {
+    "lengths": (FEATURES, LABELS[:3], "has 4 rows of features but 3 labels"),
+    "NaN": (NAN, LABELS, "NaN or infinity in 1 rows, the first is row 2"),
+    "infinity": (FEATURES + np.inf, LABELS, "NaN or infinity in 4 rows, the first is row 0"),
+    "too large for float32": (np.full((4, 2), 1e300), LABELS, "NaN or infinity in 4 rows"),
+    "empty": (np.zeros((0, 1, 1, 6)), np.zeros(0, int), "has no features"),
+    "one dimension": (np.zeros(4), LABELS, r"features have shape \(4,\)"),
+    "one-hot labels": (FEATURES, np.eye(4), r"labels \(4, 4\)"),
+    "fractional labels": (FEATURES, LABELS + 0.5, "not all whole numbers"),
+    "NaN labels": (FEATURES, LABELS * np.nan, "not all whole numbers"),
+    "text": (FEATURES, np.array(["a", "b", "c", "d"]), "labels hold values of type <U1, not numbers"),
+    "ragged": ([[1.0], [1.0, 2.0]], LABELS[:2], "features hold objects"),
+}
+
+
+@pytest.mark.parametrize("features, labels, message", BAD_ARRAYS.values(), ids=BAD_ARRAYS)
+def test_bad_arrays(tmp_path, features, labels, message):
+    path = tmp_path / "a.p"
+    path.write_bytes(pickle.dumps({"features": features, "labels": labels}))
+    with pytest.raises(TransferError, match=message) as caught:
+        feature_files.read(path)
+    assert str(path) in str(caught.value)
+    target = tmp_path / "b.p"
+    with pytest.raises(TransferError, match=message) as caught:
+        feature_files.write(target, features, labels)
+    assert str(target) in str(caught.value) and os.listdir(tmp_path) == ["a.p"]
+
+
+def pickled(value):
+    return pickle.dumps(value)
+
+
+def npz(**arrays):
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
+GOOD = pickled({"features": FEATURES, "labels": LABELS})
+BAD_FILES = {
+    "empty": (b"", "not a pickle"),
+    "text": (b"features,labels\n", "not a pickle"),
+    "truncated": (GOOD[: len(GOOD) // 2], "not a pickle, or a damaged or truncated one"),
+    "other keys": (pickled({"x": FEATURES, "y": LABELS}), "does not hold 'features' and 'labels'; it holds 'x', 'y'"),
+    "a list": (pickled([FEATURES, LABELS]), "it holds a list"),
+    "code": (pickled({"features": os.system, "labels": LABELS}), "refused: it asks for posix.system"),
+    "objects": (pickled({"features": np.array([{}], object), "labels": LABELS}), "object"),
+    "npz truncated": (npz(features=FEATURES, labels=LABELS)[:-40], "cannot be read"),
+    "npz of objects": (npz(features=np.array([{}], object), labels=LABELS), "Object arrays"),
+    "npz, other keys": (npz(images=FEATURES), "it holds 'images'"),
+    "zip, damaged": (b"PK\x03\x04" + b"x" * 60, "cannot be read"),
+    "safetensors, truncated": ((64).to_bytes(8, "little") + b'{"features":', "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("data, message", BAD_FILES.values(), ids=BAD_FILES)
+def test_bad_files(tmp_path, data, message):
+    (tmp_path / "a.p").write_bytes(data)
+    with pytest.raises(TransferError, match=message) as caught:
+        feature_files.read(tmp_path / "a.p")
+    assert str(tmp_path / "a.p") in str(caught.value)
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damage_is_an_error_or_harmless(tmp_path, extension, data):
+    """A flipped byte gives a TransferError or other numbers, never another exception."""
+    path = tmp_path / f"a{extension}"
+    feature_files.write(path, FEATURES, LABELS)
+    content = bytearray(path.read_bytes())
+    position = data.draw(st.integers(0, len(content) - 1))
+    content[position] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(content[: data.draw(st.sampled_from([None, position]))])
+    try:
+        features, labels = feature_files.read(path)
+    except TransferError as error:
+        assert "a" + extension in str(error)
+    else:
+        assert len(features) == len(labels) and np.isfinite(features).all()
+
+
+def test_files_that_are_not_there(tmp_path):
+    for path in (tmp_path / "a.p", tmp_path / "a.zip" / "a.p"):
+        with pytest.raises(FileNotFoundError):
+            feature_files.read(path)
+    save_file({"features": FEATURES}, tmp_path / "a.safetensors")
+    with pytest.raises(TransferError, match="it holds 'features'"):
+        feature_files.read(tmp_path / "a.safetensors")
+
+
+def test_an_unknown_extension(tmp_path):
+    with pytest.raises(UsageError, match=r"written as \.p, .*\.safetensors, not as '\.csv'"):
+        feature_files.write(tmp_path / "a.csv", FEATURES, LABELS)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_a_full_disk_leaves_the_old_file(tmp_path, extension):
+    """A limit on the size of files stands for the full disk: both fail a write half-way through."""
+    path = tmp_path / f"a{extension}"
+    feature_files.write(path, FEATURES, LABELS)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            feature_files.write(path, np.ones((100, 50)), np.zeros(100))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert caught.value.filename == str(path)
+    assert os.listdir(tmp_path) == [path.name]
+    assert_is_the_example(feature_files.read(path))

@@ -1,0 +1,302 @@
+"""The extractor: images in, features of a frozen backbone out, one jitted program; and its way into a store."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from flax import nnx
+
+from transfer import preprocess
+from transfer.data import Source
+from transfer.data.loader import Batch, batches
+from transfer.errors import TransferError, UsageError
+from transfer.features import FeatureStore, StoreWriter
+from transfer.fingerprint import parameters_hash, structure_hash
+from transfer.preprocess import Preprocessing
+from transfer.progress import Progress
+
+DEFAULT_TAP = "pre_logits"
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+PRECISIONS = ("highest", "high", "default")
+# What a tap may end in: (B, ..., C) -> (B, C) or (B, D).
+POOLINGS = {
+    "avg": lambda x: x.mean(axis=tuple(range(1, x.ndim - 1))),
+    "max": lambda x: x.max(axis=tuple(range(1, x.ndim - 1))),
+    "flatten": lambda x: x.reshape(x.shape[0], -1),
+}
+
+
+@dataclass(frozen=True)
+class Tap:
+    """An end point of the model and what is done to it, written `block5` or `block5:avg`."""
+
+    text: str
+    endpoint: str
+    pooling: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> "Tap":
+        """UsageError for an unknown pooling."""
+        endpoint, colon, pooling = text.partition(":")
+        if colon and pooling not in POOLINGS:
+            raise UsageError(f"tap {text!r} ends in an unknown pooling; known are {', '.join(POOLINGS)}")
+        return cls(text, endpoint, pooling or None)
+
+    def of(self, endpoints: Mapping[str, jax.Array]) -> jax.Array:
+        """(B, ...) float32; UsageError if the model has no such end point."""
+        if self.endpoint not in endpoints:
+            raise UsageError(f"the model has no tap {self.endpoint!r}; it has {', '.join(endpoints)}")
+        values = endpoints[self.endpoint]
+        # pooled in float32, whatever the backbone computes in
+        values = values.astype(jnp.float32)
+        return POOLINGS[self.pooling](values) if self.pooling else values
+
+
+def parse_taps(tap: str | Sequence[str]) -> tuple[Tap, ...]:
+    """One tap, several in a sequence, or several separated by commas; UsageError for none or one given twice."""
+    texts = [text.strip() for text in tap.split(",")] if isinstance(tap, str) else list(tap)
+    if not all(texts) or not texts or len(set(texts)) < len(texts):
+        raise UsageError(f"tap={tap!r} should be one name, or several different ones")
+    return tuple(map(Tap.parse, texts))
+
+
+class Extractor:
+    """Features of a frozen model: `extractor(images)` for arrays, `extract_to_store` for data sets.
+
+    Args:
+        model: `output, endpoints = model(x)`; its parameters are copied, later changes to it do not count.
+        tap: an end point, with a pooling or without (`"pre_logits"`, `"block5:avg"`, `"block5:flatten"`); or
+            several, in a sequence or separated by commas.
+        image_size: size of the network's input, pixels, square or (height, width).
+        batch_size: images a step; the last batch is padded to it.
+        dtype: "float32", or "bfloat16" for parameters and activations. Features are float32 either way.
+        resize: "pil" (equal to Pillow's 8-bit result) or "float".
+        precision: of matrix products and convolutions: "highest" is float32 everywhere; "default" lets a GPU use
+            TF32 and a TPU bfloat16.
+        preprocessing: the whole recipe; otherwise the record's of the model's weights.
+
+    What is None comes from the record. Raises UsageError for a value that is not known, and where there is no
+    preprocessing: none is assumed.
+    """
+
+    def __init__(
+        self,
+        model: nnx.Module,
+        tap: str | Sequence[str] = DEFAULT_TAP,
+        image_size: int | tuple[int, int] | None = None,
+        batch_size: int = 64,
+        dtype: str = "float32",
+        resize: str | None = None,
+        precision: str = "highest",
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        for name, value, known in (("dtype", dtype, DTYPES), ("precision", precision, PRECISIONS)):
+            if value not in known:
+                raise UsageError(f"{name}={value!r} is not one of {', '.join(known)}")
+        if batch_size < 1:
+            raise UsageError(f"batch_size={batch_size} must be at least 1")
+        self.batch_size, self.dtype, self.precision = batch_size, dtype, precision
+        self.preprocessing = _recipe(model, preprocessing, image_size, resize)
+        self.taps = parse_taps(tap)
+        self.single = isinstance(tap, str) and len(self.taps) == 1
+        # its own variables: what is hashed is what is used, whatever becomes of the caller's model
+        self.model = nnx.clone(model)
+        self._graph, state = nnx.split(self.model)
+        self._state = jax.tree.map(self._cast, state)
+        self._parameters: str | None = None
+        self._programs: dict[tuple[tuple[int, ...], str, bool], jax.stages.Compiled] = {}
+        height, width = self.preprocessing.image_size
+        pixels = jax.ShapeDtypeStruct((1, height, width, 3), np.uint8)
+        shapes = jax.eval_shape(partial(self._forward, resized=True), self._state, pixels)
+        # tap -> shape of one image's features
+        self.shapes: dict[str, tuple[int, ...]] = {tap.text: tuple(shapes[tap.text].shape[1:]) for tap in self.taps}
+
+    def _cast(self, value: jax.Array) -> jax.Array:
+        return value.astype(DTYPES[self.dtype]) if jnp.issubdtype(value.dtype, jnp.floating) else value
+
+    def _forward(self, state: Any, images: jax.Array, resized: bool) -> dict[str, jax.Array]:
+        """What is compiled: pixels -> taps; XLA leaves out what no tap needs."""
+        with jax.default_matmul_precision(self.precision):
+            model = nnx.merge(self._graph, state)
+            model.eval()
+            prepare = preprocess.normalise if resized else preprocess.apply
+            _, endpoints = model(prepare(self.preprocessing, images).astype(DTYPES[self.dtype]))
+            return {tap.text: tap.of(endpoints) for tap in self.taps}
+
+    def _program(self, images: np.ndarray, resized: bool) -> jax.stages.Compiled:
+        """The program for batches of this shape and type, compiled once; the weights are arguments, not constants."""
+        key = (images.shape, images.dtype.name, resized)
+        if key not in self._programs:
+            start = time.monotonic()
+            # the images cannot be donated: no output has their shape and type
+            forward = jax.jit(partial(self._forward, resized=resized))
+            self._programs[key] = forward.lower(self._state, images).compile()
+            logging.info("compiled for %s %s in %.1f s", images.dtype, images.shape, time.monotonic() - start)
+        return self._programs[key]
+
+    def stream(self, loaded: Iterable[Batch], resized: bool = False) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
+        """Yields each batch with its features, tap -> float32 (batch.size, ...), padding removed.
+
+        A batch is handed to the device before the features of the one before are fetched, so that the device
+        computes while the host loads and writes.
+
+        Args:
+            loaded: batches whose images all have one shape, (batch_size, h, w, 3).
+            resized: whether the images have the network's size already.
+        """
+        before: tuple[Batch, dict[str, jax.Array]] | None = None
+        for batch in loaded:
+            running = self._program(batch.images, resized)(self._state, batch.images)
+            if before is not None:
+                yield _fetched(*before)
+            before = batch, running
+        if before is not None:
+            yield _fetched(*before)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray | dict[str, np.ndarray]:
+        """Features of images in memory.
+
+        Args:
+            images: uint8 RGB (N, h, w, 3), at native size.
+
+        Returns:
+            float32 (N, D); (N, h', w', C) for a tap of that shape without pooling. For several taps a dict.
+
+        Raises:
+            UsageError: another type or shape.
+        """
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+            raise UsageError(
+                f"the extractor takes images as uint8 (N, height, width, 3), not {images.dtype} {images.shape}"
+            )
+        parts = {name: [np.empty((0, *shape), np.float32)] for name, shape in self.shapes.items()}
+        for _, features in self.stream(self._in_memory(images)):
+            for name, values in features.items():
+                parts[name].append(values)
+        joined = {name: np.concatenate(values) for name, values in parts.items()}
+        return joined[self.taps[0].text] if self.single else joined
+
+    def _in_memory(self, images: np.ndarray) -> Iterator[Batch]:
+        for start in range(0, len(images), self.batch_size):
+            part = images[start : start + self.batch_size]
+            padding = [(0, self.batch_size - len(part))] + [(0, 0)] * 3
+            yield Batch(images=np.pad(part, padding), start=start, size=len(part), failed=[])
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All that the features depend on but the images: JSON values."""
+        record = getattr(self.model, "record", None)
+        if self._parameters is None:
+            self._parameters = parameters_hash(self.model)
+        return {
+            "model": record.name if record else type(self.model).__name__,
+            "structure": structure_hash(self.model),
+            "parameters": self._parameters,
+            "preprocessing": asdict(self.preprocessing),
+            "dtype": self.dtype,
+            "precision": self.precision,
+        }
+
+
+def _recipe(
+    model: nnx.Module,
+    preprocessing: Preprocessing | None,
+    image_size: int | tuple[int, int] | None,
+    resize: str | None,
+) -> Preprocessing:
+    if preprocessing is None:
+        record = getattr(model, "record", None)
+        if record is None:
+            raise UsageError("a model without a catalogue record has no preprocessing of its own; pass preprocessing=")
+        preprocessing = record.preprocessing
+    if image_size is not None:
+        preprocessing = preprocessing.with_image_size(image_size)
+    return replace(preprocessing, resize=resize) if resize is not None else preprocessing
+
+
+def _fetched(batch: Batch, running: Mapping[str, jax.Array]) -> tuple[Batch, dict[str, np.ndarray]]:
+    return batch, {name: np.asarray(values)[: batch.size] for name, values in running.items()}
+
+
+def extract_to_store(
+    extractor: Extractor, source: Source, path: Any, on_error: str = "raise", title: str = "features"
+) -> FeatureStore:
+    """Extracts every image of `source` into the store at `path`, or goes on where an earlier run stopped.
+
+    Whatever stopped it, even SIGKILL, the finished store is bit for bit that of an uninterrupted run on the same
+    device and versions. A finished store is left as it is.
+
+    Args:
+        path: directory, local or `gs://`.
+        on_error: "raise" stops at an image that cannot be read; "skip" drops it with its label and records its id.
+        title: shown with the progress.
+
+    Raises:
+        TransferError: the store was made with other settings (they are named), an image cannot be read, a feature
+            is NaN or infinite.
+        OSError: the disk is full; nothing half-written is left.
+    """
+    if on_error not in ("raise", "skip"):
+        raise UsageError(f"on_error={on_error!r} is not one of raise, skip")
+    if not len(source):
+        raise TransferError(f"{source.name} has no images")
+    fingerprint = {**extractor.fingerprint(), "data": source.name, "images": source.fingerprint}
+    with StoreWriter(
+        path,
+        taps=extractor.shapes,
+        labels=source.labels,
+        ids=source.ids,
+        class_names=source.class_names,
+        fingerprint=fingerprint,
+        batch_size=extractor.batch_size,
+        provenance={"device": jax.devices()[0].device_kind, "jax": jax.__version__},
+    ) as writer:
+        _check_skipped(writer, on_error)
+        if writer.complete:
+            logging.info("%s: %s is complete, %d images; nothing to do", title, path, len(source))
+        else:
+            _fill(writer, extractor, source, on_error, title)
+            writer.finish()
+    return FeatureStore.open(path)
+
+
+def _fill(writer: StoreWriter, extractor: Extractor, source: Source, on_error: str, title: str) -> None:
+    pending = writer.pending()
+    missing = sum(stop - start for start, stop in pending)
+    if missing < len(source):
+        logging.info("%s: going on, %d of %d images are there", title, len(source) - missing, len(source))
+    # images of one size travel as they are and are resized on the device
+    resized = source.uniform_shape is None
+    recipe = extractor.preprocessing if resized else None
+    with Progress(title, len(source), "images", done=len(source) - missing) as progress:
+        for start, stop in pending:
+            loaded = batches(source, start, stop, extractor.batch_size, recipe, on_error=on_error)
+            for batch, features in extractor.stream(loaded, resized):
+                _check_finite(features, batch, source)
+                writer.write(batch.start, features, batch.failed)
+                progress.update(batch.size)
+
+
+def _check_skipped(writer: StoreWriter, on_error: str) -> None:
+    skipped = writer.skipped_ids()
+    if skipped and on_error == "raise":
+        raise TransferError(
+            f"{writer.path} was made with on_error=skip and lacks {len(skipped)} images that could not be read, "
+            f"the first is {skipped[0]}; keep on_error=skip, or repair them and delete the store"
+        )
+
+
+def _check_finite(features: Mapping[str, np.ndarray], batch: Batch, source: Source) -> None:
+    for name, values in features.items():
+        finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+        if not finite.all():
+            row = batch.start + int(np.flatnonzero(~finite)[0])
+            raise TransferError(
+                f"tap {name} of {source.ids[row]} is NaN or infinite; check the weights, or use dtype=float32"
+            )
