@@ -1,0 +1,55 @@
+"""`python -m transfer VERB`: everything that is not an experiment."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from transfer.cli import guarded
+
+# verb -> (module, function, help). The function adds its arguments to a parser and returns what to run on them;
+# the module is imported only when its verb is used.
+VERBS = {
+    "models": ("transfer.weights.commands", "models", "list the models that have pretrained weights"),
+    "weights": ("transfer.weights.commands", "weights", "list, describe and download weight files"),
+    "convert": ("transfer.weights.commands", "convert", "convert a weight file of any format to .safetensors"),
+}
+
+Action = Callable[[argparse.Namespace], None]
+
+
+class Parser(argparse.ArgumentParser):
+    """Bad arguments end in one line and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}; see `{self.prog} --help`", file=sys.stderr)
+        sys.exit(2)
+
+
+def _top_parser() -> Parser:
+    lines = [f"  {verb:10} {text}" for verb, (_, _, text) in VERBS.items()]
+    parser = Parser(
+        prog="python -m transfer",
+        description=__doc__,
+        epilog="verbs:\n" + "\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("verb", choices=VERBS, metavar="VERB", help="one of those below; VERB --help says more")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    verb = _top_parser().parse_args(given[:1]).verb
+    module, function, text = VERBS[verb]
+    parser = Parser(prog=f"python -m transfer {verb}", description=text)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    action: Action = getattr(importlib.import_module(module), function)(parser)
+    options = parser.parse_args(given[1:])
+    return guarded(lambda: action(options), options.debug)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

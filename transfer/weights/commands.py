@@ -1,0 +1,115 @@
+"""The verbs `models`, `weights` and `convert` of `python -m transfer`."""
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from transfer.errors import UsageError
+from transfer.weights import cache, catalogue
+from transfer.weights.catalogue import Record, WeightFile
+
+Action = Callable[[argparse.Namespace], None]
+
+
+def models(parser: argparse.ArgumentParser) -> Action:
+    """`models [PATTERN]`: a table of the catalogue."""
+    parser.add_argument("pattern", nargs="?", default="*", help="such as 'resnet*'")
+
+    def run(options: argparse.Namespace) -> None:
+        rows: list[tuple[str, ...]] = [("name", "parameters", "size", "top-1", "GFLOPs", "data", "licence")]
+        for record in _matching(options.pattern):
+            height, width = record.preprocessing.image_size
+            size = f"{height}" if height == width else f"{height}x{width}"
+            millions = None if record.num_params is None else f"{record.num_params / 1e6:.1f} M"
+            figures = (millions, size, record.acc1, record.gflops, record.dataset, record.licence)
+            rows.append((record.name, *("-" if value is None else str(value) for value in figures)))
+        _print_table(rows)
+
+    return run
+
+
+def weights(parser: argparse.ArgumentParser) -> Action:
+    """`weights list|info|fetch`."""
+    actions = {"list": _list, "info": _info, "fetch": _fetch}
+    subparsers = parser.add_subparsers(dest="action", required=True, metavar="list|info|fetch")
+    each = subparsers.add_parser("list", help="every weight file, and whether it is on this machine")
+    each.add_argument("pattern", nargs="?", default="*", help="such as 'resnet*'")
+    each = subparsers.add_parser("info", help="everything that the catalogue says of one")
+    each.add_argument("name")
+    each = subparsers.add_parser("fetch", help="download and verify one, or say where it is")
+    each.add_argument("name")
+    each.add_argument("--notop", action="store_true", help="the smaller file without classifier")
+    return lambda options: actions[options.action](options)
+
+
+def convert(parser: argparse.ArgumentParser) -> Action:
+    """`convert SOURCE --model NAME --output FILE.safetensors`."""
+    parser.add_argument("source", help="a weight file of any format that is known here")
+    parser.add_argument("--model", required=True, help="name in the catalogue, or an architecture")
+    parser.add_argument("--output", required=True, help="the .safetensors file to write")
+
+    def run(options: argparse.Namespace) -> None:
+        output = Path(options.output)
+        if output.suffix != ".safetensors":
+            raise UsageError(f"--output={output} must end in .safetensors")
+        if not output.absolute().parent.is_dir():
+            raise UsageError(f"--output={output}: there is no folder {output.absolute().parent}")
+        from transfer.weights.convert import convert_file
+
+        count = convert_file(options.source, options.model, output)
+        print(f"{output}: {count} arrays of {options.model}, {output.stat().st_size / 1e6:.1f} MB")
+
+    return run
+
+
+def _matching(pattern: str) -> list[Record]:
+    names = catalogue.names(pattern)
+    if not names:
+        catalogue.get(pattern)  # raises, with the nearest names
+    return [catalogue.get(name) for name in names]
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _files(record: Record) -> Iterable[tuple[str, WeightFile]]:
+    yield record.name, record.file
+    if record.notop:
+        yield f"{record.name} (notop)", record.notop
+
+
+def _state(file: WeightFile) -> str:
+    if not cache.local_path(file).is_file():
+        return "missing" if file.url is None else "not downloaded"
+    return "shipped" if file.url is None else "cached"
+
+
+def _list(options: argparse.Namespace) -> None:
+    rows = [("name", "state", "file")]
+    for record in _matching(options.pattern):
+        rows += [(name, _state(file), file.filename) for name, file in _files(record)]
+    _print_table(rows)
+    print(f"cache: {cache.cache_dir()}")
+
+
+def _info(options: argparse.Namespace) -> None:
+    record = catalogue.get(options.name)
+    skipped = {"file", "notop", "fields", "preprocessing"}
+    rows = [(key, str(value)) for key, value in vars(record).items() if key not in skipped and value not in (None, "")]
+    rows += [("fields", ", ".join(f"{key}={value}" for key, value in record.fields) or "the architecture's own")]
+    rows += [(f"preprocessing.{key}", str(value)) for key, value in vars(record.preprocessing).items()]
+    for (_, file), title in zip(_files(record), ("file", "notop"), strict=False):
+        rows += [(f"{title}.{key}", str(value)) for key, value in vars(file).items() if value is not None]
+        rows += [(f"{title}.path", f"{cache.local_path(file)} ({_state(file)})")]
+    _print_table(rows)
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    record = catalogue.get(options.name)
+    if options.notop and record.notop is None:
+        raise UsageError(f"{record.name} has no separate file without classifier")
+    path, sha256 = cache.fetch(record, notop=options.notop)
+    print(f"{path}\nsha256 {sha256}")

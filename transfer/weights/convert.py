@@ -1,0 +1,38 @@
+"""A weight file of any format as a native `.safetensors` file, which `create_model(name, weights=FILE)` reads."""
+
+import os
+from pathlib import Path
+
+from transfer.models import registry
+from transfer.weights import catalogue, native
+from transfer.weights.create import create_model
+
+
+def convert_file(source: str | os.PathLike[str], name: str, output: str | os.PathLike[str]) -> int:
+    """Loads `source` strictly into the model `name` and writes its arrays to `output`, atomically.
+
+    Args:
+      source: any format that `transfer.weights.readers` knows.
+      name: catalogue name, or an architecture.
+      output: the file to make or replace. Its metadata say the model, the architecture, its fields and the source.
+
+    Returns:
+      How many arrays were written.
+
+    Raises:
+      TransferError, UsageError: as `create_model`.
+    """
+    model = create_model(name, weights=source)
+    arrays = registry.flat_state(model)
+    record = catalogue.records().get(name)
+    fields = dict(record.fields) if record else native.fields(source, name)
+    fields["num_classes"] = len(arrays["logits.bias"]) if "logits.bias" in arrays else 0
+    metadata = native.describe(
+        record.arch if record else name,
+        fields,
+        model=name,
+        source=Path(source).name,
+        source_sha256=str(getattr(model, "weights_sha256", "")),
+    )
+    native.write(output, arrays, metadata)
+    return len(arrays)

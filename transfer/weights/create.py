@@ -1,0 +1,173 @@
+"""`create_model`: a backbone by name, with its pretrained weights in it."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from flax import nnx
+
+from transfer.errors import TransferError, UsageError
+from transfer.models import registry
+from transfer.weights import cache, catalogue, native, readers
+from transfer.weights.catalogue import Record
+from transfer.weights.load import fit, require_fit
+from transfer.weights.names import NameMap, libraries, name_map
+
+CLASSIFIER_BIAS = "logits.bias"
+CLASSIFIER_LAYER = "logits."
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the catalogue that match a shell-style pattern, sorted: `list_models("resnet*")`."""
+    return catalogue.names(pattern)
+
+
+def create_model(
+    name: str,
+    weights: str | os.PathLike[str] | bool | None = None,
+    *,
+    num_classes: int | None = None,
+    seed: int = 0,
+    **fields: Any,
+) -> nnx.Module:
+    """A backbone with weights; call it as `output, endpoints = model(x)`.
+
+    Args:
+      name: a catalogue name (`"vgg16.keras"`, see `list_models`) or an architecture (`"vgg16"`).
+      weights: None: the record's file, shipped, cached or downloaded. A path: that file, in any format that
+        `transfer.weights.readers` knows; for a record in its library's names or our own, for an architecture in any
+        library's. False: random, from `seed`.
+      num_classes: None: as in the file; a file without classifier (Keras' `notop`) gives a model without. 0: no
+        classifier, whatever the file has. Another number than the file's: the last layer is random, from `seed`.
+      seed: for random weights.
+      fields: of the architecture (`width`, `stride_in_1x1`, …), over the record's.
+
+    Returns:
+      The model, with the attributes `record` (`Record`, None for an architecture) and `weights_sha256` (of the file,
+      None for random weights).
+
+    Raises:
+      UsageError: unknown name or field; an architecture without `weights`.
+      TransferError: no file, a damaged one, one of another architecture (the message lists what does not fit).
+    """
+    record = _find(name)
+    arch = record.arch if record else name
+    fields = {**dict(record.fields if record else ()), **fields}
+    if weights is False:
+        default = record.num_classes if record else None
+        wanted = default if num_classes is None else num_classes
+        chosen = {} if wanted is None else {"num_classes": wanted}
+        return _annotated(registry.build(arch, seed=seed, **fields, **chosen), record, None)
+    path, sha256 = _file(name, record, weights, without_classifier=num_classes == 0)
+    if record is None:
+        fields = native.fields(path, arch) | fields
+    fields.pop("num_classes", None)
+    tensors = readers.read(path)
+    candidates = libraries(arch) if record is None else (record.name_map, "native")
+    model = _filled(arch, fields, tensors, candidates, num_classes, seed, where=(str(path), name))
+    return _annotated(model, record, sha256)
+
+
+def _find(name: str) -> Record | None:
+    """The record of a catalogue name, None for an architecture."""
+    if name in catalogue.records():
+        return catalogue.get(name)
+    architectures = registry.architectures()
+    if name in architectures:
+        return None
+    near = difflib.get_close_matches(name, [*catalogue.records(), *architectures], n=3, cutoff=0.4)
+    hint = f"did you mean {', '.join(near)}?" if near else "see `python -m transfer models`"
+    raise UsageError(f"unknown model {name!r}; {hint}")
+
+
+def _file(
+    name: str, record: Record | None, weights: str | os.PathLike[str] | bool | None, without_classifier: bool
+) -> tuple[Path, str]:
+    if weights is None or isinstance(weights, bool):
+        if record is None:
+            known = catalogue.names(f"{name}.*")
+            choice = f"choose {', '.join(known)}, or " if known else ""
+            raise UsageError(
+                f"{name} has no weights of its own; {choice}pass weights=FILE, or weights=False for random"
+            )
+        return cache.fetch(record, notop=without_classifier)
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise TransferError(f"{path}: no such weight file")
+    return path, cache.digests(path)["sha256"]
+
+
+def _shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
+    return {path: array.shape for path, array in registry.flat_state(model).items()}
+
+
+def _best_map(
+    arch: str, candidates: tuple[str, ...], shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, np.ndarray]
+) -> NameMap:
+    """The library whose names the file has the most of; the first candidate if it has none of any."""
+    maps = [name_map(arch, library, shapes) for library in dict.fromkeys(candidates)]
+    return max(maps, key=lambda names: sum(source.name in tensors for source in names.sources.values()))
+
+
+def _filled(
+    arch: str,
+    fields: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+    candidates: tuple[str, ...],
+    num_classes: int | None,
+    seed: int,
+    where: tuple[str, str],
+) -> nnx.Module:
+    file, name = where
+    model = registry.build(arch, seed=None, **fields)
+    shapes = _shapes(model)
+    names = _best_map(arch, candidates, shapes, tensors)
+    in_file = _classes_in_file(names, tensors)
+    wanted = in_file if num_classes is None else num_classes
+    if shapes[CLASSIFIER_BIAS] != (wanted,):
+        model = registry.build(arch, seed=None, **fields, num_classes=wanted)
+        shapes = _shapes(model)
+        names = name_map(arch, names.library, shapes)
+    left_out = _to_renew(shapes, names, in_file) if wanted not in (0, in_file) else []
+    arrays, report = fit(tensors, shapes, names, left_out)
+    require_fit(report, file, name, names.library)
+    if in_file == 0 and num_classes is None:
+        logging.info("%s: %s has no classifier, so the model has none (num_classes=0)", name, file)
+    dropped = [n for n in report.excused if names.in_classifier(n)]
+    if dropped:
+        logging.info("%s: the classifier is left out: %s", name, ", ".join(dropped))
+    if left_out:
+        logging.info("%s: %d classes instead of %d, so %s are random", name, wanted, in_file, ", ".join(left_out))
+        fresh = registry.flat_state(registry.build(arch, seed=seed, **fields, num_classes=wanted))
+        arrays |= {path: np.asarray(fresh[path]) for path in left_out}
+    registry.load_flat_state(model, {path: jnp.asarray(array, jnp.float32) for path, array in arrays.items()})
+    return model
+
+
+def _to_renew(shapes: Mapping[str, tuple[int, ...]], names: NameMap, in_file: int) -> list[str]:
+    """Paths left random where the classes are others than the file's: its last layer, or all of one it lacks."""
+    if in_file:
+        return [path for path in shapes if path.startswith(CLASSIFIER_LAYER)]
+    return [path for path in shapes if names.in_classifier(names.sources[path].name)]
+
+
+def _classes_in_file(names: NameMap, tensors: Mapping[str, np.ndarray]) -> int:
+    """Size of the classifier in the file; 0 if the file has nothing of a classifier."""
+    bias = names.sources[CLASSIFIER_BIAS].name
+    if bias in tensors and tensors[bias].ndim == 1:
+        return len(tensors[bias])
+    if any(names.in_classifier(tensor) for tensor in tensors):
+        raise TransferError(f"the file has a part of a classifier, but no {bias}")
+    return 0
+
+
+def _annotated(model: nnx.Module, record: Record | None, sha256: str | None) -> nnx.Module:
+    # plain attributes are static in NNX: part of the graph definition, not of the state
+    for name, value in (("record", record), ("weights_sha256", sha256)):
+        setattr(model, name, value)
+    return model

@@ -1,0 +1,83 @@
+"""Strict loading: every array of the model is filled, every tensor of the file is used or excused, shapes agree."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from transfer.errors import TransferError
+from transfer.weights.names import NameMap, Shape
+
+SHOWN = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """How a file and a model fit together: our paths, or names in the file where `unexpected` and `excused`."""
+
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshapen: tuple[str, ...]
+    excused: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing is missing, unexpected or misshapen."""
+        return not (self.missing or self.unexpected or self.misshapen)
+
+    def __str__(self) -> str:
+        """What is wrong: a count and the first few of each kind; empty if all fits."""
+        problems = (("missing", self.missing), ("unexpected", self.unexpected), ("misshapen", self.misshapen))
+        return "; ".join(f"{len(names)} {kind} ({_few(names)})" for kind, names in problems if names)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+
+
+def fit(
+    tensors: Mapping[str, np.ndarray],
+    shapes: Mapping[str, Shape],
+    names: NameMap,
+    left_out: Iterable[str] = (),
+) -> tuple[dict[str, np.ndarray], Report]:
+    """Matches a file's tensors with a model's arrays by name.
+
+    Args:
+      tensors: the file's.
+      shapes: dotted path -> shape of every array of the model.
+      names: the map from paths to the file's names.
+      left_out: paths that are not to be filled; their tensors are excused.
+
+    Returns:
+      (path -> array as stored but in our layout, for what fits; the report).
+    """
+    skipped = set(left_out)
+    arrays: dict[str, np.ndarray] = {}
+    missing, misshapen, used = [], [], set()
+    for path, shape in shapes.items():
+        source = names.sources[path]
+        if source.name not in tensors:
+            missing += [] if path in skipped else [f"{path} as {source.name}" if source.name != path else path]
+            continue
+        used.add(source.name)
+        if path in skipped:
+            continue
+        array = source.convert(tensors[source.name], shape)
+        if array.shape == shape:
+            arrays[path] = array
+        else:
+            misshapen.append(f"{source.name} {array.shape} for {path} {shape}")
+    rest = [name for name in tensors if name not in used]
+    headless = not any(names.in_classifier(source.name) for source in names.sources.values())
+    excused = [n for n in rest if n.endswith(names.excused) or (headless and names.in_classifier(n))]
+    unexpected = tuple(n for n in rest if n not in set(excused))
+    report = Report(tuple(arrays), tuple(missing), unexpected, tuple(misshapen), tuple(excused))
+    return arrays, report
+
+
+def require_fit(report: Report, file: str, model: str, library: str) -> None:
+    """Raises TransferError with the report unless everything fits."""
+    if not report.fits:
+        raise TransferError(f"{file} does not fit {model} by {library} names: {report}")

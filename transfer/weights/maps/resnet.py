@@ -1,0 +1,55 @@
+"""The names of ResNet's layers in torchvision, timm and Keras."""
+
+import re
+from collections.abc import Sequence
+
+CLASSIFIER = {
+    "torchvision": ("fc.",),
+    "timm": ("fc.",),
+    "keras": ("predictions/",),
+    "native": ("logits.",),
+}
+
+_UNIT = re.compile(r"stage(\d+)\.unit(\d+)\.(\w+)")
+
+TORCH_LAYERS = {"stem.conv": "conv1", "stem.bn": "bn1", "logits": "fc"}
+TORCH_SHORTCUT = {"proj": "downsample.0", "proj_bn": "downsample.1"}
+
+KERAS_LAYERS = {"stem.conv": "conv1_conv", "stem.bn": "conv1_bn", "logits": "predictions"}
+# Keras counts the shortcut as convolution 0 of a unit
+KERAS_SHORTCUT = {"proj": "0_conv", "proj_bn": "0_bn"}
+
+
+def torchvision(layers: Sequence[str]) -> dict[str, str]:
+    """`stage2.unit3.conv2` is `layer2.2.conv2`; timm's plain ResNets agree."""
+
+    def name(layer: str) -> str:
+        if layer in TORCH_LAYERS:
+            return TORCH_LAYERS[layer]
+        stage, unit, part = _parts(layer)
+        return f"layer{stage}.{unit - 1}.{TORCH_SHORTCUT.get(part, part)}"
+
+    return {layer: name(layer) for layer in layers}
+
+
+def keras(layers: Sequence[str]) -> dict[str, str]:
+    """`stage2.unit3.conv2` is `conv3_block3_2_conv`: the stem counts as the first stage."""
+
+    def name(layer: str) -> str:
+        if layer in KERAS_LAYERS:
+            return KERAS_LAYERS[layer]
+        stage, unit, part = _parts(layer)
+        numbered = re.sub(r"([a-z]+)(\d)", r"\2_\1", part)  # conv2 -> 2_conv
+        return f"conv{stage + 1}_block{unit}_{KERAS_SHORTCUT.get(part, numbered)}"
+
+    return {layer: name(layer) for layer in layers}
+
+
+def _parts(layer: str) -> tuple[int, int, str]:
+    match = _UNIT.fullmatch(layer)
+    if match is None:
+        raise ValueError(f"{layer} is not a layer of a ResNet")
+    return int(match[1]), int(match[2]), match[3]
+
+
+NAMES = {"torchvision": torchvision, "timm": torchvision, "keras": keras}
