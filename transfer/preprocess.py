@@ -1,4 +1,4 @@
-"""What stands between the pixels of an image and the input of a network, described by data: one `Preprocessing`."""
+"""What stands between the pixels of an image and the input of a network, as data: one `Preprocessing`."""
 
 import dataclasses
 from typing import Any
@@ -23,8 +23,8 @@ class Preprocessing:
 
     Attributes:
       image_size: (height, width) of the network input, pixels.
-      resize_to: length of the shorter side before a centre crop to `image_size` (torchvision's geometry); None
-        resizes straight to `image_size` and ignores the aspect.
+      resize_to: length of the shorter side before a centre crop to `image_size` (torchvision's geometry);
+        None resizes straight to `image_size` and ignores the aspect.
       interpolation: "bilinear", "bicubic", "lanczos" or "nearest".
       antialias: whether shrinking widens the kernel; counts for `resize="float"`, Pillow always does.
       resize: "pil" equals Pillow's 8-bit result exactly, "float" keeps floats as `jax.image.resize` does.
@@ -60,7 +60,7 @@ class Preprocessing:
             raise UsageError(f"resize_to={self.resize_to} must be at least one pixel")
 
     def with_image_size(self, size: int | tuple[int, int]) -> "Preprocessing":
-        """The same recipe at another size (an int is square); `resize_to` keeps its proportion to the crop."""
+        """The same recipe at another size (an int is square); `resize_to` stays in proportion."""
         new = _height_and_width(size)
         resize_to = self.resize_to
         if resize_to is not None:
@@ -121,60 +121,77 @@ def _kept_band(preprocessing: Preprocessing, axis: _Axis) -> resample.Band:
 def resize(preprocessing: Preprocessing, images: jax.Array) -> jax.Array:
     """Resizes and crops (B, h, w, 3) uint8 to (B, H, W, 3) on the device; jit-able, static shapes.
 
-    Returns uint8 for `resize="pil"` (and for "nearest"), float32 0..255 for "float". Columns first, then rows, as
-    Pillow does; a pass whose size does not change is left out.
+    Returns uint8 for `resize="pil"` (and for "nearest"), float32 0..255 for "float". A pass whose size does
+    not change is left out, as Pillow does.
     """
     vertical, horizontal = _geometry(preprocessing, images.shape[1], images.shape[2])
-    for axis, number in ((horizontal, 2), (vertical, 1)):
-        if axis.size == axis.resized:
-            images = jax.lax.slice_in_dim(images, axis.crop.start, axis.crop.stop, axis=number)
-        elif preprocessing.interpolation == "nearest":
-            indices = resample.nearest_indices(axis.size, axis.resized)[axis.crop]
-            images = jnp.take(images, jnp.asarray(indices), axis=number, mode="clip")
-        elif preprocessing.resize == "pil":
-            images = resample.resize_axis_8bit(images, _kept_band(preprocessing, axis), number)
-        else:
-            images = resample.resize_axis_float(images, _kept_band(preprocessing, axis), number)
+    for axis, number in _passes(preprocessing, vertical, horizontal):
+        images = _resize_axis(preprocessing, images, axis, number + 1)
+    if preprocessing.resize == "float" and preprocessing.interpolation != "nearest":
+        images = images.astype(jnp.float32)
     if any(vertical.pad + horizontal.pad):
         images = jnp.pad(images, ((0, 0), vertical.pad, horizontal.pad, (0, 0)))
     return images
 
 
+def _passes(preprocessing: Preprocessing, vertical: _Axis, horizontal: _Axis) -> list[tuple[_Axis, int]]:
+    """(axis, its number in (h, w, 3)) in the order of the passes: columns first, or as Pillow decides."""
+    passes = [(horizontal, 1), (vertical, 0)]
+    pillow = preprocessing.resize == "pil"
+    if pillow and resample.rows_first(vertical.size, horizontal.size, vertical.resized, horizontal.resized):
+        passes.reverse()
+    return passes
+
+
+def _resize_axis(preprocessing: Preprocessing, images: jax.Array, axis: _Axis, number: int) -> jax.Array:
+    if axis.size == axis.resized:
+        return jax.lax.slice_in_dim(images, axis.crop.start, axis.crop.stop, axis=number)
+    if preprocessing.interpolation == "nearest":
+        return jnp.take(images, jnp.asarray(_kept_indices(preprocessing, axis)), axis=number, mode="clip")
+    road = resample.resize_axis_8bit if preprocessing.resize == "pil" else resample.resize_axis_float
+    return road(images, _kept_band(preprocessing, axis), number)
+
+
+def _kept_indices(preprocessing: Preprocessing, axis: _Axis) -> np.ndarray:
+    if axis.size == axis.resized:
+        return np.arange(axis.crop.start, axis.crop.stop)
+    return resample.nearest_indices(axis.size, axis.resized, preprocessing.resize)[axis.crop]
+
+
 def resize_on_host(preprocessing: Preprocessing, image: np.ndarray) -> np.ndarray:
     """`resize` for one (h, w, 3) uint8 image without compiling anything: for sources of mixed sizes.
 
-    Returns (H, W, 3): uint8 by Pillow itself for "pil", float32 for "float" (the device's numbers to about 1e-4
-    of a level, the rounding of a float32 sum). "nearest" gives uint8 in both.
+    Returns (H, W, 3): uint8 by Pillow itself for "pil", float32 for "float" (the device's numbers up to the
+    rounding of a float32 sum, about 1e-4 of a level). "nearest" gives uint8 in both.
     """
     vertical, horizontal = _geometry(preprocessing, image.shape[0], image.shape[1])
-    if preprocessing.resize == "pil":
-        image = _pillow_resize(image, (horizontal.resized, vertical.resized), preprocessing.interpolation)
-        image = image[vertical.crop, horizontal.crop]
-    else:
-        for axis, number in ((horizontal, 1), (vertical, 0)):
-            if axis.size == axis.resized:
-                image = np.take(image, np.arange(axis.crop.start, axis.crop.stop), axis=number)
-            elif preprocessing.interpolation == "nearest":
-                image = np.take(
-                    image, resample.nearest_indices(axis.size, axis.resized)[axis.crop], axis=number
-                )
-            else:
-                image = resample.resize_axis_on_host(image, _kept_band(preprocessing, axis), number)
-        if preprocessing.interpolation != "nearest":
-            image = image.astype(np.float32)
+    for axis, number in _passes(preprocessing, vertical, horizontal):
+        if axis.size == axis.resized or preprocessing.interpolation == "nearest":
+            image = np.take(image, _kept_indices(preprocessing, axis), axis=number)
+        elif preprocessing.resize == "pil":
+            image = _pillow_pass(preprocessing, image, axis, number)
+        else:
+            image = resample.resize_axis_on_host(image, _kept_band(preprocessing, axis), number)
+    if preprocessing.resize == "float" and preprocessing.interpolation != "nearest":
+        image = image.astype(np.float32)
     if any(vertical.pad + horizontal.pad):
         image = np.pad(image, (vertical.pad, horizontal.pad, (0, 0)))
-    return image
+    return np.ascontiguousarray(image)
 
 
-def _pillow_resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
+def _pillow_pass(preprocessing: Preprocessing, image: np.ndarray, axis: _Axis, number: int) -> np.ndarray:
+    """One pass by Pillow, cropped: two calls fix the order of the passes whatever version is installed."""
     from PIL import Image
 
-    return np.asarray(Image.fromarray(image).resize(size, getattr(Image.Resampling, interpolation.upper())))
+    height, width = image.shape[:2]
+    size = (axis.resized, height) if number == 1 else (width, axis.resized)
+    method = getattr(Image.Resampling, preprocessing.interpolation.upper())
+    resized = np.asarray(Image.fromarray(image).resize(size, method))
+    return resized[:, axis.crop] if number == 1 else resized[axis.crop]
 
 
 def normalise(preprocessing: Preprocessing, resized: jax.Array | np.ndarray) -> jax.Array:
-    """(B, H, W, 3) RGB values 0..255 of any dtype -> float32 network input: channel order, scale, mean, std."""
+    """(B, H, W, 3) RGB values 0..255, any dtype -> float32 network input: channels, scale, mean, std."""
     values = jnp.asarray(resized).astype(jnp.float32)
     if preprocessing.channels == "bgr":
         values = values[..., ::-1]
@@ -184,5 +201,5 @@ def normalise(preprocessing: Preprocessing, resized: jax.Array | np.ndarray) -> 
 
 
 def apply(preprocessing: Preprocessing, images: jax.Array | np.ndarray) -> jax.Array:
-    """(B, h, w, 3) uint8 RGB at native size -> (B, H, W, 3) float32 network input, on the device, jit-able."""
+    """(B, h, w, 3) uint8 RGB at native size -> (B, H, W, 3) float32 network input; jit-able, on the device."""
     return normalise(preprocessing, resize(preprocessing, jnp.asarray(images)))

@@ -1,8 +1,9 @@
-"""Resampling along one axis as Pillow does it, by NumPy-made coefficients that run on any device through JAX.
+"""Resampling along one axis as Pillow does it: coefficients made in NumPy, sums that run on any device in JAX.
 
 An output pixel is a weighted sum of a short run of input pixels, so an axis is described by a `Band`: where
 each run starts, and its weights. The arithmetic follows `precompute_coeffs` and `normalize_coeffs_8bpc` of
-Pillow's `src/libImaging/Resample.c` (rounded weights of 22 bits, 8-bit results), and `jax.image.resize` for floats.
+Pillow's `src/libImaging/Resample.c` (weights rounded to 22 bits, results to 8), and `jax.image.resize` for
+floats.
 """
 
 import functools
@@ -18,7 +19,7 @@ UNROLLED_TAPS = 16  # longer runs go through a loop, so that a strong reduction 
 
 
 class Band(NamedTuple):
-    """Output pixel `i` = sum over `t` of `weights[i, t]` * input pixel `starts[i] + t`. Weights are float64."""
+    """Output pixel `i` = sum over `t` of `weights[i, t]` * input pixel `starts[i] + t`."""
 
     starts: np.ndarray  # (out,) int64
     weights: np.ndarray  # (out, taps) float64
@@ -54,7 +55,7 @@ KERNELS: dict[str, tuple[float, Callable[[np.ndarray], np.ndarray]]] = {
 
 @functools.lru_cache(maxsize=512)
 def band(size: int, new_size: int, interpolation: str, antialias: bool = True) -> Band:
-    """The band that resizes an axis of `size` pixels to `new_size`; the same doubles as Pillow's when antialiased."""
+    """The band that resizes an axis of `size` pixels to `new_size`; Pillow's own doubles when antialiased."""
     radius, kernel = KERNELS[interpolation]
     scale = size / new_size
     stretch = max(scale, 1.0) if antialias else 1.0
@@ -77,14 +78,34 @@ def band(size: int, new_size: int, interpolation: str, antialias: bool = True) -
 
 
 @functools.lru_cache(maxsize=512)
-def nearest_indices(size: int, new_size: int) -> np.ndarray:
-    """Which input pixel each output pixel copies, (new_size,) int64, with the running sum of `ImagingScaleAffine`."""
-    step = size / new_size
-    steps = np.full(new_size, step)
-    steps[0] = step * 0.5
-    indices = np.minimum(np.cumsum(steps).astype(np.int64), size - 1)
+def nearest_indices(size: int, new_size: int, resize: str) -> np.ndarray:
+    """Which input pixel each output pixel copies, (new_size,) int64.
+
+    "pil" keeps the running sum of doubles of `ImagingScaleAffine`, "float" the float32 product of
+    `jax.image.resize`; they part where a centre falls between two pixels.
+    """
+    if resize == "pil":
+        steps = np.full(new_size, size / new_size)
+        steps[0] *= 0.5
+        centres = np.cumsum(steps)
+    else:
+        step = np.float32(size) * (np.float32(1) / np.float32(new_size))  # so XLA folds `* size / new_size`
+        centres = (np.arange(new_size, dtype=np.float32) + np.float32(0.5)) * step
+    indices = np.minimum(centres.astype(np.int64), size - 1)
     indices.flags.writeable = False
     return indices
+
+
+def rows_first(height: int, width: int, new_height: int, new_width: int) -> bool:
+    """Whether Pillow runs its vertical pass first, which decides what is rounded first.
+
+    From version 13 on it does where the height shrinks by more than twice as many pixels as the width (pull
+    request 9549); before that the horizontal pass always came first.
+    """
+    import PIL
+
+    lost_rows, lost_columns = height - new_height, width - new_width
+    return int(PIL.__version__.split(".")[0]) >= 13 and lost_rows > max(0, 2 * lost_columns)
 
 
 def fixed_point(weights: np.ndarray) -> np.ndarray:
@@ -110,7 +131,7 @@ def _weighted_sum(images: jax.Array, starts: np.ndarray, weights: np.ndarray, ax
 
 
 def resize_axis_8bit(images: jax.Array, band_: Band, axis: int) -> jax.Array:
-    """One pass of Pillow's resize: uint8 in, uint8 out, rounded half up and clipped after the weighted sum."""
+    """One pass of Pillow's resize: uint8 in, uint8 out, the weighted sum rounded half up and clipped."""
     total = _weighted_sum(images, band_.starts, fixed_point(band_.weights), axis)
     rounded = (total + (1 << (PRECISION_BITS - 1))) >> PRECISION_BITS
     return jnp.clip(rounded, 0, 255).astype(jnp.uint8)
