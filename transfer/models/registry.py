@@ -43,17 +43,27 @@ def build(arch: str, *, seed: int | None = 0, **fields: Any) -> nnx.Module:
         near = difflib.get_close_matches(arch, known, n=3) or sorted(known)
         raise UsageError(f"unknown architecture {arch!r}; did you mean {', '.join(near)}?")
 
-    def make(rng_seed: int) -> nnx.Module:
+    def make(rngs: Any) -> nnx.Module:
         try:
-            return known[arch](**fields, rngs=nnx.Rngs(rng_seed))
+            return known[arch](**fields, rngs=rngs)
         except TypeError as error:
             if "unexpected keyword argument" not in str(error):
                 raise
             raise UsageError(f"{arch} has no field {str(error).split()[-1]}") from error
 
     if seed is not None:
-        return make(seed)
-    return nnx.eval_shape(lambda: make(0))
+        return make(nnx.Rngs(seed))
+    return nnx.eval_shape(lambda: make(_OneKey()))
+
+
+class _OneKey:
+    """Stands in for `nnx.Rngs` where only shapes are wanted: its counters, traced, take time quadratic in layers."""
+
+    def __init__(self) -> None:
+        self.key = jax.random.key(0)
+
+    def params(self) -> jax.Array:
+        return self.key
 
 
 def flat_state(model: nnx.Module) -> dict[str, jax.Array]:
