@@ -1,0 +1,197 @@
+"""`folder:PATH`: a folder or a zip of class folders of JPEG, PNG or PPM files, with or without splits above them."""
+
+import functools
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from absl import logging
+
+from transfer.data import decode
+from transfer.data.source import BrokenImage, Source, digest
+from transfer.errors import TransferError, UsageError
+
+HEADER_BYTES = 64 * 1024  # enough of a file to learn its size; a longer header only makes the size unknown
+
+
+class Entry(NamedTuple):
+    """A file or an empty folder: its path inside the data set, and what identifies its content."""
+
+    parts: tuple[str, ...]
+    identity: bytes  # size, and CRC-32 where the archive knows it
+    is_folder: bool
+    locator: object  # what the container needs to read it
+
+
+class Container(Protocol):
+    """Where files lie."""
+
+    def entries(self) -> list[Entry]:
+        """Every file and folder below."""
+
+    def read(self, locator: object, limit: int | None = None) -> bytes:
+        """The bytes of one file, or about its first `limit`; thread-safe; OSError or ValueError if it cannot."""
+
+
+class Folder:
+    """Files on disk."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def entries(self) -> list[Entry]:
+        found, waiting = [], [((), self.path)]
+        while waiting:
+            parts, folder = waiting.pop()
+            with os.scandir(folder) as listing:
+                for item in listing:
+                    if _ignored(item.name):
+                        continue
+                    below = (*parts, item.name)
+                    if item.is_dir():
+                        waiting.append((below, item.path))
+                        found.append(Entry(below, b"", True, item.path))
+                    elif _is_image(item.name):
+                        found.append(Entry(below, b"%d" % item.stat().st_size, False, item.path))
+        return found
+
+    def read(self, locator: object, limit: int | None = None) -> bytes:
+        with open(str(locator), "rb") as file:
+            return file.read(-1 if limit is None else limit)
+
+
+class Zip:
+    """Members of a zip, read side by side by position: `zipfile` would make the threads take turns."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            with zipfile.ZipFile(path) as archive:
+                self.members = archive.infolist()
+        except zipfile.BadZipFile as error:
+            raise TransferError(f"{path}: not a readable zip ({error})") from error
+        self.file = open(path, "rb", buffering=0)  # noqa: SIM115 - lives as long as the source
+
+    def entries(self) -> list[Entry]:
+        found = []
+        for member in self.members:
+            parts = tuple(part for part in member.filename.split("/") if part)
+            if parts and not any(map(_ignored, parts)) and (member.is_dir() or _is_image(parts[-1])):
+                identity = b"%d:%d" % (member.file_size, member.CRC)
+                found.append(Entry(parts, identity, member.is_dir(), member))
+        return found
+
+    def read(self, locator: object, limit: int | None = None) -> bytes:
+        assert isinstance(locator, zipfile.ZipInfo)
+        if locator.flag_bits & 1 or locator.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError("encrypted, or packed by a method other than deflate")
+        descriptor, offset = self.file.fileno(), locator.header_offset
+        header = os.pread(descriptor, 30, offset)
+        if len(header) < 30 or header[:4] != b"PK\x03\x04":
+            raise ValueError("damaged zip")
+        name_length, extra_length = struct.unpack("<HH", header[26:30])
+        length = locator.compress_size if limit is None else min(limit, locator.compress_size)
+        data = os.pread(descriptor, length, offset + 30 + name_length + extra_length)
+        if locator.compress_type == zipfile.ZIP_DEFLATED:
+            try:
+                data = zlib.decompressobj(-15).decompress(data)
+            except zlib.error as error:
+                raise ValueError("damaged zip") from error
+        if limit is None and (len(data) != locator.file_size or zlib.crc32(data) != locator.CRC):
+            raise ValueError("damaged zip: wrong checksum")
+        return data
+
+
+def _ignored(name: str) -> bool:
+    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db")
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(decode.EXTENSIONS)
+
+
+class FolderSource(Source):
+    """Class folders; classes and files in sorted order, ids are the paths below the folder."""
+
+    def __init__(
+        self, name: str, container: Container, class_names: Sequence[str], entries: list[tuple[str, int, Entry]]
+    ) -> None:
+        self.name, self.container = name, container
+        self.class_names = tuple(class_names)
+        self.ids = [id_ for id_, _, _ in entries]
+        self.labels = np.asarray([label for _, label, _ in entries], np.int64)
+        self.files = [entry for _, _, entry in entries]
+
+    def image(self, index: int) -> np.ndarray:
+        where = f"{self.name}: {self.ids[index]}"
+        try:
+            data = self.container.read(self.files[index].locator)
+        except (OSError, ValueError) as error:
+            raise BrokenImage(f"{where}: cannot be read ({error})") from error
+        return decode.decode(data, where)
+
+    @functools.cached_property
+    def uniform_shape(self) -> tuple[int, int, int] | None:  # type: ignore[override]
+        return self.shared_shape(range(len(self)))
+
+    def shared_shape(self, indices: Iterable[int]) -> tuple[int, int, int] | None:
+        """From the headers of the files, up to the first that differs; broken files do not count."""
+        shared = None
+        for index in indices:
+            try:
+                shape = decode.size(self.container.read(self.files[index].locator, HEADER_BYTES))
+            except (OSError, ValueError):
+                continue
+            if shape is not None and shape != (shared or shape):
+                return None
+            shared = shared or shape
+        return shared
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        return digest(self, (b"%s\n" % entry.identity for entry in self.files))
+
+
+def open_split(path: str, split: str | None) -> Source:
+    """Opens class folders at `path` (a folder or a zip), below the sub-folder `split` if one is named.
+
+    A class folder without images stays a class, so that the splits of a data set agree on the labels, and is
+    named in a warning. Raises UsageError for a missing or unknown split, TransferError where there are no images.
+    """
+    container = Folder(path) if os.path.isdir(path) else Zip(path)
+    name = f"folder:{path}"
+    entries = _below_split(name, container.entries(), split)
+    class_names = sorted({e.parts[0] for e in entries if e.is_folder or len(e.parts) > 1})
+    images = sorted((e for e in entries if not e.is_folder and len(e.parts) > 1), key=lambda e: e.parts)
+    if not images:
+        raise TransferError(f"{name}: no JPEG, PNG or PPM files in class folders{_in(split)}")
+    number = {class_name: label for label, class_name in enumerate(class_names)}
+    empty = set(class_names).difference(e.parts[0] for e in images)
+    if empty:
+        logging.warning("%s: no images in class folder %s%s", name, ", ".join(sorted(empty)), _in(split))
+    prefix = (split,) if split else ()
+    rows = [("/".join(prefix + e.parts), number[e.parts[0]], e) for e in images]
+    return FolderSource(name, container, class_names, rows)
+
+
+def _in(split: str | None) -> str:
+    return f" of {split!r}" if split else ""
+
+
+def _below_split(name: str, entries: list[Entry], split: str | None) -> list[Entry]:
+    tops = sorted({e.parts[0] for e in entries if e.is_folder or len(e.parts) > 1})
+    files = [e for e in entries if not e.is_folder]
+    if split is None:
+        if files and tops and all(len(e.parts) > 2 for e in files):
+            raise UsageError(f"{name}: holds folders of class folders; name one as the split: {', '.join(tops[:8])}")
+        return entries
+    if split not in tops and len(tops) == 1:  # a zip of one folder that holds the splits
+        entries = [e._replace(parts=e.parts[1:]) for e in entries if len(e.parts) > 1]
+        tops = sorted({e.parts[0] for e in entries if e.is_folder or len(e.parts) > 1})
+    if split not in tops:
+        raise UsageError(f"{name}: no split {split!r}; there is {', '.join(tops[:8]) or 'nothing'}")
+    return [e._replace(parts=e.parts[1:]) for e in entries if e.parts[0] == split and len(e.parts) > 1]

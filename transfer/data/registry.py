@@ -1,0 +1,77 @@
+"""Finds the source that a spec names: `digits`, `KIND:PATH`, or a bare path whose kind is guessed."""
+
+import difflib
+import importlib
+import os
+
+from transfer.data.source import Source
+from transfer.errors import TransferError, UsageError
+
+# kind -> module with `open_split(path, split) -> Source`; a new source is one module and one line here
+SOURCES = {
+    "digits": "transfer.data.digits",
+    "tfds": "transfer.data.tfds",
+    "cifar10": "transfer.data.cifar10",
+    "cifar100": "transfer.data.cifar100",
+    "folder": "transfer.data.folder",
+    "npz": "transfer.data.npz",
+    "pickle": "transfer.data.traffic_signs",
+}
+WITHOUT_PATH = ("digits", "tfds")
+
+# how a bare file's name ends -> kind
+ENDINGS = {
+    ".npz": "npz",
+    ".p": "pickle",
+    ".pkl": "pickle",
+    ".pickle": "pickle",
+    ".zip": "folder",
+    "cifar-10-python.tar.gz": "cifar10",
+    "cifar-100-python.tar.gz": "cifar100",
+}
+# a file that gives a bare folder away -> kind
+LANDMARKS = {"data_batch_1": "cifar10", "meta": "cifar100", "train.p": "pickle"}
+
+
+def open_source(spec: str, split: str | None = None) -> Source:
+    """Opens the data set that `spec` names, at its `split` (needed where the data set has splits).
+
+    Args:
+      spec: "digits", "tfds:NAME", "cifar10:PATH", "cifar100:PATH", "folder:PATH" (folder or zip), "npz:PATH",
+        "pickle:PATH" (traffic signs), or a bare path.
+      split: a split that the source itself names, such as "train"; for a folder a sub-folder.
+
+    Raises UsageError for an unknown kind (with the nearest names) or split, TransferError for a missing path and
+    for contents that do not fit.
+    """
+    kind, path = _parse(spec)
+    if kind not in WITHOUT_PATH:
+        if not path:
+            raise UsageError(f"{spec}: write {kind}:PATH")
+        path = os.path.expanduser(path)
+        if not os.path.exists(path):
+            raise TransferError(f"{spec}: no such file or folder: {path}")
+    return importlib.import_module(SOURCES[kind]).open_split(path, split or None)
+
+
+def _parse(spec: str) -> tuple[str, str]:
+    kind, _, path = spec.partition(":")
+    if kind in SOURCES:
+        return kind, path
+    bare = os.path.expanduser(spec)
+    if os.path.exists(bare):
+        return _guess(bare), bare
+    if os.sep in kind or spec.lower().endswith(tuple(ENDINGS)):
+        raise TransferError(f"{spec}: no such file or folder")
+    near = difflib.get_close_matches(kind, SOURCES, cutoff=0.5) or list(SOURCES)
+    raise UsageError(f"unknown data source {spec!r}; did you mean {', '.join(near)}?")
+
+
+def _guess(path: str) -> str:
+    if os.path.isdir(path):
+        return next((kind for name, kind in LANDMARKS.items() if os.path.isfile(os.path.join(path, name))), "folder")
+    for ending, kind in ENDINGS.items():
+        if path.lower().endswith(ending):
+            return kind
+    kinds = ", ".join(f"{kind}:PATH" for kind in SOURCES if kind not in WITHOUT_PATH)
+    raise UsageError(f"{path}: cannot tell what it holds from its name; write one of {kinds}")

@@ -1,0 +1,152 @@
+"""What a data set is to the rest of the package: labelled RGB images that are listed at once and read one by one."""
+
+import abc
+import functools
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from transfer.errors import TransferError
+
+
+class BrokenImage(TransferError):
+    """One image cannot be decoded; `on_error="skip"` may drop it. The message names it."""
+
+
+class Source(abc.ABC):
+    """Labelled images.
+
+    Attributes:
+      name: the spec that opened it and its split, for messages.
+      class_names: name of each class, in the order of the labels.
+      labels: (N,) int64, indices into `class_names`.
+      ids: N strings that stay the same between runs: the relative path, or "train/000123".
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    labels: np.ndarray
+    ids: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @abc.abstractmethod
+    def image(self, index: int) -> np.ndarray:
+        """Image `index` as (h, w, 3) uint8, RGB, grey repeated. Raises BrokenImage. Called from many threads."""
+
+    @property
+    def uniform_shape(self) -> tuple[int, int, int] | None:
+        """(h, w, 3) where every image has it, None where sizes differ or are not known without decoding."""
+        return self.shared_shape(range(len(self)))
+
+    @abc.abstractmethod
+    def shared_shape(self, indices: Iterable[int]) -> tuple[int, int, int] | None:
+        """`uniform_shape` of the images `indices`."""
+
+    @property
+    @abc.abstractmethod
+    def fingerprint(self) -> str:
+        """Hex digest of what is listed: ids, labels, class names, sizes or checksums of images; no dates or paths."""
+
+
+def digest(source: Source, content: Iterable[bytes]) -> str:
+    """SHA-256 of the ids, labels and class names of a source and of what stands for its pixels."""
+    hasher = hashlib.sha256()
+    for text in ("\n".join(source.ids), "\n".join(source.class_names)):
+        hasher.update(f"{len(text)}:".encode())
+        hasher.update(text.encode("utf-8", "surrogateescape"))
+    hasher.update(np.ascontiguousarray(source.labels, "<i8").tobytes())
+    for part in content:
+        hasher.update(part)
+    return hasher.hexdigest()
+
+
+def checked_labels(labels: object, count: int, where: str, num_classes: int | None = None) -> np.ndarray:
+    """(count,) int64 from labels of shape (N,) or (N, 1); raises TransferError naming `where` otherwise."""
+    array = np.asarray(labels)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise TransferError(f"{where}: labels of shape {array.shape}; expected (N,) or (N, 1)")
+    if len(array) != count:
+        raise TransferError(f"{where}: {count} images but {len(array)} labels")
+    if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and np.all(array == np.floor(array))):
+        raise TransferError(f"{where}: labels of type {array.dtype}; expected whole numbers")
+    array = array.astype(np.int64)
+    if count and array.min() < 0:
+        raise TransferError(f"{where}: a label is negative ({array.min()})")
+    if count and num_classes is not None and array.max() >= num_classes:
+        raise TransferError(f"{where}: label {array.max()} among {num_classes} classes")
+    return array
+
+
+class ArraySource(Source):
+    """Images that lie in memory as one array, (N, h, w), (N, h, w, 1) or (N, h, w, 3) uint8.
+
+    `class_names` left out numbers the classes. `prefix` leads the ids ("train/" -> "train/000123"). Raises
+    TransferError naming `name` where images and labels do not fit together.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        images: np.ndarray,
+        labels: object,
+        class_names: Sequence[str] | None = None,
+        prefix: str = "",
+    ) -> None:
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+            kind = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
+            raise TransferError(f"{name}: images of type {kind}; expected a uint8 array")
+        if images.ndim == 3:
+            images = images[..., None]
+        if images.ndim != 4 or images.shape[-1] not in (1, 3):
+            raise TransferError(f"{name}: images of shape {images.shape}; expected (N, height, width, 3 or 1)")
+        if not images.size:
+            raise TransferError(f"{name}: holds no images")
+        self.name, self.images = name, images
+        self.labels = checked_labels(labels, len(images), name, None if class_names is None else len(class_names))
+        self.class_names = tuple(class_names or map(str, range(int(self.labels.max()) + 1)))
+        self.ids = [f"{prefix}{i:06d}" for i in range(len(images))]
+
+    def image(self, index: int) -> np.ndarray:
+        image = self.images[index]
+        return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
+
+    def shared_shape(self, indices: Iterable[int]) -> tuple[int, int, int]:
+        return (*self.images.shape[1:3], 3)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        return digest(self, (repr(self.images.shape).encode(), np.ascontiguousarray(self.images).data))
+
+
+class Selection(Source):
+    """Some images of another source, in the order of `indices`."""
+
+    def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
+        self.source, self.indices = source, np.asarray(indices, np.int64).reshape(-1)
+        self.name, self.class_names = source.name, source.class_names
+        self.labels = source.labels[self.indices]
+        self.ids = [source.ids[i] for i in self.indices]
+
+    def image(self, index: int) -> np.ndarray:
+        return self.source.image(int(self.indices[index]))
+
+    @functools.cached_property
+    def uniform_shape(self) -> tuple[int, int, int] | None:  # type: ignore[override]
+        return self.shared_shape(range(len(self)))
+
+    def shared_shape(self, indices: Iterable[int]) -> tuple[int, int, int] | None:
+        return self.source.shared_shape(int(self.indices[i]) for i in indices)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        return digest(self, (self.source.fingerprint.encode(), self.indices.astype("<i8").tobytes()))
+
+
+def select(source: Source, indices: Sequence[int] | np.ndarray) -> Source:
+    """The images `indices` of `source`, in that order, as a source of their own; nothing is read."""
+    return Selection(source, indices)
