@@ -79,10 +79,15 @@ class Zip:
     def entries(self) -> list[Entry]:
         found = []
         for member in self.members:
-            parts = tuple(part for part in member.filename.split("/") if part)
-            if parts and not any(map(_ignored, parts)) and (member.is_dir() or _is_image(parts[-1])):
-                identity = b"%d:%d" % (member.file_size, member.CRC)
-                found.append(Entry(parts, identity, member.is_dir(), member))
+            folder, _, file = member.filename.rpartition("/")
+            parts = _visible(folder)
+            if parts is None or (file and (_ignored(file) or not _is_image(file))):
+                continue
+            identity = b"%d:%d" % (member.file_size, member.CRC)
+            if file:
+                found.append(Entry((*parts, file), identity, False, member))
+            elif parts:
+                found.append(Entry(parts, b"", True, member))
         return found
 
     def read(self, locator: object, limit: int | None = None) -> bytes:
@@ -108,6 +113,13 @@ class Zip:
 
 def _ignored(name: str) -> bool:
     return name.startswith(".") or name in ("__MACOSX", "Thumbs.db")
+
+
+@functools.lru_cache(maxsize=4096)  # a folder is asked about once a file
+def _visible(folder: str) -> tuple[str, ...] | None:
+    """The parts of a path inside a zip; None if one of them is to be ignored."""
+    parts = tuple(part for part in folder.split("/") if part)
+    return None if any(map(_ignored, parts)) else parts
 
 
 def _is_image(name: str) -> bool:

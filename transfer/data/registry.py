@@ -7,15 +7,15 @@ import os
 from transfer.data.source import Source
 from transfer.errors import TransferError, UsageError
 
-# kind -> module with `open_split(path, split) -> Source`; a new source is one module and one line here
+# kind -> "module:function(path, split) -> Source"; a new source is one module and one line here
 SOURCES = {
-    "digits": "transfer.data.digits",
-    "tfds": "transfer.data.tfds",
-    "cifar10": "transfer.data.cifar10",
-    "cifar100": "transfer.data.cifar100",
-    "folder": "transfer.data.folder",
-    "npz": "transfer.data.npz",
-    "pickle": "transfer.data.traffic_signs",
+    "digits": "transfer.data.digits:open_split",
+    "tfds": "transfer.data.tfds:open_split",
+    "cifar10": "transfer.data.cifar:open_cifar10",
+    "cifar100": "transfer.data.cifar:open_cifar100",
+    "folder": "transfer.data.folder:open_split",
+    "npz": "transfer.data.npz:open_split",
+    "pickle": "transfer.data.traffic_signs:open_split",
 }
 WITHOUT_PATH = ("digits", "tfds")
 
@@ -51,7 +51,8 @@ def open_source(spec: str, split: str | None = None) -> Source:
         path = os.path.expanduser(path)
         if not os.path.exists(path):
             raise TransferError(f"{spec}: no such file or folder: {path}")
-    return importlib.import_module(SOURCES[kind]).open_split(path, split or None)
+    module, _, function = SOURCES[kind].partition(":")
+    return getattr(importlib.import_module(module), function)(path, split or None)
 
 
 def _parse(spec: str) -> tuple[str, str]:

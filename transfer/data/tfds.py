@@ -1,0 +1,146 @@
+"""`tfds:NAME`: a data set of TensorFlow Datasets, read by position through its `data_source`, without TensorFlow."""
+
+import functools
+import importlib.util
+import os
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from transfer.data import decode
+from transfer.data.source import BrokenImage, Source, checked_labels, digest
+from transfer.errors import TransferError, UsageError
+from transfer.progress import Progress
+
+RECORDS_AT_ONCE = 1000
+IMAGE, LABEL = "image", "label"
+
+
+class TfdsSource(Source):
+    """A split of a prepared data set; labels and checksums come from one pass over the records, undecoded."""
+
+    def __init__(self, name: str, info: Any, records: Any, split: str) -> None:
+        self.name, self.records = name, records
+        feature = info.features[IMAGE]
+        known = tuple(feature.shape)[:2]
+        self._shape = None if None in known else (*known, 3)
+        labels, self.checksums = self._scan(search_shape=self._shape is None)
+        self.class_names = tuple(map(str, info.features[LABEL].names))
+        self.labels = checked_labels(labels, len(records), name, len(self.class_names))
+        self.ids = [f"{split}/{i:06d}" for i in range(len(records))]
+
+    def _scan(self, search_shape: bool) -> tuple[list[int], np.ndarray]:
+        labels, checksums, shape = [], [], None
+        with Progress(f"listing {self.name}", len(self.records), "images") as progress:
+            for start in range(0, len(self.records), RECORDS_AT_ONCE):
+                rows = range(start, min(start + RECORDS_AT_ONCE, len(self.records)))
+                for record in self.records.__getitems__(list(rows)):
+                    image = record[IMAGE]
+                    labels.append(int(record[LABEL]))
+                    checksums.append(zlib.crc32(np.ascontiguousarray(image) if _is_array(image) else image))
+                    if search_shape:
+                        size = (*image.shape[:2], 3) if _is_array(image) else decode.size(image)
+                        shape = size if shape is None else shape
+                        search_shape = size is None or size == shape
+                progress.update(len(rows))
+        if search_shape:
+            self._shape = shape
+        return labels, np.asarray(checksums, "<u4")
+
+    def image(self, index: int) -> np.ndarray:
+        where = f"{self.name}: {self.ids[index]}"
+        image = self.records[index][IMAGE]
+        if not _is_array(image):
+            return decode.decode(image, where)
+        if image.ndim == 2:
+            image = image[..., None]
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3, 4):
+            raise BrokenImage(f"{where}: an array of {image.dtype} {image.shape} is no image")
+        return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
+
+    def shared_shape(self, indices: Iterable[int]) -> tuple[int, int, int] | None:
+        return self._shape
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        return digest(self, (self.checksums.tobytes(),))
+
+
+def _is_array(value: object) -> bool:
+    return isinstance(value, np.ndarray) and value.ndim >= 2
+
+
+def open_split(name: str, split: str | None) -> Source:
+    """Opens a split (tfds' own grammar, such as "train" or "train[:10%]") of a data set with `image` and `label`.
+
+    It is looked for under TFDS_DATA_DIR. A data set that is not prepared there is downloaded and prepared where
+    TensorFlow is installed; where it is not, a TransferError says what to run. Raises UsageError for an unknown
+    name or split.
+    """
+    import tensorflow_datasets as tfds
+
+    spec = f"tfds:{name}"
+    if not name:
+        raise UsageError("write tfds:NAME, for example tfds:cifar10")
+    builder = _builder(spec, name)
+    if not builder.is_prepared():
+        _prepare(spec, name, builder)
+    info = builder.info
+    missing = {IMAGE, LABEL}.difference(info.features or ())
+    if missing or not hasattr(info.features[LABEL], "names"):
+        raise TransferError(
+            f"{spec}: has no {' and '.join(sorted(missing)) or 'class names'}; it is no labelled images"
+        )
+    _check_split(spec, split, info.splits)
+    encoded = isinstance(info.features[IMAGE], tfds.features.Image)
+    try:
+        # images stay encoded, so that our own decoder names the ones that are broken
+        records = builder.as_data_source(split=split, decoders={IMAGE: tfds.decode.SkipDecoding()} if encoded else None)
+    except (NotImplementedError, ValueError) as error:
+        raise TransferError(
+            f"{spec}: prepared under {builder.data_path} in a format without random access ({info.file_format}); "
+            f"remove it and run: {_command(name)}"
+        ) from error
+    return TfdsSource(spec, info, records, str(split))
+
+
+def _builder(spec: str, name: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
+    except tfds.core.DatasetNotFoundError as error:
+        raise UsageError(f"{spec}: no such data set ({_first_line(error)})") from error
+    except ImportError as error:
+        raise TransferError(f"{spec}: needs a package that is not installed ({_first_line(error)})") from error
+    except (ValueError, AssertionError) as error:
+        raise UsageError(f"{spec}: {_first_line(error)}") from error
+
+
+def _prepare(spec: str, name: str, builder: Any) -> None:
+    if importlib.util.find_spec("tensorflow") is None:
+        raise TransferError(
+            f"{spec}: not prepared under {builder.data_path}, and preparing it needs TensorFlow; run: "
+            f"pip install tensorflow && {_command(name)}"
+        )
+    builder.download_and_prepare(file_format="array_record")
+
+
+def _command(name: str) -> str:
+    return f"tfds build {name} --file_format=array_record"
+
+
+def _check_split(spec: str, split: str | None, there: Sequence[str]) -> None:
+    names = ", ".join(there)
+    if not split:
+        raise UsageError(f"{spec}: needs a split; there is {names}")
+    for part in split.split("+"):
+        if part.split("[")[0].strip() not in (*there, "all"):
+            raise UsageError(f"{spec}: no split {split!r}; there is {names}")
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
