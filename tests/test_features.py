@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from transfer.errors import TransferError
-from transfer.features import FeatureStore, StoreWriter, decode_ids, encode_ids
+from transfer.features import FeatureStore, decode_ids, encode_ids
+from transfer.store_writer import StoreWriter
 
 ROWS, BATCH, WIDTH = 11, 4, 3
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
@@ -25,6 +26,7 @@ def writer(path, rows=ROWS, batch_size=BATCH, taps=None, ids=None, **changed):
         labels=np.arange(rows) % 2,
         ids=ids or [f"train/{i:06d}" for i in range(rows)],
         class_names=("cat", "dog"),
+        data="folder:images",
         fingerprint={"model": "vgg16.keras", "preprocessing": {"image_size": [224, 224], "resize": "pil"}},
         batch_size=batch_size,
     )
@@ -222,8 +224,12 @@ OTHER_SETTINGS = {
         ],
     ),
     "tap": (dict(taps={"block5": (2, 2, 8)}), ["taps.pre_logits was [3], now absent", "taps.block5 was absent"]),
+    "images": (
+        dict(data="folder:others", fingerprint={"model": "vgg16.keras", "images": "abc"}),
+        ["data was 'folder:images', now 'folder:others'", "images was absent, now 'abc'"],
+    ),
     "classes": (dict(class_names=("cat", "ship")), ["class_names"]),
-    "images": (dict(rows=10), ["num_images was 11, now 10"]),
+    "count": (dict(rows=10), ["num_images was 11, now 10"]),
 }
 
 
@@ -241,6 +247,11 @@ def test_other_settings_are_named(path, changed, phrases, complete):
     assert all(phrase in message for phrase in phrases)
     assert str(path) in message and "delete" in message and "\n" not in message
     assert files_of(path) == before
+
+
+def test_data_that_moved_are_the_same_data(path):
+    finished(path)
+    assert writer(path, data="folder:elsewhere").complete
 
 
 def test_the_batch_size_binds_an_unfinished_store_only(path):

@@ -16,10 +16,11 @@ from transfer import preprocess
 from transfer.data import Source
 from transfer.data.loader import Batch, batches
 from transfer.errors import TransferError, UsageError
-from transfer.features import FeatureStore, StoreWriter
+from transfer.features import FeatureStore
 from transfer.fingerprint import parameters_hash, structure_hash
 from transfer.preprocess import Preprocessing
 from transfer.progress import Progress
+from transfer.store_writer import StoreWriter
 
 DEFAULT_TAP = "pre_logits"
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -246,14 +247,14 @@ def extract_to_store(
         raise UsageError(f"on_error={on_error!r} is not one of raise, skip")
     if not len(source):
         raise TransferError(f"{source.name} has no images")
-    fingerprint = {**extractor.fingerprint(), "data": source.name, "images": source.fingerprint}
     with StoreWriter(
         path,
         taps=extractor.shapes,
         labels=source.labels,
         ids=source.ids,
         class_names=source.class_names,
-        fingerprint=fingerprint,
+        data=source.name,
+        fingerprint={**extractor.fingerprint(), "images": source.fingerprint},
         batch_size=extractor.batch_size,
         provenance={"device": jax.devices()[0].device_kind, "jax": jax.__version__},
     ) as writer:
