@@ -1,7 +1,6 @@
 """Encoded image bytes to pixels, by Pillow; a broken image is an error that names it."""
 
 import io
-import warnings
 
 import numpy as np
 
@@ -22,9 +21,9 @@ def decode(data: bytes, where: str) -> np.ndarray:
             if image.mode.startswith("I"):
                 grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
                 return np.repeat(grey[..., None], 3, axis=-1)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # palette images with transparency
-                return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+            if image.mode == "P":  # by RGBA, or Pillow warns of transparency that is lost
+                return np.array(image.convert("RGBA").convert("RGB"))
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...

@@ -1,5 +1,6 @@
 """`tfds:NAME`: a data set of TensorFlow Datasets, read by position through its `data_source`, without TensorFlow."""
 
+import difflib
 import functools
 import importlib.util
 import os
@@ -112,7 +113,9 @@ def _builder(spec: str, name: str) -> Any:
     try:
         return tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
     except tfds.core.DatasetNotFoundError as error:
-        raise UsageError(f"{spec}: no such data set ({_first_line(error)})") from error
+        near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False))
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise UsageError(f"{spec}: TensorFlow Datasets has no {name!r}{hint}") from error
     except ImportError as error:
         raise TransferError(f"{spec}: needs a package that is not installed ({_first_line(error)})") from error
     except (ValueError, AssertionError) as error:
