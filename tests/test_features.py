@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorstore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from transfer.chunks import kvstore_spec
 from transfer.errors import TransferError
 from transfer.features import FeatureStore, decode_ids, encode_ids
 from transfer.store_writer import StoreWriter
@@ -140,6 +142,18 @@ def test_slices_are_those_of_numpy(path, key, skipped):
     np.testing.assert_array_equal(np.asarray(rows), wanted)
     with pytest.raises(IndexError):
         rows[len(wanted)]
+
+
+@pytest.mark.parametrize(
+    "path, url",
+    [
+        ("gs://some-bucket/runs/a/", "gs://some-bucket/runs/a/labels/"),
+        ("gs://some-bucket", "gs://some-bucket/labels/"),
+        ("/data/runs/a", "file:///data/runs/a/labels/"),
+    ],
+)
+def test_where_a_store_lies(path, url):
+    assert tensorstore.KvStore.Spec(kvstore_spec(path, "labels/")).url == url
 
 
 def test_any_zarr_reader_could_open_it(path):

@@ -116,7 +116,8 @@ class StoreWriter:
             if kind is None:
                 self._drain(0)
         finally:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            # after an error too: what has been computed is worth its moment on the disk
+            self._pool.shutdown(wait=True)
 
     @property
     def complete(self) -> bool:
