@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,10 @@ def create_model(
         fields = native.fields(path, arch) | fields
     fields.pop("num_classes", None)
     tensors = readers.read(path)
-    candidates = libraries(arch) if record is None else (record.name_map, "native")
-    model = _filled(arch, fields, tensors, candidates, num_classes, seed, where=(str(path), name))
+    candidates = () if record is None else (record.name_map, "native")
+    model = from_tensors(
+        arch, tensors, candidates, num_classes=num_classes, seed=seed, file=str(path), name=name, **fields
+    )
     return _annotated(model, record, sha256)
 
 
@@ -107,27 +109,42 @@ def _shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
 
 
 def _best_map(
-    arch: str, candidates: tuple[str, ...], shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, np.ndarray]
+    arch: str, candidates: Sequence[str], shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, np.ndarray]
 ) -> NameMap:
     """The library whose names the file has the most of; the first candidate if it has none of any."""
     maps = [name_map(arch, library, shapes) for library in dict.fromkeys(candidates)]
     return max(maps, key=lambda names: sum(source.name in tensors for source in names.sources.values()))
 
 
-def _filled(
+def from_tensors(
     arch: str,
-    fields: Mapping[str, Any],
     tensors: Mapping[str, np.ndarray],
-    candidates: tuple[str, ...],
-    num_classes: int | None,
-    seed: int,
-    where: tuple[str, str],
+    candidates: Sequence[str] = (),
+    *,
+    num_classes: int | None = None,
+    seed: int = 0,
+    file: str = "the weights",
+    name: str = "",
+    **fields: Any,
 ) -> nnx.Module:
-    file, name = where
+    """A model filled strictly from the tensors of a file.
+
+    Args:
+      arch: architecture, with `fields` (without `num_classes`).
+      tensors: as `readers.read` gives them.
+      candidates: libraries whose names to try (`names.libraries`); the one that most names are of is taken.
+        Empty: all.
+      num_classes, seed: as in `create_model`.
+      file, name: what messages call the tensors and the model.
+
+    Raises:
+      TransferError: the tensors do not fit; the message lists what is missing, unexpected and misshapen.
+    """
+    name = name or arch
     model = registry.build(arch, seed=None, **fields)
     shapes = _shapes(model)
-    names = _best_map(arch, candidates, shapes, tensors)
-    in_file = _classes_in_file(names, tensors)
+    names = _best_map(arch, candidates or libraries(arch), shapes, tensors)
+    in_file = 0 if num_classes == 0 else _classes_in_file(names, tensors)
     wanted = in_file if num_classes is None else num_classes
     if shapes[CLASSIFIER_BIAS] != (wanted,):
         model = registry.build(arch, seed=None, **fields, num_classes=wanted)

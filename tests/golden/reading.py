@@ -1,0 +1,72 @@
+"""Golden files of `make_torchvision.py`, and the comparison with them."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from golden import seeded
+
+HERE = Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Tap:
+    """What the other library computed at one tap for one image size."""
+
+    size: tuple[int, ...]
+    name: str
+    shape: tuple[int, ...]
+    largest: float
+    norm: float
+    sample: np.ndarray
+
+    def error(self, values: np.ndarray) -> float:
+        """The largest difference of a sample, and that of the norms, relative to the largest value and the norm."""
+        assert values.shape == self.shape, f"{self.name}: {values.shape}, not {self.shape}"
+        difference = np.abs(seeded.sample(values) - self.sample).max() / self.largest
+        norm = np.linalg.norm(values.astype(np.float64))
+        return float(max(difference, abs(norm - self.norm) / self.norm))
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One model: how it is built, its state dict's names and shapes in the other library, and its taps."""
+
+    arch: str
+    library: str
+    fields: Mapping[str, Any]
+    shapes: Mapping[str, tuple[int, ...]]
+    taps: tuple[Tap, ...]
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """The weights that the other library was run with."""
+        return seeded.state_dict(self.shapes)
+
+    def errors(self, model: Callable[[np.ndarray], tuple[Any, Mapping[str, Any]]]) -> dict[tuple[str, str], float]:
+        """(size, tap) -> relative error of `model`, which returns `(output, endpoints)`."""
+        outputs = {size: model(seeded.images(size))[1] for size in dict.fromkeys(tap.size for tap in self.taps)}
+        return {("x".join(map(str, t.size)), t.name): t.error(np.asarray(outputs[t.size][t.name])) for t in self.taps}
+
+
+@functools.cache
+def cases(file: str = "torchvision.npz") -> Mapping[str, Case]:
+    """Every case by its name."""
+    with np.load(HERE / file) as stored:
+        index = json.loads(stored["index"].tobytes())["cases"]
+        return {name: _case(entry, stored[name]) for name, entry in index.items()}
+
+
+def _case(entry: Mapping[str, Any], samples: np.ndarray) -> Case:
+    taps, start = [], 0
+    for row in entry["outputs"]:
+        stop = start + row["samples"]
+        size, shape = tuple(row["size"]), tuple(row["shape"])
+        taps.append(Tap(size, row["tap"], shape, row["largest"], row["norm"], samples[start:stop]))
+        start = stop
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in entry["fields"].items()}
+    shapes = {name: tuple(shape) for name, shape in entry["state"].items()}
+    return Case(entry["arch"], entry["library"], fields, shapes, tuple(taps))
