@@ -85,7 +85,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
             raise TransferError(f"validation features are {x.shape[1]} a row, training features {width}")
         labels = flat_labels(y, len(x), "validation labels")
         if not (known := np.isin(labels, self.classes_)).all():
-            raise TransferError(f"validation label {labels[~known][0]!r} is on no training row")
+            raise TransferError(f"validation label {labels[~known][0].item()!r} is on no training row")
         return jnp.asarray(x), jnp.asarray(np.searchsorted(self.classes_, labels), jnp.int32)
 
     def logits(self, X: ArrayLike) -> np.ndarray:
@@ -103,4 +103,5 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Labels (N,) of X (N, ...), in the dtype of the labels that `fit` was given."""
-        return self.classes_[self.logits(X).argmax(axis=1)]
+        best = self.logits(X).argmax(axis=1)  # first: it says so if nothing is fitted yet
+        return self.classes_[best]

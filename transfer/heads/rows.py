@@ -13,7 +13,8 @@ def flat_features(features: ArrayLike, name: str = "features") -> np.ndarray:
         raise TransferError(f"{name} are empty: there is no row to work on")
     if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
         raise TransferError(f"{name} must be numbers, not {array.dtype}")
-    array = array.reshape(len(array), -1).astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused below
+        array = array.reshape(len(array), -1).astype(np.float32, copy=False)
     if array.shape[1] == 0:
         raise TransferError(f"{name} are empty: a row has no value")
     finite = np.isfinite(array).all(axis=1)
