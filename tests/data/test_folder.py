@@ -1,0 +1,163 @@
+"""Folders and zips of class folders, as people make them."""
+
+import io
+import logging
+import os
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from real_formats import encoded, pixels, write_files, write_zip
+
+from transfer.data import BrokenImage, open_source
+from transfer.data.decode import decode
+from transfer.data.loader import load_all
+from transfer.errors import TransferError, UsageError
+
+IMAGE = pixels(1, 8, 6)[0]
+PNG = encoded(IMAGE)
+
+
+@pytest.fixture(params=["folder", "zip", "stored zip"])
+def write(request, tmp_path):
+    """Writes files as a folder or a zip and returns its spec."""
+
+    def write_it(files):
+        if request.param == "folder":
+            return f"folder:{write_files(tmp_path / 'set', files)}"
+        compression = zipfile.ZIP_STORED if request.param == "stored zip" else zipfile.ZIP_DEFLATED
+        return f"folder:{write_zip(tmp_path / 'set.zip', files, compression)}"
+
+    return write_it
+
+
+def test_classes_and_files_are_sorted_and_what_is_hidden_is_left_alone(write):
+    spec = write(
+        {
+            "b/2.PNG": PNG,
+            "b/10.png": PNG,
+            "a b/x.jpeg": encoded(IMAGE, "JPEG"),
+            "a b/deeper/y.ppm": encoded(IMAGE, "PPM"),
+            "a b/notes.txt": b"not an image",
+            "b/.hidden.png": b"",
+            "b/._2.png": b"",
+            ".cache/z.png": PNG,
+            "__MACOSX/b/2.png": PNG,
+            "b/Thumbs.db": b"",
+            "readme.png": PNG,
+        }
+    )
+    source = open_source(spec)
+    assert source.class_names == ("a b", "b")
+    assert source.ids == ["a b/deeper/y.ppm", "a b/x.jpeg", "b/10.png", "b/2.PNG"]
+    np.testing.assert_array_equal(source.labels, [0, 0, 1, 1])
+    for index in (0, 2, 3):
+        np.testing.assert_array_equal(source.image(index), IMAGE)
+
+
+def test_a_class_folder_without_images_is_said_and_stays_a_class(write, caplog):
+    spec = write(
+        {"train/b/1.png": PNG, "train/a": None, "train/c/notes.txt": b"", "train/c": None, "test/b/1.png": PNG}
+    )
+    with caplog.at_level(logging.WARNING):
+        source = open_source(spec, "train")
+    assert source.class_names == ("a", "b", "c") and source.labels.tolist() == [1]
+    assert "no images in class folder a, c of 'train'" in caplog.text
+
+
+def test_one_folder_around_the_splits_is_looked_through(write):
+    source = open_source(write({"animals/train/b/1.png": PNG, "animals/test/b/2.png": PNG}), "test")
+    assert source.ids == ["test/b/2.png"]
+
+
+def test_sizes_are_uniform_or_not(write):
+    other = encoded(pixels(1, 6, 8)[0])
+    spec = write({"a/1.png": PNG, "a/2.png": PNG, "b/1.png": other, "b/2.png": b"broken"})
+    source = open_source(spec)
+    assert source.uniform_shape is None
+    assert source.shared_shape([0, 1, 3]) == (8, 6, 3)  # a broken one is for the decoder to name
+    with pytest.raises(TransferError, match=r"b/1.png is \(6, 8, 3\)"):
+        load_all(source)
+
+
+@pytest.mark.parametrize(
+    "files, split, error, words",
+    [
+        ({"train/a/1.png": PNG, "test/a/1.png": PNG}, None, UsageError, "name one as the split: test, train"),
+        ({"train/a/1.png": PNG, "test/a/1.png": PNG}, "val", UsageError, "no split 'val'; there is test, train"),
+        ({"a/1.gif": b"", "a/2.txt": b""}, None, TransferError, "no JPEG, PNG or PPM"),
+        ({"1.png": PNG}, None, TransferError, "no JPEG, PNG or PPM files in class folders"),
+        ({"train/1.png": PNG}, "train", TransferError, "no JPEG, PNG or PPM files in class folders of 'train'"),
+    ],
+)
+def test_a_folder_without_the_right_shape(write, files, split, error, words):
+    with pytest.raises(error, match=words):
+        open_source(write(files), split)
+
+
+def test_the_fingerprint_sees_content_but_not_dates(tmp_path):
+    path = write_files(tmp_path / "set", {"a/1.png": PNG, "b/1.png": PNG})
+    before = open_source(str(path)).fingerprint
+    os.utime(path / "a" / "1.png", (0, 0))
+    assert open_source(str(path)).fingerprint == before
+    (path / "a" / "1.png").write_bytes(encoded(pixels(1, 9, 9)[0]))
+    assert open_source(str(path)).fingerprint != before
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "CMYK", "I;16"])
+def test_every_mode_becomes_rgb(mode):
+    image = Image.fromarray(IMAGE)
+    if mode == "I;16":
+        stored = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    else:
+        stored = image.convert(mode)
+    stream = io.BytesIO()
+    stored.save(stream, "JPEG" if mode == "CMYK" else "PNG")
+    data = stream.getvalue()
+    decoded = decode(data, "here")
+    assert decoded.shape == (8, 6, 3) and decoded.dtype == np.uint8
+    if mode in ("L", "LA", "I;16"):
+        for channel in range(3):
+            np.testing.assert_array_equal(decoded[..., channel], np.asarray(image.convert("L")))
+    if mode == "RGBA":
+        np.testing.assert_array_equal(decoded, IMAGE)
+
+
+JPEG = encoded(pixels(1, 40, 40)[0], "JPEG")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\xd8\xff", b"GIF89a" + bytes(50), JPEG[: len(JPEG) // 2], JPEG[:-200], PNG[:60], PNG[:30]]
+)
+def test_a_broken_image_is_named(write, data):
+    source = open_source(write({"a/good.png": PNG, "a/bad one.jpg": data}))
+    with pytest.raises(BrokenImage, match="a/bad one.jpg: not a readable image"):
+        source.image(source.ids.index("a/bad one.jpg"))
+
+
+def test_a_damaged_zip(tmp_path):
+    path = write_zip(tmp_path / "a.zip", {"a/1.png": PNG, "a/2.png": PNG})
+    data = bytearray(path.read_bytes())
+    data[50] ^= 0xFF  # inside the first member
+    path.write_bytes(data)
+    source = open_source(str(path))
+    with pytest.raises(BrokenImage, match="a/1.png: cannot be read .damaged zip"):
+        source.image(0)
+    np.testing.assert_array_equal(source.image(1), IMAGE)
+    path.write_bytes(data[:-30])
+    with pytest.raises(TransferError, match="a.zip: not a readable zip"):
+        open_source(str(path))
+
+
+def test_the_real_zip(shared_data):
+    """55,000 real JPEG files: listed at once, decoded by threads to the pixels that Pillow gives."""
+    path = shared_data / "cifar10_jpeg.zip"
+    source = open_source(f"folder:{path}", "test")
+    assert len(source) == 5000 and np.bincount(source.labels).tolist() == [500] * 10
+    assert source.ids[501] == "test/automobile/0001.jpg" and source.class_names[9] == "truck"
+    images = load_all(source)
+    with zipfile.ZipFile(path) as archive:
+        for index in (0, 501, 4999):
+            expected = np.asarray(Image.open(io.BytesIO(archive.read(source.ids[index]))).convert("RGB"))
+            np.testing.assert_array_equal(images[index], expected)

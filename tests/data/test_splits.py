@@ -1,0 +1,103 @@
+"""Splits are scikit-learn's own, and N images a class are N images of every class."""
+
+import ml_collections
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from real_formats import cifar_files, encoded, pixels, write_files
+from sklearn.model_selection import train_test_split
+
+from transfer.data import open_source, splits
+from transfer.errors import TransferError, UsageError
+
+LABELS = np.random.default_rng(0).integers(0, 7, 200)
+
+
+@pytest.mark.parametrize("fraction, seed", [(0.2, 0), (0.3, 42), (0.33, 0)])
+def test_splits_equal_those_of_scikit_learn(fraction, seed):
+    rows = np.arange(200)
+    for split, stratify in ((splits.stratified, LABELS), (splits.shuffled, None)):
+        expected = train_test_split(rows, test_size=fraction, random_state=seed, stratify=stratify)
+        for ours, theirs in zip(split(LABELS, fraction, seed), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    counts=st.lists(st.integers(3, 20), min_size=1, max_size=6),
+    n=st.integers(1, 3),
+    seed=st.none() | st.integers(0, 9),
+)
+def test_n_images_of_every_class(counts, n, seed):
+    labels = np.random.default_rng(1).permutation(np.repeat(np.arange(len(counts)), counts))
+    rows = splits.per_class(labels, n, seed)
+    assert np.all(np.diff(rows) > 0)
+    assert np.bincount(labels[rows]).tolist() == [n] * len(counts)
+    np.testing.assert_array_equal(rows, splits.per_class(labels, n, seed))
+    if seed is None:
+        for label in range(len(counts)):
+            assert rows[labels[rows] == label].tolist() == np.flatnonzero(labels == label)[:n].tolist()
+
+
+def test_another_seed_draws_other_images():
+    drawn = {tuple(splits.per_class(LABELS, 5, seed)) for seed in (None, 0, 1, 2)}
+    assert len(drawn) == 4
+
+
+def test_a_fraction_of_the_digits():
+    config = ml_collections.ConfigDict({"source": "digits", "validation_fraction": 0.3, "seed": 42})
+    train, validation = splits.make_splits(config)
+    digits = open_source("digits")
+    expected = train_test_split(digits.ids, test_size=0.3, random_state=42, stratify=digits.labels)
+    assert [train.ids, validation.ids] == expected
+
+
+def test_named_splits_thinned_out(tmp_path):
+    files, _ = cifar_files("cifar10")
+    files = write_files(tmp_path, files)
+    config = {"source": f"cifar10:{files}", "train": "train", "validation": "test", "seed": None, "train_per_class": 3}
+    train, validation = splits.make_splits(config)
+    assert len(train) == 30 and len(validation) == 6
+    assert train.ids[0] == "train/000000" and validation.ids[0] == "test/000000"
+    assert np.bincount(train.labels).tolist() == [3] * 10
+
+
+def test_the_same_seed_gives_the_same_images():
+    config = {"source": "digits", "train_per_class": 10, "seed": 3}
+    ids = [splits.make_splits(config)[0].ids for _ in range(2)]
+    assert ids[0] == ids[1] != splits.make_splits({**config, "seed": 4})[0].ids
+
+
+@pytest.mark.parametrize(
+    "fields, error, words",
+    [
+        ({"source": None}, UsageError, "names no data set"),
+        ({"sauce": 1}, UsageError, "no field sauce"),
+        ({"validation_fraction": 0.0}, UsageError, "between 0 and 1"),
+        ({"validation_fraction": 0.001}, UsageError, "1797 images"),
+        ({"seed": None}, UsageError, "needs a seed"),
+        ({"train_per_class": 1000}, UsageError, "digits: class '0' has 142 images, fewer than the 1000 asked"),
+        ({"train_per_class": 0}, UsageError, "at least one"),
+        ({"train": "train"}, UsageError, "digits has no splits"),
+    ],
+)
+def test_a_wrong_config(fields, error, words):
+    with pytest.raises(error, match=words):
+        splits.make_splits({"source": "digits", **fields})
+
+
+def test_a_class_with_one_image_cannot_be_stratified(tmp_path):
+    png = encoded(pixels(1, 4, 4)[0])
+    path = write_files(tmp_path, {f"many/{i}.png": png for i in range(9)} | {"lonely/1.png": png})
+    config = {"source": f"folder:{path}", "validation_fraction": 0.5}
+    with pytest.raises(TransferError, match="class 'lonely' has one image"):
+        splits.make_splits(config)
+    assert len(splits.make_splits({**config, "stratify": False})[0]) == 5
+
+
+def test_splits_with_different_classes_are_refused(tmp_path):
+    png = encoded(pixels(1, 4, 4)[0])
+    path = write_files(tmp_path, {"train/a/1.png": png, "train/b/1.png": png, "test/b/1.png": png})
+    with pytest.raises(TransferError, match="different classes: a"):
+        splits.make_splits({"source": f"folder:{path}", "train": "train", "validation": "test"})
