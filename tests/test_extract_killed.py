@@ -1,5 +1,6 @@
 """Extraction killed by SIGKILL at several points and run again gives the store of an uninterrupted run, bit for bit."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -24,7 +25,8 @@ def files_of(store):
 def test_killed_at_several_points(tmp_path):
     script = Path(__file__).with_name("killed_extraction.py")
     command = [sys.executable, str(script), str(tmp_path / "killed"), *map(str, POINTS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     codes, files = zip(*(map(int, line.split()) for line in done.stdout.splitlines()), strict=True)
     # a slow machine may let a child come further than the point, or even to its end

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -334,7 +335,6 @@ def test_an_unknown_tap_names_the_known_ones(path):
 FULL_DISK = """
 import errno, resource, sys
 import numpy as np
-sys.path.insert(0, {tests!r})
 from test_features import BATCH, WIDTH, rows_of, writer
 with writer({path!r}) as store:
     store.write(0, {{"pre_logits": rows_of(0, 4)}})
@@ -355,8 +355,9 @@ except OSError as error:
 @pytest.mark.parametrize("limit, rows", [(10, 4), (60, 11)], ids=["at a chunk", "at the metadata"])
 def test_a_full_disk_is_an_os_error_and_leaves_nothing_half_written(path, tmp_path, limit, rows):
     """A limit on the size of files stands for the full disk: both fail a write half-way through."""
-    script = FULL_DISK.format(tests=str(Path(__file__).parent), path=str(path), limit=limit)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    script = FULL_DISK.format(path=str(path), limit=limit)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert done.returncode == 7, done.stderr
     assert not [name for name in files_of(path) if name.endswith(".__lock")]
     opened = FeatureStore.open(path, incomplete=True)
