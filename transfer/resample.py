@@ -147,7 +147,7 @@ def resize_axis_on_host(image: np.ndarray, band_: Band, axis: int) -> np.ndarray
     shape = [1] * image.ndim
     shape[axis] = len(band_.starts)
     weights = band_.weights.astype(np.float32)
-    total = np.float32(0)
+    total: np.ndarray | np.float32 = np.float32(0)
     for t in range(weights.shape[1]):
         total = total + np.take(image, band_.starts + t, axis=axis) * weights[:, t].reshape(shape)
     return np.asarray(total, np.float32)

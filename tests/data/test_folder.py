@@ -136,6 +136,12 @@ def test_a_broken_image_is_named(write, data):
         source.image(source.ids.index("a/bad one.jpg"))
 
 
+def test_a_size_that_stands_far_behind_in_the_file_is_found(write):
+    """Behind a large colour profile, for example."""
+    data = encoded(IMAGE, "JPEG", icc_profile=bytes(100_000))
+    assert open_source(write({"a/1.jpg": data})).uniform_shape == (8, 6, 3)
+
+
 def test_a_damaged_zip(tmp_path):
     path = write_zip(tmp_path / "a.zip", {"a/1.png": PNG, "a/2.png": PNG})
     data = bytearray(path.read_bytes())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from real_formats import encoded, pixels, write_files
 
 from transfer import preprocess
-from transfer.data import open_source, select
+from transfer.data import loader, open_source, select
 from transfer.data.loader import batches, load_all
 from transfer.data.source import ArraySource, BrokenImage
 from transfer.errors import TransferError, UsageError
@@ -108,6 +108,13 @@ def test_batches_are_decoded_ahead_and_no_further():
     assert slow.read == 8  # the batch in use, two ahead, and the one that took its place
     stream.close()
     assert slow.read == 8
+
+
+def test_large_images_are_resized_before_they_travel(monkeypatch):
+    monkeypatch.setattr(loader, "LARGEST_ON_DEVICE", 19)
+    batch = next(batches(SOURCE, 3, 5, 2, RECIPE))
+    np.testing.assert_array_equal(batch.images[1], preprocess.resize_on_host(RECIPE, IMAGES[4]))
+    assert next(batches(SOURCE, 3, 5, 2, None)).images.shape == (2, 5, 4, 3)
 
 
 def test_mixed_sizes_need_a_size(mixed):

@@ -45,7 +45,7 @@ def open_cifar100(path: str, split: str | None) -> Source:
 
 def _open(name: str, path: str, split: str | None, layout: Layout) -> Source:
     """Raises UsageError for a split other than train and test, TransferError for missing and damaged files."""
-    if split not in layout.splits:
+    if split is None or split not in layout.splits:
         named = f"no split {split!r}" if split else "needs a split"
         raise UsageError(f"{name}: {named}; there is {', '.join(layout.splits)}")
     wanted = (*layout.splits[split], layout.meta)

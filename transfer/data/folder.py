@@ -15,7 +15,7 @@ from transfer.data import decode
 from transfer.data.source import BrokenImage, Source, digest
 from transfer.errors import TransferError, UsageError
 
-HEADER_BYTES = 64 * 1024  # enough of a file to learn its size; a longer header only makes the size unknown
+HEADER_BYTES = 64 * 1024  # mostly enough of a file to learn its size; the whole of it is tried next
 
 
 class Entry(NamedTuple):
@@ -44,7 +44,8 @@ class Folder:
         self.path = path
 
     def entries(self) -> list[Entry]:
-        found, waiting = [], [((), self.path)]
+        found: list[Entry] = []
+        waiting: list[tuple[tuple[str, ...], str]] = [((), self.path)]
         while waiting:
             parts, folder = waiting.pop()
             with os.scandir(folder) as listing:
@@ -154,14 +155,18 @@ class FolderSource(Source):
         """From the headers of the files, up to the first that differs; broken files do not count."""
         shared = None
         for index in indices:
-            try:
-                shape = decode.size(self.container.read(self.files[index].locator, HEADER_BYTES))
-            except (OSError, ValueError):
-                continue
+            shape = self._size(index)
             if shape is not None and shape != (shared or shape):
                 return None
             shared = shared or shape
         return shared
+
+    def _size(self, index: int) -> tuple[int, int, int] | None:
+        locator = self.files[index].locator
+        try:
+            return decode.size(self.container.read(locator, HEADER_BYTES)) or decode.size(self.container.read(locator))
+        except (OSError, ValueError):
+            return None
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -17,6 +17,9 @@ ON_ERROR = ("raise", "skip")
 IMAGES_A_TASK = 256  # of `load_all`: large enough that handing out work costs nothing
 
 
+LARGEST_ON_DEVICE = 1024 * 1024  # pixels; a batch of larger images is better resized before it travels
+
+
 class Batch(NamedTuple):
     """Rows `start` to `start + size` of a source; the rest of `images` is zeros that keep the shape.
 
@@ -34,6 +37,12 @@ def default_workers() -> int:
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
 
 
+def resizes_on_host(source: Source) -> bool:
+    """Whether `batches` resizes by its `preprocessing`: sizes are mixed, or one size that is very large."""
+    shape = source.uniform_shape
+    return shape is None or shape[0] * shape[1] > LARGEST_ON_DEVICE
+
+
 def batches(
     source: Source,
     start: int,
@@ -46,19 +55,15 @@ def batches(
 ) -> Iterator[Batch]:
     """Yields rows `start` to `stop` of `source` in order, `batch_size` at a time, the last one padded with zeros.
 
-    Images of one size keep it, uint8, to be resized on the device. Images of mixed sizes are resized here by
-    `preprocessing` (uint8 or float32, not yet normalised). `prefetch` batches are decoded ahead by `workers` threads.
+    Where `resizes_on_host(source)` the images are resized here by `preprocessing` (uint8 or float32, not yet
+    normalised). Others keep their size, uint8, to be resized on the device; so do all without `preprocessing`.
+    `prefetch` batches are decoded ahead by `workers` threads.
 
     Raises UsageError for an unknown `on_error`, TransferError where mixed sizes meet no `preprocessing`, and with
     on_error="raise" the BrokenImage of the first image that fails; "skip" lists it in `Batch.failed` instead.
     """
     _check(on_error)
-    shape, resized = source.uniform_shape, None
-    if shape is None:
-        if preprocessing is None:
-            raise TransferError(f"{source.name}: images of several sizes need a size to resize to")
-        shape, resized = (*preprocessing.image_size, 3), preprocessing
-    floats = resized is not None and resized.resize == "float" and resized.interpolation != "nearest"
+    frame = _frame(source, preprocessing)
     workers = workers or default_workers()
     starts = iter(range(start, stop, batch_size))
     pending: collections.deque[tuple[Batch, list[Future]]] = collections.deque()
@@ -68,14 +73,11 @@ def batches(
         first = next(starts, None)
         if first is None:
             return
-        images = np.zeros((batch_size, *shape), np.float32 if floats else np.uint8)
-        batch = Batch(images, first, min(batch_size, stop - first), [])
+        last = min(first + batch_size, stop)
+        batch = Batch(np.zeros((batch_size, *frame.shape), frame.dtype), first, last - first, [])
         step = -(-batch.size // workers)
-        futures = [
-            pool.submit(_fill, source, range(a, min(a + step, first + batch.size)), first, batch, resized, on_error)
-            for a in range(first, first + batch.size, step)
-        ]
-        pending.append((batch, futures))
+        shares = [range(a, min(a + step, last)) for a in range(first, last, step)]
+        pending.append((batch, [pool.submit(_fill, source, rows, batch, frame.recipe, on_error) for rows in shares]))
 
     try:
         for _ in range(prefetch + 1):
@@ -91,12 +93,30 @@ def batches(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+class _Frame(NamedTuple):
+    """What one image of a batch is; `recipe` resizes it, None leaves it as it is."""
+
+    shape: tuple[int, int, int]
+    dtype: type
+    recipe: Preprocessing | None
+
+
+def _frame(source: Source, preprocessing: Preprocessing | None) -> _Frame:
+    if preprocessing is not None and resizes_on_host(source):
+        floats = preprocessing.resize == "float" and preprocessing.interpolation != "nearest"
+        return _Frame((*preprocessing.image_size, 3), np.float32 if floats else np.uint8, preprocessing)
+    shape = source.uniform_shape
+    if shape is None:
+        raise TransferError(f"{source.name}: images of several sizes need a size to resize to")
+    return _Frame(shape, np.uint8, None)
+
+
 def _check(on_error: str) -> None:
     if on_error not in ON_ERROR:
         raise UsageError(f"on_error={on_error!r} is not one of {', '.join(ON_ERROR)}")
 
 
-def _fill(source: Source, rows: range, first: int, batch: Batch, resized: Preprocessing | None, on_error: str) -> None:
+def _fill(source: Source, rows: range, batch: Batch, recipe: Preprocessing | None, on_error: str) -> None:
     for row in rows:
         try:
             image = source.image(row)
@@ -105,11 +125,11 @@ def _fill(source: Source, rows: range, first: int, batch: Batch, resized: Prepro
                 raise
             batch.failed.append(row)
             continue
-        if resized is not None:
-            image = preprocess.resize_on_host(resized, image)
+        if recipe is not None:
+            image = preprocess.resize_on_host(recipe, image)
         elif image.shape != batch.images.shape[1:]:
             raise TransferError(f"{source.name}: {source.ids[row]} is {image.shape}, others {batch.images.shape[1:]}")
-        batch.images[row - first] = image
+        batch.images[row - batch.start] = image
 
 
 def load_all(source: Source, workers: int | None = None) -> np.ndarray:
@@ -123,7 +143,7 @@ def load_all(source: Source, workers: int | None = None) -> np.ndarray:
     batch = Batch(images, 0, len(source), [])
     with ThreadPoolExecutor(workers or default_workers(), thread_name_prefix="decode") as pool:
         tasks = [
-            pool.submit(_fill, source, range(a, min(a + IMAGES_A_TASK, len(source))), 0, batch, None, "raise")
+            pool.submit(_fill, source, range(a, min(a + IMAGES_A_TASK, len(source))), batch, None, "raise")
             for a in range(0, len(source), IMAGES_A_TASK)
         ]
         try:

@@ -51,7 +51,7 @@ class Source(abc.ABC):
         """Hex digest of what is listed: ids, labels, class names, sizes or checksums of images; no dates or paths."""
 
 
-def digest(source: Source, content: Iterable[bytes]) -> str:
+def digest(source: Source, content: Iterable[bytes | memoryview]) -> str:
     """SHA-256 of the ids, labels and class names of a source and of what stands for its pixels."""
     hasher = hashlib.sha256()
     for text in ("\n".join(source.ids), "\n".join(source.class_names)):
@@ -130,7 +130,7 @@ class Selection(Source):
         self.source, self.indices = source, np.asarray(indices, np.int64).reshape(-1)
         self.name, self.class_names = source.name, source.class_names
         self.labels = source.labels[self.indices]
-        self.ids = [source.ids[i] for i in self.indices]
+        self.ids = [source.ids[i] for i in self.indices.tolist()]
 
     def image(self, index: int) -> np.ndarray:
         return self.source.image(int(self.indices[index]))

@@ -40,7 +40,7 @@ class TfdsSource(Source):
                 for record in self.records.__getitems__(list(rows)):
                     image = record[IMAGE]
                     labels.append(int(record[LABEL]))
-                    checksums.append(zlib.crc32(np.ascontiguousarray(image) if _is_array(image) else image))
+                    checksums.append(zlib.crc32(image.tobytes() if _is_array(image) else image))
                     if search_shape:
                         size = (*image.shape[:2], 3) if _is_array(image) else decode.size(image)
                         shape = size if shape is None else shape
