@@ -80,7 +80,8 @@ class _Dtype(Pending):
         self.code = code.decode("latin1") if isinstance(code, bytes) else code
         self.order = "="
         if not isinstance(self.code, str) or not _PLAIN_DTYPE.fullmatch(self.code):
-            kind = "an object array" if str(self.code).lstrip("<>=|").startswith("O") else f"dtype {self.code!r}"
+            is_object = str(self.code).lstrip("<>=|").startswith("O")
+            kind = "an object array" if is_object else f"an array of dtype {self.code!r}"
             raise TransferError(f"it holds {kind}; only arrays of numbers and text are read")
 
     def __setstate__(self, state: tuple) -> None:
@@ -184,8 +185,12 @@ ARRAY_CONSTRUCTORS: Mapping[tuple[str, str], Constructor] = {
 }
 
 
-class RestrictedUnpickler(pickle.Unpickler):
-    """`pickle.Unpickler` that knows only `constructors`; `persistent` resolves PyTorch's persistent ids.
+# The one written in Python: its memo is a dict, where the one in C allocates whatever index a file names.
+_Unpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
+
+
+class RestrictedUnpickler(_Unpickler):
+    """An unpickler that knows only `constructors`; `persistent` resolves PyTorch's persistent ids.
 
     `load()` may return stand-ins: pass its result to `finish`.
     """
@@ -218,7 +223,7 @@ class RestrictedUnpickler(pickle.Unpickler):
 
 
 def finish(value: object) -> Any:
-    """Replaces the stand-ins in nested dicts, lists and tuples by real values; shared values stay shared."""
+    """Replaces the stand-ins in nested dicts, lists, tuples and sets by real values; shared values stay shared."""
     return _finish(value, {})
 
 
@@ -235,8 +240,8 @@ def _finish(value: object, done: dict[int, Any]) -> Any:
     elif isinstance(value, list):
         done[id(value)] = result = []
         result.extend(_finish(item, done) for item in value)
-    elif isinstance(value, tuple):
-        result = tuple(_finish(item, done) for item in value)
+    elif isinstance(value, (tuple, set, frozenset)):
+        result = type(value)(_finish(item, done) for item in value)
     elif isinstance(value, Constructor):
         raise pickle.UnpicklingError("a constructor that was never called")
     else:
