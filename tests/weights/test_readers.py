@@ -1,0 +1,232 @@
+"""Every file format as its own library writes it, and what damaged and hostile files end in."""
+
+import pickle
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import ml_dtypes
+import numpy as np
+import pytest
+from golden import reading
+from safetensors.numpy import save_file
+
+from transfer.errors import TransferError
+from transfer.weights import readers
+
+GOLDEN = reading.HERE
+BASE = np.arange(24, dtype=np.float32)
+
+# What `odd_tensors` of tests/golden/make_torchvision.py put into its files.
+ODD = {
+    "plain": BASE.reshape(2, 3, 4),
+    "transposed": BASE.reshape(4, 6).T,
+    "strided": BASE[1::3],
+    "expanded": np.full((3, 4), 5, np.float32),
+    "channels_last": BASE.reshape(1, 2, 3, 4),
+    "shared": BASE[5:9],
+    "parameter": np.arange(3, dtype=np.float32),
+    "half": np.arange(4).astype(np.float16) / np.float16(3),
+    "bfloat16": (np.arange(4).astype(np.float32) / 3).astype(ml_dtypes.bfloat16),
+    "double": np.arange(4) / 3,
+    "integers": np.arange(-2, 3),
+    "bytes": np.arange(5, dtype=np.uint8),
+    "flags": np.array([True, False]),
+    "scalar": np.array(7),
+    "empty": np.zeros((0, 3), np.float32),
+}
+
+
+@pytest.mark.parametrize("file", ["odd_tensors.pth", "odd_tensors_stream.pth"])
+def test_pth_of_every_dtype_and_stride(file: str) -> None:
+    tensors = readers.read(GOLDEN / file)
+    assert list(tensors) == list(ODD)
+    for name, expected in ODD.items():
+        assert tensors[name].dtype == expected.dtype, name
+        np.testing.assert_array_equal(tensors[name], expected, err_msg=name)
+
+
+def test_both_pth_formats_hold_the_same_state_dict() -> None:
+    ours, older = (readers.read(GOLDEN / f"resnet18_slim{suffix}.pth") for suffix in ("", "_stream"))
+    expected = reading.cases()["resnet18_slim"].state_dict()
+    assert list(ours) == list(older) == list(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(ours[name], array)
+        np.testing.assert_array_equal(older[name], array)
+
+
+def test_the_format_is_told_by_content(tmp_path: Path) -> None:
+    shutil.copy(GOLDEN / "odd_tensors.pth", tmp_path / "weights.h5")
+    assert set(readers.read(tmp_path / "weights.h5")) == set(ODD)
+
+
+def test_safetensors_with_bfloat16(tmp_path: Path) -> None:
+    arrays = {"a.b": BASE.reshape(4, 6), "c": ODD["bfloat16"]}
+    save_file(arrays, tmp_path / "x.safetensors")
+    tensors = readers.read(tmp_path / "x.safetensors")
+    assert set(tensors) == set(arrays) and tensors["c"].dtype == ml_dtypes.bfloat16
+    np.testing.assert_array_equal(tensors["a.b"], arrays["a.b"])
+
+
+LAYERS = {
+    "block1_conv1": {"kernel": BASE.reshape(1, 2, 3, 4), "bias": BASE[:4]},
+    "bn": {name: BASE[i : i + 4] for i, name in enumerate(("gamma", "beta", "moving_mean", "moving_variance"))},
+}
+EXPECTED = {f"{layer}/{name}": array for layer, variables in LAYERS.items() for name, array in variables.items()}
+KERAS_1 = {"kernel": "W_1", "bias": "b_1", "moving_mean": "running_mean", "moving_variance": "running_std"}
+
+
+def legacy_h5(path: Path, name: Callable[[str, str], str], split: bool = False, root: str = "/") -> Path:
+    """A file as Keras 1 and 2 lay it out; `split` breaks the list of layers up, as Keras does with long ones."""
+    with h5py.File(path, "w") as file:
+        top = file.require_group(root)
+        layers = [b"input_1", *(layer.encode() for layer in LAYERS)]
+        for attribute, part in (("layer_names0", layers[:2]), ("layer_names1", layers[2:])) if split else ():
+            top.attrs[attribute] = part
+        if not split:
+            top.attrs["layer_names"] = layers
+        top.create_group("input_1").attrs["weight_names"] = []
+        for layer, variables in LAYERS.items():
+            group = top.create_group(layer)
+            group.attrs["weight_names"] = [name(layer, variable).encode() for variable in variables]
+            for variable, array in variables.items():
+                group[name(layer, variable)] = array
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        (lambda layer, variable: f"{layer}/{variable}:0", {}),
+        (lambda layer, variable: f"{layer}_1/{layer}/{variable}:0", {}),
+        (lambda layer, variable: f"{layer}_{KERAS_1.get(variable, variable)}:0", {}),
+        (lambda layer, variable: f"{layer}/{variable}:0", {"split": True}),
+        (lambda layer, variable: f"{layer}/{variable}", {"root": "model_weights"}),
+    ],
+    ids=["keras 2", "nested", "keras 1", "split list of layers", "full model"],
+)
+def test_legacy_h5(tmp_path: Path, name: Callable[[str, str], str], options: dict) -> None:
+    tensors = readers.read(legacy_h5(tmp_path / "x.h5", name, **options))
+    assert list(tensors) == list(EXPECTED)
+    for key, array in EXPECTED.items():
+        np.testing.assert_array_equal(tensors[key], array)
+
+
+def test_keras_own_formats_hold_the_same(tmp_path: Path) -> None:
+    """A layer that is nested, unnamed or without scale included; an optimiser's state is left out."""
+    keras = pytest.importorskip("keras")
+    inner = keras.Sequential([keras.Input((4, 4, 2)), keras.layers.Conv2D(3, 3, name="inner")], name="nested")
+    layers = [keras.Input((4, 4, 2)), inner, keras.layers.BatchNormalization(scale=False, name="bn")]
+    model = keras.Sequential([*layers, keras.layers.Flatten(), keras.layers.Dense(2, use_bias=False, name="top")])
+    model.compile(optimizer="adam", loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "full.h5")
+    model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    expected = {"/".join(v.path.split("/")[-2:]): np.asarray(v) for v in model.variables}
+    for file in ("full.h5", "model.keras", "model.weights.h5"):
+        tensors = readers.read(tmp_path / file)
+        assert set(tensors) == set(expected), file
+        for name, array in expected.items():
+            np.testing.assert_array_equal(tensors[name], array, err_msg=f"{file} {name}")
+
+
+def test_whole_modules_are_refused_by_name() -> None:
+    with pytest.raises(
+        TransferError, match=r"whole_module\.pth: refused: it asks for torch\.nn\.modules\.linear\.Linear"
+    ):
+        readers.read(GOLDEN / "whole_module.pth")
+
+
+def test_a_pth_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    evil = b"\x80\x02cos\nmkdir\nX" + len(str(made)).to_bytes(4, "little") + str(made).encode() + b"\x85R."
+    path = tmp_path / "evil.pth"
+    with zipfile.ZipFile(GOLDEN / "odd_tensors.pth") as good, zipfile.ZipFile(path, "w") as bad:
+        for name in good.namelist():
+            bad.writestr(name, evil if name.endswith("data.pkl") else good.read(name))
+    with pytest.raises(TransferError, match=r"evil\.pth: refused: it asks for os\.mkdir"):
+        readers.read(path)
+    assert not made.exists()
+
+
+def with_pickle(path: Path, change: Callable[[bytes], bytes]) -> Path:
+    """`odd_tensors.pth` with another pickle in it."""
+    with zipfile.ZipFile(GOLDEN / "odd_tensors.pth") as good, zipfile.ZipFile(path, "w") as bad:
+        for name in good.namelist():
+            content = good.read(name)
+            bad.writestr(name, change(content) if name.endswith("data.pkl") else content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        # the storage of 24 elements, said to have 200; a view of 4 elements from the fifth on, from the 250th on
+        (b"K\x18t", b"K\xc8t", "96 bytes for 200 elements"),
+        (b"K\x05K\x04\x85", b"K\xfaK\x04\x85", "beyond its storage"),
+    ],
+)
+def test_tensors_never_reach_beyond_their_storage(tmp_path: Path, old: bytes, new: bytes, message: str) -> None:
+    def change(pickled: bytes) -> bytes:
+        assert old in pickled
+        return pickled.replace(old, new, 1)
+
+    with pytest.raises(TransferError, match=message):
+        readers.read(with_pickle(tmp_path / "x.pth", change))
+
+
+@pytest.fixture(scope="module")
+def good_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("good")
+    save_file({"a": BASE}, folder / "x.safetensors")
+    legacy_h5(folder / "x.h5", lambda layer, variable: f"{layer}/{variable}:0")
+    return {
+        "zip": GOLDEN / "resnet18_slim.pth",
+        "stream": GOLDEN / "resnet18_slim_stream.pth",
+        "safetensors": folder / "x.safetensors",
+        "h5": folder / "x.h5",
+    }
+
+
+@pytest.mark.parametrize("kind", ["zip", "stream", "safetensors", "h5"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.97, 0.999])
+def test_truncated_files(tmp_path: Path, good_files: dict[str, Path], kind: str, share: float) -> None:
+    content = good_files[kind].read_bytes()
+    path = tmp_path / "cut"
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(TransferError, match=r"cut: (a damaged or truncated|a storage of|not a weight file)"):
+        readers.read(path)
+
+
+def test_a_flipped_byte_in_a_zip_is_noticed(tmp_path: Path) -> None:
+    content = bytearray((GOLDEN / "resnet18_slim.pth").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(TransferError, match="damaged"):
+        readers.read(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a weight file"),
+        (b"hello" * 100, "not a weight file"),
+        (pickle.dumps({"a": 1}), "not a weight file"),
+        (None, "no such weight file"),
+    ],
+)
+def test_other_files(tmp_path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "x").write_bytes(content)
+    with pytest.raises(TransferError, match=message):
+        readers.read(tmp_path / "x")
+
+
+def test_an_h5_that_is_not_keras(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["data"] = BASE
+    with pytest.raises(TransferError, match="not one that Keras writes"):
+        readers.read(tmp_path / "x.h5")
