@@ -1,6 +1,5 @@
-"""An experiment from its config: images -> features -> trained head -> `result.json`, or a network trained end to end."""
+"""An experiment from its config to its `result.json`: a head on features, or a network trained end to end."""
 
-import dataclasses
 import hashlib
 import json
 import time
@@ -11,52 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from etils import epath
-from flax import nnx
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer.data import Source, make_splits
+from transfer.backbone import build_extractor, build_model, build_preprocessing
+from transfer.data import Source
+from transfer.data.splits import make_splits
 from transfer.errors import UsageError
-from transfer.extract import Extractor, extract_to_store
-from transfer.preprocess import Preprocessing
+from transfer.extract import extract_to_store
 from transfer.training import Run, run_epochs
-from transfer.weights import create_model
 
 SPLITS = ("train", "validation")
-
-
-def build_model(config: ConfigDict, **fields: Any) -> nnx.Module:
-    """The config's backbone: `model.weights` is None (catalogue), a path, or "random"."""
-    weights = False if config.model.weights == "random" else config.model.weights
-    return create_model(config.model.name, weights, seed=config.seed, **{**config.model.fields, **fields})
-
-
-def build_preprocessing(config: ConfigDict, model: nnx.Module) -> Preprocessing:
-    """The record's preprocessing with the config's own fields, image size and resize on top."""
-    record = getattr(model, "record", None)
-    own = dict(config.preprocessing)
-    if config.image_size is not None and record is None:
-        own.setdefault("image_size", config.image_size)
-    try:
-        recipe = dataclasses.replace(record.preprocessing, **own) if record else Preprocessing(**own)
-    except TypeError as error:
-        raise UsageError(f"config.preprocessing: {str(error).replace('Preprocessing.__init__() ', '')}") from error
-    if config.image_size is not None:
-        recipe = recipe.with_image_size(config.image_size)
-    return dataclasses.replace(recipe, resize=config.resize) if config.resize is not None else recipe
-
-
-def build_extractor(config: ConfigDict) -> Extractor:
-    """The config's backbone as an extractor of its tap."""
-    model = build_model(config)
-    return Extractor(
-        model,
-        tap=config.tap,
-        batch_size=config.batch_size,
-        dtype=config.dtype,
-        precision=config.precision,
-        preprocessing=build_preprocessing(config, model),
-    )
 
 
 def extract(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
@@ -129,9 +93,7 @@ def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     return result
 
 
-def train_on_files(
-    config: ConfigDict, training_file: str, validation_file: str, workdir: epath.Path
-) -> dict[str, Any]:
+def train_on_files(config: ConfigDict, training_file: str, validation_file: str, workdir: epath.Path) -> dict[str, Any]:
     """Trains the config's head on two feature files, as the published `feature_extraction.py` does."""
     from transfer import feature_files
 

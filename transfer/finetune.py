@@ -40,6 +40,10 @@ def default_settings() -> ConfigDict:
 
 def make_optimizer(settings: ConfigDict, num_rows: int) -> optax.GradientTransformation:
     """The optimiser under a linear warm-up and a cosine to zero; decay falls on kernels only, not bias or norm."""
+    if settings.warmup_epochs >= settings.epochs:
+        raise UsageError(
+            f"finetune.warmup_epochs={settings.warmup_epochs} must be less than the {settings.epochs} epochs"
+        )
     steps = math.ceil(num_rows / settings.batch_size)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, settings.learning_rate, settings.warmup_epochs * steps, settings.epochs * steps

@@ -18,7 +18,7 @@ class Progress:
 
     def __init__(self, title: str, total: int | None, unit: str, done: int = 0) -> None:
         self.title, self.total, self.unit = title, total, unit
-        self.start_count = self.count = done
+        self.start_count = self.line_count = self.count = done
         self.start_time = self.last_line = time.monotonic()
         self.bar = None
         if sys.stderr.isatty():
@@ -36,7 +36,7 @@ class Progress:
     ) -> None:
         if self.bar is not None:
             self.bar.close()
-        elif kind is None and self.count > self.start_count:
+        elif kind is None and self.count > self.line_count:
             self._line()
 
     def update(self, n: int = 1) -> None:
@@ -48,7 +48,7 @@ class Progress:
             self._line()
 
     def _line(self) -> None:
-        self.last_line = time.monotonic()
+        self.last_line, self.line_count = time.monotonic(), self.count
         rate = (self.count - self.start_count) / max(self.last_line - self.start_time, 1e-9)
         of = "" if self.total is None else f"/{self.total}"
         left = "" if not self.total or not rate else f", {(self.total - self.count) / rate:.0f} s left"

@@ -193,7 +193,8 @@ def _train(
         while run.epoch < epochs:
             start = time.monotonic()
             state, on_device = epoch(run.state, run.epoch)
-            row = {name: float(value) for name, value in jax.device_get(on_device).items()}
+            fetched = jax.device_get(on_device)
+            row = {name: float(fetched[name]) for name in sorted(fetched, key=list(LABELS).index)}
             _check_finite(row, run.epoch + 1)
             run.add(state, row, time.monotonic() - start)
             metrics.write(run.history[-1])

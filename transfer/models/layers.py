@@ -1,5 +1,9 @@
 """Layers that several families share, thin over Flax NNX and in the layouts of their sources."""
 
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +13,22 @@ from jax import lax
 from transfer.errors import UsageError
 from transfer.models.convolution import convolve
 
+
+def normal(deviation: Callable[[Sequence[int]], float]) -> nnx.Initializer:
+    """An initialiser that draws with NumPy: XLA would compile a program for each of a model's many shapes."""
+
+    def draw(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        if isinstance(key, jax.core.Tracer):  # only shapes are wanted, or the caller compiles on purpose
+            return deviation(shape) * jax.random.normal(key, shape, dtype)
+        generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        return jnp.asarray(generator.standard_normal(shape, np.float32) * np.float32(deviation(shape)), dtype)
+
+    return draw
+
+
 # He et al. 2015 (arXiv:1502.01852), fan-out, as torchvision initialises VGG and ResNet.
-he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+he_normal = normal(lambda shape: math.sqrt(2 / (math.prod(shape[:-2]) * shape[-1])))
+small_normal = normal(lambda shape: 0.01)
 
 
 def conv(
@@ -51,7 +69,7 @@ def batch_norm(features: int, *, epsilon: float = 1e-5, rngs: nnx.Rngs) -> nnx.B
 
 def dense(inputs: int, features: int, *, rngs: nnx.Rngs) -> nnx.Linear:
     """A fully connected layer, initialised as torchvision's VGG does (normal, 0.01)."""
-    return nnx.Linear(inputs, features, kernel_init=nnx.initializers.normal(0.01), rngs=rngs)
+    return nnx.Linear(inputs, features, kernel_init=small_normal, rngs=rngs)
 
 
 def max_pool(images: jax.Array, size: int, stride: int, padding: int = 0, pad_value: float = -jnp.inf) -> jax.Array:

@@ -1,0 +1,46 @@
+"""From a config to the backbone, its preprocessing and the extractor that it names."""
+
+import dataclasses
+from typing import Any
+
+from flax import nnx
+from ml_collections import ConfigDict
+
+from transfer.errors import UsageError
+from transfer.extract import Extractor
+from transfer.preprocess import Preprocessing
+from transfer.weights import create_model
+
+
+def build_model(config: ConfigDict, **fields: Any) -> nnx.Module:
+    """The config's backbone: `model.weights` is None (catalogue), a path, or "random"."""
+    weights = False if config.model.weights == "random" else config.model.weights
+    return create_model(config.model.name, weights, seed=config.seed, **{**config.model.fields, **fields})
+
+
+def build_preprocessing(config: ConfigDict, model: nnx.Module) -> Preprocessing:
+    """The record's preprocessing with the config's own fields, image size and resize on top."""
+    record = getattr(model, "record", None)
+    own = dict(config.preprocessing)
+    if config.image_size is not None and record is None:
+        own.setdefault("image_size", config.image_size)
+    try:
+        recipe = dataclasses.replace(record.preprocessing, **own) if record else Preprocessing(**own)
+    except TypeError as error:
+        raise UsageError(f"config.preprocessing: {str(error).replace('Preprocessing.__init__() ', '')}") from error
+    if config.image_size is not None:
+        recipe = recipe.with_image_size(config.image_size)
+    return dataclasses.replace(recipe, resize=config.resize) if config.resize is not None else recipe
+
+
+def build_extractor(config: ConfigDict) -> Extractor:
+    """The config's backbone as an extractor of its tap."""
+    model = build_model(config)
+    return Extractor(
+        model,
+        tap=config.tap,
+        batch_size=config.batch_size,
+        dtype=config.dtype,
+        precision=config.precision,
+        preprocessing=build_preprocessing(config, model),
+    )

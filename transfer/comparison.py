@@ -1,0 +1,78 @@
+"""What pretraining is worth: few-shot accuracy on the extracted features, on random weights' features and on pixels."""
+
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from transfer.backbone import build_extractor
+from transfer.data.loader import load_all
+from transfer.data.splits import make_splits
+from transfer.errors import TransferError
+
+Rows = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def few_shot(config: ConfigDict, extracted: Rows) -> dict[str, Any]:
+    """Validation accuracy at `few_shot.per_class` training images a class over `few_shot.seeds` draws of them.
+
+    The same rows, the same head (logistic regression at its optimum on standardised rows, see
+    `transfer.heads.fewshot`) and the same validation images for three kinds of features: those that were extracted,
+    those of the same network with random weights, and the raw pixels.
+    """
+    from transfer.heads.fewshot import accuracy_by_seed
+
+    wanted = config.few_shot
+    kinds = {
+        f"{config.model.name}, {config.tap}": extracted,
+        f"the same network, random weights (seed {config.seed})": _random_features(config, extracted),
+        "raw pixels": _pixels(config, extracted),
+    }
+    rows = []
+    for name, splits in kinds.items():
+        accuracies = accuracy_by_seed(*splits["train"], wanted.per_class, wanted.seeds, *splits["validation"])
+        rows.append(
+            {
+                "features": name,
+                "size": int(np.prod(splits["train"][0].shape[1:])),
+                "mean": round(float(accuracies.mean()), 4),
+                "spread": round(float(accuracies.std(ddof=1)), 4),
+                "accuracies": [round(float(a), 4) for a in accuracies],
+            }
+        )
+    return {"per_class": wanted.per_class, "seeds": wanted.seeds, "rows": rows}
+
+
+def _images(config: ConfigDict) -> dict[str, np.ndarray]:
+    return {
+        split: load_all(source) for split, source in zip(("train", "validation"), make_splits(config.data), strict=True)
+    }
+
+
+def _with_labels(features: dict[str, np.ndarray], extracted: Rows) -> Rows:
+    for split, values in features.items():
+        if len(values) != len(extracted[split][1]):
+            raise TransferError("few_shot compares with raw pixels and takes no skipped images; use on_error=raise")
+    return {split: (values, extracted[split][1]) for split, values in features.items()}
+
+
+def _random_features(config: ConfigDict, extracted: Rows) -> Rows:
+    random = config.copy_and_resolve_references()
+    random.model.weights = "random"
+    extractor = build_extractor(random)
+    return _with_labels({split: extractor(images) for split, images in _images(config).items()}, extracted)
+
+
+def _pixels(config: ConfigDict, extracted: Rows) -> Rows:
+    pixels = {split: images.reshape(len(images), -1) / np.float32(255) for split, images in _images(config).items()}
+    return _with_labels(pixels, extracted)
+
+
+def table(result: dict[str, Any]) -> str:
+    """The comparison as lines of text: features, size, mean and standard deviation over the seeds."""
+    rows = result["rows"]
+    width = max(len(row["features"]) for row in rows)
+    head = f"validation accuracy at {result['per_class']} images a class, {result['seeds']} seeds"
+    lines = [head, f"{'features':<{width}}  {'size':>6}  {'mean':>6}  spread"]
+    lines += [f"{row['features']:<{width}}  {row['size']:>6}  {row['mean']:>6.3f}  {row['spread']:.3f}" for row in rows]
+    return "\n".join(lines)
