@@ -92,7 +92,13 @@ def images(height: int, width: int, batch: int = 1) -> np.ndarray:
     ],
 )
 def test_every_tap_equals_keras(
-    name: str, make: Callable[[str], Any], keras_arch: str, taps: Mapping[str, str], file: str, write: str, tmp_path: Path
+    name: str,
+    make: Callable[[str], Any],
+    keras_arch: str,
+    taps: Mapping[str, str],
+    file: str,
+    write: str,
+    tmp_path: Path,
 ) -> None:
     model = make(keras_arch)
     randomise(model)

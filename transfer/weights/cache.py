@@ -4,6 +4,7 @@ import hashlib
 import importlib.resources
 import os
 import tempfile
+import time
 from pathlib import Path
 
 from transfer.errors import TransferError
@@ -12,6 +13,8 @@ from transfer.weights.catalogue import Record, WeightFile
 
 BLOCK = 1 << 22
 TIMEOUT_SECONDS = 30
+# A partial download that nothing was written to for so long was left by a process that was killed.
+STALE_SECONDS = 3600
 
 
 def cache_dir() -> Path:
@@ -105,6 +108,9 @@ def _download(file: WeightFile, path: Path) -> str:
     import requests
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{file.filename}.*.part"):
+        if time.time() - left.stat().st_mtime > STALE_SECONDS:
+            left.unlink(missing_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{file.filename}.", suffix=".part", dir=path.parent)
     os.close(handle)
     part = Path(name)
@@ -118,7 +124,7 @@ def _download(file: WeightFile, path: Path) -> str:
         part.chmod(0o644)
         os.replace(part, path)
     except requests.RequestException as error:
-        reason = type(error).__name__ if not error.response else f"HTTP {error.response.status_code}"
+        reason = type(error).__name__ if error.response is None else f"HTTP {error.response.status_code}"
         raise TransferError(
             f"cannot download {file.url} ({reason}); fetch it on a machine with a network and put it at {path}, "
             "or name a local file (weights=FILE)"

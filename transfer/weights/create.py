@@ -123,7 +123,7 @@ def from_tensors(
     *,
     num_classes: int | None = None,
     seed: int = 0,
-    file: str = "the weights",
+    file: str = "the file",
     name: str = "",
     **fields: Any,
 ) -> nnx.Module:

@@ -1,0 +1,189 @@
+"""The catalogue's records are sound; files are downloaded whole, verified, or not at all."""
+
+import dataclasses
+import functools
+import hashlib
+import http.server
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from transfer.errors import TransferError, UsageError
+from transfer.models import registry
+from transfer.weights import cache, catalogue
+from transfer.weights.catalogue import Record, WeightFile
+from transfer.weights.names import libraries
+
+CONTENT = bytes(range(256)) * 5000
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+def test_a_record_is_complete(name: str) -> None:
+    record = catalogue.get(name)
+    hash(record)
+    assert record.name == name and record.arch in registry.architectures()
+    assert record.name_map in libraries(record.arch)
+    assert record.licence and record.source
+    model = registry.build(record.arch, seed=None, num_classes=record.num_classes, **dict(record.fields))
+    trained = [a for path, a in registry.flat_state(model).items() if path.rpartition(".")[2] not in ("mean", "var")]
+    if record.dataset == "ImageNet-1k":
+        extra = 0
+        if name.endswith(".keras") and "resnet" in name:  # Keras counts the batch statistics too
+            extra = sum(
+                a.size for p, a in registry.flat_state(model).items() if p.rpartition(".")[2] in ("mean", "var")
+            )
+        assert record.num_params == sum(array.size for array in trained) + extra
+        assert record.acc1 and 60 < record.acc1 < 90
+    for file in filter(None, (record.file, record.notop)):
+        if file.url:
+            assert file.url.startswith("https://")
+            assert file.sha256 or file.sha256_prefix or file.md5 or "not verified" in record.note
+
+
+def test_a_local_file_of_each_record_has_a_name_of_its_own() -> None:
+    files = [f.filename for r in catalogue.records().values() for f in (r.file, r.notop) if f]
+    assert len(files) == len(set(files))
+
+
+def test_both_sets_of_torchvision_are_told_apart_where_there_are_two() -> None:
+    names = set(catalogue.names("*.tv*"))
+    assert {"resnet18.tv", "resnet34.tv", "vgg16.tv", "vgg19_bn.tv"} < names
+    for depth in (50, 101, 152):
+        assert {f"resnet{depth}.tv1", f"resnet{depth}.tv2"} < names and f"resnet{depth}.tv" not in names
+    assert catalogue.get("resnet50.tv1").preprocessing.resize_to == 256
+    assert catalogue.get("resnet50.tv2").preprocessing.resize_to == 232
+
+
+def test_preprocessing_by_source() -> None:
+    keras, torchvision = (catalogue.get(name).preprocessing for name in ("vgg16.keras", "vgg16.tv"))
+    assert (keras.channels, keras.scale, keras.mean) == ("bgr", 1.0, (103.939, 116.779, 123.68))
+    assert (torchvision.channels, torchvision.scale, torchvision.std) == ("rgb", 1 / 255, (0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vgg16.kers", "did you mean vgg16.keras"),
+        ("vgg16", "choose vgg16.keras, vgg16.tv"),
+        ("zzz", "see `python -m transfer models`"),
+    ],
+)
+def test_unknown_names(name: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        catalogue.get(name)
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT; `/short` breaks off in the middle, `/stall` stops there and waits, anything else is not there."""
+
+    def do_GET(self) -> None:
+        if self.path not in ("/good", "/short", "/stall"):
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(CONTENT if self.path == "/good" else CONTENT[: len(CONTENT) // 2])
+        if self.path == "/stall":
+            self.wfile.flush()
+            time.sleep(20)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return tmp_path / "cache"
+
+
+def record(url: str | None, **hashes: str) -> Record:
+    return dataclasses.replace(catalogue.get("resnet18.tv"), file=WeightFile("x.pth", url, **hashes))
+
+
+@pytest.mark.parametrize("hashes", [{"sha256": SHA256}, {"sha256_prefix": SHA256[:8]}, {"md5": MD5}, {}])
+def test_a_download_is_kept_and_found_again(address: str, cache_folder: Path, hashes: dict[str, str]) -> None:
+    path, sha256 = cache.fetch(record(f"{address}/good", **hashes))
+    assert path == cache_folder / "x.pth" and sha256 == SHA256
+    assert path.read_bytes() == CONTENT
+    assert [file.name for file in cache_folder.iterdir()] == ["x.pth"]
+    assert cache.fetch(record("http://127.0.0.1:9/gone", **hashes)) == (path, SHA256)
+
+
+@pytest.mark.parametrize(
+    ("page", "hashes", "message"),
+    [
+        ("good", {"sha256": "0" * 64}, "its SHA-256 is [0-9a-f]{64}, not 0000"),
+        ("good", {"sha256_prefix": "0" * 8}, "its SHA-256 is [0-9a-f]{64}, not 00000000…; nothing was kept"),
+        ("good", {"md5": "0" * 32}, "its MD5 is [0-9a-f]{32}, not 0000"),
+        ("short", {"md5": MD5}, "cannot download|its MD5 is"),
+        ("nowhere", {"md5": MD5}, "cannot download http://.*/nowhere \\(HTTP 404\\)"),
+    ],
+)
+def test_nothing_is_kept_of_a_wrong_file(
+    address: str, cache_folder: Path, page: str, hashes: dict[str, str], message: str
+) -> None:
+    with pytest.raises(TransferError, match=message):
+        cache.fetch(record(f"{address}/{page}", **hashes))
+    assert list(cache_folder.iterdir()) == []
+
+
+def test_offline_and_not_cached_says_where_to_put_the_file(cache_folder: Path) -> None:
+    with pytest.raises(TransferError) as error:
+        cache.fetch(record("http://127.0.0.1:9/x.pth", md5=MD5))
+    message = str(error.value)
+    assert message.startswith("cannot download http://127.0.0.1:9/x.pth (ConnectionError); ")
+    assert f"put it at {cache_folder / 'x.pth'}" in message and "\n" not in message
+
+
+def test_a_damaged_cached_file_is_noticed(cache_folder: Path) -> None:
+    cache_folder.mkdir()
+    (cache_folder / "x.pth").write_bytes(CONTENT[:-1])
+    with pytest.raises(TransferError, match=r"x\.pth is not resnet18\.tv: its MD5 is .* delete it"):
+        cache.fetch(record("http://127.0.0.1:9/x.pth", md5=MD5))
+
+
+def test_a_shipped_file_that_is_missing() -> None:
+    with pytest.raises(TransferError, match="missing from the installation"):
+        cache.fetch(record(None))
+
+
+def test_a_killed_download_leaves_no_file_that_looks_complete(address: str, cache_folder: Path) -> None:
+    fetch = (
+        "import dataclasses; from transfer.weights import cache, catalogue\n"
+        f"file = catalogue.WeightFile('x.pth', '{address}/stall', md5='{MD5}')\n"
+        "cache.fetch(dataclasses.replace(catalogue.get('resnet18.tv'), file=file))"
+    )
+    with subprocess.Popen([sys.executable, "-c", fetch]) as process:
+        part = functools.partial(cache_folder.glob, ".x.pth.*.part")
+        deadline = time.monotonic() + 60
+        while not any(file.stat().st_size for file in part()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    left = list(cache_folder.iterdir())
+    assert len(left) == 1 and left[0].name.startswith(".x.pth.") and left[0].stat().st_size < len(CONTENT)
+    old = time.time() - 2 * cache.STALE_SECONDS
+    os.utime(left[0], (old, old))
+    cache.fetch(record(f"{address}/good", md5=MD5))
+    assert [file.name for file in cache_folder.iterdir()] == ["x.pth"]

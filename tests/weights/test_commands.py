@@ -1,0 +1,111 @@
+"""`python -m transfer models | weights | convert`, as typed: output, exit codes, one line for every error."""
+
+from pathlib import Path
+
+import pytest
+from golden import reading
+
+from transfer import __main__ as command
+from transfer.models import registry
+from transfer.weights import create_model
+
+SLIM = reading.HERE / "resnet18_slim.pth"
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "cache"))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+
+def run(*arguments: object) -> int:
+    try:
+        return command.main([str(argument) for argument in arguments])
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
+
+
+def test_models_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("models", "resnet50*") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["name", "parameters"]
+    assert [line.split()[0] for line in lines[1:]] == ["resnet50.a1", "resnet50.keras", "resnet50.tv1", "resnet50.tv2"]
+    assert "76.13" in lines[3]
+
+
+def test_weights_list_and_info(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run("weights", "list", "vgg16*") == 0
+    out = capsys.readouterr().out
+    assert "vgg16.keras (notop)" in out and "not downloaded" in out and str(tmp_path / "cache") in out
+    assert run("weights", "info", "vgg16.keras") == 0
+    out = capsys.readouterr().out
+    for piece in ("64373286793e3c8b2b4e3219cbf3544b", "6d6bbae143d832006294945121d1f1fc", "bgr", "103.939", "CC-BY"):
+        assert piece in out
+
+
+def test_fetch_says_where_a_cached_file_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "vgg16.tv_in1k.safetensors").write_bytes(b"x")  # a record without a hash
+    assert run("weights", "fetch", "vgg16.tv_in1k") == 0
+    assert str(tmp_path / "cache" / "vgg16.tv_in1k.safetensors") in capsys.readouterr().out
+
+
+def test_convert_writes_what_create_model_reads(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, shared_data: Path
+) -> None:
+    source, output = shared_data / "vgg16_keras_notop.h5", tmp_path / "vgg16.safetensors"
+    assert run("convert", source, "--model", "vgg16.keras", "--output", output) == 0
+    assert "26 arrays of vgg16.keras" in capsys.readouterr().out
+    theirs = registry.flat_state(create_model("vgg16.keras", weights=source))
+    for path, array in registry.flat_state(create_model("vgg16.keras", weights=output)).items():
+        assert (array == theirs[path]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (
+            ["weights", "fetch", "resnet18.tv"],
+            1,
+            "cannot download https://download.pytorch.org/models/resnet18-f37072fd.pth",
+        ),
+        (["weights", "info", "vgg16.kers"], 2, "unknown weights 'vgg16.kers'; did you mean vgg16.keras"),
+        (["weights", "fetch", "resnet18.tv", "--notop"], 2, "no separate file without classifier"),
+        (["weights", "list", "nothing*"], 2, "unknown weights"),
+        (["models", "vgg99*"], 2, "unknown weights"),
+        (
+            ["convert", "no.pth", "--model", "resnet18.tv", "--output", "x.safetensors"],
+            1,
+            "no.pth: no such weight file",
+        ),
+        (["convert", SLIM, "--model", "resnet34.tv", "--output", "x.safetensors"], 1, "does not fit resnet34.tv"),
+        (["convert", SLIM, "--model", "resnet18.tv", "--output", "x.pth"], 2, "must end in .safetensors"),
+        (["convert", SLIM, "--model", "resnet18.tv", "--output", "no/x.safetensors"], 2, "there is no folder"),
+        (["convert", SLIM], 2, "the following arguments are required"),
+        (["weights"], 2, "required"),
+        (["nonsense"], 2, "invalid choice: 'nonsense'"),
+        ([], 2, "required"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: list,
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == code
+    captured = capsys.readouterr()
+    assert captured.out == "" and message in captured.err
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    assert not list(tmp_path.rglob("x.*"))
+
+
+def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    out = capsys.readouterr().out
+    assert all(verb in out for verb in command.VERBS)
+    assert run("weights", "--help") == 0

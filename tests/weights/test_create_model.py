@@ -1,0 +1,154 @@
+"""`create_model` from the files of every source, and from no file at all."""
+
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from golden import reading
+
+import transfer
+from transfer.errors import TransferError, UsageError
+from transfer.models import registry
+from transfer.weights import cache, catalogue, create_model, native
+from transfer.weights.convert import convert_file
+
+SLIM = reading.HERE / "resnet18_slim.pth"
+WIDTH = 1 / 16
+
+
+def arrays_of(model: object) -> dict[str, np.ndarray]:
+    return {path: np.asarray(array) for path, array in registry.flat_state(model).items()}  # type: ignore[arg-type]
+
+
+def assert_same(a: object, b: object) -> None:
+    left, right = arrays_of(a), arrays_of(b)
+    assert left.keys() == right.keys()
+    for path in left:
+        np.testing.assert_array_equal(left[path], right[path], err_msg=path)
+
+
+@pytest.mark.parametrize("file", ["resnet18_slim.pth", "resnet18_slim_stream.pth"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet18.tv", "resnet18.a1"])
+def test_a_real_pth_gives_torchvisions_outputs(name: str, file: str) -> None:
+    model = create_model(name, weights=reading.HERE / file, width=WIDTH)
+    with jax.default_matmul_precision("highest"):
+        errors = reading.cases()["resnet18_slim"].errors(model)
+    assert max(errors.values()) <= 1e-5, errors
+
+
+def test_the_model_knows_its_record_and_its_file() -> None:
+    model = create_model("resnet18.tv", weights=str(SLIM), width=WIDTH)
+    assert model.record == catalogue.get("resnet18.tv")
+    assert model.weights_sha256 == cache.digests(SLIM)["sha256"]
+    bare = create_model("resnet18", weights=SLIM, width=WIDTH)
+    assert bare.record is None and bare.weights_sha256 == model.weights_sha256
+
+
+def test_the_number_of_classes_is_the_files() -> None:
+    output, endpoints = create_model("resnet18.tv", weights=SLIM, width=WIDTH)(np.zeros((1, 32, 32, 3), np.float32))
+    assert output.shape == (1, 10) and endpoints["logits"].shape == (1, 10)
+
+
+def test_num_classes_0_drops_the_classifier(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="absl"):
+        model = create_model("resnet18.tv", weights=SLIM, num_classes=0, width=WIDTH)
+    output, endpoints = model(np.zeros((1, 32, 32, 3), np.float32))
+    assert "logits" not in endpoints and output.shape == (1, 32)
+    assert "the classifier is left out: fc.weight, fc.bias" in caplog.text
+
+
+def test_another_number_of_classes_renews_the_last_layer_alone(caplog: pytest.LogCaptureFixture) -> None:
+    whole = arrays_of(create_model("resnet18", weights=SLIM, width=WIDTH))
+    with caplog.at_level("INFO", logger="absl"):
+        first, same, other = (
+            arrays_of(create_model("resnet18", weights=SLIM, width=WIDTH, num_classes=3, seed=seed))
+            for seed in (0, 0, 1)
+        )
+    assert "3 classes instead of 10" in caplog.text
+    assert first["logits.kernel"].shape == (32, 3)
+    np.testing.assert_array_equal(first["logits.kernel"], same["logits.kernel"])
+    assert not np.array_equal(first["logits.kernel"], other["logits.kernel"])
+    assert all(np.array_equal(first[path], whole[path]) for path in whole if not path.startswith("logits."))
+
+
+def test_a_keras_file_without_classifier(shared_data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="absl"):
+        model = create_model("vgg16.keras", weights=shared_data / "vgg16_keras_notop.h5")
+    assert "has no classifier" in caplog.text and model.record.name == "vgg16.keras"
+    output, endpoints = model(np.zeros((1, 32, 32, 3), np.float32))
+    assert output.shape == (1, 512) and "logits" not in endpoints
+    renewed = create_model(
+        "vgg16.keras", weights=shared_data / "vgg16_keras_notop.h5", num_classes=5, hidden=(8,), adaptive_pool=True
+    )
+    assert renewed(np.zeros((1, 32, 32, 3), np.float32))[0].shape == (1, 5)
+
+
+def test_converted_files_are_read_back_exactly(tmp_path: Path) -> None:
+    converted = tmp_path / "slim.safetensors"
+    model = create_model("resnet18", weights=SLIM, width=WIDTH)
+    native.write(converted, registry.flat_state(model), native.describe("resnet18", {"width": WIDTH}))
+    assert_same(create_model("resnet18", weights=converted), model)  # the fields come from the file
+    assert_same(create_model("resnet18.tv", weights=converted, width=WIDTH), model)
+    again = tmp_path / "again.safetensors"
+    assert convert_file(converted, "resnet18", again) == len(arrays_of(model))
+    assert_same(create_model("resnet18", weights=again), model)
+
+
+def test_random_weights_follow_the_seed() -> None:
+    fields = {"width": WIDTH, "num_classes": 4}
+    a, b, c = (create_model("resnet18.tv", weights=False, seed=seed, **fields) for seed in (1, 1, 2))
+    assert_same(a, b)
+    assert not np.array_equal(arrays_of(a)["logits.kernel"], arrays_of(c)["logits.kernel"])
+    assert a.record.name == "resnet18.tv" and a.weights_sha256 is None
+    assert create_model("resnet18", weights=False, width=WIDTH).record is None
+
+
+def test_list_models_takes_wildcards() -> None:
+    assert transfer.list_models("vgg16*") == ["vgg16.keras", "vgg16.tv", "vgg16.tv_in1k", "vgg16_bn.tv"]
+    assert "vgg11_slim.cifar10" in transfer.list_models()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("vgg15.keras", {}, "unknown model 'vgg15.keras'; did you mean vgg1.\\.keras"),
+        ("resnet50.tv", {}, "did you mean resnet50.tv"),
+        ("zzz", {}, "see `python -m transfer models`"),
+        ("vgg16", {}, "has no weights of its own; choose vgg16.keras, vgg16.tv"),
+        ("resnet18", {"weights": False, "depth": 3}, "resnet18 has no field"),
+    ],
+)
+def test_wrong_names(name: str, options: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        create_model(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("resnet34.tv", {"width": WIDTH}, r"does not fit resnet34\.tv by torchvision names: \d+ missing"),
+        ("resnet18.tv", {}, r"does not fit resnet18\.tv by torchvision names: \d+ misshapen"),
+        ("resnet50.tv1", {"width": WIDTH}, r"does not fit resnet50\.tv1 by torchvision names"),
+        ("resnet50.keras", {}, r"does not fit resnet50\.keras by keras names: \d+ missing .*; 122 unexpected"),
+        ("vgg16", {}, r"does not fit vgg16 by native names"),
+    ],
+)
+def test_a_file_of_another_architecture(name: str, fields: dict, message: str) -> None:
+    with pytest.raises(TransferError, match=f"resnet18_slim.pth {message}"):
+        create_model(name, weights=SLIM, **fields)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(TransferError, match="nowhere.pth: no such weight file"):
+        create_model("resnet18.tv", weights=tmp_path / "nowhere.pth")
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "x.safetensors"
+    shutil.copy(SLIM, target)
+    with pytest.raises(Exception, match=r".+"):
+        native.write(target, {"a": np.array([object()])})
+    assert [file.name for file in tmp_path.iterdir()] == ["x.safetensors"]
+    assert target.read_bytes() == SLIM.read_bytes()

@@ -1,0 +1,115 @@
+"""Name maps cover every architecture, and strict loading says exactly what does not fit."""
+
+import numpy as np
+import pytest
+from golden import reading
+
+from transfer.errors import TransferError
+from transfer.models import registry
+from transfer.models.resnet import KERAS
+from transfer.weights.create import from_tensors
+from transfer.weights.load import fit
+from transfer.weights.names import Source, libraries, name_map
+
+ARCHITECTURES = sorted(registry.architectures())
+
+
+def shapes_of(arch: str, **fields: object) -> dict[str, tuple[int, ...]]:
+    model = registry.build(arch, seed=None, **fields)
+    return {path: array.shape for path, array in registry.flat_state(model).items()}
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_array_has_one_name_of_its_own_in_every_library(arch: str) -> None:
+    shapes = shapes_of(arch)
+    assert set(libraries(arch)) >= {"native", "torchvision", "timm", "keras"}
+    for library in libraries(arch):
+        sources = name_map(arch, library, shapes).sources
+        assert set(sources) == set(shapes)
+        assert len({source.name for source in sources.values()}) == len(shapes)
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("torchvision", ""), ("timm", " timm")])
+@pytest.mark.parametrize("arch", ["resnet18", "vgg11_bn"])
+def test_the_names_are_those_of_a_real_state_dict(kind: str, suffix: str, arch: str) -> None:
+    case = reading.cases()[f"{arch}{suffix}"]
+    sources = name_map(arch, kind, shapes_of(arch, **case.fields)).sources
+    names = {source.name for source in sources.values()}
+    assert names == {name for name in case.shapes if not name.endswith("num_batches_tracked")}
+
+
+@pytest.mark.parametrize(
+    ("arch", "path", "name"),
+    [
+        ("vgg16", "block1.conv1.kernel", "block1_conv1/kernel"),
+        ("vgg16", "logits.bias", "predictions/bias"),
+        ("resnet50", "stem.conv.kernel", "conv1_conv/kernel"),
+        ("resnet50", "stem.bn.scale", "conv1_bn/gamma"),
+        ("resnet50", "stage1.unit1.proj.kernel", "conv2_block1_0_conv/kernel"),
+        ("resnet50", "stage1.unit1.proj_bn.bias", "conv2_block1_0_bn/beta"),
+        ("resnet50", "stage3.unit6.conv2.bias", "conv4_block6_2_conv/bias"),
+        ("resnet152", "stage4.unit3.bn3.var", "conv5_block3_3_bn/moving_variance"),
+    ],
+)
+def test_names_in_keras(arch: str, path: str, name: str) -> None:
+    fields = KERAS if arch.startswith("resnet") else {}
+    assert name_map(arch, "keras", shapes_of(arch, **fields)).sources[path].name == name
+
+
+def test_layouts() -> None:
+    kernel = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)  # out, in, height, width
+    assert np.array_equal(Source("x", True).convert(kernel, (4, 5, 3, 2)), np.einsum("oihw->hwio", kernel))
+    flat = kernel.reshape(2, -1)
+    expected = np.einsum("oihw->hwio", kernel).reshape(-1, 2)
+    assert np.array_equal(Source("x", True, cells=20).convert(flat, (60, 2)), expected)
+    assert np.array_equal(Source("x", True).convert(kernel, (60, 2)), expected)
+    assert Source("x").convert(kernel, kernel.shape) is kernel
+    assert Source("x", True, cells=7).convert(flat, (9, 9)).shape == (60, 2)  # not divisible: left to be reported
+
+
+SMALL = {"width": 1 / 16, "num_classes": 10}
+
+
+def small_tensors() -> dict[str, np.ndarray]:
+    return reading.cases()["resnet18_slim"].state_dict()
+
+
+def test_what_is_missing_unexpected_and_misshapen_is_listed() -> None:
+    tensors = small_tensors()
+    del tensors["layer1.0.conv1.weight"]
+    tensors["layer9.0.conv1.weight"] = np.zeros(3)
+    tensors["bn1.weight"] = np.zeros(5)
+    with pytest.raises(TransferError) as error:
+        from_tensors("resnet18", tensors, file="x.pth", width=1 / 16)
+    assert str(error.value) == (
+        "x.pth does not fit resnet18 by torchvision names: "
+        "1 missing (stage1.unit1.conv1.kernel as layer1.0.conv1.weight); "
+        "1 unexpected (layer9.0.conv1.weight); "
+        "1 misshapen (bn1.weight (5,) for stem.bn.scale (4,))"
+    )
+
+
+def test_long_lists_are_cut() -> None:
+    tensors = {name: array for name, array in small_tensors().items() if not name.startswith("layer2")}
+    with pytest.raises(TransferError, match=r"25 missing \([^,]+, [^,]+, [^,]+, …\)$"):
+        from_tensors("resnet18", tensors, width=1 / 16)
+
+
+def test_only_what_inference_does_not_need_is_excused() -> None:
+    shapes = shapes_of("resnet18", **SMALL)
+    tensors = small_tensors()
+    arrays, report = fit(tensors, shapes, name_map("resnet18", "torchvision", shapes))
+    assert report.fits and set(arrays) == set(shapes)
+    assert set(report.excused) == {name for name in tensors if name.endswith("num_batches_tracked")}
+    headless = shapes_of("resnet18", width=1 / 16, num_classes=0)
+    _, report = fit(tensors, headless, name_map("resnet18", "torchvision", headless))
+    assert report.fits and {"fc.weight", "fc.bias"} < set(report.excused)
+
+
+def test_half_precision_becomes_float32() -> None:
+    import ml_dtypes
+
+    tensors = {name: array.astype(ml_dtypes.bfloat16) for name, array in small_tensors().items()}
+    arrays = registry.flat_state(from_tensors("resnet18", tensors, width=1 / 16))
+    assert {str(array.dtype) for array in arrays.values()} == {"float32"}
+    np.testing.assert_array_equal(arrays["logits.bias"], tensors["fc.bias"].astype(np.float32))
