@@ -110,6 +110,22 @@ def test_batches_are_decoded_ahead_and_no_further():
     assert slow.read == 8
 
 
+def test_what_waits_to_be_decoded_is_dropped_when_nobody_wants_it():
+    class Slow(ArraySource):
+        read = 0
+
+        def image(self, index):
+            self.read += 1
+            time.sleep(0.02)
+            return super().image(index)
+
+    slow = Slow("slow", IMAGES, np.zeros(23, int))
+    stream = batches(slow, 0, 23, 2, RECIPE, prefetch=20, workers=1)
+    next(stream)
+    stream.close()
+    assert slow.read < 12
+
+
 def test_large_images_are_resized_before_they_travel(monkeypatch):
     monkeypatch.setattr(loader, "LARGEST_ON_DEVICE", 19)
     batch = next(batches(SOURCE, 3, 5, 2, RECIPE))
