@@ -230,3 +230,42 @@ def test_an_h5_that_is_not_keras(tmp_path: Path) -> None:
         file["data"] = BASE
     with pytest.raises(TransferError, match="not one that Keras writes"):
         readers.read(tmp_path / "x.h5")
+
+
+def test_files_of_early_keras_3_take_the_names_from_the_archives_config(tmp_path: Path) -> None:
+    """They lack the names of layers; made here from today's by taking the names out."""
+    keras = pytest.importorskip("keras")
+    convolutions = [keras.layers.Conv2D(2, 1, name=name) for name in ("second", "first")]
+    model = keras.Sequential([keras.Input((4, 4, 2)), *convolutions, keras.layers.BatchNormalization(name="bn")])
+    model.save(tmp_path / "now.keras")
+    model.save_weights(tmp_path / "x.weights.h5")
+    expected = readers.read(tmp_path / "now.keras")
+
+    def strip(file: h5py.File) -> None:
+        groups = []
+        file.visititems(lambda name, item: groups.append(item) if "name" in item.attrs else None)
+        assert groups
+        for group in groups:
+            del group.attrs["name"]
+
+    with zipfile.ZipFile(tmp_path / "now.keras") as now, zipfile.ZipFile(tmp_path / "then.keras", "w") as then:
+        (tmp_path / "model.weights.h5").write_bytes(now.read("model.weights.h5"))
+        with h5py.File(tmp_path / "model.weights.h5", "r+") as file:
+            strip(file)
+        then.write(tmp_path / "model.weights.h5", "model.weights.h5")
+        then.writestr("config.json", now.read("config.json"))
+    tensors = readers.read(tmp_path / "then.keras")
+    assert set(tensors) == set(expected) > {"second/kernel", "first/kernel", "bn/gamma"}
+    for name, array in expected.items():
+        np.testing.assert_array_equal(tensors[name], array, err_msg=name)
+    with pytest.raises(TransferError, match="leaves out the names of layers; save it as .keras"):
+        readers.read(tmp_path / "model.weights.h5")
+
+
+def test_bfloat16_in_keras_files(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="top", dtype="bfloat16")])
+    model.save_weights(tmp_path / "x.weights.h5")
+    kernel = readers.read(tmp_path / "x.weights.h5")["top/kernel"]
+    assert kernel.dtype == ml_dtypes.bfloat16
+    np.testing.assert_array_equal(kernel.astype(np.float32), np.asarray(model.layers[-1].kernel, np.float32))

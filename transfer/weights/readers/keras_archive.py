@@ -1,8 +1,13 @@
-"""Keras 3's `.keras`: a zip whose `model.weights.h5` holds the weights."""
+"""Keras 3's `.keras`: a zip with the weights in `model.weights.h5` and the names of layers in `config.json`."""
 
 import io
+import json
+import re
 import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,15 +15,33 @@ from transfer.weights.readers import keras_h5
 from transfer.weights.readers._archive import members
 
 FORMAT = "Keras .keras"
-MEMBER = "model.weights.h5"
+WEIGHTS = "model.weights.h5"
+CONFIG = "config.json"
 
 
 def recognises(path: Path, head: bytes) -> bool:
     """Whether it is a zip with Keras' weights in it."""
-    return MEMBER in members(path, head)
+    return WEIGHTS in members(path, head)
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """All variables as `layer/variable`, checksums of the zip verified; the model's own config is not looked at."""
+    """All variables as `layer/variable`, checksums of the zip verified."""
     with zipfile.ZipFile(path) as archive:
-        return keras_h5.read(io.BytesIO(archive.read(MEMBER)))
+        names = dict(_layer_names(json.loads(archive.read(CONFIG)))) if CONFIG in archive.namelist() else {}
+        return keras_h5.read(io.BytesIO(archive.read(WEIGHTS)), names)
+
+
+def _layer_names(model: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, str]]:
+    """HDF5 group -> layer name: Keras numbers the layers of a class in the order of the model's config."""
+    count: Counter[str] = Counter()
+    for layer in model.get("config", {}).get("layers", ()):
+        kind = _snake_case(layer["class_name"])
+        group = f"{parent}/layers/{kind}" + (f"_{count[kind]}" if count[kind] else "")
+        count[kind] += 1
+        yield group, layer["config"]["name"]
+        yield from _layer_names(layer, group)
+
+
+def _snake_case(name: str) -> str:
+    """`BatchNormalization` -> `batch_normalization`, `Conv2D` -> `conv2d`, as Keras does it."""
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()

@@ -1,16 +1,20 @@
 """Keras' HDF5 files: legacy weights, legacy full models, and Keras 3's `.weights.h5`, all as `layer/variable`."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import ml_dtypes
 import numpy as np
 
 from transfer.errors import TransferError
 
 FORMAT = "Keras .h5"
 MAGIC = b"\x89HDF\r\n\x1a\n"
+
+# What TensorFlow 2.12 and 2.13 called `layers`.
+EARLY_LAYERS = "_layer_checkpoint_dependencies"
 
 # Names of variables in files of Keras 1, where they differ from today's.
 OLD_VARIABLES = {
@@ -36,10 +40,14 @@ def recognises(path: Path, head: bytes) -> bool:
     return head.startswith(MAGIC)
 
 
-def read(path: Path | BinaryIO) -> dict[str, np.ndarray]:
+def read(path: Path | BinaryIO, layer_names: Mapping[str, str] | None = None) -> dict[str, np.ndarray]:
     """All variables of all layers, as `block1_conv1/kernel`, `conv1_bn/moving_variance`; a nested model's are flat.
 
     An optimiser's state is left out. Takes an open binary file too.
+
+    Args:
+      path: the file.
+      layer_names: group (`/layers/conv2d_7`) -> name of the layer, for files of early Keras 3, which lack the names.
     """
     import h5py
 
@@ -48,15 +56,21 @@ def read(path: Path | BinaryIO) -> dict[str, np.ndarray]:
         root = file.get("model_weights", file)
         if "layer_names" in root.attrs or "layer_names0" in root.attrs:
             variables = _legacy(root)
-        elif "layers" in file:
-            variables = _keras3(file["layers"])
+        elif "layers" in file or EARLY_LAYERS in file:
+            variables = _keras3(file[EARLY_LAYERS if EARLY_LAYERS in file else "layers"], layer_names or {})
         else:
             raise TransferError("an HDF5 file, but not one that Keras writes (no layer_names, no layers)")
         for name, dataset in variables:
             if name in tensors:
                 raise TransferError(f"it holds {name} twice")
-            tensors[name] = dataset[()]
+            tensors[name] = _array(dataset)
     return tensors
+
+
+def _array(dataset: Any) -> np.ndarray:
+    # HDF5 has no bfloat16; Keras says so in an attribute
+    dtype = ml_dtypes.bfloat16 if dataset.attrs.get("dtype") == "bfloat16" else dataset.dtype
+    return np.array(dataset, dtype=dtype)
 
 
 def _legacy(root: Any) -> Iterator[tuple[str, Any]]:
@@ -84,7 +98,7 @@ def _variable(layer: str, weight: str) -> str:
     return f"{owner}/{OLD_VARIABLES.get(leaf, leaf)}"
 
 
-def _keras3(layers: Any) -> Iterator[tuple[str, Any]]:
+def _keras3(layers: Any, layer_names: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
     groups: list[Any] = []
     layers.visititems(lambda name, item: groups.append(item) if name.split("/")[-1] == "vars" else None)
     for group in groups:
@@ -92,7 +106,9 @@ def _keras3(layers: Any) -> Iterator[tuple[str, Any]]:
             continue
         slot = group.parent.name.split("/")[-1]
         # the group's own name counts layers of a class (conv2d_7); the layer's name is an attribute
-        layer = str(group.attrs.get("name", slot))
+        layer = group.attrs.get("name") or layer_names.get(group.parent.name.replace(EARLY_LAYERS, "layers"))
+        if layer is None:
+            raise TransferError("written by an early Keras 3, which leaves out the names of layers; save it as .keras")
         kind = re.sub(r"_\d+$", "", slot)
         names = NUMBERED_VARIABLES.get(kind, {}).get(len(group), tuple(str(i) for i in range(len(group))))
         for i, variable in enumerate(names):
