@@ -53,6 +53,14 @@ def test_one_epoch_is_that_of_numpy(num_rows, batch_size, seed, index):
     np.testing.assert_allclose(metrics["accuracy"], accuracy, rtol=1e-6)
 
 
+def test_first_weights_are_those_of_glorot_and_bias_is_zero():
+    params = linear.init_state(200, 40, linear.init_key(0))["params"]
+    limit = np.sqrt(6 / (200 + 40))
+    assert 0.99 * limit < np.abs(params["kernel"]).max() <= limit
+    np.testing.assert_allclose(np.std(params["kernel"]), limit / np.sqrt(3), rtol=0.02)
+    assert not np.any(params["bias"])
+
+
 @settings(max_examples=10, deadline=None)
 @given(num_rows=st.integers(1, 50), batch_size=st.integers(1, 60), shuffled=st.booleans())
 def test_every_row_is_in_one_batch_and_only_the_last_is_partial(num_rows, batch_size, shuffled):
