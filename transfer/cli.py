@@ -5,11 +5,15 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from logging import INFO, LogRecord
-from pathlib import PurePath
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 from absl import app, flags, logging
 
-from transfer.errors import TransferError
+from transfer.errors import TransferError, UsageError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
@@ -53,8 +57,6 @@ def run(main: Callable[[], object]) -> None:
     def wrapped(argv: Sequence[str]) -> int:
         def checked() -> object:
             if len(argv) > 1:
-                from transfer.errors import UsageError
-
                 raise UsageError(f"unexpected argument {argv[1]!r}; see --help")
             return main()
 
@@ -68,21 +70,51 @@ def run(main: Callable[[], object]) -> None:
 
 
 def _worth_reading(record: LogRecord) -> bool:
-    """Leaves out the hundred lines that Orbax logs for each checkpoint."""
-    return record.levelno > INFO or "orbax" not in record.pathname
+    """Leaves out what libraries log for their own developers: a hundred lines for each Orbax checkpoint."""
+    return record.levelno > INFO or "transfer" in PurePath(record.pathname).parts
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(list(argv))
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+    except AttributeError as error:  # ml_collections' own, for --config.FIELD
+        message = f"the config has no field {error.args[0]}"
+    except (flags.Error, KeyError, TypeError, ValueError) as error:
+        message = " ".join(str(error).split())
+    print(f"error: {message}; see --help", file=sys.stderr)
+    sys.exit(2)
 
 
-def default_workdir(config_flag: str) -> str:
-    """`runs/NAME` for the config file that the flag names, with what follows its colon."""
-    from ml_collections import config_flags
+class Config:
+    """The `--config` and `--workdir` flags of `train.py` and `extract.py`."""
 
-    path = config_flags.get_config_filename(flags.FLAGS[config_flag])
-    return "runs/" + PurePath(path.partition(":")[0]).stem
+    def __init__(self) -> None:
+        from ml_collections import config_flags
+
+        self._config = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.")
+        self._workdir = flags.DEFINE_string(
+            "workdir",
+            None,
+            "Where the run keeps its files, local or gs://; the same command resumes it. Default: runs/NAME.",
+        )
+
+    @property
+    def path(self) -> str | None:
+        """The config file, None where the flag was left out."""
+        flag = flags.FLAGS["config"]
+        return flag.config_filename if flag.present else None
+
+    def load(self) -> "ConfigDict":
+        """The config with its overrides; UsageError where the file is missing or wrong."""
+        path = Path(str(self.path).partition(":")[0])
+        if not path.is_file():
+            raise UsageError(f"--config={self.path}: no such file; see the ones in {path.parent}/")
+        try:
+            self._config.value.to_dict()  # a config that could not be loaded raises when it is used
+        except Exception as error:  # whatever the file raises
+            raise UsageError(f"--config={self.path}: {error}") from error
+        return self._config.value
+
+    def workdir(self, name: str | None = None) -> str:
+        """The `--workdir`, or `runs/` and `name` (default: the config file's)."""
+        return self._workdir.value or "runs/" + PurePath(name or (self.path or "").partition(":")[0]).stem

@@ -13,6 +13,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import config as settings
+from transfer import feature_files
 from transfer.backbone import build_extractor, build_model, build_preprocessing
 from transfer.data import Source
 from transfer.data.splits import make_splits
@@ -28,10 +29,12 @@ def extract(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
 
     Returns split -> FeatureStore, and under "facts" what `result.json` says of the extraction.
     """
-    settings.settle(config, workdir)
+    if config.export:
+        feature_files.writer_for(config.export)  # a wrong suffix is better said now than after hours
     sources = dict(zip(SPLITS, make_splits(config.data), strict=True))
-    start = time.monotonic()
     extractor = build_extractor(config)
+    settings.settle(config, workdir)
+    start = time.monotonic()
     stores: dict[str, Any] = {
         split: extract_to_store(extractor, source, workdir / "features" / split, config.on_error, split)
         for split, source in sources.items()
@@ -59,8 +62,6 @@ def _seconds_so_far(workdir: epath.Path, seconds: float) -> float:
 
 def _export(stores: dict[str, Any], target: epath.Path) -> None:
     """Writes `NAME_train.SUFFIX` and `NAME_validation.SUFFIX` in a published file format."""
-    from transfer import feature_files
-
     for split, store in stores.items():
         path = target.with_name(f"{target.stem}_{split}{target.suffix}")
         feature_files.write(path, store.features[:], store.labels)
@@ -95,8 +96,6 @@ def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
 
 def train_on_files(config: ConfigDict, training_file: str, validation_file: str, workdir: epath.Path) -> dict[str, Any]:
     """Trains the config's head on two feature files, as the published `feature_extraction.py` does."""
-    from transfer import feature_files
-
     print("Training file", training_file)
     print("Validation file", validation_file)
     rows = {"train": feature_files.read(training_file), "validation": feature_files.read(validation_file)}

@@ -14,7 +14,7 @@ from flax import nnx
 
 from transfer import preprocess
 from transfer.data import Source
-from transfer.data.loader import Batch, batches
+from transfer.data.loader import Batch, batches, resizes_on_host
 from transfer.errors import TransferError, UsageError
 from transfer.features import FeatureStore
 from transfer.fingerprint import parameters_hash, structure_hash
@@ -273,7 +273,7 @@ def _fill(writer: StoreWriter, extractor: Extractor, source: Source, on_error: s
     if missing < len(source):
         logging.info("%s: going on, %d of %d images are there", title, len(source) - missing, len(source))
     # images of one size travel as they are and are resized on the device
-    resized = source.uniform_shape is None
+    resized = resizes_on_host(source)
     recipe = extractor.preprocessing if resized else None
     with Progress(title, len(source), "images", done=len(source) - missing) as progress:
         for start, stop in pending:
