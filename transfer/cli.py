@@ -3,6 +3,7 @@
 import errno
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from logging import INFO, LogRecord
 from pathlib import Path, PurePath
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
+QUOTES = "\"'"
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -78,10 +80,15 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(list(argv))
     except AttributeError as error:  # ml_collections' own, for --config.FIELD
-        message = f"the config has no field {error.args[0]}"
+        message = f"the config has no field {str(error).strip(QUOTES)}; see --help"
     except (flags.Error, KeyError, TypeError, ValueError) as error:
-        message = " ".join(str(error).split())
-    print(f"error: {message}; see --help", file=sys.stderr)
+        message = f"{' '.join(str(error).split())}; see --help"
+    except Exception as error:  # whatever a config file does wrong
+        if "--debug" in argv:
+            raise
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"{where.filename}, line {where.lineno}: {type(error).__name__}: {error}"
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -65,7 +65,7 @@ class Checkpoints:
 
         self._ocp = ocp
         self._manager = ocp.CheckpointManager(
-            workdir / "checkpoints",
+            (workdir / "checkpoints").resolve(),  # Orbax takes absolute paths only
             options=ocp.CheckpointManagerOptions(max_to_keep=1, cleanup_tmp_directories=True),
             item_handlers={
                 "latest": ocp.StandardCheckpointHandler(),

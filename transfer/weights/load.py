@@ -79,5 +79,9 @@ def fit(
 
 def require_fit(report: Report, file: str, model: str, library: str) -> None:
     """Raises TransferError with the report unless everything fits."""
-    if not report.fits:
-        raise TransferError(f"{file} does not fit {model} by {library} names: {report}")
+    if report.fits:
+        return
+    if not report.matched and not report.misshapen:
+        found = f"{len(report.unexpected)} tensors ({_few(report.unexpected)})"
+        raise TransferError(f"{file} does not fit {model}: none of its {found} has a name that {model} knows")
+    raise TransferError(f"{file} does not fit {model} by {library} names: {report}")

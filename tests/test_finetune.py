@@ -1,0 +1,106 @@
+"""Whole networks trained end to end: augmentation, optimiser, and a run that learns and resumes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transfer import config as config_module
+from transfer import experiment, finetune
+from transfer.errors import UsageError
+from transfer.weights import create_model
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 99), shift=st.integers(0, 3))
+def test_augmented_images_are_shifts_of_the_image_or_its_mirror(seed, shift):
+    images = np.random.default_rng(seed).integers(1, 256, (4, 6, 5, 3), np.uint8)
+    augmented = finetune.augment(jnp.asarray(images), jax.random.key(seed), flip=True, shift=shift)
+    for before, after in zip(images, np.asarray(augmented), strict=True):
+        padded = [np.pad(x, ((shift, shift), (shift, shift), (0, 0))) for x in (before, before[:, ::-1])]
+        steps = range(2 * shift + 1)
+        candidates = [p[i : i + 6, j : j + 5] for p in padded for i in steps for j in steps]
+        assert any(np.array_equal(after, candidate) for candidate in candidates)
+
+
+def test_augmentation_left_out_changes_nothing():
+    images = np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3), np.uint8)
+    np.testing.assert_array_equal(finetune.augment(jnp.asarray(images), jax.random.key(0), flip=False, shift=0), images)
+
+
+def test_augmentation_mirrors_about_half():
+    images = np.zeros((400, 1, 2, 3), np.uint8)
+    images[:, :, 1] = 1
+    mirrored = np.asarray(finetune.augment(jnp.asarray(images), jax.random.key(1), flip=True, shift=0))[:, 0, 0, 0]
+    assert 150 < mirrored.sum() < 250
+
+
+def tiny(folder, epochs: int = 3):
+    """Two classes, dark and light noise, and a very slim VGG."""
+    random = np.random.default_rng(0)
+    labels = np.arange(96) % 2
+    images = (random.integers(0, 128, (96, 32, 32, 3)) + 127 * labels[:, None, None, None]).astype(np.uint8)
+    np.savez(folder / "tiny.npz", images=images, labels=labels)
+    config = config_module.default()
+    config.train = "finetune"
+    config.finetune = finetune.default_settings()
+    config.finetune.update({"epochs": epochs, "batch_size": 32, "learning_rate": 0.05, "shift": 2})
+    config.model.update({"name": "vgg11_bn", "weights": "random", "fields": {"width": 0.05, "hidden": ()}})
+    config.image_size = 32
+    config.preprocessing = {"scale": 1 / 255, "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+    config.data.source = f"npz:{folder / 'tiny.npz'}"
+    config.checkpoint_seconds = 0.0
+    return config
+
+
+def test_learns_resumes_and_its_file_loads(tmp_path, monkeypatch):
+    config = tiny(tmp_path)
+    whole = experiment.train(config, epath.Path(tmp_path / "whole"))
+    assert whole["validation_accuracy"] > 0.9
+    assert whole["num_train"] == 76 and whole["num_validation"] == 20
+
+    # stopped in the middle of the second epoch, then run again
+    step, calls = finetune.Network._step, []
+
+    def interrupted(self, *arguments):
+        raise KeyboardInterrupt
+
+    def make_epoch(*arguments, original=finetune.make_epoch):
+        epoch = original(*arguments)
+
+        def stops(state, index):
+            calls.append(index)
+            return interrupted(None) if index == 1 else epoch(state, index)
+
+        return stops
+
+    monkeypatch.setattr(finetune, "make_epoch", make_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.train(config, epath.Path(tmp_path / "parts"))
+    monkeypatch.undo()
+    assert calls == [0, 1] and finetune.Network._step is step
+    resumed = experiment.train(config, epath.Path(tmp_path / "parts"))
+    timings = ("seconds_train",)
+    assert {k: v for k, v in resumed.items() if k not in timings} == {
+        k: v for k, v in whole.items() if k not in timings
+    }
+
+    model = create_model("vgg11_bn", tmp_path / "whole" / "model.safetensors", width=0.05, hidden=(), num_classes=2)
+    other = create_model("vgg11_bn", tmp_path / "parts" / "model.safetensors", width=0.05, hidden=(), num_classes=2)
+    images = np.full((1, 32, 32, 3), 2, np.float32)
+    assert int(model(images)[0].argmax()) == 1
+    np.testing.assert_array_equal(model(images)[0], other(images)[0])
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [("batch_size", 77, "more than the 76"), ("optimizer", "adma", "not one of sgd"), ("warmup_epochs", 3, "warmup_epochs=3")],
+)
+def test_settings_that_cannot_work(tmp_path, field, value, message):
+    config = tiny(tmp_path)
+    config.finetune[field] = value
+    with pytest.raises(UsageError, match=message):
+        experiment.train(config, epath.Path(tmp_path / "run"))

@@ -1,0 +1,98 @@
+"""The resumable loop: what is printed and kept, and that a resumed run ends as one that was never stopped."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from transfer.errors import TransferError
+from transfer.heads import linear
+from transfer.training import run_epochs
+
+
+def problem(seed: int = 0, num_features: int = 8):
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 3, 50)
+    features = random.normal(size=(50, num_features)).astype(np.float32) + labels[:, None]
+    epoch = linear.make_epoch(features[:40], labels[:40], features[40:], labels[40:], 16, 1e-2)
+    return epoch, linear.init_state(num_features, 3, linear.init_key(0))
+
+
+def same(one, other) -> bool:
+    return jax.tree.all(jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), one, other))
+
+
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
+    epoch, state = problem()
+    whole = run_epochs(epoch, state, 7, epath.Path(tmp_path / "whole"))
+    parts = epath.Path(tmp_path / "parts")
+    for epochs in (1, 4, 7):
+        resumed = run_epochs(epoch, state, epochs, parts)
+    assert resumed.history == whole.history
+    assert resumed.best_epoch == whole.best_epoch
+    assert same(resumed.state, whole.state) and same(resumed.best, whole.best)
+    rows = [json.loads(line) for line in (parts / "metrics.jsonl").read_text().splitlines()]
+    assert rows == whole.history
+
+
+def test_finished_run_does_nothing(tmp_path, capsys):
+    epoch, state = problem()
+    first = run_epochs(epoch, state, 3, epath.Path(tmp_path))
+
+    def not_again(state, index):
+        raise AssertionError("trained again")
+
+    capsys.readouterr()
+    second = run_epochs(not_again, state, 3, epath.Path(tmp_path))
+    assert "nothing to do" in capsys.readouterr().out
+    assert second.history == first.history and same(second.state, first.state)
+
+
+def test_a_line_an_epoch_as_keras_prints_it(tmp_path, capsys):
+    epoch, state = problem()
+    run_epochs(epoch, state, 2, epath.Path(tmp_path))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" - ")[0] for line in lines] == ["Epoch 1/2", "Epoch 2/2"]
+    assert [part.split(":")[0] for part in lines[0].split(" - ")[1:]] == ["loss", "accuracy", "val_loss", "val_accuracy"]
+
+
+def test_best_is_the_first_epoch_of_the_highest_validation_accuracy(tmp_path):
+    scores = [0.2, 0.5, 0.5, 0.1]
+
+    def epoch(state, index):
+        return {"params": state["params"] + 1}, {"loss": np.float32(1), "validation_accuracy": scores[index]}
+
+    run = run_epochs(epoch, {"params": np.zeros(())}, 4, epath.Path(tmp_path))
+    assert run.best_epoch == 2
+    assert run.best["params"] == 2 and run.state["params"] == 4
+
+
+def test_checkpoint_of_another_model_is_refused(tmp_path):
+    run_epochs(*problem(), 1, epath.Path(tmp_path))
+    with pytest.raises(TransferError, match="another model"):
+        run_epochs(*problem(num_features=9), 2, epath.Path(tmp_path))
+
+
+def test_divergence_is_named(tmp_path):
+    def epoch(state, index):
+        return state, {"loss": np.float32("nan"), "accuracy": np.float32(0)}
+
+    with pytest.raises(TransferError, match="loss is nan in epoch 1"):
+        run_epochs(epoch, {"params": np.zeros(3)}, 2, epath.Path(tmp_path))
+
+
+def test_interrupt_saves_what_was_done(tmp_path):
+    epoch, state = problem()
+
+    def interrupted(state, index):
+        if index == 3:
+            raise KeyboardInterrupt
+        return epoch(state, index)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_epochs(interrupted, state, 5, epath.Path(tmp_path / "a"))
+    resumed = run_epochs(epoch, state, 5, epath.Path(tmp_path / "a"))
+    whole = run_epochs(epoch, state, 5, epath.Path(tmp_path / "b"))
+    assert resumed.history == whole.history and same(resumed.state, whole.state)
