@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 from transfer.errors import TransferError
 from transfer.weights import readers
+from transfer.weights.readers._torch import state_dict
 
 GOLDEN = reading.HERE
 BASE = np.arange(24, dtype=np.float32)
@@ -269,3 +270,22 @@ def test_bfloat16_in_keras_files(tmp_path: Path) -> None:
     kernel = readers.read(tmp_path / "x.weights.h5")["top/kernel"]
     assert kernel.dtype == ml_dtypes.bfloat16
     np.testing.assert_array_equal(kernel.astype(np.float32), np.asarray(model.layers[-1].kernel, np.float32))
+
+
+@pytest.mark.parametrize(
+    "checkpoint",
+    [
+        {"a.weight": BASE},
+        {"state_dict": {"a.weight": BASE}, "epoch": 3, "optimizer": {"state": {0: BASE}}},
+        {"model": {"a.weight": BASE}},
+        {"model_state_dict": {"module.a.weight": BASE}},
+        {"epoch": 3, "state_dict": {"module.a.weight": BASE, "module.version": 2}},
+    ],
+)
+def test_checkpoints_are_unwrapped(checkpoint: dict) -> None:
+    assert list(state_dict(checkpoint)) == ["a.weight"]
+
+
+def test_a_pth_that_is_no_state_dict() -> None:
+    with pytest.raises(TransferError, match="holds a list, not a state dict"):
+        state_dict([BASE])
