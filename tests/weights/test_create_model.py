@@ -1,6 +1,8 @@
 """`create_model` from the files of every source, and from no file at all."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -155,10 +157,18 @@ def test_a_missing_file(tmp_path: Path) -> None:
         create_model("resnet18.tv", weights=tmp_path / "nowhere.pth")
 
 
-def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    """A process that may write no more than 100 kB to a file stands for the full disk."""
     target = tmp_path / "x.safetensors"
     shutil.copy(SLIM, target)
-    with pytest.raises(Exception, match=r".+"):
-        native.write(target, {"a": np.array([object()])})
+    write = (
+        "import resource, sys, numpy as np\n"
+        "from transfer.cli import guarded\n"
+        "from transfer.weights import native\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        f"sys.exit(guarded(lambda: native.write({str(target)!r}, {{'a': np.zeros(100_000)}}), False))"
+    )
+    done = subprocess.run([sys.executable, "-c", write], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {target}: File too large")
     assert [file.name for file in tmp_path.iterdir()] == ["x.safetensors"]
     assert target.read_bytes() == SLIM.read_bytes()

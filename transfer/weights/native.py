@@ -21,8 +21,11 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], metadata: Map
       path: the file to make or replace, in a folder that exists.
       arrays: NumPy or JAX arrays.
       metadata: strings for the header.
+
+    Raises:
+      OSError: naming `path`, where the disk is full or the folder is not writable.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     path = Path(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
@@ -30,9 +33,12 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], metadata: Map
     part = Path(name)
     try:
         plain = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
-        save_file(plain, part, metadata=dict(metadata or {}))
+        # not save_file, whose errors are none of Python's own
+        part.write_bytes(save(plain, metadata=dict(metadata or {})))
         part.chmod(0o644)
         os.replace(part, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 
