@@ -60,6 +60,7 @@ def fetch(record: Record, *, notop: bool = False) -> tuple[Path, str]:
 
     Raises:
       TransferError: no network, a wrong hash (nothing is left in the cache), a damaged cached file.
+      OSError: naming the file, where the disk is full or the cache is not writable.
     """
     file = record.notop if notop and record.notop else record.file
     path = local_path(file)
@@ -129,6 +130,8 @@ def _download(file: WeightFile, path: Path) -> str:
             f"cannot download {file.url} ({reason}); fetch it on a machine with a network and put it at {path}, "
             "or name a local file (weights=FILE)"
         ) from error
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         part.unlink(missing_ok=True)
     return found["sha256"]
