@@ -1,0 +1,116 @@
+"""`train.py` and `extract.py` as a person runs them: real processes, exit codes, what is printed and left behind."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+QUICKSTART = f"--config={REPOSITORY / 'configs' / 'quickstart.py'}"
+
+
+def run(script: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, str(REPOSITORY / script), *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def write_pickle(path: Path, rows: int, seed: int, protocol: int = 2, labels: object = None) -> None:
+    random = np.random.default_rng(seed)
+    own = random.integers(0, 4, (rows, 1))
+    features = random.normal(size=(rows, 1, 1, 8)).astype(np.float32) + own[:, :, None, None]
+    content = {"features": features, "labels": own if labels is None else labels}
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+
+
+BAD = {
+    "nothing": ("train.py", [], 2, "--config=configs/NAME.py, or --training_file"),
+    "one file of two": ("train.py", ["--training_file=a.p"], 2, "go together"),
+    "no such file": ("train.py", ["--training_file=a.p", "--validation_file=b.p"], 1, "a.p: No such file"),
+    "unknown flag": ("train.py", ["--epoch=3"], 2, "epoch"),
+    "stray argument": ("extract.py", ["workdir"], 2, "unexpected argument 'workdir'"),
+    "no such config": ("extract.py", ["--config=configs/nope.py"], 2, "configs/nope.py: no such file"),
+    "no such field": ("train.py", [QUICKSTART, "--config.data.nope=1"], 2, "no field nope"),
+    "wrong type": ("train.py", [QUICKSTART, "--config.head.epochs=ten"], 2, "head.epochs"),
+    "zero epochs": ("train.py", [QUICKSTART, "--epochs=0"], 2, "at least 1"),
+    "unknown model": ("extract.py", [QUICKSTART, "--config.model.name=vgg11_slm"], 2, "vgg11_slim.cifar10"),
+    "unknown source": ("extract.py", [QUICKSTART, "--config.data.source=digit"], 2, "digits"),
+    "missing source": ("extract.py", [QUICKSTART, "--config.data.source=folder:nowhere"], 1, "nowhere"),
+    "wrong suffix": ("extract.py", [QUICKSTART, "--config.export=features.csv"], 2, "features.csv"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line(case, tmp_path):
+    script, arguments, code, message = BAD[case]
+    done = run(script, *arguments, folder=tmp_path)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == code, done.stderr
+    assert last.startswith("error: ") and message in last
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = run("train.py", "--training_file=a.p", "--validation_file=b.p", "--debug", folder=tmp_path)
+    assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+def test_published_flags_on_pickles_and_in_a_zip(tmp_path):
+    write_pickle(tmp_path / "train.p", 300, 0, protocol=0)
+    write_pickle(tmp_path / "validation.p", 80, 1)
+    with zipfile.ZipFile(tmp_path / "vgg-100.zip", "w") as archive:
+        archive.write(tmp_path / "train.p", "vgg-100/train.p")
+    flags = ["--validation_file=validation.p", "--epochs=3", "--batch_size=64"]
+    plain = run("train.py", "--training_file=train.p", *flags, folder=tmp_path)
+    lines = plain.stdout.splitlines()
+    assert lines[:4] == [
+        "Training file train.p",
+        "Validation file validation.p",
+        "(300, 1, 1, 8) (300,)",
+        "(80, 1, 1, 8) (80,)",
+    ], plain.stderr
+    assert [line.split(" - ")[0] for line in lines[4:7]] == ["Epoch 1/3", "Epoch 2/3", "Epoch 3/3"]
+    zipped = run("train.py", "--training_file=vgg-100.zip/vgg-100/train.p", *flags, "--workdir=zip", folder=tmp_path)
+    assert zipped.stdout.splitlines()[2:7] == lines[2:7]
+
+    result = json.loads((tmp_path / "runs" / "train" / "result.json").read_text())
+    assert result["num_train"] == 300 and result["num_classes"] == 4 and result["epochs"] == 3
+    assert f"val_accuracy: {result['validation_accuracy']:.4f}" in lines[6]
+
+    again = run("train.py", "--training_file=train.p", *flags, folder=tmp_path)
+    assert again.returncode == 0 and "nothing to do" in again.stdout
+
+
+def test_other_rows_in_the_same_workdir_are_refused(tmp_path):
+    write_pickle(tmp_path / "validation.p", 80, 1)
+    flags = ["--training_file=train.p", "--validation_file=validation.p", "--epochs=1"]
+    write_pickle(tmp_path / "train.p", 100, 0)
+    assert run("train.py", *flags, folder=tmp_path).returncode == 0
+    write_pickle(tmp_path / "train.p", 100, 5)
+    done = run("train.py", *flags, folder=tmp_path)
+    assert done.returncode == 1 and "made with other settings: training was" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        (np.zeros(299, int), "299"),
+        (np.array([object()] * 300), "object"),
+        (print, "print"),
+    ],
+    ids=["lengths differ", "objects", "a function"],
+)
+def test_bad_feature_files_are_one_line(labels, message, tmp_path):
+    write_pickle(tmp_path / "train.p", 300, 0, labels=labels)
+    write_pickle(tmp_path / "validation.p", 80, 1)
+    done = run("train.py", "--training_file=train.p", "--validation_file=validation.p", folder=tmp_path)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and last.startswith("error: ") and "train.p" in last and message in last
+    assert not (tmp_path / "runs").exists()
