@@ -97,7 +97,11 @@ def test_learns_resumes_and_its_file_loads(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "field, value, message",
-    [("batch_size", 77, "more than the 76"), ("optimizer", "adma", "not one of sgd"), ("warmup_epochs", 3, "warmup_epochs=3")],
+    [
+        ("batch_size", 77, "more than the 76"),
+        ("optimizer", "adma", "not one of sgd"),
+        ("warmup_epochs", 3, "warmup_epochs=3"),
+    ],
 )
 def test_settings_that_cannot_work(tmp_path, field, value, message):
     config = tiny(tmp_path)

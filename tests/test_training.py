@@ -55,7 +55,8 @@ def test_a_line_an_epoch_as_keras_prints_it(tmp_path, capsys):
     run_epochs(epoch, state, 2, epath.Path(tmp_path))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" - ")[0] for line in lines] == ["Epoch 1/2", "Epoch 2/2"]
-    assert [part.split(":")[0] for part in lines[0].split(" - ")[1:]] == ["loss", "accuracy", "val_loss", "val_accuracy"]
+    names = [part.split(":")[0] for part in lines[0].split(" - ")[1:]]
+    assert names == ["loss", "accuracy", "val_loss", "val_accuracy"]
 
 
 def test_best_is_the_first_epoch_of_the_highest_validation_accuracy(tmp_path):

@@ -7,7 +7,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from transfer.errors import UsageError
-from transfer.extract import Extractor
+from transfer.extract import Extractor, recipe
 from transfer.preprocess import Preprocessing
 from transfer.weights import create_model
 
@@ -20,17 +20,16 @@ def build_model(config: ConfigDict, **fields: Any) -> nnx.Module:
 
 def build_preprocessing(config: ConfigDict, model: nnx.Module) -> Preprocessing:
     """The record's preprocessing with the config's own fields, image size and resize on top."""
-    record = getattr(model, "record", None)
-    own = dict(config.preprocessing)
-    if config.image_size is not None and record is None:
-        own.setdefault("image_size", config.image_size)
+    record, own = getattr(model, "record", None), dict(config.preprocessing)
+    preprocessing = None
     try:
-        recipe = dataclasses.replace(record.preprocessing, **own) if record else Preprocessing(**own)
+        if own and record is not None:
+            preprocessing = dataclasses.replace(record.preprocessing, **own)
+        elif own:
+            preprocessing = Preprocessing(**{"image_size": config.image_size, **own})
     except TypeError as error:
-        raise UsageError(f"config.preprocessing: {str(error).replace('Preprocessing.__init__() ', '')}") from error
-    if config.image_size is not None:
-        recipe = recipe.with_image_size(config.image_size)
-    return dataclasses.replace(recipe, resize=config.resize) if config.resize is not None else recipe
+        raise UsageError(f"config.preprocessing: {str(error).split('() ')[-1]}") from error
+    return recipe(model, preprocessing, config.image_size, config.resize)
 
 
 def build_extractor(config: ConfigDict) -> Extractor:

@@ -1,13 +1,14 @@
 """What every command shares: one clear line and an exit code where something is wrong; --debug adds the traceback."""
 
 import errno
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from logging import INFO, LogRecord
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import app, flags, logging
 
@@ -20,6 +21,7 @@ flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 QUOTES = "\"'"
 EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
 def guarded(action: Callable[[], object], debug: bool) -> int:
@@ -32,6 +34,9 @@ def guarded(action: Callable[[], object], debug: bool) -> int:
         return _fail("interrupted; the same command goes on where this one stopped", EXIT_INTERRUPTED, debug)
     except MemoryError as error:
         return _fail(f"out of memory: {error}", 1, debug)
+    except BrokenPipeError:  # `… | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
     except OSError as error:
         return _fail(_describe(error), 1, debug)
     return 0
@@ -108,7 +113,7 @@ class Config:
     @property
     def path(self) -> str | None:
         """The config file, None where the flag was left out."""
-        flag = flags.FLAGS["config"]
+        flag: Any = flags.FLAGS["config"]
         return flag.config_filename if flag.present else None
 
     def load(self) -> "ConfigDict":

@@ -103,7 +103,7 @@ class Extractor:
         if batch_size < 1:
             raise UsageError(f"batch_size={batch_size} must be at least 1")
         self.batch_size, self.dtype, self.precision = batch_size, dtype, precision
-        self.preprocessing = _recipe(model, preprocessing, image_size, resize)
+        self.preprocessing = recipe(model, preprocessing, image_size, resize)
         self.taps = parse_taps(tap)
         self.single = isinstance(tap, str) and len(self.taps) == 1
         # its own variables: what is hashed is what is used, whatever becomes of the caller's model
@@ -205,12 +205,16 @@ class Extractor:
         }
 
 
-def _recipe(
+def recipe(
     model: nnx.Module,
-    preprocessing: Preprocessing | None,
-    image_size: int | tuple[int, int] | None,
-    resize: str | None,
+    preprocessing: Preprocessing | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    resize: str | None = None,
 ) -> Preprocessing:
+    """`preprocessing`, or that of the model's record, at another size or with another resize where one is given.
+
+    Raises UsageError where neither is there.
+    """
     if preprocessing is None:
         record = getattr(model, "record", None)
         if record is None:

@@ -88,9 +88,10 @@ class Network:
         self.preprocessing, self.settings = preprocessing, settings
         self.optimizer = make_optimizer(settings, num_rows)
         model.train()
-        self._train_graph, *_ = nnx.split(model, nnx.Param, nnx.BatchStat)
+        self._train_graph: Any = nnx.split(model, nnx.Param, nnx.BatchStat)[0]
         model.eval()
-        self._eval_graph, self._params, self._stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+        parts: Any = nnx.split(model, nnx.Param, nnx.BatchStat)
+        self._eval_graph, self._params, self._stats = parts
         self.step = jax.jit(self._step, donate_argnums=0)
         self.evaluate = jax.jit(self._evaluate)
 

@@ -6,6 +6,7 @@ same arithmetic as one matrix product), so there it becomes patches times a matr
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,42 +21,48 @@ def convolve(
     kernel: jax.Array,
     strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
-    **options: object,
+    **options: Any,
 ) -> jax.Array:
     """A drop-in for `lax.conv_general_dilated` over NHWC images and HWIO kernels, same result up to rounding."""
-    plain = (
-        options.get("feature_group_count", 1) == 1
-        and set(options.get("lhs_dilation") or (1,)) == {1}  # type: ignore[call-overload]
-        and set(options.get("rhs_dilation") or (1,)) == {1}  # type: ignore[call-overload]
-        and not isinstance(padding, str)
-    )
-    if plain and jax.default_backend() == "cpu":
-        sides = [
-            (size + low + high - window) // stride + 1
-            for size, window, stride, (low, high) in zip(
-                images.shape[1:3], kernel.shape[:2], strides, padding, strict=True
-            )
-        ]
-        if max(sides) <= SMALL_SIDE:
-            return _patches_times_matrix(images, kernel, strides, padding, sides, options.get("precision"))
-    return lax.conv_general_dilated(images, kernel, strides, padding, **options)  # type: ignore[arg-type]
+    if _small_on_cpu(images, kernel, strides, padding, **options):
+        return _patches_times_matrix(images, kernel, strides, padding, options.get("precision"))
+    return lax.conv_general_dilated(images, kernel, strides, padding, **options)
 
 
-def _patches_times_matrix(
+def _small_on_cpu(
     images: jax.Array,
     kernel: jax.Array,
     strides: Sequence[int],
-    padding: Sequence[tuple[int, int]] | str,
-    sides: Sequence[int],
-    precision: object,
+    padding: Any,
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    feature_group_count: int = 1,
+    **_: Any,
+) -> bool:
+    """Whether this is an ordinary convolution (no groups, no dilation) to a small image, on a CPU."""
+    dilations = {*(lhs_dilation or ()), *(rhs_dilation or ())}
+    ordinary = feature_group_count == 1 and dilations <= {1} and not isinstance(padding, str)
+    if not ordinary or jax.default_backend() != "cpu":
+        return False
+    return max(_output_sides(images, kernel, strides, padding)) <= SMALL_SIDE
+
+
+def _output_sides(images: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any) -> list[int]:
+    geometry = zip(images.shape[1:3], kernel.shape[:2], strides, padding, strict=True)
+    return [(size + low + high - window) // stride + 1 for size, window, stride, (low, high) in geometry]
+
+
+def _patches_times_matrix(
+    images: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any, precision: Any
 ) -> jax.Array:
     height, width, channels, features = kernel.shape
-    (rows, columns), (down, across) = sides, strides
-    padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))  # type: ignore[misc]
+    rows, columns = _output_sides(images, kernel, strides, padding)
+    down, across = strides
+    padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
     patches = [
         padded[:, y : y + (rows - 1) * down + 1 : down, x : x + (columns - 1) * across + 1 : across]
         for y in range(height)
         for x in range(width)
     ]
     matrix = kernel.reshape(height * width * channels, features)
-    return jnp.matmul(jnp.concatenate(patches, axis=-1), matrix, precision=precision)  # type: ignore[arg-type]
+    return jnp.matmul(jnp.concatenate(patches, axis=-1), matrix, precision=precision)

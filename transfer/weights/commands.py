@@ -12,20 +12,21 @@ Action = Callable[[argparse.Namespace], None]
 
 
 def models(parser: argparse.ArgumentParser) -> Action:
-    """`models [PATTERN]`: a table of the catalogue."""
+    """`models [PATTERN] [--markdown]`: a table of the catalogue."""
     parser.add_argument("pattern", nargs="?", default="*", help="such as 'resnet*'")
+    parser.add_argument("--markdown", action="store_true", help="the table as the README shows it")
+    return lambda options: (_print_markdown if options.markdown else _print_table)(_model_rows(options.pattern))
 
-    def run(options: argparse.Namespace) -> None:
-        rows: list[tuple[str, ...]] = [("name", "parameters", "size", "top-1", "GFLOPs", "data", "licence")]
-        for record in _matching(options.pattern):
-            height, width = record.preprocessing.image_size
-            size = f"{height}" if height == width else f"{height}x{width}"
-            millions = None if record.num_params is None else f"{record.num_params / 1e6:.1f} M"
-            figures = (millions, size, record.acc1, record.gflops, record.dataset, record.licence)
-            rows.append((record.name, *("-" if value is None else str(value) for value in figures)))
-        _print_table(rows)
 
-    return run
+def _model_rows(pattern: str) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("name", "parameters", "size", "top-1", "GFLOPs", "data", "licence")]
+    for record in _matching(pattern):
+        height, width = record.preprocessing.image_size
+        size = f"{height}" if height == width else f"{height}x{width}"
+        millions = None if record.num_params is None else f"{record.num_params / 1e6:.1f} M"
+        figures = (millions, size, record.acc1, record.gflops, record.dataset, record.licence)
+        rows.append((record.name, *("-" if value is None else str(value) for value in figures)))
+    return rows
 
 
 def weights(parser: argparse.ArgumentParser) -> Action:
@@ -73,6 +74,11 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _print_markdown(rows: Sequence[Sequence[str]]) -> None:
+    for row in (rows[0], ["---"] * len(rows[0]), *rows[1:]):
+        print(f"| {' | '.join(row)} |")
 
 
 def _files(record: Record) -> Iterable[tuple[str, WeightFile]]:
