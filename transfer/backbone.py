@@ -28,6 +28,8 @@ def build_preprocessing(config: ConfigDict, model: nnx.Module) -> Preprocessing:
         elif own:
             preprocessing = Preprocessing(**{"image_size": config.image_size, **own})
     except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
         raise UsageError(f"config.preprocessing: {str(error).split('() ')[-1]}") from error
     return recipe(model, preprocessing, config.image_size, config.resize)
 

@@ -137,18 +137,26 @@ def _fit_head(
     num_classes: int,
     facts: dict[str, Any],
 ) -> dict[str, Any]:
-    from transfer.heads import linear
+    from transfer.heads import HEADS
 
-    if config.head.name != "linear":
-        raise UsageError(f"config.head.name={config.head.name!r} is not one of linear")
+    recipe = dict(config.head)
+    name, epochs = recipe.pop("name"), recipe.pop("epochs")
+    program: Any = getattr(HEADS[name], "program", None)
+    if program is None:
+        raise UsageError(
+            f"config.head.name={name!r} has no program for train.py; use it as transfer.heads.HEADS[{name!r}]"
+        )
     for features, labels in rows.values():
         print(features.shape, labels.shape)
-    epoch = linear.make_epoch(
-        *rows["train"], *rows["validation"], config.head.batch_size, config.head.learning_rate, seed=config.seed
-    )
+    try:
+        epoch = program.make_epoch(*rows["train"], *rows["validation"], seed=config.seed, **recipe)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise UsageError(f"config.head: {str(error).split('() ')[-1]}") from error
     num_features = int(np.prod(rows["train"][0].shape[1:]))
-    state = linear.init_state(num_features, num_classes, linear.init_key(config.seed))
-    run = run_epochs(epoch, state, config.head.epochs, workdir, checkpoint_seconds=config.checkpoint_seconds)
+    state = program.init_state(num_features, num_classes, program.init_key(config.seed))
+    run = run_epochs(epoch, state, epochs, workdir, checkpoint_seconds=config.checkpoint_seconds)
     sizes = {f"num_{split}": len(labels) for split, (_, labels) in rows.items()}
     result = _result(run, facts, num_classes=num_classes, **sizes)
     _write_result(workdir, result)

@@ -1,4 +1,8 @@
-"""Heads: classifiers trained on stored features. A head `NAME` is one file, `NAME_probe.py`, found by its name."""
+"""Heads: classifiers trained on stored features. A head `NAME` is one file, `NAME_probe.py`, found by its name.
+
+The file defines `NameProbe`, a scikit-learn estimator. If that has a `program` with `init_key`, `init_state` and
+`make_epoch` (see `transfer.heads.linear`), then `train.py` trains it too: `--config.head.name=NAME`.
+"""
 
 import importlib
 import pkgutil

@@ -29,6 +29,9 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     defines them, the validation's only if `fit` was given such rows.
     """
 
+    # What `train.py` drives epoch by epoch, checkpointed: `init_key`, `init_state` and `make_epoch`.
+    program = linear
+
     def __init__(
         self,
         epochs: int = 50,
