@@ -10,7 +10,7 @@ from ml_collections.config_dict import placeholder
 from transfer.errors import TransferError
 
 # Settings that may change between two runs over one workdir without making its contents wrong.
-FREE = ("head.epochs", "checkpoint_seconds", "export", "on_error")
+FREE = ("head.epochs", "checkpoint_seconds", "export", "on_error", "features", "batch_size", "few_shot")
 
 
 def default() -> ConfigDict:
@@ -36,6 +36,8 @@ def default() -> ConfigDict:
             "batch_size": 64,
             "dtype": "float32",
             "precision": "highest",
+            # A folder of stores to share between workdirs; None: WORKDIR/features.
+            "features": placeholder(str),
             # "raise" stops at a broken image; "skip" drops it and its label and records its id.
             "on_error": "raise",
             # Also write the features as NAME_train.p, NAME_validation.p (.npz, .safetensors).
@@ -71,12 +73,13 @@ def settle(config: ConfigDict, workdir: epath.Path) -> None:
         differing = [
             f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
             for name in sorted(before.keys() | now.keys())
-            if name not in FREE and before.get(name) != now.get(name)
+            if not name.startswith(FREE) and before.get(name) != now.get(name)
         ]
         if differing:
             raise TransferError(
                 f"{workdir} was made with other settings: {'; '.join(differing)}; "
-                "take another --workdir, or delete this one"
+                f"take another --workdir (--config.features={workdir}/features uses its features again), "
+                "or delete this one"
             )
     workdir.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(ours, indent=2) + "\n")

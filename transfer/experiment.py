@@ -25,7 +25,7 @@ SPLITS = ("train", "validation")
 
 
 def extract(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
-    """Fills `workdir/features/train` and `…/validation`, exporting them where the config says so.
+    """Fills `workdir/features/train` and `…/validation` (or `config.features`'), exporting them if the config says so.
 
     Returns split -> FeatureStore, and under "facts" what `result.json` says of the extraction.
     """
@@ -35,8 +35,9 @@ def extract(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     extractor = build_extractor(config)
     settings.settle(config, workdir)
     start = time.monotonic()
+    folder = epath.Path(config.features or workdir / "features")
     stores: dict[str, Any] = {
-        split: extract_to_store(extractor, source, workdir / "features" / split, config.on_error, split)
+        split: extract_to_store(extractor, source, folder / split, config.on_error, split)
         for split, source in sources.items()
     }
     if config.export:
@@ -47,14 +48,14 @@ def extract(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         "weights_sha256": getattr(model, "weights_sha256", None),
         "tap": config.tap,
         "dataset": config.data.source,
-        "seconds_extract": _seconds_so_far(workdir, time.monotonic() - start),
+        "seconds_extract": _seconds_so_far(folder, time.monotonic() - start),
     }
     return stores
 
 
-def _seconds_so_far(workdir: epath.Path, seconds: float) -> float:
+def _seconds_so_far(folder: epath.Path, seconds: float) -> float:
     """Adds this run's seconds to those of the runs that it goes on from, so that a resumed run reports them all."""
-    path = workdir / "features" / "seconds.json"
+    path = folder / "seconds.json"
     before = json.loads(path.read_text())["seconds_extract"] if path.exists() else 0.0
     settings.write_text(path, json.dumps({"seconds_extract": round(before + seconds, 3)}))
     return round(before + seconds, 3)
