@@ -77,8 +77,12 @@ def run(main: Callable[[], object]) -> None:
 
 
 def _worth_reading(record: LogRecord) -> bool:
-    """Leaves out what libraries log for their own developers: a hundred lines for each Orbax checkpoint."""
-    return record.levelno > INFO or "transfer" in PurePath(record.pathname).parts
+    """Leaves out what libraries log for their own developers: a hundred lines for each Orbax checkpoint.
+
+    And the tracebacks that they log beside raising them: the error reaches the user as our one line.
+    """
+    ours = "transfer" in PurePath(record.pathname).parts
+    return ours or (record.levelno > INFO and record.name != "asyncio" and not record.exc_info)
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
@@ -129,4 +133,5 @@ class Config:
 
     def workdir(self, name: str | None = None) -> str:
         """The `--workdir`, or `runs/` and `name` (default: the config file's)."""
-        return self._workdir.value or "runs/" + PurePath(name or (self.path or "").partition(":")[0]).stem
+        stem = PurePath(name or (self.path or "").partition(":")[0]).stem
+        return os.path.expanduser(self._workdir.value or f"runs/{stem}")

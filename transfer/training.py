@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
+from transfer.chunks import readable
 from transfer.errors import TransferError
 
 # A dict with "params" (and "stats": batch statistics), "opt_state" and whatever else an epoch carries on.
@@ -105,18 +106,28 @@ class Checkpoints:
         run.seconds = progress["seconds"]
 
     def save(self, run: Run) -> None:
-        """Writes a checkpoint of `run`, atomically, and returns when it is on disk."""
+        """Writes a checkpoint of `run`, atomically, and returns when it is on disk.
+
+        Raises OSError where the disk is full or refuses; what was begun is removed.
+        """
         save = self._ocp.args
         progress = {"history": run.history, "best_epoch": run.best_epoch, "seconds": run.seconds}
-        self._manager.save(
-            run.epoch,
-            args=save.Composite(
-                latest=save.StandardSave(run.state),
-                best=save.StandardSave(run.best),
-                progress=save.JsonSave(progress),
-            ),
-        )
-        self._manager.wait_until_finished()
+        folder = self._manager.directory
+        try:
+            with readable(str(folder)):
+                self._manager.save(
+                    run.epoch,
+                    args=save.Composite(
+                        latest=save.StandardSave(run.state),
+                        best=save.StandardSave(run.best),
+                        progress=save.JsonSave(progress),
+                    ),
+                )
+                self._manager.wait_until_finished()
+        except (OSError, TransferError):
+            for begun in folder.glob("*.orbax-checkpoint-tmp"):
+                begun.rmtree(missing_ok=True)
+            raise
 
     def close(self) -> None:
         """Waits for what is being written."""
