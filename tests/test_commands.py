@@ -3,9 +3,11 @@
 import json
 import os
 import pickle
+import resource
 import subprocess
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,17 @@ REPOSITORY = Path(__file__).parent.parent
 QUICKSTART = f"--config={REPOSITORY / 'configs' / 'quickstart.py'}"
 
 
-def run(script: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(
+    script: str, *arguments: str, folder: Path, largest_file: int | None = None
+) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, str(REPOSITORY / script), *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    limit = None
+    if largest_file is not None:
+        limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, preexec_fn=limit
+    )
 
 
 def write_pickle(path: Path, rows: int, seed: int, protocol: int = 2, labels: object = None) -> None:
@@ -114,3 +123,14 @@ def test_bad_feature_files_are_one_line(labels, message, tmp_path):
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 1 and last.startswith("error: ") and "train.p" in last and message in last
     assert not (tmp_path / "runs").exists()
+
+
+def test_no_room_for_a_checkpoint_is_one_line_and_leaves_none(tmp_path):
+    write_pickle(tmp_path / "train.p", 300, 0)
+    write_pickle(tmp_path / "validation.p", 80, 1)
+    flags = ["--training_file=train.p", "--validation_file=validation.p", "--epochs=2", "--workdir=run"]
+    done = run("train.py", *flags, folder=tmp_path, largest_file=1500)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ") and "File too large" in done.stderr
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+    assert run("train.py", *flags, folder=tmp_path).returncode == 0
