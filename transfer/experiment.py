@@ -19,7 +19,7 @@ from transfer.data import Source
 from transfer.data.splits import make_splits
 from transfer.errors import UsageError
 from transfer.extract import extract_to_store
-from transfer.training import Run, run_epochs
+from transfer.training import Run, run_epochs, weights_of
 
 SPLITS = ("train", "validation")
 
@@ -165,7 +165,10 @@ def _fit_head(
 
 
 def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
-    """Trains the whole network end to end; the best weights become `workdir/model.safetensors`."""
+    """Trains the whole network end to end; the last epoch's weights become `workdir/model.safetensors`.
+
+    Not the best epoch's: chosen by the validation images, their accuracy would flatter.
+    """
     from transfer import finetune
     from transfer.models.registry import flat_state
     from transfer.weights import native
@@ -190,7 +193,7 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         "dataset": config.data.source,
         "seconds_extract": 0.0,
     }
-    arrays = {name: np.asarray(value) for name, value in flat_state(network.model(run.best)).items()}
+    arrays = {name: np.asarray(value) for name, value in flat_state(network.model(weights_of(run.state))).items()}
     fields = {**config.model.fields, "num_classes": num_classes}
     native.write(workdir / "model.safetensors", arrays, native.describe(config.model.name, fields))
     sizes = {f"num_{split}": len(source) for split, source in sources.items()}
