@@ -18,10 +18,12 @@ def main() -> None:
         raise UsageError("--config=configs/NAME.py; see --help")
     from etils import epath
 
+    from transfer import config as settings
     from transfer import experiment
 
-    workdir = epath.Path(CONFIG.workdir())
-    experiment.extract(CONFIG.load(), workdir)
+    config, workdir = CONFIG.load(), epath.Path(CONFIG.workdir())
+    settings.check(config)
+    experiment.extract(config, workdir)
     print(f"Features: {workdir / 'features'}")
 
 

@@ -32,12 +32,11 @@ def main() -> None:
     from transfer import experiment
 
     config = settings.default() if CONFIG.path is None else CONFIG.load()
-    recipe = config.head if config.train == "head" else config.finetune
+    recipe = config.finetune if config.train == "finetune" and not all(files) else config.head
     for name, value in (("epochs", EPOCHS.value), ("batch_size", BATCH_SIZE.value)):
         if value is not None:
-            if value < 1:
-                raise UsageError(f"--{name}={value} must be at least 1")
             recipe[name] = value
+    settings.check(config)
     if all(files):
         experiment.train_on_files(config, *files, epath.Path(CONFIG.workdir(files[0])))
     else:

@@ -11,14 +11,12 @@ from random weights at 32 pixels, the second goes on at 48 pixels, where VGG's f
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer import finetune
 
 
 def get_config(image_size: str = "32") -> ConfigDict:
     """SGD with Nesterov momentum under one cosine, mirrored and shifted images, weight decay."""
     config = settings.default()
     config.train = "finetune"
-    config.finetune = finetune.default_settings()
     config.model.name = "vgg11_bn"
     config.model.weights = "random"
     config.model.fields = dict(width=0.25, hidden=())

@@ -9,7 +9,7 @@ import pytest
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 REPOSITORY = Path(__file__).parent.parent
-SHARED_DATA = Path(os.environ.get("TRANSFER_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+SHARED_DATA = Path(os.environ.get("TRANSFER_TEST_DATA") or REPOSITORY / "data")
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,6 @@ def tiny(folder, epochs: int = 3):
     np.savez(folder / "tiny.npz", images=images, labels=labels)
     config = config_module.default()
     config.train = "finetune"
-    config.finetune = finetune.default_settings()
     config.finetune.update({"epochs": epochs, "batch_size": 32, "learning_rate": 0.05, "shift": 2})
     config.model.update({"name": "vgg11_bn", "weights": "random", "fields": {"width": 0.05, "hidden": ()}})
     config.image_size = 32

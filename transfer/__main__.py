@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from transfer.cli import guarded
+from transfer.cli import guarded, prepare_logging
 
 # verb -> (module, function, help). The function adds its arguments to a parser and returns what to run on them;
 # the module is imported only when its verb is used.
@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     action: Action = getattr(importlib.import_module(module), function)(parser)
     options = parser.parse_args(given[1:])
+    prepare_logging()
     return guarded(lambda: action(options), options.debug)
 
 

@@ -7,20 +7,24 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from transfer.errors import UsageError
-from transfer.extract import Extractor, recipe
+from transfer.extract import Extractor, parse_taps, recipe
 from transfer.preprocess import Preprocessing
 from transfer.weights import create_model
+
+CLASSIFIER_TAPS = ("fc", "logits")
 
 
 def build_model(config: ConfigDict, **fields: Any) -> nnx.Module:
     """The config's backbone: `model.weights` is None (catalogue), a path, or "random"."""
     weights = False if config.model.weights == "random" else config.model.weights
-    return create_model(config.model.name, weights, seed=config.seed, **{**config.model.fields, **fields})
+    own = {name: value for name, value in config.model.fields.items() if value is not None}
+    return create_model(config.model.name, weights, seed=config.seed, **{**own, **fields})
 
 
 def build_preprocessing(config: ConfigDict, model: nnx.Module) -> Preprocessing:
     """The record's preprocessing with the config's own fields, image size and resize on top."""
-    record, own = getattr(model, "record", None), dict(config.preprocessing)
+    record = getattr(model, "record", None)
+    own = {name: value for name, value in config.preprocessing.items() if value is not None}
     preprocessing = None
     try:
         if own and record is not None:
@@ -35,8 +39,12 @@ def build_preprocessing(config: ConfigDict, model: nnx.Module) -> Preprocessing:
 
 
 def build_extractor(config: ConfigDict) -> Extractor:
-    """The config's backbone as an extractor of its tap."""
-    model = build_model(config)
+    """The config's backbone as an extractor of its taps, without a classifier that no tap needs.
+
+    So VGG's pooled features take images of any size, and the smaller file where the catalogue has one.
+    """
+    classifier = any(tap.endpoint.startswith(CLASSIFIER_TAPS) for tap in parse_taps(config.tap))
+    model = build_model(config) if classifier else build_model(config, num_classes=0)
     return Extractor(
         model,
         tap=config.tap,

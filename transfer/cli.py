@@ -34,6 +34,12 @@ def guarded(action: Callable[[], object], debug: bool) -> int:
         return _fail("interrupted; the same command goes on where this one stopped", EXIT_INTERRUPTED, debug)
     except MemoryError as error:
         return _fail(f"out of memory: {error}", 1, debug)
+    except ImportError as error:
+        return _fail(f"{error}; pip install what it names", 1, debug)
+    except RuntimeError as error:  # what JAX raises
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _fail(f"out of device memory; lower the batch size ({str(error).splitlines()[0]})", 1, debug)
     except BrokenPipeError:  # `… | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
@@ -58,8 +64,7 @@ def _fail(message: str, code: int, debug: bool) -> int:
 
 def run(main: Callable[[], object]) -> None:
     """Entry point of `train.py` and `extract.py`: parses the flags, runs `main()`, exits with its code."""
-    logging.set_verbosity(logging.INFO)
-    logging.get_absl_handler().addFilter(_worth_reading)
+    prepare_logging()
 
     def wrapped(argv: Sequence[str]) -> int:
         def checked() -> object:
@@ -76,12 +81,18 @@ def run(main: Callable[[], object]) -> None:
         raise exit_
 
 
+def prepare_logging() -> None:
+    """Our own lines from INFO on, the libraries' warnings."""
+    logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().addFilter(_worth_reading)
+
+
 def _worth_reading(record: LogRecord) -> bool:
     """Leaves out what libraries log for their own developers: a hundred lines for each Orbax checkpoint.
 
     And the tracebacks that they log beside raising them: the error reaches the user as our one line.
     """
-    ours = "transfer" in PurePath(record.pathname).parts
+    ours = Path(__file__).parent in Path(record.pathname).parents
     return ours or (record.levelno > INFO and record.name != "asyncio" and not record.exc_info)
 
 

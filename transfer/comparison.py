@@ -39,7 +39,7 @@ def few_shot(config: ConfigDict, extracted: Rows) -> dict[str, Any]:
                 "features": name,
                 "size": int(np.prod(splits["train"][0].shape[1:])),
                 "mean": round(float(accuracies.mean()), 4),
-                "spread": round(float(accuracies.std(ddof=1)), 4),
+                "spread": round(float(accuracies.std(ddof=min(1, len(accuracies) - 1))), 4),
                 "accuracies": [round(float(a), 4) for a in accuracies],
             }
         )

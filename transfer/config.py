@@ -7,7 +7,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from transfer.errors import TransferError
+from transfer.errors import TransferError, UsageError
 
 # Settings that may change between two runs over one workdir without making its contents wrong.
 FREE = ("head.epochs", "checkpoint_seconds", "export", "on_error", "features", "batch_size", "few_shot")
@@ -25,13 +25,21 @@ def default() -> ConfigDict:
                 # None: shipped, cached or downloaded; a path: that file; "random": random weights.
                 "weights": placeholder(str),
                 # Fields of the family (width, hidden, …) where they differ from the record's.
-                "fields": {},
+                "fields": {"num_classes": placeholder(int), "width": placeholder(float)},
             },
             "tap": "pre_logits",
             # What follows is the record's where it is None.
             "image_size": placeholder(int),
             "resize": placeholder(str),
-            "preprocessing": {},
+            "preprocessing": {
+                "resize_to": placeholder(int),
+                "interpolation": placeholder(str),
+                "antialias": placeholder(bool),
+                "channels": placeholder(str),
+                "scale": placeholder(float),
+                "mean": placeholder(tuple),
+                "std": placeholder(tuple),
+            },
             # Images a step of extraction.
             "batch_size": 64,
             "dtype": "float32",
@@ -54,9 +62,32 @@ def default() -> ConfigDict:
                 "seed": 0,
             },
             "head": {"name": "linear", "epochs": 50, "batch_size": 256, "learning_rate": 1e-3},
+            # How a whole network is trained; the learning rate is that of one step of `batch_size` images.
+            "finetune": {
+                "epochs": 30,
+                "batch_size": 128,
+                "optimizer": "sgd",
+                "learning_rate": 0.1,
+                "warmup_epochs": 1,
+                "weight_decay": 5e-4,
+                "label_smoothing": 0.0,
+                # Augmentation: mirror half of the images; move each by up to this many pixels both ways.
+                "flip": True,
+                "shift": 4,
+            },
             "checkpoint_seconds": 30.0,
         }
     )
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UsageError for counts that are no counts, before anything long begins."""
+    for name in ("batch_size", "head.epochs", "head.batch_size", "finetune.epochs", "finetune.batch_size"):
+        value = config
+        for part in name.split("."):
+            value = value[part]
+        if value < 1:
+            raise UsageError(f"config.{name}={value} must be at least 1")
 
 
 def settle(config: ConfigDict, workdir: epath.Path) -> None:

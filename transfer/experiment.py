@@ -1,6 +1,7 @@
 """An experiment from its config to its `result.json`: a head on features, or a network trained end to end."""
 
 import hashlib
+import inspect
 import json
 import time
 from typing import Any
@@ -31,6 +32,8 @@ def extract(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     """
     if config.export:
         feature_files.writer_for(config.export)  # a wrong suffix is better said now than after hours
+        if "," in config.tap:
+            raise UsageError(f"config.tap={config.tap!r}: a feature file holds one tap; export them one by one")
     sources = dict(zip(SPLITS, make_splits(config.data), strict=True))
     extractor = build_extractor(config)
     settings.settle(config, workdir)
@@ -81,6 +84,9 @@ def train(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
 
 def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     """Extracts where a store is missing, then trains the config's head on the features."""
+    if "," in config.tap:
+        raise UsageError(f"config.tap={config.tap!r}: a head is trained on one tap; extract.py stores several")
+    _head(config)  # a mistyped head is better named now than after hours
     stores = extract(config, workdir)
     facts = stores.pop("facts")
     rows = {split: (store.features[:], store.labels) for split, store in stores.items()}
@@ -100,16 +106,13 @@ def train_on_files(config: ConfigDict, training_file: str, validation_file: str,
     print("Training file", training_file)
     print("Validation file", validation_file)
     rows = {"train": feature_files.read(training_file), "validation": feature_files.read(validation_file)}
-    settings.settle(
-        ConfigDict(
-            {
-                "seed": config.seed,
-                "head": config.head,
-                "training": _content_hash(*rows["train"]),
-                "validation": _content_hash(*rows["validation"]),
-            }
-        ),
-        workdir,
+    identity = ConfigDict(
+        {
+            "seed": config.seed,
+            "head": config.head,
+            "training": _content_hash(*rows["train"]),
+            "validation": _content_hash(*rows["validation"]),
+        }
     )
     facts = {
         "model": None,
@@ -118,7 +121,7 @@ def train_on_files(config: ConfigDict, training_file: str, validation_file: str,
         "dataset": f"{training_file} {validation_file}",
         "seconds_extract": 0.0,
     }
-    result = _fit_head(config, workdir, rows, int(rows["train"][1].max()) + 1, facts)
+    result = _fit_head(config, workdir, rows, int(rows["train"][1].max()) + 1, facts, identity)
     print(f"Workdir: {workdir}")
     return result
 
@@ -131,33 +134,39 @@ def _content_hash(*arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+def _head(config: ConfigDict) -> tuple[Any, dict[str, Any]]:
+    """The program of the config's head and its settings; UsageError for one that is not known."""
+    from transfer.heads import HEADS
+
+    recipe = {key: value for key, value in config.head.items() if key not in ("name", "epochs")}
+    name = config.head.name
+    program: Any = getattr(HEADS[name], "program", None)
+    if program is None:
+        raise UsageError(f"config.head.name={name!r} has no program for train.py; use transfer.heads.HEADS[{name!r}]")
+    unknown = recipe.keys() - inspect.signature(program.make_epoch).parameters.keys()
+    if unknown:
+        raise UsageError(f"config.head: {name} has no setting {', '.join(sorted(unknown))}")
+    return program, recipe
+
+
 def _fit_head(
     config: ConfigDict,
     workdir: epath.Path,
     rows: dict[str, tuple[np.ndarray, np.ndarray]],
     num_classes: int,
     facts: dict[str, Any],
+    identity: ConfigDict | None = None,
 ) -> dict[str, Any]:
-    from transfer.heads import HEADS
-
-    recipe = dict(config.head)
-    name, epochs = recipe.pop("name"), recipe.pop("epochs")
-    program: Any = getattr(HEADS[name], "program", None)
-    if program is None:
-        raise UsageError(
-            f"config.head.name={name!r} has no program for train.py; use it as transfer.heads.HEADS[{name!r}]"
-        )
+    """Trains on the rows; `identity` is what the workdir is bound to, where nothing has bound it yet."""
+    program, recipe = _head(config)
     for features, labels in rows.values():
         print(features.shape, labels.shape)
-    try:
-        epoch = program.make_epoch(*rows["train"], *rows["validation"], seed=config.seed, **recipe)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise UsageError(f"config.head: {str(error).split('() ')[-1]}") from error
+    epoch = program.make_epoch(*rows["train"], *rows["validation"], seed=config.seed, **recipe)
     num_features = int(np.prod(rows["train"][0].shape[1:]))
     state = program.init_state(num_features, num_classes, program.init_key(config.seed))
-    run = run_epochs(epoch, state, epochs, workdir, checkpoint_seconds=config.checkpoint_seconds)
+    if identity is not None:
+        settings.settle(identity, workdir)
+    run = run_epochs(epoch, state, config.head.epochs, workdir, checkpoint_seconds=config.checkpoint_seconds)
     sizes = {f"num_{split}": len(labels) for split, (_, labels) in rows.items()}
     result = _result(run, facts, num_classes=num_classes, **sizes)
     _write_result(workdir, result)
@@ -173,7 +182,6 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     from transfer.models.registry import flat_state
     from transfer.weights import native
 
-    settings.settle(config, workdir)
     sources = dict(zip(SPLITS, make_splits(config.data), strict=True))
     num_classes = len(sources["train"].class_names)
     model = build_model(config, num_classes=num_classes)
@@ -185,6 +193,7 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         network = finetune.Network(model, preprocessing, config.finetune, len(sources["train"]))
         epoch = finetune.make_epoch(network, rows["train"], rows["validation"], config.seed)
         state = network.init_state()
+        settings.settle(config, workdir)
         run = run_epochs(epoch, state, config.finetune.epochs, workdir, checkpoint_seconds=config.checkpoint_seconds)
     facts = {
         "model": config.model.name,
@@ -194,12 +203,19 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         "seconds_extract": 0.0,
     }
     arrays = {name: np.asarray(value) for name, value in flat_state(network.model(weights_of(run.state))).items()}
-    fields = {**config.model.fields, "num_classes": num_classes}
-    native.write(workdir / "model.safetensors", arrays, native.describe(config.model.name, fields))
+    native.write(workdir / "model.safetensors", arrays, native.describe(*_described(config, model, num_classes)))
     sizes = {f"num_{split}": len(source) for split, source in sources.items()}
     result = _result(run, facts, num_classes=num_classes, **sizes)
     _write_result(workdir, result)
     return result
+
+
+def _described(config: ConfigDict, model: Any, num_classes: int) -> tuple[str, dict[str, Any]]:
+    """The architecture and the fields that build this model again."""
+    record = getattr(model, "record", None)
+    own = {name: value for name, value in config.model.fields.items() if value is not None}
+    fields = {**dict(record.fields if record else ()), **own, "num_classes": num_classes}
+    return (record.arch if record else config.model.name), fields
 
 
 def _on_device(source: Source) -> tuple[jax.Array, jax.Array]:

@@ -20,24 +20,6 @@ from transfer.training import State
 Rows = tuple[jax.Array, jax.Array]  # images (N, h, w, 3) uint8, labels (N,) int32
 
 
-def default_settings() -> ConfigDict:
-    """`config.finetune`: how a network is trained; the learning rate is that of one step of `batch_size` images."""
-    return ConfigDict(
-        {
-            "epochs": 30,
-            "batch_size": 128,
-            "optimizer": "sgd",
-            "learning_rate": 0.1,
-            "warmup_epochs": 1,
-            "weight_decay": 5e-4,
-            "label_smoothing": 0.0,
-            # Augmentation: mirror half of the images; move each by up to this many pixels both ways.
-            "flip": True,
-            "shift": 4,
-        }
-    )
-
-
 def make_optimizer(settings: ConfigDict, num_rows: int) -> optax.GradientTransformation:
     """The optimiser under a linear warm-up and a cosine to zero; decay falls on kernels only, not bias or norm."""
     if settings.warmup_epochs >= settings.epochs:

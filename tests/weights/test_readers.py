@@ -1,6 +1,7 @@
 """Every file format as its own library writes it, and what damaged and hostile files end in."""
 
 import pickle
+import pickletools
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from safetensors.numpy import save_file
 
 from transfer.errors import TransferError
 from transfer.weights import readers
+from transfer.weights.readers import _torch
 from transfer.weights.readers._torch import state_dict
 
 GOLDEN = reading.HERE
@@ -176,6 +178,23 @@ def test_tensors_never_reach_beyond_their_storage(tmp_path: Path, old: bytes, ne
         return pickled.replace(old, new, 1)
 
     with pytest.raises(TransferError, match=message):
+        readers.read(with_pickle(tmp_path / "x.pth", change))
+
+
+def test_a_view_cannot_start_before_its_storage() -> None:
+    storage = _torch.Storage(np.dtype("<f4"), 4)
+    pid = ("storage", _torch.StorageType(storage.dtype), "0", "cpu", 4, ("view", -1000, 4))
+    with pytest.raises(TransferError, match="no count"):
+        _torch.resolve(pid, lambda *_: storage)
+
+
+def test_state_set_on_a_checked_tensor_is_refused(tmp_path: Path) -> None:
+    # EMPTY_TUPLE, then BUILD, behind the first tensor that is made
+    def change(pickled: bytes) -> bytes:
+        end = next(position for op, _, position in pickletools.genops(pickled) if op.name == "REDUCE" and position > 60)
+        return pickled[: end + 1] + b")b" + pickled[end + 1 :]
+
+    with pytest.raises(TransferError, match="state set on a|cannot set state|refused"):
         readers.read(with_pickle(tmp_path / "x.pth", change))
 
 

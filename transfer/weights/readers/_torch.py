@@ -49,7 +49,16 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 PARALLEL_PREFIX = "module."
 
 
-class Storage:
+class _Sealed:
+    """What a pickle may build but not alter: no BUILD opcode gets past the checks that were made."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: object) -> None:
+        raise TransferError(f"state set on a {type(self).__name__.strip('_').lower()}")
+
+
+class Storage(_Sealed):
     """A flat run of elements in the file, filled in when its bytes are known."""
 
     __slots__ = ("dtype", "numel", "elements")
@@ -66,7 +75,7 @@ class Storage:
         self.elements = elements.byteswap() if big_endian else elements
 
 
-class View:
+class View(_Sealed):
     """A storage from some element on: what a persistent id stands for."""
 
     __slots__ = ("storage", "start")
@@ -75,7 +84,7 @@ class View:
         self.storage, self.start = storage, start
 
 
-class _Tensor(Pending):
+class _Tensor(_Sealed, Pending):
     __slots__ = ("view", "offset", "shape", "strides", "dtype")
 
     def __init__(self, view: Any, offset: Any, shape: Any, strides: Any, dtype: np.dtype | None = None) -> None:
@@ -103,14 +112,11 @@ class _Tensor(Pending):
         return np.lib.stride_tricks.as_strided(elements[first:], self.shape, steps, writeable=False)
 
 
-class _Dtype:
+class _Dtype(_Sealed):
     __slots__ = ("dtype",)
 
     def __init__(self, dtype: np.dtype) -> None:
         self.dtype = dtype
-
-    def __setstate__(self, state: object) -> None:
-        raise TransferError("state set on a dtype")
 
 
 class StorageType(Constructor):
@@ -166,9 +172,9 @@ def resolve(pid: Any, storage_of: Callable[[str, np.dtype, int], Storage]) -> Vi
     if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], StorageType):
         raise TransferError(f"refused: it refers to a {pid[0] if isinstance(pid, tuple) and pid else pid!r}")
     kind, key, numel = pid[1], pid[2], pid[4]
-    if not isinstance(numel, int) or numel < 0 or not isinstance(key, str):
-        raise TransferError("a storage without a name or a size")
     start = pid[5][1] if len(pid) > 5 and pid[5] is not None else 0
+    if not all(isinstance(n, int) and n >= 0 for n in (numel, start)) or not isinstance(key, str):
+        raise TransferError("a storage without a name, or with a size or start that is no count")
     return View(storage_of(key, kind.dtype, numel), start)
 
 

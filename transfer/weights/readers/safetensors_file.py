@@ -31,7 +31,10 @@ def metadata(path: Path) -> dict[str, str]:
     with path.open("rb") as stream:
         if not recognises(path, stream.read(64)):
             return {}
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, "numpy") as file:
-        return dict(file.metadata() or {})
+    try:
+        with safe_open(path, "numpy") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise TransferError(f"{path}: a damaged or truncated {FORMAT} file ({error})") from error
