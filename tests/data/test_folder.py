@@ -167,3 +167,22 @@ def test_the_real_zip(shared_data):
         for index in (0, 501, 4999):
             expected = np.asarray(Image.open(io.BytesIO(archive.read(source.ids[index]))).convert("RGB"))
             np.testing.assert_array_equal(images[index], expected)
+
+
+def test_files_that_are_no_images_are_counted(tmp_path, monkeypatch):
+    (tmp_path / "cat").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "cat" / "a.png")
+    (tmp_path / "cat" / "b.webp").write_bytes(b"x")
+    said = []
+    monkeypatch.setattr("absl.logging.warning", lambda text, *values: said.append(text % values))
+    assert len(open_source(f"folder:{tmp_path}")) == 1
+    assert len(said) == 1 and "1 files left out" in said[0]
+
+
+def test_another_image_of_the_same_size_is_another_data_set(tmp_path):
+    (tmp_path / "cat").mkdir()
+    fingerprints = set()
+    for level in (0, 1):
+        Image.new("RGB", (4, 4), (level,) * 3).save(tmp_path / "cat" / "a.ppm")
+        fingerprints.add(open_source(f"folder:{tmp_path}").fingerprint)
+    assert len(fingerprints) == 2

@@ -312,3 +312,17 @@ def test_checkpoints_are_unwrapped(checkpoint: dict) -> None:
 def test_a_pth_that_is_no_state_dict() -> None:
     with pytest.raises(TransferError, match="holds a list, not a state dict"):
         state_dict([BASE])
+
+
+def test_an_h5_that_points_at_another_file_is_refused(tmp_path: Path) -> None:
+    import h5py
+
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["values"] = np.ones(3, np.float32)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.attrs["layer_names"] = [b"fc"]
+        group = file.create_group("fc")
+        group.attrs["weight_names"] = [b"kernel:0"]
+        group["kernel:0"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "values")
+    with pytest.raises(TransferError, match="lies in another file"):
+        readers.read(tmp_path / "x.h5")

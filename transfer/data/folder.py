@@ -15,6 +15,7 @@ from transfer.data import decode
 from transfer.data.source import BrokenImage, Source, digest
 from transfer.errors import TransferError, UsageError
 
+UNCOMPRESSED = (".ppm",)
 HEADER_BYTES = 64 * 1024  # mostly enough of a file to learn its size; the whole of it is tried next
 
 
@@ -30,6 +31,8 @@ class Entry(NamedTuple):
 class Container(Protocol):
     """Where files lie."""
 
+    left_out: int
+
     def entries(self) -> list[Entry]:
         """Every file and folder below."""
 
@@ -37,11 +40,20 @@ class Container(Protocol):
         """The bytes of one file, or about its first `limit`; thread-safe; OSError or ValueError if it cannot."""
 
 
+def _identity(item: os.DirEntry) -> bytes:
+    """What tells an image from another of its name: its size, and its content where sizes of a geometry are equal."""
+    if not item.name.lower().endswith(UNCOMPRESSED):
+        return b"%d" % item.stat().st_size
+    with open(item.path, "rb") as file:
+        return b"%d" % zlib.crc32(file.read())
+
+
 class Folder:
     """Files on disk."""
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.left_out = 0  # files that are no images
 
     def entries(self) -> list[Entry]:
         found: list[Entry] = []
@@ -57,7 +69,9 @@ class Folder:
                         waiting.append((below, item.path))
                         found.append(Entry(below, b"", True, item.path))
                     elif _is_image(item.name):
-                        found.append(Entry(below, b"%d" % item.stat().st_size, False, item.path))
+                        found.append(Entry(below, _identity(item), False, item.path))
+                    else:
+                        self.left_out += 1
         return found
 
     def read(self, locator: object, limit: int | None = None) -> bytes:
@@ -73,6 +87,7 @@ class Zip:
         try:
             with zipfile.ZipFile(path) as archive:
                 self.members = archive.infolist()
+            self.left_out = 0
         except zipfile.BadZipFile as error:
             raise TransferError(f"{path}: not a readable zip ({error})") from error
         self.file = open(path, "rb", buffering=0)  # noqa: SIM115 - lives as long as the source
@@ -82,7 +97,10 @@ class Zip:
         for member in self.members:
             folder, _, file = member.filename.rpartition("/")
             parts = _visible(folder)
-            if parts is None or (file and (_ignored(file) or not _is_image(file))):
+            if parts is None or _ignored(file):
+                continue
+            if file and not _is_image(file):
+                self.left_out += 1
                 continue
             identity = b"%d:%d" % (member.file_size, member.CRC)
             if file:
@@ -121,6 +139,10 @@ def _visible(folder: str) -> tuple[str, ...] | None:
     """The parts of a path inside a zip; None if one of them is to be ignored."""
     parts = tuple(part for part in folder.split("/") if part)
     return None if any(map(_ignored, parts)) else parts
+
+
+def _kinds() -> str:
+    return ", ".join(decode.EXTENSIONS)
 
 
 def _is_image(name: str) -> bool:
@@ -190,6 +212,8 @@ def open_split(path: str, split: str | None) -> Source:
     empty = set(class_names).difference(e.parts[0] for e in images)
     if empty:
         logging.warning("%s: no images in class folder %s%s", name, ", ".join(sorted(empty)), _in(split))
+    if container.left_out:
+        logging.warning("%s: %d files left out, which are no %s", name, container.left_out, _kinds())
     prefix = (split,) if split else ()
     rows = [("/".join(prefix + e.parts), number[e.parts[0]], e) for e in images]
     return FolderSource(name, container, class_names, rows)

@@ -128,7 +128,10 @@ def _prepare(spec: str, name: str, builder: Any) -> None:
             f"{spec}: not prepared under {builder.data_path}, and preparing it needs TensorFlow; run: "
             f"pip install tensorflow && {_command(name)}"
         )
-    builder.download_and_prepare(file_format="array_record")
+    try:
+        builder.download_and_prepare(file_format="array_record")
+    except Exception as error:  # no network, a wrong checksum, a licence to accept by hand: tfds has many
+        raise TransferError(f"{spec}: could not be prepared ({_first_line(error)}); try: {_command(name)}") from error
 
 
 def _command(name: str) -> str:

@@ -63,12 +63,16 @@ def read(path: Path | BinaryIO, layer_names: Mapping[str, str] | None = None) ->
         for name, dataset in variables:
             if name in tensors:
                 raise TransferError(f"it holds {name} twice")
+            if dataset.file.filename != file.filename or dataset.external or dataset.is_virtual:
+                raise TransferError(f"refused: {name} lies in another file, to which this one only points")
             tensors[name] = _array(dataset)
     return tensors
 
 
 def _array(dataset: Any) -> np.ndarray:
     # HDF5 has no bfloat16; Keras says so in an attribute
+    if dataset.dtype.hasobject:
+        raise TransferError(f"refused: {dataset.name} holds {dataset.dtype}, not numbers")
     dtype = ml_dtypes.bfloat16 if dataset.attrs.get("dtype") == "bfloat16" else dataset.dtype
     return np.array(dataset, dtype=dtype)
 
