@@ -101,10 +101,12 @@ def settle(config: ConfigDict, workdir: epath.Path) -> None:
     if path.exists():
         before = _flat(json.loads(path.read_text()))
         now = _flat(ours)
+        # a setting that the workdir does not have is younger than it, and at its default there
+        unused = {"head": "finetune.", "finetune": "head."}.get(config.get("train"), "-")
         differing = [
-            f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
-            for name in sorted(before.keys() | now.keys())
-            if not name.startswith(FREE) and before.get(name) != now.get(name)
+            f"{name} was {value!r} and is {now.get(name)!r}"
+            for name, value in sorted(before.items())
+            if not name.startswith((*FREE, unused)) and value != now.get(name)
         ]
         if differing:
             raise TransferError(

@@ -91,11 +91,14 @@ def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     facts = stores.pop("facts")
     rows = {split: (store.features[:], store.labels) for split, store in stores.items()}
     num_classes = len(stores["train"].class_names)
+    before = _read_result(workdir)
     result = _fit_head(config, workdir, rows, num_classes, facts)
     if config.get("few_shot"):
         from transfer import comparison
 
-        result["few_shot"] = comparison.few_shot(config, rows)
+        done = before.get("few_shot", {})
+        same = all(done.get(key) == value for key, value in config.few_shot.items())
+        result["few_shot"] = done if same else comparison.few_shot(config, rows)
         _write_result(workdir, result)
         print(comparison.table(result["few_shot"]))
     return result
@@ -243,6 +246,11 @@ def _result(run: Run, facts: dict[str, Any], **sizes: int) -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "jax_version": jax.__version__,
     }
+
+
+def _read_result(workdir: epath.Path) -> dict[str, Any]:
+    path = workdir / "result.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _write_result(workdir: epath.Path, result: dict[str, Any]) -> None:

@@ -1,0 +1,51 @@
+"""A workdir is bound to the settings that it was made with, and to no others."""
+
+import json
+
+import pytest
+from etils import epath
+
+from transfer import config as settings
+from transfer.errors import TransferError, UsageError
+
+
+@pytest.mark.parametrize(
+    "field, value, binds",
+    [
+        ("head.learning_rate", 0.5, True),
+        ("seed", 1, True),
+        ("model.name", "vgg16.keras", True),
+        ("data.train_per_class", 3, True),
+        ("preprocessing.interpolation", "bicubic", True),
+        ("head.epochs", 99, False),
+        ("batch_size", 3, False),
+        ("features", "elsewhere", False),
+        ("finetune.shift", 1, False),
+    ],
+)
+def test_what_binds_a_workdir(tmp_path, field, value, binds):
+    workdir, config = epath.Path(tmp_path / "run"), settings.default()
+    settings.settle(config, workdir)
+    settings.settle(config, workdir)
+    config.update_from_flattened_dict({field: value})
+    if not binds:
+        settings.settle(config, workdir)
+        return
+    with pytest.raises(TransferError, match=f"{field} was .* and is {value!r}"):
+        settings.settle(config, workdir)
+
+
+def test_a_workdir_of_an_older_version_lacks_settings(tmp_path):
+    config = settings.default()
+    older = json.loads(config.to_json_best_effort())
+    del older["preprocessing"]
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    settings.settle(config, epath.Path(tmp_path))
+
+
+@pytest.mark.parametrize("field", ["batch_size", "head.epochs", "head.batch_size", "finetune.epochs"])
+def test_counts_are_counts(field):
+    config = settings.default()
+    config.update_from_flattened_dict({field: 0})
+    with pytest.raises(UsageError, match=f"{field}=0 must be at least 1"):
+        settings.check(config)
