@@ -3,7 +3,8 @@
     python train.py --config=configs/cifar10_vgg16.py --workdir=runs/cifar10_vgg16 \
         --config.data.source=folder:cifar10_jpeg.zip --config.model.weights=vgg16_keras_notop.h5
 
-Result: validation accuracy 0.6275, loss 1.2164 (training 0.8940, 0.4137), on 2 cores of a CPU.
+Result, on 2 cores of a CPU: validation accuracy 0.6275, loss 1.2164 (training 0.8940, 0.4137).
+With --config.resize=float, in another workdir: 0.6285, 1.2137 (0.9000, 0.4075).
 """
 
 from ml_collections import ConfigDict
