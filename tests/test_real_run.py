@@ -28,7 +28,7 @@ def test_features_equal_keras_for_the_same_file_and_pixels(shared_data, tmp_path
     config.model.weights, config.data.source = str(weights), f"folder:{images}"
     config.data.train_per_class = config.data.validation_per_class = 1
     config.batch_size = 5
-    stores = experiment.extract(config, epath.Path(tmp_path))
+    stores, _ = experiment.extract(config, epath.Path(tmp_path))
 
     model = keras.applications.VGG16(weights=str(weights), include_top=False, pooling="avg")
     with zipfile.ZipFile(images) as archive:

@@ -6,6 +6,7 @@ from typing import Any
 from flax import nnx
 from ml_collections import ConfigDict
 
+from transfer.config import given
 from transfer.errors import UsageError
 from transfer.extract import Extractor, parse_taps, recipe
 from transfer.preprocess import Preprocessing
@@ -17,14 +18,12 @@ CLASSIFIER_TAPS = ("fc", "logits")
 def build_model(config: ConfigDict, **fields: Any) -> nnx.Module:
     """The config's backbone: `model.weights` is None (catalogue), a path, or "random"."""
     weights = False if config.model.weights == "random" else config.model.weights
-    own = {name: value for name, value in config.model.fields.items() if value is not None}
-    return create_model(config.model.name, weights, seed=config.seed, **{**own, **fields})
+    return create_model(config.model.name, weights, seed=config.seed, **{**given(config.model.fields), **fields})
 
 
 def build_preprocessing(config: ConfigDict, model: nnx.Module) -> Preprocessing:
     """The record's preprocessing with the config's own fields, image size and resize on top."""
-    record = getattr(model, "record", None)
-    own = {name: value for name, value in config.preprocessing.items() if value is not None}
+    record, own = getattr(model, "record", None), given(config.preprocessing)
     preprocessing = None
     try:
         if own and record is not None:

@@ -23,11 +23,13 @@ def few_shot(config: ConfigDict, extracted: Rows) -> dict[str, Any]:
     """
     from transfer.heads.fewshot import accuracy_by_seed
 
-    wanted = config.few_shot
+    wanted, images = config.few_shot, _images(config, extracted)
     kinds = {
         f"{config.model.name}, {config.tap}": extracted,
-        f"the same network, random weights (seed {config.seed})": _random_features(config, extracted),
-        "raw pixels": _pixels(config, extracted),
+        f"the same network, random weights (seed {config.seed})": _with_labels(
+            _random_features(config, images), extracted
+        ),
+        "raw pixels": _with_labels(_pixels(images), extracted),
     }
     rows = []
     for name, splits in kinds.items():
@@ -46,30 +48,26 @@ def few_shot(config: ConfigDict, extracted: Rows) -> dict[str, Any]:
     return {"per_class": wanted.per_class, "seeds": wanted.seeds, "rows": rows}
 
 
-def _images(config: ConfigDict) -> dict[str, np.ndarray]:
-    return {
-        split: load_all(source) for split, source in zip(("train", "validation"), make_splits(config.data), strict=True)
-    }
+def _images(config: ConfigDict, extracted: Rows) -> dict[str, np.ndarray]:
+    images = dict(zip(extracted, map(load_all, make_splits(config.data)), strict=True))
+    if any(len(images[split]) != len(labels) for split, (_, labels) in extracted.items()):
+        raise TransferError("few_shot compares with raw pixels and takes no skipped images; use on_error=raise")
+    return images
 
 
 def _with_labels(features: dict[str, np.ndarray], extracted: Rows) -> Rows:
-    for split, values in features.items():
-        if len(values) != len(extracted[split][1]):
-            raise TransferError("few_shot compares with raw pixels and takes no skipped images; use on_error=raise")
     return {split: (values, extracted[split][1]) for split, values in features.items()}
 
 
-def _random_features(config: ConfigDict, extracted: Rows) -> Rows:
+def _random_features(config: ConfigDict, images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     random = config.copy_and_resolve_references()
     random.model.weights = "random"
     extractor = build_extractor(random)
-    features = {split: np.asarray(extractor(images)) for split, images in _images(config).items()}
-    return _with_labels(features, extracted)
+    return {split: np.asarray(extractor(values)) for split, values in images.items()}
 
 
-def _pixels(config: ConfigDict, extracted: Rows) -> Rows:
-    pixels = {split: images.reshape(len(images), -1) / np.float32(255) for split, images in _images(config).items()}
-    return _with_labels(pixels, extracted)
+def _pixels(images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {split: values.reshape(len(values), -1) / np.float32(255) for split, values in images.items()}
 
 
 def table(result: dict[str, Any]) -> str:

@@ -12,6 +12,20 @@ from transfer.errors import TransferError, UsageError
 # Settings that may change between two runs over one workdir without making its contents wrong.
 FREE = ("head.epochs", "checkpoint_seconds", "export", "on_error", "features", "batch_size", "few_shot")
 
+# How a whole network is trained; the learning rate is that of one step of `batch_size` images.
+FINETUNE = {
+    "epochs": 30,
+    "batch_size": 128,
+    "optimizer": "sgd",
+    "learning_rate": 0.1,
+    "warmup_epochs": 1,
+    "weight_decay": 5e-4,
+    "label_smoothing": 0.0,
+    # Augmentation: mirror half of the images; move each by up to this many pixels both ways.
+    "flip": True,
+    "shift": 4,
+}
+
 
 def default() -> ConfigDict:
     """The published lab's recipe; the README's table of settings explains each field."""
@@ -62,22 +76,15 @@ def default() -> ConfigDict:
                 "seed": 0,
             },
             "head": {"name": "linear", "epochs": 50, "batch_size": 256, "learning_rate": 1e-3},
-            # How a whole network is trained; the learning rate is that of one step of `batch_size` images.
-            "finetune": {
-                "epochs": 30,
-                "batch_size": 128,
-                "optimizer": "sgd",
-                "learning_rate": 0.1,
-                "warmup_epochs": 1,
-                "weight_decay": 5e-4,
-                "label_smoothing": 0.0,
-                # Augmentation: mirror half of the images; move each by up to this many pixels both ways.
-                "flip": True,
-                "shift": 4,
-            },
+            "finetune": FINETUNE,
             "checkpoint_seconds": 30.0,
         }
     )
+
+
+def given(section: ConfigDict) -> dict[str, Any]:
+    """The fields of a section that are set, without those left to the record (None)."""
+    return {name: value for name, value in section.items() if value is not None}
 
 
 def check(config: ConfigDict) -> None:

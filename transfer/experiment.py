@@ -20,15 +20,16 @@ from transfer.data import Source
 from transfer.data.splits import make_splits
 from transfer.errors import UsageError
 from transfer.extract import extract_to_store
+from transfer.features import FeatureStore
 from transfer.training import Run, run_epochs, weights_of
 
 SPLITS = ("train", "validation")
 
 
-def extract(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
+def extract(config: ConfigDict, workdir: epath.Path) -> tuple[dict[str, FeatureStore], dict[str, Any]]:
     """Fills `workdir/features/train` and `…/validation` (or `config.features`'), exporting them if the config says so.
 
-    Returns split -> FeatureStore, and under "facts" what `result.json` says of the extraction.
+    Returns the stores by split, and what `result.json` says of the extraction.
     """
     if config.export:
         feature_files.writer_for(config.export)  # a wrong suffix is better said now than after hours
@@ -39,21 +40,24 @@ def extract(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     settings.settle(config, workdir)
     start = time.monotonic()
     folder = epath.Path(config.features or workdir / "features")
-    stores: dict[str, Any] = {
+    stores = {
         split: extract_to_store(extractor, source, folder / split, config.on_error, split)
         for split, source in sources.items()
     }
     if config.export:
         _export(stores, epath.Path(config.export))
-    model = extractor.model
-    stores["facts"] = {
+    seconds = _seconds_so_far(folder, time.monotonic() - start)
+    return stores, _facts(config, extractor.model, config.tap, seconds)
+
+
+def _facts(config: ConfigDict, model: Any, tap: str | None = None, seconds: float = 0.0) -> dict[str, Any]:
+    return {
         "model": config.model.name,
         "weights_sha256": getattr(model, "weights_sha256", None),
-        "tap": config.tap,
+        "tap": tap,
         "dataset": config.data.source,
-        "seconds_extract": _seconds_so_far(folder, time.monotonic() - start),
+        "seconds_extract": seconds,
     }
-    return stores
 
 
 def _seconds_so_far(folder: epath.Path, seconds: float) -> float:
@@ -64,7 +68,7 @@ def _seconds_so_far(folder: epath.Path, seconds: float) -> float:
     return round(before + seconds, 3)
 
 
-def _export(stores: dict[str, Any], target: epath.Path) -> None:
+def _export(stores: dict[str, FeatureStore], target: epath.Path) -> None:
     """Writes `NAME_train.SUFFIX` and `NAME_validation.SUFFIX` in a published file format."""
     for split, store in stores.items():
         path = target.with_name(f"{target.stem}_{split}{target.suffix}")
@@ -87,8 +91,7 @@ def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     if "," in config.tap:
         raise UsageError(f"config.tap={config.tap!r}: a head is trained on one tap; extract.py stores several")
     _head(config)  # a mistyped head is better named now than after hours
-    stores = extract(config, workdir)
-    facts = stores.pop("facts")
+    stores, facts = extract(config, workdir)
     rows = {split: (store.features[:], store.labels) for split, store in stores.items()}
     num_classes = len(stores["train"].class_names)
     before = _read_result(workdir)
@@ -183,7 +186,7 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     """
     from transfer import finetune
     from transfer.models.registry import flat_state
-    from transfer.weights import native
+    from transfer.weights import catalogue, native
 
     sources = dict(zip(SPLITS, make_splits(config.data), strict=True))
     num_classes = len(sources["train"].class_names)
@@ -198,27 +201,14 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         state = network.init_state()
         settings.settle(config, workdir)
         run = run_epochs(epoch, state, config.finetune.epochs, workdir, checkpoint_seconds=config.checkpoint_seconds)
-    facts = {
-        "model": config.model.name,
-        "weights_sha256": getattr(model, "weights_sha256", None),
-        "tap": None,
-        "dataset": config.data.source,
-        "seconds_extract": 0.0,
-    }
-    arrays = {name: np.asarray(value) for name, value in flat_state(network.model(weights_of(run.state))).items()}
-    native.write(workdir / "model.safetensors", arrays, native.describe(*_described(config, model, num_classes)))
+    arrays = flat_state(network.model(weights_of(run.state)))
+    fields = {**settings.given(config.model.fields), "num_classes": num_classes}
+    described = native.describe(*catalogue.architecture(config.model.name, fields))
+    native.write(workdir / "model.safetensors", arrays, described)
     sizes = {f"num_{split}": len(source) for split, source in sources.items()}
-    result = _result(run, facts, num_classes=num_classes, **sizes)
+    result = _result(run, _facts(config, model), num_classes=num_classes, **sizes)
     _write_result(workdir, result)
     return result
-
-
-def _described(config: ConfigDict, model: Any, num_classes: int) -> tuple[str, dict[str, Any]]:
-    """The architecture and the fields that build this model again."""
-    record = getattr(model, "record", None)
-    own = {name: value for name, value in config.model.fields.items() if value is not None}
-    fields = {**dict(record.fields if record else ()), **own, "num_classes": num_classes}
-    return (record.arch if record else config.model.name), fields
 
 
 def _on_device(source: Source) -> tuple[jax.Array, jax.Array]:

@@ -147,6 +147,8 @@ def make_epoch(network: Network, train: Rows, validation: Rows, seed: int) -> Ca
                 if step % 16 == 15:
                     values.block_until_ready()  # so that the bar tells the truth and the queue stays short
                     progress.update(16 * size)
+            values.block_until_ready()
+            progress.update(count - progress.count)
         loss, accuracy = jnp.stack(measured).mean(0)
         validation_loss, validation_accuracy = _evaluate(network, state, validation)
         return state, {

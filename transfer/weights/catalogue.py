@@ -65,31 +65,6 @@ class Record:
     source: str = ""
     note: str = ""
 
-    @property
-    def filename(self) -> str:
-        """Name of the file with the classifier."""
-        return self.file.filename
-
-    @property
-    def url(self) -> str | None:
-        """Its URL; None if it ships with the package."""
-        return self.file.url
-
-    @property
-    def sha256(self) -> str | None:
-        """Its SHA-256 as hex, where known in full."""
-        return self.file.sha256
-
-    @property
-    def sha256_prefix(self) -> str | None:
-        """The first hex digits of its SHA-256."""
-        return self.file.sha256_prefix
-
-    @property
-    def md5(self) -> str | None:
-        """Its MD5 as hex, where that is what the publisher gives."""
-        return self.file.md5
-
 
 def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
@@ -138,3 +113,9 @@ def get(name: str) -> Record:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"did you mean {', '.join(near)}?" if near else "see `python -m transfer models`"
     raise UsageError(f"unknown weights {name!r}; {hint}")
+
+
+def architecture(name: str, fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The architecture and all fields that build the model `name` (a record or an architecture) with `fields`."""
+    record = records().get(name)
+    return (record.arch, {**dict(record.fields), **fields}) if record else (name, dict(fields))

@@ -24,12 +24,11 @@ def convert_file(source: str | os.PathLike[str], name: str, output: str | os.Pat
     """
     model = create_model(name, weights=source)
     arrays = registry.flat_state(model)
-    record = catalogue.records().get(name)
-    fields = dict(record.fields) if record else native.fields(source, name)
-    fields["num_classes"] = len(arrays["logits.bias"]) if "logits.bias" in arrays else 0
+    num_classes = len(arrays["logits.bias"]) if "logits.bias" in arrays else 0
+    arch, fields = catalogue.architecture(name, {"num_classes": num_classes})
     metadata = native.describe(
-        record.arch if record else name,
-        fields,
+        arch,
+        {**native.fields(source, name), **fields},
         model=name,
         source=Path(source).name,
         source_sha256=str(getattr(model, "weights_sha256", "")),
