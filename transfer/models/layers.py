@@ -13,6 +13,8 @@ from jax import lax
 from transfer.errors import UsageError
 from transfer.models.convolution import convolve
 
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 def normal(deviation: Callable[[Sequence[int]], float]) -> nnx.Initializer:
     """An initialiser that draws with NumPy: XLA would compile a program for each of a model's many shapes."""
@@ -34,24 +36,27 @@ small_normal = normal(lambda shape: 0.01)
 def conv(
     channels: int,
     features: int,
-    size: int,
+    size: int | tuple[int, int],
     *,
     stride: int = 1,
     padding: int | None = None,
+    groups: int = 1,
     bias: bool = True,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """A square convolution with symmetric zero padding (default: `size // 2`), never `SAME`.
+    """A convolution of `size` (an int is square) with symmetric zero padding (default: half of `size`), never `SAME`.
 
     `SAME` pads asymmetrically at stride 2 and would match neither torchvision nor Keras.
     """
-    pad = size // 2 if padding is None else padding
+    window = (size, size) if isinstance(size, int) else size
+    pads = tuple(side // 2 if padding is None else padding for side in window)
     return nnx.Conv(
         channels,
         features,
-        (size, size),
+        window,
         strides=(stride, stride),
-        padding=((pad, pad), (pad, pad)),
+        padding=tuple((pad, pad) for pad in pads),
+        feature_group_count=groups,
         use_bias=bias,
         kernel_init=he_normal,
         conv_general_dilated=convolve,
@@ -59,12 +64,35 @@ def conv(
     )
 
 
-def batch_norm(features: int, *, epsilon: float = 1e-5, rngs: nnx.Rngs) -> nnx.BatchNorm:
+def batch_norm(features: int, *, epsilon: float = 1e-5, use_scale: bool = True, rngs: nnx.Rngs) -> nnx.BatchNorm:
     """Batch norm in inference mode; `model.train()` switches the whole model to batch statistics.
 
     The momentum is torchvision's 0.1 in Flax's convention (the share that is kept).
     """
-    return nnx.BatchNorm(features, use_running_average=True, momentum=0.9, epsilon=epsilon, rngs=rngs)
+    return nnx.BatchNorm(
+        features, use_running_average=True, momentum=0.9, epsilon=epsilon, use_scale=use_scale, rngs=rngs
+    )
+
+
+class ConvNorm(nnx.Module):
+    """A convolution without bias, batch norm, ReLU: the brick of GoogLeNet and Inception."""
+
+    def __init__(
+        self,
+        channels: int,
+        features: int,
+        size: int | tuple[int, int],
+        *,
+        epsilon: float,
+        use_scale: bool = True,
+        rngs: nnx.Rngs,
+        **geometry: int | None,
+    ) -> None:
+        self.conv = conv(channels, features, size, bias=False, rngs=rngs, **geometry)  # type: ignore[arg-type]
+        self.bn = batch_norm(features, epsilon=epsilon, use_scale=use_scale, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jax.nn.relu(self.bn(self.conv(x)))
 
 
 def dense(inputs: int, features: int, *, rngs: nnx.Rngs) -> nnx.Linear:
@@ -72,18 +100,37 @@ def dense(inputs: int, features: int, *, rngs: nnx.Rngs) -> nnx.Linear:
     return nnx.Linear(inputs, features, kernel_init=small_normal, rngs=rngs)
 
 
-def max_pool(images: jax.Array, size: int, stride: int, padding: int = 0, pad_value: float = -jnp.inf) -> jax.Array:
-    """Max-pool over NHWC; `pad_value` is -inf in torchvision, 0 in Keras' explicit padding."""
+def max_pool(
+    images: jax.Array,
+    size: int,
+    stride: int,
+    padding: int = 0,
+    pad_value: float = -jnp.inf,
+    ceil_mode: bool = False,
+) -> jax.Array:
+    """Max-pool over NHWC; `pad_value` is -inf in torchvision, 0 in Keras' explicit padding.
+
+    `ceil_mode` keeps a last window that hangs over the edge, as PyTorch does, unless it starts in the padding.
+    """
     # The comparison starts from -inf, so that a padding of zeros takes part as a value.
-    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    over = [_overhang(side, size, stride, padding) if ceil_mode else 0 for side in images.shape[1:3]]
+    pads = ((0, 0), *((padding, padding + more) for more in over), (0, 0))
     if padding and pad_value != -jnp.inf:
         images = jnp.pad(images, pads, constant_values=pad_value)
         pads = ((0, 0),) * 4
-    if size == stride and not padding:
+    if size == stride and not padding and not any(over):
         return _max_pool_by_slices(images, size)
     return lax.reduce_window(
         images, jnp.array(-jnp.inf, images.dtype), lax.max, (1, size, size, 1), (1, stride, stride, 1), pads
     )
+
+
+def _overhang(side: int, size: int, stride: int, padding: int) -> int:
+    """How far PyTorch's `ceil_mode` lets the last window reach past the padded edge."""
+    steps = -(-(side + 2 * padding - size) // stride)
+    if steps * stride >= side + padding:
+        steps -= 1
+    return max(0, steps * stride + size - side - 2 * padding)
 
 
 def _max_pool_by_slices(images: jax.Array, size: int) -> jax.Array:
@@ -92,6 +139,18 @@ def _max_pool_by_slices(images: jax.Array, size: int) -> jax.Array:
     rows, columns = height // size, width // size
     cropped = images[:, : rows * size, : columns * size]
     return cropped.reshape(batch, rows, size, columns, size, channels).max(axis=(2, 4))
+
+
+def average_pool(images: jax.Array, size: int, stride: int, padding: int = 0, count_padding: bool = True) -> jax.Array:
+    """Average-pool over NHWC; `count_padding` divides by the whole window at an edge too (PyTorch, not Keras)."""
+    window, strides = (1, size, size, 1), (1, stride, stride, 1)
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    zero = jnp.array(0, images.dtype)
+    sums = lax.reduce_window(images, zero, lax.add, window, strides, pads)
+    if count_padding or not padding:
+        return sums / size**2
+    ones = np.ones((1, *images.shape[1:3], 1), images.dtype)
+    return sums / lax.reduce_window(ones, zero, lax.add, window, strides, pads)
 
 
 def adaptive_average_pool(images: jax.Array, size: int) -> jax.Array:
@@ -121,10 +180,19 @@ def scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
-def check_images(images: jax.Array, minimum: int, model: str) -> None:
-    """Raises UsageError unless `images` is (B, H, W, 3) with both sides at least `minimum` pixels."""
-    if images.ndim != 4 or images.shape[-1] != 3 or min(images.shape[1:3]) < minimum:
+def imagenet_to_half(images: jax.Array) -> jax.Array:
+    """Input normalised by ImageNet's mean and deviation, normalised by 0.5 and 0.5 instead.
+
+    What torchvision calls `transform_input`: its Inception weights come from TensorFlow, which scaled to [-1, 1].
+    """
+    mean, deviation = np.float32(IMAGENET_MEAN), np.float32(IMAGENET_DEVIATION)
+    return images * (deviation / 0.5) + (mean - 0.5) / 0.5
+
+
+def check_images(images: jax.Array, minimum: int, model: str, channels: int = 3) -> None:
+    """Raises UsageError unless `images` is (B, H, W, channels) with both sides at least `minimum` pixels."""
+    if images.ndim != 4 or images.shape[-1] != channels or min(images.shape[1:3]) < minimum:
         raise UsageError(
-            f"{model} takes images (batch, height, width, 3) of at least {minimum}x{minimum} pixels, "
+            f"{model} takes images (batch, height, width, {channels}) of at least {minimum}x{minimum} pixels, "
             f"got {tuple(images.shape)}"
         )

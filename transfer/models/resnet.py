@@ -1,6 +1,7 @@
-"""ResNet 18, 34, 50, 101, 152 (He et al. 2015, arXiv:1512.03385).
+"""ResNet 18 to 152 (He et al. 2015, arXiv:1512.03385), and with wider or grouped 3x3 convolutions:
 
-The defaults are torchvision's (v1.5: the 3x3 carries the stride); `KERAS` holds what `keras.applications` differs in.
+Wide ResNet (Zagoruyko & Komodakis 2016, arXiv:1605.07146) and ResNeXt (Xie et al. 2016, arXiv:1611.05431). The
+defaults are torchvision's (v1.5: the 3x3 carries the stride); `KERAS` holds what `keras.applications` differs in.
 """
 
 from collections.abc import Callable
@@ -29,6 +30,13 @@ SIZES = {
     "resnet101": ((3, 4, 23, 3), True),
     "resnet152": ((3, 8, 36, 3), True),
 }
+# The same depths with other 3x3 convolutions inside the bottlenecks.
+VARIANTS: dict[str, tuple[str, dict[str, int]]] = {
+    "wide_resnet50_2": ("resnet50", dict(width_per_group=128)),
+    "wide_resnet101_2": ("resnet101", dict(width_per_group=128)),
+    "resnext50_32x4d": ("resnet50", dict(groups=32, width_per_group=4)),
+    "resnext101_32x8d": ("resnet101", dict(groups=32, width_per_group=8)),
+}
 KERAS: dict[str, Any] = dict(stride_in_1x1=True, conv_bias=True, bn_epsilon=1.001e-5, pool_pad_value=0.0)
 STAGE_CHANNELS = (64, 128, 256, 512)
 EXPANSION = 4
@@ -44,23 +52,27 @@ class Unit(nnx.Module):
         stride: int,
         *,
         bottleneck: bool,
+        groups: int,
+        width_per_group: int,
         stride_in_1x1: bool,
         conv_bias: bool,
         bn_epsilon: float,
         rngs: nnx.Rngs,
     ) -> None:
         outputs = channels * EXPANSION if bottleneck else channels
+        inner = int(channels * width_per_group / STAGE_CHANNELS[0]) * groups
         first, second = (stride, 1) if stride_in_1x1 or not bottleneck else (1, stride)
-        # (features, kernel size, stride) of each convolution.
+        # (features, kernel size, stride, groups) of each convolution.
         plan = (
-            ((channels, 1, first), (channels, 3, second), (outputs, 1, 1))
+            ((inner, 1, first, 1), (inner, 3, second, groups), (outputs, 1, 1, 1))
             if bottleneck
-            else ((channels, 3, first), (channels, 3, second))
+            else ((channels, 3, first, 1), (channels, 3, second, 1))
         )
         self.depth = len(plan)
         features = inputs
-        for i, (size_out, size, step) in enumerate(plan, 1):
-            setattr(self, f"conv{i}", conv(features, size_out, size, stride=step, bias=conv_bias, rngs=rngs))
+        for i, (size_out, size, step, split) in enumerate(plan, 1):
+            layer = conv(features, size_out, size, stride=step, groups=split, bias=conv_bias, rngs=rngs)
+            setattr(self, f"conv{i}", layer)
             setattr(self, f"bn{i}", batch_norm(size_out, epsilon=bn_epsilon, rngs=rngs))
             features = size_out
         self.projects = stride != 1 or inputs != outputs
@@ -115,6 +127,8 @@ class ResNet(nnx.Module):
         bottleneck: 1x1-3x3-1x1 units instead of pairs of 3x3.
         num_classes: 0 leaves the classifier out.
         width: multiplies every channel count.
+        groups, width_per_group: of the bottlenecks' 3x3, in the first stage; 1 and 64 in the paper, 32 and 4 in
+            ResNeXt-50 32x4d, 1 and 128 in Wide ResNet-50-2.
         stride_in_1x1: the first 1x1 of a bottleneck carries the stride (the paper, Keras), not the 3x3 (torchvision).
         conv_bias: convolutions carry a bias before batch norm (Keras).
         bn_epsilon: 1e-5 in torchvision, 1.001e-5 in Keras.
@@ -128,6 +142,8 @@ class ResNet(nnx.Module):
         *,
         num_classes: int = 1000,
         width: float = 1.0,
+        groups: int = 1,
+        width_per_group: int = 64,
         stride_in_1x1: bool = False,
         conv_bias: bool = False,
         bn_epsilon: float = 1e-5,
@@ -147,6 +163,8 @@ class ResNet(nnx.Module):
                 1 if i == 1 else 2,
                 rngs,
                 bottleneck=bottleneck,
+                groups=groups,
+                width_per_group=width_per_group,
                 stride_in_1x1=stride_in_1x1,
                 **norm,
             )
@@ -173,4 +191,4 @@ class ResNet(nnx.Module):
 
 ARCHITECTURES: dict[str, Callable[..., ResNet]] = {
     name: partial(ResNet, depths, bottleneck) for name, (depths, bottleneck) in SIZES.items()
-}
+} | {name: partial(ResNet, *SIZES[depth], **fields) for name, (depth, fields) in VARIANTS.items()}

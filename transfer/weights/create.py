@@ -13,6 +13,7 @@ from flax import nnx
 
 from transfer.errors import TransferError, UsageError
 from transfer.models import registry
+from transfer.preprocess import Preprocessing
 from transfer.weights import cache, catalogue, native, readers
 from transfer.weights.catalogue import Record
 from transfer.weights.load import fit, require_fit
@@ -48,8 +49,9 @@ def create_model(
       fields: of the architecture (`width`, `stride_in_1x1`, …), over the record's.
 
     Returns:
-      The model, with the attributes `record` (`Record`, None for an architecture) and `weights_sha256` (of the file,
-      None for random weights).
+      The model, with the attributes `record` (`Record`, None for an architecture), `weights_sha256` (of the file,
+      None for random weights), `preprocessing` (that a file of ours was written with, else the record's, else None)
+      and `renewed` (paths of the arrays that are random beside those of the file: a new classifier).
 
     Raises:
       UsageError: unknown name or field; an architecture without `weights`.
@@ -62,7 +64,7 @@ def create_model(
         default = record.num_classes if record else None
         wanted = default if num_classes is None else num_classes
         chosen = {} if wanted is None else {"num_classes": wanted}
-        return _annotated(registry.build(arch, seed=seed, **fields, **chosen), record, None)
+        return _annotated(registry.build(arch, seed=seed, **fields, **chosen), record)
     path, sha256 = _file(name, record, weights, without_classifier=num_classes == 0)
     if record is None:
         fields = native.fields(path, arch) | fields
@@ -72,7 +74,7 @@ def create_model(
     model = from_tensors(
         arch, tensors, candidates, num_classes=num_classes, seed=seed, file=str(path), name=name, **fields
     )
-    return _annotated(model, record, sha256)
+    return _annotated(model, record, sha256, native.preprocessing(path))
 
 
 def _find(name: str) -> Record | None:
@@ -113,7 +115,12 @@ def _best_map(
 ) -> NameMap:
     """The library whose names the file has the most of; the first candidate if it has none of any."""
     maps = [name_map(arch, library, shapes) for library in dict.fromkeys(candidates)]
-    return max(maps, key=lambda names: sum(source.name in tensors for source in names.sources.values()))
+
+    def known(names: NameMap) -> int:
+        renamed = names.rename(tensors)
+        return sum(source.name in renamed for source in names.sources.values())
+
+    return max(maps, key=known)
 
 
 def from_tensors(
@@ -144,6 +151,7 @@ def from_tensors(
     model = registry.build(arch, seed=None, **fields)
     shapes = _shapes(model)
     names = _best_map(arch, candidates or libraries(arch), shapes, tensors)
+    tensors = names.rename(tensors)
     in_file = 0 if num_classes == 0 else _classes_in_file(names, tensors)
     wanted = in_file if num_classes is None else num_classes
     if shapes[CLASSIFIER_BIAS] != (wanted,):
@@ -163,6 +171,7 @@ def from_tensors(
         fresh = registry.flat_state(registry.build(arch, seed=seed, **fields, num_classes=wanted))
         arrays |= {path: np.asarray(fresh[path]) for path in left_out}
     registry.load_flat_state(model, {path: jnp.asarray(array, jnp.float32) for path, array in arrays.items()})
+    setattr(model, "renewed", tuple(left_out))  # noqa: B010
     return model
 
 
@@ -183,8 +192,11 @@ def _classes_in_file(names: NameMap, tensors: Mapping[str, np.ndarray]) -> int:
     return 0
 
 
-def _annotated(model: nnx.Module, record: Record | None, sha256: str | None) -> nnx.Module:
+def _annotated(
+    model: nnx.Module, record: Record | None, sha256: str | None = None, own: Preprocessing | None = None
+) -> nnx.Module:
     # plain attributes are static in NNX: part of the graph definition, not of the state
-    for name, value in (("record", record), ("weights_sha256", sha256)):
+    preprocessing = own or (record.preprocessing if record else None)
+    for name, value in (("record", record), ("weights_sha256", sha256), ("preprocessing", preprocessing)):
         setattr(model, name, value)
     return model

@@ -71,7 +71,7 @@ def fit(
             misshapen.append(f"{source.name} {array.shape} for {path} {shape}")
     rest = [name for name in tensors if name not in used]
     headless = not any(names.in_classifier(source.name) for source in names.sources.values())
-    excused = [n for n in rest if n.endswith(names.excused) or (headless and names.in_classifier(n))]
+    excused = [n for n in rest if names.is_excused(n) or (headless and names.in_classifier(n))]
     unexpected = tuple(n for n in rest if n not in set(excused))
     report = Report(tuple(arrays), tuple(missing), unexpected, tuple(misshapen), tuple(excused))
     return arrays, report

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 
 import numpy as np
@@ -31,8 +31,8 @@ KERAS_VARIABLES = {
     "mean": "moving_mean",
     "var": "moving_variance",
 }
-# Tensors that carry nothing for inference, by the end of their names.
-EXCUSED = {"torchvision": (".num_batches_tracked",), "timm": (".num_batches_tracked",)}
+# PyTorch's batch norm counts its steps.
+COUNTERS = ".num_batches_tracked"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,16 +64,27 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class NameMap:
-    """Our paths -> sources in files of one library, and which tensors of such a file may be left over."""
+    """Our paths -> sources in files of one library, and which tensors of such a file may be left over.
+
+    Attributes:
+      classifier: prefixes of the classifier's tensors.
+      excused: prefixes of tensors that have no place in our network (auxiliary classifiers).
+      rename: a file's tensors by the names of `sources`, where the library's own differ from file to file.
+    """
 
     library: str
     sources: Mapping[str, Source]
     classifier: tuple[str, ...]
-    excused: tuple[str, ...]
+    excused: tuple[str, ...] = ()
+    rename: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = lambda tensors: tensors
 
     def in_classifier(self, name: str) -> bool:
         """Whether the file's tensor `name` belongs to the classifier."""
         return name.startswith(self.classifier)
+
+    def is_excused(self, name: str) -> bool:
+        """Whether the file's tensor `name` carries nothing for inference."""
+        return name.startswith(self.excused) or name.endswith(COUNTERS)
 
 
 @functools.cache
@@ -95,7 +106,7 @@ def name_map(arch: str, library: str, shapes: Mapping[str, Shape]) -> NameMap:
     module = family(arch)
     classifier = getattr(module, "CLASSIFIER", {}).get(library, ())
     if library == "native":
-        return NameMap(library, {path: Source(path) for path in shapes}, classifier, ())
+        return NameMap(library, {path: Source(path) for path in shapes}, classifier)
     layers = dict.fromkeys(path.rpartition(".")[0] for path in shapes)
     theirs = module.NAMES[library](tuple(layers))
     normalised = {layer for layer in layers if f"{layer}.scale" in shapes or f"{layer}.mean" in shapes}
@@ -108,4 +119,9 @@ def name_map(arch: str, library: str, shapes: Mapping[str, Shape]) -> NameMap:
             return Source(f"{theirs[layer]}/{'beta' if is_shift else KERAS_VARIABLES[variable]}")
         return Source(f"{theirs[layer]}.{TORCH_VARIABLES[variable]}", True, flattened.get(layer, 1))
 
-    return NameMap(library, {path: source(path) for path in shapes}, classifier, EXCUSED.get(library, ()))
+    optional = {
+        key: table[library]
+        for key, table in (("excused", getattr(module, "EXCUSED", {})), ("rename", getattr(module, "RENAMES", {})))
+        if library in table
+    }
+    return NameMap(library, {path: source(path) for path in shapes}, classifier, **optional)

@@ -1,0 +1,222 @@
+"""A model as a small graph in the order of its calls: its layers, what lies between them, and what each costs.
+
+Nothing is computed and nothing is asked of the families: a copy of the model is traced to a jaxpr in which each call
+of a module is one named equation, and the few equations between the layers are read back as what they mean (a
+reshape and a maximum are a max-pool). Drawings, counts by stage and the matching with ONNX graphs start here.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from transfer.models.graph_calls import name_calls
+from transfer.models.graph_equations import Reading
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """One step of a model.
+
+    Attributes:
+      op: `input`, `conv`, `dense`, `batch_norm`, another layer's class in snake case, `relu` and other functions of
+        `jax.nn` by name, `add`, `concat`, `max_pool`, `avg_pool`, `mean` (over height and width), `reshape`, `pad`,
+        or the name of a JAX primitive (`mul`, `sub`, …; constants are no inputs).
+      layer: dotted path of the module whose parameters it uses (`"stage2.unit3.conv2"`), else empty.
+      scope: dotted path of the innermost module that calls it (`"stage2.unit3"`), empty for the model itself.
+      inputs: positions of the nodes it takes, in the order of its operands.
+      shape: of its output, batch first, channels last.
+      attributes: conv: `kernel`, `strides`, `padding` ((low, high) of each side, or Flax's word), `groups`, `bias`;
+        dense: `bias`; batch_norm: `epsilon`, `scale`, `bias`; pools: `kernel`, `strides`, `padding`, where padding is
+        filled with another value than the neutral one `pad_value`, and `adaptive` for PyTorch's; concat: `axis`.
+      parameters: how many the layer has (running statistics are none).
+      macs: multiply-adds of a layer with a kernel, for one image.
+    """
+
+    op: str
+    inputs: tuple[int, ...]
+    shape: tuple[int, ...]
+    layer: str = ""
+    scope: str = ""
+    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    parameters: int = 0
+    macs: int = 0
+
+    @property
+    def stage(self) -> str:
+        """The first part of the path: `"stage2"`, `"block1"`, `"logits"`; empty between the stages."""
+        return (self.layer or self.scope).partition(".")[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Total:
+    """Parameters and multiply-adds (for one image) of a part of a model."""
+
+    parameters: int
+    macs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """A model's nodes, each after its inputs; node 0 is the images.
+
+    Attributes:
+      nodes: only those that some end point needs.
+      output: position of the model's output.
+      endpoints: tap -> position of its node, in the model's order.
+      parameters_by_stage: first part of a parameter's path -> count, in the model's order.
+    """
+
+    nodes: tuple[Node, ...]
+    output: int
+    endpoints: Mapping[str, int]
+    parameters_by_stage: Mapping[str, int]
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters of the whole model."""
+        return sum(self.parameters_by_stage.values())
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of convolutions and dense layers for one image: what torchvision publishes as GFLOPs (1e9)."""
+        return sum(node.macs for node in self.nodes)
+
+    @cached_property
+    def stages(self) -> dict[str, Total]:
+        """Totals by the first part of the layers' paths, in the order of the calls."""
+        names = dict.fromkeys(node.stage for node in self.nodes if node.layer) | dict.fromkeys(self.parameters_by_stage)
+        macs = dict.fromkeys(names, 0)
+        for node in self.nodes:
+            if node.macs:
+                macs[node.stage] += node.macs
+        return {name: Total(self.parameters_by_stage.get(name, 0), macs[name]) for name in names}
+
+    def layers(self) -> dict[str, Node]:
+        """Layer path -> its (first) node, in the order of the calls."""
+        found: dict[str, Node] = {}
+        for node in self.nodes:
+            if node.layer:
+                found.setdefault(node.layer, node)
+        return found
+
+    def consumers(self) -> list[list[int]]:
+        """For each node the positions of those that take it."""
+        found: list[list[int]] = [[] for _ in self.nodes]
+        for position, node in enumerate(self.nodes):
+            for source in node.inputs:
+                found[source].append(position)
+        return found
+
+
+def trace(model: nnx.Module, image_shape: Sequence[int] = (1, 224, 224, 3)) -> Graph:
+    """The graph of a model in inference mode; the model itself is left as it is.
+
+    Args:
+      model: returns `(output, endpoints)`; real, or shapes only (`registry.build(arch, seed=None)`).
+      image_shape: (B, H, W, C) of the images.
+
+    Raises:
+      UsageError: the model's own, for images that it does not take.
+    """
+    graphdef, state = nnx.split(model)
+    layers: dict[str, nnx.Module] = {}
+    taps: list[str] = []
+
+    def run(state: Any, images: jax.Array) -> list[jax.Array]:
+        copy = nnx.merge(graphdef, state)
+        copy.eval()
+        layers.update(name_calls(copy))
+        output, endpoints = copy(images)
+        taps[:] = endpoints
+        return [output, *endpoints.values()]
+
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
+    jaxpr = jax.make_jaxpr(run)(abstract, jax.ShapeDtypeStruct(tuple(image_shape), jnp.float32))
+    reading = Reading(tuple(image_shape))
+    outputs = reading.read(jaxpr.jaxpr)
+    nodes, kept = _needed(reading.nodes, outputs)
+    batch = image_shape[0]
+    output, *endpoints = (kept[position] for position in outputs)
+    return Graph(
+        tuple(_described(node, layers, batch) for node in nodes),
+        output,
+        dict(zip(taps, endpoints, strict=True)),
+        _parameters_by_stage(state),
+    )
+
+
+def _needed(raw: Sequence[Any], outputs: Sequence[int]) -> tuple[list[Node], dict[int, int]]:
+    """The nodes that lead to an output, renumbered, and the new position of each old one."""
+    needed = {0}
+    stack = list(outputs)
+    while stack:
+        position = stack.pop()
+        if position not in needed:
+            needed.add(position)
+            stack += raw[position].inputs
+    kept = {old: new for new, old in enumerate(sorted(needed))}
+    nodes = [
+        Node(each.op, tuple(kept[i] for i in each.inputs), each.shape, each.layer, each.scope, each.attributes)
+        for each in (raw[old] for old in kept)
+    ]
+    return nodes, kept
+
+
+def _described(node: Node, layers: Mapping[str, nnx.Module], batch: int) -> Node:
+    """A layer's node with what its module says of it."""
+    if not node.layer:
+        return node
+    layer = layers[node.layer]
+    op, attributes = LAYERS.get(type(layer).__name__, _other_layer)(layer)
+    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)))
+    kernel = getattr(layer, "kernel", None)
+    # HWIO or (in, out): each output position costs one multiply-add for each element of the kernel
+    macs = 0 if kernel is None else math.prod(node.shape[:-1]) // batch * math.prod(kernel.shape)
+    return dataclasses.replace(node, op=op, attributes=attributes, parameters=parameters, macs=macs)
+
+
+def _conv(layer: nnx.Conv) -> tuple[str, dict[str, Any]]:
+    def pair(value: Any) -> tuple[int, int]:
+        return (value, value) if isinstance(value, int) else tuple(value)
+
+    padding = layer.padding
+    if not isinstance(padding, str):
+        padding = tuple(pair(side) for side in pair(padding))
+    strides = pair(1 if layer.strides is None else layer.strides)
+    return "conv", dict(
+        kernel=tuple(layer.kernel_size),
+        strides=strides,
+        padding=padding,
+        groups=layer.feature_group_count,
+        bias=layer.bias is not None,
+    )
+
+
+def _dense(layer: nnx.Linear) -> tuple[str, dict[str, Any]]:
+    return "dense", dict(bias=layer.bias is not None)
+
+
+def _batch_norm(layer: nnx.BatchNorm) -> tuple[str, dict[str, Any]]:
+    return "batch_norm", dict(epsilon=layer.epsilon, scale=layer.scale is not None, bias=layer.bias is not None)
+
+
+def _other_layer(layer: nnx.Module) -> tuple[str, dict[str, Any]]:
+    name = type(layer).__name__
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_"), {}
+
+
+LAYERS: dict[str, Any] = {"Conv": _conv, "Linear": _dense, "BatchNorm": _batch_norm}
+
+
+def _parameters_by_stage(state: Any) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for path, variable in nnx.to_flat_state(state.filter(nnx.Param)):
+        stage = str(path[0])
+        found[stage] = found.get(stage, 0) + math.prod(variable.shape)
+    return found
