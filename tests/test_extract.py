@@ -71,10 +71,10 @@ def test_any_number_of_images(model, images, rows):
 
 def test_settings_override_the_record(model, images):
     class Record:
-        name, preprocessing = "tiny.test", RECIPE
+        name = "tiny.test"
 
     recorded = nnx.clone(model)
-    recorded.record = Record()
+    recorded.record, recorded.preprocessing = Record(), RECIPE
     assert transfer.Extractor(recorded).preprocessing == RECIPE
     assert Extractor(recorded).fingerprint()["model"] == "tiny.test"
     extractor = Extractor(recorded, image_size=9, resize="float")

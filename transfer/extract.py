@@ -211,15 +211,16 @@ def recipe(
     image_size: int | tuple[int, int] | None = None,
     resize: str | None = None,
 ) -> Preprocessing:
-    """`preprocessing`, or that of the model's record, at another size or with another resize where one is given.
+    """`preprocessing`, or the model's own, at another size or with another resize where one is given.
 
-    Raises UsageError where neither is there.
+    The model's own is that of its weight file, if we wrote it, or of its record. Raises UsageError where none is there.
     """
+    preprocessing = preprocessing or getattr(model, "preprocessing", None)
     if preprocessing is None:
-        record = getattr(model, "record", None)
-        if record is None:
-            raise UsageError("a model without a catalogue record has no preprocessing of its own; pass preprocessing=")
-        preprocessing = record.preprocessing
+        raise UsageError(
+            "a model without a catalogue record, whose weight file does not say it either, has no preprocessing of "
+            "its own; pass preprocessing="
+        )
     if image_size is not None:
         preprocessing = preprocessing.with_image_size(image_size)
     return replace(preprocessing, resize=resize) if resize is not None else preprocessing

@@ -12,7 +12,7 @@ from transfer.models.registry import flat_state
 # Attributes of Flax's own layers that change what they compute; the rest comes and goes with Flax's versions.
 _LAYER_SETTINGS = ("strides", "padding", "kernel_dilation", "feature_group_count", "epsilon")
 # Where the parameters came from does not change what they compute.
-_ORIGIN = ("record", "weights_sha256")
+_ORIGIN = ("record", "weights_sha256", "preprocessing", "renewed")
 _SCALAR = (bool, int, float, str, type(None))
 HASH_LENGTH = 16
 _ABSENT = object()

@@ -29,6 +29,7 @@ def convert_file(source: str | os.PathLike[str], name: str, output: str | os.Pat
     metadata = native.describe(
         arch,
         {**native.fields(source, name), **fields},
+        getattr(model, "preprocessing", None),
         model=name,
         source=Path(source).name,
         source_sha256=str(getattr(model, "weights_sha256", "")),

@@ -4,14 +4,18 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from transfer.errors import TransferError
+from transfer.preprocess import Preprocessing
 from transfer.weights.readers import safetensors_file
 
 FIELDS_KEY = "fields"
+PREPROCESSING_KEY = "preprocessing"
 
 
 def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
@@ -43,9 +47,12 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], metadata: Map
         part.unlink(missing_ok=True)
 
 
-def describe(arch: str, fields: Mapping[str, Any], **more: str) -> dict[str, str]:
-    """The metadata of a file for `arch` built with `fields`."""
-    return {"format": "transfer", "arch": arch, FIELDS_KEY: json.dumps(dict(fields)), **more}
+def describe(
+    arch: str, fields: Mapping[str, Any], preprocessing: Preprocessing | None = None, **more: str
+) -> dict[str, str]:
+    """The metadata of a file for `arch` built with `fields`, whose input is made by `preprocessing` (if known)."""
+    recipe = {} if preprocessing is None else {PREPROCESSING_KEY: json.dumps(asdict(preprocessing))}
+    return {"format": "transfer", "arch": arch, FIELDS_KEY: json.dumps(dict(fields)), **recipe, **more}
 
 
 def fields(path: str | os.PathLike[str], arch: str) -> dict[str, Any]:
@@ -55,3 +62,17 @@ def fields(path: str | os.PathLike[str], arch: str) -> dict[str, Any]:
         return {}
     values = json.loads(found.get(FIELDS_KEY, "{}"))
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def preprocessing(path: str | os.PathLike[str]) -> Preprocessing | None:
+    """The preprocessing that a native file was written with; None for one without, and for any other file.
+
+    Raises TransferError where the file's metadata hold one that this version cannot read.
+    """
+    text = safetensors_file.metadata(Path(path)).get(PREPROCESSING_KEY)
+    if text is None:
+        return None
+    try:
+        return Preprocessing(**json.loads(text))
+    except (TypeError, ValueError, TransferError) as error:
+        raise TransferError(f"{path}: its metadata hold a preprocessing that cannot be read ({error})") from error
