@@ -51,6 +51,8 @@ class Source:
 
     def convert(self, tensor: np.ndarray, shape: Shape) -> np.ndarray:
         """`tensor` in our layout; of another shape than `shape` if it does not fit, which the caller checks."""
+        if not self.channels_first and _is_depthwise(tensor.shape, shape):
+            return tensor.reshape(shape)
         if not self.channels_first or tensor.ndim < 2:
             return tensor
         if tensor.ndim == 2:
@@ -60,6 +62,16 @@ class Source:
             tensor = tensor.reshape(outputs, inputs // self.cells, self.cells, 1)
         kernel = tensor.transpose(2, 3, 1, 0)  # OIHW -> HWIO
         return kernel.reshape(-1, kernel.shape[-1]) if len(shape) == 2 else kernel
+
+
+def _is_depthwise(theirs: Shape, ours: Shape) -> bool:
+    """Whether a kernel is Keras' of one convolution a channel, (height, width, channels, multiplier).
+
+    Ours is a convolution in as many groups as channels, (height, width, 1, channels * multiplier) in the same order.
+    """
+    if len(theirs) != 4 or len(ours) != 4 or ours[2] != 1:
+        return False
+    return (*theirs[:2], theirs[2] * theirs[3]) == (*ours[:2], ours[3])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,8 +16,9 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 # What TensorFlow 2.12 and 2.13 called `layers`.
 EARLY_LAYERS = "_layer_checkpoint_dependencies"
 
-# Names of variables in files of Keras 1, where they differ from today's.
+# Names of variables in files of Keras 1 (and, of a depthwise convolution, Keras 2), where they differ from today's.
 OLD_VARIABLES = {
+    "depthwise_kernel": "kernel",
     "W": "kernel",
     "b": "bias",
     "running_mean": "moving_mean",
