@@ -1,0 +1,119 @@
+"""ResNet V2 50, 101, 152 (He et al. 2016, arXiv:1603.05027) as `keras.applications` has it: norm and ReLU come first.
+
+Unlike the paper and most others, the last unit of a stage carries its stride, not the first of the next.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+from flax import nnx
+
+from transfer.models.layers import (
+    batch_norm,
+    check_images,
+    conv,
+    dense,
+    global_average_pool,
+    max_pool,
+    scaled,
+)
+
+SIZES = {"resnet50v2": (3, 4, 6, 3), "resnet101v2": (3, 4, 23, 3), "resnet152v2": (3, 8, 36, 3)}
+STAGE_CHANNELS = (64, 128, 256, 512)
+STAGE_STRIDES = (2, 2, 2, 1)
+EXPANSION = 4
+BN_EPSILON = 1.001e-5
+
+
+class Unit(nnx.Module):
+    """Norm, ReLU, then 1x1-3x3-1x1 with norm and ReLU between; the sum is left as it is.
+
+    The first unit of a stage projects its normalised input; the others pass their input on, thinned at a stride.
+    """
+
+    def __init__(self, inputs: int, channels: int, stride: int, projects: bool, rngs: nnx.Rngs) -> None:
+        self.projects, self.stride = projects, stride
+        outputs = channels * EXPANSION
+        self.preact_bn = batch_norm(inputs, epsilon=BN_EPSILON, rngs=rngs)
+        self.conv1 = conv(inputs, channels, 1, bias=False, rngs=rngs)
+        self.bn1 = batch_norm(channels, epsilon=BN_EPSILON, rngs=rngs)
+        self.conv2 = conv(channels, channels, 3, stride=stride, bias=False, rngs=rngs)
+        self.bn2 = batch_norm(channels, epsilon=BN_EPSILON, rngs=rngs)
+        self.conv3 = conv(channels, outputs, 1, rngs=rngs)
+        if projects:
+            self.proj = conv(inputs, outputs, 1, stride=stride, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        preact = jax.nn.relu(self.preact_bn(x))
+        shortcut = self.proj(preact) if self.projects else x[:, :: self.stride, :: self.stride]
+        x = jax.nn.relu(self.bn1(self.conv1(preact)))
+        x = jax.nn.relu(self.bn2(self.conv2(x)))
+        return shortcut + self.conv3(x)
+
+
+class Stage(nnx.Module):
+    """`depth` units; the first projects, the last carries the stride."""
+
+    def __init__(self, inputs: int, channels: int, depth: int, stride: int, rngs: nnx.Rngs) -> None:
+        self.depth = depth
+        for i in range(1, depth + 1):
+            step = stride if i == depth else 1
+            unit = Unit(inputs if i == 1 else channels * EXPANSION, channels, step, i == 1, rngs)
+            setattr(self, f"unit{i}", unit)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(1, self.depth + 1):
+            x = getattr(self, f"unit{i}")(x)
+        return x
+
+
+class Stem(nnx.Module):
+    """7x7 convolution and 3x3 max-pool, each at stride 2; no norm, no ReLU, so the pool's padding of zeros counts."""
+
+    def __init__(self, features: int, rngs: nnx.Rngs) -> None:
+        self.conv = conv(3, features, 7, stride=2, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return max_pool(self.conv(x), 3, 2, padding=1, pad_value=0.0)
+
+
+class ResNetV2(nnx.Module):
+    """Stem, four stages, norm and ReLU, global average pool, linear classifier.
+
+    Args:
+        depths: units in each stage.
+        num_classes: 0 leaves the classifier out.
+        width: multiplies every channel count.
+    """
+
+    def __init__(self, depths: tuple[int, ...], *, num_classes: int = 1000, width: float = 1.0, rngs: nnx.Rngs) -> None:
+        self.num_classes = num_classes
+        channels = [scaled(c, width) for c in STAGE_CHANNELS]
+        self.stem = Stem(channels[0], rngs)
+        inputs = channels[0]
+        for i, (depth, features, stride) in enumerate(zip(depths, channels, STAGE_STRIDES, strict=True), 1):
+            setattr(self, f"stage{i}", Stage(inputs, features, depth, stride, rngs))
+            inputs = features * EXPANSION
+        self.post_bn = batch_norm(inputs, epsilon=BN_EPSILON, rngs=rngs)
+        if num_classes:
+            self.logits = dense(inputs, num_classes, rngs=rngs)
+
+    def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """(B, H, W, 3) preprocessed images -> (logits, or pooled features without a classifier; end points).
+
+        End points: `stem` (after its pool), `stage1`…`stage4` (sums, before the next norm), `pre_logits` (B, C: the
+        last stage after norm and ReLU, pooled), `logits`. Any size from 1 px up.
+        """
+        check_images(images, 1, "ResNet V2")
+        endpoints = {}
+        x = endpoints["stem"] = self.stem(images)
+        for i in range(1, 5):
+            x = endpoints[f"stage{i}"] = getattr(self, f"stage{i}")(x)
+        x = endpoints["pre_logits"] = global_average_pool(jax.nn.relu(self.post_bn(x)))
+        if self.num_classes:
+            x = endpoints["logits"] = self.logits(x)
+        return x, endpoints
+
+
+ARCHITECTURES: dict[str, Callable[..., ResNetV2]] = {name: partial(ResNetV2, depths) for name, depths in SIZES.items()}

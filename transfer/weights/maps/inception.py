@@ -1,0 +1,85 @@
+"""The names of Inception v3's layers in torchvision, timm and Keras."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from transfer.errors import TransferError
+from transfer.models.inception import MODULES, STEM, step_names
+
+CLASSIFIER = {
+    "torchvision": ("fc.",),
+    "timm": ("fc.",),
+    "keras": ("predictions/",),
+    "native": ("logits.",),
+}
+
+# The auxiliary classifier of training, which our network does not have.
+EXCUSED = {"torchvision": ("AuxLogits.",), "timm": ("AuxLogits.",)}
+
+# The paper's table counts layers from 1 to 7, pools too.
+TORCH_BLOCKS = dict(zip(MODULES, ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c"), strict=True))
+TORCH_STEM = dict(
+    zip((f"conv{i}" for i in range(1, 6)), ("1a_3x3", "2a_3x3", "2b_3x3", "3b_1x1", "4a_3x3"), strict=True)
+)
+
+# Every convolution, in the order in which Keras makes them.
+BRICKS = [f"stem.conv{i}" for i in range(1, len(STEM) + 1)] + [
+    f"{module}.{layer}"
+    for module, branches in MODULES.items()
+    for branch, steps in branches.items()
+    for layers in step_names(branch, steps)
+    for layer in layers
+]
+KERAS_PARTS = {"conv": "conv2d", "bn": "batch_normalization"}
+_NUMBERED = re.compile(r"(conv2d|batch_normalization)(?:_(\d+))?/(.+)")
+
+
+def torchvision(layers: Sequence[str]) -> dict[str, str]:
+    """`mixed0.branch5x5_1.conv` is `Mixed_5b.branch5x5_1.conv`; timm agrees."""
+
+    def name(layer: str) -> str:
+        if layer == "logits":
+            return "fc"
+        block, brick, part = layer.split(".")
+        return (
+            f"Conv2d_{TORCH_STEM[brick]}.{part}" if block == "stem" else f"Mixed_{TORCH_BLOCKS[block]}.{brick}.{part}"
+        )
+
+    return {layer: name(layer) for layer in layers}
+
+
+def keras(layers: Sequence[str]) -> dict[str, str]:
+    """Keras numbers the convolutions as it makes them, from 0: `mixed0.branch1x1.conv` is `conv2d_5`."""
+
+    def name(layer: str) -> str:
+        if layer == "logits":
+            return "predictions"
+        brick, _, part = layer.rpartition(".")
+        return f"{KERAS_PARTS[part]}_{BRICKS.index(brick)}"
+
+    return {layer: name(layer) for layer in layers}
+
+
+def counted_from_zero(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Keras' tensors with the layers numbered from 0 whatever the process had made before (`conv2d`: number 0).
+
+    Raises:
+        TransferError: there are numbers missing between the first and the last.
+    """
+    matches = {name: _NUMBERED.fullmatch(name) for name in tensors}
+    numbers = {kind: {int(m[2] or 0) for m in matches.values() if m and m[1] == kind} for kind in KERAS_PARTS.values()}
+    for kind, found in numbers.items():
+        if found and max(found) - min(found) + 1 != len(found):
+            raise TransferError(f"the numbers of its {kind} layers have gaps, so their order is not known")
+
+    def name(original: str) -> str:
+        match = matches[original]
+        return f"{match[1]}_{int(match[2] or 0) - min(numbers[match[1]])}/{match[3]}" if match else original
+
+    return {name(original): tensor for original, tensor in tensors.items()}
+
+
+NAMES = {"torchvision": torchvision, "timm": torchvision, "keras": keras}
+RENAMES = {"keras": counted_from_zero}
