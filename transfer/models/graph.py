@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from transfer.models.graph_calls import name_calls
-from transfer.models.graph_equations import Reading
+from transfer.models.graph_equations import Reading, Step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Node:
       inputs: positions of the nodes it takes, in the order of its operands.
       shape: of its output, batch first, channels last.
       attributes: conv: `kernel`, `strides`, `padding` ((low, high) of each side, or Flax's word), `groups`, `bias`;
-        dense: `bias`; batch_norm: `epsilon`, `scale`, `bias`; pools: `kernel`, `strides`, `padding`, where padding is
-        filled with another value than the neutral one `pad_value`, and `adaptive` for PyTorch's; concat: `axis`.
+        dense: `bias`; batch_norm: `epsilon`, `scale`, `bias`; pools: `kernel`, `strides`, `padding`, and `explicit`
+        where padding takes part as a value, or `adaptive` and `cells` for PyTorch's; concat: `axis`; mean: `axes`.
       parameters: how many the layer has (running statistics are none).
       macs: multiply-adds of a layer with a kernel, for one image.
     """
@@ -138,46 +138,39 @@ def trace(model: nnx.Module, image_shape: Sequence[int] = (1, 224, 224, 3)) -> G
 
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
     jaxpr = jax.make_jaxpr(run)(abstract, jax.ShapeDtypeStruct(tuple(image_shape), jnp.float32))
-    reading = Reading(tuple(image_shape))
+    reading = Reading(tuple(image_shape), layers)
     outputs = reading.read(jaxpr.jaxpr)
-    nodes, kept = _needed(reading.nodes, outputs)
-    batch = image_shape[0]
+    kept = _needed(reading.steps, outputs)
     output, *endpoints = (kept[position] for position in outputs)
     return Graph(
-        tuple(_described(node, layers, batch) for node in nodes),
+        tuple(_node(reading.steps[old], kept, layers, image_shape[0]) for old in kept),
         output,
         dict(zip(taps, endpoints, strict=True)),
         _parameters_by_stage(state),
     )
 
 
-def _needed(raw: Sequence[Any], outputs: Sequence[int]) -> tuple[list[Node], dict[int, int]]:
-    """The nodes that lead to an output, renumbered, and the new position of each old one."""
-    needed = {0}
-    stack = list(outputs)
+def _needed(steps: Sequence[Step], outputs: Sequence[int]) -> dict[int, int]:
+    """Positions of the steps that lead to an output -> their new positions; what was read as a part of another goes."""
+    needed, stack = {0}, list(outputs)
     while stack:
         position = stack.pop()
         if position not in needed:
             needed.add(position)
-            stack += raw[position].inputs
-    kept = {old: new for new, old in enumerate(sorted(needed))}
-    nodes = [
-        Node(each.op, tuple(kept[i] for i in each.inputs), each.shape, each.layer, each.scope, each.attributes)
-        for each in (raw[old] for old in kept)
-    ]
-    return nodes, kept
+            stack += steps[position].inputs
+    return {old: new for new, old in enumerate(sorted(needed))}
 
 
-def _described(node: Node, layers: Mapping[str, nnx.Module], batch: int) -> Node:
-    """A layer's node with what its module says of it."""
-    if not node.layer:
+def _node(step: Step, kept: Mapping[int, int], layers: Mapping[str, nnx.Module], batch: int) -> Node:
+    node = Node(step.op, tuple(kept[i] for i in step.inputs), step.shape, step.layer, step.scope, step.attributes)
+    if not step.layer:
         return node
-    layer = layers[node.layer]
+    layer = layers[step.layer]
     op, attributes = LAYERS.get(type(layer).__name__, _other_layer)(layer)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)))
     kernel = getattr(layer, "kernel", None)
     # HWIO or (in, out): each output position costs one multiply-add for each element of the kernel
-    macs = 0 if kernel is None else math.prod(node.shape[:-1]) // batch * math.prod(kernel.shape)
+    macs = 0 if kernel is None else math.prod(step.shape[:-1]) // batch * math.prod(kernel.shape)
     return dataclasses.replace(node, op=op, attributes=attributes, parameters=parameters, macs=macs)
 
 
@@ -216,7 +209,7 @@ LAYERS: dict[str, Any] = {"Conv": _conv, "Linear": _dense, "BatchNorm": _batch_n
 
 def _parameters_by_stage(state: Any) -> dict[str, int]:
     found: dict[str, int] = {}
-    for path, variable in nnx.to_flat_state(state.filter(nnx.Param)):
+    for path, variable in nnx.to_flat_state(nnx.filter_state(state, nnx.Param)):
         stage = str(path[0])
         found[stage] = found.get(stage, 0) + math.prod(variable.shape)
     return found

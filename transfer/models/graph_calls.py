@@ -11,21 +11,25 @@ PATH = "path_in_graph"
 
 
 def name_calls(model: nnx.Module) -> dict[str, nnx.Module]:
-    """Changes every module of `model` but itself; returns those with variables of their own by dotted path.
+    """Changes every module of `model` but itself; returns the layers, which hold variables and no modules, by path.
 
     `model` must be a copy that is traced once and thrown away.
     """
     layers = {}
-    for path, module in nnx.iter_modules(model):
+    for path, module in list(nnx.iter_modules(model)):
         if not path:
             continue
         dotted = ".".join(map(str, path))
-        variables = (nnx.Param, nnx.BatchStat)
-        if any(isinstance(value, variables) for value in vars(module).values()):
+        if _is_layer(module):
             layers[dotted] = module
         setattr(module, PATH, dotted)
         object.__setattr__(module, "__class__", _with_named_call(type(module)))
     return layers
+
+
+def _is_layer(module: nnx.Module) -> bool:
+    has_variables = any(isinstance(value, (nnx.Param, nnx.BatchStat)) for value in vars(module).values())
+    return has_variables and sum(1 for _ in nnx.iter_modules(module)) == 1
 
 
 # cached, since Flax registers every class for good
@@ -43,4 +47,4 @@ def _with_named_call(plain: type[nnx.Module]) -> type[nnx.Module]:
         run.__name__ = PREFIX + getattr(self, PATH)
         return jax.jit(run)(*args)
 
-    return type(plain)(plain.__name__, (plain,), {"__call__": call})
+    return type(plain.__name__, (plain,), {"__call__": call})
