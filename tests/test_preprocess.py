@@ -1,5 +1,6 @@
 """The recipe before a network: Pillow's pixels on the device, JAX's floats, torchvision's geometry."""
 
+import dataclasses
 import functools
 
 import jax
@@ -165,7 +166,7 @@ def test_a_recipe_from_json_is_hashable_and_equal():
         ({"interpolation": "cubic"}, "bicubic"),
         ({"resize": "tf"}, "pil, float"),
         ({"channels": "grb"}, "rgb, bgr"),
-        ({"mean": (1, 2)}, "three values"),
+        ({"mean": (1, 2)}, "each of 3 channels"),
         ({"image_size": 0}, "at least one pixel"),
         ({"image_size": "big"}, "pixels"),
         ({"resize_to": 0}, "resize_to"),
@@ -174,3 +175,21 @@ def test_a_recipe_from_json_is_hashable_and_equal():
 def test_a_wrong_recipe_is_a_usage_error(fields, words):
     with pytest.raises(UsageError, match=words):
         Preprocessing(**{"image_size": (8, 8), **fields})
+
+
+@pytest.mark.parametrize("size", [(28, 28), (33, 50)])
+def test_grey_is_pillows(size):
+    image = pixels(7, (40, 50, 3))
+    recipe = Preprocessing(size, channels="grey", scale=1 / 255, mean=(0.5,))
+    expected = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR).convert("L"))
+    got = np.asarray(preprocess.apply(recipe, image[None]))
+    assert got.shape == (1, *size, 1)
+    np.testing.assert_allclose((got[0, ..., 0] + 0.5) * 255, expected, atol=1e-4)
+    floats = dataclasses.replace(recipe, resize="float")
+    np.testing.assert_allclose(preprocess.apply(floats, image[None]), got, atol=2 / 255)
+
+
+def test_grey_leaves_a_grey_image_as_it_is():
+    image = np.repeat(pixels(8, (28, 28, 1)), 3, axis=-1)
+    got = preprocess.apply(Preprocessing((28, 28), channels="grey"), image[None])
+    np.testing.assert_array_equal(got[0], image[..., :1])

@@ -13,8 +13,11 @@ from transfer.errors import UsageError
 CHOICES = {
     "interpolation": ("bilinear", "bicubic", "nearest", "lanczos"),
     "resize": ("pil", "float"),
-    "channels": ("rgb", "bgr"),
+    "channels": ("rgb", "bgr", "grey"),
 }
+# ITU-R 601 luma in 65536ths, as Pillow's `convert("L")` weighs red, green, blue.
+LUMA = (19595, 38470, 7471)
+LUMA_BITS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +31,11 @@ class Preprocessing:
       interpolation: "bilinear", "bicubic", "lanczos" or "nearest".
       antialias: whether shrinking widens the kernel; counts for `resize="float"`, Pillow always does.
       resize: "pil" equals Pillow's 8-bit result exactly, "float" keeps floats as `jax.image.resize` does.
-      channels: order that the network wants, "rgb" or "bgr"; `mean` and `std` are in this order.
+      channels: order that the network wants, "rgb" or "bgr"; `mean` and `std` are in this order. "grey": one channel,
+        Pillow's `convert("L")` of the resized pixels.
       scale: multiplies the values 0..255 first.
-      mean: subtracted, one value a channel.
-      std: divided by, one value a channel.
+      mean: subtracted, one value a channel (or one for all).
+      std: divided by, one value a channel (or one for all).
 
     Hashable; lists (from JSON) become tuples. A value outside the choices raises UsageError.
     """
@@ -43,16 +47,14 @@ class Preprocessing:
     resize: str = "pil"
     channels: str = "rgb"
     scale: float = 1.0
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", _height_and_width(self.image_size))
         for name in ("mean", "std"):
             values = tuple(float(v) for v in getattr(self, name))
-            if len(values) != 3:
-                raise UsageError(f"{name} needs three values, one a channel; got {len(values)}")
-            object.__setattr__(self, name, values)
+            object.__setattr__(self, name, _one_a_channel(name, values, 1 if self.channels == "grey" else 3))
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UsageError(f"{name}={getattr(self, name)!r} is not one of {', '.join(choices)}")
@@ -66,6 +68,14 @@ class Preprocessing:
         if resize_to is not None:
             resize_to = round(resize_to * min(new) / min(self.image_size))
         return dataclasses.replace(self, image_size=new, resize_to=resize_to)
+
+
+def _one_a_channel(name: str, values: tuple[float, ...], count: int) -> tuple[float, ...]:
+    if len(set(values)) == 1:
+        return values[:1] * count
+    if len(values) != count:
+        raise UsageError(f"{name} needs one value for each of {count} channels, or one for all; got {len(values)}")
+    return values
 
 
 def _height_and_width(size: Any) -> tuple[int, int]:
@@ -190,9 +200,21 @@ def _pillow_pass(preprocessing: Preprocessing, image: np.ndarray, axis: _Axis, n
     return resized[:, axis.crop] if number == 1 else resized[axis.crop]
 
 
+def _grey(pixels: jax.Array) -> jax.Array:
+    """(…, 3) RGB -> (…, 1): rounded as Pillow does for uint8, not rounded for floats."""
+    if pixels.dtype == jnp.uint8:
+        sums = (pixels.astype(jnp.int32) * jnp.array(LUMA, jnp.int32)).sum(-1, keepdims=True)
+        return ((sums + (1 << (LUMA_BITS - 1))) >> LUMA_BITS).astype(jnp.uint8)
+    weights = jnp.array(LUMA, jnp.float32) / (1 << LUMA_BITS)
+    return (pixels.astype(jnp.float32) * weights).sum(-1, keepdims=True)
+
+
 def normalise(preprocessing: Preprocessing, resized: jax.Array | np.ndarray) -> jax.Array:
     """(B, H, W, 3) RGB values 0..255, any dtype -> float32 network input: channels, scale, mean, std."""
-    values = jnp.asarray(resized).astype(jnp.float32)
+    pixels = jnp.asarray(resized)
+    if preprocessing.channels == "grey":
+        pixels = _grey(pixels)
+    values = pixels.astype(jnp.float32)
     if preprocessing.channels == "bgr":
         values = values[..., ::-1]
     mean = jnp.asarray(preprocessing.mean, jnp.float32)
