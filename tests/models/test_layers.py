@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from transfer.models.convolution import convolve
-from transfer.models.layers import adaptive_average_pool, max_pool
+from transfer.models.layers import adaptive_average_pool, average_pool, max_pool
 
 
 @settings(max_examples=15, deadline=None)
@@ -62,3 +62,36 @@ def test_max_pool_by_its_definition(size, stride, padding, pad_value, height, wi
         for j in range(columns):
             expected[:, i, j] = padded[:, i * stride : i * stride + size, j * stride : j * stride + size].max((1, 2))
     np.testing.assert_array_equal(max_pool(jnp.asarray(images), size, stride, padding, pad_value), expected)
+
+
+def windows(side, size, stride, padding, ceil_mode):
+    """[start, stop) of each window in the padded image: PyTorch's, whose last one may hang over but starts inside."""
+    starts = range(0, side + 2 * padding, stride)
+    if ceil_mode:
+        kept = [s for s in starts if s - stride + size < side + 2 * padding and s < side + padding or s == 0]
+    else:
+        kept = [s for s in starts if s + size <= side + 2 * padding]
+    return [(s, min(s + size, side + 2 * padding)) for s in kept]
+
+
+@pytest.mark.parametrize("size, stride, padding", [(3, 2, 0), (2, 2, 0), (3, 1, 1), (3, 2, 1), (2, 3, 0)])
+@pytest.mark.parametrize("height, width", [(8, 8), (7, 10), (3, 13)])
+def test_ceil_mode_keeps_the_window_at_the_edge(size, stride, padding, height, width):
+    images = np.random.default_rng(0).normal(size=(2, height, width, 3)).astype(np.float32) - 1
+    padded = np.pad(images, ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)), constant_values=-np.inf)
+    rows, columns = (windows(side, size, stride, padding, True) for side in (height, width))
+    expected = [[padded[:, top:bottom, left:right].max((1, 2)) for left, right in columns] for top, bottom in rows]
+    got = max_pool(jnp.asarray(images), size, stride, padding, ceil_mode=True)
+    np.testing.assert_array_equal(got, np.array(expected).transpose(2, 0, 1, 3))
+
+
+@pytest.mark.parametrize("size, stride, padding", [(2, 2, 0), (3, 1, 1), (3, 2, 1)])
+@pytest.mark.parametrize("count_padding", [True, False])
+def test_average_pool_by_its_definition(size, stride, padding, count_padding):
+    images = np.random.default_rng(0).normal(size=(2, 9, 6, 3)).astype(np.float32)
+    pads = ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0))
+    padded = np.pad(images, pads, constant_values=0 if count_padding else np.nan)
+    rows, columns = (windows(side, size, stride, padding, False) for side in (9, 6))
+    expected = [[np.nanmean(padded[:, t:b, le:r], (1, 2)) for le, r in columns] for t, b in rows]
+    got = average_pool(jnp.asarray(images), size, stride, padding, count_padding)
+    np.testing.assert_allclose(got, np.array(expected).transpose(2, 0, 1, 3), atol=1e-6)
