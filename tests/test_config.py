@@ -20,7 +20,7 @@ from transfer.errors import TransferError, UsageError
         ("head.epochs", 99, False),
         ("batch_size", 3, False),
         ("features", "elsewhere", False),
-        ("finetune.shift", 1, False),
+        ("finetune.crop", 1, False),
     ],
 )
 def test_what_binds_a_workdir(tmp_path, field, value, binds):

@@ -18,7 +18,7 @@ from transfer.weights import create_model
 @given(seed=st.integers(0, 99), shift=st.integers(0, 3))
 def test_augmented_images_are_shifts_of_the_image_or_its_mirror(seed, shift):
     images = np.random.default_rng(seed).integers(1, 256, (4, 6, 5, 3), np.uint8)
-    augmented = finetune.augment(jnp.asarray(images), jax.random.key(seed), flip=True, shift=shift)
+    augmented = finetune.augment(jnp.asarray(images), jax.random.key(seed), flip=True, crop=shift)
     for before, after in zip(images, np.asarray(augmented), strict=True):
         padded = [np.pad(x, ((shift, shift), (shift, shift), (0, 0))) for x in (before, before[:, ::-1])]
         steps = range(2 * shift + 1)
@@ -28,13 +28,13 @@ def test_augmented_images_are_shifts_of_the_image_or_its_mirror(seed, shift):
 
 def test_augmentation_left_out_changes_nothing():
     images = np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3), np.uint8)
-    np.testing.assert_array_equal(finetune.augment(jnp.asarray(images), jax.random.key(0), flip=False, shift=0), images)
+    np.testing.assert_array_equal(finetune.augment(jnp.asarray(images), jax.random.key(0), flip=False, crop=0), images)
 
 
 def test_augmentation_mirrors_about_half():
     images = np.zeros((400, 1, 2, 3), np.uint8)
     images[:, :, 1] = 1
-    mirrored = np.asarray(finetune.augment(jnp.asarray(images), jax.random.key(1), flip=True, shift=0))[:, 0, 0, 0]
+    mirrored = np.asarray(finetune.augment(jnp.asarray(images), jax.random.key(1), flip=True, crop=0))[:, 0, 0, 0]
     assert 150 < mirrored.sum() < 250
 
 
@@ -46,7 +46,7 @@ def tiny(folder, epochs: int = 3):
     np.savez(folder / "tiny.npz", images=images, labels=labels)
     config = config_module.default()
     config.train = "finetune"
-    config.finetune.update({"epochs": epochs, "batch_size": 32, "learning_rate": 0.05, "shift": 2})
+    config.finetune.update({"epochs": epochs, "batch_size": 32, "learning_rate": 0.05, "crop": 2})
     config.model.update({"name": "vgg11_bn", "weights": "random", "fields": {"width": 0.05, "hidden": ()}})
     config.image_size = 32
     config.preprocessing = {"scale": 1 / 255, "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}

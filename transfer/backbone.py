@@ -16,18 +16,31 @@ CLASSIFIER_TAPS = ("fc", "logits")
 
 
 def build_model(config: ConfigDict, **fields: Any) -> nnx.Module:
-    """The config's backbone: `model.weights` is None (catalogue), a path, or "random"."""
-    weights = False if config.model.weights == "random" else config.model.weights
+    """The config's backbone: `model.weights` is None (catalogue), a path, or "random".
+
+    With `model.init_from` it is random, to be filled from the other network (`transfer.init_from`).
+    """
+    wanted, random = config.model.weights, config.model.weights == "random"
+    if config.model.init_from.get("model"):
+        if wanted not in (None, "random"):
+            raise UsageError(
+                f"config.model.weights={wanted!r} and config.model.init_from both fill the model; take one"
+            )
+        random = True
+    weights = False if random else wanted
     return create_model(config.model.name, weights, seed=config.seed, **{**given(config.model.fields), **fields})
 
 
 def build_preprocessing(config: ConfigDict, model: nnx.Module) -> Preprocessing:
-    """The record's preprocessing with the config's own fields, image size and resize on top."""
-    record, own = getattr(model, "record", None), given(config.preprocessing)
+    """The model's own preprocessing with the config's fields, image size and resize on top.
+
+    The model's own is that of its weight file, if we wrote it, or of its record.
+    """
+    before, own = getattr(model, "preprocessing", None), given(config.preprocessing)
     preprocessing = None
     try:
-        if own and record is not None:
-            preprocessing = dataclasses.replace(record.preprocessing, **own)
+        if own and before is not None:
+            preprocessing = dataclasses.replace(before, **own)
         elif own:
             preprocessing = Preprocessing(**{"image_size": config.image_size, **own})
     except TypeError as error:
@@ -42,6 +55,10 @@ def build_extractor(config: ConfigDict) -> Extractor:
 
     So VGG's pooled features take images of any size, and the smaller file where the catalogue has one.
     """
+    if config.model.init_from.get("model"):
+        raise UsageError(
+            "config.model.init_from starts a network that is trained (config.train=finetune), not features"
+        )
     classifier = any(tap.endpoint.startswith(CLASSIFIER_TAPS) for tap in parse_taps(config.tap))
     model = build_model(config) if classifier else build_model(config, num_classes=0)
     return Extractor(

@@ -12,18 +12,22 @@ from transfer.errors import TransferError, UsageError
 # Settings that may change between two runs over one workdir without making its contents wrong.
 FREE = ("head.epochs", "checkpoint_seconds", "export", "on_error", "features", "batch_size", "few_shot")
 
-# How a whole network is trained; the learning rate is that of one step of `batch_size` images.
-FINETUNE = {
-    "epochs": 30,
-    "batch_size": 128,
-    "optimizer": "sgd",
-    "learning_rate": 0.1,
-    "warmup_epochs": 1,
-    "weight_decay": 5e-4,
-    "label_smoothing": 0.0,
-    # Augmentation: mirror half of the images; move each by up to this many pixels both ways.
-    "flip": True,
-    "shift": 4,
+WAYS = ("head", "finetune")
+# Settings that one way of training has no use for -> what to do instead; refused where they are set.
+UNUSED: dict[str, dict[str, str]] = {
+    "finetune": {
+        "tap": "the network is trained through to its logits",
+        "export": "extract.py exports features; training writes model.safetensors",
+        "dtype": "training is in float32",
+        "on_error": "training takes no images that cannot be read",
+        "features": "no features are stored",
+        "few_shot": "it compares stored features, with config.train=head",
+        "batch_size": "a step of training takes config.finetune.batch_size images",
+    },
+    "head": {
+        "unfreeze": "a head is trained on features of a frozen network; layers are trained with config.train=finetune",
+        "model.init_from.model": "it starts a network that is trained, with config.train=finetune",
+    },
 }
 
 
@@ -32,14 +36,20 @@ def default() -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
-            # "head": a head on stored features; "finetune": the whole network, end to end.
+            # So many runs over, with `seed` and `data.seed` counted up, in WORKDIR/seed_N; None: one run, in WORKDIR.
+            "seeds": placeholder(int),
+            # "head": a head on stored features; "finetune": the network itself, all of it or the layers of `unfreeze`.
             "train": "head",
+            # Which layers are trained beside the classifier: "stage4", "block4,block5", "stage4.unit*"; None: all.
+            "unfreeze": placeholder(str),
             "model": {
                 "name": "vgg11_slim.cifar10",
                 # None: shipped, cached or downloaded; a path: that file; "random": random weights.
                 "weights": placeholder(str),
                 # Fields of the family (width, hidden, …) where they differ from the record's.
                 "fields": {"num_classes": placeholder(int), "width": placeholder(float)},
+                # Another network, whose layers start this one where names and shapes are the same; `weights` as above.
+                "init_from": {"model": placeholder(str), "weights": placeholder(str)},
             },
             "tap": "pre_logits",
             # What follows is the record's where it is None.
@@ -76,7 +86,24 @@ def default() -> ConfigDict:
                 "seed": 0,
             },
             "head": {"name": "linear", "epochs": 50, "batch_size": 256, "learning_rate": 1e-3},
-            "finetune": FINETUNE,
+            # How a network is trained; the learning rates are those of one step of `batch_size` images.
+            "finetune": {
+                "epochs": 30,
+                "batch_size": 128,
+                "optimizer": "sgd",
+                "learning_rate": 0.1,
+                # Of the new classifier; None: the same.
+                "head_learning_rate": placeholder(float),
+                "warmup_epochs": 1,
+                "weight_decay": 5e-4,
+                "label_smoothing": 0.0,
+                # "update": batch norm of trained layers normalises by the batch and moves its statistics;
+                # "freeze": by the pretrained statistics, which stay. Frozen layers always do the latter.
+                "batch_norm": "update",
+                # Augmentation: mirror half of the images; pad by this many pixels and crop at random.
+                "flip": True,
+                "crop": 4,
+            },
             "checkpoint_seconds": 30.0,
         }
     )
@@ -95,6 +122,17 @@ def check(config: ConfigDict) -> None:
             value = value[part]
         if value < 1:
             raise UsageError(f"config.{name}={value} must be at least 1")
+
+
+def check_use(config: ConfigDict) -> None:
+    """Raises UsageError for settings that `config.train` has no use for, which would be ignored without a word."""
+    if config.train not in WAYS:
+        raise UsageError(f"config.train={config.train!r} is not one of {', '.join(WAYS)}")
+    now, usual = (_flat(json.loads(c.to_json_best_effort())) for c in (config, default()))
+    for name, hint in UNUSED[config.train].items():
+        value = now.get(name, config.get(name))
+        if value != usual.get(name):
+            raise UsageError(f"config.{name}={value!r} has no use with config.train={config.train}: {hint}")
 
 
 def settle(config: ConfigDict, workdir: epath.Path) -> None:

@@ -6,22 +6,18 @@ import json
 import time
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer import feature_files
-from transfer.backbone import build_extractor, build_model, build_preprocessing
-from transfer.data import Source
+from transfer import feature_files, results
+from transfer.backbone import build_extractor
 from transfer.data.splits import make_splits
 from transfer.errors import UsageError
 from transfer.extract import extract_to_store
 from transfer.features import FeatureStore
-from transfer.training import Run, run_epochs, weights_of
+from transfer.training import run_epochs
 
 SPLITS = ("train", "validation")
 
@@ -47,17 +43,7 @@ def extract(config: ConfigDict, workdir: epath.Path) -> tuple[dict[str, FeatureS
     if config.export:
         _export(stores, epath.Path(config.export))
     seconds = _seconds_so_far(folder, time.monotonic() - start)
-    return stores, _facts(config, extractor.model, config.tap, seconds)
-
-
-def _facts(config: ConfigDict, model: Any, tap: str | None = None, seconds: float = 0.0) -> dict[str, Any]:
-    return {
-        "model": config.model.name,
-        "weights_sha256": getattr(model, "weights_sha256", None),
-        "tap": tap,
-        "dataset": config.data.source,
-        "seconds_extract": seconds,
-    }
+    return stores, results.facts(config, extractor.model, config.tap, seconds)
 
 
 def _seconds_so_far(folder: epath.Path, seconds: float) -> float:
@@ -78,10 +64,13 @@ def _export(stores: dict[str, FeatureStore], target: epath.Path) -> None:
 
 def train(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     """Runs the experiment to its end, resuming what is there; writes and returns `result.json`."""
-    known = {"head": train_head, "finetune": train_network}
-    if config.train not in known:
-        raise UsageError(f"config.train={config.train!r} is not one of {', '.join(known)}")
-    result = known[config.train](config, workdir)
+    settings.check_use(config)
+    if config.train == "head":
+        result = train_head(config, workdir)
+    else:
+        from transfer.end_to_end import train_network
+
+        result = train_network(config, workdir)
     print(f"Workdir: {workdir}")
     return result
 
@@ -94,7 +83,7 @@ def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     stores, facts = extract(config, workdir)
     rows = {split: (store.features[:], store.labels) for split, store in stores.items()}
     num_classes = len(stores["train"].class_names)
-    before = _read_result(workdir)
+    before = results.read(workdir)
     result = _fit_head(config, workdir, rows, num_classes, facts)
     if config.get("few_shot"):
         from transfer import comparison
@@ -102,7 +91,7 @@ def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         done = before.get("few_shot", {})
         same = all(done.get(key) == value for key, value in config.few_shot.items())
         result["few_shot"] = done if same else comparison.few_shot(config, rows)
-        _write_result(workdir, result)
+        results.write(workdir, result)
         print(comparison.table(result["few_shot"]))
     return result
 
@@ -174,74 +163,6 @@ def _fit_head(
         settings.settle(identity, workdir)
     run = run_epochs(epoch, state, config.head.epochs, workdir, checkpoint_seconds=config.checkpoint_seconds)
     sizes = {f"num_{split}": len(labels) for split, (_, labels) in rows.items()}
-    result = _result(run, facts, num_classes=num_classes, **sizes)
-    _write_result(workdir, result)
+    result = results.of_run(run, facts, num_classes=num_classes, **sizes)
+    results.write(workdir, result)
     return result
-
-
-def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
-    """Trains the whole network end to end; the last epoch's weights become `workdir/model.safetensors`.
-
-    Not the best epoch's: chosen by the validation images, their accuracy would flatter.
-    """
-    from transfer import finetune
-    from transfer.models.registry import flat_state
-    from transfer.weights import catalogue, native
-
-    sources = dict(zip(SPLITS, make_splits(config.data), strict=True))
-    num_classes = len(sources["train"].class_names)
-    model = build_model(config, num_classes=num_classes)
-    preprocessing = build_preprocessing(config, model)
-    rows = {split: _on_device(source) for split, source in sources.items()}
-    for images, labels in rows.values():
-        print(images.shape, labels.shape)
-    with jax.default_matmul_precision(config.precision):
-        network = finetune.Network(model, preprocessing, config.finetune, len(sources["train"]))
-        epoch = finetune.make_epoch(network, rows["train"], rows["validation"], config.seed)
-        state = network.init_state()
-        settings.settle(config, workdir)
-        run = run_epochs(epoch, state, config.finetune.epochs, workdir, checkpoint_seconds=config.checkpoint_seconds)
-    arrays = flat_state(network.model(weights_of(run.state)))
-    fields = {**settings.given(config.model.fields), "num_classes": num_classes}
-    described = native.describe(*catalogue.architecture(config.model.name, fields))
-    native.write(workdir / "model.safetensors", arrays, described)
-    sizes = {f"num_{split}": len(source) for split, source in sources.items()}
-    result = _result(run, _facts(config, model), num_classes=num_classes, **sizes)
-    _write_result(workdir, result)
-    return result
-
-
-def _on_device(source: Source) -> tuple[jax.Array, jax.Array]:
-    from transfer.data.loader import load_all
-
-    start = time.monotonic()
-    images = load_all(source)
-    logging.info("%s: %d images read in %.1f s", source.name, len(images), time.monotonic() - start)
-    return jnp.asarray(images), jnp.asarray(source.labels, jnp.int32)
-
-
-def _result(run: Run, facts: dict[str, Any], **sizes: int) -> dict[str, Any]:
-    last, best = run.history[-1], run.history[run.best_epoch - 1]
-    return {
-        **facts,
-        **sizes,
-        "train_loss": last["loss"],
-        "train_accuracy": last["accuracy"],
-        "validation_loss": last["validation_loss"],
-        "validation_accuracy": last["validation_accuracy"],
-        "best_validation_accuracy": best["validation_accuracy"],
-        "best_epoch": run.best_epoch,
-        "epochs": run.epoch,
-        "seconds_train": round(run.seconds, 3),
-        "device": jax.devices()[0].device_kind,
-        "jax_version": jax.__version__,
-    }
-
-
-def _read_result(workdir: epath.Path) -> dict[str, Any]:
-    path = workdir / "result.json"
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def _write_result(workdir: epath.Path, result: dict[str, Any]) -> None:
-    settings.write_text(workdir / "result.json", json.dumps(result, indent=2) + "\n")

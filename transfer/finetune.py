@@ -1,7 +1,8 @@
-"""Trains a whole network end to end: augmentation on the device, SGD or AdamW, a cosine schedule, weight decay."""
+"""Trains a network, or its upper layers: augmentation on the device, SGD or AdamW, a cosine schedule, weight decay."""
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,46 +16,79 @@ from transfer import preprocess
 from transfer.errors import UsageError
 from transfer.preprocess import Preprocessing
 from transfer.progress import Progress
+from transfer.trainable import head_layers, trained_layers
 from transfer.training import State
 
-Rows = tuple[jax.Array, jax.Array]  # images (N, h, w, 3) uint8, labels (N,) int32
+Rows = tuple[jax.Array, jax.Array]  # images (N, h, w, 3) uint8 (float32 if resized so), labels (N,) int32
+BATCH_NORM = ("update", "freeze")
+# The arrays of a network in its state; "frozen" is not there where nothing is.
+PARTS = ("params", "frozen", "stats")
 
 
-def make_optimizer(settings: ConfigDict, num_rows: int) -> optax.GradientTransformation:
-    """The optimiser under a linear warm-up and a cosine to zero; decay falls on kernels only, not bias or norm."""
+def make_optimizer(settings: ConfigDict, num_rows: int, head: frozenset[str]) -> optax.GradientTransformation:
+    """The optimiser under a linear warm-up and a cosine to zero; decay falls on kernels only, not bias or norm.
+
+    Args:
+        settings: `config.finetune`.
+        num_rows: training images, of which an epoch's steps follow.
+        head: layers that take `head_learning_rate`; all others take `learning_rate`.
+    """
     if settings.warmup_epochs >= settings.epochs:
         raise UsageError(
             f"finetune.warmup_epochs={settings.warmup_epochs} must be less than the {settings.epochs} epochs"
         )
+    if settings.optimizer not in OPTIMIZERS:
+        raise UsageError(f"finetune.optimizer={settings.optimizer!r} is not one of {', '.join(OPTIMIZERS)}")
     steps = math.ceil(num_rows / settings.batch_size)
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, settings.warmup_epochs * steps, settings.epochs * steps
-    )
-    known: dict[str, Callable[[], optax.GradientTransformation]] = {
-        "sgd": lambda: optax.chain(
-            optax.add_decayed_weights(settings.weight_decay, mask=_kernels),
-            optax.sgd(schedule, momentum=0.9, nesterov=True),
-        ),
-        "adamw": lambda: optax.adamw(schedule, weight_decay=settings.weight_decay, mask=_kernels),
-    }
-    if settings.optimizer not in known:
-        raise UsageError(f"finetune.optimizer={settings.optimizer!r} is not one of {', '.join(known)}")
-    return known[settings.optimizer]()
+    own = settings.head_learning_rate
+    rates = {"backbone": settings.learning_rate, "head": settings.learning_rate if own is None else own}
+
+    def under(rate: float) -> optax.GradientTransformation:
+        schedule = optax.warmup_cosine_decay_schedule(
+            0.0, rate, settings.warmup_epochs * steps, settings.epochs * steps
+        )
+        return OPTIMIZERS[settings.optimizer](schedule, settings.weight_decay)
+
+    def labels(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda path, _: "head" if _layer(path) in head else "backbone", params)
+
+    return optax.multi_transform({name: under(rate) for name, rate in rates.items()}, labels)
+
+
+def _layer(path: Any) -> str:
+    """The dotted path of the layer that an array of nested dicts belongs to."""
+    return ".".join(str(part.key) for part in path[:-1])
 
 
 def _kernels(params: Any) -> Any:
     return jax.tree.map(lambda array: array.ndim > 1, params)
 
 
-def augment(images: jax.Array, key: jax.Array, *, flip: bool, shift: int) -> jax.Array:
-    """Mirrors half of the (B, h, w, 3) uint8 images and moves each by up to `shift` pixels; zeros come in."""
-    flip_key, shift_key = jax.random.split(key)
+def _sgd(schedule: optax.Schedule, decay: float) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.add_decayed_weights(decay, mask=_kernels), optax.sgd(schedule, momentum=0.9, nesterov=True)
+    )
+
+
+def _adamw(schedule: optax.Schedule, decay: float) -> optax.GradientTransformation:
+    return optax.adamw(schedule, weight_decay=decay, mask=_kernels)
+
+
+OPTIMIZERS: dict[str, Callable[[optax.Schedule, float], optax.GradientTransformation]] = {
+    "sgd": _sgd,
+    "adamw": _adamw,
+}
+
+
+def augment(images: jax.Array, key: jax.Array, *, flip: bool, crop: int) -> jax.Array:
+    """Mirrors half of the (B, h, w, 3) images; pads by `crop` zeros on each side and cuts the old size at random."""
+    flip_key, crop_key = jax.random.split(key)
     if flip:
         mirrored = jax.random.bernoulli(flip_key, 0.5, (len(images), 1, 1, 1))
         images = jnp.where(mirrored, images[:, :, ::-1], images)
-    if shift:
-        offsets = jax.random.randint(shift_key, (len(images), 2), 0, 2 * shift + 1)
-        padded = jnp.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
+    if crop:
+        offsets = jax.random.randint(crop_key, (len(images), 2), 0, 2 * crop + 1)
+        padded = jnp.pad(images, ((0, 0), (crop, crop), (crop, crop), (0, 0)))
 
         def cut(image: jax.Array, offset: jax.Array) -> jax.Array:
             return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), images.shape[1:])
@@ -64,33 +98,58 @@ def augment(images: jax.Array, key: jax.Array, *, flip: bool, shift: int) -> jax
 
 
 class Network:
-    """A model split into what is compiled (two graphs, training and inference) and what is trained (a state)."""
+    """A model split into what is compiled (two graphs, training and inference) and arrays: trained, frozen, statistics.
 
-    def __init__(self, model: nnx.Module, preprocessing: Preprocessing, settings: ConfigDict, num_rows: int) -> None:
-        self.preprocessing, self.settings = preprocessing, settings
-        self.optimizer = make_optimizer(settings, num_rows)
-        model.train()
-        self._train_graph: Any = nnx.split(model, nnx.Param, nnx.BatchStat)[0]
+    Only the trained ones are differentiated, so that no gradient is computed below the first of them.
+
+    Args:
+        model: the network, with its starting weights.
+        preprocessing: from pixels to its input.
+        settings: `config.finetune`.
+        num_rows: training images.
+        trained: dotted paths of the layers to train; None: all.
+        resized: whether the images have the network's size already (resized on the host).
+    """
+
+    def __init__(
+        self,
+        model: nnx.Module,
+        preprocessing: Preprocessing,
+        settings: ConfigDict,
+        num_rows: int,
+        *,
+        trained: frozenset[str] | None = None,
+        resized: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.prepare = partial(preprocess.normalise if resized else preprocess.apply, preprocessing)
+        self.optimizer = make_optimizer(settings, num_rows, head_layers(model))
+        layers = trained_layers(model, None) if trained is None else trained
+        kinds = (nnx.All(nnx.Param, lambda path, _: _dotted(path[:-1]) in layers), nnx.Param, nnx.BatchStat)
+        _set_training(model, layers, settings.batch_norm)
+        self._train_graph: Any = nnx.split(model, *kinds)[0]
         model.eval()
-        parts: Any = nnx.split(model, nnx.Param, nnx.BatchStat)
-        self._eval_graph, self._params, self._stats = parts
+        self._eval_graph, *parts = nnx.split(model, *kinds)
+        self._parts: dict[str, Any] = dict(zip(PARTS, parts, strict=True))
         self.step = jax.jit(self._step, donate_argnums=0)
         self.evaluate = jax.jit(self._evaluate)
 
     def init_state(self) -> State:
         """The state before the first epoch: plain dicts of arrays."""
-        params, stats = nnx.to_pure_dict(self._params), nnx.to_pure_dict(self._stats)
-        return {"params": params, "stats": stats, "opt_state": self.optimizer.init(params)}
+        arrays = {name: nnx.to_pure_dict(part) for name, part in self._parts.items()}
+        if not arrays["frozen"]:
+            del arrays["frozen"]
+        return {**arrays, "opt_state": self.optimizer.init(arrays["params"])}
 
-    def model(self, weights: State) -> nnx.Module:
-        """The network with trained weights, in inference mode."""
-        return self._merge(self._eval_graph, weights["params"], weights["stats"])
+    def model(self, state: State) -> nnx.Module:
+        """The network with the arrays of a state, in inference mode."""
+        return self._merge(self._eval_graph, state)
 
-    def _merge(self, graph: Any, params: Any, stats: Any) -> Any:
+    def _merge(self, graph: Any, arrays: State) -> Any:
         states = []
-        for template, values in ((self._params, params), (self._stats, stats)):
+        for name, template in self._parts.items():
             state = jax.tree.map(lambda leaf: leaf, template)
-            nnx.replace_by_pure_dict(state, values)
+            nnx.replace_by_pure_dict(state, arrays.get(name, {}))
             states.append(state)
         return nnx.merge(graph, *states)
 
@@ -98,11 +157,11 @@ class Network:
         """One step on the images numbered `rows`; also returns [mean loss, accuracy]."""
         augment_key, dropout_key = jax.random.split(key)
         settings = self.settings
-        images = augment(train[0][rows], augment_key, flip=settings.flip, shift=settings.shift)
-        x, labels = preprocess.apply(self.preprocessing, images), train[1][rows]
+        images = augment(train[0][rows], augment_key, flip=settings.flip, crop=settings.crop)
+        x, labels = self.prepare(images), train[1][rows]
 
         def loss_of(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
-            model = self._merge(self._train_graph, params, state["stats"])
+            model = self._merge(self._train_graph, {**state, "params": params})
             logits, _ = model(x, rngs=nnx.Rngs(dropout=dropout_key))
             targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), settings.label_smoothing)
             loss = optax.softmax_cross_entropy(logits, targets).mean()
@@ -112,14 +171,29 @@ class Network:
         gradients, (stats, measured) = jax.grad(loss_of, has_aux=True)(state["params"])
         updates, opt_state = self.optimizer.update(gradients, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
-        return {"params": params, "stats": stats, "opt_state": opt_state}, measured
+        return {**state, "params": params, "stats": stats, "opt_state": opt_state}, measured
 
     def _evaluate(self, state: State, validation: Rows, rows: jax.Array, real: jax.Array) -> jax.Array:
         """[summed loss, right answers] over the images numbered `rows`, weighted by `real`."""
-        x, labels = preprocess.apply(self.preprocessing, validation[0][rows]), validation[1][rows]
-        logits, _ = self._merge(self._eval_graph, state["params"], state["stats"])(x)
+        x, labels = self.prepare(validation[0][rows]), validation[1][rows]
+        logits, _ = self._merge(self._eval_graph, state)(x)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return jnp.stack([(loss * real).sum(), ((logits.argmax(-1) == labels) * real).sum()])
+
+
+def _dotted(path: Any) -> str:
+    return ".".join(map(str, path))
+
+
+def _set_training(model: nnx.Module, trained: frozenset[str], batch_norm: str) -> None:
+    """Puts dropout into training mode, and of batch norm the trained layers, if their statistics are to move."""
+    if batch_norm not in BATCH_NORM:
+        raise UsageError(f"finetune.batch_norm={batch_norm!r} is not one of {', '.join(BATCH_NORM)}")
+    model.eval()
+    for path, module in nnx.iter_modules(model):
+        moves = batch_norm == "update" and _dotted(path) in trained
+        if isinstance(module, nnx.Dropout) or (isinstance(module, nnx.BatchNorm) and moves):
+            module.train()
 
 
 def make_epoch(network: Network, train: Rows, validation: Rows, seed: int) -> Callable[[State, int], Any]:
@@ -138,7 +212,7 @@ def make_epoch(network: Network, train: Rows, validation: Rows, seed: int) -> Ca
         order = np.asarray(jax.random.permutation(key, count))
         order = np.resize(order, (math.ceil(count / size), size))
         # The jitted step donates its state; the caller may still hold this one.
-        state = jax.tree.map(jnp.copy, {k: state[k] for k in ("params", "stats", "opt_state")})
+        state = jax.tree.map(jnp.copy, state)
         measured = []
         with Progress(f"epoch {index + 1}", count, "images") as progress:
             for step, rows in enumerate(order):

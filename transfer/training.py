@@ -13,10 +13,10 @@ from etils import epath
 from transfer.chunks import readable
 from transfer.errors import TransferError
 
-# A dict with "params" (and "stats": batch statistics), "opt_state" and whatever else an epoch carries on.
+# A dict with "params" (and "stats": batch statistics), "opt_state" and whatever else an epoch carries on ("frozen").
 State = dict[str, Any]
 Epoch = Callable[[State, int], tuple[State, dict[str, jax.Array]]]
-# What a trained model needs of a state.
+# What training changes of a model.
 WEIGHTS = ("params", "stats")
 # Metric -> its name in the line of an epoch, as Keras prints it.
 LABELS = {
@@ -27,8 +27,14 @@ LABELS = {
 }
 
 
+def has_checkpoint(workdir: epath.Path) -> bool:
+    """Whether a run in `workdir` has come as far as a checkpoint."""
+    folder = workdir / "checkpoints"
+    return folder.exists() and any(path.name.isdigit() for path in folder.iterdir())
+
+
 def weights_of(state: State) -> State:
-    """The part of a state that a trained model consists of."""
+    """The part of a state that training changes of a model."""
     return {name: state[name] for name in WEIGHTS if name in state}
 
 

@@ -103,12 +103,16 @@ class _Frame(NamedTuple):
 
 def _frame(source: Source, preprocessing: Preprocessing | None) -> _Frame:
     if preprocessing is not None and resizes_on_host(source):
-        floats = preprocessing.resize == "float" and preprocessing.interpolation != "nearest"
-        return _Frame((*preprocessing.image_size, 3), np.float32 if floats else np.uint8, preprocessing)
+        return _resized_frame(preprocessing)
     shape = source.uniform_shape
     if shape is None:
         raise TransferError(f"{source.name}: images of several sizes need a size to resize to")
     return _Frame(shape, np.uint8, None)
+
+
+def _resized_frame(preprocessing: Preprocessing) -> _Frame:
+    floats = preprocessing.resize == "float" and preprocessing.interpolation != "nearest"
+    return _Frame((*preprocessing.image_size, 3), np.float32 if floats else np.uint8, preprocessing)
 
 
 def _check(on_error: str) -> None:
@@ -132,18 +136,21 @@ def _fill(source: Source, rows: range, batch: Batch, recipe: Preprocessing | Non
         batch.images[row - batch.start] = image
 
 
-def load_all(source: Source, workers: int | None = None) -> np.ndarray:
-    """All images of a source whose images have one size, decoded by threads: (N, h, w, 3) uint8.
+def load_all(source: Source, preprocessing: Preprocessing | None = None, workers: int | None = None) -> np.ndarray:
+    """All images of a source, decoded by threads: (N, h, w, 3) uint8, all of one size.
+
+    With `preprocessing`, images of any size are resized here, not yet normalised (float32 where it resizes in floats).
 
     Raises BrokenImage for an image that cannot be decoded and TransferError where a size differs, naming it.
     """
     if not len(source):
         raise TransferError(f"{source.name}: holds no images")
-    images = np.zeros((len(source), *source.image(0).shape), np.uint8)
+    frame = _Frame(source.image(0).shape, np.uint8, None) if preprocessing is None else _resized_frame(preprocessing)
+    images: np.ndarray = np.zeros((len(source), *frame.shape), frame.dtype)
     batch = Batch(images, 0, len(source), [])
     with ThreadPoolExecutor(workers or default_workers(), thread_name_prefix="decode") as pool:
         tasks = [
-            pool.submit(_fill, source, range(a, min(a + IMAGES_A_TASK, len(source))), batch, None, "raise")
+            pool.submit(_fill, source, range(a, min(a + IMAGES_A_TASK, len(source))), batch, frame.recipe, "raise")
             for a in range(0, len(source), IMAGES_A_TASK)
         ]
         try:

@@ -1,0 +1,92 @@
+"""A network trained end to end, or from some layer on: an experiment with `config.train="finetune"`."""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+from etils import epath
+from flax import nnx
+from ml_collections import ConfigDict
+
+from transfer import config as settings
+from transfer import finetune, init_from, results
+from transfer.backbone import build_model, build_preprocessing
+from transfer.data import Source
+from transfer.data.loader import load_all, resizes_on_host
+from transfer.data.splits import make_splits
+from transfer.models.registry import flat_state
+from transfer.preprocess import Preprocessing
+from transfer.trainable import folded, layers_of, trained_layers
+from transfer.training import run_epochs
+from transfer.weights import catalogue, native
+
+SPLITS = ("train", "validation")
+
+
+def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
+    """Trains the layers that `config.unfreeze` names (None: all) and a classifier for the data set's classes.
+
+    The last epoch's weights become `workdir/model.safetensors`, which `create_model(ARCH, FILE)` reads, preprocessing
+    included. Not the best epoch's: chosen by the validation images, their accuracy would flatter.
+    """
+    sources = dict(zip(SPLITS, make_splits(config.data), strict=True))
+    num_classes = len(sources["train"].class_names)
+    model = build_model(config, num_classes=num_classes)
+    preprocessing = build_preprocessing(config, model)
+    started = init_from.start(config, model, workdir)
+    layers = trained_layers(model, config.unfreeze)
+    _report(config, model, layers, started)
+    # one road for both splits: the host's where sizes are mixed, else the device's
+    resized = any(map(resizes_on_host, sources.values()))
+    rows = {split: _on_device(source, preprocessing if resized else None) for split, source in sources.items()}
+    for images, labels in rows.values():
+        print(images.shape, labels.shape)
+    with jax.default_matmul_precision(config.precision):
+        network = finetune.Network(
+            model, preprocessing, config.finetune, len(sources["train"]), trained=layers, resized=resized
+        )
+        epoch = finetune.make_epoch(network, rows["train"], rows["validation"], config.seed)
+        state = network.init_state()
+        settings.settle(config, workdir)
+        init_from.keep(started, workdir)
+        run = run_epochs(epoch, state, config.finetune.epochs, workdir, checkpoint_seconds=config.checkpoint_seconds)
+    _write_model(config, network.model(run.state), num_classes, preprocessing, workdir)
+    known = results.facts(config, model) | {"unfreeze": config.unfreeze, "trained_layers": len(layers)}
+    if started is not None:
+        known["init_from"] = started
+    sizes = {f"num_{split}": len(source) for split, source in sources.items()}
+    result = results.of_run(run, known, num_classes=num_classes, **sizes)
+    results.write(workdir, result)
+    return result
+
+
+def _report(config: ConfigDict, model: nnx.Module, layers: frozenset[str], started: dict[str, Any] | None) -> None:
+    """Logs what is trained, and warns of layers that stay at random numbers."""
+    everything = layers_of(flat_state(model))
+    if config.unfreeze is None:
+        return
+    frozen = [layer for layer in everything if layer not in layers]
+    logging.info("%d of %d layers are trained, %s frozen", len(layers), len(everything), folded(frozen) or "none")
+    random = started["left"] if started else frozen if config.model.weights == "random" else ()
+    frozen_at_random = [layer for layer in frozen if layer in set(random)]
+    if frozen_at_random:
+        logging.warning("frozen at random numbers: %s", folded(frozen_at_random))
+
+
+def _on_device(source: Source, preprocessing: Preprocessing | None) -> finetune.Rows:
+    start = time.monotonic()
+    images = load_all(source, preprocessing)
+    logging.info("%s: %d images read in %.1f s", source.name, len(images), time.monotonic() - start)
+    return jnp.asarray(images), jnp.asarray(source.labels, jnp.int32)
+
+
+def _write_model(
+    config: ConfigDict, model: nnx.Module, num_classes: int, preprocessing: Preprocessing, workdir: epath.Path
+) -> None:
+    name, weights = config.model.name, config.model.weights
+    of_file = native.fields(weights, name) if weights not in (None, "random") else {}
+    fields = {**of_file, **settings.given(config.model.fields), "num_classes": num_classes}
+    described = native.describe(*catalogue.architecture(name, fields), preprocessing)
+    native.write(workdir / "model.safetensors", flat_state(model), described)

@@ -1,0 +1,125 @@
+"""Starts a network from another one: layers of the same name and shapes are copied, the rest stays as it is.
+
+Simonyan & Zisserman (arXiv:1409.1556, section 3.1) trained the shallow net A (VGG11) first and began the deeper ones
+with its first four convolutions and its three fully connected layers, the rest random. By name and shape a little more
+fits: all eight convolutions of VGG11 (`block1.conv1`, `block2.conv1`, `block3.conv1`, `block3.conv2`, … `block5.conv2`)
+have a counterpart in VGG16; `logits` only where the classes are as many.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from absl import logging
+from etils import epath
+from flax import nnx
+from ml_collections import ConfigDict
+
+from transfer import config as settings
+from transfer.errors import UsageError
+from transfer.models.registry import flat_state, load_flat_state
+from transfer.trainable import folded, layers_of
+from transfer.training import has_checkpoint
+from transfer.weights import create_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Copied:
+    """What was copied from `model` and what was not; layers by dotted path.
+
+    Attributes:
+        model: the name of the network that was copied from.
+        weights_sha256: of its file, None for random weights.
+        arrays: how many arrays were copied.
+        copied: layers that are now the other network's.
+        left: layers of the new network that stay random.
+        unused: layers of the other network that the new one has no place for.
+    """
+
+    model: str
+    weights_sha256: str | None
+    arrays: int
+    copied: tuple[str, ...]
+    left: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def line(self, name: str) -> str:
+        """The report as one line; `name` is the new network's."""
+        rest = [
+            f"left random in {name}: {folded(self.left) or 'nothing'}",
+            f"unused: {folded(self.unused) or 'nothing'}",
+        ]
+        return "; ".join([f"init_from {self.model}: {self.arrays} arrays copied ({folded(self.copied)})", *rest])
+
+
+def copy_matching(source: nnx.Module, model: nnx.Module, name: str) -> Copied:
+    """Copies into `model`, in place, each layer of `source` (called `name`) that has all its names and shapes.
+
+    A layer is copied whole or not at all: never a kernel without its bias, or a batch norm's scale without its mean.
+    """
+    theirs, ours = _by_layer(flat_state(source)), _by_layer(flat_state(model))
+    fits = {layer for layer, arrays in ours.items() if _shapes(arrays) == _shapes(theirs.get(layer, {}))}
+    arrays = {path: array for layer in ours for path, array in (theirs if layer in fits else ours)[layer].items()}
+    load_flat_state(model, arrays)
+    return Copied(
+        model=name,
+        weights_sha256=getattr(source, "weights_sha256", None),
+        arrays=sum(len(ours[layer]) for layer in fits),
+        copied=tuple(layer for layer in ours if layer in fits),
+        left=tuple(layer for layer in ours if layer not in fits),
+        unused=tuple(layer for layer in theirs if layer not in fits),
+    )
+
+
+def _by_layer(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        layer: {path: array for path, array in state.items() if path.rpartition(".")[0] == layer}
+        for layer in layers_of(state)
+    }
+
+
+def _shapes(arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {path: array.shape for path, array in arrays.items()}
+
+
+def start(config: ConfigDict, model: nnx.Module, workdir: epath.Path) -> dict[str, Any] | None:
+    """Fills `model` from the network of `config.model.init_from`; None where the config has none.
+
+    Returns what `result.json` says of it, which also lies in `workdir/init_from.json`. Where the workdir has a
+    checkpoint, that is what training goes on from: nothing is copied, and the other network's file is not needed.
+
+    Raises:
+        UsageError: the networks have no layer in common.
+        TransferError: the weights are not of the network that they are said to be of.
+    """
+    if not config.model.init_from.get("model"):
+        return None
+    path = workdir / "init_from.json"
+    if has_checkpoint(workdir) and path.exists():
+        logging.info(
+            "init_from %s: copied when this run began; going on from its checkpoint", config.model.init_from.model
+        )
+        return json.loads(path.read_text())
+    source = _source(config)
+    report = copy_matching(source, model, config.model.init_from.model)
+    if not report.copied:
+        raise UsageError(
+            f"config.model.init_from: {report.model} and {config.model.name} have no layer of the same name and shape; "
+            f"{report.model} has {folded(report.unused)}, {config.model.name} has {folded(report.left)}"
+        )
+    logging.info(report.line(config.model.name))
+    return dataclasses.asdict(report)
+
+
+def keep(report: dict[str, Any] | None, workdir: epath.Path) -> None:
+    """Writes `workdir/init_from.json`, for the runs that go on from this one."""
+    if report is not None:
+        settings.write_text(workdir / "init_from.json", json.dumps(report, indent=2) + "\n")
+
+
+def _source(config: ConfigDict) -> nnx.Module:
+    wanted = config.model.init_from
+    if wanted.get("weights") == "random":  # of the same width, or nothing would fit
+        return create_model(wanted.model, False, seed=config.seed, **settings.given(config.model.fields))
+    return create_model(wanted.model, wanted.get("weights"))

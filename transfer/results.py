@@ -1,0 +1,54 @@
+"""`result.json`: what a run was, on what, and how it ended."""
+
+import json
+from typing import Any
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from transfer import config as settings
+from transfer.training import Run
+
+FILE = "result.json"
+
+
+def facts(config: ConfigDict, model: Any, tap: str | None = None, seconds: float = 0.0) -> dict[str, Any]:
+    """What is known before training: the model, its weights, the data; `seconds` of extraction."""
+    return {
+        "model": config.model.name,
+        "weights_sha256": getattr(model, "weights_sha256", None),
+        "tap": tap,
+        "dataset": config.data.source,
+        "seconds_extract": seconds,
+    }
+
+
+def of_run(run: Run, known: dict[str, Any], **sizes: int) -> dict[str, Any]:
+    """The whole result: `known` facts, `sizes`, and the last and the best epoch of `run`."""
+    last, best = run.history[-1], run.history[run.best_epoch - 1]
+    return {
+        **known,
+        **sizes,
+        "train_loss": last["loss"],
+        "train_accuracy": last["accuracy"],
+        "validation_loss": last["validation_loss"],
+        "validation_accuracy": last["validation_accuracy"],
+        "best_validation_accuracy": best["validation_accuracy"],
+        "best_epoch": run.best_epoch,
+        "epochs": run.epoch,
+        "seconds_train": round(run.seconds, 3),
+        "device": jax.devices()[0].device_kind,
+        "jax_version": jax.__version__,
+    }
+
+
+def read(workdir: epath.Path) -> dict[str, Any]:
+    """The result in `workdir`, empty if there is none yet."""
+    path = workdir / FILE
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def write(workdir: epath.Path, result: dict[str, Any]) -> None:
+    """Writes the result into `workdir`, atomically."""
+    settings.write_text(workdir / FILE, json.dumps(result, indent=2) + "\n")
