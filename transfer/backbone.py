@@ -3,14 +3,18 @@
 import dataclasses
 from typing import Any
 
+from absl import logging
 from flax import nnx
 from ml_collections import ConfigDict
 
 from transfer.config import given
 from transfer.errors import UsageError
 from transfer.extract import Extractor, parse_taps, recipe
+from transfer.models import registry
+from transfer.models.registry import flat_state, load_flat_state
 from transfer.preprocess import Preprocessing
-from transfer.weights import create_model
+from transfer.trainable import CLASSIFIER
+from transfer.weights import catalogue, create_model, native
 
 CLASSIFIER_TAPS = ("fc", "logits")
 
@@ -29,6 +33,34 @@ def build_model(config: ConfigDict, **fields: Any) -> nnx.Module:
         random = True
     weights = False if random else wanted
     return create_model(config.model.name, weights, seed=config.seed, **{**given(config.model.fields), **fields})
+
+
+def architecture(config: ConfigDict, num_classes: int) -> tuple[str, dict[str, Any]]:
+    """The architecture of the config's network and all fields that build it, those of its weight file included."""
+    name, weights = config.model.name, config.model.weights
+    of_file = native.fields(weights, name) if weights not in (None, "random") else {}
+    return catalogue.architecture(name, {**of_file, **given(config.model.fields), "num_classes": num_classes})
+
+
+def build_network(config: ConfigDict, num_classes: int) -> nnx.Module:
+    """The config's network, to be trained: `build_model` with a new classifier, as `finetune.new_head` has it.
+
+    None there means new where the weights are the catalogue's, which were trained on other classes even if they are as
+    many; a file of the user's own keeps its classifier, if that has as many classes.
+    """
+    model = build_model(config, num_classes=num_classes)
+    is_new = config.finetune.new_head
+    if is_new is None:
+        is_new = config.model.weights is None
+    if not is_new or getattr(model, "weights_sha256", None) is None:
+        return model
+    arch, fields = architecture(config, num_classes)
+    ours, fresh = flat_state(model), flat_state(registry.build(arch, seed=config.seed, **fields))
+    renewed = [path for path in ours if path.startswith(f"{CLASSIFIER}.") or path in getattr(model, "renewed", ())]
+    load_flat_state(model, {**ours, **{path: fresh[path] for path in renewed}})
+    setattr(model, "renewed", tuple(renewed))  # noqa: B010
+    logging.info("%s: a new classifier for %d classes", config.model.name, num_classes)
+    return model
 
 
 def build_preprocessing(config: ConfigDict, model: nnx.Module) -> Preprocessing:

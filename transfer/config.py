@@ -92,6 +92,9 @@ def default() -> ConfigDict:
                 "batch_size": 128,
                 "optimizer": "sgd",
                 "learning_rate": 0.1,
+                # Begin with a random classifier; None: where the weights are the catalogue's, not where they are a file
+                # that has one for as many classes.
+                "new_head": placeholder(bool),
                 # Of the new classifier; None: the same.
                 "head_learning_rate": placeholder(float),
                 "warmup_epochs": 1,

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from transfer import config as settings
 from transfer import finetune, init_from, results
-from transfer.backbone import build_model, build_preprocessing
+from transfer.backbone import architecture, build_network, build_preprocessing
 from transfer.data import Source
 from transfer.data.loader import load_all, resizes_on_host
 from transfer.data.splits import make_splits
@@ -20,7 +20,7 @@ from transfer.models.registry import flat_state
 from transfer.preprocess import Preprocessing
 from transfer.trainable import folded, layers_of, trained_layers
 from transfer.training import run_epochs
-from transfer.weights import catalogue, native
+from transfer.weights import native
 
 SPLITS = ("train", "validation")
 
@@ -33,7 +33,7 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     """
     sources = dict(zip(SPLITS, make_splits(config.data), strict=True))
     num_classes = len(sources["train"].class_names)
-    model = build_model(config, num_classes=num_classes)
+    model = build_network(config, num_classes)
     preprocessing = build_preprocessing(config, model)
     started = init_from.start(config, model, workdir)
     layers = trained_layers(model, config.unfreeze)
@@ -85,8 +85,5 @@ def _on_device(source: Source, preprocessing: Preprocessing | None) -> finetune.
 def _write_model(
     config: ConfigDict, model: nnx.Module, num_classes: int, preprocessing: Preprocessing, workdir: epath.Path
 ) -> None:
-    name, weights = config.model.name, config.model.weights
-    of_file = native.fields(weights, name) if weights not in (None, "random") else {}
-    fields = {**of_file, **settings.given(config.model.fields), "num_classes": num_classes}
-    described = native.describe(*catalogue.architecture(name, fields), preprocessing)
+    described = native.describe(*architecture(config, num_classes), preprocessing)
     native.write(workdir / "model.safetensors", flat_state(model), described)

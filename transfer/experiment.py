@@ -65,14 +65,22 @@ def _export(stores: dict[str, FeatureStore], target: epath.Path) -> None:
 def train(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     """Runs the experiment to its end, resuming what is there; writes and returns `result.json`."""
     settings.check_use(config)
-    if config.train == "head":
-        result = train_head(config, workdir)
-    else:
-        from transfer.end_to_end import train_network
+    if config.seeds is not None:
+        from transfer.repeats import over_seeds
 
-        result = train_network(config, workdir)
+        result = over_seeds(config, workdir, _train_once)
+    else:
+        result = _train_once(config, workdir)
     print(f"Workdir: {workdir}")
     return result
+
+
+def _train_once(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
+    if config.train == "head":
+        return train_head(config, workdir)
+    from transfer.end_to_end import train_network
+
+    return train_network(config, workdir)
 
 
 def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:

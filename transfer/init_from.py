@@ -97,9 +97,8 @@ def start(config: ConfigDict, model: nnx.Module, workdir: epath.Path) -> dict[st
         return None
     path = workdir / "init_from.json"
     if has_checkpoint(workdir) and path.exists():
-        logging.info(
-            "init_from %s: copied when this run began; going on from its checkpoint", config.model.init_from.model
-        )
+        name = config.model.init_from.model
+        logging.info("init_from %s: copied when this run began; going on from its checkpoint", name)
         return json.loads(path.read_text())
     source = _source(config)
     report = copy_matching(source, model, config.model.init_from.model)
@@ -109,7 +108,7 @@ def start(config: ConfigDict, model: nnx.Module, workdir: epath.Path) -> dict[st
             f"{report.model} has {folded(report.unused)}, {config.model.name} has {folded(report.left)}"
         )
     logging.info(report.line(config.model.name))
-    return dataclasses.asdict(report)
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(report).items()}
 
 
 def keep(report: dict[str, Any] | None, workdir: epath.Path) -> None:

@@ -1,0 +1,59 @@
+"""The same experiment over several seeds: how much of a difference is luck."""
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from transfer import results
+from transfer.errors import UsageError
+
+MEASURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+
+
+def over_seeds(
+    config: ConfigDict, workdir: epath.Path, train: Callable[[ConfigDict, epath.Path], dict[str, Any]]
+) -> dict[str, Any]:
+    """Trains with `seed`, `seed + 1`, … in `workdir/seed_N`, each as resumable as a single run.
+
+    Both `config.seed` (weights, order, augmentation) and `config.data.seed` (which images) count up, so that the
+    spread is over all that chance decides. Writes and returns `result.json`: of each measure the mean over the runs
+    and under `spread` the standard deviation of one run; under `runs` the results themselves.
+    """
+    if config.seeds < 1:
+        raise UsageError(f"config.seeds={config.seeds} must be at least 1")
+    if config.features:
+        raise UsageError("config.features is one folder, and each of config.seeds draws other images; leave one out")
+    runs = []
+    for step in range(config.seeds):
+        one = config.copy_and_resolve_references()
+        one.seeds, one.seed = None, config.seed + step
+        if config.data.seed is not None:
+            one.data.seed = config.data.seed + step
+        runs.append(train(one, workdir / f"seed_{one.seed}"))
+    columns = {name: [run[name] for run in runs] for name in MEASURES}
+    shared = {name: value for name, value in runs[0].items() if all(run.get(name) == value for run in runs)}
+    result = {
+        **shared,
+        **{name: round(statistics.fmean(values), 6) for name, values in columns.items()},
+        "spread": {name: round(_spread(values), 6) for name, values in columns.items()},
+        "seeds": config.seeds,
+        "seconds_train": round(sum(run["seconds_train"] for run in runs), 3),
+        "runs": runs,
+    }
+    results.write(workdir, result)
+    print(line(result))
+    return result
+
+
+def _spread(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def line(result: dict[str, Any]) -> str:
+    """The accuracy over the seeds, as one line."""
+    each = ", ".join(f"{run['validation_accuracy']:.4f}" for run in result["runs"])
+    mean, spread = result["validation_accuracy"], result["spread"]["validation_accuracy"]
+    return f"validation accuracy over {result['seeds']} seeds: mean {mean:.4f}, spread {spread:.4f} ({each})"
