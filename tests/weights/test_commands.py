@@ -7,7 +7,7 @@ from golden import reading
 
 from transfer import __main__ as command
 from transfer.models import registry
-from transfer.weights import create_model
+from transfer.weights import catalogue, create_model
 
 SLIM = reading.HERE / "resnet18_slim.pth"
 
@@ -27,11 +27,31 @@ def run(*arguments: object) -> int:
 
 
 def test_models_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("models", "resnet50*") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:2] == ["name", "parameters"]
-    assert [line.split()[0] for line in lines[1:]] == ["resnet50.a1", "resnet50.keras", "resnet50.tv1", "resnet50.tv2"]
-    assert "76.13" in lines[3]
+    assert run("models", "resnet50.*") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0][:6] == ["name", "parameters", "GFLOPs", "features", "size", "top-1"]
+    sources = ("a1_in1k", "keras", "tv1", "tv2", "tv_in1k")
+    assert [line[0] for line in lines[1:]] == [f"resnet50.{source}" for source in sources]
+    assert lines[3][1:7] == ["25.6", "M", "4.089", "2048", "224", "76.13"]
+
+
+def test_the_whole_table_names_what_has_no_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("models") == 0
+    *rows, last = capsys.readouterr().out.splitlines()
+    assert len(rows) == 1 + len(catalogue.names())
+    assert last.startswith("without pretrained weights: ") and "lenet5" in last and "vgg" not in last
+
+
+def test_the_measured_error_is_the_last_column(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = {"resnet50.tv1": {"error": 3.14e-6, "against": "torchvision 0.29.1"}}
+    monkeypatch.setattr(catalogue, "parity", lambda: measured)
+    assert run("models", "resnet50.tv?", "--markdown") == 0
+    cells = [line.split("|") for line in capsys.readouterr().out.splitlines()]
+    assert [row[-2].strip() for row in cells] == ["largest relative error", "---", "3.1e-06", "-"]
+    assert run("weights", "info", "resnet50.tv1") == 0
+    assert "torchvision 0.29.1" in capsys.readouterr().out
 
 
 def test_weights_list_and_info(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -42,13 +62,15 @@ def test_weights_list_and_info(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     out = capsys.readouterr().out
     for piece in ("64373286793e3c8b2b4e3219cbf3544b", "6d6bbae143d832006294945121d1f1fc", "bgr", "103.939", "CC-BY"):
         assert piece in out
+    assert run("weights", "info", "resnet50.a1") == 0
+    out = capsys.readouterr().out
+    assert "resnet50.a1_in1k" in out and "timm/resnet50.a1_in1k" in out and "model.safetensors" in out
 
 
-def test_fetch_says_where_a_cached_file_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "vgg16.tv_in1k.safetensors").write_bytes(b"x")  # a record without a hash
-    assert run("weights", "fetch", "vgg16.tv_in1k") == 0
-    assert str(tmp_path / "cache" / "vgg16.tv_in1k.safetensors") in capsys.readouterr().out
+def test_fetch_says_where_a_file_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("weights", "fetch", "vgg11_slim.cifar10") == 0
+    path, digest = capsys.readouterr().out.splitlines()
+    assert Path(path).is_file() and digest == f"sha256 {catalogue.get('vgg11_slim.cifar10').file.sha256}"
 
 
 def test_convert_writes_what_create_model_reads(

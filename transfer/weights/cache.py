@@ -39,7 +39,7 @@ def digests(path: Path) -> dict[str, str]:
     return {name: each.hexdigest() for name, each in hashes.items()}
 
 
-def _mismatch(file: WeightFile, found: dict[str, str]) -> str | None:
+def mismatch(file: WeightFile, found: dict[str, str]) -> str | None:
     """What is wrong with a file of these digests, None if nothing."""
     checks = (("SHA-256", file.sha256, "sha256"), ("SHA-256", file.sha256_prefix, "sha256"), ("MD5", file.md5, "md5"))
     for title, expected, key in checks:
@@ -67,12 +67,16 @@ def fetch(record: Record, *, notop: bool = False) -> tuple[Path, str]:
     if not path.is_file():
         if file.url is None:
             raise TransferError(f"{record.name}: its file {path} is missing from the installation; install it again")
-        return path, _download(file, path)
+        return path, _download(file, path, _elsewhere(record))
     found = digests(path)
-    problem = _mismatch(file, found)
+    problem = mismatch(file, found)
     if problem:
         raise TransferError(f"{path} is not {record.name}: {problem}; delete it and run the same command again")
     return path, found["sha256"]
+
+
+def _elsewhere(record: Record) -> str:
+    return f", such as {record.hf_file} of {record.hf_repo} on Hugging Face" if record.hf_repo else ""
 
 
 class _Bar:
@@ -103,8 +107,11 @@ class _Bar:
             self.progress.__exit__(None, None, None)
 
 
-def _download(file: WeightFile, path: Path) -> str:
-    """Downloads beside `path`, verifies, renames; returns the SHA-256. Only a complete, right file gets the name."""
+def _download(file: WeightFile, path: Path, elsewhere: str) -> str:
+    """Downloads beside `path`, verifies, renames; returns the SHA-256. Only a complete, right file gets the name.
+
+    `elsewhere` ends the message of a failure: where else there are such weights.
+    """
     import pooch
     import requests
 
@@ -119,7 +126,7 @@ def _download(file: WeightFile, path: Path) -> str:
         download = pooch.HTTPDownloader(progressbar=_Bar(f"download {file.filename}"), timeout=TIMEOUT_SECONDS)
         download(file.url, str(part), None)
         found = digests(part)
-        problem = _mismatch(file, found)
+        problem = mismatch(file, found)
         if problem:
             raise TransferError(f"{file.url}: not the file that was published: {problem}; nothing was kept")
         part.chmod(0o644)
@@ -128,7 +135,7 @@ def _download(file: WeightFile, path: Path) -> str:
         reason = type(error).__name__ if error.response is None else f"HTTP {error.response.status_code}"
         raise TransferError(
             f"cannot download {file.url} ({reason}); fetch it on a machine with a network and put it at {path}, "
-            "or name a local file (weights=FILE)"
+            f"or name a local file (weights=FILE){elsewhere}"
         ) from error
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error

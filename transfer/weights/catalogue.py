@@ -4,7 +4,8 @@ The records are JSON, one file a source in `records/`: `source` (where the figur
 into every record; `preprocessing` key by key) and `records`, each with `name`, `arch`, `file` (`filename`, `url`
 and any of `sha256`, `sha256_prefix`, `md5`; without a URL the file ships in `files/`), optionally `notop` (a second
 file without classifier), `fields` of the architecture, and the figures. A new weight set is a new record, nothing
-else; where its `sha256` is null the file is not verified.
+else; a file without any hash is not verified. `parity.json` beside them is no record file: it holds the errors that
+were measured against each record's source.
 """
 
 import dataclasses
@@ -18,6 +19,9 @@ from typing import Any
 
 from transfer.errors import UsageError
 from transfer.preprocess import Preprocessing
+
+# Beside the record files: errors measured against each record's source.
+PARITY = "parity.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +45,15 @@ class Record:
       fields: (name, value) pairs passed to the architecture.
       name_map: the library whose names the file uses (`transfer.weights.names`).
       file: the weights with the classifier.
+      aliases: other names that `get` takes.
       notop: the weights without it, where the publisher has a smaller file for that.
+      hf_repo, hf_file: the same weights on Hugging Face, a repository and a file in it; `weights=` reads that file too.
+      num_classes: 0 where the file's classifier is not usable, so that the model is built without one.
       acc1, acc5: published ImageNet (or `dataset`) top-1 and top-5 accuracy in percent, None where not published.
-      num_params: with the classifier.
-      gflops: multiply-adds at the record's image size, in 1e9, as published.
+      num_params: with the classifier, as the source counts: Keras counts the moving statistics of batch norm too.
+      num_features: width of the end point `pre_logits`.
+      gflops: multiply-adds at the record's image size, in 1e9: published, else counted (`transfer.models.graph`).
+      logits: the first outputs for the image of `transfer.weights.verify`, None where nobody has computed them.
       source: where the record's figures come from.
     """
 
@@ -53,14 +62,19 @@ class Record:
     name_map: str
     file: WeightFile
     preprocessing: Preprocessing
+    aliases: tuple[str, ...] = ()
     fields: tuple[tuple[str, Any], ...] = ()
     notop: WeightFile | None = None
+    hf_repo: str | None = None
+    hf_file: str | None = None
     num_classes: int = 1000
     dataset: str = "ImageNet-1k"
     acc1: float | None = None
     acc5: float | None = None
     num_params: int | None = None
+    num_features: int | None = None
     gflops: float | None = None
+    logits: tuple[float, ...] | None = None
     licence: str | None = None
     source: str = ""
     note: str = ""
@@ -78,44 +92,68 @@ def _record(entry: Mapping[str, Any], defaults: Mapping[str, Any], source: str) 
     for key in ("file", "notop"):
         if merged.get(key):
             merged[key] = WeightFile(**merged[key])
+    for key in ("aliases", "logits"):
+        if merged.get(key) is not None:
+            merged[key] = _frozen(merged[key])
     return Record(**merged)
+
+
+def _json_files() -> dict[str, Any]:
+    folder = importlib.resources.files("transfer.weights") / "records"
+    found = sorted((f for f in folder.iterdir() if f.name.endswith(".json")), key=lambda f: f.name)
+    return {file.name: json.loads(file.read_text("utf-8")) for file in found}
 
 
 @functools.cache
 def records() -> Mapping[str, Record]:
     """Every record by its name."""
     found: dict[str, Record] = {}
-    for file in sorted((importlib.resources.files("transfer.weights") / "records").iterdir(), key=lambda f: f.name):
-        if not file.name.endswith(".json"):
+    for file, content in _json_files().items():
+        if file == PARITY:
             continue
-        content = json.loads(file.read_text("utf-8"))
         for entry in content["records"]:
             record = _record(entry, content.get("defaults", {}), content["source"])
             if record.name in found:
-                raise ValueError(f"{file.name}: a second record named {record.name}")
+                raise ValueError(f"{file}: a second record named {record.name}")
             found[record.name] = record
     return found
 
 
+@functools.cache
+def _aliases() -> Mapping[str, Record]:
+    return {alias: record for record in records().values() for alias in record.aliases}
+
+
+def parity() -> Mapping[str, Mapping[str, Any]]:
+    """Record name -> what was measured against its source: `error` (relative, the largest of all taps), `against`."""
+    return _json_files().get(PARITY, {}).get("errors", {})
+
+
 def names(pattern: str = "*") -> list[str]:
-    """Sorted names that match a shell-style `pattern` (`"resnet*"`)."""
-    return sorted(fnmatch.filter(records(), pattern))
+    """Sorted names of the records that match a shell-style `pattern` (`"resnet*"`), an alias counting as its record."""
+    matching = fnmatch.filter([*records(), *_aliases()], pattern)
+    return sorted({_aliases()[name].name if name in _aliases() else name for name in matching})
+
+
+def find(name: str) -> Record | None:
+    """The record of that name or alias; None if there is none."""
+    return records().get(name) or _aliases().get(name)
 
 
 def get(name: str) -> Record:
     """The record called `name`; UsageError with the nearest names if there is none."""
-    known = records()
-    if name in known:
-        return known[name]
+    record = find(name)
+    if record:
+        return record
     same_arch = names(f"{name}.*")
     if same_arch:
         raise UsageError(f"{name} is an architecture without weights of its own; choose {', '.join(same_arch)}")
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(name, records(), n=3, cutoff=0.4)
     hint = f"did you mean {', '.join(near)}?" if near else "see `python -m transfer models`"
     raise UsageError(f"unknown weights {name!r}; {hint}")
 
 
 def architecture(name: str, fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The architecture and all fields that build the model `name` (a record or an architecture) with `fields`."""
-    record = records().get(name)
+    record = find(name)
     return (record.arch, {**dict(record.fields), **fields}) if record else (name, dict(fields))

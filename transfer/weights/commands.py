@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from transfer.errors import UsageError
+from transfer.models import registry
 from transfer.weights import cache, catalogue
 from transfer.weights.catalogue import Record, WeightFile
 
@@ -15,24 +16,60 @@ def models(parser: argparse.ArgumentParser) -> Action:
     """`models [PATTERN] [--markdown]`: a table of the catalogue."""
     parser.add_argument("pattern", nargs="?", default="*", help="such as 'resnet*'")
     parser.add_argument("--markdown", action="store_true", help="the table as the README shows it")
-    return lambda options: (_print_markdown if options.markdown else _print_table)(_model_rows(options.pattern))
+
+    def run(options: argparse.Namespace) -> None:
+        rows = _model_rows(options.pattern)
+        if options.markdown:
+            _print_markdown(rows)
+            return
+        _print_table(rows)
+        bare = sorted(set(registry.architectures()) - {record.arch for record in catalogue.records().values()})
+        if options.pattern == "*" and bare:
+            print(f"without pretrained weights: {', '.join(bare)}")
+
+    return run
+
+
+COLUMNS = (
+    "name",
+    "parameters",
+    "GFLOPs",
+    "features",
+    "size",
+    "top-1",
+    "data",
+    "licence",
+    "largest relative error",
+)
 
 
 def _model_rows(pattern: str) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [("name", "parameters", "size", "top-1", "GFLOPs", "data", "licence")]
+    """COLUMNS and a row of text for each record; "-" where a figure is not known. No model is built."""
+    rows: list[tuple[str, ...]] = [COLUMNS]
+    measured = catalogue.parity()
     for record in _matching(pattern):
         height, width = record.preprocessing.image_size
         size = f"{height}" if height == width else f"{height}x{width}"
-        millions = None if record.num_params is None else f"{record.num_params / 1e6:.1f} M"
-        figures = (millions, size, record.acc1, record.gflops, record.dataset, record.licence)
-        rows.append((record.name, *("-" if value is None else str(value) for value in figures)))
+        error = measured.get(record.name, {}).get("error")
+        cells = (
+            record.name,
+            record.num_params and f"{record.num_params / 1e6:.1f} M",
+            record.gflops,
+            record.num_features,
+            size,
+            record.acc1,
+            record.dataset,
+            record.licence,
+            None if error is None else f"{error:.1e}",
+        )
+        rows.append(tuple("-" if cell is None else str(cell) for cell in cells))
     return rows
 
 
 def weights(parser: argparse.ArgumentParser) -> Action:
-    """`weights list|info|fetch`."""
-    actions = {"list": _list, "info": _info, "fetch": _fetch}
-    subparsers = parser.add_subparsers(dest="action", required=True, metavar="list|info|fetch")
+    """`weights list|info|fetch|verify`."""
+    actions = {"list": _list, "info": _info, "fetch": _fetch, "verify": _verify}
+    subparsers = parser.add_subparsers(dest="action", required=True, metavar="|".join(actions))
     each = subparsers.add_parser("list", help="every weight file, and whether it is on this machine")
     each.add_argument("pattern", nargs="?", default="*", help="such as 'resnet*'")
     each = subparsers.add_parser("info", help="everything that the catalogue says of one")
@@ -40,6 +77,11 @@ def weights(parser: argparse.ArgumentParser) -> Action:
     each = subparsers.add_parser("fetch", help="download and verify one, or say where it is")
     each.add_argument("name")
     each.add_argument("--notop", action="store_true", help="the smaller file without classifier")
+    each = subparsers.add_parser(
+        "verify", help="prove a file: its hash, that it fits, the network's answer to an image"
+    )
+    each.add_argument("name")
+    each.add_argument("--weights", metavar="FILE", help="this file; left out: the shipped, cached or downloaded one")
     return lambda options: actions[options.action](options)
 
 
@@ -104,7 +146,10 @@ def _list(options: argparse.Namespace) -> None:
 def _info(options: argparse.Namespace) -> None:
     record = catalogue.get(options.name)
     skipped = {"file", "notop", "fields", "preprocessing"}
-    rows = [(key, str(value)) for key, value in vars(record).items() if key not in skipped and value not in (None, "")]
+    plain = {key: value for key, value in vars(record).items() if key not in skipped and value not in (None, "", ())}
+    rows = [(key, ", ".join(map(str, v)) if isinstance(v, tuple) else str(v)) for key, v in plain.items()]
+    error = catalogue.parity().get(record.name, {})
+    rows += [(f"measured.{key}", str(value)) for key, value in error.items()]
     rows += [("fields", ", ".join(f"{key}={value}" for key, value in record.fields) or "the architecture's own")]
     rows += [(f"preprocessing.{key}", str(value)) for key, value in vars(record.preprocessing).items()]
     for (_, file), title in zip(_files(record), ("file", "notop"), strict=False):
@@ -119,3 +164,9 @@ def _fetch(options: argparse.Namespace) -> None:
         raise UsageError(f"{record.name} has no separate file without classifier")
     path, sha256 = cache.fetch(record, notop=options.notop)
     print(f"{path}\nsha256 {sha256}")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from transfer.weights.verify import verify
+
+    verify(options.name, options.weights)

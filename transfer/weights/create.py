@@ -14,13 +14,15 @@ from flax import nnx
 from transfer.errors import TransferError, UsageError
 from transfer.models import registry
 from transfer.preprocess import Preprocessing
-from transfer.weights import cache, catalogue, native, readers
+from transfer.weights import cache, catalogue, identify, native, readers
 from transfer.weights.catalogue import Record
-from transfer.weights.load import fit, require_fit
+from transfer.weights.load import fit, require_fit, require_numbers
 from transfer.weights.names import NameMap, libraries, name_map
 
 CLASSIFIER_BIAS = "logits.bias"
 CLASSIFIER_LAYER = "logits."
+# One layout under two sets of names, so that a record takes files of both.
+PYTORCH = ("torchvision", "timm")
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -41,10 +43,11 @@ def create_model(
     Args:
       name: a catalogue name (`"vgg16.keras"`, see `list_models`) or an architecture (`"vgg16"`).
       weights: None: the record's file, shipped, cached or downloaded. A path: that file, in any format that
-        `transfer.weights.readers` knows; for a record in its library's names or our own, for an architecture in any
-        library's. False: random, from `seed`.
-      num_classes: None: as in the file; a file without classifier (Keras' `notop`) gives a model without. 0: no
-        classifier, whatever the file has. Another number than the file's: the last layer is random, from `seed`.
+        `transfer.weights.readers` knows; for a record in its library's names or our own (torchvision and timm count
+        as one), for an architecture in any library's. False: random, from `seed`.
+      num_classes: None: as in the file; a file without classifier (Keras' `notop`), or with one that the record calls
+        unusable, gives a model without. 0: no classifier, whatever the file has. Another number than the file's: the
+        last layer is random, from `seed`.
       seed: for random weights.
       fields: of the architecture (`width`, `stride_in_1x1`, …), over the record's.
 
@@ -55,7 +58,8 @@ def create_model(
 
     Raises:
       UsageError: unknown name or field; an architecture without `weights`.
-      TransferError: no file, a damaged one, one of another architecture (the message lists what does not fit).
+      TransferError: no file, a damaged one, one with NaN in it, one of another architecture (the message says what it
+        looks like, or lists what does not fit).
     """
     record = _find(name)
     arch = record.arch if record else name
@@ -70,17 +74,25 @@ def create_model(
         fields = native.fields(path, arch) | fields
     fields.pop("num_classes", None)
     tensors = readers.read(path)
-    candidates = () if record is None else (record.name_map, "native")
     model = from_tensors(
-        arch, tensors, candidates, num_classes=num_classes, seed=seed, file=str(path), name=name, **fields
+        arch,
+        tensors,
+        _libraries_of(record) if record else (),
+        num_classes=num_classes,
+        usable_classifier=record is None or record.num_classes > 0,
+        seed=seed,
+        file=str(path),
+        name=name,
+        **fields,
     )
     return _annotated(model, record, sha256, native.preprocessing(path))
 
 
 def _find(name: str) -> Record | None:
     """The record of a catalogue name, None for an architecture."""
-    if name in catalogue.records():
-        return catalogue.get(name)
+    record = catalogue.find(name)
+    if record:
+        return record
     architectures = registry.architectures()
     if name in architectures:
         return None
@@ -106,6 +118,13 @@ def _file(
     return path, cache.digests(path)["sha256"]
 
 
+def _libraries_of(record: Record) -> list[str]:
+    """The libraries whose names a file of the record may use, its own first."""
+    alike = PYTORCH if record.name_map in PYTORCH else ()
+    candidates = dict.fromkeys((record.name_map, *alike, "native"))
+    return [library for library in candidates if library in libraries(record.arch)]
+
+
 def _shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
     return {path: array.shape for path, array in registry.flat_state(model).items()}
 
@@ -129,6 +148,7 @@ def from_tensors(
     candidates: Sequence[str] = (),
     *,
     num_classes: int | None = None,
+    usable_classifier: bool = True,
     seed: int = 0,
     file: str = "the file",
     name: str = "",
@@ -142,25 +162,30 @@ def from_tensors(
       candidates: libraries whose names to try (`names.libraries`); the one that most names are of is taken.
         Empty: all.
       num_classes, seed: as in `create_model`.
+      usable_classifier: False: whatever there is of a classifier counts as not being there.
       file, name: what messages call the tensors and the model.
 
     Raises:
-      TransferError: the tensors do not fit; the message lists what is missing, unexpected and misshapen.
+      TransferError: the tensors do not fit; the message says what they look like, or what is missing, unexpected and
+        misshapen. Or there is NaN in them.
     """
     name = name or arch
+    candidates = candidates or libraries(arch)
     model = registry.build(arch, seed=None, **fields)
     shapes = _shapes(model)
-    names = _best_map(arch, candidates or libraries(arch), shapes, tensors)
-    tensors = names.rename(tensors)
-    in_file = 0 if num_classes == 0 else _classes_in_file(names, tensors)
+    names = _best_map(arch, candidates, shapes, tensors)
+    renamed = names.rename(tensors)
+    classes = shapes[CLASSIFIER_BIAS][0]
+    in_file = _classes_in_file(names, renamed, classes) if usable_classifier and num_classes != 0 else 0
     wanted = in_file if num_classes is None else num_classes
-    if shapes[CLASSIFIER_BIAS] != (wanted,):
+    if wanted != classes:
         model = registry.build(arch, seed=None, **fields, num_classes=wanted)
         shapes = _shapes(model)
         names = name_map(arch, names.library, shapes)
     left_out = _to_renew(shapes, names, in_file) if wanted not in (0, in_file) else []
-    arrays, report = fit(tensors, shapes, names, left_out)
-    require_fit(report, file, name, names.library)
+    arrays, report = fit(renamed, shapes, names, left_out)
+    require_fit(report, file, name, names.library, lambda: identify.other_than(arch, candidates, tensors))
+    require_numbers(arrays, names, file, name)
     if in_file == 0 and num_classes is None:
         logging.info("%s: %s has no classifier, so the model has none (num_classes=0)", name, file)
     dropped = [n for n in report.excused if names.in_classifier(n)]
@@ -182,14 +207,15 @@ def _to_renew(shapes: Mapping[str, tuple[int, ...]], names: NameMap, in_file: in
     return [path for path in shapes if names.in_classifier(names.sources[path].name)]
 
 
-def _classes_in_file(names: NameMap, tensors: Mapping[str, np.ndarray]) -> int:
-    """Size of the classifier in the file; 0 if the file has nothing of a classifier."""
+def _classes_in_file(names: NameMap, tensors: Mapping[str, np.ndarray], default: int) -> int:
+    """Size of the classifier in the file; 0 if the file has nothing of a classifier.
+
+    `default` for a file with a part of one only: what it lacks is then listed as missing.
+    """
     bias = names.sources[CLASSIFIER_BIAS].name
     if bias in tensors and tensors[bias].ndim == 1:
         return len(tensors[bias])
-    if any(names.in_classifier(tensor) for tensor in tensors):
-        raise TransferError(f"the file has a part of a classifier, but no {bias}")
-    return 0
+    return default if any(map(names.in_classifier, tensors)) else 0
 
 
 def _annotated(

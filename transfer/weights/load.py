@@ -1,11 +1,12 @@
-"""Strict loading: every array of the model is filled, every tensor of the file is used or excused, shapes agree."""
+"""Strict loading: every array of the model is filled with numbers, every tensor of the file used or excused."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from transfer.errors import TransferError
+from transfer.weights.identify import Likeness
 from transfer.weights.names import NameMap, Shape
 
 SHOWN = 3
@@ -77,11 +78,35 @@ def fit(
     return arrays, report
 
 
-def require_fit(report: Report, file: str, model: str, library: str) -> None:
-    """Raises TransferError with the report unless everything fits."""
+def require_fit(
+    report: Report, file: str, model: str, library: str, likeness: Callable[[], Likeness | None] = lambda: None
+) -> None:
+    """Raises TransferError with the report, or with what the file looks like instead, unless everything fits."""
     if report.fits:
         return
+    like = likeness()
+    number = len(report.matched) + len(report.unexpected) + len(report.misshapen) + len(report.excused)
+    if like and like.sure:
+        raise TransferError(f"{file} does not fit {model}: its {number} tensors look like {like.phrase}")
+    hint = f"; it looks most like {like.phrase}" if like else ""
     if not report.matched and not report.misshapen:
         found = f"{len(report.unexpected)} tensors ({_few(report.unexpected)})"
-        raise TransferError(f"{file} does not fit {model}: none of its {found} has a name that {model} knows")
-    raise TransferError(f"{file} does not fit {model} by {library} names: {report}")
+        raise TransferError(f"{file} does not fit {model}: none of its {found} has a name that {model} knows{hint}")
+    raise TransferError(f"{file} does not fit {model} by {library} names: {report}{hint}")
+
+
+def require_numbers(arrays: Mapping[str, np.ndarray], names: NameMap, file: str, model: str) -> None:
+    """Raises TransferError, naming the tensors of the file, if any array holds NaN or infinity.
+
+    A network with one such value in it answers NaN to every image, and nothing later says where it comes from.
+    """
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite in the model
+        bad = [path for path, array in arrays.items() if not np.isfinite(np.asarray(array, np.float32)).all()]
+    if bad:
+        broken = [names.sources[path].name for path in bad]
+        only_classifier = all(map(names.in_classifier, broken))
+        advice = "; num_classes=0 leaves the classifier out" if only_classifier else ""
+        raise TransferError(
+            f"{file} cannot be used for {model}: there is NaN or infinity in {len(bad)} of its tensors "
+            f"({_few(broken)}){advice}"
+        )

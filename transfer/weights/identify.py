@@ -1,0 +1,195 @@
+"""What a weight file looks like, by the names and shapes of its tensors: only asked where a file does not fit."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from transfer.errors import TransferError
+from transfer.models import registry
+from transfer.weights import catalogue
+from transfer.weights.names import NameMap, Shape, family, libraries, name_map
+
+Fields = tuple[tuple[str, Any], ...]
+
+# The share of common names from which on a family is looked at, and from which on an architecture is worth naming.
+FAMILY_SHARE = 0.2
+WORTH_NAMING = 0.5
+SHOWN = 3
+CLASSIFIER_LAYER = "logits."
+TITLES = {"keras": "Keras", "native": "this package"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """How well a file's tensors agree with one architecture in one library's names.
+
+    Attributes:
+      names: the names that both have, over the mean of their numbers; 1 if all agree.
+      sizes: the share of the common names whose shapes agree, the size of the last layer aside.
+      classes: size of the file's last layer; 0 if the file has no classifier.
+    """
+
+    arch: str
+    fields: Fields
+    library: str
+    names: float
+    sizes: float
+    classes: int
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        return self.names, self.sizes
+
+    @property
+    def exact(self) -> bool:
+        """Whether all names and shapes agree."""
+        return self.rank == (1, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Likeness:
+    """`phrase` such as "vgg16_bn from torchvision (vgg16_bn.tv)"; `sure` where every name agrees."""
+
+    phrase: str
+    sure: bool
+
+
+def other_than(arch: str, wanted: Sequence[str], tensors: Mapping[str, np.ndarray]) -> Likeness | None:
+    """What the tensors look like, unless it is what they were taken for: `arch` in names of a library of `wanted`.
+
+    None as well where they look like nothing that is known here.
+    """
+    best = matches(tensors)
+    if not best or any(match.arch == arch and match.library in wanted for match in best):
+        return None
+    return Likeness(_phrase(best), best[0].names == 1)
+
+
+def matches(tensors: Mapping[str, np.ndarray]) -> list[Match]:
+    """The best matches of all architectures and libraries, several where they agree equally well; empty if poor."""
+    best: list[Match] = []
+    for arch in _likely(tensors):
+        for match in _of_architecture(arch, tensors):
+            if not best or match.rank > best[0].rank:
+                best = [match]
+            elif match.rank == best[0].rank:
+                best.append(match)
+        if best and best[0].exact:
+            break  # two architectures never have the same names and shapes
+    return best if best and best[0].names >= WORTH_NAMING else []
+
+
+def _likely(tensors: Mapping[str, np.ndarray]) -> list[str]:
+    """Architectures of the families whose first member shares enough names with the file, the likeliest first."""
+    members: dict[str, list[str]] = {}
+    for arch in registry.architectures():
+        members.setdefault(family(arch).__name__, []).append(arch)
+    shares = {name: _common_share(archs[0], tensors) for name, archs in members.items()}
+    likely = sorted((name for name in shares if shares[name] >= FAMILY_SHARE), key=lambda name: -shares[name])
+    return [arch for name in likely for arch in members[name]]
+
+
+def _common_share(arch: str, tensors: Mapping[str, np.ndarray]) -> float:
+    """Common names over the smaller number of names, in the library where that is largest."""
+    return max(len(common) / min(len(ours), len(theirs)) for _, ours, theirs, common in _compared(arch, (), tensors))
+
+
+def _of_architecture(arch: str, tensors: Mapping[str, np.ndarray]) -> Iterator[Match]:
+    seen = []
+    for fields in _variants(arch):
+        shapes = _shapes(arch, fields)
+        if shapes in seen:
+            continue
+        seen.append(shapes)
+        for names, ours, theirs, common in _compared(arch, fields, tensors):
+            if not common:
+                continue
+            agreeing = sum(_agrees(path, names, shapes, theirs) for path in common)
+            classes = _classes(names, theirs)
+            share = 2 * len(common) / (len(ours) + len(theirs))
+            yield Match(arch, fields, names.library, share, agreeing / len(common), classes)
+
+
+def _variants(arch: str) -> list[Fields]:
+    """The fields that the records of an architecture are built with, its own defaults first."""
+    return list(dict.fromkeys([(), *(r.fields for r in catalogue.records().values() if r.arch == arch)]))
+
+
+@functools.cache
+def _shapes(arch: str, fields: Fields) -> dict[str, Shape]:
+    return {p: array.shape for p, array in registry.flat_state(registry.build(arch, seed=None, **dict(fields))).items()}
+
+
+def _compared(
+    arch: str, fields: Fields, tensors: Mapping[str, np.ndarray]
+) -> Iterator[tuple[NameMap, list[str], Mapping[str, Shape], list[str]]]:
+    """For each library: its map, our paths, the file's shapes by name, and the paths that the file has.
+
+    What the library excuses is left out of the file; the classifier out of our paths if the file has none.
+    """
+    shapes = _shapes(arch, fields)
+    for library in libraries(arch):
+        names = name_map(arch, library, shapes)
+        try:
+            renamed = names.rename(tensors)
+        except TransferError:
+            continue
+        theirs = {name: array.shape for name, array in renamed.items() if not names.is_excused(name)}
+        has_classifier = any(map(names.in_classifier, theirs))
+        ours = [path for path in shapes if has_classifier or not names.in_classifier(names.sources[path].name)]
+        if ours and theirs:
+            yield names, ours, theirs, [path for path in ours if names.sources[path].name in theirs]
+
+
+def _agrees(path: str, names: NameMap, shapes: Mapping[str, Shape], theirs: Mapping[str, Shape]) -> bool:
+    source = names.sources[path]
+    # one number in place of all: only the shape is wanted
+    stand_in = np.broadcast_to(np.float32(0), theirs[source.name])
+    found, expected = source.convert(stand_in, shapes[path]).shape, shapes[path]
+    if path.startswith(CLASSIFIER_LAYER):
+        return found[:-1] == expected[:-1]
+    return found == expected
+
+
+def _classes(names: NameMap, theirs: Mapping[str, Shape]) -> int:
+    bias = names.sources.get(f"{CLASSIFIER_LAYER}bias")
+    shape = theirs.get(bias.name, ()) if bias else ()
+    return shape[0] if shape else 0
+
+
+def _phrase(best: Sequence[Match]) -> str:
+    """`resnet50 from torchvision or timm (resnet50.tv1, resnet50.tv2, …), with 10 classes`."""
+    match = best[0]
+    same = [other for other in best if other.arch == match.arch]
+    from_ = " or ".join(dict.fromkeys(TITLES.get(other.library, other.library) for other in same))
+    differences = [] if match.sizes == 1 else ["layers of other sizes"]
+    records = [] if differences else _records(same)
+    named = ", ".join(records[:SHOWN]) + (", …" if len(records) > SHOWN else "")
+    if match.classes and match.classes != _default_classes(match):
+        differences.append(f"{match.classes} classes")
+    phrase = f"{match.arch} from {from_}" + (f" ({named})" if named else "")
+    phrase += f", with {' and '.join(differences)}" if differences else ""
+    return phrase if match.classes else f"{phrase}, without its classifier"
+
+
+def _default_classes(match: Match) -> int:
+    """How many classes the architecture has if nothing else is asked for."""
+    return _shapes(match.arch, match.fields)[f"{CLASSIFIER_LAYER}bias"][0]
+
+
+def _records(same: Sequence[Match]) -> list[str]:
+    """Names of the records that such a file could be of."""
+    found = []
+    for record in catalogue.records().values():
+        for match in same:
+            of_library = match.library in ("native", record.name_map)
+            if record.arch == match.arch and of_library and _same_network(record.fields, match):
+                found.append(record.name)
+    return sorted(set(found))
+
+
+def _same_network(fields: Fields, match: Match) -> bool:
+    return fields == match.fields or _shapes(match.arch, fields) == _shapes(match.arch, match.fields)

@@ -1,0 +1,145 @@
+"""`python -m transfer weights verify`: proof that a weight file is what its record says, check by check.
+
+Three checks: the file's hash, a strict load, and the network's first outputs for one synthetic image against the
+values in the record, where somebody has computed them.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from transfer import preprocess
+from transfer.errors import TransferError
+from transfer.models import registry
+from transfer.weights import cache, catalogue
+from transfer.weights.catalogue import Record, WeightFile
+from transfer.weights.create import create_model
+from transfer.weights.readers import safetensors_file
+
+# Height and width of the synthetic image: odd and not square, so that resizing and cropping count.
+IMAGE_SIZE = (211, 277)
+# Of the largest output. Float32 sums in another order, on another device, differ by a few 1e-6.
+TOLERANCE = 1e-4
+SHOWN = 5
+
+
+def synthetic_image() -> np.ndarray:
+    """The image that every record's `logits` are of: uint8 (211, 277, 3), integer arithmetic, the same everywhere."""
+    y, x, c = np.ogrid[: IMAGE_SIZE[0], : IMAGE_SIZE[1], :3]
+    return ((x * y // 16 + 2 * x * (c + 1) + 3 * y * (3 - c)) % 256).astype(np.uint8)
+
+
+def first_outputs(model: nnx.Module, record: Record) -> np.ndarray:
+    """The model's answer to `synthetic_image` after the record's own preprocessing, at precision "highest".
+
+    Returns float32 (classes,), or (features,) for a model without classifier.
+    """
+
+    def answer(model: nnx.Module, images: jax.Array) -> jax.Array:
+        output, _ = model(preprocess.apply(record.preprocessing, images))  # type: ignore[operator]
+        return output
+
+    with jax.default_matmul_precision("highest"):
+        return np.asarray(nnx.jit(answer)(model, jnp.asarray(synthetic_image()[None])))[0]
+
+
+def verify(
+    name: str, weights: str | os.PathLike[str] | None = None, *, report: Callable[[str], object] = print
+) -> nnx.Module:
+    """Checks a weight file against its record, one reported line a check, and stops at the first difference.
+
+    Args:
+      name: in the catalogue.
+      weights: the file; None: the shipped, cached or downloaded one.
+      report: takes each line as soon as it is known.
+
+    Returns:
+      The model that was loaded.
+
+    Raises:
+      TransferError: a check failed; the message says which one, and how.
+      UsageError: unknown name.
+    """
+    record = catalogue.get(name)
+    path = _local_file(record, weights)
+    report(f"hash    {_check_hash(record, path)}")
+    try:
+        model = create_model(record.name, weights=path)
+    except TransferError as error:
+        raise TransferError(f"load: {error}") from error
+    report(f"load    {_check_load(record, model)}")
+    report(f"logits  {_check_outputs(record, model, path)}")
+    report(f"verified {record.name}: {path}")
+    return model
+
+
+def _local_file(record: Record, weights: str | os.PathLike[str] | None) -> Path:
+    if weights is not None:
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise TransferError(f"{path}: no such weight file")
+        return path
+    path = cache.local_path(record.file)
+    return path if path.is_file() else cache.fetch(record)[0]
+
+
+def _check_hash(record: Record, path: Path) -> str:
+    found = cache.digests(path)
+    known = [file for file in (record.file, record.notop) if file and _expected(file)]
+    if not known or _is_from_hugging_face(record, path):
+        return f"none is published for this file; its SHA-256 is {found['sha256']}"
+    for file in known:
+        if cache.mismatch(file, found) is None:
+            return f"{_expected(file)} as published for {file.filename}"
+    published = " or ".join(f"{_expected(file)} of {file.filename}" for file in known)
+    raise TransferError(f"hash: {path} is not a file of {record.name}: SHA-256 {found['sha256']}, not {published}")
+
+
+def _expected(file: WeightFile) -> str:
+    if file.sha256 or file.sha256_prefix:
+        return f"SHA-256 {file.sha256 or f'{file.sha256_prefix}…'}"
+    return f"MD5 {file.md5}" if file.md5 else ""
+
+
+def _is_from_hugging_face(record: Record, path: Path) -> bool:
+    """Whether it is in the format of the record's file on Hugging Face, whose hash is not in the record."""
+    if record.hf_file is None or Path(record.hf_file).suffix == Path(record.file.filename).suffix:
+        return False
+    with path.open("rb") as stream:
+        return safetensors_file.recognises(path, stream.read(64))
+
+
+def _check_load(record: Record, model: nnx.Module) -> str:
+    arrays = registry.flat_state(model)
+    trained = sum(variable.size for variable in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    everything = sum(array.size for array in arrays.values())
+    what = f"{len(arrays)} arrays, {trained:,} parameters and {everything - trained:,} running statistics"
+    if record.num_classes and "logits.bias" not in arrays:
+        return f"{what}; the file has no classifier"
+    counted = everything if record.name_map == "keras" else trained
+    if record.num_params is not None and counted != record.num_params:
+        raise TransferError(f"load: {what}, which is not {record.name} with its {record.num_params:,} parameters")
+    return f"{what}, as published"
+
+
+def _check_outputs(record: Record, model: nnx.Module, path: Path) -> str:
+    outputs = first_outputs(model, record)
+    first = " ".join(f"{value:.5g}" for value in outputs[:SHOWN])
+    if not np.isfinite(outputs).all():
+        raise TransferError(f"logits: {path} answers NaN or infinity to the synthetic image")
+    whole = "logits.bias" in registry.flat_state(model) or not record.num_classes
+    if record.logits is None or not whole:
+        return f"none in the record to compare with; the first are {first}"
+    expected = np.asarray(record.logits, np.float32)
+    if len(outputs) < len(expected):
+        raise TransferError(f"logits: {path} gives {len(outputs)} outputs, {record.name} at least {len(expected)}")
+    error = float(np.abs(outputs[: len(expected)] - expected).max() / np.abs(expected).max())
+    compared = f"{error:.1e} of the largest, tolerance {TOLERANCE:.0e}"
+    if error > TOLERANCE:
+        raise TransferError(f"logits: {path} is not {record.name}: outputs differ by {compared} (the first: {first})")
+    return f"{len(expected)} outputs for a synthetic image differ by at most {compared}"
