@@ -14,6 +14,7 @@ VERBS = {
     "models": ("transfer.weights.commands", "models", "list the models that have pretrained weights"),
     "weights": ("transfer.weights.commands", "weights", "list, describe and download weight files"),
     "convert": ("transfer.weights.commands", "convert", "convert a weight file of any format to .safetensors"),
+    "arithmetic": ("transfer.arithmetic.commands", "arithmetic", "count what networks cost, and why they are built so"),
 }
 
 Action = Callable[[argparse.Namespace], None]

@@ -1,0 +1,65 @@
+"""Why deep ResNets have bottlenecks: the units of `transfer.models.resnet` side by side."""
+
+from functools import partial
+
+from transfer.arithmetic.named import part
+from transfer.arithmetic.section import Section, count, millions
+from transfer.arithmetic.stacking import receptive_field
+from transfer.models.graph import Graph, Node
+from transfer.models.resnet import Unit
+
+SIDE = 56
+PLAIN = dict(bottleneck=False, groups=1, width_per_group=64)
+BOTTLENECK = dict(PLAIN, bottleneck=True)
+# name: channels in and out, channels of the unit, the fields that make it.
+UNITS = {
+    "pair at 64 (ResNet-18, 34)": (64, 64, PLAIN),
+    "pair at 256": (256, 256, PLAIN),
+    "bottleneck (ResNet-50)": (256, 64, BOTTLENECK),
+    "wide bottleneck (Wide ResNet-50-2)": (256, 64, dict(BOTTLENECK, width_per_group=128)),
+    "grouped bottleneck (ResNeXt-50 32x4d)": (256, 64, dict(BOTTLENECK, groups=32, width_per_group=4)),
+}
+
+
+def section() -> Section:
+    """Parameters and multiply-adds of each unit of the first stage, without its shortcut's (which has none)."""
+    graphs = {name: _graph(*settings) for name, settings in UNITS.items()}
+    pair, wide_pair, bottleneck = (graphs[name].parameters for name in list(UNITS)[:3])
+    rows = tuple(
+        (
+            name,
+            count(graph.nodes[0].shape[-1]),
+            ", ".join(_layer(node) for node in _convolutions(graph)),
+            receptive_field(graph),
+            count(sum(node.parameters for node in _convolutions(graph))),
+            count(graph.parameters),
+            millions(graph.macs),
+        )
+        for name, graph in graphs.items()
+    )
+    return Section(
+        f"Residual units that keep their shape, on a map of {SIDE}×{SIDE}",
+        f"A bottleneck carries 256 channels for the price of a plain pair at 64 ({bottleneck / pair:.2f} times its "
+        f"parameters), where a plain pair at 256 costs {wide_pair / bottleneck:.1f} times as much: the 1×1 layers lead "
+        "into 64 channels and out again, so that the expensive 3×3 works on few. In return it has one 3×3 less: it "
+        "sees 3×3 pixels, not 5×5.",
+        ("unit", "channels", "convolutions", "receptive field", "weights", "with batch norm", "M multiply-adds"),
+        rows,
+    )
+
+
+def _graph(inputs: int, channels: int, fields: dict[str, int]) -> Graph:
+    source = dict(stride_in_1x1=False, conv_bias=False, bn_epsilon=1e-5)
+    make = partial(Unit, inputs, channels, 1, **source, **fields)  # type: ignore[arg-type]
+    return part(lambda rngs: make(rngs=rngs), SIDE, inputs)
+
+
+def _convolutions(graph: Graph) -> list[Node]:
+    return [node for node in graph.nodes if node.op == "conv"]
+
+
+def _layer(node: Node) -> str:
+    """Such as `3×3, 128 in 32 groups`."""
+    groups = node.attributes["groups"]
+    window = "×".join(map(str, node.attributes["kernel"]))
+    return f"{window}→{node.shape[-1]}" + (f" in {groups} groups" if groups > 1 else "")

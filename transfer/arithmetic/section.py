@@ -1,0 +1,50 @@
+"""A table with what to read from it, as text for a terminal or as Markdown."""
+
+import dataclasses
+from collections.abc import Sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """One table of the page.
+
+    Attributes:
+      title: what is counted or measured.
+      reading: what the table shows, in a sentence or two.
+      columns: their headings; the first column is aligned left, the others right.
+      rows: cells, as many in each row as there are columns.
+    """
+
+    title: str
+    reading: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def text(self) -> str:
+        """For a terminal."""
+        table = (self.columns, *self.rows)
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = [_aligned(row, widths) for row in table]
+        return "\n".join((self.title, *lines, self.reading))
+
+    def markdown(self) -> str:
+        """For the documentation: the table and its reading; the page has headings of its own."""
+        rule = ("---", *["---:"] * (len(self.columns) - 1))
+        lines = [f"| {' | '.join(row)} |" for row in (self.columns, rule, *self.rows)]
+        return "\n".join((*lines, "", self.reading))
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    first, *others = zip(row, widths, strict=True)
+    cells = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+    return "  ".join(cells).rstrip()
+
+
+def count(value: int) -> str:
+    """138357544 -> "138,357,544"."""
+    return f"{value:,}"
+
+
+def millions(value: int) -> str:
+    """Multiply-adds in millions: 15470264320 -> "15,470.264"."""
+    return f"{value / 1e6:,.3f}"
