@@ -37,7 +37,7 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     preprocessing = build_preprocessing(config, model)
     started = init_from.start(config, model, workdir)
     layers = trained_layers(model, config.unfreeze)
-    _report(config, model, layers, started)
+    report_layers(config, model, layers, started)
     # one road for both splits: the host's where sizes are mixed, else the device's
     resized = any(map(resizes_on_host, sources.values()))
     rows = {split: _on_device(source, preprocessing if resized else None) for split, source in sources.items()}
@@ -62,7 +62,9 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     return result
 
 
-def _report(config: ConfigDict, model: nnx.Module, layers: frozenset[str], started: dict[str, Any] | None) -> None:
+def report_layers(
+    config: ConfigDict, model: nnx.Module, layers: frozenset[str], started: dict[str, Any] | None
+) -> None:
     """Logs what is trained, and warns of layers that stay at random numbers."""
     everything = layers_of(flat_state(model))
     if config.unfreeze is None:
