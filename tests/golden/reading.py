@@ -7,8 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+from flax import nnx
 from golden import seeded
+
+from transfer.weights.create import from_tensors
 
 HERE = Path(__file__).parent
 
@@ -46,10 +50,26 @@ class Case:
         """The weights that the other library was run with."""
         return seeded.state_dict(self.shapes)
 
+    def model(self, tensors: Mapping[str, np.ndarray] | None = None) -> nnx.Module:
+        """Our model with these weights, those that the other library was run with if left out."""
+        fields = {name: value for name, value in self.fields.items() if name != "num_classes"}
+        return from_tensors(self.arch, self.state_dict() if tensors is None else tensors, [self.library], **fields)
+
     def errors(self, model: Callable[[np.ndarray], tuple[Any, Mapping[str, Any]]]) -> dict[tuple[str, str], float]:
-        """(size, tap) -> relative error of `model`, which returns `(output, endpoints)`."""
-        outputs = {size: model(seeded.images(size))[1] for size in dict.fromkeys(tap.size for tap in self.taps)}
+        """(size, tap) -> relative error of `model`, which returns `(output, endpoints)`; every tap that it has."""
+        with jax.default_matmul_precision("highest"):
+            outputs = {size: model(seeded.images(size))[1] for size in dict.fromkeys(tap.size for tap in self.taps)}
+        for size, endpoints in outputs.items():
+            recorded = {tap.name for tap in self.taps if tap.size == size}
+            assert recorded == set(endpoints), f"taps of one side only: {recorded ^ set(endpoints)}"
         return {("x".join(map(str, t.size)), t.name): t.error(np.asarray(outputs[t.size][t.name])) for t in self.taps}
+
+
+@functools.cache
+def made_with(file: str = "torchvision.npz") -> Mapping[str, str]:
+    """Library -> version that the file was made with."""
+    with np.load(HERE / file) as stored:
+        return json.loads(stored["index"].tobytes())["made_with"]
 
 
 @functools.cache
