@@ -16,6 +16,7 @@ from transfer.models import registry
 from transfer.preprocess import Preprocessing
 from transfer.weights import cache, catalogue, identify, native, readers
 from transfer.weights.catalogue import Record
+from transfer.weights.follow import by_name_or_edges
 from transfer.weights.load import fit, require_fit, require_numbers
 from transfer.weights.names import NameMap, libraries, name_map
 
@@ -171,6 +172,7 @@ def from_tensors(
     """
     name = name or arch
     candidates = candidates or libraries(arch)
+    tensors, candidates = by_name_or_edges(arch, tensors, candidates, file=file, name=name, **fields)
     model = registry.build(arch, seed=None, **fields)
     shapes = _shapes(model)
     names = _best_map(arch, candidates, shapes, tensors)

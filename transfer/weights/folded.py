@@ -1,0 +1,117 @@
+"""A layer's arrays from another implementation's layer that computes the same, with batch norm folded in either.
+
+`y = scale * (conv(x) + bias - mean) / sqrt(var + epsilon) + shift`: any of these may be missing on either side.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from transfer.errors import TransferError
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Norm:
+    """Batch norm as stored: `scale`, `bias`, `mean`, `var` (C,), and what is added to the variance."""
+
+    weights: Arrays
+    epsilon: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Ours:
+    """What a layer of a model has: dotted paths of its parts, None or False for what it lacks."""
+
+    layer: str | None = None
+    bias: bool = False
+    norm: str | None = None
+    norm_scale: bool = False
+    epsilon: float = 0.0
+
+
+def filled(
+    ours: Ours, kernel: np.ndarray, bias: np.ndarray | None, norm: Norm | None, where: str
+) -> dict[str, np.ndarray]:
+    """The arrays of a convolution or dense layer and of the batch norm after it, by dotted path.
+
+    Args:
+      kernel: in our layout, output channels last.
+      bias, norm: what follows it in the file, None if nothing does.
+      where: in the message.
+
+    Raises:
+      TransferError: the file's layer has a bias, and the model no place for it.
+    """
+    channels = kernel.shape[-1]
+    bias = np.zeros(channels, np.float32) if bias is None else bias
+    if ours.norm is None:
+        if norm is not None:
+            factor, shift = _scale_and_shift(norm)
+            kernel, bias = kernel * factor, bias * factor + shift
+        if not ours.bias and np.any(bias != 0):
+            raise TransferError(f"{where} has a bias, and {ours.layer} has none")
+        return {f"{ours.layer}.kernel": kernel} | ({f"{ours.layer}.bias": bias} if ours.bias else {})
+    if norm is None:
+        place = f"{ours.layer if ours.bias else ours.norm}.bias"
+        return identity(ours, channels) | {f"{ours.layer}.kernel": kernel, place: bias}
+    arrays, factor = _norm(ours, norm)
+    if ours.bias:
+        arrays[f"{ours.layer}.bias"] = bias * factor
+    else:
+        arrays[f"{ours.norm}.mean"] = arrays[f"{ours.norm}.mean"] - bias * factor
+    return arrays | {f"{ours.layer}.kernel": kernel if ours.norm_scale else kernel * factor}
+
+
+def filled_norm(ours: Ours, norm: Norm, where: str) -> dict[str, np.ndarray]:
+    """The arrays of a batch norm that follows no layer.
+
+    Raises:
+      TransferError: the file's has a scale, and the model's has none.
+    """
+    arrays, factor = _norm(ours, norm)
+    if np.any(factor != 1):
+        raise TransferError(f"{where} has a scale, and {ours.norm} has none")
+    return arrays
+
+
+def affine(scale: np.ndarray, shift: np.ndarray) -> Norm:
+    """A scale and a shift by channel, as a batch norm."""
+    channels = max(scale.size, shift.size)
+    weights = dict(scale=scale, bias=shift, mean=np.zeros(()), var=np.ones(()))
+    return Norm({name: np.broadcast_to(array, (channels,)) for name, array in weights.items()}, 0.0)
+
+
+def identity(ours: Ours, channels: int) -> dict[str, np.ndarray]:
+    """A batch norm that changes nothing: the variance and epsilon make 1."""
+    arrays = {
+        f"{ours.norm}.bias": np.zeros(channels, np.float32),
+        f"{ours.norm}.mean": np.zeros(channels, np.float32),
+        f"{ours.norm}.var": np.full(channels, 1 - ours.epsilon, np.float32),
+    }
+    return arrays | ({f"{ours.norm}.scale": np.ones(channels, np.float32)} if ours.norm_scale else {})
+
+
+def _norm(ours: Ours, norm: Norm) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Our batch norm's arrays, and the scale that belongs into the layer before it where ours has none."""
+    weights = norm.weights
+    # the float32 that files store of an epsilon is not a change of it
+    same = np.float32(norm.epsilon) == np.float32(ours.epsilon)
+    arrays = {
+        f"{ours.norm}.bias": weights["bias"],
+        f"{ours.norm}.mean": weights["mean"],
+        f"{ours.norm}.var": weights["var"] if same else weights["var"] + (norm.epsilon - ours.epsilon),
+    }
+    one = np.ones((), np.float32)
+    if ours.norm_scale:
+        return arrays | {f"{ours.norm}.scale": weights["scale"]}, one
+    factor = weights["scale"]
+    return arrays | {f"{ours.norm}.mean": weights["mean"] * factor}, factor
+
+
+def _scale_and_shift(norm: Norm) -> tuple[np.ndarray, np.ndarray]:
+    weights = {name: array.astype(np.float64) for name, array in norm.weights.items()}
+    factor = weights["scale"] / np.sqrt(weights["var"] + norm.epsilon)
+    return factor, weights["bias"] - weights["mean"] * factor
