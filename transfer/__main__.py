@@ -15,6 +15,7 @@ VERBS = {
     "weights": ("transfer.weights.commands", "weights", "list, describe and download weight files"),
     "convert": ("transfer.weights.commands", "convert", "convert a weight file of any format to .safetensors"),
     "arithmetic": ("transfer.arithmetic.commands", "arithmetic", "count what networks cost, and why they are built so"),
+    "draw": ("transfer.drawing.commands", "draw", "draw a network, made from the model itself, as an SVG file"),
 }
 
 Action = Callable[[argparse.Namespace], None]
