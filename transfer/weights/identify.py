@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,9 @@ Fields = tuple[tuple[str, Any], ...]
 # The share of common names from which on a family is looked at, and from which on an architecture is worth naming.
 FAMILY_SHARE = 0.2
 WORTH_NAMING = 0.5
+# From here on nothing better is looked for, and so many architectures are tried because of their size.
+CLOSE = 0.9
+NEAREST = 3
 SHOWN = 3
 CLASSIFIER_LAYER = "logits."
 TITLES = {"keras": "Keras", "native": "this package"}
@@ -58,28 +61,55 @@ class Likeness:
 
 
 def other_than(arch: str, wanted: Sequence[str], tensors: Mapping[str, np.ndarray]) -> Likeness | None:
-    """What the tensors look like, unless it is what they were taken for: `arch` in names of a library of `wanted`.
+    """What tensors look like that did not fit `arch` by the names of any library of `wanted`.
 
-    None as well where they look like nothing that is known here.
+    None where they look like just that, but for what the comparison lists, and where they look like nothing known.
     """
     best = matches(tensors)
-    if not best or any(match.arch == arch and match.library in wanted for match in best):
+    as_taken = any(match.arch == arch and match.library in wanted for match in best)
+    # an exact match that did not fit is of another variant (Keras' ResNet has biases that torchvision's has not)
+    if not best or (as_taken and not best[0].exact):
         return None
     return Likeness(_phrase(best), best[0].names == 1)
 
 
 def matches(tensors: Mapping[str, np.ndarray]) -> list[Match]:
-    """The best matches of all architectures and libraries, several where they agree equally well; empty if poor."""
-    best: list[Match] = []
-    for arch in _likely(tensors):
-        for match in _of_architecture(arch, tensors):
-            if not best or match.rank > best[0].rank:
-                best = [match]
-            elif match.rank == best[0].rank:
-                best.append(match)
-        if best and best[0].exact:
-            break  # two architectures never have the same names and shapes
+    """The best matches of all architectures and libraries, several where they agree equally well; empty if poor.
+
+    Building an architecture takes up to half a second even without its arrays, so those of about the file's size
+    are tried first, and of the others only the families that share some names with it.
+    """
+    best = _best(_of_about_this_size(tensors), tensors, lambda match: match.exact)
+    if not best or min(best[0].rank) < CLOSE:
+        best = _best(_likely(tensors), tensors, lambda match: match.names == 1)
     return best if best and best[0].names >= WORTH_NAMING else []
+
+
+def _best(archs: Sequence[str], tensors: Mapping[str, np.ndarray], is_enough: Callable[[Match], bool]) -> list[Match]:
+    best: list[Match] = []
+    for arch in archs:
+        for fields in _variants(arch):
+            for match in _of_variant(arch, fields, tensors):
+                if not best or match.rank > best[0].rank:
+                    best = [match]
+                elif match.rank == best[0].rank:
+                    best.append(match)
+            if best and is_enough(best[0]):
+                return best
+    return best
+
+
+def _of_about_this_size(tensors: Mapping[str, np.ndarray]) -> list[str]:
+    """The architectures whose records' parameters, with or without a last layer, come nearest to the file's."""
+    count = max(1, sum(array.size for array in tensors.values()))
+    distances: dict[str, float] = {}
+    for record in catalogue.records().values():
+        if record.num_params and record.num_features and record.arch in registry.architectures():
+            last_layer = (record.num_features + 1) * record.num_classes
+            sizes = (record.num_params, record.num_params - last_layer)
+            distance = min(abs(size - count) / count for size in sizes)
+            distances[record.arch] = min(distance, distances.get(record.arch, distance))
+    return sorted(distances, key=lambda arch: distances[arch])[:NEAREST]
 
 
 def _likely(tensors: Mapping[str, np.ndarray]) -> list[str]:
@@ -97,20 +127,13 @@ def _common_share(arch: str, tensors: Mapping[str, np.ndarray]) -> float:
     return max(len(common) / min(len(ours), len(theirs)) for _, ours, theirs, common in _compared(arch, (), tensors))
 
 
-def _of_architecture(arch: str, tensors: Mapping[str, np.ndarray]) -> Iterator[Match]:
-    seen = []
-    for fields in _variants(arch):
-        shapes = _shapes(arch, fields)
-        if shapes in seen:
-            continue
-        seen.append(shapes)
-        for names, ours, theirs, common in _compared(arch, fields, tensors):
-            if not common:
-                continue
+def _of_variant(arch: str, fields: Fields, tensors: Mapping[str, np.ndarray]) -> Iterator[Match]:
+    shapes = _shapes(arch, fields)
+    for names, ours, theirs, common in _compared(arch, fields, tensors):
+        if common:
             agreeing = sum(_agrees(path, names, shapes, theirs) for path in common)
-            classes = _classes(names, theirs)
             share = 2 * len(common) / (len(ours) + len(theirs))
-            yield Match(arch, fields, names.library, share, agreeing / len(common), classes)
+            yield Match(arch, fields, names.library, share, agreeing / len(common), _classes(names, theirs))
 
 
 def _variants(arch: str) -> list[Fields]:

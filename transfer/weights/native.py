@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from transfer.errors import TransferError
+from transfer.models import registry
 from transfer.preprocess import Preprocessing
 from transfer.weights.readers import safetensors_file
 
@@ -56,12 +57,21 @@ def describe(
 
 
 def fields(path: str | os.PathLike[str], arch: str) -> dict[str, Any]:
-    """The architecture's fields that a native file was written with; empty for any other file or architecture."""
+    """The architecture's fields that a native file was written with; empty for any other file or architecture.
+
+    Raises TransferError where `arch` cannot be built with what the metadata hold.
+    """
     found = safetensors_file.metadata(Path(path))
-    if found.get("arch") != arch:
+    if found.get("arch") != arch or FIELDS_KEY not in found:
         return {}
-    values = json.loads(found.get(FIELDS_KEY, "{}"))
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    try:
+        values = json.loads(found[FIELDS_KEY])
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        registry.build(arch, seed=None, **values)
+    except Exception as error:  # whatever an architecture raises for values that make no sense
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise TransferError(f"{path}: its metadata hold fields that {arch} cannot be built with ({reason})") from error
+    return values
 
 
 def preprocessing(path: str | os.PathLike[str]) -> Preprocessing | None:

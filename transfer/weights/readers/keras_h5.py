@@ -64,6 +64,8 @@ def read(path: Path | BinaryIO, layer_names: Mapping[str, str] | None = None) ->
         for name, dataset in variables:
             if name in tensors:
                 raise TransferError(f"it holds {name} twice")
+            if not isinstance(dataset, h5py.Dataset):
+                raise TransferError(f"{name} is a group, not numbers")
             if dataset.file.filename != file.filename or dataset.external or dataset.is_virtual:
                 raise TransferError(f"refused: {name} lies in another file, to which this one only points")
             tensors[name] = _array(dataset)
@@ -80,8 +82,16 @@ def _array(dataset: Any) -> np.ndarray:
 
 def _legacy(root: Any) -> Iterator[tuple[str, Any]]:
     for layer in _names(root, "layer_names"):
-        for weight in _names(root[layer], "weight_names"):
-            yield _variable(layer, weight), root[layer][weight]
+        group = _member(root, layer, "layer")
+        for weight in _names(group, "weight_names"):
+            yield _variable(layer, weight), _member(group, weight, f"variable of layer {layer}")
+
+
+def _member(group: Any, name: str, what: str) -> Any:
+    try:
+        return group[name]
+    except (KeyError, TypeError) as error:
+        raise TransferError(f"it lists {name} as a {what}, but does not hold it") from error
 
 
 def _names(group: Any, attribute: str) -> list[str]:

@@ -1,29 +1,46 @@
 """`.safetensors`: eight bytes of length, a JSON header, the tensors."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from transfer.errors import TransferError
 
 FORMAT = ".safetensors"
-MAX_HEADER_BYTES = 100_000_000
+LENGTH_BYTES = 8
+# How a JSON object starts: its first key, white space, or its end.
+JSON_STARTS = (b'{"', b"{ ", b"{\n", b"{}")
 
 
 def recognises(path: Path, head: bytes) -> bool:
-    """Whether a plausible header length is followed by a JSON object."""
-    return len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER_BYTES
+    """Whether eight bytes are followed by a JSON object; whether they are its length is for `read` to say."""
+    return head[LENGTH_BYTES : LENGTH_BYTES + 2] in JSON_STARTS
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """All tensors, bfloat16 as `ml_dtypes.bfloat16`."""
     from safetensors import SafetensorError, safe_open
 
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
+    if length > path.stat().st_size - LENGTH_BYTES:
+        raise TransferError(
+            f"a damaged or truncated {FORMAT} file (a header of {length} bytes in a file of {path.stat().st_size})"
+        )
     try:
         with safe_open(path, "numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return {name: _tensor(file, name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise TransferError(f"a damaged or truncated {FORMAT} file ({error})") from error
+
+
+def _tensor(file: Any, name: str) -> np.ndarray:
+    try:
+        return file.get_tensor(name)
+    except AttributeError as error:  # safetensors looks 8-bit and smaller floats up in numpy
+        kind = file.get_slice(name).get_dtype()
+        raise TransferError(f"{name} is of type {kind}, which is not supported; save it as F16, BF16 or F32") from error
 
 
 def metadata(path: Path) -> dict[str, str]:
