@@ -10,6 +10,7 @@ import numpy as np
 from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.weights import catalogue
+from transfer.weights.catalogue import Record
 from transfer.weights.names import NameMap, Shape, family, libraries, name_map
 
 Fields = tuple[tuple[str, Any], ...]
@@ -82,7 +83,7 @@ def matches(tensors: Mapping[str, np.ndarray]) -> list[Match]:
     best = _best(_of_about_this_size(tensors), tensors, lambda match: match.exact)
     if not best or min(best[0].rank) < CLOSE:
         best = _best(_likely(tensors), tensors, lambda match: match.names == 1)
-    return best if best and best[0].names >= WORTH_NAMING else []
+    return best
 
 
 def _best(archs: Sequence[str], tensors: Mapping[str, np.ndarray], is_enough: Callable[[Match], bool]) -> list[Match]:
@@ -124,15 +125,16 @@ def _likely(tensors: Mapping[str, np.ndarray]) -> list[str]:
 
 def _common_share(arch: str, tensors: Mapping[str, np.ndarray]) -> float:
     """Common names over the smaller number of names, in the library where that is largest."""
-    return max(len(common) / min(len(ours), len(theirs)) for _, ours, theirs, common in _compared(arch, (), tensors))
+    compared = _compared(arch, (), tensors)
+    return max((len(common) / min(len(ours), len(theirs)) for _, ours, theirs, common in compared), default=0)
 
 
 def _of_variant(arch: str, fields: Fields, tensors: Mapping[str, np.ndarray]) -> Iterator[Match]:
     shapes = _shapes(arch, fields)
     for names, ours, theirs, common in _compared(arch, fields, tensors):
-        if common:
+        share = 2 * len(common) / (len(ours) + len(theirs))
+        if share >= WORTH_NAMING:
             agreeing = sum(_agrees(path, names, shapes, theirs) for path in common)
-            share = 2 * len(common) / (len(ours) + len(theirs))
             yield Match(arch, fields, names.library, share, agreeing / len(common), _classes(names, theirs))
 
 
@@ -146,6 +148,11 @@ def _shapes(arch: str, fields: Fields) -> dict[str, Shape]:
     return {p: array.shape for p, array in registry.flat_state(registry.build(arch, seed=None, **dict(fields))).items()}
 
 
+@functools.cache
+def _map(arch: str, fields: Fields, library: str) -> NameMap:
+    return name_map(arch, library, _shapes(arch, fields))
+
+
 def _compared(
     arch: str, fields: Fields, tensors: Mapping[str, np.ndarray]
 ) -> Iterator[tuple[NameMap, list[str], Mapping[str, Shape], list[str]]]:
@@ -155,7 +162,7 @@ def _compared(
     """
     shapes = _shapes(arch, fields)
     for library in libraries(arch):
-        names = name_map(arch, library, shapes)
+        names = _map(arch, fields, library)
         try:
             renamed = names.rename(tensors)
         except TransferError:
@@ -190,8 +197,9 @@ def _phrase(best: Sequence[Match]) -> str:
     from_ = " or ".join(dict.fromkeys(TITLES.get(other.library, other.library) for other in same))
     differences = [] if match.sizes == 1 else ["layers of other sizes"]
     records = [] if differences else _records(same)
-    named = ", ".join(records[:SHOWN]) + (", …" if len(records) > SHOWN else "")
-    if match.classes and match.classes != _default_classes(match):
+    named = ", ".join(record.name for record in records[:SHOWN]) + (", …" if len(records) > SHOWN else "")
+    usual = {record.num_classes for record in records} or {_default_classes(match)}
+    if match.classes and match.classes not in usual:
         differences.append(f"{match.classes} classes")
     phrase = f"{match.arch} from {from_}" + (f" ({named})" if named else "")
     phrase += f", with {' and '.join(differences)}" if differences else ""
@@ -203,15 +211,15 @@ def _default_classes(match: Match) -> int:
     return _shapes(match.arch, match.fields)[f"{CLASSIFIER_LAYER}bias"][0]
 
 
-def _records(same: Sequence[Match]) -> list[str]:
-    """Names of the records that such a file could be of."""
-    found = []
+def _records(same: Sequence[Match]) -> list[Record]:
+    """The records that such a file could be of, by name."""
+    found = {}
     for record in catalogue.records().values():
         for match in same:
             of_library = match.library in ("native", record.name_map)
             if record.arch == match.arch and of_library and _same_network(record.fields, match):
-                found.append(record.name)
-    return sorted(set(found))
+                found[record.name] = record
+    return [found[name] for name in sorted(found)]
 
 
 def _same_network(fields: Fields, match: Match) -> bool:
