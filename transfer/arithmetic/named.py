@@ -25,7 +25,7 @@ def network(name: str, image_size: int | None = None) -> tuple[Graph, tuple[int,
     """
     arch, fields = catalogue.architecture(name, {})
     height, width, channels = IMAGES.get(arch, USUAL_IMAGE)
-    record = catalogue.records().get(name)
+    record = catalogue.find(name)
     if record is not None:
         height, width = record.preprocessing.image_size
         fields["num_classes"] = record.num_classes

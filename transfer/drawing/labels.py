@@ -10,9 +10,10 @@ WORDS = {
     "batch_norm": "BN",
     "relu": "ReLU",
     "relu6": "ReLU6",
-    "reshape": "flatten",
     "max_pool": "max",
     "avg_pool": "average",
+    "broadcast_in_dim": "reshape",
+    "squeeze": "reshape",
 }
 COLOURS = {
     "conv": "#ddf4ff",
@@ -53,7 +54,8 @@ def lines(nodes: Sequence[Node], source: Sequence[int], left_out: str | None) ->
     if first.op == "batch_norm":
         return (suffix(nodes),)
     title = TITLES.get(first.op, _plain)(first, source)
-    more = [f"{first.attributes['groups']} groups"] if first.attributes.get("groups", 1) > 1 else []
+    groups = first.attributes.get("groups", 1)
+    more = [] if groups == 1 else ["depthwise" if groups == source[-1] else f"{groups} groups"]
     if after and not (first.op == "conv" and after == left_out):
         more.append(after)
     return (title, *more)
@@ -87,8 +89,20 @@ def _slice(node: Node, source: Sequence[int]) -> str:
     return f"1×1 /{source[1] // node.shape[1]}, no weights"
 
 
+def _reshape(node: Node, source: Sequence[int]) -> str:
+    return "flatten" if len(node.shape) == 2 else "reshape"
+
+
 def _plain(node: Node, source: Sequence[int]) -> str:
     return WORDS.get(node.op, node.op)
 
 
-TITLES = {"conv": _conv, "dense": _dense, "max_pool": _pool, "avg_pool": _pool, "mean": _mean, "slice": _slice}
+TITLES = {
+    "conv": _conv,
+    "dense": _dense,
+    "max_pool": _pool,
+    "avg_pool": _pool,
+    "mean": _mean,
+    "slice": _slice,
+    "reshape": _reshape,
+}
