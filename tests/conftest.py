@@ -19,3 +19,15 @@ def shared_data() -> Path:
         if not (SHARED_DATA / name).exists():
             pytest.skip(f"{SHARED_DATA / name} is not there; set TRANSFER_TEST_DATA to a folder that holds it")
     return SHARED_DATA
+
+
+@pytest.fixture
+def small_network(monkeypatch):
+    """The name of an architecture that trains in a moment (`small_network.py`)."""
+    import small_network
+
+    from transfer.models import registry
+
+    for name, builder in small_network.ARCHITECTURES.items():
+        monkeypatch.setitem(registry.architectures(), name, builder)
+    return "small"

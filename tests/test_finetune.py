@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from transfer import config as config_module
 from transfer import experiment, finetune
+from transfer.backbone import build_preprocessing
 from transfer.errors import UsageError
+from transfer.extract import Extractor
 from transfer.weights import create_model
 
 
@@ -38,25 +40,28 @@ def test_augmentation_mirrors_about_half():
     assert 150 < mirrored.sum() < 250
 
 
-def tiny(folder, epochs: int = 3):
-    """Two classes, dark and light noise, and a very slim VGG."""
+SIZE = 16
+
+
+@pytest.fixture
+def config(tmp_path, small_network):
+    """Two classes, dark and light noise, and a small network."""
     random = np.random.default_rng(0)
     labels = np.arange(96) % 2
-    images = (random.integers(0, 128, (96, 32, 32, 3)) + 127 * labels[:, None, None, None]).astype(np.uint8)
-    np.savez(folder / "tiny.npz", images=images, labels=labels)
+    images = (random.integers(0, 128, (96, SIZE, SIZE, 3)) + 127 * labels[:, None, None, None]).astype(np.uint8)
+    np.savez(tmp_path / "tiny.npz", images=images, labels=labels)
     config = config_module.default()
     config.train = "finetune"
-    config.finetune.update({"epochs": epochs, "batch_size": 32, "learning_rate": 0.05, "crop": 2})
-    config.model.update({"name": "vgg11_bn", "weights": "random", "fields": {"width": 0.05, "hidden": ()}})
-    config.image_size = 32
+    config.finetune.update({"epochs": 3, "batch_size": 32, "learning_rate": 0.05, "crop": 2})
+    config.model.update({"name": small_network, "weights": "random", "fields": {"width": 6, "dropout": 0.1}})
+    config.image_size = SIZE
     config.preprocessing = {"scale": 1 / 255, "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
-    config.data.source = f"npz:{folder / 'tiny.npz'}"
+    config.data.source = f"npz:{tmp_path / 'tiny.npz'}"
     config.checkpoint_seconds = 0.0
     return config
 
 
-def test_learns_resumes_and_its_file_loads(tmp_path, monkeypatch):
-    config = tiny(tmp_path)
+def test_learns_resumes_and_its_file_loads(config, tmp_path, monkeypatch):
     whole = experiment.train(config, epath.Path(tmp_path / "whole"))
     assert whole["validation_accuracy"] > 0.9
     assert whole["num_train"] == 76 and whole["num_validation"] == 20
@@ -76,10 +81,9 @@ def test_learns_resumes_and_its_file_loads(tmp_path, monkeypatch):
 
         return stops
 
-    monkeypatch.setattr(finetune, "make_epoch", make_epoch)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(finetune, "make_epoch", make_epoch)
         experiment.train(config, epath.Path(tmp_path / "parts"))
-    monkeypatch.undo()
     assert calls == [0, 1] and finetune.Network._step is step
     resumed = experiment.train(config, epath.Path(tmp_path / "parts"))
     timings = ("seconds_train",)
@@ -87,11 +91,12 @@ def test_learns_resumes_and_its_file_loads(tmp_path, monkeypatch):
         k: v for k, v in whole.items() if k not in timings
     }
 
-    model = create_model("vgg11_bn", tmp_path / "whole" / "model.safetensors", width=0.05, hidden=(), num_classes=2)
-    other = create_model("vgg11_bn", tmp_path / "parts" / "model.safetensors", width=0.05, hidden=(), num_classes=2)
-    images = np.full((1, 32, 32, 3), 2, np.float32)
-    assert int(model(images)[0].argmax()) == 1
-    np.testing.assert_array_equal(model(images)[0], other(images)[0])
+    model, other = (create_model("small", tmp_path / run / "model.safetensors") for run in ("whole", "parts"))
+    assert model.preprocessing == build_preprocessing(config, create_model("small", False, width=6))
+    images = np.stack([np.full((20, 25, 3), value, np.uint8) for value in (40, 220)])
+    features = [Extractor(network, tap="logits")(images) for network in (model, other)]
+    assert features[0].argmax(-1).tolist() == [0, 1]
+    np.testing.assert_array_equal(*features)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +107,7 @@ def test_learns_resumes_and_its_file_loads(tmp_path, monkeypatch):
         ("warmup_epochs", 3, "warmup_epochs=3"),
     ],
 )
-def test_settings_that_cannot_work(tmp_path, field, value, message):
-    config = tiny(tmp_path)
+def test_settings_that_cannot_work(config, tmp_path, field, value, message):
     config.finetune[field] = value
     with pytest.raises(UsageError, match=message):
         experiment.train(config, epath.Path(tmp_path / "run"))

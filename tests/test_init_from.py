@@ -13,7 +13,7 @@ from transfer.errors import TransferError, UsageError
 from transfer.models import registry
 from transfer.weights import create_model, native
 
-SLIM = {"width": 0.02, "hidden": (1000, 1000)}
+SLIM = {"width": 0.02, "hidden": (200, 200)}
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from small_network import SmallNetwork
 
 from transfer import config as config_module
 from transfer import finetune
@@ -17,31 +18,6 @@ RECIPE = Preprocessing((16, 16), scale=1 / 255)
 ROWS = 8
 
 
-class Small(nnx.Module):
-    """Three blocks of a convolution and a batch norm, and a classifier: compiles in a moment."""
-
-    def __init__(self, rngs: nnx.Rngs) -> None:
-        for i, channels in enumerate((3, 4, 4), 1):
-            setattr(self, f"block{i}", Block(channels, 4, rngs))
-        self.dropout = nnx.Dropout(0.0, deterministic=True)
-        self.logits = nnx.Linear(4, 2, rngs=rngs)
-
-    def __call__(self, x, rngs=None):
-        for i in (1, 2, 3):
-            x = getattr(self, f"block{i}")(x)
-        x = self.logits(self.dropout(x.mean(axis=(1, 2)), rngs=rngs))
-        return x, {"logits": x}
-
-
-class Block(nnx.Module):
-    def __init__(self, channels: int, features: int, rngs: nnx.Rngs) -> None:
-        self.conv = nnx.Conv(channels, features, (3, 3), strides=2, rngs=rngs)
-        self.bn = nnx.BatchNorm(features, use_running_average=True, momentum=0.5, rngs=rngs)
-
-    def __call__(self, x):
-        return nnx.relu(self.bn(self.conv(x)))
-
-
 @pytest.fixture(scope="module")
 def rows():
     random = np.random.default_rng(0)
@@ -51,7 +27,7 @@ def rows():
 def network(rows, unfreeze=None, **settings) -> finetune.Network:
     config = config_module.default().finetune
     config.update({"batch_size": ROWS, "epochs": 4, "warmup_epochs": 0, "flip": False, "crop": 0, **settings})
-    model = Small(nnx.Rngs(0))
+    model = SmallNetwork(rngs=nnx.Rngs(0))
     return finetune.Network(model, RECIPE, config, len(rows[1]), trained=trained_layers(model, unfreeze))
 
 

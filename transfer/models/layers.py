@@ -120,9 +120,8 @@ def max_pool(
         pads = ((0, 0),) * 4
     if size == stride and not padding and not any(over):
         return _max_pool_by_slices(images, size)
-    return lax.reduce_window(
-        images, jnp.array(-jnp.inf, images.dtype), lax.max, (1, size, size, 1), (1, stride, stride, 1), pads
-    )
+    lowest = np.array(-np.inf, images.dtype)  # of NumPy: known while traced, so that JAX has a gradient for the maximum
+    return lax.reduce_window(images, lowest, lax.max, (1, size, size, 1), (1, stride, stride, 1), pads)
 
 
 def _overhang(side: int, size: int, stride: int, padding: int) -> int:
@@ -145,7 +144,7 @@ def average_pool(images: jax.Array, size: int, stride: int, padding: int = 0, co
     """Average-pool over NHWC; `count_padding` divides by the whole window at an edge too (PyTorch, not Keras)."""
     window, strides = (1, size, size, 1), (1, stride, stride, 1)
     pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    zero = jnp.array(0, images.dtype)
+    zero = np.array(0, images.dtype)  # of NumPy: known while traced, so that JAX has a gradient for the sum
     sums = lax.reduce_window(images, zero, lax.add, window, strides, pads)
     if count_padding or not padding:
         return sums / size**2
