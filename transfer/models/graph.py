@@ -33,7 +33,8 @@ class Node:
       shape: of its output, batch first, channels last.
       attributes: conv: `kernel`, `strides`, `padding` ((low, high) of each side, or Flax's word), `groups`, `bias`;
         dense: `bias`; batch_norm: `epsilon`, `scale`, `bias`; pools: `kernel`, `strides`, `padding`, and `explicit`
-        where padding takes part as a value, or `adaptive` and `cells` for PyTorch's; concat: `axis`; mean: `axes`.
+        where padding takes part as a value, or `adaptive` and `cells` for PyTorch's; concat: `axis`; mean: `axes`;
+        slice: `strides`, by axis.
       parameters: how many the layer has (running statistics are none).
       macs: multiply-adds of a layer with a kernel, for one image.
     """

@@ -87,6 +87,11 @@ def _pad(step: Step, params: Mapping[str, Any], steps: Sequence[Step]) -> Step:
     return dataclasses.replace(step, attributes=dict(padding=padding[1:-1]))
 
 
+def _slice(step: Step, params: Mapping[str, Any], steps: Sequence[Step]) -> Step:
+    strides = params["strides"] or (1,) * len(step.shape)
+    return dataclasses.replace(step, attributes=dict(strides=tuple(strides)))
+
+
 def _window(op: str) -> Callable[..., Step]:
     def pool(step: Step, params: Mapping[str, Any], steps: Sequence[Step]) -> Step:
         attributes: dict[str, Any] = dict(
@@ -149,6 +154,7 @@ def _transpose(step: Step, params: Mapping[str, Any], steps: Sequence[Step]) -> 
 MEANINGS: dict[str, Callable[..., Step]] = {
     "concatenate": _concat,
     "pad": _pad,
+    "slice": _slice,
     "reduce_window": _reduce_window,
     "reduce_window_max": _window("max_pool"),
     "reduce_window_sum": _window("sum_pool"),

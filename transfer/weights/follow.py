@@ -42,12 +42,14 @@ def by_name_or_edges(
 
 
 def _has_names(arch: str, tensors: OnnxTensors, candidates: Sequence[str], fields: Mapping[str, Any]) -> bool:
-    """Whether each tensor has a name of PyTorch's, and all of the model's are there, those of the classifier aside."""
+    """Whether the file has the model's names in PyTorch and no others, with the whole classifier or none of it."""
     shapes = {p: each.shape for p, each in registry.flat_state(registry.build(arch, seed=None, **fields)).items()}
     for library in PYTORCH & set(candidates):
         names = name_map(arch, library, shapes)
         sources = {source.name for source in names.sources.values()}
-        if all(map(names.in_classifier, sources ^ tensors.keys())):
+        missing, unknown = sources - tensors.keys(), tensors.keys() - sources
+        headless = not any(map(names.in_classifier, tensors))
+        if not unknown and (not missing or (headless and all(map(names.in_classifier, missing)))):
             return True
     return False
 

@@ -83,7 +83,8 @@ class OurUnits(Units):
             else:
                 about, parts = self._about(node)
                 name = node.layer or f"{node.op} of {node.scope or 'the model'}"
-                place[i] = self.add(Unit(RENAMED.get(node.op, node.op), name, inputs, about, parts))
+                op = "max_pool" if _takes_every_other(node) else RENAMED.get(node.op, node.op)
+                place[i] = self.add(Unit(op, name, inputs, about, parts))
         self.output = place[graph.output]
 
     def _joins(self, node: Node, takers: dict[int, int]) -> bool:
@@ -109,7 +110,14 @@ class OurUnits(Units):
             return (node.shape[-1],), dict(ours=_with_norm(Ours(), node))
         if node.op == "max_pool":
             return (attributes["kernel"], attributes["strides"]), {}
+        if _takes_every_other(node):
+            return ((1, 1), attributes["strides"][1:3]), {}
         return (), {}
+
+
+def _takes_every_other(node: Node) -> bool:
+    """A slice with a step of the rows and columns: the max-pool over single pixels of others."""
+    return node.op == "slice" and len(node.shape) == 4 and set(node.attributes["strides"]) != {1}
 
 
 def _with_norm(ours: Ours, node: Node) -> Ours:

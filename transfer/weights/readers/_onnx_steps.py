@@ -16,6 +16,7 @@ from transfer.weights.readers._onnx_tensors import Constant, computed, initialis
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 NO_PADS: Pads = ((0, 0), (0, 0))
+IMAGE_CHANNELS = (1, 3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +87,11 @@ class Steps:
             self.values[tensor.name] = initialiser(tensor, folder)
         inputs = [each for each in graph.input if each.name not in self.values]
         for each in inputs:
-            self.values[each.name] = self.add(Step("input", each.name))
-        self.image_shape = _image_shape(inputs[0]) if inputs else None
+            channels_last = _is_channels_last(_sides(each))
+            self.values[each.name] = dataclasses.replace(
+                self.add(Step("input", each.name)), channels_last=channels_last
+            )
+        self.image_shape = _image_shape(_sides(inputs[0])) if inputs else None
         for node in _in_order(graph, set(self.values)):
             self._read(node)
         found = [self.value(each.name) for each in graph.output]
@@ -161,13 +165,21 @@ def attributes_of(node: Any) -> dict[str, Any]:
     return {each.name: helper.get_attribute_value(each) for each in node.attribute}
 
 
-def _image_shape(value: Any) -> tuple[int, int, int] | None:
-    """(H, W, C) of a graph's input, channels first or last; None where a side is left open."""
-    sides = [each.dim_value for each in value.type.tensor_type.shape.dim]
+def _sides(value: Any) -> list[int]:
+    """(B, C, H, W) or (B, H, W, C) of a graph's input, 0 where it is left open."""
+    return [each.dim_value for each in value.type.tensor_type.shape.dim]
+
+
+def _is_channels_last(sides: list[int]) -> bool:
+    return len(sides) == 4 and sides[3] in IMAGE_CHANNELS and sides[1] not in IMAGE_CHANNELS
+
+
+def _image_shape(sides: list[int]) -> tuple[int, int, int] | None:
+    """(H, W, C); None where one of them is left open."""
     if len(sides) != 4 or min(sides[1:]) < 1:
         return None
     _, a, b, c = sides
-    return (b, c, a) if a in (1, 3) else (a, b, c)
+    return (a, b, c) if _is_channels_last(sides) else (b, c, a)
 
 
 def _in_order(graph: Any, known: set[str]) -> list[Any]:
