@@ -173,12 +173,13 @@ def from_tensors(
     name = name or arch
     candidates = candidates or libraries(arch)
     tensors, candidates = by_name_or_edges(arch, tensors, candidates, file=file, name=name, **fields)
-    model = registry.build(arch, seed=None, **fields)
+    headless = num_classes == 0 or (num_classes is None and not usable_classifier)
+    model = registry.build(arch, seed=None, **fields, **({"num_classes": 0} if headless else {}))
     shapes = _shapes(model)
     names = _best_map(arch, candidates, shapes, tensors)
     renamed = names.rename(tensors)
-    classes = shapes[CLASSIFIER_BIAS][0]
-    in_file = _classes_in_file(names, renamed, classes) if usable_classifier and num_classes != 0 else 0
+    classes = 0 if headless else shapes[CLASSIFIER_BIAS][0]
+    in_file = 0 if headless or not usable_classifier else _classes_in_file(names, renamed, classes)
     wanted = in_file if num_classes is None else num_classes
     if wanted != classes:
         model = registry.build(arch, seed=None, **fields, num_classes=wanted)

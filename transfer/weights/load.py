@@ -10,6 +10,8 @@ from transfer.weights.identify import Likeness
 from transfer.weights.names import NameMap, Shape
 
 SHOWN = 3
+# From this share of fitting arrays on, a file is of the model that it was taken for, and only damaged.
+NEARLY = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +28,12 @@ class Report:
     def fits(self) -> bool:
         """Whether nothing is missing, unexpected or misshapen."""
         return not (self.missing or self.unexpected or self.misshapen)
+
+    @property
+    def share(self) -> float:
+        """How much of it all fits, 0 to 1."""
+        problems = len(self.missing) + len(self.unexpected) + len(self.misshapen)
+        return len(self.matched) / max(1, len(self.matched) + problems)
 
     def __str__(self) -> str:
         """What is wrong: a count and the first few of each kind; empty if all fits."""
@@ -84,7 +92,7 @@ def require_fit(
     """Raises TransferError with the report, or with what the file looks like instead, unless everything fits."""
     if report.fits:
         return
-    like = likeness()
+    like = likeness() if report.share < NEARLY else None
     number = len(report.matched) + len(report.unexpected) + len(report.misshapen) + len(report.excused)
     if like and like.sure:
         raise TransferError(f"{file} does not fit {model}: its {number} tensors look like {like.phrase}")
