@@ -45,6 +45,12 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
+def significant(value: float, digits: int) -> str:
+    """219.4, 2 -> "220"; 0.001974, 3 -> "0.00197"."""
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:,.0f}" if rounded >= 10 ** (digits - 1) else f"{rounded:.{digits}g}"
+
+
 def millions(value: int) -> str:
     """Multiply-adds in millions: 15470264320 -> "15,470.264"."""
     return f"{value / 1e6:,.3f}"
