@@ -1,5 +1,6 @@
 """`python -m transfer models | weights | convert`, as typed: output, exit codes, one line for every error."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,16 @@ def test_the_whole_table_names_what_has_no_weights(capsys: pytest.CaptureFixture
     *rows, last = capsys.readouterr().out.splitlines()
     assert len(rows) == 1 + len(catalogue.names())
     assert last.startswith("without pretrained weights: ") and "lenet5" in last and "vgg" not in last
+
+
+def test_a_record_of_an_architecture_that_is_not_there_is_listed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strange = dataclasses.replace(catalogue.get("resnet50.tv1"), name="strange.tv", arch="strange")
+    monkeypatch.setattr(catalogue, "records", lambda: {"strange.tv": strange})
+    assert run("models", "strange*") == 0 and "strange.tv" in capsys.readouterr().out
+    assert run("weights", "verify", "strange.tv", "--weights", SLIM) == 1
+    assert "error: hash:" in capsys.readouterr().err
 
 
 def test_the_measured_error_is_the_last_column(

@@ -114,6 +114,19 @@ def test_a_file_from_hugging_face_has_no_published_hash(tmp_path: Path, with_rec
         verify.verify(NAME, SHIPPED, report=lines.append)
 
 
+def test_the_smaller_file_is_taken_where_it_is_the_one_that_is_there(
+    tmp_path: Path, with_record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path))
+    (tmp_path / "notop.h5").write_bytes(b"x")
+    files = {key: WeightFile(f"{key}.h5", "http://127.0.0.1:9", md5="0" * 32) for key in ("file", "notop")}
+    with_record(**files)
+    with pytest.raises(
+        TransferError, match=f"^hash: .*notop.h5 is not a file of {NAME}: MD5 9dd4e461268c.*, not MD5 000"
+    ):
+        verify.verify(NAME)
+
+
 def test_a_missing_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["weights", "verify", NAME, "--weights", "nowhere.pth"]) == 1
     assert capsys.readouterr().err == "error: nowhere.pth: no such weight file\n"

@@ -84,8 +84,8 @@ def _local_file(record: Record, weights: str | os.PathLike[str] | None) -> Path:
         if not path.is_file():
             raise TransferError(f"{path}: no such weight file")
         return path
-    path = cache.local_path(record.file)
-    return path if path.is_file() else cache.fetch(record)[0]
+    here = [path for path in map(cache.local_path, filter(None, (record.file, record.notop))) if path.is_file()]
+    return here[0] if here else cache.fetch(record)[0]
 
 
 def _check_hash(record: Record, path: Path) -> str:
@@ -97,13 +97,18 @@ def _check_hash(record: Record, path: Path) -> str:
         if cache.mismatch(file, found) is None:
             return f"{_expected(file)} as published for {file.filename}"
     published = " or ".join(f"{_expected(file)} of {file.filename}" for file in known)
-    raise TransferError(f"hash: {path} is not a file of {record.name}: SHA-256 {found['sha256']}, not {published}")
+    raise TransferError(f"hash: {path} is not a file of {record.name}: {_found(known[0], found)}, not {published}")
 
 
 def _expected(file: WeightFile) -> str:
     if file.sha256 or file.sha256_prefix:
         return f"SHA-256 {file.sha256 or f'{file.sha256_prefix}…'}"
     return f"MD5 {file.md5}" if file.md5 else ""
+
+
+def _found(file: WeightFile, found: dict[str, str]) -> str:
+    """The digest that is to be compared with the one of `file`."""
+    return f"SHA-256 {found['sha256']}" if file.sha256 or file.sha256_prefix else f"MD5 {found['md5']}"
 
 
 def _is_from_hugging_face(record: Record, path: Path) -> bool:
