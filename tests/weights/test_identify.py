@@ -77,6 +77,8 @@ def test_records_are_named() -> None:
     resnet = stand_ins(reading.cases()["wide_resnet50_2"].shapes)
     records = "wide_resnet50_2.tv1, wide_resnet50_2.tv2, wide_resnet50_2.tv_in1k"
     assert looks_like(resnet) == f"wide_resnet50_2 from torchvision or timm ({records}), with 20 classes"
+    vgg = stand_ins(native_shapes("vgg16"))  # torchvision's features alone have no usable classifier
+    assert looks_like(vgg) == "vgg16 from this package (vgg16.keras, vgg16.tv, vgg16.tv_in1k)"
     slim = native_shapes("vgg11_bn", width=0.25, hidden=(), num_classes=10)
     assert looks_like(stand_ins(slim)) == "vgg11_bn from this package (vgg11_slim.cifar10)"
 

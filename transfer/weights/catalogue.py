@@ -43,7 +43,8 @@ class Record:
       name: `arch.source`, what the user types.
       arch: a key of `transfer.models.registry.architectures()`.
       fields: (name, value) pairs passed to the architecture.
-      name_map: the library whose names the file uses (`transfer.weights.names`).
+      name_map: the library whose names the file uses (`transfer.weights.names`); torchvision's and timm's are one
+        layout under two sets of names, so a record of either takes both.
       file: the weights with the classifier.
       aliases: other names that `get` takes.
       notop: the weights without it, where the publisher has a smaller file for that.

@@ -217,7 +217,8 @@ def _records(same: Sequence[Match]) -> list[Record]:
     for record in catalogue.records().values():
         for match in same:
             of_library = match.library in ("native", record.name_map)
-            if record.arch == match.arch and of_library and _same_network(record.fields, match):
+            usable = record.num_classes > 0 or not match.classes
+            if record.arch == match.arch and of_library and usable and _same_network(record.fields, match):
                 found[record.name] = record
     return [found[name] for name in sorted(found)]
 
