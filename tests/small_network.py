@@ -6,14 +6,14 @@ import jax
 from flax import nnx
 
 from transfer.models.layers import batch_norm as norm
-from transfer.models.layers import dense, global_average_pool
+from transfer.models.layers import dense, global_average_pool, he_normal
 
 
 class Block(nnx.Module):
     """A convolution at stride 2, batch norm, ReLU."""
 
     def __init__(self, channels: int, features: int, rngs: nnx.Rngs) -> None:
-        self.conv = nnx.Conv(channels, features, (3, 3), strides=2, rngs=rngs)
+        self.conv = nnx.Conv(channels, features, (3, 3), strides=2, kernel_init=he_normal, rngs=rngs)
         self.bn = norm(features, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -6,6 +6,7 @@ import pytest
 from etils import epath
 
 from transfer import config as settings
+from transfer import experiment
 from transfer.errors import TransferError, UsageError
 
 
@@ -49,3 +50,38 @@ def test_counts_are_counts(field):
     config.update_from_flattened_dict({field: 0})
     with pytest.raises(UsageError, match=f"{field}=0 must be at least 1"):
         settings.check(config)
+
+
+WITHOUT_USE = {
+    "finetune": [
+        ("tap", "block3:flatten"),
+        ("export", "features.p"),
+        ("dtype", "bfloat16"),
+        ("on_error", "skip"),
+        ("features", "elsewhere"),
+        ("few_shot", {"per_class": 3, "seeds": 2}),
+        ("batch_size", 32),
+    ],
+    "head": [("unfreeze", "block5"), ("model.init_from.model", "vgg11")],
+}
+
+
+@pytest.mark.parametrize("way, field, value", [(way, *row) for way, rows in WITHOUT_USE.items() for row in rows])
+def test_settings_without_use_are_refused(way, field, value, tmp_path):
+    config = settings.default()
+    config.train = way
+    settings.check_use(config)
+    if "." in field:
+        config.update_from_flattened_dict({field: value})
+    else:
+        config[field] = value
+    with pytest.raises(UsageError, match=f"config.{field}=.* has no use with config.train={way}: "):
+        experiment.train(config, epath.Path(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_configs_share_nothing():
+    one = settings.default()
+    one.finetune.head_learning_rate, one.model.init_from.model = 0.5, "vgg11"
+    other = settings.default()
+    assert other.finetune.head_learning_rate is None and other.model.init_from.model is None

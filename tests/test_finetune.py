@@ -1,5 +1,7 @@
 """Whole networks trained end to end: augmentation, optimiser, and a run that learns and resumes."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfer import config as config_module
-from transfer import experiment, finetune
-from transfer.backbone import build_preprocessing
-from transfer.errors import UsageError
+from transfer import experiment, finetune, preprocess
+from transfer.backbone import build_network, build_preprocessing
+from transfer.data.loader import load_all
+from transfer.data.registry import open_source
+from transfer.errors import TransferError, UsageError
 from transfer.extract import Extractor
-from transfer.weights import create_model
+from transfer.models import registry
+from transfer.trainable import head_layers
+from transfer.weights import cache, catalogue, create_model, native
 
 
 @settings(max_examples=10, deadline=None)
@@ -111,3 +117,75 @@ def test_settings_that_cannot_work(config, tmp_path, field, value, message):
     config.finetune[field] = value
     with pytest.raises(UsageError, match=message):
         experiment.train(config, epath.Path(tmp_path / "run"))
+
+
+def test_over_seeds(config, tmp_path, capsys):
+    config.seeds, config.seed, config.finetune.epochs = 2, 3, 2
+    result = experiment.train(config, epath.Path(tmp_path / "run"))
+    runs = [json.loads((tmp_path / "run" / f"seed_{seed}" / "result.json").read_text()) for seed in (3, 4)]
+    losses = [run["validation_loss"] for run in runs]
+    assert losses[0] != losses[1]
+    assert result["validation_loss"] == pytest.approx(np.mean(losses), abs=1e-6)
+    assert result["spread"]["validation_loss"] == pytest.approx(np.std(losses, ddof=1), abs=1e-6)
+    assert "over 2 seeds: mean" in capsys.readouterr().out
+    config.seeds = None
+    with pytest.raises(TransferError, match="data.seed was 1 and is 0"):  # other images, too
+        experiment.train(config, epath.Path(tmp_path / "run" / "seed_4"))
+
+
+def test_images_of_several_sizes(config, tmp_path):
+    """They are resized on the host, and become the same input as on the device."""
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for label in ("dark", "light"):
+        (tmp_path / "mixed" / label).mkdir(parents=True)
+        for i in range(20):
+            pixels = random.integers(0, 128, (SIZE + 4 * (i % 2), SIZE, 3)) + 127 * (label == "light")
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "mixed" / label / f"{i}.png")
+    config.data.source = f"folder:{tmp_path / 'mixed'}"
+    result = experiment.train(config, epath.Path(tmp_path / "run"))
+    assert (result["num_train"], result["num_classes"]) == (32, 2)
+    source = open_source(config.data.source)
+    recipe = build_preprocessing(config, create_model("small", False))
+    images = load_all(source, recipe)
+    wanted = [preprocess.apply(recipe, source.image(row)[None])[0] for row in (0, 1)]
+    np.testing.assert_allclose(preprocess.normalise(recipe, images[:2]), wanted, atol=1e-6)
+
+
+NEW_HEAD = {  # weights given, finetune.new_head -> whether the classifier is new
+    ("catalogue", None): True,
+    ("catalogue", False): False,
+    ("file", None): False,
+    ("file", True): True,
+}
+
+
+@pytest.mark.parametrize("case", NEW_HEAD, ids=str)
+def test_a_new_classifier_even_for_as_many_classes(case):
+    weights, new_head = case
+    config = config_module.default()
+    config.finetune.new_head = new_head
+    if weights == "file":
+        config.model.weights = str(cache.local_path(catalogue.get(config.model.name).file))
+    before = registry.flat_state(create_model(config.model.name))
+    model = build_network(config, num_classes=10)
+    after = registry.flat_state(model)
+    changed = {path for path in after if not np.array_equal(after[path], before[path])}
+    assert ("logits.kernel" in changed) == NEW_HEAD[case]
+    assert changed <= {"logits.kernel", "logits.bias"}
+    assert (head_layers(model), bool(model.renewed)) == ({"logits"}, NEW_HEAD[case])
+
+
+def test_a_head_of_several_layers_is_new_where_the_file_has_none(tmp_path):
+    arrays = registry.flat_state(registry.build("vgg11", num_classes=0, width=0.02))
+    native.write(tmp_path / "notop.safetensors", arrays)
+    model = create_model("vgg11", tmp_path / "notop.safetensors", num_classes=3, width=0.02)
+    assert head_layers(model) == {"fc1", "fc2", "logits"}
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"image_size": [8, 8], "resize": "fast"}', "{"])
+def test_a_preprocessing_that_cannot_be_read_is_named(content, tmp_path):
+    native.write(tmp_path / "odd.safetensors", {"a": np.zeros(1)}, {"preprocessing": content})
+    with pytest.raises(TransferError, match=r"odd.safetensors: its metadata hold a preprocessing that cannot be read"):
+        native.preprocessing(tmp_path / "odd.safetensors")

@@ -134,6 +134,7 @@ def check_use(config: ConfigDict) -> None:
     now, usual = (_flat(json.loads(c.to_json_best_effort())) for c in (config, default()))
     for name, hint in UNUSED[config.train].items():
         value = now.get(name, config.get(name))
+        value = value.to_dict() if isinstance(value, ConfigDict) else value
         if value != usual.get(name):
             raise UsageError(f"config.{name}={value!r} has no use with config.train={config.train}: {hint}")
 
