@@ -172,10 +172,10 @@ def from_tensors(
     """
     name = name or arch
     candidates = candidates or libraries(arch)
-    tensors, candidates = by_name_or_edges(arch, tensors, candidates, file=file, name=name, **fields)
     headless = num_classes == 0 or (num_classes is None and not usable_classifier)
     model = registry.build(arch, seed=None, **fields, **({"num_classes": 0} if headless else {}))
     shapes = _shapes(model)
+    tensors, candidates = by_name_or_edges(arch, tensors, candidates, shapes, file=file, name=name, **fields)
     names = _best_map(arch, candidates, shapes, tensors)
     renamed = names.rename(tensors)
     classes = 0 if headless else shapes[CLASSIFIER_BIAS][0]

@@ -6,6 +6,8 @@ over how much the graph averages does not count.
 """
 
 import dataclasses
+import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +19,7 @@ from transfer.errors import TransferError, UsageError
 from transfer.models import registry
 from transfer.models.graph import Graph, trace
 from transfer.weights.folded import filled, filled_norm
-from transfer.weights.names import name_map
+from transfer.weights.names import Shape, name_map
 from transfer.weights.readers.onnx_file import OnnxTensors
 from transfer.weights.structure import Unit, difference, pairs
 from transfer.weights.units import PLAIN, OurUnits, TheirUnits
@@ -29,25 +31,32 @@ SIDES, CHANNELS = (224, 299, 32, 28), (3, 1)
 
 
 def by_name_or_edges(
-    arch: str, tensors: Mapping[str, np.ndarray], candidates: Sequence[str], *, file: str, name: str, **fields: Any
+    arch: str,
+    tensors: Mapping[str, np.ndarray],
+    candidates: Sequence[str],
+    shapes: Mapping[str, Shape],
+    *,
+    file: str,
+    name: str,
+    **fields: Any,
 ) -> tuple[Mapping[str, np.ndarray], Sequence[str]]:
-    """Tensors and the libraries whose names they may have, for `create.from_tensors`.
+    """Tensors and the libraries whose names they may have, for `create.from_tensors`; `shapes` are the model's.
 
     Those of an ONNX file under names that a name map knows, and of any other file, are returned as they are; else
     those that its graph gives, under our own names.
     """
-    if not isinstance(tensors, OnnxTensors) or _has_names(arch, tensors, candidates, fields):
+    if not isinstance(tensors, OnnxTensors) or _has_names(arch, tensors, candidates, shapes):
         return tensors, candidates
     return follow(tensors, arch, file=file, name=name, **fields), ("native",)
 
 
-def _has_names(arch: str, tensors: OnnxTensors, candidates: Sequence[str], fields: Mapping[str, Any]) -> bool:
+def _has_names(arch: str, tensors: OnnxTensors, candidates: Sequence[str], shapes: Mapping[str, Shape]) -> bool:
     """Whether the file has the model's names in PyTorch and no others, with the whole classifier or none of it."""
-    shapes = {p: each.shape for p, each in registry.flat_state(registry.build(arch, seed=None, **fields)).items()}
     for library in PYTORCH & set(candidates):
         names = name_map(arch, library, shapes)
         sources = {source.name for source in names.sources.values()}
-        missing, unknown = sources - tensors.keys(), tensors.keys() - sources
+        unknown = [each for each in tensors if each not in sources and not names.in_classifier(each)]
+        missing = sources - tensors.keys()
         headless = not any(map(names.in_classifier, tensors))
         if not unknown and (not missing or (headless and all(map(names.in_classifier, missing)))):
             return True
@@ -74,7 +83,7 @@ def follow(tensors: OnnxTensors, arch: str, *, file: str, name: str, **fields: A
         units = _dense_read_as_such(theirs.units, {each.about for each in ours.units if each.op == "dense"})
         paired = pairs(ours.units, units, ours.output, theirs.output)
         if paired is None:
-            problem = problem or difference(ours.units, units, ours.output, theirs.output)
+            problem = problem or difference(ours.units, units, ours.output, theirs.output) + _hint(arch, units, classes)
             continue
         if ours.normalises != theirs.normalises:
             logging.warning("%s: %s", name, _other_input(file, ours.normalises))
@@ -83,6 +92,21 @@ def follow(tensors: OnnxTensors, arch: str, *, file: str, name: str, **fields: A
             arrays |= _filled(our, their)
         return arrays
     raise TransferError(f"{file} does not fit {name}: {problem}")
+
+
+def _hint(arch: str, units: Sequence[Unit], classes: int) -> str:
+    """What else there is to say of a graph that is not the model's: which one it could be of."""
+    if not classes and any(each.op == "dense" for each in units):
+        return " (its last step is no dense layer, so that it counts as a graph without classifier)"
+    theirs = Counter(each.parts["kernel"].shape for each in units if each.op == "conv")
+    alike = next((other for other in (arch, *registry.architectures()) if theirs == _convolutions(other)), arch)
+    return f"; its convolutions are those of {alike}" if alike != arch else ""
+
+
+@functools.cache
+def _convolutions(arch: str) -> Counter[tuple[int, ...]]:
+    arrays = registry.flat_state(registry.build(arch, seed=None, num_classes=0))
+    return Counter(array.shape for array in arrays.values() if array.ndim == 4)
 
 
 def _other_input(file: str, ours: bool) -> str:
