@@ -1,0 +1,69 @@
+"""`docs/architectures.md` says what its commands print, and shows what they draw."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from docs.refresh import DRAWN, PAGE, PRINTED, printed
+from transfer.models import registry
+
+PAGE_TEXT = PAGE.read_text("utf-8")
+TABLES = dict(PRINTED.findall(PAGE_TEXT))
+DRAWINGS = {
+    name: PAGE.parent.parent / path for command, path in DRAWN.findall(PAGE_TEXT) for name in command.split()[1:2]
+}
+MEASURED = "arithmetic gradients --markdown"
+NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?")
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.mark.parametrize("command", [command for command in TABLES if command != MEASURED])
+def test_counts_are_those_printed(command: str) -> None:
+    assert printed(command) == TABLES[command]
+
+
+@pytest.mark.slow
+def test_measured_gradients_are_those_printed() -> None:
+    shown, found = TABLES[MEASURED], printed(MEASURED)
+    assert NUMBER.sub("#", found) == NUMBER.sub("#", shown)
+
+    def values(text: str) -> list[float]:
+        return [float(number.replace(",", "")) for number in NUMBER.findall(text)]
+
+    # the last digit of a spread, at another machine's rounding
+    assert values(found) == pytest.approx(values(shown), rel=0.1)
+
+
+def test_every_architecture_is_counted() -> None:
+    counted = {name for command in TABLES if " stages " in command for name in command.split()[2:-1]}
+    assert counted == set(registry.architectures())
+
+
+def test_every_picture_is_shown_and_has_a_command() -> None:
+    assert sorted(DRAWINGS.values()) == sorted((PAGE.parent / "diagrams").iterdir())
+    assert re.findall(r"!\[.+\]\((.+)\)", PAGE_TEXT) == [f"diagrams/{path.name}" for path in DRAWINGS.values()]
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_diagrams_are_those_drawn(name: str, tmp_path: Path) -> None:
+    printed(f"draw {name} --output {tmp_path / 'drawn.svg'}")
+    assert (tmp_path / "drawn.svg").read_text("utf-8") == DRAWINGS[name].read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_boxes_lie_apart_or_inside_one_another(name: str) -> None:
+    root = ElementTree.parse(DRAWINGS[name]).getroot()
+    boxes = [
+        tuple(float(box.get(side, 0)) for side in ("x", "y", "width", "height")) for box in root.iter(f"{SVG}rect")
+    ]
+    assert len(boxes) > 8
+    for (x, y, width, height), (left, top, wide, high) in combinations(boxes, 2):
+        apart = x + width <= left or left + wide <= x or y + height <= top or top + high <= y
+        inside = x <= left and y <= top and left + wide <= x + width and top + high <= y + height
+        assert apart or inside
+    _, _, paper_width, paper_height = boxes[0]
+    for text in root.iter(f"{SVG}text"):
+        assert 0 < float(text.get("x", 0)) < paper_width and 0 < float(text.get("y", 0)) < paper_height
