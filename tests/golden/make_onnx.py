@@ -116,7 +116,6 @@ EXPORTS: dict[str, tuple[Callable[[], Any], Callable[..., None], tuple[int, ...]
     "resnet50.unfolded": (torch_model("resnet50", **FEW), unfolded, (1, 3, 224, 224)),
     "resnet50.dynamo": (torch_model("resnet50", **FEW), dynamo, (1, 3, 224, 224)),
     "resnext50_32x4d.legacy": (torch_model("resnext50_32x4d", **FEW), legacy, (1, 3, 64, 64)),
-    "wide_resnet50_2.dynamo": (torch_model("wide_resnet50_2", **FEW), dynamo, (1, 3, 64, 64)),
     "googlenet.legacy": (torch_model("googlenet", **INCEPTION), legacy, (1, 3, 224, 224)),
     "inception_v3.legacy": (torch_model("inception_v3", **INCEPTION), legacy, (1, 3, 299, 299)),
     "inception_v3.dynamo": (torch_model("inception_v3", **INCEPTION), dynamo, (1, 3, 299, 299)),

@@ -1,8 +1,6 @@
-"""What the order, the names and the layout of an ONNX file must not matter for, and what files end in an error."""
+"""One graph is written in many ways: what order, names, layout, types and folding must not matter for."""
 
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +8,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from flax import nnx
 from golden import onnx_graphs, seeded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from transfer.errors import TransferError
 from transfer.models import registry
-from transfer.weights import create_model, readers
-from transfer.weights.readers import onnx_file
+from transfer.weights import create_model
 
 onnx = pytest.importorskip("onnx")
 
@@ -28,7 +25,7 @@ SMALL = {
     "lenet5.legacy": ("lenet5", 1),
     "resnet18.raw": ("resnet18", 16),
     "googlenet.legacy": ("googlenet.tv", 8),
-    "resnet50v2.keras": ("resnet50v2.keras", 16),
+    "vgg16.keras": ("vgg16.keras", 16),
 }
 
 
@@ -52,9 +49,8 @@ def test_names_and_order_do_not_count(graph: str, tmp_path: Path) -> None:
     name, divisor = SMALL[graph]
     model = onnx_graphs.model(graph, divisor)
     expected = load(model, tmp_path, name, width=1 / divisor)
-    for seed in range(2):
-        mixed = onnx_graphs.shuffled(model, random.Random(seed))
-        assert_equal(load(mixed, tmp_path, name, width=1 / divisor), expected)
+    mixed = onnx_graphs.shuffled(model, random.Random(0))
+    assert_equal(load(mixed, tmp_path, name, width=1 / divisor), expected)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -168,6 +164,7 @@ def test_other_ways_to_write_the_same_graph(change: Callable[[Any], None], tmp_p
     expected = load(model, tmp_path)
     change(model)
     assert_equal(load(model, tmp_path), expected)
+    assert_equal(load(onnx_graphs.shuffled(model, random.Random(0)), tmp_path), expected)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
@@ -191,7 +188,8 @@ def test_batch_norm_folded_or_not_is_one_function(tmp_path: Path) -> None:
     ours = registry.flat_state(folded)
     np.testing.assert_array_equal(ours["stem.bn.mean"], np.zeros(4))
     np.testing.assert_allclose(ours["stem.bn.scale"], np.ones(4))
-    a, b = (np.asarray(each(images)[0]) for each in (named, folded))
+    run = nnx.jit(lambda model, images: model(images)[0])
+    a, b = (np.asarray(run(each, images)) for each in (named, folded))
     np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(a).max())
 
 
