@@ -45,6 +45,7 @@ class Match:
 
     @property
     def rank(self) -> tuple[float, float]:
+        """Compares two matches: names first."""
         return self.names, self.sizes
 
     @property
