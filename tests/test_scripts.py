@@ -15,6 +15,8 @@ import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 QUICKSTART = f"--config={REPOSITORY / 'configs' / 'quickstart.py'}"
+FINETUNE = f"--config={REPOSITORY / 'configs' / 'finetune_digits.py'}"
+OTHER = "--config.model.init_from.model=resnet18"
 
 
 def run(
@@ -57,6 +59,15 @@ BAD = {
         [QUICKSTART, "--config.tap=block3,block4", "--config.export=a.p"],
         2,
         "one",
+    ),
+    "a pattern for no layer": ("train.py", [FINETUNE, "--config.unfreeze=block9"], 2, "there is block1, block2"),
+    "no such variant": ("train.py", [f"{FINETUNE}:block9"], 2, "block9"),
+    "nothing in common": ("train.py", [FINETUNE, OTHER, "--config.model.init_from.weights=random"], 2, "have no layer"),
+    "a setting without use": (
+        "train.py",
+        [FINETUNE, "--config.export=a.p"],
+        2,
+        "has no use with config.train=finetune",
     ),
     "unknown model": ("extract.py", [QUICKSTART, "--config.model.name=vgg11_slm"], 2, "vgg11_slim.cifar10"),
     "unknown source": ("extract.py", [QUICKSTART, "--config.data.source=digit"], 2, "digits"),
