@@ -10,9 +10,11 @@ import pytest
 from flax import nnx
 from golden import onnx_graphs, seeded
 
+from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.weights import create_model
 from transfer.weights.convert import convert_file
+from transfer.weights.verify import verify
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -99,3 +101,12 @@ def test_the_convert_verb_at_full_size(graph: str, tmp_path: Path) -> None:
     path.unlink()
     ours = logits(create_model(name, weights=tmp_path / "ours.safetensors"), images, arch)
     assert error(ours, expected) <= TOLERANCE
+
+
+def test_an_export_can_be_verified(tmp_path: Path) -> None:
+    """No hash is published for it; it fails where its classes are not the record's."""
+    path = save(onnx_graphs.model("resnet18.unfolded"), tmp_path / "model.onnx")
+    lines: list[str] = []
+    with pytest.raises(TransferError, match="load: 102 arrays, .* which is not resnet18.tv with its 11,689,512"):
+        verify("resnet18.tv", path, report=lines.append)
+    assert len(lines) == 1 and lines[0].startswith("hash    none is published for this file")

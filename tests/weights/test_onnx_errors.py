@@ -109,8 +109,8 @@ def without_names(model: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (unknown_operator, "ONNX operator Squash \\(node '/Tanh'\\) is not known here"),
-        (operator_of_another_domain, "ONNX operator Conv of com.microsoft \\(node '/conv1/Conv'\\)"),
+        (unknown_operator, "ONNX operator 'Squash' \\(node '/Tanh'\\) is not known here"),
+        (operator_of_another_domain, "ONNX operator 'Conv' of 'com.microsoft' \\(node '/conv1/Conv'\\)"),
         (without_an_initialiser, "nothing in the ONNX graph makes 'fc2.weight': an initialiser or a node is missing"),
         (too_few_numbers, "the data of initialiser 'fc2.weight' are damaged"),
         (a_cycle, "a cycle in the ONNX graph"),
@@ -162,6 +162,14 @@ def test_another_architecture_is_said_to_part(graph: str, name: str, message: st
     path = save(onnx_graphs.model(graph, 8), tmp_path)
     with pytest.raises(TransferError, match=f"model.onnx does not fit {name}: where {message}"):
         create_model(name, weights=path, width=1 / 8)
+
+
+def test_names_that_fit_a_graph_which_does_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = onnx_graphs.model(LENET)
+    attribute(first(model, "Conv"), "pads").ints[:] = [1, 1, 1, 1]
+    with caplog.at_level("WARNING", logger="absl"):
+        create_model("lenet5", weights=save(model, tmp_path))
+    assert "does not fit lenet5: where the model has conv1" in caplog.text and "loaded by its names" in caplog.text
 
 
 def test_a_graph_says_what_it_looks_like(tmp_path: Path) -> None:

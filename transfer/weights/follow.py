@@ -43,11 +43,19 @@ def by_name_or_edges(
     """Tensors and the libraries whose names they may have, for `create.from_tensors`; `shapes` are the model's.
 
     Those of an ONNX file under names that a name map knows, and of any other file, are returned as they are; else
-    those that its graph gives, under our own names.
+    those that its graph gives, under our own names. Names that fit a graph which does not are worth a warning: it may
+    be another function with the same weights.
     """
-    if not isinstance(tensors, OnnxTensors) or _has_names(arch, tensors, candidates, shapes):
+    if not isinstance(tensors, OnnxTensors):
         return tensors, candidates
-    return follow(tensors, arch, file=file, name=name, **fields), ("native",)
+    named = _has_names(arch, tensors, candidates, shapes)
+    try:
+        followed = follow(tensors, arch, file=file, name=name, **fields)
+    except TransferError as error:
+        if not named:
+            raise
+        logging.warning("%s (loaded by its names, which fit)", error)
+    return (tensors, candidates) if named else (followed, ("native",))
 
 
 def _has_names(arch: str, tensors: OnnxTensors, candidates: Sequence[str], shapes: Mapping[str, Shape]) -> bool:
@@ -83,7 +91,9 @@ def follow(tensors: OnnxTensors, arch: str, *, file: str, name: str, **fields: A
         units = _dense_read_as_such(theirs.units, {each.about for each in ours.units if each.op == "dense"})
         paired = pairs(ours.units, units, ours.output, theirs.output)
         if paired is None:
-            problem = problem or difference(ours.units, units, ours.output, theirs.output) + _hint(arch, units, classes)
+            problem = problem or difference(ours.units, units, ours.output, theirs.output) + _hint(
+                arch, units, classes, fields
+            )
             continue
         if ours.normalises != theirs.normalises:
             logging.warning("%s: %s", name, _other_input(file, ours.normalises))
@@ -94,10 +104,12 @@ def follow(tensors: OnnxTensors, arch: str, *, file: str, name: str, **fields: A
     raise TransferError(f"{file} does not fit {name}: {problem}")
 
 
-def _hint(arch: str, units: Sequence[Unit], classes: int) -> str:
+def _hint(arch: str, units: Sequence[Unit], classes: int, fields: Mapping[str, Any]) -> str:
     """What else there is to say of a graph that is not the model's: which one it could be of."""
     if not classes and any(each.op == "dense" for each in units):
         return " (its last step is no dense layer, so that it counts as a graph without classifier)"
+    if fields.get("width", 1) != 1:
+        return ""
     theirs = Counter(each.parts["kernel"].shape for each in units if each.op == "conv")
     alike = next((other for other in (arch, *registry.architectures()) if theirs == _convolutions(other)), arch)
     return f"; its convolutions are those of {alike}" if alike != arch else ""

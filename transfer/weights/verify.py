@@ -19,7 +19,7 @@ from transfer.models import registry
 from transfer.weights import cache, catalogue
 from transfer.weights.catalogue import Record, WeightFile
 from transfer.weights.create import create_model
-from transfer.weights.readers import safetensors_file
+from transfer.weights.readers import onnx_file, safetensors_file
 
 # Height and width of the synthetic image: odd and not square, so that resizing and cropping count.
 IMAGE_SIZE = (211, 277)
@@ -91,7 +91,7 @@ def _local_file(record: Record, weights: str | os.PathLike[str] | None) -> Path:
 def _check_hash(record: Record, path: Path) -> str:
     found = cache.digests(path)
     known = [file for file in (record.file, record.notop) if file and _expected(file)]
-    if not known or _is_from_hugging_face(record, path):
+    if not known or _is_in_another_format(record, path):
         return f"none is published for this file; its SHA-256 is {found['sha256']}"
     for file in known:
         if cache.mismatch(file, found) is None:
@@ -111,12 +111,14 @@ def _found(file: WeightFile, found: dict[str, str]) -> str:
     return f"SHA-256 {found['sha256']}" if file.sha256 or file.sha256_prefix else f"MD5 {found['md5']}"
 
 
-def _is_from_hugging_face(record: Record, path: Path) -> bool:
-    """Whether it is in the format of the record's file on Hugging Face, whose hash is not in the record."""
-    if record.hf_file is None or Path(record.hf_file).suffix == Path(record.file.filename).suffix:
-        return False
+def _is_in_another_format(record: Record, path: Path) -> bool:
+    """Whether the published hash is of another format: it is an ONNX export, or as the record's on Hugging Face."""
     with path.open("rb") as stream:
-        return safetensors_file.recognises(path, stream.read(64))
+        head = stream.read(64)
+    if onnx_file.recognises(path, head):
+        return True
+    elsewhere = record.hf_file is not None and Path(record.hf_file).suffix != Path(record.file.filename).suffix
+    return elsewhere and safetensors_file.recognises(path, head)
 
 
 def _check_load(record: Record, model: nnx.Module) -> str:

@@ -111,8 +111,8 @@ class Steps:
             return
         read = self.readers.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if read is None:
-            domain = f" of {node.domain}" if node.domain else ""
-            raise TransferError(f"ONNX operator {node.op_type}{domain} (node {node.name!r}) is not known here")
+            domain = f" of {node.domain!r}" if node.domain else ""
+            raise TransferError(f"ONNX operator {node.op_type!r}{domain} (node {node.name!r}) is not known here")
         # what else a node puts out (masks, indices, statistics) nothing of ours takes
         self.values[node.output[0]] = read(self, node, attributes_of(node))
 
