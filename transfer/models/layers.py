@@ -184,7 +184,7 @@ def imagenet_to_half(images: jax.Array) -> jax.Array:
 
     What torchvision calls `transform_input`: its Inception weights come from TensorFlow, which scaled to [-1, 1].
     """
-    mean, deviation = np.float32(IMAGENET_MEAN), np.float32(IMAGENET_DEVIATION)
+    mean, deviation = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_DEVIATION, np.float32)
     return images * (deviation / 0.5) + (mean - 0.5) / 0.5
 
 

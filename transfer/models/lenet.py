@@ -19,8 +19,8 @@ PADDINGS = {28: 2, 32: 0}
 # 32 px leave so many cells a side before `fc1`.
 CLASSIFIER_CELLS = 5
 FEATURES, HIDDEN = (6, 16), (120, 84)
-ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
-POOLS = {"average": average_pool, "max": max_pool}
+ACTIVATIONS: dict[str, Callable[..., jax.Array]] = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+POOLS: dict[str, Callable[..., jax.Array]] = {"average": average_pool, "max": max_pool}
 
 
 class LeNet5(nnx.Module):
@@ -58,10 +58,10 @@ class LeNet5(nnx.Module):
         if not num_classes:
             return
         inputs = second * CLASSIFIER_CELLS**2
-        for i, size in enumerate((scaled(h, width) for h in HIDDEN), 1):
-            setattr(self, f"fc{i}", dense(inputs, size, rngs=rngs))
-            inputs = size
-        self.logits = dense(inputs, num_classes, rngs=rngs)
+        hidden = [scaled(size, width) for size in HIDDEN]
+        self.fc1 = dense(inputs, hidden[0], rngs=rngs)
+        self.fc2 = dense(hidden[0], hidden[1], rngs=rngs)
+        self.logits = dense(hidden[1], num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
         """(B, H, W, channels) preprocessed images -> (logits, or pooled features without a classifier; end points).

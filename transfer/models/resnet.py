@@ -31,7 +31,7 @@ SIZES = {
     "resnet152": ((3, 8, 36, 3), True),
 }
 # The same depths with other 3x3 convolutions inside the bottlenecks.
-VARIANTS: dict[str, tuple[str, dict[str, int]]] = {
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "wide_resnet50_2": ("resnet50", dict(width_per_group=128)),
     "wide_resnet101_2": ("resnet101", dict(width_per_group=128)),
     "resnext50_32x4d": ("resnet50", dict(groups=32, width_per_group=4)),
@@ -190,5 +190,6 @@ class ResNet(nnx.Module):
 
 
 ARCHITECTURES: dict[str, Callable[..., ResNet]] = {
-    name: partial(ResNet, depths, bottleneck) for name, (depths, bottleneck) in SIZES.items()
-} | {name: partial(ResNet, *SIZES[depth], **fields) for name, (depth, fields) in VARIANTS.items()}
+    **{name: partial(ResNet, depths, bottleneck) for name, (depths, bottleneck) in SIZES.items()},
+    **{name: partial(ResNet, *SIZES[depth], **fields) for name, (depth, fields) in VARIANTS.items()},
+}
