@@ -1,5 +1,6 @@
 """The graph of a network by its name, at the image size that it is used with."""
 
+import functools
 from collections.abc import Callable
 
 from flax import nnx
@@ -13,6 +14,7 @@ IMAGES = {"lenet5": (28, 28, 1), "inception_v3": (299, 299, 3)}
 USUAL_IMAGE = (224, 224, 3)
 
 
+@functools.cache
 def network(name: str, image_size: int | None = None) -> tuple[Graph, tuple[int, int, int]]:
     """The graph of a catalogue name or an architecture, and the (height, width, channels) that it was traced with.
 

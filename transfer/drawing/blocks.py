@@ -4,10 +4,12 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
+from transfer.errors import TransferError
 from transfer.models.graph import Graph
 
 # What is drawn in one box with the layer before it.
 POINTWISE = ("batch_norm", "relu", "relu6", "tanh", "sigmoid", "silu", "gelu")
+TANGLED = "this network cannot be drawn: where it forks, the branches do not join again by themselves"
 HEADS = ("conv", "dense", "batch_norm", "add", "concat")
 
 
@@ -105,7 +107,7 @@ class Reader:
             if len(following) == 1:
                 yield Step((join,))
             elif join == stop:
-                raise ValueError(f"node {position} forks, and its branches meet only where others do too")
+                raise TransferError(TANGLED)
             else:
                 yield Fork(tuple(self._branches(position, join)), Step((join,)))
             position = join
@@ -117,6 +119,8 @@ class Reader:
         for first in self.next[fork]:
             items = [] if first == join else self.fused((Step((first,)), *self.row(first, join)))
             found[last(items[-1]) if items else fork] = tuple(items)
+        if found.keys() != set(self.graph.nodes[join].inputs):
+            raise TransferError(TANGLED)
         yield from (found[i] for i in self.graph.nodes[join].inputs)
 
     def fused(self, items: Iterable[Item]) -> list[Item]:

@@ -1,0 +1,98 @@
+"""The verbs `arithmetic` and `draw` as a person uses them."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from transfer import __main__ as program
+from transfer.arithmetic import bottleneck, stacking
+from transfer.arithmetic.commands import SECTIONS
+from transfer.drawing.blocks import bands
+from transfer.errors import TransferError
+from transfer.models.graph import trace
+from transfer.models.layers import conv
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("arithmetic", "SECTION"),
+        ("arithmetic everything", "invalid choice: 'everything'"),
+        ("arithmetic stacking vgg16", "takes no names of networks, got vgg16"),
+        ("arithmetic stages vgg61", "did you mean vgg19, vgg16"),
+        ("draw vgg16", "--output"),
+        ("draw vgg16 --output picture.png", "--output=picture.png must end in .svg"),
+        ("draw vgg16 --output nowhere/vgg16.svg", "there is no folder"),
+        ("draw vgg16 --output vgg16.svg --image_size 0", "--image_size=0 must be at least one pixel"),
+        ("draw vgg16 --output vgg16.svg --image_size 16", "at least 32x32 pixels"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    arguments: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = program.main(arguments.split())
+    except SystemExit as stopped:
+        code = stopped.code
+    shown = capsys.readouterr()
+    assert code == 2 and shown.out == "" and message in shown.err and shown.err.count("\n") == 1
+    assert not [*tmp_path.iterdir()]
+
+
+def test_help_names_every_section(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        program.main(["arithmetic", "--help"])
+    shown = capsys.readouterr().out
+    assert all(re.search(rf"^  {name} ", shown, re.MULTILINE) for name in SECTIONS)
+
+
+def test_a_record_is_drawn_at_its_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "slim.svg"
+    assert program.main(["draw", "vgg11_slim.cifar10", "--output", str(file)]) == 0
+    assert "vgg11_slim.cifar10 at 48×48, 579,786 parameters" in capsys.readouterr().out
+    assert {">24×24×16<", ">pre_logits<", ">logits<"} <= set(re.findall(r">[^<>]+<", file.read_text("utf-8")))
+    assert [*tmp_path.iterdir()] == [file]
+
+
+@pytest.mark.parametrize("table", [stacking.section, bottleneck.section])
+def test_rows_have_a_cell_a_column(table: Callable[[], stacking.Section]) -> None:
+    section = table()
+    assert {len(row) for row in section.rows} == {len(section.columns)}
+
+
+def test_counted_weights_agree_with_the_formula() -> None:
+    section = stacking.section()
+    weights, formula, biases, parameters = (
+        section.columns.index(c) for c in ("weights", "formula", "biases", "parameters")
+    )
+    for row in section.rows:
+        assert row[formula].endswith(f"= {row[weights]}")
+        total = sum(int(row[i].replace(",", "")) for i in (weights, biases))
+        assert total == int(row[parameters].replace(",", ""))
+    seven = {row[1]: row[formula] for row in section.rows if row[0] == "64"}
+    assert seven["three 3×3"].startswith("27·64²") and seven["one 7×7"].startswith("49·64²")
+
+
+class Tangled(nnx.Module):
+    """Each layer takes all before it: branches that meet again and again."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.conv1 = conv(3, 4, 3, rngs=rngs)
+        self.conv2 = conv(7, 4, 3, rngs=rngs)
+
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        first = self.conv1(images)
+        second = self.conv2(jnp.concatenate([images, first], axis=-1))
+        x = jnp.concatenate([images, first, second], axis=-1)
+        return x, {"all": x}
+
+
+def test_what_cannot_be_drawn_is_said() -> None:
+    with pytest.raises(TransferError, match="branches do not join"):
+        bands(trace(Tangled(nnx.Rngs(0)), (1, 8, 8, 3)))
