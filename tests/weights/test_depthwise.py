@@ -1,0 +1,42 @@
+"""Depthwise kernels of Keras are a convolution in as many groups as channels."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from transfer.weights.names import Source
+from transfer.weights.readers import keras_h5
+
+keras = pytest.importorskip("keras")
+
+
+@pytest.mark.parametrize("multiplier", [1, 3])
+def test_a_depthwise_kernel_equals_keras(multiplier: int) -> None:
+    channels, random = 4, np.random.default_rng(0)
+    images = random.normal(size=(2, 9, 7, channels)).astype(np.float32)
+    theirs = keras.layers.DepthwiseConv2D(3, depth_multiplier=multiplier, use_bias=False)
+    theirs.build(images.shape)
+    kernel = random.normal(size=theirs.kernel.shape).astype(np.float32)
+    theirs.kernel.assign(kernel)
+    ours = nnx.Conv(
+        channels,
+        channels * multiplier,
+        (3, 3),
+        padding="VALID",
+        feature_group_count=channels,
+        use_bias=False,
+        rngs=nnx.Rngs(0),
+    )
+    ours.kernel.set_value(jax.numpy.asarray(Source("conv/kernel").convert(kernel, ours.kernel.shape)))
+    np.testing.assert_allclose(np.asarray(ours(images)), np.asarray(theirs(images)), rtol=1e-5, atol=1e-5)
+
+
+def test_a_kernel_that_does_not_fit_is_left_as_it_is() -> None:
+    kernel = np.zeros((3, 3, 4, 2), np.float32)
+    assert Source("conv/kernel").convert(kernel, (3, 3, 1, 9)).shape == kernel.shape
+    assert Source("conv/kernel").convert(kernel, (3, 3, 4, 2)) is kernel
+
+
+def test_keras_2_called_it_something_else() -> None:
+    assert keras_h5._variable("conv_dw_1", "conv_dw_1/depthwise_kernel:0") == "conv_dw_1/kernel"
