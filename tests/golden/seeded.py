@@ -66,3 +66,8 @@ def sample(values: np.ndarray) -> np.ndarray:
     """Some of the values, spread over the array, as float32: what golden files keep of a large output."""
     flat = values.reshape(-1)
     return flat[np.arange(min(SAMPLES, flat.size)) * SAMPLE_STEP % flat.size].astype(np.float32)
+
+
+def pixels(height: int, width: int) -> np.ndarray:
+    """(height, width, 3) uint8 noise over the whole range, where resampling filters overshoot most."""
+    return _uniform(f"pixels {height}x{width}", (height, width, 3), 0, 256).astype(np.uint8)

@@ -197,9 +197,10 @@ def _timm_cases() -> dict[str, Case]:
     """One image at the published size, three at the odd one."""
     sizes = ((1, 224, 224, 3), (3, 75, 53, 3))
     found = {arch: _vgg_case(arch, timm_vgg, library="timm", sizes=sizes) for arch in VGGS}
-    sizes = ((1, 288, 288, 3), (3, 75, 53, 3))
     plain = dict(num_classes=CLASSES)
-    for arch in RESNETS[:5]:
+    for arch in RESNETS:
+        side = 288 if arch.startswith("resnet") else 224
+        sizes = ((1, side, side, 3), (3, 75, 53, 3))
         found[arch] = Case(arch, partial(timm_model, arch), RESNET_TAPS, plain, "timm", sizes)
     sizes = ((1, 299, 299, 3), (3, 107, 83, 3))
     taps = INCEPTION_TAPS | {"stem": "Pool2"}

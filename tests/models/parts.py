@@ -10,7 +10,8 @@ from typing import Any
 import jax
 from flax import nnx
 
-# Most of the time is compilation, which this halves; convolutions and matrix products are library calls, fast at any level.
+# Most of the time is compilation, which this halves. Convolutions and matrix products are library calls, as fast at any
+# level.
 QUICK = {"xla_backend_optimization_level": 0}
 
 

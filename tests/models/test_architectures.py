@@ -5,28 +5,31 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from golden import reading
 
 from transfer.errors import UsageError
+from transfer.models.graph import trace
 from transfer.models.registry import architectures, build, flat_state, load_flat_state
+from transfer.weights import catalogue
 
-# Parameters as torchvision's documentation publishes them for its ImageNet classifiers.
-PUBLISHED_PARAMETERS = {
-    "vgg11": 132_863_336,
-    "vgg11_bn": 132_868_840,
-    "vgg13": 133_047_848,
-    "vgg13_bn": 133_053_736,
-    "vgg16": 138_357_544,
-    "vgg16_bn": 138_365_992,
-    "vgg19": 143_667_240,
-    "vgg19_bn": 143_678_248,
-    "resnet18": 11_689_512,
-    "resnet34": 21_797_672,
-    "resnet50": 25_557_032,
-    "resnet101": 44_549_160,
-    "resnet152": 60_192_808,
-}
 VGG_TAPS = ["block1", "block2", "block3", "block4", "block5", "pre_logits", "fc1", "fc2", "logits"]
 RESNET_TAPS = ["stem", "stage1", "stage2", "stage3", "stage4", "pre_logits", "logits"]
+GOOGLENET_TAPS = ["stem", *(f"inception{n}" for n in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"))]
+FAMILIES = {
+    "vgg": VGG_TAPS,
+    "resnet": RESNET_TAPS,
+    "wide": RESNET_TAPS,
+    "resnext": RESNET_TAPS,
+    "alexnet": ["conv1", "conv2", "conv3", "conv4", "conv5", "pre_logits", "fc1", "fc2", "logits"],
+    "lenet5": ["block1", "block2", "pre_logits", "fc1", "fc2", "logits"],
+    "googlenet": [*GOOGLENET_TAPS, "pre_logits", "logits"],
+    "inception": ["stem", *(f"mixed{i}" for i in range(11)), "pre_logits", "logits"],
+}
+# Records of one architecture at one size have the same costs.
+COSTS = {
+    (r.arch, r.fields, r.num_classes, r.preprocessing.image_size, r.name_map == "keras"): r.name
+    for r in catalogue.records().values()
+}
 
 
 def shapes(model: nnx.Module, *images: int) -> dict[str, tuple[int, ...]]:
@@ -42,24 +45,51 @@ def random_images(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
-def test_table_covers_the_registry():
-    assert PUBLISHED_PARAMETERS.keys() <= architectures().keys()
+@pytest.mark.parametrize("name", COSTS.values())
+def test_parameters_and_multiply_adds_as_published(name):
+    """Parameters exactly; torchvision and timm leave the moving statistics of batch norm out, Keras counts them."""
+    record = catalogue.get(name)
+    model = build(record.arch, seed=None, num_classes=record.num_classes, **dict(record.fields))
+    counted = (nnx.Param, nnx.BatchStat) if record.name_map == "keras" else (nnx.Param,)
+    params = nnx.state(model, nnx.Any(*counted))
+    assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == record.num_params
+    graph = trace(model, (1, *record.preprocessing.image_size, 3))
+    assert graph.macs / 1e9 == pytest.approx(record.gflops, rel=0.01, abs=0.0005)  # figures have three digits
 
 
-@pytest.mark.parametrize("arch", PUBLISHED_PARAMETERS)
-def test_parameters_as_published(arch):
+# as torchvision's documentation has them; Inception's with the auxiliary classifier, which its file holds
+@pytest.mark.parametrize(
+    "arch, auxiliary, published", [("inception_v3", "AuxLogits.", 27_161_264), ("googlenet", None, 6_624_904)]
+)
+def test_with_the_auxiliary_classifier_as_published(arch, auxiliary, published):
+    case = reading.cases()[arch]
+    assert sum(name.startswith(("AuxLogits.", "aux1.", "aux2.")) for name in case.shapes) > 10
+    classes = {case.fields["num_classes"]: 1000}
+    excused = [
+        np.prod([classes.get(side, side) for side in shape])
+        for name, shape in case.shapes.items()
+        if auxiliary and name.startswith(auxiliary) and name.endswith((".weight", ".bias"))
+    ]
     params = nnx.state(build(arch, seed=None), nnx.Param)
-    assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == PUBLISHED_PARAMETERS[arch]
+    assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(params)) + sum(excused) == published
 
 
-@pytest.mark.parametrize("arch", PUBLISHED_PARAMETERS)
+def test_lenet5_has_the_papers_parameters():
+    params = nnx.state(build("lenet5", seed=None), nnx.Param)
+    assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == 61_706
+
+
+@pytest.mark.parametrize("arch", architectures())
 def test_taps_and_their_shapes(arch):
-    found = shapes(build(arch, seed=None), 2, 96, 64, 3)
-    assert set(found) == set(VGG_TAPS if arch.startswith("vgg") else RESNET_TAPS)
-    last = found["block5" if arch.startswith("vgg") else "stage4"]
-    assert last[:3] == (2, 3, 2)
-    assert found["pre_logits"] == (2, last[-1])
-    assert found["logits"] == (2, 1000)
+    taps = next(taps for family, taps in FAMILIES.items() if arch.startswith(family))
+    size = (2, 28, 28, 1) if arch == "lenet5" else (2, 128, 96, 3)
+    found = shapes(build(arch, seed=None), *size)
+    assert set(found) == set(taps)
+    last = found[taps[taps.index("pre_logits") - 1]]
+    assert found["pre_logits"] == (2, last[-1]) and len(last) == 4
+    assert found["logits"] == (2, 10 if arch == "lenet5" else 1000)
+    if arch.startswith(("vgg", "res", "wide")):
+        assert last[:3] == (2, 4, 3)  # a 32nd of the size each way
 
 
 @pytest.mark.parametrize("arch", ["vgg11_bn", "resnet18", "resnet50"])
