@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from docs.refresh import DRAWN, PAGE, PRINTED, printed
+from transfer.arithmetic.named import network
+from transfer.drawing.boxes import TAP
 from transfer.models import registry
 
 PAGE_TEXT = PAGE.read_text("utf-8")
@@ -54,8 +56,10 @@ def test_diagrams_are_those_drawn(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
-def test_boxes_lie_apart_or_inside_one_another(name: str) -> None:
+def test_every_tap_is_there_and_boxes_lie_apart_or_inside_one_another(name: str) -> None:
     root = ElementTree.parse(DRAWINGS[name]).getroot()
+    pills = [box for box in root.iter(f"{SVG}rect") if box.get("fill") == TAP]
+    assert len(pills) == len(network(name)[0].endpoints)
     boxes = [
         tuple(float(box.get(side, 0)) for side in ("x", "y", "width", "height")) for box in root.iter(f"{SVG}rect")
     ]

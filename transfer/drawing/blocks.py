@@ -77,7 +77,7 @@ class Reader:
         main = self._leading_to(graph.output)
         consumers = graph.consumers()
         self.next = [[c for c in dict.fromkeys(found) if c in main] for found in consumers]
-        self.aside = {i: [c for c in consumers[i] if c not in main] for i in main}
+        self.aside = [[c for c in dict.fromkeys(found) if c not in main] for found in consumers]
 
     def _leading_to(self, output: int) -> set[int]:
         found, stack = set(), [output]
@@ -111,7 +111,13 @@ class Reader:
             else:
                 yield Fork(tuple(self._branches(position, join)), Step((join,)))
             position = join
-            yield from (Step((aside,), side=True) for aside in self.aside[position])
+            yield from self._side_road(position)
+
+    def _side_road(self, start: int) -> Iterator[Step]:
+        """What some tap needs and the output does not."""
+        for position in self.aside[start]:
+            yield Step((position,), side=True)
+            yield from self._side_road(position)
 
     def _branches(self, fork: int, join: int) -> Iterator[tuple[Item, ...]]:
         """In the order in which the join takes them."""

@@ -7,7 +7,7 @@ from transfer.drawing import labels
 from transfer.drawing.blocks import Band, Fork, Item, Step, Unit, bands, last
 from transfer.drawing.boxes import Box, Branches, Card, Frame, Row, Shortcut, Tap, wrapped
 from transfer.drawing.canvas import LARGE, LINE, SMALL, USUAL, Canvas, text_width
-from transfer.models.graph import Graph
+from transfer.models.graph import Graph, Node
 
 WIDTH, MARGIN = 1040.0, 20.0
 LABEL, BETWEEN, ROWS = 168.0, 20.0, 16.0
@@ -51,7 +51,7 @@ class Diagram:
             self._band(band)
         return self.canvas.svg(self.right + MARGIN, self.y + MARGIN - BETWEEN)
 
-    def _nodes(self, step: Step) -> list:  # type: ignore[type-arg]
+    def _nodes(self, step: Step) -> list[Node]:
         return [self.graph.nodes[i] for i in step.nodes]
 
     def _head(self) -> None:
