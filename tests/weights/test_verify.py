@@ -57,7 +57,8 @@ def test_one_changed_weight_fails_by_the_hash(tmp_path: Path, capsys: pytest.Cap
     native.write(tmp_path / "x.safetensors", arrays)
     assert command.main(["weights", "verify", NAME, "--weights", str(tmp_path / "x.safetensors")]) == 1
     captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.count("\n") == 1
+    assert captured.out.startswith("load    50 arrays") and captured.out.count("\n") == captured.err.count("\n") == 1
+    assert "; logits: " in captured.err
     assert captured.err.startswith(f"error: hash: {tmp_path / 'x.safetensors'} is not a file of {NAME}: SHA-256 ")
 
 

@@ -28,6 +28,15 @@ def architectures() -> dict[str, Callable[..., nnx.Module]]:
     return found
 
 
+def builder(arch: str) -> Callable[..., nnx.Module]:
+    """The builder of architecture `arch`; UsageError with the nearest names if there is none."""
+    known = architectures()
+    if arch not in known:
+        near = difflib.get_close_matches(arch, known, n=3) or sorted(known)
+        raise UsageError(f"unknown architecture {arch!r}; did you mean {', '.join(near)}?")
+    return known[arch]
+
+
 def build(arch: str, *, seed: int | None = 0, **fields: Any) -> nnx.Module:
     """A model of architecture `arch` with random weights; `seed=None` gives shapes only, to be filled.
 
@@ -38,14 +47,11 @@ def build(arch: str, *, seed: int | None = 0, **fields: Any) -> nnx.Module:
     Raises:
         UsageError: unknown architecture or field.
     """
-    known = architectures()
-    if arch not in known:
-        near = difflib.get_close_matches(arch, known, n=3) or sorted(known)
-        raise UsageError(f"unknown architecture {arch!r}; did you mean {', '.join(near)}?")
+    construct = builder(arch)
 
     def make(rngs: Any) -> nnx.Module:
         try:
-            return known[arch](**fields, rngs=rngs)
+            return construct(**fields, rngs=rngs)
         except TypeError as error:
             if "unexpected keyword argument" not in str(error):
                 raise

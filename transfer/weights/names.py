@@ -102,7 +102,7 @@ class NameMap:
 @functools.cache
 def family(arch: str) -> ModuleType:
     """The module with the names of `arch`'s family: of that file name in `maps`, else the model file itself."""
-    builder = registry.architectures()[arch]
+    builder = registry.builder(arch)
     model_file = getattr(builder, "func", builder).__module__
     name = f"transfer.weights.maps.{model_file.rsplit('.', 1)[-1]}"
     return importlib.import_module(name if importlib.util.find_spec(name) else model_file)

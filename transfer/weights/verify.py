@@ -51,7 +51,7 @@ def first_outputs(model: nnx.Module, record: Record) -> np.ndarray:
 def verify(
     name: str, weights: str | os.PathLike[str] | None = None, *, report: Callable[[str], object] = print
 ) -> nnx.Module:
-    """Checks a weight file against its record, one reported line a check, and stops at the first difference.
+    """Checks a weight file against its record, a reported line for each check that passes; all are made.
 
     Args:
       name: in the catalogue.
@@ -62,18 +62,28 @@ def verify(
       The model that was loaded.
 
     Raises:
-      TransferError: a check failed; the message says which one, and how.
+      TransferError: a check failed; the message says which ones, and how.
       UsageError: unknown name.
     """
     record = catalogue.get(name)
     path = _local_file(record, weights)
-    report(f"hash    {_check_hash(record, path)}")
+    differences: list[str] = []
+
+    def check(title: str, line: Callable[[], str]) -> None:
+        try:
+            report(f"{title:8s}{line()}")
+        except TransferError as error:
+            differences.append(f"{title}: {error}")
+
+    check("hash", lambda: _check_hash(record, path))
     try:
         model = create_model(record.name, weights=path)
     except TransferError as error:
-        raise TransferError(f"load: {error}") from error
-    report(f"load    {_check_load(record, model)}")
-    report(f"logits  {_check_outputs(record, model, path)}")
+        raise TransferError("; ".join([*differences, f"load: {error}"])) from error
+    check("load", lambda: _check_load(record, model))
+    check("logits", lambda: _check_outputs(record, model, path))
+    if differences:
+        raise TransferError("; ".join(differences))
     report(f"verified {record.name}: {path}")
     return model
 
@@ -97,7 +107,7 @@ def _check_hash(record: Record, path: Path) -> str:
         if cache.mismatch(file, found) is None:
             return f"{_expected(file)} as published for {file.filename}"
     published = " or ".join(f"{_expected(file)} of {file.filename}" for file in known)
-    raise TransferError(f"hash: {path} is not a file of {record.name}: {_found(known[0], found)}, not {published}")
+    raise TransferError(f"{path} is not a file of {record.name}: {_found(known[0], found)}, not {published}")
 
 
 def _expected(file: WeightFile) -> str:
@@ -130,7 +140,7 @@ def _check_load(record: Record, model: nnx.Module) -> str:
         return f"{what}; the file has no classifier"
     counted = everything if record.name_map == "keras" else trained
     if record.num_params is not None and counted != record.num_params:
-        raise TransferError(f"load: {what}, which is not {record.name} with its {record.num_params:,} parameters")
+        raise TransferError(f"{what}, which is not {record.name} with its {record.num_params:,} parameters")
     return f"{what}, as published"
 
 
@@ -138,15 +148,15 @@ def _check_outputs(record: Record, model: nnx.Module, path: Path) -> str:
     outputs = first_outputs(model, record)
     first = " ".join(f"{value:.5g}" for value in outputs[:SHOWN])
     if not np.isfinite(outputs).all():
-        raise TransferError(f"logits: {path} answers NaN or infinity to the synthetic image")
+        raise TransferError(f"{path} answers NaN or infinity to the synthetic image")
     whole = "logits.bias" in registry.flat_state(model) or not record.num_classes
     if record.logits is None or not whole:
         return f"none in the record to compare with; the first are {first}"
     expected = np.asarray(record.logits, np.float32)
     if len(outputs) < len(expected):
-        raise TransferError(f"logits: {path} gives {len(outputs)} outputs, {record.name} at least {len(expected)}")
+        raise TransferError(f"{path} gives {len(outputs)} outputs, {record.name} at least {len(expected)}")
     error = float(np.abs(outputs[: len(expected)] - expected).max() / np.abs(expected).max())
     compared = f"{error:.1e} of the largest, tolerance {TOLERANCE:.0e}"
     if error > TOLERANCE:
-        raise TransferError(f"logits: {path} is not {record.name}: outputs differ by {compared} (the first: {first})")
+        raise TransferError(f"{path} is not {record.name}: outputs differ by {compared} (the first: {first})")
     return f"{len(expected)} outputs for a synthetic image differ by at most {compared}"
