@@ -1,6 +1,8 @@
 """A workdir is bound to the settings that it was made with, and to no others."""
 
 import json
+import runpy
+from pathlib import Path
 
 import pytest
 from etils import epath
@@ -85,3 +87,17 @@ def test_two_configs_share_nothing():
     one.finetune.head_learning_rate, one.model.init_from.model = 0.5, "vgg11"
     other = settings.default()
     assert other.finetune.head_learning_rate is None and other.model.init_from.model is None
+
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_sets_what_it_uses(path):
+    module = runpy.run_path(str(path))
+    for arguments in [(), *((variant,) for variant in module.get("VARIANTS", ()))]:
+        config = module["get_config"](*arguments)
+        settings.check(config)
+        settings.check_use(config)
+        command = f"--config=configs/{path.name}"
+        assert command in module["__doc__"]

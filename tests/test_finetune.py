@@ -58,7 +58,7 @@ def config(tmp_path, small_network):
     np.savez(tmp_path / "tiny.npz", images=images, labels=labels)
     config = config_module.default()
     config.train = "finetune"
-    config.finetune.update({"epochs": 3, "batch_size": 32, "learning_rate": 0.05, "crop": 2})
+    config.finetune.update({"epochs": 5, "batch_size": 32, "learning_rate": 0.3, "crop": 2})
     config.model.update({"name": small_network, "weights": "random", "fields": {"width": 6, "dropout": 0.1}})
     config.image_size = SIZE
     config.preprocessing = {"scale": 1 / 255, "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
@@ -110,7 +110,7 @@ def test_learns_resumes_and_its_file_loads(config, tmp_path, monkeypatch):
     [
         ("batch_size", 77, "more than the 76"),
         ("optimizer", "adma", "not one of sgd"),
-        ("warmup_epochs", 3, "warmup_epochs=3"),
+        ("warmup_epochs", 5, "warmup_epochs=5"),
     ],
 )
 def test_settings_that_cannot_work(config, tmp_path, field, value, message):
