@@ -74,7 +74,8 @@ def main() -> None:
                 pixels, values = resized(transform, image), transform(image).numpy().transpose(1, 2, 0)
                 key = f"{name} {size[0]}x{size[1]}"
                 samples[key] = seeded.sample(values)
-                cases.append(dict(recipe=text, size=size, key=key, shape=pixels.shape, crc32=zlib.crc32(pixels.tobytes())))
+                checksum = zlib.crc32(pixels.tobytes())
+                cases.append(dict(recipe=text, size=size, key=key, shape=pixels.shape, crc32=checksum))
             print(name, text, flush=True)
         records[name] = text
     versions = {"torchvision": torchvision.__version__, "timm": timm.__version__, "pillow": PIL.__version__}
