@@ -1,5 +1,6 @@
 """An SVG file: rectangles, texts and lines with arrowheads, in the few styles that the diagrams have."""
 
+import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 
@@ -12,8 +13,8 @@ TURN = 7.0
 
 
 def text_width(text: str, size: float, bold: bool = False) -> float:
-    """About how wide a text is, in pixels."""
-    return len(text) * size * CHARACTER * (1.08 if bold else 1.0)
+    """About how wide a text is, in whole pixels, whose sums are the same in every version of Python."""
+    return float(math.ceil(len(text) * size * CHARACTER * (1.08 if bold else 1.0)))
 
 
 class Canvas:
