@@ -167,6 +167,7 @@ def test_a_recipe_from_json_is_hashable_and_equal():
         ({"resize": "tf"}, "pil, float"),
         ({"channels": "grb"}, "rgb, bgr"),
         ({"mean": (1, 2)}, "each of 3 channels"),
+        ({"mean": (1, 1)}, "each of 3 channels"),
         ({"image_size": 0}, "at least one pixel"),
         ({"image_size": "big"}, "pixels"),
         ({"resize_to": 0}, "resize_to"),

@@ -3,17 +3,13 @@
 import dataclasses
 from typing import Any
 
-from absl import logging
 from flax import nnx
 from ml_collections import ConfigDict
 
 from transfer.config import given
 from transfer.errors import UsageError
 from transfer.extract import Extractor, parse_taps, recipe
-from transfer.models import registry
-from transfer.models.registry import flat_state, load_flat_state
 from transfer.preprocess import Preprocessing
-from transfer.trainable import CLASSIFIER
 from transfer.weights import catalogue, create_model, native
 
 CLASSIFIER_TAPS = ("fc", "logits")
@@ -48,19 +44,10 @@ def build_network(config: ConfigDict, num_classes: int) -> nnx.Module:
     None there means new where the weights are the catalogue's, which were trained on other classes even if they are as
     many; a file of the user's own keeps its classifier, if that has as many classes.
     """
-    model = build_model(config, num_classes=num_classes)
     is_new = config.finetune.new_head
     if is_new is None:
         is_new = config.model.weights is None
-    if not is_new or getattr(model, "weights_sha256", None) is None:
-        return model
-    arch, fields = architecture(config, num_classes)
-    ours, fresh = flat_state(model), flat_state(registry.build(arch, seed=config.seed, **fields))
-    renewed = [path for path in ours if path.startswith(f"{CLASSIFIER}.") or path in getattr(model, "renewed", ())]
-    load_flat_state(model, {**ours, **{path: fresh[path] for path in renewed}})
-    setattr(model, "renewed", tuple(renewed))  # noqa: B010
-    logging.info("%s: a new classifier for %d classes", config.model.name, num_classes)
-    return model
+    return build_model(config, num_classes=num_classes, new_classifier=is_new)
 
 
 def build_preprocessing(config: ConfigDict, model: nnx.Module) -> Preprocessing:

@@ -81,6 +81,16 @@ def run(main: Callable[[], object]) -> None:
         raise exit_
 
 
+def output_file(path: str, suffix: str) -> Path:
+    """The `--output` of a verb; UsageError unless it ends in `suffix` and lies in a folder that exists."""
+    output = Path(path)
+    if output.suffix != suffix:
+        raise UsageError(f"--output={output} must end in {suffix}")
+    if not output.absolute().parent.is_dir():
+        raise UsageError(f"--output={output}: there is no folder {output.absolute().parent}")
+    return output
+
+
 def prepare_logging() -> None:
     """Our own lines from INFO on, the libraries' warnings."""
     logging.set_verbosity(logging.INFO)

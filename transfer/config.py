@@ -74,42 +74,51 @@ def default() -> ConfigDict:
             "on_error": "raise",
             # Also write the features as NAME_train.p, NAME_validation.p (.npz, .safetensors).
             "export": placeholder(str),
-            "data": {
-                "source": "digits",
-                # Splits as the source names them; without a validation split a fraction of `train` is held out.
-                "train": placeholder(str),
-                "validation": placeholder(str),
-                "validation_fraction": 0.2,
-                "stratify": True,
-                "train_per_class": placeholder(int),
-                "validation_per_class": placeholder(int),
-                "seed": 0,
-            },
+            "data": _data(),
             "head": {"name": "linear", "epochs": 50, "batch_size": 256, "learning_rate": 1e-3},
-            # How a network is trained; the learning rates are those of one step of `batch_size` images.
-            "finetune": {
-                "epochs": 30,
-                "batch_size": 128,
-                "optimizer": "sgd",
-                "learning_rate": 0.1,
-                # Begin with a random classifier; None: where the weights are the catalogue's, not where they are a file
-                # that has one for as many classes.
-                "new_head": placeholder(bool),
-                # Of the new classifier; None: the same.
-                "head_learning_rate": placeholder(float),
-                "warmup_epochs": 1,
-                "weight_decay": 5e-4,
-                "label_smoothing": 0.0,
-                # "update": batch norm of trained layers normalises by the batch and moves its statistics;
-                # "freeze": by the pretrained statistics, which stay. Frozen layers always do the latter.
-                "batch_norm": "update",
-                # Augmentation: mirror half of the images; pad by this many pixels and crop at random.
-                "flip": True,
-                "crop": 4,
-            },
+            "finetune": _finetune(),
             "checkpoint_seconds": 30.0,
         }
     )
+
+
+def _data() -> dict[str, Any]:
+    """Which images train and which validate."""
+    return {
+        "source": "digits",
+        # Splits as the source names them; without a validation split a fraction of `train` is held out.
+        "train": placeholder(str),
+        "validation": placeholder(str),
+        "validation_fraction": 0.2,
+        "stratify": True,
+        "train_per_class": placeholder(int),
+        "validation_per_class": placeholder(int),
+        "seed": 0,
+    }
+
+
+def _finetune() -> dict[str, Any]:
+    """How a network is trained; the learning rates are those of one step of `batch_size` images."""
+    return {
+        "epochs": 30,
+        "batch_size": 128,
+        "optimizer": "sgd",
+        "learning_rate": 0.1,
+        # Begin with a random classifier; None: where the weights are the catalogue's, not where they are a file
+        # that has one for as many classes.
+        "new_head": placeholder(bool),
+        # Of the new classifier; None: the same.
+        "head_learning_rate": placeholder(float),
+        "warmup_epochs": 1,
+        "weight_decay": 5e-4,
+        "label_smoothing": 0.0,
+        # "update": batch norm of trained layers normalises by the batch and moves its statistics;
+        # "freeze": by the pretrained statistics, which stay. Frozen layers always do the latter.
+        "batch_norm": "update",
+        # Augmentation: mirror half of the images; pad by this many pixels and crop at random.
+        "flip": True,
+        "crop": 4,
+    }
 
 
 def given(section: ConfigDict) -> dict[str, Any]:
@@ -171,7 +180,7 @@ def write_text(path: epath.Path, text: str) -> None:
     """Writes a small file so that it is there whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError:
         partial.unlink(missing_ok=True)

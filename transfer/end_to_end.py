@@ -15,14 +15,12 @@ from transfer import finetune, init_from, results
 from transfer.backbone import architecture, build_network, build_preprocessing
 from transfer.data import Source
 from transfer.data.loader import load_all, resizes_on_host
-from transfer.data.splits import make_splits
-from transfer.models.registry import flat_state
+from transfer.data.splits import SPLITS, make_splits
+from transfer.models.registry import flat_state, layers_of
 from transfer.preprocess import Preprocessing
-from transfer.trainable import folded, layers_of, trained_layers
+from transfer.trainable import folded, trained_layers
 from transfer.training import run_epochs
 from transfer.weights import native
-
-SPLITS = ("train", "validation")
 
 
 def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:

@@ -13,13 +13,11 @@ from ml_collections import ConfigDict
 from transfer import config as settings
 from transfer import feature_files, results
 from transfer.backbone import build_extractor
-from transfer.data.splits import make_splits
+from transfer.data.splits import SPLITS, make_splits
 from transfer.errors import UsageError
 from transfer.extract import extract_to_store
 from transfer.features import FeatureStore
 from transfer.training import run_epochs
-
-SPLITS = ("train", "validation")
 
 
 def extract(config: ConfigDict, workdir: epath.Path) -> tuple[dict[str, FeatureStore], dict[str, Any]]:

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from transfer import config as settings
 from transfer.errors import UsageError
 from transfer.models.registry import flat_state, load_flat_state
-from transfer.trainable import folded, layers_of
+from transfer.trainable import folded
 from transfer.training import has_checkpoint
 from transfer.weights import create_model
 
@@ -73,10 +73,10 @@ def copy_matching(source: nnx.Module, model: nnx.Module, name: str) -> Copied:
 
 
 def _by_layer(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {
-        layer: {path: array for path, array in state.items() if path.rpartition(".")[0] == layer}
-        for layer in layers_of(state)
-    }
+    found: dict[str, dict[str, Any]] = {}
+    for path, array in state.items():
+        found.setdefault(path.rpartition(".")[0], {})[path] = array
+    return found
 
 
 def _shapes(arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

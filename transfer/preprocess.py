@@ -71,7 +71,7 @@ class Preprocessing:
 
 
 def _one_a_channel(name: str, values: tuple[float, ...], count: int) -> tuple[float, ...]:
-    if len(set(values)) == 1:
+    if len(values) in (1, 3) and len(set(values)) == 1:
         return values[:1] * count
     if len(values) != count:
         raise UsageError(f"{name} needs one value for each of {count} channels, or one for all; got {len(values)}")

@@ -6,15 +6,10 @@ from fnmatch import fnmatchcase
 from flax import nnx
 
 from transfer.errors import UsageError
-from transfer.models.registry import flat_state
+from transfer.models.registry import flat_state, layers_of
 
 CLASSIFIER = "logits"
 SHOWN = 12
-
-
-def layers_of(paths: Iterable[str]) -> tuple[str, ...]:
-    """The layers of arrays: `block1.conv1` of `block1.conv1.kernel`, each once, in order."""
-    return tuple(dict.fromkeys(path.rpartition(".")[0] for path in paths))
 
 
 def head_layers(model: nnx.Module) -> frozenset[str]:

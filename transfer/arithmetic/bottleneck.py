@@ -1,18 +1,18 @@
 """Why deep ResNets have bottlenecks: the units of `transfer.models.resnet` side by side."""
 
 from functools import partial
+from typing import Any
 
 from transfer.arithmetic.named import part
+from transfer.arithmetic.receptive import receptive_field
 from transfer.arithmetic.section import Section, count, millions
-from transfer.arithmetic.stacking import receptive_field
 from transfer.models.graph import Graph, Node
 from transfer.models.resnet import Unit
 
 SIDE = 56
-PLAIN = dict(bottleneck=False, groups=1, width_per_group=64)
-BOTTLENECK = dict(PLAIN, bottleneck=True)
+PLAIN, BOTTLENECK = dict(bottleneck=False), dict(bottleneck=True)
 # name: channels in and out, channels of the unit, the fields that make it.
-UNITS = {
+UNITS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "pair at 64 (ResNet-18, 34)": (64, 64, PLAIN),
     "pair at 256": (256, 256, PLAIN),
     "bottleneck (ResNet-50)": (256, 64, BOTTLENECK),
@@ -48,9 +48,8 @@ def section() -> Section:
     )
 
 
-def _graph(inputs: int, channels: int, fields: dict[str, int]) -> Graph:
-    source = dict(stride_in_1x1=False, conv_bias=False, bn_epsilon=1e-5)
-    make = partial(Unit, inputs, channels, 1, **source, **fields)  # type: ignore[arg-type]
+def _graph(inputs: int, channels: int, fields: dict[str, Any]) -> Graph:
+    make = partial(Unit, inputs, channels, 1, **fields)
     return part(lambda rngs: make(rngs=rngs), SIDE, inputs)
 
 

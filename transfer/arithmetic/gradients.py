@@ -44,7 +44,7 @@ class CifarNet(nnx.Module):
         for stage, channels in enumerate(CHANNELS):
             for i in range((depth - 2) // 6):
                 stride = 2 if stage and i == 0 else 1
-                units.append(_unit(inputs, channels, stride, rngs))
+                units.append(OptionalUnit(inputs, channels, stride, bottleneck=False, rngs=rngs))
                 inputs = channels
         self.units = nnx.List(units)
         self.logits = dense(inputs, CLASSES, rngs=rngs)
@@ -60,21 +60,6 @@ class CifarNet(nnx.Module):
 @partial(jax.jit, static_argnums=0)
 def _call(graphdef: nnx.GraphDef[Unit], state: nnx.State, x: jax.Array) -> jax.Array:
     return nnx.merge(graphdef, state)(x)
-
-
-def _unit(inputs: int, channels: int, stride: int, rngs: nnx.Rngs) -> OptionalUnit:
-    return OptionalUnit(
-        inputs,
-        channels,
-        stride,
-        bottleneck=False,
-        groups=1,
-        width_per_group=64,
-        stride_in_1x1=False,
-        conv_bias=False,
-        bn_epsilon=1e-5,
-        rngs=rngs,
-    )
 
 
 def first_layer_gradients(depth: int, seed: int) -> list[float]:

@@ -45,6 +45,12 @@ def fields(graph: Graph) -> list[Fields]:
     return found
 
 
+def receptive_field(graph: Graph) -> str:
+    """Of a graph's output, as "height×width" in pixels of its input."""
+    field = fields(graph)[graph.output]
+    return "all" if field is None else "×".join(str(side.size) for side in field)
+
+
 def _side(node: Node, source: Sequence[int], axis: int, inputs: Sequence[Field]) -> Field:
     """Along one axis: the union of the inputs', widened by the node's window."""
     union = Field(inputs[0].stride, min(f.first for f in inputs), max(f.last for f in inputs))

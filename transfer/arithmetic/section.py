@@ -1,7 +1,8 @@
 """A table with what to read from it, as text for a terminal or as Markdown."""
 
 import dataclasses
-from collections.abc import Sequence
+
+from transfer import tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,22 +23,15 @@ class Section:
 
     def text(self) -> str:
         """For a terminal."""
-        table = (self.columns, *self.rows)
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [_aligned(row, widths) for row in table]
-        return "\n".join((self.title, *lines, self.reading))
+        return "\n".join((self.title, tables.text(self._table, numbers=True), self.reading))
 
     def markdown(self) -> str:
         """For the documentation: the table and its reading; the page has headings of its own."""
-        rule = ("---", *["---:"] * (len(self.columns) - 1))
-        lines = [f"| {' | '.join(row)} |" for row in (self.columns, rule, *self.rows)]
-        return "\n".join((*lines, "", self.reading))
+        return "\n".join((tables.markdown(self._table, numbers=True), "", self.reading))
 
-
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = zip(row, widths, strict=True)
-    cells = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
-    return "  ".join(cells).rstrip()
+    @property
+    def _table(self) -> tuple[tuple[str, ...], ...]:
+        return (self.columns, *self.rows)
 
 
 def count(value: int) -> str:

@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 
 from transfer.arithmetic.named import part
-from transfer.arithmetic.receptive import fields
+from transfer.arithmetic.receptive import receptive_field
 from transfer.arithmetic.section import Section, count, millions
 from transfer.models.graph import Graph
 from transfer.models.layers import conv
@@ -37,10 +37,12 @@ class Stack(nnx.Module):
 
 def section() -> Section:
     """Parameters, multiply-adds and receptive field of each stack."""
-    rows = [_row(channels, name) for channels in CHANNELS for name in STACKS]
-    parameters = {(row[0], row[1]): int(row[-3].replace(",", "")) for row in rows}
-    last = str(CHANNELS[-1])
-    share = parameters[last, "three 3×3"] / parameters[last, "one 7×7"]
+    graphs = {
+        (channels, name): part(partial(Stack, channels, windows), SIDE, channels)
+        for channels in CHANNELS
+        for name, windows in STACKS.items()
+    }
+    share = graphs[CHANNELS[-1], "three 3×3"].parameters / graphs[CHANNELS[-1], "one 7×7"].parameters
     return Section(
         f"Stacks of convolutions from C to C channels on a map of {SIDE}×{SIDE}",
         f"Three 3×3 layers see the same 7×7 pixels as one 7×7 layer with {share:.0%} of its parameters and "
@@ -56,15 +58,13 @@ def section() -> Section:
             "M multiply-adds",
             "ReLUs",
         ),
-        tuple(rows),
+        tuple(_row(channels, name, graph) for (channels, name), graph in graphs.items()),
     )
 
 
-def _row(channels: int, name: str) -> tuple[str, ...]:
-    windows = STACKS[name]
-    graph = part(partial(Stack, channels, windows), SIDE, channels)
+def _row(channels: int, name: str, graph: Graph) -> tuple[str, ...]:
     biases = sum(node.shape[-1] for node in graph.layers().values() if node.attributes["bias"])
-    factor = sum(map(math.prod, windows))
+    factor = sum(map(math.prod, STACKS[name]))
     formula = f"{factor}·{channels}² = {factor * channels**2:,}"
     relus = sum(node.op == "relu" for node in graph.nodes)
     return (
@@ -78,9 +78,3 @@ def _row(channels: int, name: str) -> tuple[str, ...]:
         millions(graph.macs),
         str(relus),
     )
-
-
-def receptive_field(graph: Graph) -> str:
-    """Of a graph's output, as "height×width" in pixels of its input."""
-    field = fields(graph)[graph.output]
-    return "all" if field is None else "×".join(str(side.size) for side in field)

@@ -9,6 +9,8 @@ from transfer.data.registry import open_source
 from transfer.data.source import Source, select
 from transfer.errors import TransferError, UsageError
 
+# What `make_splits` returns, in this order.
+SPLITS = ("train", "validation")
 # fields of `config.data` and what they are when left out
 DEFAULTS: dict[str, Any] = {
     "source": None,

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from transfer.errors import TransferError
-from transfer.models.graph import Graph
+from transfer.models.graph import Graph, leading_to
 
 # What is drawn in one box with the layer before it.
 POINTWISE = ("batch_norm", "relu", "relu6", "tanh", "sigmoid", "silu", "gelu")
@@ -74,19 +74,10 @@ class Reader:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.taps = {position: tap for tap, position in graph.endpoints.items()}
-        main = self._leading_to(graph.output)
+        main = leading_to([graph.output], lambda i: graph.nodes[i].inputs)
         consumers = graph.consumers()
         self.next = [[c for c in dict.fromkeys(found) if c in main] for found in consumers]
         self.aside = [[c for c in dict.fromkeys(found) if c not in main] for found in consumers]
-
-    def _leading_to(self, output: int) -> set[int]:
-        found, stack = set(), [output]
-        while stack:
-            position = stack.pop()
-            if position not in found:
-                found.add(position)
-                stack += self.graph.nodes[position].inputs
-        return found
 
     def _join(self, fork: int) -> int:
         """The first node that every road from `fork` to the output passes."""

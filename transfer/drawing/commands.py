@@ -1,10 +1,9 @@
 """The verb `draw` of `python -m transfer`."""
 
 import argparse
-import os
 from collections.abc import Callable
-from pathlib import Path
 
+from transfer.cli import output_file
 from transfer.errors import UsageError
 
 Action = Callable[[argparse.Namespace], None]
@@ -19,21 +18,15 @@ def draw(parser: argparse.ArgumentParser) -> Action:
 
 
 def _draw(options: argparse.Namespace) -> None:
-    output = Path(options.output)
-    if output.suffix != ".svg":
-        raise UsageError(f"--output={output} must end in .svg")
-    if not output.absolute().parent.is_dir():
-        raise UsageError(f"--output={output}: there is no folder {output.absolute().parent}")
+    output = output_file(options.output, ".svg")
     if options.image_size is not None and options.image_size < 1:
         raise UsageError(f"--image_size={options.image_size} must be at least one pixel")
+    from etils import epath
+
     from transfer.arithmetic.named import network
+    from transfer.config import write_text
     from transfer.drawing.diagram import draw as svg
 
     graph, image = network(options.name, options.image_size)
-    part = output.with_name(f".{output.name}.part")
-    try:
-        part.write_text(svg(options.name, graph, image), "utf-8")
-        os.replace(part, output)
-    finally:
-        part.unlink(missing_ok=True)
+    write_text(epath.Path(output), svg(options.name, graph, image))
     print(f"{output}: {options.name} at {image[0]}×{image[1]}, {graph.parameters:,} parameters")

@@ -7,7 +7,7 @@ reshape and a maximum are a max-pool). Drawings, counts by stage and the matchin
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -20,8 +20,8 @@ from transfer.models.graph_equations import Reading, Step
 
 
 @dataclasses.dataclass(frozen=True)
-class Node:
-    """One step of a model.
+class Node(Step):
+    """One step of a model, its layer looked at.
 
     Attributes:
       op: `input`, `conv`, `dense`, `batch_norm`, another layer's class in snake case, `relu` and other functions of
@@ -39,12 +39,6 @@ class Node:
       macs: multiply-adds of a layer with a kernel, for one image.
     """
 
-    op: str
-    inputs: tuple[int, ...]
-    shape: tuple[int, ...]
-    layer: str = ""
-    scope: str = ""
-    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     parameters: int = 0
     macs: int = 0
 
@@ -151,14 +145,21 @@ def trace(model: nnx.Module, image_shape: Sequence[int] = (1, 224, 224, 3)) -> G
     )
 
 
-def _needed(steps: Sequence[Step], outputs: Sequence[int]) -> dict[int, int]:
-    """Positions of the steps that lead to an output -> their new positions; what was read as a part of another goes."""
-    needed, stack = {0}, list(outputs)
+def leading_to(outputs: Iterable[int], inputs: Callable[[int], Iterable[int]]) -> set[int]:
+    """The positions from which `inputs` leads to one of `outputs`, those included; of any kind of graph."""
+    found: set[int] = set()
+    stack = list(outputs)
     while stack:
         position = stack.pop()
-        if position not in needed:
-            needed.add(position)
-            stack += steps[position].inputs
+        if position not in found:
+            found.add(position)
+            stack += inputs(position)
+    return found
+
+
+def _needed(steps: Sequence[Step], outputs: Sequence[int]) -> dict[int, int]:
+    """Positions of the steps that lead to an output -> their new positions; what was read as a part of another goes."""
+    needed = {0, *leading_to(outputs, lambda i: steps[i].inputs)}
     return {old: new for new, old in enumerate(sorted(needed))}
 
 

@@ -3,7 +3,7 @@
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -76,6 +76,11 @@ def flat_state(model: nnx.Module) -> dict[str, jax.Array]:
     """Dotted path -> array (`"block1.conv1.kernel"`), parameters and batch statistics."""
     state = nnx.to_flat_state(nnx.state(model, nnx.Any(*STORED)))
     return {".".join(map(str, path)): variable.get_value() for path, variable in state}
+
+
+def layers_of(paths: Iterable[str]) -> tuple[str, ...]:
+    """The layers of arrays: `block1.conv1` of `block1.conv1.kernel`, each once, in order."""
+    return tuple(dict.fromkeys(path.rpartition(".")[0] for path in paths))
 
 
 def load_flat_state(model: nnx.Module, arrays: Mapping[str, Any]) -> None:

@@ -52,11 +52,11 @@ class Unit(nnx.Module):
         stride: int,
         *,
         bottleneck: bool,
-        groups: int,
-        width_per_group: int,
-        stride_in_1x1: bool,
-        conv_bias: bool,
-        bn_epsilon: float,
+        groups: int = 1,
+        width_per_group: int = 64,
+        stride_in_1x1: bool = False,
+        conv_bias: bool = False,
+        bn_epsilon: float = 1e-5,
         rngs: nnx.Rngs,
     ) -> None:
         outputs = channels * EXPANSION if bottleneck else channels

@@ -15,6 +15,7 @@ import functools
 import importlib.resources
 import json
 from collections.abc import Mapping
+from importlib.resources.abc import Traversable
 from typing import Any
 
 from transfer.errors import UsageError
@@ -99,23 +100,21 @@ def _record(entry: Mapping[str, Any], defaults: Mapping[str, Any], source: str) 
     return Record(**merged)
 
 
-def _json_files() -> dict[str, Any]:
-    folder = importlib.resources.files("transfer.weights") / "records"
-    found = sorted((f for f in folder.iterdir() if f.name.endswith(".json")), key=lambda f: f.name)
-    return {file.name: json.loads(file.read_text("utf-8")) for file in found}
+def _folder() -> Traversable:
+    return importlib.resources.files("transfer.weights") / "records"
 
 
 @functools.cache
 def records() -> Mapping[str, Record]:
     """Every record by its name."""
     found: dict[str, Record] = {}
-    for file, content in _json_files().items():
-        if file == PARITY:
-            continue
+    files = (file for file in _folder().iterdir() if file.name.endswith(".json") and file.name != PARITY)
+    for file in sorted(files, key=lambda file: file.name):
+        content = json.loads(file.read_text("utf-8"))
         for entry in content["records"]:
             record = _record(entry, content.get("defaults", {}), content["source"])
             if record.name in found:
-                raise ValueError(f"{file}: a second record named {record.name}")
+                raise ValueError(f"{file.name}: a second record named {record.name}")
             found[record.name] = record
     return found
 
@@ -127,7 +126,8 @@ def _aliases() -> Mapping[str, Record]:
 
 def parity() -> Mapping[str, Mapping[str, Any]]:
     """Record name -> what was measured against its source: `error` (relative, the largest of all taps), `against`."""
-    return _json_files().get(PARITY, {}).get("errors", {})
+    file = _folder() / PARITY
+    return json.loads(file.read_text("utf-8"))["errors"] if file.is_file() else {}
 
 
 def names(pattern: str = "*") -> list[str]:

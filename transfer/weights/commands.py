@@ -1,9 +1,10 @@
 """The verbs `models`, `weights` and `convert` of `python -m transfer`."""
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
+from transfer import tables
+from transfer.cli import output_file
 from transfer.errors import UsageError
 from transfer.models import registry
 from transfer.weights import cache, catalogue
@@ -20,9 +21,9 @@ def models(parser: argparse.ArgumentParser) -> Action:
     def run(options: argparse.Namespace) -> None:
         rows = _model_rows(options.pattern)
         if options.markdown:
-            _print_markdown(rows)
+            print(tables.markdown(rows))
             return
-        _print_table(rows)
+        print(tables.text(rows))
         bare = sorted(set(registry.architectures()) - {record.arch for record in catalogue.records().values()})
         if options.pattern == "*" and bare:
             print(f"without pretrained weights: {', '.join(bare)}")
@@ -92,11 +93,7 @@ def convert(parser: argparse.ArgumentParser) -> Action:
     parser.add_argument("--output", required=True, help="the .safetensors file to write")
 
     def run(options: argparse.Namespace) -> None:
-        output = Path(options.output)
-        if output.suffix != ".safetensors":
-            raise UsageError(f"--output={output} must end in .safetensors")
-        if not output.absolute().parent.is_dir():
-            raise UsageError(f"--output={output}: there is no folder {output.absolute().parent}")
+        output = output_file(options.output, ".safetensors")
         from transfer.weights.convert import convert_file
 
         count = convert_file(options.source, options.model, output)
@@ -110,17 +107,6 @@ def _matching(pattern: str) -> list[Record]:
     if not names:
         catalogue.get(pattern)  # raises, with the nearest names
     return [catalogue.get(name) for name in names]
-
-
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _print_markdown(rows: Sequence[Sequence[str]]) -> None:
-    for row in (rows[0], ["---"] * len(rows[0]), *rows[1:]):
-        print(f"| {' | '.join(row)} |")
 
 
 def _files(record: Record) -> Iterable[tuple[str, WeightFile]]:
@@ -139,7 +125,7 @@ def _list(options: argparse.Namespace) -> None:
     rows = [("name", "state", "file")]
     for record in _matching(options.pattern):
         rows += [(name, _state(file), file.filename) for name, file in _files(record)]
-    _print_table(rows)
+    print(tables.text(rows))
     print(f"cache: {cache.cache_dir()}")
 
 
@@ -155,7 +141,7 @@ def _info(options: argparse.Namespace) -> None:
     for (_, file), title in zip(_files(record), ("file", "notop"), strict=False):
         rows += [(f"{title}.{key}", str(value)) for key, value in vars(file).items() if value is not None]
         rows += [(f"{title}.path", f"{cache.local_path(file)} ({_state(file)})")]
-    _print_table(rows)
+    print(tables.text(rows))
 
 
 def _fetch(options: argparse.Namespace) -> None:

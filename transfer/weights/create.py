@@ -36,6 +36,7 @@ def create_model(
     weights: str | os.PathLike[str] | bool | None = None,
     *,
     num_classes: int | None = None,
+    new_classifier: bool = False,
     seed: int = 0,
     **fields: Any,
 ) -> nnx.Module:
@@ -49,6 +50,7 @@ def create_model(
       num_classes: None: as in the file; a file without classifier (Keras' `notop`), or with one that the record calls
         unusable, gives a model without. 0: no classifier, whatever the file has. Another number than the file's: the
         last layer is random, from `seed`.
+      new_classifier: the last layer is random even where the file's has as many classes.
       seed: for random weights.
       fields: of the architecture (`width`, `stride_in_1x1`, …), over the record's.
 
@@ -80,6 +82,7 @@ def create_model(
         tensors,
         _libraries_of(record) if record else (),
         num_classes=num_classes,
+        new_classifier=new_classifier,
         usable_classifier=record is None or record.num_classes > 0,
         seed=seed,
         file=str(path),
@@ -149,6 +152,7 @@ def from_tensors(
     candidates: Sequence[str] = (),
     *,
     num_classes: int | None = None,
+    new_classifier: bool = False,
     usable_classifier: bool = True,
     seed: int = 0,
     file: str = "the file",
@@ -162,7 +166,7 @@ def from_tensors(
       tensors: as `readers.read` gives them.
       candidates: libraries whose names to try (`names.libraries`); the one that most names are of is taken.
         Empty: all.
-      num_classes, seed: as in `create_model`.
+      num_classes, new_classifier, seed: as in `create_model`.
       usable_classifier: False: whatever there is of a classifier counts as not being there.
       file, name: what messages call the tensors and the model.
 
@@ -185,7 +189,8 @@ def from_tensors(
         model = registry.build(arch, seed=None, **fields, num_classes=wanted)
         shapes = _shapes(model)
         names = name_map(arch, names.library, shapes)
-    left_out = _to_renew(shapes, names, in_file) if wanted not in (0, in_file) else []
+    renews = wanted != 0 and (new_classifier or wanted != in_file)
+    left_out = _to_renew(shapes, names, in_file) if renews else []
     arrays, report = fit(renamed, shapes, names, left_out)
     require_fit(report, file, name, names.library, lambda: identify.other_than(arch, candidates, tensors))
     require_numbers(arrays, names, file, name)
@@ -195,7 +200,10 @@ def from_tensors(
     if dropped:
         logging.info("%s: the classifier is left out: %s", name, ", ".join(dropped))
     if left_out:
-        logging.info("%s: %d classes instead of %d, so %s are random", name, wanted, in_file, ", ".join(left_out))
+        why = (
+            f"{wanted} classes instead of {in_file}" if wanted != in_file else f"a new classifier for {wanted} classes"
+        )
+        logging.info("%s: %s, so %s are random", name, why, ", ".join(left_out))
         fresh = registry.flat_state(registry.build(arch, seed=seed, **fields, num_classes=wanted))
         arrays |= {path: np.asarray(fresh[path]) for path in left_out}
     registry.load_flat_state(model, {path: jnp.asarray(array, jnp.float32) for path, array in arrays.items()})

@@ -119,8 +119,8 @@ def name_map(arch: str, library: str, shapes: Mapping[str, Shape]) -> NameMap:
     classifier = getattr(module, "CLASSIFIER", {}).get(library, ())
     if library == "native":
         return NameMap(library, {path: Source(path) for path in shapes}, classifier)
-    layers = dict.fromkeys(path.rpartition(".")[0] for path in shapes)
-    theirs = module.NAMES[library](tuple(layers))
+    layers = registry.layers_of(shapes)
+    theirs = module.NAMES[library](layers)
     normalised = {layer for layer in layers if f"{layer}.scale" in shapes or f"{layer}.mean" in shapes}
     flattened = getattr(module, "FLATTENED", {})
 

@@ -8,6 +8,8 @@ import dataclasses
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
+from transfer.models.graph import leading_to
+
 UNORDERED = ("add", "mul")
 
 
@@ -105,8 +107,8 @@ def difference(ours: Sequence[Unit], theirs: Sequence[Unit], our_output: int, th
     """Where two graphs that differ part: the first of our units without a counterpart, and what stands there."""
     known: dict[Hashable, int] = {}
     one, other = signatures(ours, known), signatures(theirs, known)
-    needed = [(ours[i], one[i], {one[k] for k in ours[i].inputs}) for i in _leading(ours, our_output)]
-    there = [(theirs[j], other[j], {other[k] for k in theirs[j].inputs}) for j in _leading(theirs, their_output)]
+    needed = [(ours[i], one[i], {one[k] for k in ours[i].inputs}) for i in _before(ours, our_output)]
+    there = [(theirs[j], other[j], {other[k] for k in theirs[j].inputs}) for j in _before(theirs, their_output)]
     missing = next(((unit, before) for unit, signature, before in needed if signature not in other), None)
     left = [(unit, before) for unit, signature, before in there if signature not in one]
     if missing is None:
@@ -119,10 +121,5 @@ def difference(ours: Sequence[Unit], theirs: Sequence[Unit], our_output: int, th
     return f"where the model has {unit}, the graph has {nearest or 'its end'}"
 
 
-def _leading(units: Sequence[Unit], output: int) -> list[int]:
-    found, stack = {output}, [output]
-    while stack:
-        new = set(units[stack.pop()].inputs) - found
-        found |= new
-        stack += new
-    return sorted(found)
+def _before(units: Sequence[Unit], output: int) -> list[int]:
+    return sorted(leading_to([output], lambda i: units[i].inputs))

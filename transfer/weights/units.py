@@ -1,12 +1,13 @@
 """The units of a model of ours and of an ONNX graph, in one vocabulary: what `transfer.weights.structure` compares."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-from transfer.models.graph import Graph, Node
+from transfer.models.graph import Graph, Node, leading_to
 from transfer.weights.folded import Norm, Ours, affine
-from transfer.weights.readers._onnx_steps import Step, Steps
+from transfer.weights.readers._onnx_steps import Step, Steps, added_pads
 from transfer.weights.structure import Unit
 
 # Ours that change no value, or average: over how much is a question of the image's size.
@@ -53,15 +54,11 @@ class Units:
         return position
 
 
-def _needed(inputs: Callable[[int], Sequence[int]], output: int) -> dict[int, int]:
-    """Position -> how many needed ones take it, for all that lead to `output`."""
-    takers, stack = {output: 0}, [output]
-    while stack:
-        for source in inputs(stack.pop()):
-            if source not in takers:
-                stack.append(source)
-            takers[source] = takers.get(source, 0) + 1
-    return takers
+def _takers(inputs: Callable[[int], Sequence[int]], output: int) -> dict[int, int]:
+    """Position -> how many needed ones take it, for all that lead to `output`, in their order."""
+    needed = sorted(leading_to([output], inputs))
+    counts = Counter(source for position in needed for source in inputs(position))
+    return {position: counts[position] for position in needed}
 
 
 class OurUnits(Units):
@@ -70,9 +67,9 @@ class OurUnits(Units):
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.graph = graph
-        takers = _needed(lambda i: graph.nodes[i].inputs, graph.output)
+        takers = _takers(lambda i: graph.nodes[i].inputs, graph.output)
         place: dict[int, int] = {}
-        for i in sorted(takers):
+        for i in takers:
             node = graph.nodes[i]
             inputs = tuple(place[k] for k in node.inputs)
             if node.op in PASSING:
@@ -100,7 +97,7 @@ class OurUnits(Units):
             channels, features = source.shape[-1] // groups, node.shape[-1]
             padding = _padding(attributes["padding"], window, attributes["strides"])
             if source.op == "pad" and padding is not None:
-                padding = _sum(source.attributes["padding"], padding)
+                padding = added_pads(source.attributes["padding"], padding)
             return (window, channels, features, attributes["strides"], groups, padding, (1, 1)), dict(ours=ours)
         if node.op == "dense":
             flattened = self.graph.nodes[source.inputs[0]].shape if source.op == "reshape" else ()
@@ -125,10 +122,6 @@ def _with_norm(ours: Ours, node: Node) -> Ours:
     return Ours(ours.layer, ours.bias, node.layer, attributes["scale"], attributes["epsilon"])
 
 
-def _sum(first: Any, second: Any) -> tuple[tuple[int, int], ...]:
-    return tuple((a[0] + b[0], a[1] + b[1]) for a, b in zip(first, second, strict=True))
-
-
 def _padding(padding: Any, window: tuple[int, int], strides: tuple[int, int]) -> Any:
     """`SAME` at stride 1 is as much on both sides; at another it depends on the image (None)."""
     if not isinstance(padding, str):
@@ -146,9 +139,9 @@ class TheirUnits(Units):
         every = steps.steps
         while every[output].op in AFTER_THE_LAST_LAYER:
             output = every[output].inputs[0]
-        takers = _needed(lambda i: every[i].inputs, output)
+        takers = _takers(lambda i: every[i].inputs, output)
         place: dict[int, int] = {}
-        for i in sorted(takers):
+        for i in takers:
             step = every[i]
             inputs = tuple(place[k] for k in step.inputs)
             norm = Norm(step.weights, step.attributes["epsilon"]) if step.op == "batch_norm" else None

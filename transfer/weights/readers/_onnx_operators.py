@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.weights.readers._onnx_steps import NO_PADS, Data, Pads, Reader, Step, Steps, Value, title
+from transfer.weights.readers._onnx_steps import NO_PADS, Data, Pads, Reader, Step, Steps, Value, added_pads, title
 
 Attributes = Mapping[str, Any]
 
@@ -55,12 +55,7 @@ def _pad(steps: Steps, node: Any, attributes: Attributes) -> Data:
     elsewhere = any(any(pair) for axis, pair in sides.items() if axis not in (height, width))
     if attributes.get("mode", b"constant") != b"constant" or elsewhere:
         return _plain("pad", steps, node)
-    return dataclasses.replace(data, pads=_sum(data.pads, (sides.get(height, (0, 0)), sides.get(width, (0, 0)))))
-
-
-def _sum(first: Pads, second: Pads) -> Pads:
-    rows, columns = ((a[0] + b[0], a[1] + b[1]) for a, b in zip(first, second, strict=True))
-    return rows, columns
+    return dataclasses.replace(data, pads=added_pads(data.pads, (sides.get(height, (0, 0)), sides.get(width, (0, 0)))))
 
 
 def _plain(op: str, steps: Steps, node: Any, **attributes: Any) -> Data:
@@ -99,7 +94,7 @@ def _conv(steps: Steps, node: Any, attributes: Attributes) -> Data:
         strides=strides,
         dilations=dilations,
         groups=attributes.get("group", 1),
-        padding=None if padding is None else _sum(data.pads, padding),
+        padding=None if padding is None else added_pads(data.pads, padding),
     )
     return steps.add(Step("conv", title(node), (data.step,), _there(kernel=kernel, bias=bias), about))
 

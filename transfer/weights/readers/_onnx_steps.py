@@ -153,6 +153,12 @@ class Steps:
         return Data(len(self.steps) - 1)
 
 
+def added_pads(first: Pads, second: Pads) -> Pads:
+    """The padding of two in a row."""
+    rows, columns = ((a[0] + b[0], a[1] + b[1]) for a, b in zip(first, second, strict=True))
+    return rows, columns
+
+
 def title(node: Any) -> str:
     """What messages call a node."""
     return f"{node.op_type} {node.name or node.output[0]!r}"
