@@ -1,0 +1,73 @@
+"""Times several ways to do one thing side by side, so that a shared machine's moods meet all of them alike."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A contender that times itself: another process, whose calls should not count the way there."""
+
+    def timed(self, seconds: float) -> float:
+        """Calls for at least so many seconds, one call at least; returns the seconds a call."""
+        ...
+
+
+def seconds_per_call(call: Callable[[], Any], seconds: float) -> float:
+    """Calls until `seconds` have passed, once at least; the mean of a call, in seconds. `call` blocks until done."""
+    if isinstance(call, Timed):
+        return call.timed(seconds)
+    calls, start = 0, time.perf_counter()
+    while True:
+        call()
+        calls += 1
+        passed = time.perf_counter() - start
+        if passed >= seconds:
+            return passed / calls
+
+
+def interleaved(
+    contenders: Mapping[str, Callable[[], Any]],
+    rounds: int = 5,
+    warmup: int = 2,
+    seconds: float = 0.5,
+    on_round: Callable[[int], None] = lambda done: None,
+) -> dict[str, list[float]]:
+    """Every contender once a round, the order turned by one from round to round.
+
+    Args:
+      contenders: name -> what to time; it blocks until its work is done. One with a `timed` times itself.
+      rounds: samples of each.
+      warmup: calls of each beforehand, not counted.
+      seconds: a sample goes on for so long, one call at least.
+      on_round: is told after each round how many are done.
+
+    Returns:
+      name -> seconds a call, one figure a round.
+    """
+    for call in contenders.values():
+        for _ in range(warmup):
+            call()
+    names = list(contenders)
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    for done in range(rounds):
+        first = done % len(names) if names else 0
+        for name in names[first:] + names[:first]:
+            samples[name].append(seconds_per_call(contenders[name], seconds))
+        on_round(done + 1)
+    return samples
+
+
+def median_p10_p90(samples: Sequence[float]) -> tuple[float, float, float]:
+    """Linear between samples, as NumPy's percentiles."""
+    middle, low, high = np.percentile(samples, (50, 10, 90))
+    return float(middle), float(low), float(high)
+
+
+def median_ratio(ours: Iterable[float], theirs: Iterable[float]) -> float:
+    """How many times faster ours is: the median, over rounds, of their seconds over ours of the same round."""
+    return statistics.median(their / our for our, their in zip(ours, theirs, strict=True))
