@@ -14,7 +14,8 @@ from transfer import config as settings
 from transfer import finetune, init_from, results
 from transfer.backbone import architecture, build_network, build_preprocessing
 from transfer.data import Source
-from transfer.data.loader import load_all, resizes_on_host
+from transfer.data.frames import needs_resizing
+from transfer.data.loader import load_all
 from transfer.data.splits import SPLITS, make_splits
 from transfer.models.registry import flat_state, layers_of
 from transfer.preprocess import Preprocessing
@@ -37,7 +38,7 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     layers = trained_layers(model, config.unfreeze)
     report_layers(config, model, layers, started)
     # one road for both splits: the host's where sizes are mixed, else the device's
-    resized = any(map(resizes_on_host, sources.values()))
+    resized = any(needs_resizing(source, preprocessing) for source in sources.values())
     rows = {split: _on_device(source, preprocessing if resized else None) for split, source in sources.items()}
     for images, labels in rows.values():
         print(images.shape, labels.shape)

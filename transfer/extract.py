@@ -13,8 +13,9 @@ from absl import logging
 from flax import nnx
 
 from transfer import preprocess
-from transfer.data import Source
-from transfer.data.loader import Batch, batches, resizes_on_host
+from transfer.data import Source, canvas
+from transfer.data.frames import needs_resizing
+from transfer.data.loader import Batch, batches
 from transfer.errors import TransferError, UsageError
 from transfer.features import FeatureStore
 from transfer.fingerprint import parameters_hash, structure_hash
@@ -23,6 +24,8 @@ from transfer.progress import Progress
 from transfer.store_writer import StoreWriter
 
 DEFAULT_TAP = "pre_logits"
+# Where images of mixed sizes are resized by the device: gathers are slow on a TPU, and a CPU is the host itself.
+RESIZING_BACKENDS = ("gpu",)
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 PRECISIONS = ("highest", "high", "default")
 # What a tap may end in: (B, ..., C) -> (B, C) or (B, D).
@@ -130,7 +133,7 @@ class Extractor:
             _, endpoints = model(prepare(self.preprocessing, images).astype(DTYPES[self.dtype]))
             return {tap.text: tap.of(endpoints) for tap in self.taps}
 
-    def _program(self, images: np.ndarray, resized: bool) -> jax.stages.Compiled:
+    def _program(self, images: np.ndarray | jax.Array, resized: bool) -> jax.stages.Compiled:
         """The program for batches of this shape and type, compiled once; the weights are arguments, not constants."""
         key = (images.shape, images.dtype.name, resized)
         if key not in self._programs:
@@ -148,12 +151,13 @@ class Extractor:
         computes while the host loads and writes.
 
         Args:
-            loaded: batches whose images all have one shape, (batch_size, h, w, 3).
-            resized: whether the images have the network's size already.
+            loaded: batches whose images all have one shape, (batch_size, h, w, 3), or are canvases.
+            resized: whether the images have the network's size already, or will have it as canvases.
         """
         before: tuple[Batch, dict[str, jax.Array]] | None = None
         for batch in loaded:
-            running = self._program(batch.images, resized)(self._state, batch.images)
+            images = batch.images if batch.bands is None else canvas.resize(batch.images, batch.bands)
+            running = self._program(images, resized)(self._state, images)
             if before is not None:
                 yield _fetched(*before)
             before = batch, running
@@ -277,12 +281,13 @@ def _fill(writer: StoreWriter, extractor: Extractor, source: Source, on_error: s
     missing = sum(stop - start for start, stop in pending)
     if missing < len(source):
         logging.info("%s: going on, %d of %d images are there", title, len(source) - missing, len(source))
-    # images of one size travel as they are and are resized on the device
-    resized = resizes_on_host(source)
-    recipe = extractor.preprocessing if resized else None
+    # images of one size travel as they are and are resized on the device; others too, where that is not the host
+    recipe = extractor.preprocessing
+    resized = needs_resizing(source, recipe)
+    canvases = jax.default_backend() in RESIZING_BACKENDS
     with Progress(title, len(source), "images", done=len(source) - missing) as progress:
         for start, stop in pending:
-            loaded = batches(source, start, stop, extractor.batch_size, recipe, on_error=on_error)
+            loaded = batches(source, start, stop, extractor.batch_size, recipe, on_error=on_error, canvases=canvases)
             for batch, features in extractor.stream(loaded, resized):
                 _check_finite(features, batch, source)
                 writer.write(batch.start, features, batch.failed)

@@ -12,7 +12,7 @@ from transfer.errors import UsageError
 
 CHOICES = {
     "interpolation": ("bilinear", "bicubic", "nearest", "lanczos"),
-    "resize": ("pil", "float"),
+    "resize": ("pil", "float", "draft"),
     "channels": ("rgb", "bgr", "grey"),
 }
 # ITU-R 601 luma in 65536ths, as Pillow's `convert("L")` weighs red, green, blue.
@@ -30,7 +30,9 @@ class Preprocessing:
         None resizes straight to `image_size` and ignores the aspect.
       interpolation: "bilinear", "bicubic", "lanczos" or "nearest".
       antialias: whether shrinking widens the kernel; counts for `resize="float"`, Pillow always does.
-      resize: "pil" equals Pillow's 8-bit result exactly, "float" keeps floats as `jax.image.resize` does.
+      resize: "pil" equals Pillow's 8-bit result exactly, "float" keeps floats as `jax.image.resize` does. "draft" is
+        "pil" on JPEGs that their decoder has shrunk already, to a half, a quarter or an eighth that is no smaller
+        than what they are resized to (Pillow's `Image.draft`): large files load faster, pixels differ by some levels.
       channels: order that the network wants, "rgb" or "bgr"; `mean` and `std` are in this order. "grey": one channel,
         Pillow's `convert("L")` of the resized pixels.
       scale: multiplies the values 0..255 first.
@@ -123,9 +125,30 @@ def _geometry(preprocessing: Preprocessing, height: int, width: int) -> tuple[_A
 
 def _kept_band(preprocessing: Preprocessing, axis: _Axis) -> resample.Band:
     """The band of the pixels that the crop keeps; the others are never computed."""
-    antialias = preprocessing.antialias or preprocessing.resize == "pil"
+    antialias = preprocessing.antialias or preprocessing.resize != "float"
     starts, weights = resample.band(axis.size, axis.resized, preprocessing.interpolation, antialias)
     return resample.Band(starts[axis.crop], weights[axis.crop])
+
+
+def gives_floats(preprocessing: Preprocessing) -> bool:
+    """Whether resized pixels are float32 and not uint8."""
+    return preprocessing.resize == "float" and preprocessing.interpolation != "nearest"
+
+
+def bands(preprocessing: Preprocessing, height: int, width: int) -> tuple[resample.Band, resample.Band, bool]:
+    """(rows, columns, whether rows come first): what `resize` does to images of this size, padding included."""
+    vertical, horizontal = _geometry(preprocessing, height, width)
+    rows_first = _passes(preprocessing, vertical, horizontal)[0][1] == 0
+    return _padded_band(preprocessing, vertical), _padded_band(preprocessing, horizontal), rows_first
+
+
+def _padded_band(preprocessing: Preprocessing, axis: _Axis) -> resample.Band:
+    if axis.size == axis.resized or preprocessing.interpolation == "nearest":
+        indices = _kept_indices(preprocessing, axis)
+        starts, weights = indices, np.ones((len(indices), 1))
+    else:
+        starts, weights = _kept_band(preprocessing, axis)
+    return resample.Band(np.pad(starts, axis.pad), np.pad(weights, (axis.pad, (0, 0))))
 
 
 def resize(preprocessing: Preprocessing, images: jax.Array) -> jax.Array:
@@ -137,7 +160,7 @@ def resize(preprocessing: Preprocessing, images: jax.Array) -> jax.Array:
     vertical, horizontal = _geometry(preprocessing, images.shape[1], images.shape[2])
     for axis, number in _passes(preprocessing, vertical, horizontal):
         images = _resize_axis(preprocessing, images, axis, number + 1)
-    if preprocessing.resize == "float" and preprocessing.interpolation != "nearest":
+    if gives_floats(preprocessing):
         images = images.astype(jnp.float32)
     if any(vertical.pad + horizontal.pad):
         images = jnp.pad(images, ((0, 0), vertical.pad, horizontal.pad, (0, 0)))
@@ -147,7 +170,7 @@ def resize(preprocessing: Preprocessing, images: jax.Array) -> jax.Array:
 def _passes(preprocessing: Preprocessing, vertical: _Axis, horizontal: _Axis) -> list[tuple[_Axis, int]]:
     """(axis, its number in (h, w, 3)) in the order of the passes: columns first, or as Pillow decides."""
     passes = [(horizontal, 1), (vertical, 0)]
-    pillow = preprocessing.resize == "pil"
+    pillow = preprocessing.resize != "float"
     if pillow and resample.rows_first(vertical.size, horizontal.size, vertical.resized, horizontal.resized):
         passes.reverse()
     return passes
@@ -158,7 +181,7 @@ def _resize_axis(preprocessing: Preprocessing, images: jax.Array, axis: _Axis, n
         return jax.lax.slice_in_dim(images, axis.crop.start, axis.crop.stop, axis=number)
     if preprocessing.interpolation == "nearest":
         return jnp.take(images, jnp.asarray(_kept_indices(preprocessing, axis)), axis=number, mode="clip")
-    road = resample.resize_axis_8bit if preprocessing.resize == "pil" else resample.resize_axis_float
+    road = resample.resize_axis_float if preprocessing.resize == "float" else resample.resize_axis_8bit
     return road(images, _kept_band(preprocessing, axis), number)
 
 
@@ -175,29 +198,43 @@ def resize_on_host(preprocessing: Preprocessing, image: np.ndarray) -> np.ndarra
     rounding of a float32 sum, about 1e-4 of a level). "nearest" gives uint8 in both.
     """
     vertical, horizontal = _geometry(preprocessing, image.shape[0], image.shape[1])
+    if preprocessing.resize == "float" or preprocessing.interpolation == "nearest":
+        image = _by_passes(preprocessing, image, vertical, horizontal)
+    else:
+        image = _by_pillow(preprocessing, image, vertical, horizontal)
+    if any(vertical.pad + horizontal.pad):
+        image = np.pad(image, (vertical.pad, horizontal.pad, (0, 0)))
+    return image
+
+
+def _by_passes(preprocessing: Preprocessing, image: np.ndarray, vertical: _Axis, horizontal: _Axis) -> np.ndarray:
     for axis, number in _passes(preprocessing, vertical, horizontal):
         if axis.size == axis.resized or preprocessing.interpolation == "nearest":
             image = np.take(image, _kept_indices(preprocessing, axis), axis=number)
-        elif preprocessing.resize == "pil":
-            image = _pillow_pass(preprocessing, image, axis, number)
         else:
             image = resample.resize_axis_on_host(image, _kept_band(preprocessing, axis), number)
-    if preprocessing.resize == "float" and preprocessing.interpolation != "nearest":
-        image = image.astype(np.float32)
-    if any(vertical.pad + horizontal.pad):
-        image = np.pad(image, (vertical.pad, horizontal.pad, (0, 0)))
-    return np.ascontiguousarray(image)
+    return image.astype(np.float32) if gives_floats(preprocessing) else image
 
 
-def _pillow_pass(preprocessing: Preprocessing, image: np.ndarray, axis: _Axis, number: int) -> np.ndarray:
-    """One pass by Pillow, cropped: two calls fix the order of the passes whatever version is installed."""
+def _by_pillow(preprocessing: Preprocessing, image: np.ndarray, vertical: _Axis, horizontal: _Axis) -> np.ndarray:
+    """One call for both passes, which the installed version orders as `resample.rows_first` says, then the crop.
+
+    Pillow's own `box` would not compute what the crop drops, but keeps its corners in float32 and so other weights.
+    """
     from PIL import Image
 
-    height, width = image.shape[:2]
-    size = (axis.resized, height) if number == 1 else (width, axis.resized)
-    method = getattr(Image.Resampling, preprocessing.interpolation.upper())
-    resized = np.asarray(Image.fromarray(image).resize(size, method))
-    return resized[:, axis.crop] if number == 1 else resized[axis.crop]
+    if (vertical.size, horizontal.size) != (vertical.resized, horizontal.resized):
+        method = getattr(Image.Resampling, preprocessing.interpolation.upper())
+        resized = Image.fromarray(image).resize((horizontal.resized, vertical.resized), method)
+        image = np.asarray(resized)
+    return image[vertical.crop, horizontal.crop]
+
+
+def draft_divisor(preprocessing: Preprocessing, height: int, width: int) -> int:
+    """By how much `resize="draft"` lets the JPEG decoder divide the sides of an image: 1, 2, 4 or 8, as Pillow does."""
+    vertical, horizontal = _geometry(preprocessing, height, width)
+    scale = min(height // vertical.resized, width // horizontal.resized)
+    return next((divisor for divisor in (8, 4, 2) if divisor <= scale), 1)
 
 
 def _grey(pixels: jax.Array) -> jax.Array:

@@ -81,10 +81,10 @@ def band(size: int, new_size: int, interpolation: str, antialias: bool = True) -
 def nearest_indices(size: int, new_size: int, resize: str) -> np.ndarray:
     """Which input pixel each output pixel copies, (new_size,) int64.
 
-    "pil" keeps the running sum of doubles of `ImagingScaleAffine`, "float" the float32 product of
+    "pil" and "draft" keep the running sum of doubles of `ImagingScaleAffine`, "float" the float32 product of
     `jax.image.resize`; they part where a centre falls between two pixels.
     """
-    if resize == "pil":
+    if resize != "float":
         steps = np.full(new_size, size / new_size)
         steps[0] *= 0.5
         centres = np.cumsum(steps)
@@ -132,7 +132,11 @@ def _weighted_sum(images: jax.Array, starts: np.ndarray, weights: np.ndarray, ax
 
 def resize_axis_8bit(images: jax.Array, band_: Band, axis: int) -> jax.Array:
     """One pass of Pillow's resize: uint8 in, uint8 out, the weighted sum rounded half up and clipped."""
-    total = _weighted_sum(images, band_.starts, fixed_point(band_.weights), axis)
+    return rounded_8bit(_weighted_sum(images, band_.starts, fixed_point(band_.weights), axis))
+
+
+def rounded_8bit(total: jax.Array) -> jax.Array:
+    """A sum of pixels times `fixed_point` weights, int32, as Pillow makes a uint8 of it."""
     rounded = (total + (1 << (PRECISION_BITS - 1))) >> PRECISION_BITS
     return jnp.clip(rounded, 0, 255).astype(jnp.uint8)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from real_formats import encoded, pixels, write_files
 
 from transfer import preprocess
-from transfer.data import loader, open_source, select
+from transfer.data import frames, open_source, select
 from transfer.data.loader import batches, load_all
 from transfer.data.source import ArraySource, BrokenImage
 from transfer.errors import TransferError, UsageError
@@ -127,7 +127,7 @@ def test_what_waits_to_be_decoded_is_dropped_when_nobody_wants_it():
 
 
 def test_large_images_are_resized_before_they_travel(monkeypatch):
-    monkeypatch.setattr(loader, "LARGEST_ON_DEVICE", 19)
+    monkeypatch.setattr(frames, "LARGEST_ON_DEVICE", 19)
     batch = next(batches(SOURCE, 3, 5, 2, RECIPE))
     np.testing.assert_array_equal(batch.images[1], preprocess.resize_on_host(RECIPE, IMAGES[4]))
     assert next(batches(SOURCE, 3, 5, 2, None)).images.shape == (2, 5, 4, 3)

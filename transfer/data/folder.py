@@ -162,12 +162,17 @@ class FolderSource(Source):
         self.files = [entry for _, _, entry in entries]
 
     def image(self, index: int) -> np.ndarray:
+        return self.image_into(index)
+
+    def image_into(
+        self, index: int, out: np.ndarray | None = None, divisor: decode.Divisor | None = None
+    ) -> np.ndarray:
         where = f"{self.name}: {self.ids[index]}"
         try:
             data = self.container.read(self.files[index].locator)
         except (OSError, ValueError) as error:
             raise BrokenImage(f"{where}: cannot be read ({error})") from error
-        return decode.decode(data, where)
+        return decode.decode(data, where, out, divisor)
 
     @functools.cached_property
     def uniform_shape(self) -> tuple[int, int, int] | None:  # type: ignore[override]

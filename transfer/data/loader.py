@@ -1,46 +1,45 @@
-"""Images of a source as batches of one shape, decoded ahead by threads, in order, none lost."""
+"""Images of a source as batches of one shape, prepared ahead by threads, in order, none lost."""
 
 import collections
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
-from transfer import preprocess
+from transfer.data import canvas, frames
+from transfer.data.canvas import Bands
+from transfer.data.frames import Frame, needs_resizing
 from transfer.data.source import BrokenImage, Source
 from transfer.errors import TransferError, UsageError
 from transfer.preprocess import Preprocessing
 
 ON_ERROR = ("raise", "skip")
 IMAGES_A_TASK = 256  # of `load_all`: large enough that handing out work costs nothing
-
-
-LARGEST_ON_DEVICE = 1024 * 1024  # pixels; a batch of larger images is better resized before it travels
+# Beyond these, threads of one process only wait for Python's lock.
+MOST_WORKERS = 32
 
 
 class Batch(NamedTuple):
     """Rows `start` to `start + size` of a source; the rest of `images` is zeros that keep the shape.
 
-    `failed` are the rows of the source (not of the batch) that could not be decoded; their images are zeros.
+    `failed` are the rows of the source (not of the batch) that could not be decoded; their images are zeros. With
+    `bands`, `images` are canvases, which `canvas.resize` resizes.
     """
 
     images: np.ndarray  # (batch_size, h, w, 3) uint8, or float32 where the host resized in floats
     start: int
     size: int
     failed: list[int]
+    bands: Bands | None = None
 
 
 def default_workers() -> int:
-    """One thread a core that this process may use, at most 16."""
-    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
-
-
-def resizes_on_host(source: Source) -> bool:
-    """Whether `batches` resizes by its `preprocessing`: sizes are mixed, or one size that is very large."""
-    shape = source.uniform_shape
-    return shape is None or shape[0] * shape[1] > LARGEST_ON_DEVICE
+    """One thread a core that this process may use, within reason."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_WORKERS)
 
 
 def batches(
@@ -52,88 +51,113 @@ def batches(
     on_error: str = "raise",
     prefetch: int = 2,
     workers: int | None = None,
+    canvases: bool = False,
 ) -> Iterator[Batch]:
     """Yields rows `start` to `stop` of `source` in order, `batch_size` at a time, the last one padded with zeros.
 
-    Where `resizes_on_host(source)` the images are resized here by `preprocessing` (uint8 or float32, not yet
-    normalised). Others keep their size, uint8, to be resized on the device; so do all without `preprocessing`.
-    `prefetch` batches are decoded ahead by `workers` threads.
+    Where `needs_resizing(source, preprocessing)` the images are resized here by `preprocessing` (uint8 or float32,
+    not yet normalised), or with `canvases` on the device, where the recipe allows it. Others keep their size, uint8,
+    to be resized on the device; so do all without `preprocessing`.
+
+    `prefetch` batches are prepared ahead by `workers` threads; no more than `prefetch` + 2 are in memory with the
+    consumer's. The threads end with the iterator, also where it is closed early.
 
     Raises UsageError for an unknown `on_error`, TransferError where mixed sizes meet no `preprocessing`, and with
     on_error="raise" the BrokenImage of the first image that fails; "skip" lists it in `Batch.failed` instead.
     """
     _check(on_error)
-    frame = _frame(source, preprocessing)
+    frame = _frame(source, batch_size, preprocessing, canvases)
     workers = workers or default_workers()
-    starts = iter(range(start, stop, batch_size))
-    pending: collections.deque[tuple[Batch, list[Future]]] = collections.deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    stopped = threading.Event()
+    waiting: collections.deque[_Preparing] = collections.deque()
+    starts = iter(range(start, stop, batch_size))
 
-    def submit() -> None:
+    def begin() -> None:
         first = next(starts, None)
-        if first is None:
-            return
-        last = min(first + batch_size, stop)
-        batch = Batch(np.zeros((batch_size, *frame.shape), frame.dtype), first, last - first, [])
-        step = -(-batch.size // workers)
-        shares = [range(a, min(a + step, last)) for a in range(first, last, step)]
-        pending.append((batch, [pool.submit(_fill, source, rows, batch, frame.recipe, on_error) for rows in shares]))
+        if first is not None:
+            rows = range(first, min(first + batch_size, stop))
+            waiting.append(_Preparing(pool, workers, source, rows, frame(), on_error, stopped))
 
     try:
         for _ in range(prefetch + 1):
-            submit()
-        while pending:
-            batch, futures = pending.popleft()
-            for future in futures:
-                future.result()
-            submit()
-            batch.failed.sort()
+            begin()
+        while waiting:
+            batch = waiting.popleft().result()
+            begin()
             yield batch
+            del batch  # or it would stay in memory until the next one is here
     finally:
+        stopped.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-class _Frame(NamedTuple):
-    """What one image of a batch is; `recipe` resizes it, None leaves it as it is."""
+class _Preparing:
+    """A batch on its way: its rows are shared out to threads, and the last of them finishes it."""
 
-    shape: tuple[int, int, int]
-    dtype: type
-    recipe: Preprocessing | None
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        workers: int,
+        source: Source,
+        rows: range,
+        frame: Frame,
+        on_error: str,
+        stopped: threading.Event,
+    ) -> None:
+        self.rows, self.frame, self.source, self.on_error, self.stopped = rows, frame, source, on_error, stopped
+        self.failed: list[int] = []
+        self.images: tuple[np.ndarray, Bands | None] | None = None
+        step = -(-len(rows) // workers)
+        shares = [rows[at : at + step] for at in range(0, len(rows), step)]
+        self.lock, self.unfinished = threading.Lock(), len(shares)
+        self.tasks: list[Future] = [pool.submit(self._load, share) for share in shares]
+
+    def _load(self, share: range) -> None:
+        for row in share:
+            if self.stopped.is_set():
+                return
+            _put(self.frame, self.source, row, row - self.rows.start, self.on_error, self.failed)
+        with self.lock:
+            self.unfinished -= 1
+            last = not self.unfinished
+        if last:
+            self.images = self.frame.finish()
+
+    def result(self) -> Batch:
+        """Waits; raises what the first share in the order of the rows that failed has raised."""
+        for task in self.tasks:
+            task.result()
+        assert self.images is not None
+        images, bands = self.images
+        return Batch(images, self.rows.start, len(self.rows), sorted(self.failed), bands)
 
 
-def _frame(source: Source, preprocessing: Preprocessing | None) -> _Frame:
-    if preprocessing is not None and resizes_on_host(source):
-        return _resized_frame(preprocessing)
+def _put(frame: Frame, source: Source, row: int, slot: int, on_error: str, failed: list[int]) -> None:
+    try:
+        frame.put(source, row, slot)
+    except BrokenImage:
+        if on_error == "raise":
+            raise
+        frame.drop(slot)
+        failed.append(row)
+
+
+def _frame(source: Source, batch_size: int, preprocessing: Preprocessing | None, canvases: bool) -> Callable[[], Frame]:
+    """What makes an empty frame for each batch."""
     shape = source.uniform_shape
-    if shape is None:
-        raise TransferError(f"{source.name}: images of several sizes need a size to resize to")
-    return _Frame(shape, np.uint8, None)
-
-
-def _resized_frame(preprocessing: Preprocessing) -> _Frame:
-    floats = preprocessing.resize == "float" and preprocessing.interpolation != "nearest"
-    return _Frame((*preprocessing.image_size, 3), np.float32 if floats else np.uint8, preprocessing)
+    if preprocessing is None or not needs_resizing(source, preprocessing):
+        if shape is None:
+            raise TransferError(f"{source.name}: images of several sizes need a size to resize to")
+        return lambda: frames.Array((batch_size, *shape))
+    if canvases and canvas.can_resize(preprocessing):
+        return lambda: frames.Canvases(batch_size, preprocessing)
+    return lambda: frames.resized(batch_size, preprocessing)
 
 
 def _check(on_error: str) -> None:
     if on_error not in ON_ERROR:
         raise UsageError(f"on_error={on_error!r} is not one of {', '.join(ON_ERROR)}")
-
-
-def _fill(source: Source, rows: range, batch: Batch, recipe: Preprocessing | None, on_error: str) -> None:
-    for row in rows:
-        try:
-            image = source.image(row)
-        except BrokenImage:
-            if on_error == "raise":
-                raise
-            batch.failed.append(row)
-            continue
-        if recipe is not None:
-            image = preprocess.resize_on_host(recipe, image)
-        elif image.shape != batch.images.shape[1:]:
-            raise TransferError(f"{source.name}: {source.ids[row]} is {image.shape}, others {batch.images.shape[1:]}")
-        batch.images[row - batch.start] = image
 
 
 def load_all(source: Source, preprocessing: Preprocessing | None = None, workers: int | None = None) -> np.ndarray:
@@ -145,17 +169,21 @@ def load_all(source: Source, preprocessing: Preprocessing | None = None, workers
     """
     if not len(source):
         raise TransferError(f"{source.name}: holds no images")
-    frame = _Frame(source.image(0).shape, np.uint8, None) if preprocessing is None else _resized_frame(preprocessing)
-    images: np.ndarray = np.zeros((len(source), *frame.shape), frame.dtype)
-    batch = Batch(images, 0, len(source), [])
+    if preprocessing is None:
+        frame = frames.Array((len(source), *source.image(0).shape))
+    else:
+        frame = frames.resized(len(source), preprocessing)
+
+    def load(rows: range) -> None:
+        for row in rows:
+            frame.put(source, row, row)
+
     with ThreadPoolExecutor(workers or default_workers(), thread_name_prefix="decode") as pool:
-        tasks = [
-            pool.submit(_fill, source, range(a, min(a + IMAGES_A_TASK, len(source))), batch, frame.recipe, "raise")
-            for a in range(0, len(source), IMAGES_A_TASK)
-        ]
+        everything = range(len(source))
+        tasks = [pool.submit(load, everything[at : at + IMAGES_A_TASK]) for at in everything[::IMAGES_A_TASK]]
         try:
             for task in tasks:
                 task.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-    return images
+    return frame.images

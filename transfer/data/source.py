@@ -3,7 +3,7 @@
 import abc
 import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -35,6 +35,16 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def image(self, index: int) -> np.ndarray:
         """Image `index` as (h, w, 3) uint8, RGB, grey repeated. Raises BrokenImage. Called from many threads."""
+
+    def image_into(
+        self, index: int, out: np.ndarray | None = None, divisor: Callable[[int, int], int] | None = None
+    ) -> np.ndarray:
+        """`image(index)` without a copy where the source can: in `out`, which it then returns, if the shapes agree.
+
+        `divisor(h, w)` is by how much a JPEG's decoder may divide the sides of the image; pixels of another kind come
+        at their size. Raises BrokenImage, and `out` may then hold anything.
+        """
+        return self.image(index)
 
     @property
     def uniform_shape(self) -> tuple[int, int, int] | None:
@@ -134,6 +144,11 @@ class Selection(Source):
 
     def image(self, index: int) -> np.ndarray:
         return self.source.image(int(self.indices[index]))
+
+    def image_into(
+        self, index: int, out: np.ndarray | None = None, divisor: Callable[[int, int], int] | None = None
+    ) -> np.ndarray:
+        return self.source.image_into(int(self.indices[index]), out, divisor)
 
     @functools.cached_property
     def uniform_shape(self) -> tuple[int, int, int] | None:  # type: ignore[override]

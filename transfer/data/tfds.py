@@ -51,10 +51,15 @@ class TfdsSource(Source):
         return labels, np.asarray(checksums, "<u4")
 
     def image(self, index: int) -> np.ndarray:
+        return self.image_into(index)
+
+    def image_into(
+        self, index: int, out: np.ndarray | None = None, divisor: decode.Divisor | None = None
+    ) -> np.ndarray:
         where = f"{self.name}: {self.ids[index]}"
         image = self.records[index][IMAGE]
         if not _is_array(image):
-            return decode.decode(image, where)
+            return decode.decode(image, where, out, divisor)
         if image.ndim == 2:
             image = image[..., None]
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3, 4):
