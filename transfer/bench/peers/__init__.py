@@ -112,27 +112,26 @@ def contenders(
     from transfer.bench.peers.network import make_case
 
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    rows = tuple(sorted({0, batch - 1}))
     folder = tempfile.TemporaryDirectory(prefix="transfer_peers_")
     peers = None
     try:
         shape = (batch, height, width, 3)
-        case, expected = make_case(model_name, shape, dtype, seed, Path(folder.name), rows, fields)
+        case, expected = make_case(model_name, shape, dtype, seed, Path(folder.name), fields)
         peers = Peers(folder, case)
         for name in PEERS if only is None else only:
-            _start(peers, name, case, rows, expected, platform or jax.default_backend())
+            _start(peers, name, case, expected, platform or jax.default_backend())
     except BaseException:
         (folder.cleanup if peers is None else peers.close)()
         raise
     return peers
 
 
-def _start(peers: Peers, name: str, case: Case, rows: tuple[int, ...], expected: np.ndarray, platform: str) -> None:
+def _start(peers: Peers, name: str, case: Case, expected: np.ndarray, platform: str) -> None:
     """Puts the peer into `peers.run`, or the reason why not into `peers.skipped`."""
     try:
         _require(PEERS[name], platform)
-        worker = Worker(name, f"{__name__}.{PEERS[name].build}", case, rows)
-        error = relative_error(worker.features, expected)
+        worker = Worker(name, f"{__name__}.{PEERS[name].build}", case)
+        error = relative_error(worker.report, expected)
         if not error <= TOLERANCES[case.dtype]:
             worker.close()
             raise Skipped(f"another network: its features differ from ours by {error:.1e} of the largest")

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from transfer.errors import TransferError
+
 # Files of a case's folder.
 WEIGHTS, IMAGES, ONNX = "weights.safetensors", "images.npy", "model.onnx"
 
 
-class Skipped(Exception):
-    """A peer cannot run this case; the message is the reason, in one line."""
+class Skipped(TransferError):
+    """A contender cannot run this case; the message is the reason, in one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +24,10 @@ class Case:
 
     Attributes:
       arch: a key of `transfer.models.registry.architectures()`, built with `fields`.
-      folder: holds the weights by our paths, the images (B, H, W, 3) float32 and, if it could be written, the ONNX file.
+      folder: holds the weights by our paths, the images (B, H, W, 3) float32, and the ONNX file or why there is none.
       dtype: "float32" or "bfloat16", of parameters and activations.
       threads: what a peer on a CPU may use.
+      rows: of the batch, whose features are compared with ours.
     """
 
     arch: str
@@ -32,6 +35,7 @@ class Case:
     folder: Path
     dtype: str
     threads: int
+    rows: tuple[int, ...]
 
     def images(self) -> np.ndarray:
         """(B, H, W, 3) float32, preprocessed."""
@@ -47,6 +51,10 @@ class Case:
 
         return load_file(self.folder / WEIGHTS)
 
+    def prepared(self, call: Callable[[], Any], numpy: Callable[[Any], np.ndarray] = np.asarray) -> "Prepared":
+        """A peer whose `call()` gives features, which `numpy` makes an array (B, D)."""
+        return Prepared(call, lambda features: np.asarray(numpy(features), np.float32)[list(self.rows)])
+
     def onnx(self) -> str:
         """Path of the network as ONNX, images (B, 3, H, W) in; Skipped where there is none."""
         path = self.folder / ONNX
@@ -57,10 +65,13 @@ class Case:
 
 
 class Prepared(NamedTuple):
-    """A peer that is ready: `call()` computes the batch once and returns when it is done; `numpy` of what it returns."""
+    """A contender that is ready.
+
+    `call()` does the work once and returns when it is done; `report` of what it returns goes to the parent, once.
+    """
 
     call: Callable[[], Any]
-    numpy: Callable[[Any], np.ndarray] = np.asarray
+    report: Callable[[Any], Any]
 
 
 def usable_cores() -> int:

@@ -1,8 +1,7 @@
 """Keras on its JAX backend: `keras.applications` filled with our weights, `predict_on_batch`."""
 
 import os
-
-import numpy as np
+from typing import Any
 
 from transfer.bench.peers.case import Case, Prepared, Skipped
 from transfer.weights import catalogue
@@ -41,14 +40,14 @@ def application(case: Case) -> Prepared:
         weights=None, include_top=False, pooling="avg", input_shape=images.shape[1:]
     )
     _fill(model, case)
-    return Prepared(lambda: model.predict_on_batch(images), lambda features: np.asarray(features, np.float32))
+    return case.prepared(lambda: model.predict_on_batch(images))
 
 
-def _fill(model: object, case: Case) -> None:
+def _fill(model: Any, case: Case) -> None:
     arrays = case.weights()
     names = name_map(case.arch, "keras", {path: array.shape for path, array in arrays.items()})
     tensors = {source.name: arrays[path] for path, source in names.sources.items()}
-    variables = names.rename({variable.path: variable for variable in model.variables})  # type: ignore[attr-defined]
+    variables: Any = names.rename({variable.path: variable for variable in model.variables})
     for name, variable in variables.items():
         if name not in tensors:
             raise Skipped(f"keras.applications' network has {name}, ours has not")

@@ -13,4 +13,4 @@ def session(case: Case) -> Prepared:
     options.intra_op_num_threads, options.inter_op_num_threads = case.threads, 1
     ready = onnxruntime.InferenceSession(case.onnx(), options, providers=["CPUExecutionProvider"])
     images = {ready.get_inputs()[0].name: case.channels_first()}
-    return Prepared(lambda: ready.run(None, images)[0])
+    return case.prepared(lambda: ready.run(None, images)[0])

@@ -25,4 +25,4 @@ def request(case: Case) -> Prepared:
     def call() -> Any:
         return ready.infer(images, share_inputs=True, share_outputs=True)
 
-    return Prepared(call, lambda features: features[0])
+    return case.prepared(call, lambda features: features[0])

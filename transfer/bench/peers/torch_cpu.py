@@ -39,4 +39,4 @@ def _prepared(case: Case, model: Any, images: Any) -> Prepared:
         with torch.no_grad():
             return model(images)
 
-    return Prepared(call, lambda features: features.float().numpy())
+    return case.prepared(call, lambda features: features.float().numpy())

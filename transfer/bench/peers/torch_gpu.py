@@ -25,4 +25,4 @@ def compiled(case: Case) -> Prepared:
         torch.cuda.synchronize()
         return features
 
-    return Prepared(call, lambda features: features.float().cpu().numpy())
+    return case.prepared(call, lambda features: features.float().cpu().numpy())

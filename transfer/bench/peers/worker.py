@@ -1,5 +1,6 @@
-"""A peer in a process of its own, which sleeps on a pipe until it is asked for another call."""
+"""A contender in a process of its own, which sleeps on a pipe until it is asked for another call."""
 
+import contextlib
 import importlib
 import multiprocessing
 import time
@@ -7,24 +8,20 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
+from transfer.bench.peers.case import Prepared, Skipped
 
-from transfer.bench.peers.case import Case, Prepared, Skipped
-
-# Builds a peer; `module:function`.
-Builder = str
 STOP_SECONDS = 10
 
 
-def serve(pipe: Connection, builder: Builder, case: Case, rows: tuple[int, ...]) -> None:
-    """What the process does: builds the peer, sends its features of `rows`, then answers to calls until it is told off.
+def serve(pipe: Connection, builder: str, case: Any) -> None:
+    """What the process does: builds the contender, reports its first call, then answers until it is told to end.
 
     A message is how many seconds to go on calling (0: one call); the answer is the seconds a call took, in the mean.
     None ends the process.
     """
     try:
         prepared = _build(builder, case)
-        features = np.asarray(prepared.numpy(prepared.call()), np.float32)[list(rows)]
+        report = prepared.report(prepared.call())
     except Skipped as reason:
         pipe.send(("skipped", str(reason)))
     except ImportError as error:
@@ -32,13 +29,13 @@ def serve(pipe: Connection, builder: Builder, case: Case, rows: tuple[int, ...])
     except Exception as error:  # whatever a library raises is the reason why it is left out
         pipe.send(("skipped", _one_line(error)))
     else:
-        pipe.send(("ready", features))
+        pipe.send(("ready", report))
         _answer(pipe, prepared.call)
 
 
-def _build(builder: Builder, case: Case) -> Prepared:
+def _build(builder: str, case: Any) -> Prepared:
     module, _, function = builder.partition(":")
-    build: Callable[[Case], Prepared] = getattr(importlib.import_module(module), function)
+    build: Callable[[Any], Prepared] = getattr(importlib.import_module(module), function)
     return build(case)
 
 
@@ -65,22 +62,27 @@ def _one_line(error: Exception) -> str:
 
 
 class Worker:
-    """The parent's side: starts the process and waits until the peer is ready.
+    """The parent's side: starts the process and waits until the contender is ready.
+
+    Args:
+      name: for messages.
+      builder: `module:function`; the function takes the case and returns `Prepared`.
+      case: what to build; anything that pickle takes.
 
     Attributes:
-      features: of the rows that were asked for.
-      seconds: from the start of the process to its first features: imports, building, compiling.
+      report: what `Prepared.report` made of the first call.
+      seconds: from the start of the process to that: imports, building, compiling.
 
     Raises:
-      Skipped: the peer could not be built, or its process ended.
+      Skipped: it could not be built, or its process ended.
     """
 
-    def __init__(self, name: str, builder: Builder, case: Case, rows: tuple[int, ...]) -> None:
+    def __init__(self, name: str, builder: str, case: Any) -> None:
         self.name = name
         start = time.perf_counter()
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, builder, case, rows), daemon=True)
+        self._process = context.Process(target=serve, args=(theirs, builder, case), daemon=True)
         self._process.start()
         theirs.close()
         try:
@@ -91,11 +93,11 @@ class Worker:
         if word == "skipped":
             self.close()
             raise Skipped(answer)
-        self.features: np.ndarray = answer
+        self.report = answer
         self.seconds = time.perf_counter() - start
 
     def timed(self, seconds: float) -> float:
-        """Seconds a call, measured in the peer's process over calls for at least so many seconds, one at least."""
+        """Seconds a call, measured in its own process over calls for at least so many seconds, one at least."""
         try:
             self._pipe.send(seconds)
         except OSError as error:
@@ -118,10 +120,8 @@ class Worker:
 
     def close(self) -> None:
         """Ends the process."""
-        try:
+        with contextlib.suppress(OSError):  # it has ended already
             self._pipe.send(None)
-        except OSError:
-            pass  # it has ended already
         self._pipe.close()
         self._process.join(STOP_SECONDS)
         if self._process.is_alive():

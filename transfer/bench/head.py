@@ -1,0 +1,154 @@
+"""`python -m transfer bench --head`: our training of the published head beside that of others, the same recipe.
+
+The recipe: a linear layer with softmax, Glorot-uniform kernel, zero bias, Adam (1e-3, epsilon 1e-7), a fresh shuffle
+each epoch, the last partial batch kept, metrics of every epoch. Each contender but the whole processes is warm, in a
+process of its own that sleeps while others run, and trains from NumPy arrays; accuracy stands beside the time.
+"""
+
+import argparse
+import dataclasses
+import fnmatch
+import importlib.util
+import statistics
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transfer import tables
+from transfer.bench.heads import case as cases
+from transfer.bench.heads import processes
+from transfer.bench.heads.case import HeadCase
+from transfer.bench.peers.case import Skipped
+from transfer.bench.peers.worker import Worker
+from transfer.bench.timing import interleaved, median_ratio
+from transfer.errors import UsageError
+
+# Contender -> (what it needs, function that prepares it). Ours first; a new one is one file and one line.
+TRAINERS = {
+    "ours (train.py)": ((), "ours:trainer"),
+    "ours (LinearProbe)": ((), "ours:estimator"),
+    "PyTorch loop": (("torch",), "torch_loop:loop"),
+    "Keras fit (JAX)": (("keras",), "keras_fit:fit"),
+    "Keras fit (JAX), new model": (("keras",), "keras_fit:fit_new"),
+    "scikit-learn LogisticRegression": ((), "logistic:regression"),
+}
+PROCESSES: dict[str, Callable[[HeadCase], Callable[[], float]]] = {
+    "ours (train.py)": processes.ours,
+    "scikit-learn LogisticRegression": processes.scikit_learn,
+}
+OURS = "ours (train.py)"
+Started = tuple[Mapping[str, Callable[[], Any]], dict[str, float], dict[str, str]]
+
+
+def in_workers(case: HeadCase) -> Started:
+    """`TRAINERS`, each warm in a process of its own."""
+    running: dict[str, Worker] = {}
+    skipped: dict[str, str] = {}
+    for name, (needs, builder) in TRAINERS.items():
+        missing = [package for package in needs if importlib.util.find_spec(package) is None]
+        try:
+            if missing:
+                raise Skipped(f"not installed: {', '.join(missing)}")
+            running[name] = Worker(name, f"{cases.__package__}.{builder}", case)
+        except Skipped as reason:
+            skipped[name] = str(reason)
+    return running, {name: round(worker.report, 4) for name, worker in running.items()}, skipped
+
+
+def whole_processes(case: HeadCase) -> Started:
+    """`PROCESSES`, each once before, so that what is cached is there."""
+    running, accuracy, skipped = {}, {}, {}
+    for name, prepare in PROCESSES.items():
+        try:
+            call = prepare(case)
+            accuracy[name] = round(call(), 4)
+            running[name] = call
+        except Skipped as reason:
+            skipped[name] = str(reason)
+    return running, accuracy, skipped
+
+
+# Name on the command line -> what is trained on, and how the contenders are started.
+CASES: dict[str, tuple[HeadCase, Callable[[HeadCase], Started]]] = {
+    "small": (HeadCase("1,000 x 512, 50 epochs, 10,000 validation rows every epoch", 1_000, 512, 50), in_workers),
+    "large": (HeadCase("50,000 x 2,048, 10 epochs", 50_000, 2_048, 10, validates=False), in_workers),
+    "process": (
+        HeadCase("whole processes, 1,000 x 512, 50 epochs, 10,000 validation rows", 1_000, 512, 50),
+        whole_processes,
+    ),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that only heads have."""
+    parser.add_argument(
+        "--head_cases",
+        default="*",
+        metavar="NAMES",
+        help=f"with --head: of {', '.join(CASES)}; wildcards (default: all)",
+    )
+
+
+def chosen(text: str) -> list[str]:
+    """The names of a flag such as `small,pro*`; UsageError for one that there is not."""
+    found: list[str] = []
+    for pattern in (part.strip() for part in text.split(",")):
+        names = fnmatch.filter(CASES, pattern)
+        if not names:
+            raise UsageError(f"--head_cases={text}: there is no {pattern!r}, but {', '.join(CASES)}")
+        found += names
+    return list(dict.fromkeys(found))
+
+
+def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """A row for each case of `options.head_cases`, of `options.rounds` and `options.seconds`; see `measure`."""
+    for name in chosen(options.head_cases):
+        case, start = CASES[name]
+        yield measure(dataclasses.replace(case, seed=options.seed), start, options.rounds, options.seconds)
+
+
+def measure(
+    case: HeadCase, start: Callable[[HeadCase], Started] = in_workers, rounds: int = 5, seconds: float = 0.5
+) -> dict[str, Any]:
+    """Times every contender of a case in interleaved rounds.
+
+    Returns:
+      JSON-able: "kind", "case" and its sizes; "ours", which contender is; "seconds", contender -> seconds a training,
+      one figure a round; "accuracy", contender -> on the validation rows; "ratio", contender -> how many times faster
+      ours is, the median over rounds; "skipped", contender -> why.
+    """
+    with tempfile.TemporaryDirectory(prefix="transfer_heads_") as folder:
+        case = dataclasses.replace(case, folder=Path(folder))
+        cases.write(case)
+        running, accuracy, skipped = start(case)
+        try:
+            samples = interleaved(running, rounds, warmup=1, seconds=seconds)
+        finally:
+            for contender in running.values():
+                getattr(contender, "close", lambda: None)()
+    ratio = {name: median_ratio(samples[OURS], taken) for name, taken in samples.items() if OURS in samples}
+    sizes = {key: value for key, value in dataclasses.asdict(case).items() if key not in ("title", "folder")}
+    return {
+        "kind": "head",
+        "case": case.title,
+        **sizes,
+        "ours": OURS,
+        "seconds": samples,
+        "accuracy": accuracy,
+        "ratio": ratio,
+        "skipped": skipped,
+    }
+
+
+def table(found: Iterable[Mapping[str, Any]]) -> str:
+    """For a person: seconds (median), accuracy, and how many times ours each takes."""
+    return "\n\n".join(f"Head, {row['case']}\n{tables.text(_lines(row), numbers=True)}" for row in found)
+
+
+def _lines(row: Mapping[str, Any]) -> Sequence[Sequence[str]]:
+    lines = [["trainer", "seconds", "accuracy", "times ours"]]
+    for name, taken in row["seconds"].items():
+        ratio = f"{row['ratio'][name]:.2f}" if name in row["ratio"] else ""
+        lines.append([name, f"{statistics.median(taken):.3f}", f"{row['accuracy'][name]:.4f}", ratio])
+    return [*lines, *([name, "-", "-", f"skipped: {reason}"] for name, reason in row["skipped"].items())]

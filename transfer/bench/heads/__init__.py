@@ -1,0 +1,1 @@
+"""Ways to train the published head, side by side: a file each."""

@@ -1,0 +1,43 @@
+"""Our trainers: the one of `train.py`, epoch by epoch, and the estimator, all epochs in one program."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transfer.bench.heads.case import LEARNING_RATE, HeadCase, accuracy
+from transfer.bench.peers.case import Prepared
+from transfer.heads import linear
+from transfer.heads.linear_probe import LinearProbe
+
+
+def trainer(case: HeadCase) -> Prepared:
+    """What `train.py` does between reading its files and writing its checkpoint: metrics are fetched every epoch."""
+    x, y, validation_x, validation_y = case.arrays()
+    validation = (validation_x, validation_y) if case.validates else (None, None)
+
+    def call() -> dict[str, jax.Array]:
+        epoch = linear.make_epoch(x, y, *validation, batch_size=case.batch, learning_rate=LEARNING_RATE, seed=case.seed)
+        state = linear.init_state(case.features, case.classes, linear.init_key(case.seed))
+        for index in range(case.epochs):
+            state, metrics = epoch(state, index)
+            jax.device_get(metrics)
+        return state["params"]
+
+    def score(params: dict[str, jax.Array]) -> float:
+        return accuracy(np.asarray(linear.logits(params, jnp.asarray(validation_x))), validation_y)
+
+    return Prepared(call, score)
+
+
+def estimator(case: HeadCase) -> Prepared:
+    """`LinearProbe.fit`."""
+    x, y, validation_x, validation_y = case.arrays()
+    validation = (validation_x, validation_y) if case.validates else None
+
+    def call() -> Any:
+        probe = LinearProbe(case.epochs, case.batch, LEARNING_RATE, seed=case.seed)
+        return probe.fit(x, y, validation_data=validation)
+
+    return Prepared(call, lambda probe: probe.score(validation_x, validation_y))
