@@ -15,10 +15,17 @@ from transfer.heads.linear_probe import LinearProbe
 def trainer(case: HeadCase) -> Prepared:
     """What `train.py` does between reading its files and writing its checkpoint: metrics are fetched every epoch."""
     x, y, validation_x, validation_y = case.arrays()
-    validation = (validation_x, validation_y) if case.validates else (None, None)
 
     def call() -> dict[str, jax.Array]:
-        epoch = linear.make_epoch(x, y, *validation, batch_size=case.batch, learning_rate=LEARNING_RATE, seed=case.seed)
+        epoch = linear.make_epoch(
+            x,
+            y,
+            validation_x if case.validates else None,
+            validation_y if case.validates else None,
+            case.batch,
+            LEARNING_RATE,
+            seed=case.seed,
+        )
         state = linear.init_state(case.features, case.classes, linear.init_key(case.seed))
         for index in range(case.epochs):
             state, metrics = epoch(state, index)

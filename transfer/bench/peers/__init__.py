@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,13 +18,16 @@ from transfer.bench.peers.case import Case, Skipped
 from transfer.bench.peers.worker import Worker
 from transfer.errors import UsageError
 
+if TYPE_CHECKING:
+    from flax import nnx
+
 # Largest difference from our features, relative to the largest of them, at which a peer is the same network.
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
 
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """How a peer is built: `build` is a function of a file beside this one, `needs` are packages, `platforms` JAX's."""
+    """How a peer is built: `build` is `module:function` (see `Worker`), `needs` are packages, `platforms` JAX's."""
 
     build: str
     needs: tuple[str, ...]
@@ -33,12 +36,12 @@ class Peer:
 
 # A new peer is one file and one line.
 PEERS = {
-    "torch eager": Peer("torch_cpu:eager", ("torch", "torchvision")),
-    "torch.compile": Peer("torch_cpu:compiled", ("torch", "torchvision")),
-    "ONNX Runtime": Peer("onnx_runtime:session", ("onnx", "onnxruntime")),
-    "OpenVINO": Peer("open_vino:request", ("onnx", "openvino")),
-    "torch.compile max-autotune": Peer("torch_gpu:compiled", ("torch", "torchvision"), ("gpu",)),
-    "Keras (JAX)": Peer("keras_jax:application", ("keras",), ("cpu", "gpu")),
+    "torch eager": Peer(f"{__name__}.torch_cpu:eager", ("torch", "torchvision")),
+    "torch.compile": Peer(f"{__name__}.torch_cpu:compiled", ("torch", "torchvision")),
+    "ONNX Runtime": Peer(f"{__name__}.onnx_runtime:session", ("onnx", "onnxruntime")),
+    "OpenVINO": Peer(f"{__name__}.open_vino:request", ("onnx", "openvino")),
+    "torch.compile max-autotune": Peer(f"{__name__}.torch_gpu:compiled", ("torch", "torchvision"), ("gpu",)),
+    "Keras (JAX)": Peer(f"{__name__}.keras_jax:application", ("keras",), ("cpu", "gpu")),
 }
 
 
@@ -85,6 +88,7 @@ def contenders(
     *,
     only: Sequence[str] | None = None,
     platform: str | None = None,
+    model: "nnx.Module | None" = None,
     **fields: Any,
 ) -> Peers:
     """Starts every peer on `model_name` up to its `pre_logits`, with random weights and images from `seed`.
@@ -96,6 +100,7 @@ def contenders(
       dtype: "float32" or "bfloat16".
       only: names of `PEERS`; None: all.
       platform: "cpu" or "gpu"; None: JAX's own.
+      model: what `model_name` builds, with or without classifier, whose weights are taken instead of random ones.
       fields: of the architecture, over the record's.
 
     Raises:
@@ -116,7 +121,7 @@ def contenders(
     peers = None
     try:
         shape = (batch, height, width, 3)
-        case, expected = make_case(model_name, shape, dtype, seed, Path(folder.name), fields)
+        case, expected = make_case(model_name, shape, dtype, seed, Path(folder.name), fields, model)
         peers = Peers(folder, case)
         for name in PEERS if only is None else only:
             _start(peers, name, case, expected, platform or jax.default_backend())
@@ -130,7 +135,7 @@ def _start(peers: Peers, name: str, case: Case, expected: np.ndarray, platform: 
     """Puts the peer into `peers.run`, or the reason why not into `peers.skipped`."""
     try:
         _require(PEERS[name], platform)
-        worker = Worker(name, f"{__name__}.{PEERS[name].build}", case)
+        worker = Worker(name, PEERS[name].build, case)
         error = relative_error(worker.report, expected)
         if not error <= TOLERANCES[case.dtype]:
             worker.close()

@@ -28,13 +28,14 @@ def make_case(
     seed: int,
     folder: Path,
     fields: Mapping[str, Any],
+    model: nnx.Module | None = None,
 ) -> tuple[Case, np.ndarray]:
     """Fills `folder`; returns the case and our features (2, D) of its first and last image, in full precision.
 
-    Raises UsageError: an unknown model or field, or images too small for it.
+    The weights are those of `model`, or random. Raises UsageError: an unknown model or field, or images too small.
     """
     arch, fields = catalogue.architecture(model_name, {**fields, "num_classes": 0})
-    model = random_model(arch, fields, seed)
+    model = random_model(arch, fields, seed) if model is None else _without_classifier(model, arch, fields)
     images = np.random.default_rng(seed).standard_normal(images_shape, np.float32)
     case = Case(arch, fields, folder, dtype, cases.usable_cores(), rows=(0, len(images) - 1))
     expected = _features(model, images[list(case.rows)])
@@ -59,6 +60,13 @@ def random_model(arch: str, fields: Mapping[str, Any], seed: int) -> nnx.Module:
     shapes = {path: array.shape for path, array in registry.flat_state(model).items()}
     registry.load_flat_state(model, {path: drawn(path, shape) for path, shape in shapes.items()})
     return model
+
+
+def _without_classifier(model: nnx.Module, arch: str, fields: Mapping[str, Any]) -> nnx.Module:
+    headless = registry.build(arch, seed=None, **fields)
+    arrays = registry.flat_state(model)
+    registry.load_flat_state(headless, {path: arrays[path] for path in registry.flat_state(headless)})
+    return headless
 
 
 def _features(model: nnx.Module, images: np.ndarray) -> np.ndarray:
