@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transfer import preprocess, resample
+from transfer.data.buffers import Buffers
 from transfer.preprocess import Preprocessing
 
 # Images with a longer side (pixels), or that take longer sums, are resized by the host and copied into their canvas.
@@ -60,8 +61,10 @@ def copying(size: tuple[int, int]) -> Bands:
     return Bands(*rows, *columns)
 
 
-def assemble(images: Sequence[np.ndarray | None], each: Sequence[Bands | None]) -> tuple[np.ndarray, Bands]:
-    """(B, h, w, 3) uint8 canvases and their bands, for `resize`.
+def assemble(
+    images: Sequence[np.ndarray | None], each: Sequence[Bands | None], buffers: Buffers
+) -> tuple[np.ndarray, Bands]:
+    """(B, h, w, 3) uint8 canvases and their bands, for `resize`; outside of the image, a canvas holds anything.
 
     Args:
         images: (h, w, 3) uint8 each; None is one that failed or is padding, and comes out black.
@@ -69,7 +72,7 @@ def assemble(images: Sequence[np.ndarray | None], each: Sequence[Bands | None]) 
     """
     sizes = [image.shape[:2] for image in images if image is not None]
     height, width = (_rounded_up(max(sides)) for sides in zip(*sizes, strict=True))
-    canvases: np.ndarray = np.zeros((len(images), height, width, 3), np.uint8)
+    canvases = buffers.array((len(images), height, width, 3))
     for canvas, image in zip(canvases, images, strict=True):
         if image is not None:
             canvas[: image.shape[0], : image.shape[1]] = image

@@ -30,7 +30,8 @@ def decode(data: bytes, where: str, out: np.ndarray | None = None, divisor: Divi
     Args:
         data: the whole file.
         where: names the image in an error.
-        out: contiguous memory, which is filled and returned where it has the image's shape and that saves a copy.
+        out: contiguous uint8 memory of any shape, in whose beginning the image is returned where there is room for it
+            and that saves a copy.
         divisor: JPEGs are decoded at 1 / divisor(h, w) of their size, as `PIL.Image.draft` does it.
 
     Raises:
@@ -85,11 +86,10 @@ def _by_turbo(data: bytes, out: np.ndarray | None, divisor: Divisor | None) -> n
         return None
     by = divisor(*header) if divisor else 1
     height, width = (-(-side // by) for side in header)
-    buffer: np.ndarray
-    if out is not None and out.shape == (height, width, 3) and out.flags.c_contiguous:
-        buffer = out
-    else:
-        buffer = np.empty((height, width, 3), np.uint8)
+    length = height * width * 3
+    if out is None or out.size < length:
+        out = np.empty(length, np.uint8)
+    buffer = out.reshape(-1)[:length].reshape(height, width, 3)
     try:
         # the smallest of libjpeg's scales that is no smaller than this is this; strict: a warning is an error
         decoded = _turbo().decode_jpeg(data, min_height=height, min_width=width, buffer=buffer, strict=True)

@@ -2,11 +2,14 @@
 
 import abc
 import functools
+import threading
+from collections.abc import Callable
 
 import numpy as np
 
 from transfer import preprocess
 from transfer.data import canvas
+from transfer.data.buffers import Buffers
 from transfer.data.canvas import Bands
 from transfer.data.decode import Divisor
 from transfer.data.source import Source
@@ -43,27 +46,41 @@ class Frame(abc.ABC):
     def drop(self, slot: int) -> None:
         """Leaves zeros, whatever a failed `put` left."""
 
+    @abc.abstractmethod
     def finish(self) -> tuple[np.ndarray, Bands | None]:
         """(images, bands if they are canvases) when every slot is filled."""
-        raise NotImplementedError
+
+
+_OF_THREAD = threading.local()
+
+
+def _scratch() -> np.ndarray:
+    """Memory that each thread decodes into again and again; it lives as long as the thread."""
+    if not hasattr(_OF_THREAD, "scratch"):
+        _OF_THREAD.scratch = np.empty(LARGEST_ON_DEVICE * 3, np.uint8)
+    return _OF_THREAD.scratch
 
 
 class Array(Frame):
-    """One array of `shape` (B, h, w, 3): images of one size, decoded into it, or any, resized by a `recipe`."""
+    """One array (B, h, w, 3): images of one size, decoded into it, or any, resized by a `recipe`.
 
-    def __init__(self, shape: tuple[int, ...], dtype: type = np.uint8, recipe: Preprocessing | None = None) -> None:
-        self.images: np.ndarray = np.zeros(shape, dtype)
-        self.recipe, self.divisor = recipe, divisor_of(recipe)
+    Slots from `used` on are left black.
+    """
+
+    def __init__(self, images: np.ndarray, used: int, recipe: Preprocessing | None = None) -> None:
+        self.images, self.recipe, self.divisor = images, recipe, divisor_of(recipe)
+        images[used:] = 0
 
     def put(self, source: Source, row: int, slot: int) -> None:
         place = self.images[slot]
         if self.recipe is not None:
-            place[...] = preprocess.resize_on_host(self.recipe, source.image_into(row, divisor=self.divisor))
+            image = source.image_into(row, _scratch(), self.divisor)
+            place[...] = preprocess.resize_on_host(self.recipe, image)
             return
         image = source.image_into(row, place)
         if image.shape != place.shape:
             raise TransferError(f"{source.name}: {source.ids[row]} is {image.shape}, others {place.shape}")
-        if image is not place:
+        if not np.may_share_memory(image, place):
             place[...] = image
 
     def drop(self, slot: int) -> None:
@@ -74,15 +91,18 @@ class Array(Frame):
 
 
 class Canvases(Frame):
-    """Images of any size, for the device to resize by `recipe`."""
+    """Images of any size, for the device to resize by `recipe`; what they are decoded into comes from `rough`."""
 
-    def __init__(self, batch_size: int, recipe: Preprocessing) -> None:
-        self.recipe, self.divisor = recipe, divisor_of(recipe)
+    def __init__(self, batch_size: int, recipe: Preprocessing, buffers: Buffers, rough: Buffers) -> None:
+        self.recipe, self.divisor, self.buffers = recipe, divisor_of(recipe), buffers
+        # room for the largest; pages that no image needs are never touched
+        self.room: np.ndarray | None = rough.array((batch_size, canvas.LARGEST_SIDE**2 * 3))
         self.images: list[np.ndarray | None] = [None] * batch_size
         self.bands: list[Bands | None] = [None] * batch_size
 
     def put(self, source: Source, row: int, slot: int) -> None:
-        image = source.image_into(row, divisor=self.divisor)
+        assert self.room is not None
+        image = source.image_into(row, self.room[slot], self.divisor)
         bands = canvas.bands(self.recipe, *image.shape[:2])
         if bands is None:
             image, bands = preprocess.resize_on_host(self.recipe, image), canvas.copying(self.recipe.image_size)
@@ -95,12 +115,30 @@ class Canvases(Frame):
         if not any(bands is not None for bands in self.bands):  # none could be read
             size = self.recipe.image_size
             self.images[0], self.bands[0] = np.zeros((*size, 3), np.uint8), canvas.copying(size)
-        images = canvas.assemble(self.images, self.bands)
-        self.images.clear()
-        return images
+        finished = canvas.assemble(self.images, self.bands, self.buffers)
+        self.images, self.room = [], None
+        return finished
 
 
-def resized(batch_size: int, preprocessing: Preprocessing) -> Array:
-    """A frame of images that are resized by the host."""
+def frames(
+    source: Source, batch_size: int, preprocessing: Preprocessing | None, canvases: bool
+) -> Callable[[int], Frame]:
+    """What makes the frame of a batch of so many images, `batch_size` at most.
+
+    Raises TransferError where images of several sizes meet no `preprocessing`.
+    """
+    buffers, shape = Buffers(), source.uniform_shape
+    if preprocessing is None or not needs_resizing(source, preprocessing):
+        if shape is None:
+            raise TransferError(f"{source.name}: images of several sizes need a size to resize to")
+        return lambda used: Array(buffers.array((batch_size, *shape)), used)
+    if canvases and canvas.can_resize(preprocessing):
+        rough = Buffers(huge_pages=False)
+        return lambda used: Canvases(batch_size, preprocessing, buffers, rough)
+    return lambda used: Array(buffers.array(*resized_as(preprocessing, batch_size)), used, preprocessing)
+
+
+def resized_as(preprocessing: Preprocessing, count: int) -> tuple[tuple[int, ...], type]:
+    """(shape, dtype) of so many images that the host has resized."""
     dtype = np.float32 if preprocess.gives_floats(preprocessing) else np.uint8
-    return Array((batch_size, *preprocessing.image_size, 3), dtype, preprocessing)
+    return (count, *preprocessing.image_size, 3), dtype

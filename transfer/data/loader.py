@@ -3,15 +3,14 @@
 import collections
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
-from transfer.data import canvas, frames
 from transfer.data.canvas import Bands
-from transfer.data.frames import Frame, needs_resizing
+from transfer.data.frames import Array, Frame, frames, resized_as
 from transfer.data.source import BrokenImage, Source
 from transfer.errors import TransferError, UsageError
 from transfer.preprocess import Preprocessing
@@ -66,7 +65,7 @@ def batches(
     on_error="raise" the BrokenImage of the first image that fails; "skip" lists it in `Batch.failed` instead.
     """
     _check(on_error)
-    frame = _frame(source, batch_size, preprocessing, canvases)
+    frame = frames(source, batch_size, preprocessing, canvases)
     workers = workers or default_workers()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     stopped = threading.Event()
@@ -77,7 +76,7 @@ def batches(
         first = next(starts, None)
         if first is not None:
             rows = range(first, min(first + batch_size, stop))
-            waiting.append(_Preparing(pool, workers, source, rows, frame(), on_error, stopped))
+            waiting.append(_Preparing(pool, workers, source, rows, frame(len(rows)), on_error, stopped))
 
     try:
         for _ in range(prefetch + 1):
@@ -143,18 +142,6 @@ def _put(frame: Frame, source: Source, row: int, slot: int, on_error: str, faile
         failed.append(row)
 
 
-def _frame(source: Source, batch_size: int, preprocessing: Preprocessing | None, canvases: bool) -> Callable[[], Frame]:
-    """What makes an empty frame for each batch."""
-    shape = source.uniform_shape
-    if preprocessing is None or not needs_resizing(source, preprocessing):
-        if shape is None:
-            raise TransferError(f"{source.name}: images of several sizes need a size to resize to")
-        return lambda: frames.Array((batch_size, *shape))
-    if canvases and canvas.can_resize(preprocessing):
-        return lambda: frames.Canvases(batch_size, preprocessing)
-    return lambda: frames.resized(batch_size, preprocessing)
-
-
 def _check(on_error: str) -> None:
     if on_error not in ON_ERROR:
         raise UsageError(f"on_error={on_error!r} is not one of {', '.join(ON_ERROR)}")
@@ -170,9 +157,9 @@ def load_all(source: Source, preprocessing: Preprocessing | None = None, workers
     if not len(source):
         raise TransferError(f"{source.name}: holds no images")
     if preprocessing is None:
-        frame = frames.Array((len(source), *source.image(0).shape))
+        frame = Array(np.zeros((len(source), *source.image(0).shape), np.uint8), len(source))
     else:
-        frame = frames.resized(len(source), preprocessing)
+        frame = Array(np.zeros(*resized_as(preprocessing, len(source))), len(source), preprocessing)
 
     def load(rows: range) -> None:
         for row in rows:

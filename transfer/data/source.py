@@ -39,7 +39,7 @@ class Source(abc.ABC):
     def image_into(
         self, index: int, out: np.ndarray | None = None, divisor: Callable[[int, int], int] | None = None
     ) -> np.ndarray:
-        """`image(index)` without a copy where the source can: in `out`, which it then returns, if the shapes agree.
+        """`image(index)`, where the source can and it saves a copy in `out`: contiguous uint8 memory with room for it.
 
         `divisor(h, w)` is by how much a JPEG's decoder may divide the sides of the image; pixels of another kind come
         at their size. Raises BrokenImage, and `out` may then hold anything.
