@@ -19,10 +19,12 @@ def main() -> None:
     from etils import epath
 
     from transfer import config as settings
-    from transfer import experiment
 
     config, workdir = CONFIG.load(), epath.Path(CONFIG.workdir())
     settings.check(config)
+    cli.prepare_jax()
+    from transfer import experiment
+
     experiment.extract(config, workdir)
     print(f"Features: {workdir / 'features'}")
 

@@ -29,7 +29,6 @@ def main() -> None:
         raise UsageError("--config=configs/NAME.py, or --training_file and --validation_file; see --help")
 
     from transfer import config as settings
-    from transfer import experiment
 
     config = settings.default() if CONFIG.path is None else CONFIG.load()
     recipe = config.finetune if config.train == "finetune" and not all(files) else config.head
@@ -37,6 +36,9 @@ def main() -> None:
         if value is not None:
             recipe[name] = value
     settings.check(config)
+    cli.prepare_jax()
+    from transfer import experiment
+
     if all(files):
         experiment.train_on_files(config, *files, epath.Path(CONFIG.workdir(files[0])))
     else:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app, flags, logging
 
+from transfer import compilation_cache
 from transfer.errors import TransferError, UsageError
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
+flags.DEFINE_string("compilation_cache", None, compilation_cache.HELP)
 
 QUOTES = "\"'"
 EXIT_INTERRUPTED = 128 + signal.SIGINT
@@ -79,6 +81,11 @@ def run(main: Callable[[], object]) -> None:
     except SystemExit as exit_:
         sys.stdout.flush()
         raise exit_
+
+
+def prepare_jax() -> None:
+    """What `train.py` and `extract.py` do once their arguments are known to be good, before JAX starts."""
+    compilation_cache.use(flags.FLAGS.compilation_cache)
 
 
 def output_file(path: str, suffix: str) -> Path:

@@ -4,27 +4,31 @@ import hashlib
 import inspect
 import json
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer import feature_files, results
-from transfer.backbone import build_extractor
-from transfer.data.splits import SPLITS, make_splits
+from transfer import feature_files, heads, results
 from transfer.errors import UsageError
-from transfer.extract import extract_to_store
-from transfer.features import FeatureStore
 from transfer.training import run_epochs
 
+if TYPE_CHECKING:
+    from transfer.features import FeatureStore
 
-def extract(config: ConfigDict, workdir: epath.Path) -> tuple[dict[str, FeatureStore], dict[str, Any]]:
+
+def extract(config: ConfigDict, workdir: epath.Path) -> tuple[dict[str, "FeatureStore"], dict[str, Any]]:
     """Fills `workdir/features/train` and `…/validation` (or `config.features`'), exporting them if the config says so.
 
     Returns the stores by split, and what `result.json` says of the extraction.
     """
+    # Here, because a head on two feature files is trained before any of this could be imported.
+    from transfer.backbone import build_extractor
+    from transfer.data.splits import SPLITS, make_splits
+    from transfer.extract import extract_to_store
+
     if config.export:
         feature_files.writer_for(config.export)  # a wrong suffix is better said now than after hours
         if "," in config.tap:
@@ -52,7 +56,7 @@ def _seconds_so_far(folder: epath.Path, seconds: float) -> float:
     return round(before + seconds, 3)
 
 
-def _export(stores: dict[str, FeatureStore], target: epath.Path) -> None:
+def _export(stores: dict[str, "FeatureStore"], target: epath.Path) -> None:
     """Writes `NAME_train.SUFFIX` and `NAME_validation.SUFFIX` in a published file format."""
     for split, store in stores.items():
         path = target.with_name(f"{target.stem}_{split}{target.suffix}")
@@ -137,16 +141,11 @@ def _content_hash(*arrays: np.ndarray) -> str:
 
 def _head(config: ConfigDict) -> tuple[Any, dict[str, Any]]:
     """The program of the config's head and its settings; UsageError for one that is not known."""
-    from transfer.heads import HEADS
-
     recipe = {key: value for key, value in config.head.items() if key not in ("name", "epochs")}
-    name = config.head.name
-    program: Any = getattr(HEADS[name], "program", None)
-    if program is None:
-        raise UsageError(f"config.head.name={name!r} has no program for train.py; use transfer.heads.HEADS[{name!r}]")
+    program = heads.program(config.head.name)
     unknown = recipe.keys() - inspect.signature(program.make_epoch).parameters.keys()
     if unknown:
-        raise UsageError(f"config.head: {name} has no setting {', '.join(sorted(unknown))}")
+        raise UsageError(f"config.head: {config.head.name} has no setting {', '.join(sorted(unknown))}")
     return program, recipe
 
 

@@ -1,5 +1,6 @@
 """The resumable loop over epochs that heads and whole networks share: lines, metrics, checkpoints, the best epoch."""
 
+import functools
 import json
 import math
 import time
@@ -10,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from transfer.chunks import readable
 from transfer.errors import TransferError
 
 # A dict with "params" (and "stats": batch statistics), "opt_state" and whatever else an epoch carries on ("frozen").
@@ -68,11 +68,20 @@ class Checkpoints:
     """Orbax checkpoints under `workdir/checkpoints`: each step holds the latest state and the best weights."""
 
     def __init__(self, workdir: epath.Path) -> None:
+        self._workdir = workdir
+
+    # Orbax takes a third of a second to import: the first time that there is something to read or to write.
+    @functools.cached_property
+    def _ocp(self) -> Any:
         import orbax.checkpoint as ocp
 
-        self._ocp = ocp
-        self._manager = ocp.CheckpointManager(
-            (workdir / "checkpoints").resolve(),  # Orbax takes absolute paths only
+        return ocp
+
+    @functools.cached_property
+    def _manager(self) -> Any:
+        ocp = self._ocp
+        return ocp.CheckpointManager(
+            (self._workdir / "checkpoints").resolve(),  # Orbax takes absolute paths only
             options=ocp.CheckpointManagerOptions(max_to_keep=1, cleanup_tmp_directories=True),
             item_handlers={
                 "latest": ocp.StandardCheckpointHandler(),
@@ -87,6 +96,8 @@ class Checkpoints:
         Raises:
             TransferError: the checkpoint holds another model (Orbax would load what fits without a word).
         """
+        if not has_checkpoint(self._workdir):
+            return
         step = self._manager.latest_step()
         if step is None:
             return
@@ -116,6 +127,8 @@ class Checkpoints:
 
         Raises OSError where the disk is full or refuses; what was begun is removed.
         """
+        from transfer.chunks import readable
+
         save = self._ocp.args
         progress = {"history": run.history, "best_epoch": run.best_epoch, "seconds": run.seconds}
         folder = self._manager.directory
@@ -137,7 +150,8 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for what is being written."""
-        self._manager.close()
+        if "_manager" in vars(self):
+            self._manager.close()
 
 
 def _leaves(tree: Any) -> dict[tuple[str, ...], Any]:
@@ -192,6 +206,7 @@ def run_epochs(
             return run
         if run.epoch:
             print(f"Going on after epoch {run.epoch}.")
+        workdir.mkdir(parents=True, exist_ok=True)
         metrics = Metrics(workdir, run.history)
         try:
             _train(epoch, run, epochs, checkpoints, metrics, checkpoint_seconds)

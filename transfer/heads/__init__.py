@@ -1,18 +1,21 @@
 """Heads: classifiers trained on stored features. A head `NAME` is one file, `NAME_probe.py`, found by its name.
 
 The file defines `NameProbe`, a scikit-learn estimator. If that has a `program` with `init_key`, `init_state` and
-`make_epoch` (see `transfer.heads.linear`), then `train.py` trains it too: `--config.head.name=NAME`.
+`make_epoch` (see `transfer.heads.linear`), then `train.py` trains it too: `--config.head.name=NAME`. Where the
+program is a file of its own, `NAME.py`, training does without scikit-learn, which takes longer to import than JAX.
 """
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from transfer.errors import UsageError
 
 _SUFFIX = "_probe"
 
-__all__ = ["HEADS"]
+__all__ = ["HEADS", "program"]
 
 
 class _Heads(Mapping[str, type]):
@@ -36,6 +39,16 @@ class _Heads(Mapping[str, type]):
 
 
 HEADS: Mapping[str, type] = _Heads()
+
+
+def program(name: str) -> Any:
+    """What `train.py` drives epoch by epoch; UsageError for an unknown head and for one that has no program."""
+    if name in HEADS and importlib.util.find_spec(f"{__name__}.{name}"):
+        return importlib.import_module(f"{__name__}.{name}")
+    found = getattr(HEADS[name], "program", None)
+    if found is None:
+        raise UsageError(f"config.head.name={name!r} has no program for train.py; use transfer.heads.HEADS[{name!r}]")
+    return found
 
 
 def __getattr__(name: str) -> type:

@@ -7,6 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from transfer.cache import cache_dir
 from transfer.errors import TransferError
 from transfer.progress import Progress
 from transfer.weights.catalogue import Record, WeightFile
@@ -15,11 +16,6 @@ BLOCK = 1 << 22
 TIMEOUT_SECONDS = 30
 # A partial download that nothing was written to for so long was left by a process that was killed.
 STALE_SECONDS = 3600
-
-
-def cache_dir() -> Path:
-    """Where downloads go: the environment variable TRANSFER_CACHE, else `~/.cache/transfer`."""
-    return Path(os.environ.get("TRANSFER_CACHE") or "~/.cache/transfer").expanduser()
 
 
 def local_path(file: WeightFile) -> Path:
