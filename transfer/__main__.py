@@ -16,6 +16,7 @@ VERBS = {
     "convert": ("transfer.weights.commands", "convert", "convert a weight file of any format to .safetensors"),
     "arithmetic": ("transfer.arithmetic.commands", "arithmetic", "count what networks cost, and why they are built so"),
     "draw": ("transfer.drawing.commands", "draw", "draw a network, made from the model itself, as an SVG file"),
+    "bench": ("transfer.bench.commands", "bench", "measure speed: networks, heads, beside others, for other devices"),
 }
 
 Action = Callable[[argparse.Namespace], None]
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog=f"python -m transfer {verb}", description=text)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     action: Action = getattr(importlib.import_module(module), function)(parser)
+    # a benchmark writes down the command that made it
+    parser.set_defaults(arguments=given[1:])
     options = parser.parse_args(given[1:])
     prepare_logging()
     return guarded(lambda: action(options), options.debug)

@@ -1,0 +1,43 @@
+"""The table of published peaks, and the yardstick of a CPU."""
+
+import pytest
+
+from transfer.bench import peaks
+
+
+@pytest.mark.parametrize("kind", peaks.DEVICE_KINDS)
+def test_every_device_that_is_known_has_a_peak(kind):
+    assert peaks.published(kind, "float32", "highest")
+    if kind != "Tesla T4":  # whose tensor cores know float16 only
+        assert peaks.published(kind, "bfloat16", "high")
+
+
+def test_no_entry_is_out_of_reach():
+    assert set(peaks.DEVICE_KINDS.values()) == set(peaks.PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    "kind, dtype, precision, tflops",
+    [
+        ("NVIDIA H100 80GB HBM3", "bfloat16", "high", 989.4),
+        ("NVIDIA H100 80GB HBM3", "float32", "default", 494.7),
+        ("NVIDIA H100 80GB HBM3", "float32", "high", 66.9),
+        ("Tesla T4", "float32", "default", 8.1),
+        ("TPU v5 lite", "float32", "highest", 197.0),
+        ("TPU v6 lite", "bfloat16", "high", 918.0),
+    ],
+)
+def test_what_the_units_multiply_decides(kind, dtype, precision, tflops):
+    assert peaks.published(kind, dtype, precision) == tflops
+
+
+@pytest.mark.parametrize("kind", ["cpu", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA GeForce RTX 5090"])
+def test_unknown_devices_have_none(kind):
+    assert peaks.published(kind, "float32", "high") is None
+
+
+def test_a_matmul_counts_what_it_computes():
+    yardstick = peaks.matmul("float32")
+    yardstick()
+    products = yardstick.tflop * 1e12 / (2 * peaks.MATRIX**3)
+    assert products == pytest.approx(round(products)) and products >= 1

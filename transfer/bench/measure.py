@@ -1,0 +1,250 @@
+"""Measures one case: builds its network, compiles, runs the rounds, and fills a row."""
+
+import contextlib
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from transfer.bench import peaks
+from transfer.bench.accuracy import errors_by_tap
+from transfer.bench.as_written import AsWritten
+from transfer.bench.cases import Case
+from transfer.bench.contenders import EndToEnd, Guest, Steps
+from transfer.bench.machine import machine
+from transfer.bench.memory import OutOfMemory, Peak, require_host
+from transfer.bench.network import Network, Wanted, load
+from transfer.bench.row import ExtractorRow
+from transfer.bench.timing import interleaved, median_p10_p90, median_ratio
+from transfer.errors import TransferError
+from transfer.extract import Extractor, parse_taps
+
+OURS, END_TO_END, MATMUL = "compute", "end to end", "matmul"
+PROFILED_STEPS = 3
+# What XLA and NumPy say where memory has run out.
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What all rows of a run share; `Wanted` has the meaning of the first fields, `interleaved` of `rounds`, `seconds`.
+
+    Attributes:
+      peers: names of those to run beside ours (`transfer.bench.peers.PEERS`), None for no comparison at all.
+      errors: whether to measure what the precision costs.
+      profile: folder for a JAX profiler trace of each row.
+    """
+
+    tap: str = "pre_logits"
+    image_size: int | None = None
+    precision: str = "high"
+    weights: str | None = None
+    seed: int = 0
+    rounds: int = 5
+    seconds: float = 0.5
+    peers: tuple[str, ...] | None = None
+    errors: bool = True
+    profile: Path | None = None
+
+    def wanted(self, model: str) -> Wanted:
+        """The network of a row."""
+        return Wanted(model, self.weights, self.tap, self.image_size, self.seed)
+
+
+def measure(
+    case: Case, settings: Settings, on_round: Callable[[int], None] = lambda done: None, *, debug: bool = False
+) -> ExtractorRow:
+    """A row; where memory runs out, of half the batch and so on; where something else fails, one that says what.
+
+    Args:
+      on_round: is told after each round how many are done.
+      debug: raises what fails.
+    """
+    batch, notes = case.batch, []
+    while True:
+        try:
+            row = _measured(case._replace(batch=batch), settings, on_round)
+            break
+        except Exception as error:  # one row's failure must not end the run
+            if debug and not _is_out_of_memory(error):
+                raise
+            out_of_memory, reason = _is_out_of_memory(error), _one_line(error)
+        # outside of the clause, whose error would hold on to the arrays
+        if not out_of_memory or batch == 1:
+            row = _empty(case._replace(batch=batch), settings)
+            row.failed = reason
+            break
+        notes.append(f"batch {batch} is out of memory ({reason}); halved to {batch // 2}")
+        logging.info("%s: %s", case, notes[-1])
+        batch //= 2
+    return dataclasses.replace(row, batch_asked=case.batch, notes=notes + row.notes)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, OutOfMemory)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def _one_line(error: Exception) -> str:
+    """A TransferError speaks for itself; of others the kind of error belongs to the message."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    text = " ".join((lines[0] if lines else "").split())[:300]
+    return text if isinstance(error, (TransferError, OutOfMemory)) else f"{type(error).__name__}: {text}"
+
+
+def _empty(case: Case, settings: Settings) -> ExtractorRow:
+    size = settings.image_size or 0
+    return ExtractorRow(
+        model=case.model,
+        weights=settings.weights or "",
+        tap=settings.tap,
+        image_size=(size, size),
+        batch=case.batch,
+        batch_asked=case.batch,
+        dtype=case.dtype,
+        precision=settings.precision,
+    )
+
+
+def _measured(case: Case, settings: Settings, on_round: Callable[[int], None]) -> ExtractorRow:
+    peak, row = Peak(), _empty(case, settings)
+    wanted = settings.wanted(case.model)
+    network = load(wanted)
+    row.weights, row.image_size = network.weights, network.preprocessing.image_size
+    row.notes = list(network.notes)
+    taps = tuple(tap.endpoint for tap in parse_taps(settings.tap))
+    graph = network.graph(taps)
+    row.parameters, row.gflops_per_image = graph.parameters, 2 * graph.macs / 1e9
+    _require_memory(network, taps, case)
+    with contextlib.ExitStack() as stack:
+        guests, row.peers = _guests(stack, network, case, settings)
+        ours, compile_seconds = _compiled(network, case, settings)
+        _rounds(row, ours, guests, settings, on_round)
+        row.compile_seconds = max(compile_seconds - statistics.median(ours.durations), 0.0)
+        row.peak_memory_bytes = peak.bytes()
+    if settings.profile is not None:
+        _profile(ours, settings.profile / f"{case.model}_{case.batch}_{case.dtype}")
+    if settings.errors:
+        row.errors = errors_by_tap(wanted, case.dtype, settings.precision, case.batch)
+        if row.errors:
+            row.error_tap, row.error = max(row.errors.items(), key=lambda item: item[1])
+    return row
+
+
+def _require_memory(network: Network, taps: tuple[str, ...], case: Case) -> None:
+    """OutOfMemory on a CPU where not even the images and the layer with the largest maps fit.
+
+    There the system would end the process; other devices raise an error of their own.
+    """
+    if jax.default_backend() != "cpu":
+        return
+    nodes, height_width = network.graph(taps).nodes, network.preprocessing.image_size
+    elements = max(int(np.prod(node.shape)) + sum(int(np.prod(nodes[i].shape)) for i in node.inputs) for node in nodes)
+    pixels = 3 * int(np.prod(height_width))
+    require_host(case.batch * (elements * (2 if case.dtype == "bfloat16" else 4) + pixels * (2 + 4)))
+
+
+def _compiled(network: Network, case: Case, settings: Settings) -> tuple[Steps, float]:
+    """Our steps, and the seconds from the model to the end of the first."""
+    shape = (case.batch, *network.preprocessing.image_size, 3)
+    images = np.random.default_rng(settings.seed).integers(0, 256, shape, np.uint8)
+    start = time.perf_counter()
+    extractor = Extractor(
+        network.model,
+        tap=settings.tap,
+        batch_size=case.batch,
+        dtype=case.dtype,
+        precision=settings.precision,
+        preprocessing=network.preprocessing,
+    )
+    ours = Steps(extractor, images)
+    ours()
+    return ours, time.perf_counter() - start
+
+
+def _guests(
+    stack: contextlib.ExitStack, network: Network, case: Case, settings: Settings
+) -> tuple[dict[str, Guest], dict[str, dict[str, Any]]]:
+    """Peers that run, and for each that runs its error, for each that does not the reason."""
+    if settings.peers is None:
+        return {}, {}
+    from transfer.bench.peers import contenders
+
+    peers = stack.enter_context(
+        contenders(
+            case.model,
+            network.preprocessing.image_size,
+            case.batch,
+            case.dtype,
+            settings.seed,
+            only=[name for name in settings.peers if name != AsWritten.NAME],
+            model=network.model,
+        )
+    )
+    found: dict[str, dict[str, Any]] = {name: {"error": error} for name, error in peers.errors.items()}
+    found |= {name: {"skipped": reason} for name, reason in peers.skipped.items()}
+    guests = {name: Guest(worker) for name, worker in peers.run.items()}
+    if AsWritten.NAME in settings.peers:
+        guests[AsWritten.NAME], found[AsWritten.NAME] = Guest(AsWritten(network.model, peers.images, case.dtype)), {}
+    return guests, found
+
+
+def _rounds(
+    row: ExtractorRow,
+    ours: Steps,
+    guests: Mapping[str, Guest],
+    settings: Settings,
+    on_round: Callable[[int], None],
+) -> None:
+    """Runs the rounds, and fills all of the row that follows from them."""
+    contenders: dict[str, Callable[[], Any]] = {OURS: ours, **guests}
+    first = ours.timed(0)
+    ours.durations.clear()
+    contenders[END_TO_END] = EndToEnd(ours.extractor, ours.images, first)
+    yardstick = peaks.matmul(row.dtype) if jax.default_backend() == "cpu" else None
+    if yardstick is not None:
+        contenders[MATMUL] = yardstick
+    seconds = interleaved(contenders, settings.rounds, warmup=1, seconds=settings.seconds, on_round=on_round)
+    for name, guest in guests.items():
+        if guest.failed:
+            row.peers[name] = {"skipped": guest.failed}
+            del seconds[name]
+        else:
+            row.peers[name]["ratio"] = median_ratio(seconds[OURS], seconds[name])
+            row.peers[name]["images_per_second"] = row.batch / statistics.median(seconds[name])
+    row.seconds = seconds
+    _speed(row, ours)
+    _utilisation(row, yardstick)
+
+
+def _speed(row: ExtractorRow, ours: Steps) -> None:
+    step, p10, p90 = median_p10_p90(ours.durations)
+    row.step_ms, row.step_ms_p10, row.step_ms_p90 = 1e3 * step, 1e3 * p10, 1e3 * p90
+    row.images_per_second = row.batch / step
+    row.images_per_second_per_device = row.images_per_second / machine()["devices"]
+    row.images_per_second_end_to_end = row.batch / statistics.median(row.seconds[END_TO_END])
+
+
+def _utilisation(row: ExtractorRow, yardstick: peaks.Matmul | None) -> None:
+    assert row.images_per_second is not None and row.gflops_per_image is not None
+    row.tflops = row.images_per_second * row.gflops_per_image / 1e3
+    if yardstick is not None:
+        row.peak_tflops, row.peak_source = yardstick.tflop / statistics.median(row.seconds[MATMUL]), MATMUL
+    else:
+        peak = peaks.published(machine()["device_kind"], row.dtype, row.precision)
+        if peak is not None:
+            row.peak_tflops, row.peak_source = peak * machine()["devices"], "published"
+    row.mfu = row.tflops / row.peak_tflops if row.peak_tflops else None
+
+
+def _profile(ours: Steps, folder: Path) -> None:
+    with jax.profiler.trace(folder):
+        for _ in range(PROFILED_STEPS):
+            ours()

@@ -1,0 +1,82 @@
+"""How much memory a device, or on a CPU the process, has held at most, and how much is free."""
+
+import contextlib
+import resource
+import sys
+from pathlib import Path
+
+import jax
+
+# Linux: writing 5 there sets the peak of the resident set (VmHWM) back to what is resident now.
+CLEAR = Path("/proc/self/clear_refs")
+STATUS = Path("/proc/self/status")
+MEMINFO = Path("/proc/meminfo")
+KILOBYTE = 1024
+# What a control group may use and uses, version 2 and version 1.
+CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+class OutOfMemory(Exception):
+    """What was asked for does not fit; the message says how much it was."""
+
+
+class Peak:
+    """The most memory held from its making on: `peak.bytes()`."""
+
+    def __init__(self) -> None:
+        self._before = _devices_peak()
+        if not self._before and CLEAR.exists():
+            # where it is not allowed, the peak is that of the whole process
+            with contextlib.suppress(OSError):
+                CLEAR.write_text("5")
+
+    def bytes(self) -> int | None:
+        """On the fullest local device; on a CPU, resident in the process. None where the runtime does not say.
+
+        A device's own peak is never set back. Where it has not risen since the start, what it held before was more,
+        and there is no figure.
+        """
+        peaks = _devices_peak()
+        if not peaks:
+            return _resident_peak() if jax.default_backend() == "cpu" else None
+        risen = [after for before, after in zip(self._before, peaks, strict=True) if after > before]
+        return max(risen, default=None)
+
+
+def _devices_peak() -> list[int]:
+    statistics = [device.memory_stats() or {} for device in jax.local_devices()]
+    return [each["peak_bytes_in_use"] for each in statistics if "peak_bytes_in_use" in each]
+
+
+def _resident_peak() -> int:
+    if STATUS.exists():
+        return _field(STATUS, "VmHWM")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * KILOBYTE
+
+
+def _field(file: Path, name: str) -> int:
+    """Of a file of lines `Name:   123 kB`, in bytes."""
+    line = next(line for line in file.read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * KILOBYTE
+
+
+def available_bytes() -> int | None:
+    """Host memory that this process may still take; None where the system does not say."""
+    if not MEMINFO.exists():
+        return None
+    free = _field(MEMINFO, "MemAvailable")
+    for limit, usage in CGROUPS:
+        if Path(limit).exists() and (text := Path(limit).read_text().strip()) != "max":
+            free = min(free, int(text) - int(Path(usage).read_text()))
+    return free
+
+
+def require_host(bytes_needed: int) -> None:
+    """OutOfMemory where the host has not so much left: asking for it would end the process, not raise."""
+    free = available_bytes()
+    if free is not None and bytes_needed > free:
+        raise OutOfMemory(f"{bytes_needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free")

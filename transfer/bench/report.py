@@ -1,0 +1,68 @@
+"""The README's tables, printed from result files: ratios only, for absolute times say nothing on another machine."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transfer import tables
+from transfer.bench import results
+from transfer.bench.table import MISSING, pixels
+from transfer.errors import TransferError
+
+Row = Mapping[str, Any]
+# The peers that a user would run instead: the fastest of them is what ours is held against.
+RIVALS = ("torch eager", "torch.compile", "ONNX Runtime", "OpenVINO", "torch.compile max-autotune")
+
+
+def markdown(paths: Sequence[str | Path]) -> str:
+    """A table for each kind of row in the files, and the command that made each file.
+
+    Raises TransferError for a file that holds no comparison.
+    """
+    contents = results.read(paths)
+    rows = [row for content in contents for row in content["rows"]]
+    tables_ = [table for kind, make in KINDS.items() if (table := make([row for row in rows if row["kind"] == kind]))]
+    if not tables_:
+        raise TransferError("there are no comparisons in these files; make one with --peers or --head")
+    commands = "\n".join(content["command"] for content in contents)
+    return "\n\n".join([*tables_, f"```\n{commands}\n```"])
+
+
+def _extractors(rows: Sequence[Row]) -> str:
+    compared = [row for row in rows if any("ratio" in peer for peer in row["peers"].values())]
+    names = list(dict.fromkeys(name for row in compared for name, peer in row["peers"].items() if "ratio" in peer))
+    head = ["network", "image", "batch", "dtype", *names, "the fastest of them", "error"]
+    table = [head, *(_extractor(row, names) for row in compared)]
+    return tables.markdown(table, numbers=True) if compared else ""
+
+
+def _extractor(row: Row, names: Sequence[str]) -> list[str]:
+    ratios = {name: peer["ratio"] for name, peer in row["peers"].items() if "ratio" in peer}
+    fastest = min((ratio for name, ratio in ratios.items() if name in RIVALS), default=None)
+    identity = [row["model"], f"{pixels(row['image_size'])} px", str(row["batch"]), row["dtype"]]
+    error = MISSING if row["error"] is None else f"{row['error']:.0e}"
+    return [*identity, *(_number(ratios.get(name)) for name in names), _number(fastest), error]
+
+
+def _heads(rows: Sequence[Row]) -> str:
+    rows = [row for row in rows if not row.get("failed")]
+    names = list(dict.fromkeys(name for row in rows for name in row["seconds"] if name != row["ours"]))
+    table = [["head", *names], *([row["case"], *(_number(_share(row, name)) for name in names)] for row in rows)]
+    return tables.markdown(table, numbers=True) if rows else ""
+
+
+def _share(row: Row, name: str) -> float | None:
+    """Our time as a share of theirs, the median over the rounds."""
+    theirs = row["seconds"].get(name)
+    if theirs is None:
+        return None
+    return statistics.median(our / their for our, their in zip(row["seconds"][row["ours"]], theirs, strict=True))
+
+
+def _number(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.2f}"
+
+
+# `kind` of a row -> its table, empty where there is nothing to compare.
+KINDS: dict[str, Callable[[Sequence[Row]], str]] = {"extractor": _extractors, "head": _heads}

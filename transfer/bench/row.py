@@ -1,0 +1,70 @@
+"""What is measured of one network at one batch size in one dtype: a row of the table and of the JSON."""
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(kw_only=True)
+class ExtractorRow:
+    """A row of `python -m transfer bench`; None is a figure that is not known, in a failed row all are.
+
+    Attributes:
+      model: catalogue name or architecture.
+      weights: "random", or the name of the weight file.
+      tap: end points, comma separated.
+      image_size: (height, width) of the network's input, pixels.
+      batch: images a step; `batch_asked` is more where memory ran out and it was halved.
+      dtype, precision: as `transfer.Extractor` takes them.
+      failed: why the row has no figures, one line.
+      notes: what a reader should know, one line each.
+      compile_seconds: from a model to its first features: folding, planning, tracing, compiling; no cache.
+      step_ms, step_ms_p10, step_ms_p90: one batch, images on the device, features left there; median and percentiles of
+        all single steps.
+      images_per_second: of the median step; `images_per_second_per_device`: over `devices`.
+      images_per_second_end_to_end: uint8 in host memory -> float32 NumPy, through `Extractor.stream`.
+      gflops_per_image: multiply-adds of convolutions and dense layers up to the tap, times 2, in 1e9.
+      tflops: achieved, 1e12 a second on all `devices`.
+      peak_tflops: of all `devices`; `peak_source` is "published" or "matmul", measured in the same rounds.
+      mfu: `tflops` over `peak_tflops`.
+      peak_memory_bytes: of the fullest device; on a CPU resident in the process.
+      parameters: of the network as it was built, without a classifier that no tap needs.
+      error: largest relative error at any tap against float32 at precision "highest"; `error_tap` which; `errors` all.
+      seconds: contender -> seconds a batch, one figure a round: "compute" (ours), "end to end", "matmul", each peer.
+      peers: name -> `ratio` (how many times faster ours is, median over rounds), `images_per_second`, `error` (of its
+        features against ours); or `skipped`: why.
+    """
+
+    model: str
+    weights: str
+    tap: str
+    image_size: tuple[int, int]
+    batch: int
+    batch_asked: int
+    dtype: str
+    precision: str
+    kind: str = "extractor"
+    failed: str | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
+    compile_seconds: float | None = None
+    step_ms: float | None = None
+    step_ms_p10: float | None = None
+    step_ms_p90: float | None = None
+    images_per_second: float | None = None
+    images_per_second_per_device: float | None = None
+    images_per_second_end_to_end: float | None = None
+    gflops_per_image: float | None = None
+    tflops: float | None = None
+    peak_tflops: float | None = None
+    peak_source: str | None = None
+    mfu: float | None = None
+    peak_memory_bytes: int | None = None
+    parameters: int | None = None
+    error: float | None = None
+    error_tap: str | None = None
+    errors: dict[str, float] = dataclasses.field(default_factory=dict)
+    seconds: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    peers: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def json(self) -> dict[str, Any]:
+        """JSON-able."""
+        return dataclasses.asdict(self)
