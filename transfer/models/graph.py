@@ -7,7 +7,7 @@ reshape and a maximum are a max-pool). Drawings, counts by stage and the matchin
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -109,12 +109,22 @@ class Graph:
         return found
 
 
-def trace(model: nnx.Module, image_shape: Sequence[int] = (1, 224, 224, 3)) -> Graph:
+def trace(
+    model: nnx.Module,
+    image_shape: Sequence[int] = (1, 224, 224, 3),
+    *,
+    dtype: Any = jnp.float32,
+    with_values: bool = False,
+    taps_wanted: Collection[str] | None = None,
+) -> Graph:
     """The graph of a model in inference mode; the model itself is left as it is.
 
     Args:
       model: returns `(output, endpoints)`; real, or shapes only (`registry.build(arch, seed=None)`).
       image_shape: (B, H, W, C) of the images.
+      dtype: of the images and the parameters.
+      with_values: each node holds what computes it (`chain`); the model must be real.
+      taps_wanted: end points to keep, and with them the nodes that they need; None keeps all, and the output.
 
     Raises:
       UsageError: the model's own, for images that it does not take.
@@ -131,16 +141,22 @@ def trace(model: nnx.Module, image_shape: Sequence[int] = (1, 224, 224, 3)) -> G
         taps[:] = endpoints
         return [output, *endpoints.values()]
 
-    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
-    jaxpr = jax.make_jaxpr(run)(abstract, jax.ShapeDtypeStruct(tuple(image_shape), jnp.float32))
-    reading = Reading(tuple(image_shape), layers)
-    outputs = reading.read(jaxpr.jaxpr)
-    kept = _needed(reading.steps, outputs)
-    output, *endpoints = (kept[position] for position in outputs)
+    def typed(leaf: Any) -> jax.ShapeDtypeStruct:
+        is_float = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jax.ShapeDtypeStruct(leaf.shape, dtype if is_float else leaf.dtype)
+
+    jaxpr = jax.make_jaxpr(run)(jax.tree.map(typed, state), jax.ShapeDtypeStruct(tuple(image_shape), dtype))
+    values = [leaf.astype(typed(leaf).dtype) for leaf in jax.tree.leaves(state)] if with_values else None
+    reading = Reading(tuple(image_shape), layers, values)
+    output, *endpoints = reading.read(jaxpr)
+    positions = {tap: at for tap, at in zip(taps, endpoints, strict=True) if taps_wanted is None or tap in taps_wanted}
+    if taps_wanted is not None:
+        output = max(positions.values(), default=0)
+    kept = _needed(reading.steps, [output, *positions.values()])
     return Graph(
         tuple(_node(reading.steps[old], kept, layers, image_shape[0]) for old in kept),
-        output,
-        dict(zip(taps, endpoints, strict=True)),
+        kept[output],
+        {tap: kept[position] for tap, position in positions.items()},
         _parameters_by_stage(state),
     )
 
@@ -164,7 +180,8 @@ def _needed(steps: Sequence[Step], outputs: Sequence[int]) -> dict[int, int]:
 
 
 def _node(step: Step, kept: Mapping[int, int], layers: Mapping[str, nnx.Module], batch: int) -> Node:
-    node = Node(step.op, tuple(kept[i] for i in step.inputs), step.shape, step.layer, step.scope, step.attributes)
+    inputs = tuple(kept[i] for i in step.inputs)
+    node = Node(step.op, inputs, step.shape, step.layer, step.scope, step.attributes, step.chain)
     if not step.layer:
         return node
     layer = layers[step.layer]

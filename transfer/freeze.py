@@ -1,0 +1,203 @@
+"""A trained model as a program for inference: batch norm folded, every convolution planned, kernels laid out ahead.
+
+The step between loading and extracting. The model's own code is read once as a graph; what the graph knows as a
+convolution with its batch norm, residual, ReLU and pool becomes one step that runs the algorithm of the plan, and
+every other equation is computed as the model has it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from transfer.convolutions import ALGORITHMS, Epilogue, Geometry
+from transfer.fusion import Fused, fused
+from transfer.models.graph import Graph, Node, trace
+from transfer.planning import plan_for
+
+Arrays = dict[str, jax.Array]
+# What computes a node: (arrays, values of the nodes so far) -> value.
+Run = Callable[[Mapping[str, Any], Mapping[int, jax.Array]], jax.Array]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A convolution of the frozen model: what it computes and by which algorithm."""
+
+    layer: str
+    geometry: Geometry
+    algorithm: str
+
+
+class Frozen:
+    """An inference-only backbone: `frozen(frozen.arrays, images)` gives the end points it was frozen for.
+
+    Attributes:
+      arrays: everything learned, folded, cast and laid out; what the program takes as arguments.
+      convolutions: of the plan, in the order of the calls.
+    """
+
+    def __init__(
+        self, steps: Mapping[int, Run], endpoints: Mapping[str, int], arrays: Arrays, convolutions: Sequence[Planned]
+    ) -> None:
+        self._steps, self._endpoints = steps, endpoints
+        self.arrays, self.convolutions = arrays, tuple(convolutions)
+
+    @property
+    def plan(self) -> dict[str, str]:
+        """Layer -> algorithm."""
+        return {planned.layer: planned.algorithm for planned in self.convolutions}
+
+    def __call__(self, arrays: Mapping[str, Any], images: jax.Array) -> dict[str, jax.Array]:
+        """End point -> value, of preprocessed images (B, H, W, C) of the size it was frozen for; any B."""
+        values = {0: images}
+        for position, run in self._steps.items():
+            values[position] = run(arrays, values)
+        return {name: values[position] for name, position in self._endpoints.items()}
+
+
+def freeze(
+    model: nnx.Module,
+    image_shape: tuple[int, int, int, int],
+    taps: Sequence[str] | None = None,
+    *,
+    dtype: Any = jnp.float32,
+    precision: str = "high",
+    platform: str = "cpu",
+    plan: Mapping[str, str] | None = None,
+    autotune: bool = False,
+) -> Frozen:
+    """Freezes `model` for batches of one shape.
+
+    Args:
+      model: returns `(output, endpoints)`; it is left as it is.
+      image_shape: (B, H, W, C) that one device computes at a time.
+      taps: end points that are wanted; None: all.
+      dtype: of parameters and activations; folding is done in float64.
+      precision: "highest" keeps to algorithms that do the definition's products and sums.
+      platform: "cpu", "gpu" or "tpu".
+      plan: layer -> algorithm, instead of the planner's choice.
+      autotune: measures the algorithms on the spot instead of trusting the cost model.
+
+    Raises:
+      UsageError: the model's own, for images that it does not take.
+    """
+    graph = trace(model, image_shape, dtype=dtype, with_values=True, taps_wanted=taps)
+    units = fused(graph, list(graph.endpoints.values()))
+    geometries = {graph.nodes[unit.conv].layer: _geometry(graph, unit) for unit in units.values()}
+    chosen = plan or plan_for(geometries, precision=precision, platform=platform, dtype=dtype, autotune=autotune)
+    parameters = {".".join(map(str, path)): value for path, value in nnx.to_flat_state(nnx.state(model))}
+    inside = {position for unit in units.values() for position in _absorbed(graph, unit)}
+    consumers = graph.consumers()
+    arrays: Arrays = {}
+    steps: dict[int, Run] = {}
+    convolutions = []
+    for position, node in enumerate(graph.nodes):
+        if position in units:
+            unit, layer = units[position], graph.nodes[units[position].conv].layer
+            planned = Planned(layer, geometries[layer], chosen[layer])
+            arrays |= _folded(graph, unit, planned, parameters, dtype)
+            shared = platform == "cpu" and len(consumers[position]) > 1
+            steps[position] = _convolution(graph.nodes[unit.conv].inputs[0], unit, planned, shared)
+            convolutions.append(planned)
+        elif node.op != "input" and position not in inside:
+            held, steps[position] = _as_traced(position, node)
+            arrays |= held
+    return Frozen(steps, graph.endpoints, arrays, convolutions)
+
+
+def _absorbed(graph: Graph, unit: Fused) -> list[int]:
+    """Nodes that a unit computes on the way to its last."""
+    found, position = [], unit.last
+    while position != unit.conv:
+        inputs = [i for i in graph.nodes[position].inputs if i != unit.residual]
+        position = inputs[0]
+        found.append(position)
+    return found
+
+
+def _geometry(graph: Graph, unit: Fused) -> Geometry:
+    node = graph.nodes[unit.conv]
+    batch, height, width, channels = graph.nodes[node.inputs[0]].shape
+    given = node.attributes
+    return Geometry(
+        batch,
+        height,
+        width,
+        channels,
+        node.shape[-1],
+        given["kernel"],
+        given["strides"],
+        given["padding"],
+        given["groups"],
+    )
+
+
+def _folded(graph: Graph, unit: Fused, planned: Planned, parameters: Mapping[str, Any], dtype: Any) -> Arrays:
+    """Kernel and bias with batch norm in them: y = scale (conv(x) + bias - mean) / sqrt(var + epsilon) + shift."""
+
+    def value(path: str, missing: float) -> np.ndarray:
+        return np.asarray(parameters[path][...], np.float64) if path in parameters else np.float64(missing)
+
+    layer = planned.layer
+    kernel, bias = value(f"{layer}.kernel", 0), value(f"{layer}.bias", 0)
+    if unit.norm is not None:
+        norm = graph.nodes[unit.norm]
+        path = norm.layer
+        scale = value(f"{path}.scale", 1) / np.sqrt(value(f"{path}.var", 1) + norm.attributes["epsilon"])
+        bias = (bias - value(f"{path}.mean", 0)) * scale + value(f"{path}.bias", 0)
+        kernel = kernel * scale
+    prepared = ALGORITHMS[planned.algorithm].prepare(kernel, planned.geometry)
+    arrays = {f"{layer}.kernel": jnp.asarray(prepared, dtype)}
+    return arrays if bias.ndim == 0 else arrays | {f"{layer}.bias": jnp.asarray(bias, dtype)}
+
+
+def _convolution(source: int, unit: Fused, planned: Planned, shared: bool) -> Run:
+    """`shared`: XLA's CPU backend would compute the epilogue again in each of its consumers, with all before it."""
+    algorithm, layer = ALGORITHMS[planned.algorithm], planned.layer
+
+    def run(arrays: Mapping[str, Any], values: Mapping[int, jax.Array]) -> jax.Array:
+        residual = None if unit.residual is None else values[unit.residual]
+        epilogue = Epilogue(arrays.get(f"{layer}.bias"), unit.relu, unit.pool, residual)
+        result = algorithm.run(values[source], arrays[f"{layer}.kernel"], planned.geometry, epilogue)
+        return lax.optimization_barrier(result) if shared else result
+
+    return run
+
+
+def _as_traced(position: int, node: Node) -> tuple[Arrays, Run]:
+    """A node that is no convolution: the model's own equations, their constants as arguments."""
+    own = OWN.get(node.op)
+    if own is not None:
+        return {}, lambda arrays, values: own(node, [values[i] for i in node.inputs])
+    names = [
+        [f"{position}.{link}.{operand}" for operand in applied.constants] for link, applied in enumerate(node.chain)
+    ]
+    held = {
+        name: jnp.asarray(constant)
+        for applied, row in zip(node.chain, names, strict=True)
+        for name, constant in zip(row, applied.constants.values(), strict=True)
+    }
+
+    def run(arrays: Mapping[str, Any], values: Mapping[int, jax.Array]) -> jax.Array:
+        operands = [values[i] for i in node.inputs]
+        for applied, row in zip(node.chain, names, strict=True):
+            operands = [applied(operands, [arrays[name] for name in row])]
+        return operands[0]
+
+    return held, run
+
+
+def _mean(node: Node, operands: Sequence[jax.Array]) -> jax.Array:
+    """In float32 whatever the images are in."""
+    images = operands[0]
+    return images.astype(jnp.float32).mean(axis=node.attributes["axes"]).astype(images.dtype)
+
+
+# Operations that are computed in another way than they were traced.
+OWN: dict[str, Callable[[Node, Sequence[jax.Array]], jax.Array]] = {"mean": _mean}
