@@ -9,10 +9,13 @@ from transfer.bench import head
 from transfer.errors import UsageError
 
 Action = Callable[[argparse.Namespace], None]
+# Flags that stand for a benchmark of their own, the module of that name.
+OTHERS = ("head", "input", "target")
 EXAMPLES = """examples:
   python -m transfer bench --models='resnet*,vgg16' --batch=1,8,64 --dtype=float32,bfloat16
   python -m transfer bench --models=resnet50 --batch=16 --peers --output=resnet50.json --plot=resnet50.svg
   python -m transfer bench --head
+  python -m transfer bench --input --models=resnet50,vgg16 --batch=16 --image_size=224
   python -m transfer bench --target=tpu:v5e:4x4,v4:4x4x4
   python -m transfer bench --report benchmarks/*.json
 
@@ -21,12 +24,13 @@ is halved. A row that fails holds its error and the run goes on; the exit code i
 
 
 def bench(parser: argparse.ArgumentParser) -> Action:
-    """`bench [--models …] [--peers] …`, `bench --head`, `bench --target …` or `bench --report FILE …`."""
+    """`bench [--models …] [--peers] …`, `bench --head`, `bench --input`, `bench --target …`, `bench --report FILE …`."""
     parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
     _network_arguments(parser.add_argument_group("networks"))
     _measuring_arguments(parser.add_argument_group("measuring"))
     _output_arguments(parser.add_argument_group("output"))
     head.add_arguments(parser)
+    _input_arguments(parser.add_argument_group("input"))
     return _run
 
 
@@ -62,7 +66,13 @@ def _measuring_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--no_errors", action="store_true", help="don't measure what the precision costs at every tap")
     group.add_argument("--profile", metavar="DIR", help="write a JAX profiler trace of each row there")
     group.add_argument("--head", action="store_true", help="the training of heads instead of networks")
+    group.add_argument("--input", action="store_true", help="loading images, by itself and into a feature store")
     group.add_argument("--target", help="compile for devices that are not here, such as tpu:v5e:4x4 or gpu:h100")
+
+
+def _input_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--images", metavar="DIR", help="class folders of JPEGs to load; left out: some are made")
+    group.add_argument("--folders", help="those that are made, by name; 224x224,500x375,mixed,1000x750")
 
 
 def _output_arguments(group: argparse._ArgumentGroup) -> None:
@@ -82,7 +92,7 @@ def _run(options: argparse.Namespace) -> None:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from transfer.bench.run import run
 
-    run(options, "head" if options.head else "target" if options.target else "networks")
+    run(options, next((name for name in OTHERS if getattr(options, name)), "networks"))
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -93,8 +103,8 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError(f"--rounds={options.rounds} and --seconds={options.seconds} should be at least 1 and 0")
     _check_file("output", options.output, (".json",))
     _check_file("plot", options.plot, SUFFIXES)
-    if sum(map(bool, (options.head, options.target, options.report))) > 1:
-        raise UsageError("--head, --target and --report are different benchmarks; take one")
+    if sum(bool(getattr(options, name)) for name in (*OTHERS, "report")) > 1:
+        raise UsageError(f"{', '.join(f'--{name}' for name in OTHERS)} and --report are different things; take one")
 
 
 def _check_file(flag: str, path: str | None, suffixes: Sequence[str]) -> None:

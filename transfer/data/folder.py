@@ -200,7 +200,7 @@ class FolderSource(Source):
         return digest(self, (b"%s\n" % entry.identity for entry in self.files))
 
 
-def open_split(path: str, split: str | None) -> Source:
+def open_split(path: str, split: str | None) -> FolderSource:
     """Opens class folders at `path` (a folder or a zip), below the sub-folder `split` if one is named.
 
     A class folder without images stays a class, so that the splits of a data set agree on the labels, and is
