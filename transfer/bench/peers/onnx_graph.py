@@ -65,12 +65,13 @@ def write(model: nnx.Module, image_shape: tuple[int, int, int, int], path: Path,
             raise Skipped(f"this network's {node.op!r} has no ONNX form here")
         names.append(WRITERS[node.op](writer, node, [names[i] for i in node.inputs]))
     batch, height, width, channels = image_shape
-    output = graph.nodes[graph.output]
+    shape = graph.nodes[graph.output].shape
+    features = [shape[0], shape[-1], *shape[1:-1]]
     body = helper.make_graph(
         writer.nodes,
         "transfer",
         [helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, [batch, channels, height, width])],
-        [helper.make_tensor_value_info(names[graph.output], onnx.TensorProto.FLOAT, list(output.shape))],
+        [helper.make_tensor_value_info(names[graph.output], onnx.TensorProto.FLOAT, features)],
         writer.weights,
     )
     opset = [helper.make_opsetid("", OPSET)]
@@ -128,7 +129,7 @@ def _avg_pool(writer: Writer, node: Node, inputs: list[str]) -> str:
     if given.get("adaptive"):
         raise Skipped("an average to a fixed number of cells has no ONNX form here")
     # a divisor for each position is one that does not count the padding
-    counts_padding = all(np.size(divisor) == 1 for divisor in node.chain[-1].constants.values())
+    counts_padding = all(np.ndim(divisor) == 0 for divisor in node.chain[-1].constants.values())
     window = dict(kernel_shape=given["kernel"], **_window(given))
     return writer.add("AveragePool", inputs, count_include_pad=int(counts_padding), **window)
 

@@ -1,0 +1,55 @@
+"""A contender's process: reports, times itself, and ends with a reason whatever happens in it."""
+
+import pytest
+
+from transfer.bench.peers.case import Skipped
+from transfer.bench.peers.worker import Worker
+
+
+@pytest.fixture
+def start():
+    """Starts a contender of `builders.py`, and ends it with the test."""
+    running = []
+
+    def started(name, case=0.0):
+        running.append(Worker(name, f"bench.peers.builders:{name}", case))
+        return running[-1]
+
+    yield started
+    for worker in running:
+        worker.close()
+
+
+def test_times_itself(start):
+    worker = start("sleeper", 0.02)
+    assert worker.report == {"slept": 0.02} and worker.seconds > 0.02
+    worker()
+    assert 0.02 <= worker.timed(0.1) < 1
+
+
+def test_ends_when_it_is_closed(start):
+    worker = start("sleeper")
+    worker.close()
+    with pytest.raises(Skipped, match="ended"):
+        worker.timed(0)
+
+
+@pytest.mark.parametrize(
+    "builder, reason",
+    [
+        ("refuses", "^no case here$"),
+        ("raises", "^RuntimeError: first line of case$"),
+        ("lacks_a_package", "^no_such_package cannot be imported$"),
+        ("dies", "^its process ended with 7$"),
+    ],
+)
+def test_why_a_contender_cannot_be_built(start, builder, reason):
+    with pytest.raises(Skipped, match=reason):
+        start(builder, "case")
+
+
+@pytest.mark.parametrize("builder, reason", [("dies_later", "ended with 7"), ("fails_later", "MemoryError: no room")])
+def test_why_a_contender_failed_on_the_way(start, builder, reason):
+    worker = start(builder)
+    with pytest.raises(Skipped, match=reason):
+        worker()
