@@ -10,8 +10,8 @@ PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 def request(case: Case) -> Prepared:
     """One stream with all threads (hint LATENCY); neither the images nor the features are copied.
 
-    On 2 cores, VGG16, ResNet-50 and Inception v3 at 32 to 299 px: a stream a core, the batch split between them, is 0 to
-    3 % faster; the hint THROUGHPUT, which leaves cores idle at one request at a time, half as fast.
+    On 2 cores, VGG16, ResNet-50 and Inception v3 at 32 to 299 px: a stream a core, the batch split between them, is
+    0 to 3 % faster; the hint THROUGHPUT, which leaves cores idle at one request at a time, half as fast.
     """
     import openvino
 
