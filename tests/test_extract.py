@@ -183,7 +183,7 @@ OTHERS = {
     "structure": (dict(model=TinyModel(stride=3)), {}, "structure was"),
     "size": (dict(image_size=16), {}, "preprocessing.image_size was [12, 12], now [16, 16]"),
     "dtype": (dict(dtype="bfloat16"), {}, "dtype was 'float32', now 'bfloat16'"),
-    "precision": (dict(precision="default"), {}, "precision was 'highest', now 'default'"),
+    "precision": (dict(precision="default"), {}, "precision was 'high', now 'default'"),
     "tap": (dict(tap="logits"), {}, "taps.logits was absent, now [4]"),
     "data": ({}, dict(name="other"), "data was 'tiny', now 'other'"),
     "images": ({}, dict(rows=20), "num_images was 21, now 20"),

@@ -67,7 +67,7 @@ def default() -> ConfigDict:
             # Images a step of extraction.
             "batch_size": 64,
             "dtype": "float32",
-            "precision": "highest",
+            "precision": "high",
             # A folder of stores to share between workdirs; None: WORKDIR/features.
             "features": placeholder(str),
             # "raise" stops at a broken image; "skip" drops it and its label and records its id.

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -11,15 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from flax import nnx
+from jax.sharding import Mesh
 
-from transfer import preprocess
 from transfer.data import Source, canvas
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import Batch, batches
+from transfer.devices import mesh_for
 from transfer.errors import TransferError, UsageError
 from transfer.features import FeatureStore
 from transfer.fingerprint import parameters_hash, structure_hash
 from transfer.preprocess import Preprocessing
+from transfer.program import PRECISIONS, Program
 from transfer.progress import Progress
 from transfer.store_writer import StoreWriter
 
@@ -27,7 +29,6 @@ DEFAULT_TAP = "pre_logits"
 # Where images of mixed sizes are resized by the device: gathers are slow on a TPU, and a CPU is the host itself.
 RESIZING_BACKENDS = ("gpu",)
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-PRECISIONS = ("highest", "high", "default")
 # What a tap may end in: (B, ..., C) -> (B, C) or (B, D).
 POOLINGS = {
     "avg": lambda x: x.mean(axis=tuple(range(1, x.ndim - 1))),
@@ -81,9 +82,11 @@ class Extractor:
         batch_size: images a step; the last batch is padded to it.
         dtype: "float32", or "bfloat16" for parameters and activations. Features are float32 either way.
         resize: "pil" (equal to Pillow's 8-bit result) or "float".
-        precision: of matrix products and convolutions: "highest" is float32 everywhere; "default" lets a GPU use
-            TF32 and a TPU bfloat16.
+        precision: of matrix products and convolutions: "highest" is the definition in float32; "high" is within 1e-4
+            of it (Winograd on a CPU, three bfloat16 passes on a TPU); "default" is the device's fastest (TF32 on a
+            GPU, one bfloat16 pass on a TPU).
         preprocessing: the whole recipe; otherwise the record's of the model's weights.
+        autotune: measures each convolution's algorithms on this machine, once, instead of trusting the cost model.
 
     What is None comes from the record. Raises UsageError for a value that is not known, and where there is no
     preprocessing: none is assumed.
@@ -97,8 +100,9 @@ class Extractor:
         batch_size: int = 64,
         dtype: str = "float32",
         resize: str | None = None,
-        precision: str = "highest",
+        precision: str = "high",
         preprocessing: Preprocessing | None = None,
+        autotune: bool = False,
     ) -> None:
         for name, value, known in (("dtype", dtype, DTYPES), ("precision", precision, PRECISIONS)):
             if value not in known:
@@ -111,36 +115,53 @@ class Extractor:
         self.single = isinstance(tap, str) and len(self.taps) == 1
         # its own variables: what is hashed is what is used, whatever becomes of the caller's model
         self.model = nnx.clone(model)
-        self._graph, state = nnx.split(self.model)
-        self._state = jax.tree.map(self._cast, state)
+        self.autotune = autotune
         self._parameters: str | None = None
         self._programs: dict[tuple[tuple[int, ...], str, bool], jax.stages.Compiled] = {}
-        height, width = self.preprocessing.image_size
-        pixels = jax.ShapeDtypeStruct((1, height, width, 3), np.uint8)
-        shapes = jax.eval_shape(partial(self._forward, resized=True), self._state, pixels)
         # tap -> shape of one image's features
-        self.shapes: dict[str, tuple[int, ...]] = {tap.text: tuple(shapes[tap.text].shape[1:]) for tap in self.taps}
+        self.shapes: dict[str, tuple[int, ...]] = {name: tuple(s.shape[1:]) for name, s in self._outputs().items()}
 
-    def _cast(self, value: jax.Array) -> jax.Array:
-        return value.astype(DTYPES[self.dtype]) if jnp.issubdtype(value.dtype, jnp.floating) else value
+    def _outputs(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Features of one image, by tap; the model's own errors for a size that it does not take."""
+        graph, state = nnx.split(self.model)
 
-    def _forward(self, state: Any, images: jax.Array, resized: bool) -> dict[str, jax.Array]:
-        """What is compiled: pixels -> taps; XLA leaves out what no tap needs."""
-        with jax.default_matmul_precision(self.precision):
-            model = nnx.merge(self._graph, state)
+        def run(state: Any, images: jax.Array) -> dict[str, jax.Array]:
+            model = nnx.merge(graph, state)
             model.eval()
-            prepare = preprocess.normalise if resized else preprocess.apply
-            _, endpoints = model(prepare(self.preprocessing, images).astype(DTYPES[self.dtype]))
-            return {tap.text: tap.of(endpoints) for tap in self.taps}
+            return self._tapped(model(images)[1])
 
-    def _program(self, images: np.ndarray | jax.Array, resized: bool) -> jax.stages.Compiled:
-        """The program for batches of this shape and type, compiled once; the weights are arguments, not constants."""
+        return jax.eval_shape(run, state, jax.ShapeDtypeStruct((1, *self.preprocessing.image_size, 3), jnp.float32))
+
+    def _tapped(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        return {tap.text: tap.of(endpoints) for tap in self.taps}
+
+    @cached_property
+    def program(self) -> Program:
+        """Over all devices of this process, as far as they divide the batch."""
+        return self.program_on(mesh_for(self.batch_size))
+
+    def program_on(self, mesh: Mesh) -> Program:
+        """The same on other devices, also ones that are not here: `program_on(mesh).lower(shape)`."""
+        names = list(dict.fromkeys(tap.endpoint for tap in self.taps))
+        settings = (mesh, self.batch_size, DTYPES[self.dtype], self.precision, self.autotune)
+        return Program(self.model, names, self._tapped, self.preprocessing, *settings)
+
+    def compute(self, images: np.ndarray | jax.Array, resized: bool = False) -> dict[str, jax.Array]:
+        """Features of one batch, tap -> float32 (batch_size, ...), on the devices and perhaps not yet computed.
+
+        Args:
+            images: uint8 (batch_size, h, w, 3).
+            resized: whether they have the network's size already.
+        """
+        compiled = self._compiled(images, resized)
+        return compiled(self.program.arrays, jax.device_put(images, self.program.sharding))
+
+    def _compiled(self, images: np.ndarray | jax.Array, resized: bool) -> jax.stages.Compiled:
+        """The program for batches of this shape and type, compiled once."""
         key = (images.shape, images.dtype.name, resized)
         if key not in self._programs:
             start = time.monotonic()
-            # the images cannot be donated: no output has their shape and type
-            forward = jax.jit(partial(self._forward, resized=resized))
-            self._programs[key] = forward.lower(self._state, images).compile()
+            self._programs[key] = self.program.compile(images.shape, images.dtype, resized)
             logging.info("compiled for %s %s in %.1f s", images.dtype, images.shape, time.monotonic() - start)
         return self._programs[key]
 
@@ -156,8 +177,10 @@ class Extractor:
         """
         before: tuple[Batch, dict[str, jax.Array]] | None = None
         for batch in loaded:
-            images = batch.images if batch.bands is None else canvas.resize(batch.images, batch.bands)
-            running = self._program(images, resized)(self._state, images)
+            images: np.ndarray | jax.Array = batch.images
+            if batch.bands is not None:
+                images = canvas.resize(*jax.device_put((batch.images, batch.bands), self.program.sharding))
+            running = self.compute(images, resized)
             if before is not None:
                 yield _fetched(*before)
             before = batch, running

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transfer.models.graph import Graph, Node
+from transfer.models.graph import DILATIONS, Graph, Node
 
 HALVING = dict(kernel=(2, 2), strides=(2, 2), padding=((0, 0), (0, 0)))
 
@@ -37,10 +37,17 @@ def fused(graph: Graph, wanted: Sequence[int]) -> dict[int, Fused]:
     """
     found: dict[int, Fused] = {}
     for position, node in enumerate(graph.nodes):
-        if node.op == "conv" and not isinstance(node.attributes["padding"], str):
+        if node.op == "conv" and _is_ordinary(node):
             one = _from(graph, position, set(wanted), graph.consumers())
             found[one.last] = one
     return found
+
+
+def _is_ordinary(node: Node) -> bool:
+    """What `Geometry` can say: explicit padding, no dilation, images of two dimensions."""
+    given = node.attributes
+    dilated = any(name in given for name in DILATIONS)
+    return not dilated and not isinstance(given["padding"], str) and len(given["kernel"]) == 2
 
 
 def _from(graph: Graph, conv: int, wanted: set[int], consumers: list[list[int]]) -> Fused:

@@ -32,7 +32,7 @@ class Algorithm(Protocol):
         """(B, H, W, C) -> (B, H', W', K), the epilogue included; B need not be the geometry's."""
 
 
-# A new algorithm is a class and a line here; `benchmarks/convolutions.json` has to be measured again for it to be chosen.
+# A new algorithm is a class and a line here; it is chosen once `benchmarks/convolutions.json` has been measured again.
 ALGORITHMS: dict[str, Algorithm] = {
     "direct": Direct(),
     "direct_ohwi": Direct("gpu"),

@@ -65,7 +65,8 @@ class Winograd:
     def prepare(self, kernel: np.ndarray, geometry: Geometry) -> np.ndarray:
         """HWIO -> (a a, C, K), a = tile + 2."""
         transform = np.array(KERNEL[self.tile])
-        inner = np.einsum("xh,hwck,yw->yxck", transform, kernel, transform)
+        by_height = np.tensordot(transform, kernel, 1)  # (row, w, C, K)
+        inner = np.tensordot(transform, by_height, ((1,), (1,)))  # (column, row, C, K), the order of the products
         return inner.reshape(-1, *kernel.shape[2:])
 
     def run(self, images: jax.Array, kernel: jax.Array, geometry: Geometry, epilogue: Epilogue) -> jax.Array:

@@ -31,7 +31,8 @@ class Node(Step):
       scope: dotted path of the innermost module that calls it (`"stage2.unit3"`), empty for the model itself.
       inputs: positions of the nodes it takes, in the order of its operands.
       shape: of its output, batch first, channels last.
-      attributes: conv: `kernel`, `strides`, `padding` ((low, high) of each side, or Flax's word), `groups`, `bias`;
+      attributes: conv: `kernel`, `strides`, `padding` ((low, high) of each side, or Flax's word), `groups`, `bias`,
+        and `kernel_dilation` or `input_dilation` where there is one;
         dense: `bias`; batch_norm: `epsilon`, `scale`, `bias`; pools: `kernel`, `strides`, `padding`, and `explicit`
         where padding takes part as a value, or `adaptive` and `cells` for PyTorch's; concat: `axis`; mean: `axes`;
         slice: `strides`, by axis.
@@ -193,6 +194,9 @@ def _node(step: Step, kept: Mapping[int, int], layers: Mapping[str, nnx.Module],
     return dataclasses.replace(node, op=op, attributes=attributes, parameters=parameters, macs=macs)
 
 
+DILATIONS = ("kernel_dilation", "input_dilation")
+
+
 def _conv(layer: nnx.Conv) -> tuple[str, dict[str, Any]]:
     def pair(value: Any) -> tuple[int, int]:
         return (value, value) if isinstance(value, int) else tuple(value)
@@ -201,7 +205,8 @@ def _conv(layer: nnx.Conv) -> tuple[str, dict[str, Any]]:
     if not isinstance(padding, str):
         padding = tuple(pair(side) for side in pair(padding))
     strides = pair(1 if layer.strides is None else layer.strides)
-    return "conv", dict(
+    dilations = {name: pair(value) for name in DILATIONS if pair(value := getattr(layer, name) or 1) != (1, 1)}
+    return "conv", dilations | dict(
         kernel=tuple(layer.kernel_size),
         strides=strides,
         padding=padding,

@@ -1,0 +1,140 @@
+"""The extractor's program: a frozen backbone behind its preprocessing, over a mesh, through a batch in chunks."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from transfer import preprocess
+from transfer.devices import AXIS, compiler_options
+from transfer.freeze import Frozen, freeze
+from transfer.models.graph import trace
+from transfer.preprocess import Preprocessing
+
+# What JAX calls the precision that keeps our word's promise, where that is not the word itself. "high" is within 1e-4
+# of "highest": on a GPU any less would be TF32, on a CPU all are float32.
+PRECISIONS: Mapping[str, Mapping[str, str]] = {
+    "highest": {},
+    "high": {"cpu": "highest", "gpu": "highest"},
+    "default": {},
+}
+# A core works through its part of a batch in chunks whose largest activations, with what they are made from, take this
+# many bytes: a share of the last cache. (VGG at 224 px: one image at a time; ResNet-50 two; at 32 px all of them.)
+CHUNK_BYTES = 16 * 2**20
+
+Finish = Callable[[Mapping[str, jax.Array]], dict[str, jax.Array]]
+
+
+class Program:
+    """uint8 images (B, h, w, 3) -> features, for one model, preprocessing and batch size.
+
+    Args:
+        model: in inference mode, as `freeze` takes it.
+        endpoints: that are wanted.
+        finish: end points -> what is returned, traced with the rest.
+        preprocessing: done inside.
+        mesh: over whose axis `batch` the images are spread.
+        batch_size: images a step.
+        dtype: of parameters and activations.
+        precision: a key of `PRECISIONS`.
+        autotune: measures convolutions on the spot (`transfer.freeze`).
+    """
+
+    def __init__(
+        self,
+        model: nnx.Module,
+        endpoints: Sequence[str],
+        finish: Finish,
+        preprocessing: Preprocessing,
+        mesh: Mesh,
+        batch_size: int,
+        dtype: Any,
+        precision: str,
+        autotune: bool = False,
+    ) -> None:
+        self.model, self.endpoints, self.finish, self.preprocessing = model, endpoints, finish, preprocessing
+        self.mesh, self.batch_size, self.dtype, self.precision = mesh, batch_size, dtype, precision
+        self.autotune = autotune
+        self.platform = platform_of(mesh)
+
+    @cached_property
+    def chunk(self) -> int:
+        """Images that a device computes at a time: all of its part but on a core of a CPU."""
+        part = self.batch_size // self.mesh.size
+        if self.platform != "cpu" or self.mesh.size == 1:
+            return part
+        graph = trace(self.model, (1, *self.preprocessing.image_size, 3), taps_wanted=self.endpoints)
+        sizes = [np.prod(node.shape) * jnp.dtype(self.dtype).itemsize for node in graph.nodes]
+        largest = max(size + sum(sizes[i] for i in node.inputs) for size, node in zip(sizes, graph.nodes, strict=True))
+        return next(n for n in range(part, 0, -1) if part % n == 0 and (n == 1 or n * largest <= CHUNK_BYTES))
+
+    @cached_property
+    def frozen(self) -> Frozen:
+        """The backbone, planned for a chunk; its arrays are on no mesh yet."""
+        shape = (self.chunk, *self.preprocessing.image_size, 3)
+        options = dict(dtype=self.dtype, precision=self.precision, platform=self.platform, autotune=self.autotune)
+        return freeze(self.model, shape, self.endpoints, **options)  # type: ignore[arg-type]
+
+    @cached_property
+    def arrays(self) -> dict[str, jax.Array]:
+        """The frozen backbone's arrays, on every device of the mesh."""
+        return jax.device_put(self.frozen.arrays, NamedSharding(self.mesh, P()))
+
+    @property
+    def sharding(self) -> NamedSharding:
+        """Of the images, and of everything that is returned."""
+        return NamedSharding(self.mesh, P(AXIS))
+
+    def lower(self, shape: Sequence[int], dtype: Any = np.uint8, resized: bool = False) -> jax.stages.Lowered:
+        """The program for batches of one shape and type; weights are arguments, not constants.
+
+        Args:
+            shape: (batch_size, h, w, 3).
+            dtype: of the images.
+            resized: whether they have the network's size already.
+        """
+        replicated = NamedSharding(self.mesh, P())
+        arrays = {
+            name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=replicated)
+            for name, array in self.frozen.arrays.items()
+        }
+        images = jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=self.sharding)
+        spread = jax.shard_map(
+            partial(self._part, resized=resized),
+            mesh=self.mesh,
+            in_specs=(P(), P(AXIS)),
+            out_specs=P(AXIS),
+            check_vma=False,  # loops over chunks start from values that are the same everywhere
+        )
+        # the images cannot be donated: no output has their shape and type
+        return jax.jit(spread).lower(arrays, images)
+
+    def compile(self, shape: Sequence[int], dtype: Any = np.uint8, resized: bool = False) -> jax.stages.Compiled:
+        """Compiled for the mesh; call it with `arrays` and images."""
+        return self.lower(shape, dtype, resized).compile(compiler_options=compiler_options(self.mesh))
+
+    def _part(self, arrays: Mapping[str, Any], images: jax.Array, resized: bool) -> dict[str, jax.Array]:
+        """One device's share of a batch."""
+        one = partial(self._chunk, arrays, resized=resized)
+        if len(images) == self.chunk:
+            return one(images)
+        chunks = images.reshape(-1, self.chunk, *images.shape[1:])
+        return {name: value.reshape(-1, *value.shape[2:]) for name, value in lax.map(one, chunks).items()}
+
+    def _chunk(self, arrays: Mapping[str, Any], images: jax.Array, resized: bool) -> dict[str, jax.Array]:
+        with jax.default_matmul_precision(PRECISIONS[self.precision].get(self.platform, self.precision)):
+            prepare = preprocess.normalise if resized else preprocess.apply
+            return self.finish(self.frozen(arrays, prepare(self.preprocessing, images).astype(self.dtype)))
+
+
+def platform_of(mesh: Mesh) -> str:
+    """ "cpu", "gpu" or "tpu"."""
+    platform = mesh.devices.flat[0].platform
+    return "gpu" if platform in ("cuda", "rocm") else platform
