@@ -24,7 +24,7 @@ is halved. A row that fails holds its error and the run goes on; the exit code i
 
 
 def bench(parser: argparse.ArgumentParser) -> Action:
-    """`bench [--models …] [--peers] …`, `bench --head`, `bench --input`, `bench --target …`, `bench --report FILE …`."""
+    """`bench [--models …] [--peers] …`, or with --head, --input, --target or --report."""
     parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
     _network_arguments(parser.add_argument_group("networks"))
     _measuring_arguments(parser.add_argument_group("measuring"))
@@ -64,6 +64,7 @@ def _measuring_arguments(group: argparse._ArgumentGroup) -> None:
         help="also run other libraries on the same weights, in the same rounds; all, or names and wildcards",
     )
     group.add_argument("--no_errors", action="store_true", help="don't measure what the precision costs at every tap")
+    group.add_argument("--autotune", action="store_true", help="measure each convolution's algorithms here, once")
     group.add_argument("--profile", metavar="DIR", help="write a JAX profiler trace of each row there")
     group.add_argument("--head", action="store_true", help="the training of heads instead of networks")
     group.add_argument("--input", action="store_true", help="loading images, by itself and into a feature store")
@@ -78,7 +79,13 @@ def _input_arguments(group: argparse._ArgumentGroup) -> None:
 def _output_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--json", action="store_true", help="print JSON instead of a table")
     group.add_argument("--output", metavar="FILE.json", help="also write the JSON there, after each row")
-    group.add_argument("--plot", metavar="FILE", help="images a second and MFU over batch size, .png or .svg")
+    group.add_argument(
+        "--plot",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="images a second and MFU over batch size, .png or .svg; may be given twice",
+    )
     group.add_argument("--report", nargs="+", metavar="FILE.json", help="print the ratios in result files as Markdown")
 
 
@@ -102,7 +109,8 @@ def _check(options: argparse.Namespace) -> None:
     if options.rounds < 1 or options.seconds < 0:
         raise UsageError(f"--rounds={options.rounds} and --seconds={options.seconds} should be at least 1 and 0")
     _check_file("output", options.output, (".json",))
-    _check_file("plot", options.plot, SUFFIXES)
+    for path in options.plot:
+        _check_file("plot", path, SUFFIXES)
     if sum(bool(getattr(options, name)) for name in (*OTHERS, "report")) > 1:
         raise UsageError(f"{', '.join(f'--{name}' for name in OTHERS)} and --report are different things; take one")
 
@@ -119,7 +127,7 @@ def _check_file(flag: str, path: str | None, suffixes: Sequence[str]) -> None:
 def _report(options: argparse.Namespace) -> None:
     from transfer.bench import plot, report, results
 
-    if options.plot:
-        plot.draw([row for content in results.read(options.report) for row in content["rows"]], Path(options.plot))
-    else:
+    for path in options.plot:
+        plot.draw([row for content in results.read(options.report) for row in content["rows"]], Path(path))
+    if not options.plot:
         print(report.markdown(options.report))

@@ -65,8 +65,8 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 precision=options.precision,
                 preprocessing=network.preprocessing,
             )
-            for name, source in inputs.items():
-                yield {**case._asdict(), **end_to_end(name, extractor, source, options.rounds, options.seconds)}
+            for name, given in inputs.items():
+                yield {**case._asdict(), **end_to_end(name, extractor, given, options.rounds, options.seconds)}
 
 
 def _sources(options: argparse.Namespace, temporary: Path) -> dict[str, FolderSource]:
@@ -117,16 +117,16 @@ class Computing:
         self.extractor, recipe = extractor, extractor.preprocessing
         self.resized = needs_resizing(source, recipe)
         batch = next(batches(source, 0, min(len(source), extractor.batch_size), extractor.batch_size, recipe))
-        self.images = jax.device_put(batch.images)
+        self.images = jax.device_put(batch.images, extractor.program.sharding)
 
     def __call__(self) -> None:
         self.timed(0)
 
     def timed(self, seconds: float) -> float:
         """Seconds an image, in the mean."""
-        program, steps, start = self.extractor._program(self.images, self.resized), 0, time.perf_counter()
+        steps, start = 0, time.perf_counter()
         while not steps or time.perf_counter() - start < seconds:
-            jax.block_until_ready(program(self.extractor._state, self.images))
+            jax.block_until_ready(self.extractor.compute(self.images, self.resized))
             steps += 1
         return (time.perf_counter() - start) / (steps * self.extractor.batch_size)
 
