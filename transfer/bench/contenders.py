@@ -22,10 +22,11 @@ class Steps:
     def __init__(self, extractor: Extractor, images: np.ndarray) -> None:
         self.extractor, self.images = extractor, images
         self.durations: list[float] = []
+        self._on_device = jax.device_put(images, extractor.program.sharding)
 
     def __call__(self) -> None:
         """One step."""
-        jax.block_until_ready(self.extractor._program(self.images, True)(self.extractor._state, self.images))  # TODO
+        jax.block_until_ready(self.extractor.compute(self._on_device, resized=True))
 
     def timed(self, seconds: float) -> float:
         """Seconds a step, in the mean."""
@@ -36,6 +37,13 @@ class Steps:
             self.durations.append(time.perf_counter() - start)
             passed, steps = passed + self.durations[-1], steps + 1
         return passed / steps
+
+    def memory_bytes(self) -> int | None:
+        """What the compiler says that the program takes on each device: arguments, results and temporaries."""
+        found = self.extractor._compiled(self.images, True).memory_analysis()
+        if found is None:
+            return None
+        return found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
 
 
 class EndToEnd:

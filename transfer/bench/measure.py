@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -20,13 +21,14 @@ from transfer.bench.contenders import EndToEnd, Guest, Steps
 from transfer.bench.machine import machine
 from transfer.bench.memory import OutOfMemory, Peak, require_host
 from transfer.bench.network import Network, Wanted, load
-from transfer.bench.row import ExtractorRow
+from transfer.bench.row import END_TO_END, MATMUL, OURS, ExtractorRow
 from transfer.bench.timing import interleaved, median_p10_p90, median_ratio
 from transfer.errors import TransferError
 from transfer.extract import Extractor, parse_taps
 
-OURS, END_TO_END, MATMUL = "compute", "end to end", "matmul"
 PROFILED_STEPS = 3
+# Of the uint8 batch: two that the host alternates between, two on their way.
+IMAGE_COPIES = 4
 # What XLA and NumPy say where memory has run out.
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")
 
@@ -37,6 +39,7 @@ class Settings:
 
     Attributes:
       peers: names of those to run beside ours (`transfer.bench.peers.PEERS`), None for no comparison at all.
+      autotune: as the extractor takes it.
       errors: whether to measure what the precision costs.
       profile: folder for a JAX profiler trace of each row.
     """
@@ -49,6 +52,7 @@ class Settings:
     rounds: int = 5
     seconds: float = 0.5
     peers: tuple[str, ...] | None = None
+    autotune: bool = False
     errors: bool = True
     profile: Path | None = None
 
@@ -119,16 +123,19 @@ def _measured(case: Case, settings: Settings, on_round: Callable[[int], None]) -
     network = load(wanted)
     row.weights, row.image_size = network.weights, network.preprocessing.image_size
     row.notes = list(network.notes)
-    taps = tuple(tap.endpoint for tap in parse_taps(settings.tap))
-    graph = network.graph(taps)
+    graph = network.graph(tuple(tap.endpoint for tap in parse_taps(settings.tap)))
     row.parameters, row.gflops_per_image = graph.parameters, 2 * graph.macs / 1e9
-    _require_memory(network, taps, case)
+    ours, compile_seconds = _compiled(network, case, settings)
+    step_seconds = ours.timed(0)
+    row.compile_seconds = max(compile_seconds - step_seconds, 0.0)
+    whole = EndToEnd(ours.extractor, ours.images, step_seconds)
+    whole()
+    # before others run in this process
+    row.peak_memory_bytes = peak.bytes() or ours.memory_bytes()
+    ours.durations.clear()
     with contextlib.ExitStack() as stack:
         guests, row.peers = _guests(stack, network, case, settings)
-        ours, compile_seconds = _compiled(network, case, settings)
-        _rounds(row, ours, guests, settings, on_round)
-        row.compile_seconds = max(compile_seconds - statistics.median(ours.durations), 0.0)
-        row.peak_memory_bytes = peak.bytes()
+        _rounds(row, ours, whole, guests, settings, on_round)
     if settings.profile is not None:
         _profile(ours, settings.profile / f"{case.model}_{case.batch}_{case.dtype}")
     if settings.errors:
@@ -138,22 +145,10 @@ def _measured(case: Case, settings: Settings, on_round: Callable[[int], None]) -
     return row
 
 
-def _require_memory(network: Network, taps: tuple[str, ...], case: Case) -> None:
-    """OutOfMemory on a CPU where not even the images and the layer with the largest maps fit.
-
-    There the system would end the process; other devices raise an error of their own.
-    """
-    if jax.default_backend() != "cpu":
-        return
-    nodes, height_width = network.graph(taps).nodes, network.preprocessing.image_size
-    elements = max(int(np.prod(node.shape)) + sum(int(np.prod(nodes[i].shape)) for i in node.inputs) for node in nodes)
-    pixels = 3 * int(np.prod(height_width))
-    require_host(case.batch * (elements * (2 if case.dtype == "bfloat16" else 4) + pixels * (2 + 4)))
-
-
 def _compiled(network: Network, case: Case, settings: Settings) -> tuple[Steps, float]:
     """Our steps, and the seconds from the model to the end of the first."""
     shape = (case.batch, *network.preprocessing.image_size, 3)
+    require_host(IMAGE_COPIES * math.prod(shape))
     images = np.random.default_rng(settings.seed).integers(0, 256, shape, np.uint8)
     start = time.perf_counter()
     extractor = Extractor(
@@ -163,10 +158,26 @@ def _compiled(network: Network, case: Case, settings: Settings) -> tuple[Steps, 
         dtype=case.dtype,
         precision=settings.precision,
         preprocessing=network.preprocessing,
+        autotune=settings.autotune,
     )
+    _require_memory(network, extractor)
     ours = Steps(extractor, images)
     ours()
     return ours, time.perf_counter() - start
+
+
+def _require_memory(network: Network, extractor: Extractor) -> None:
+    """OutOfMemory on a CPU where not even the largest layer fits, for the images that are computed at once.
+
+    There the system would end the process; other devices raise an error of their own.
+    """
+    if jax.default_backend() != "cpu":
+        return
+    nodes = network.graph(tuple(tap.endpoint for tap in extractor.taps)).nodes
+    elements = [math.prod(node.shape) for node in nodes]
+    largest = max(own + sum(elements[i] for i in node.inputs) for own, node in zip(elements, nodes, strict=True))
+    at_once = extractor.program.chunk * extractor.program.mesh.size
+    require_host(at_once * largest * (2 if extractor.dtype == "bfloat16" else 4))
 
 
 def _guests(
@@ -199,15 +210,13 @@ def _guests(
 def _rounds(
     row: ExtractorRow,
     ours: Steps,
+    whole: EndToEnd,
     guests: Mapping[str, Guest],
     settings: Settings,
     on_round: Callable[[int], None],
 ) -> None:
     """Runs the rounds, and fills all of the row that follows from them."""
-    contenders: dict[str, Callable[[], Any]] = {OURS: ours, **guests}
-    first = ours.timed(0)
-    ours.durations.clear()
-    contenders[END_TO_END] = EndToEnd(ours.extractor, ours.images, first)
+    contenders: dict[str, Callable[[], Any]] = {OURS: ours, END_TO_END: whole, **guests}
     yardstick = peaks.matmul(row.dtype) if jax.default_backend() == "cpu" else None
     if yardstick is not None:
         contenders[MATMUL] = yardstick

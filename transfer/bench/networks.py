@@ -59,6 +59,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         rounds=options.rounds,
         seconds=options.seconds,
         peers=_peers(options.peers) if options.peers else None,
+        autotune=options.autotune,
         errors=not options.no_errors,
         profile=Path(options.profile) if options.profile else None,
     )

@@ -89,8 +89,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         left, right = figure.subplots(1, 2)
         _panel(left, drawn, "images a second", [line.images_per_second for line in drawn])
         _panel(right, drawn, _mfu_title(rows), [_percent(line.mfu) for line in drawn])
-        _logarithmic(left)
         right.set_ylim(bottom=0)
+        _scale(left, [value for line in drawn for value in line.images_per_second])
         _legend(figure, left, drawn)
         figure.suptitle(_title(rows, drawn), x=0.01, ha="left", fontsize=11, color=INK)
         metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
@@ -127,14 +127,17 @@ def _panel(axes: Any, drawn: Sequence[Line], title: str, values: Sequence[Sequen
     axes.minorticks_off()
 
 
-def _logarithmic(axes: Any) -> None:
-    """Speeds of networks lie decades apart; ticks are plain numbers at 1, 2 and 5."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+def _scale(axes: Any, values: Sequence[float]) -> None:
+    """From zero; logarithmic where speeds lie decades apart, with plain numbers at 1, 2 and 5."""
+    if max(values) < 10 * min(values):
+        axes.set_ylim(bottom=0)
+        return
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, position: significant(value)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 # What names a line.

@@ -1,13 +1,14 @@
 """The README's tables, printed from result files: ratios only, for absolute times say nothing on another machine."""
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from transfer import tables
 from transfer.bench import results
+from transfer.bench.row import END_TO_END, OURS
 from transfer.bench.table import MISSING, pixels
+from transfer.bench.timing import median_ratio
 from transfer.errors import TransferError
 
 Row = Mapping[str, Any]
@@ -30,9 +31,10 @@ def markdown(paths: Sequence[str | Path]) -> str:
 
 
 def _extractors(rows: Sequence[Row]) -> str:
-    compared = [row for row in rows if any("ratio" in peer for peer in row["peers"].values())]
+    """How many times faster ours is than each; then our rate from uint8 to NumPy over that on the device, and MFU."""
+    compared = [row for row in rows if not row["failed"] and any("ratio" in peer for peer in row["peers"].values())]
     names = list(dict.fromkeys(name for row in compared for name, peer in row["peers"].items() if "ratio" in peer))
-    head = ["network", "image", "batch", "dtype", *names, "the fastest of them", "error"]
+    head = ["network", "image", "batch", "dtype", *names, "the fastest of them", "end to end", "MFU", "error"]
     table = [head, *(_extractor(row, names) for row in compared)]
     return tables.markdown(table, numbers=True) if compared else ""
 
@@ -41,8 +43,10 @@ def _extractor(row: Row, names: Sequence[str]) -> list[str]:
     ratios = {name: peer["ratio"] for name, peer in row["peers"].items() if "ratio" in peer}
     fastest = min((ratio for name, ratio in ratios.items() if name in RIVALS), default=None)
     identity = [row["model"], f"{pixels(row['image_size'])} px", str(row["batch"]), row["dtype"]]
+    to_numpy = median_ratio(row["seconds"][END_TO_END], row["seconds"][OURS])
     error = MISSING if row["error"] is None else f"{row['error']:.0e}"
-    return [*identity, *(_number(ratios.get(name)) for name in names), _number(fastest), error]
+    figures = [*map(ratios.get, names), fastest, to_numpy, row["mfu"]]
+    return [*identity, *map(_number, figures), error]
 
 
 def _heads(rows: Sequence[Row]) -> str:
@@ -55,9 +59,7 @@ def _heads(rows: Sequence[Row]) -> str:
 def _share(row: Row, name: str) -> float | None:
     """Our time as a share of theirs, the median over the rounds."""
     theirs = row["seconds"].get(name)
-    if theirs is None:
-        return None
-    return statistics.median(our / their for our, their in zip(row["seconds"][row["ours"]], theirs, strict=True))
+    return None if theirs is None else median_ratio(theirs, row["seconds"][row["ours"]])
 
 
 def _number(value: float | None) -> str:

@@ -3,6 +3,9 @@
 import dataclasses
 from typing import Any
 
+# Contenders of every row: a step on the device; uint8 in host memory -> NumPy; a CPU's yardstick.
+OURS, END_TO_END, MATMUL = "compute", "end to end", "matmul"
+
 
 @dataclasses.dataclass(kw_only=True)
 class ExtractorRow:
@@ -26,7 +29,8 @@ class ExtractorRow:
       tflops: achieved, 1e12 a second on all `devices`.
       peak_tflops: of all `devices`; `peak_source` is "published" or "matmul", measured in the same rounds.
       mfu: `tflops` over `peak_tflops`.
-      peak_memory_bytes: of the fullest device; on a CPU resident in the process.
+      peak_memory_bytes: of the fullest device, or what the compiler says where an earlier row held more; on a CPU,
+        resident in the process.
       parameters: of the network as it was built, without a classifier that no tap needs.
       error: largest relative error at any tap against float32 at precision "highest"; `error_tap` which; `errors` all.
       seconds: contender -> seconds a batch, one figure a round: "compute" (ours), "end to end", "matmul", each peer.

@@ -1,6 +1,7 @@
 """Runs a benchmark row by row and shows it: nothing that is finished gets lost."""
 
 import argparse
+import contextlib
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ import jax
 from transfer.bench import plot
 from transfer.bench.results import Results, Row
 from transfer.cli import EXIT_INTERRUPTED
+from transfer.devices import use_cores
 from transfer.errors import TransferError
 
 
@@ -32,6 +34,9 @@ def run(options: argparse.Namespace, benchmark: str) -> None:
       TransferError: at the end, if a row failed.
       Interrupted: after Ctrl-C.
     """
+    # where JAX has started already its devices stay what they are
+    with contextlib.suppress(RuntimeError):
+        use_cores()
     # compiling is measured: nothing may come from an earlier run
     jax.config.update("jax_enable_compilation_cache", False)
     module = importlib.import_module(f"transfer.bench.{benchmark}")
@@ -54,5 +59,5 @@ def run(options: argparse.Namespace, benchmark: str) -> None:
 
 def _show(options: argparse.Namespace, results: Results, table: Callable[[Sequence[Row]], str]) -> None:
     sys.stdout.write(results.text() if options.json else table(results.rows) + "\n")
-    if options.plot and results.rows:
-        plot.draw(results.rows, Path(options.plot))
+    for path in options.plot if results.rows else ():
+        plot.draw(results.rows, Path(path))
