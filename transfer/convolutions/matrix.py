@@ -65,9 +65,9 @@ class Whole:
     PIXELS = 4
 
     def fits(self, geometry: Geometry) -> bool:
-        """At most four pixels in and out, no groups."""
+        """At most four pixels in and out, no groups; a 1x1 kernel would leave the matrix all but empty."""
         pixels = max(geometry.height * geometry.width, geometry.output[0] * geometry.output[1])
-        return geometry.groups == 1 and 1 <= pixels <= self.PIXELS
+        return geometry.groups == 1 and geometry.window != (1, 1) and 1 <= pixels <= self.PIXELS
 
     def prepare(self, kernel: np.ndarray, geometry: Geometry) -> np.ndarray:
         """HWIO -> (H W C, H' W' K)."""
