@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from real_formats import encoded, pixels, write_files
 
 from transfer import preprocess
@@ -124,6 +125,62 @@ def test_what_waits_to_be_decoded_is_dropped_when_nobody_wants_it():
     next(stream)
     stream.close()
     assert slow.read < 12
+
+
+def decoding_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+@pytest.mark.parametrize("canvases", [False, True], ids=["host", "device"])
+def test_batches_before_a_broken_image_arrive_first(mixed, canvases):
+    source, _ = mixed
+    arrived = []
+    with pytest.raises(BrokenImage, match="a/04.png"):  # 11 is broken as well, and may be seen first
+        for batch in batches(source, 0, 12, 1, RECIPE, workers=4, prefetch=12, canvases=canvases):
+            arrived.append(batch.start)
+    assert arrived == [source.ids.index(id_) for id_ in source.ids[: source.ids.index("a/04.png")]]
+    assert not decoding_threads()
+
+
+def test_threads_end_in_the_midst_of_a_batch_that_nobody_wants():
+    class Slow(ArraySource):
+        def image(self, index):
+            time.sleep(0.0 if index < 1000 else 0.05)
+            return super().image(index)
+
+    slow = Slow("slow", IMAGES.repeat(100, 0), np.zeros(2300, int))
+    stream = batches(slow, 0, 2300, 1000, RECIPE, workers=2)
+    next(stream)
+    assert decoding_threads()
+    began = time.monotonic()
+    stream.close()
+    assert time.monotonic() - began < 5  # to the end of its batch it is 25 seconds
+    assert not decoding_threads()
+
+
+def test_memory_is_bounded_and_goes_round():
+    stream = batches(SOURCE, 0, 23, 1, RECIPE, prefetch=2, workers=2)
+    addresses, kept = set(), None
+    for batch in stream:
+        addresses.add(batch.images.__array_interface__["data"][0])
+        if batch.start == 3:
+            kept = batch
+    assert len(addresses) <= 6  # what is kept, in use, prefetched, and on its way
+    np.testing.assert_array_equal(kept.images[0], IMAGES[3])  # nothing has overwritten it
+
+
+def test_a_draft_is_a_smaller_jpeg_resized(tmp_path):
+    image = Image.fromarray(IMAGES[0]).resize((80, 48), Image.Resampling.BICUBIC)
+    source = open_source(f"folder:{write_files(tmp_path, {'a/1.jpg': encoded(np.asarray(image), 'JPEG')})}")
+    recipe = Preprocessing((12, 12), resize="draft")
+    with Image.open(tmp_path / "a/1.jpg") as shrunk:
+        shrunk.draft("RGB", (12, 12))
+        assert shrunk.size == (20, 12)
+        expected = np.asarray(shrunk.resize((12, 12), Image.Resampling.BILINEAR))
+    (batch,) = batches(source, 0, 1, 1, recipe)
+    np.testing.assert_array_equal(batch.images[0], expected)
+    np.testing.assert_array_equal(load_all(source, recipe)[0], expected)
+    assert not np.array_equal(expected, load_all(source, Preprocessing((12, 12)))[0])
 
 
 def test_large_images_are_resized_before_they_travel(monkeypatch):
