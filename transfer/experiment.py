@@ -18,6 +18,9 @@ from transfer.training import run_epochs
 if TYPE_CHECKING:
     from transfer.features import FeatureStore
 
+# Epochs of a head that are on the device at a time; three keep two cores busy.
+AHEAD = 3
+
 
 def extract(config: ConfigDict, workdir: epath.Path) -> tuple[dict[str, "FeatureStore"], dict[str, Any]]:
     """Fills `workdir/features/train` and `…/validation` (or `config.features`'), exporting them if the config says so.
@@ -166,7 +169,9 @@ def _fit_head(
     state = program.init_state(num_features, num_classes, program.init_key(config.seed))
     if identity is not None:
         settings.settle(identity, workdir)
-    run = run_epochs(epoch, state, config.head.epochs, workdir, checkpoint_seconds=config.checkpoint_seconds)
+    run = run_epochs(
+        epoch, state, config.head.epochs, workdir, checkpoint_seconds=config.checkpoint_seconds, ahead=AHEAD
+    )
     sizes = {f"num_{split}": len(labels) for split, (_, labels) in rows.items()}
     result = results.of_run(run, facts, num_classes=num_classes, **sizes)
     results.write(workdir, result)

@@ -1,10 +1,13 @@
 """The resumable loop over epochs that heads and whole networks share: lines, metrics, checkpoints, the best epoch."""
 
 import functools
+import importlib
 import json
 import math
+import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -69,6 +72,7 @@ class Checkpoints:
 
     def __init__(self, workdir: epath.Path) -> None:
         self._workdir = workdir
+        self._importing: threading.Thread | None = None
 
     # Orbax takes a third of a second to import: the first time that there is something to read or to write.
     @functools.cached_property
@@ -148,6 +152,12 @@ class Checkpoints:
                 begun.rmtree(missing_ok=True)
             raise
 
+    def prepare(self) -> None:
+        """Begins to import what `save` needs, while the device computes."""
+        if self._importing is None and "_ocp" not in vars(self):
+            self._importing = threading.Thread(target=importlib.import_module, args=("orbax.checkpoint",))
+            self._importing.start()
+
     def close(self) -> None:
         """Waits for what is being written."""
         if "_manager" in vars(self):
@@ -188,12 +198,14 @@ class Metrics:
 
 
 def run_epochs(
-    epoch: Epoch, state: State, epochs: int, workdir: epath.Path, *, checkpoint_seconds: float = 30.0
+    epoch: Epoch, state: State, epochs: int, workdir: epath.Path, *, checkpoint_seconds: float = 30.0, ahead: int = 1
 ) -> Run:
     """Trains to `epochs` epochs in all, going on from the latest checkpoint of `workdir`; prints a line an epoch.
 
     Each epoch must depend on its state and index alone, so that a run that was stopped ends bit for bit as one
-    that was not. A checkpoint is written every `checkpoint_seconds`, at the end, and on Ctrl-C.
+    that was not. A checkpoint is written every `checkpoint_seconds`, at the end, and on Ctrl-C. `ahead` epochs are
+    given to the device at a time, which then does not wait for what is done about the results of one; each is a
+    state more in its memory.
 
     Raises:
         TransferError: the loss is no longer finite, or the checkpoint is of another model.
@@ -209,7 +221,7 @@ def run_epochs(
         workdir.mkdir(parents=True, exist_ok=True)
         metrics = Metrics(workdir, run.history)
         try:
-            _train(epoch, run, epochs, checkpoints, metrics, checkpoint_seconds)
+            _train(_ahead(epoch, run, epochs, ahead), run, epochs, checkpoints, metrics, checkpoint_seconds)
         finally:
             metrics.close()
     finally:
@@ -217,14 +229,31 @@ def run_epochs(
     return run
 
 
+def _ahead(epoch: Epoch, run: Run, epochs: int, ahead: int) -> Iterator[tuple[State, dict[str, jax.Array]]]:
+    """The results of the epochs that are left, the next ones begun before one is asked for."""
+    begun: deque[tuple[State, dict[str, jax.Array]]] = deque()
+    state = run.state
+    for index in range(run.epoch, epochs):
+        begun.append(epoch(state, index))
+        state = begun[-1][0]
+        if len(begun) == ahead:
+            yield begun.popleft()
+    yield from begun
+
+
 def _train(
-    epoch: Epoch, run: Run, epochs: int, checkpoints: Checkpoints, metrics: Metrics, checkpoint_seconds: float
+    results: Iterator[tuple[State, dict[str, jax.Array]]],
+    run: Run,
+    epochs: int,
+    checkpoints: Checkpoints,
+    metrics: Metrics,
+    checkpoint_seconds: float,
 ) -> None:
     saved_epoch, saved_time = run.epoch, time.monotonic()
     try:
-        while run.epoch < epochs:
-            start = time.monotonic()
-            state, on_device = epoch(run.state, run.epoch)
+        start = time.monotonic()
+        for state, on_device in results:
+            checkpoints.prepare()
             fetched = jax.device_get(on_device)
             row = {name: float(fetched[name]) for name in sorted(fetched, key=list(LABELS).index)}
             _check_finite(row, run.epoch + 1)
@@ -234,6 +263,7 @@ def _train(
             if run.epoch == epochs or time.monotonic() - saved_time > checkpoint_seconds:
                 checkpoints.save(run)
                 saved_epoch, saved_time = run.epoch, time.monotonic()
+            start = time.monotonic()
     except KeyboardInterrupt:
         if run.epoch > saved_epoch:
             checkpoints.save(run)

@@ -142,7 +142,8 @@ def _weighted_sums(scores: jax.Array, labels: jax.Array, weight: jax.Array) -> j
 
 def evaluate(params: Params, features: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean cross-entropy and accuracy over all rows. Pure JAX."""
-    return _evaluate(_turned(params), features, labels)
+    # the barrier keeps XLA from folding the transposition into the product, which undoes what it is for
+    return _evaluate(jax.lax.optimization_barrier(_turned(params)), features, labels)
 
 
 def _evaluate(upright: Params, features: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -172,6 +173,8 @@ def epoch_with_validation(
 
 
 _jitted_epoch = jax.jit(epoch_with_validation, static_argnames=("batch_size", "shuffle"))
+# A program of its own: nothing waits for it, so that the next epoch may begin beside it.
+_jitted_evaluate = jax.jit(evaluate)
 
 
 @functools.partial(jax.jit, static_argnames=("epochs", "batch_size", "shuffle"))
@@ -246,7 +249,7 @@ def make_epoch(
     seed: int = 0,
     shuffle: bool = True,
 ) -> Callable[[State, int], tuple[State, Metrics]]:
-    """Puts the rows on the device once and returns `epoch(state, index) -> (state, metrics)`, one jitted program.
+    """Puts the rows on the device once and returns `epoch(state, index) -> (state, metrics)`, jitted.
 
     Args:
         features: (N, ...) numbers, flattened row by row.
@@ -265,7 +268,9 @@ def make_epoch(
     validation = None
     if validation_features is not None:
         validation = _on_device(validation_features, validation_labels, "validation ")
-    shapes = [(pair[0].shape[1], int(np.max(pair[1])) + 1) for pair in (train, validation) if pair is not None]
+    shapes = [
+        (pair[0].shape[1], int(np.asarray(pair[1]).max()) + 1) for pair in (train, validation) if pair is not None
+    ]
 
     def epoch(state: State, index: int) -> tuple[State, Metrics]:
         width, classes = state["params"]["kernel"].shape
@@ -274,9 +279,13 @@ def make_epoch(
                 raise TransferError(f"the head takes {width} features a row, but rows have {found}")
             if needed > classes:
                 raise TransferError(f"labels reach {needed - 1}, but the head has {classes} classes, from 0")
-        return _jitted_epoch(
-            state, index, seed, learning_rate, train, validation, batch_size=batch_size, shuffle=shuffle
+        state, metrics = _jitted_epoch(
+            state, index, seed, learning_rate, train, None, batch_size=batch_size, shuffle=shuffle
         )
+        if validation is not None:
+            loss, accuracy = _jitted_evaluate(state["params"], *validation)
+            metrics |= {"validation_loss": loss, "validation_accuracy": accuracy}
+        return state, metrics
 
     return epoch
 

@@ -1,0 +1,118 @@
+"""Starting: what is not imported before it is needed, and compiled programs that outlive the process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transfer import feature_files
+
+REPOSITORY = Path(__file__).parent.parent
+# Each takes a tenth of a second or more to import.
+HEAVY = (
+    "jax",
+    "flax",
+    "optax",
+    "orbax",
+    "tensorstore",
+    "sklearn",
+    "scipy",
+    "tensorflow_datasets",
+    "tensorboardX",
+    "h5py",
+)
+
+
+def imported(arguments: list[str], folder: Path) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """The process, and the top-level modules that it imported."""
+    command = [sys.executable, "-X", "importtime", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return done, {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
+def told(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What the process says on stderr beside its imports."""
+    return [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+
+
+@pytest.fixture
+def training(tmp_path):
+    """Trains on two small files of one seed in `tmp_path / RUN`, with other flags beside."""
+    random = np.random.default_rng(0)
+    for split in ("train", "validation"):
+        labels = random.integers(0, 3, 30)
+        feature_files.write(tmp_path / f"{split}.p", random.normal(size=(30, 5)).astype(np.float32), labels)
+    files = ["--training_file=train.p", "--validation_file=validation.p", "--epochs=2"]
+
+    def train(run: str, *others: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+        done, modules = imported([str(REPOSITORY / "train.py"), *files, f"--workdir={run}", *others], tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done, modules
+
+    return train
+
+
+@pytest.mark.parametrize("script", ["train.py", "extract.py"])
+def test_help_and_wrong_flags_start_nothing_heavy(script, tmp_path):
+    done, modules = imported([str(REPOSITORY / script), "--help"], tmp_path)
+    assert "--config" in done.stdout and "absl" in modules
+    assert not modules & set(HEAVY)
+
+
+def test_a_second_run_compiles_nothing_and_imports_only_what_a_head_needs(training, tmp_path):
+    cache = tmp_path / "compiled"
+    first, _ = training("one", f"--compilation_cache={cache}")
+    entries = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
+    assert any("epoch" in name for name in entries)
+    second, modules = training("two", f"--compilation_cache={cache}")
+    assert {path.name: path.stat().st_mtime_ns for path in cache.iterdir()} == entries
+    assert second.stdout.replace("two", "one") == first.stdout and told(second) == told(first) == []
+    assert "jax" in modules and not modules & {"flax", "sklearn", "scipy", "tensorflow_datasets", "h5py", "PIL"}
+
+
+def test_off_keeps_nothing(training, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
+    training("run", "--compilation_cache=off")
+    assert not (tmp_path / "compiled").exists()
+
+
+def test_jax_s_own_variable_is_respected(training, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
+    training("run")
+    assert list((tmp_path / "compiled").glob("*-cache"))
+
+
+def test_a_folder_that_cannot_be_written_is_one_warning(training, tmp_path):
+    (tmp_path / "file").write_text("")
+    done, _ = training("run", f"--compilation_cache={tmp_path / 'file' / 'below'}")
+    (line,) = told(done)
+    assert "below: Not a directory; compiled programs are not kept" in line
+
+
+def test_half_an_entry_is_one_warning_once(training, tmp_path):
+    cache = tmp_path / "compiled"
+    training("one", f"--compilation_cache={cache}")
+    for entry in cache.glob("*-cache"):
+        entry.write_bytes(entry.read_bytes()[:100])
+    done, _ = training("two", f"--compilation_cache={cache}")
+    (line,) = told(done)
+    assert "Error reading persistent compilation cache entry" in line
+    done, _ = training("three", f"--compilation_cache={cache}")
+    assert told(done) == []
+
+
+def test_a_cache_above_its_limit_loses_what_was_not_used_for_longest(tmp_path, monkeypatch):
+    from transfer import compilation_cache
+
+    monkeypatch.setattr(compilation_cache, "LIMIT", 400)
+    for age in range(5):
+        entry = tmp_path / f"{age}-cache"
+        entry.write_bytes(bytes(100))
+        os.utime(entry, (1000 - age, 1000))
+    compilation_cache._prepare(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0-cache", "1-cache"]
