@@ -10,6 +10,7 @@ from transfer.models import registry
 from transfer.weights import catalogue
 
 WILDCARDS = set("*?[")
+DEFAULT_BATCH = "1,8"
 
 
 class Case(NamedTuple):

@@ -40,7 +40,7 @@ def _network_arguments(group: argparse._ArgumentGroup) -> None:
         default="resnet50",
         help="comma separated names and wildcards: architectures (resnet*) or catalogue names (resnet*.tv1); resnet50",
     )
-    group.add_argument("--batch", default="1,8", help="images a step, comma separated; 1,8")
+    group.add_argument("--batch", help="images a step, comma separated; 1,8; with --target those of one chip, 256")
     group.add_argument("--dtype", default="float32", help="float32, bfloat16, or both; float32")
     group.add_argument("--image_size", type=int, metavar="PX", help="left out: the network's own")
     group.add_argument("--tap", default="pre_logits", help="where features are taken; pre_logits")

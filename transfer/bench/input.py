@@ -20,7 +20,7 @@ import numpy as np
 
 from transfer import tables
 from transfer.bench import loading, photographs
-from transfer.bench.cases import cases, whole_numbers, words
+from transfer.bench.cases import DEFAULT_BATCH, cases, whole_numbers, words
 from transfer.bench.network import Wanted, load
 from transfer.bench.timing import interleaved, median_ratio
 from transfer.data import Source, select
@@ -48,7 +48,9 @@ FEWEST_BATCHES = 6  # of a pass end to end, for there is something to overlap
 
 def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for each folder, then one for each network, batch and folder. UsageError for unknown names."""
-    chosen = cases(options.models, whole_numbers("batch", options.batch), words("dtype", options.dtype))
+    chosen = cases(
+        options.models, whole_numbers("batch", options.batch or DEFAULT_BATCH), words("dtype", options.dtype)
+    )
     size = options.image_size or 224
     with tempfile.TemporaryDirectory(prefix="transfer_input_") as temporary:
         sources = _sources(options, Path(temporary))

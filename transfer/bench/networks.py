@@ -10,7 +10,7 @@ from absl import logging
 
 from transfer.bench import table as tables
 from transfer.bench.as_written import AsWritten
-from transfer.bench.cases import Case, cases, whole_numbers, words
+from transfer.bench.cases import DEFAULT_BATCH, Case, cases, whole_numbers, words
 from transfer.bench.measure import Settings, measure
 from transfer.bench.network import RANDOM
 from transfer.bench.peers import PEERS
@@ -29,7 +29,7 @@ def rows(options: argparse.Namespace) -> Rows:
         unknown = [value for value in values if value not in known]
         if unknown:
             raise UsageError(f"--{flag}={','.join(unknown)} is not one of {', '.join(known)}")
-    chosen = cases(options.models, whole_numbers("batch", options.batch), dtypes)
+    chosen = cases(options.models, whole_numbers("batch", options.batch or DEFAULT_BATCH), dtypes)
     settings = _settings(options)
     return (_row(f"{i}/{len(chosen)} {case}", case, settings, options.debug) for i, case in enumerate(chosen, start=1))
 
