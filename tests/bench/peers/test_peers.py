@@ -71,6 +71,15 @@ def test_another_network_is_not_timed(monkeypatch):
         assert not peers.run and peers.skipped["double"].startswith("another network: its features differ from ours by")
 
 
+def test_a_gpus_peers_are_left_out_where_there_is_none():
+    with contenders(
+        "vgg11", 32, 1, platform="gpu", only=["torch.compile max-autotune", "OpenVINO"], width=0.125
+    ) as peers:
+        assert not peers.run and peers.skipped["OpenVINO"] == "runs on a CPU only"
+        reasons = ("not installed: torch, torchvision", "this PyTorch sees no CUDA device")
+        assert peers.skipped["torch.compile max-autotune"] in reasons
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
