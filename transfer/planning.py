@@ -3,27 +3,55 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+from absl import logging
+
+from transfer import autotune as tuning
 from transfer.convolutions import ALGORITHMS, Geometry
+from transfer.costs import predicted
+
+# Elsewhere than on a CPU the first of these, the library's convolution in the layout that the compiler prefers: it
+# fuses what follows. The others are measured where that is asked for.
+LIBRARY = {"gpu": ("direct_ohwi", "direct", "pointwise"), "tpu": ("direct", "pointwise")}
+# What is predicted to take so many times longer than the fastest is not measured.
+HOPELESS = 4
 
 
 def plan_for(
     geometries: Mapping[str, Geometry], *, precision: str, platform: str, dtype: Any, autotune: bool
 ) -> dict[str, str]:
-    return {layer: _choice(g, precision, platform) for layer, g in geometries.items()}
+    """Layer -> algorithm, the one that should take least time.
+
+    Args:
+      geometries: layer -> its convolution, of the images that one device computes at a time.
+      precision: "highest" keeps to exact algorithms.
+      platform: "cpu", "gpu" or "tpu".
+      dtype: of the images; in less than float32 Winograd's transforms would lose most of the digits that are left.
+      autotune: measures the candidates once on this machine (`transfer.autotune`) instead of predicting; for a
+        platform that is not here, the prediction stays.
+    """
+    if autotune and platform != _here():
+        logging.warning("autotune: no %s on this machine; the cost model decides", platform)
+        autotune = False
+    exact = precision == "highest" or jnp.finfo(dtype).bits < 32
+    candidates = {geometry: _candidates(geometry, exact, platform) for geometry in dict.fromkeys(geometries.values())}
+    if autotune:
+        times = tuning.measured(candidates, dtype)
+        candidates = {geometry: sorted(found, key=found.__getitem__) for geometry, found in times.items()}
+    return {layer: candidates[geometry][0] for layer, geometry in geometries.items()}
 
 
-def _choice(g: Geometry, precision, platform):
-    if platform == "gpu":
-        return "direct_ohwi"
-    if platform == "tpu":
-        return "direct"
-    A = ALGORITHMS
-    if A["whole"].fits(g):
-        return "whole"
-    if A["pointwise"].fits(g):
-        return "pointwise"
-    if precision != "highest" and A["winograd4"].fits(g) and g.channels >= 48:
-        return "winograd4" if g.width < 200 else "winograd4_strip2"
-    if max(g.output) <= 8 and A["patches"].fits(g):
-        return "patches"
-    return "direct"
+def _candidates(geometry: Geometry, exact: bool, platform: str) -> list[str]:
+    """Algorithms worth a measurement, the one to be chosen without any first."""
+    if platform in LIBRARY:
+        return [name for name in LIBRARY[platform] if ALGORITHMS[name].fits(geometry)]
+    found = predicted(geometry)
+    times = {name: time for name, time in found.items() if ALGORITHMS[name].exact or not exact}
+    least = min(times.values())
+    return sorted((name for name, time in times.items() if time <= HOPELESS * least), key=times.__getitem__)
+
+
+def _here() -> str:
+    backend = jax.default_backend()
+    return "gpu" if backend in ("cuda", "rocm") else backend
