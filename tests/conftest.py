@@ -9,6 +9,11 @@ import pytest
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 REPOSITORY = Path(__file__).parent.parent
+
+# Before JAX is, here and in the processes that tests start: most of a test's time is compilation, often of the same.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "compiled"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
 SHARED_DATA = Path(os.environ.get("TRANSFER_TEST_DATA") or REPOSITORY / "data")
 
 

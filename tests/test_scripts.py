@@ -27,6 +27,7 @@ def run(
     limit = None
     if largest_file is not None:
         limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (largest_file, largest_file))
+        command.append("--compilation_cache=off")  # it is shared, and would be left with half entries
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, preexec_fn=limit
     )
