@@ -2,63 +2,32 @@
 
 import contextlib
 import dataclasses
-import math
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 
 from transfer.bench import peaks
 from transfer.bench.accuracy import errors_by_tap
 from transfer.bench.as_written import AsWritten
 from transfer.bench.cases import Case
+from transfer.bench.compiled import compiled_steps
 from transfer.bench.contenders import EndToEnd, Guest, Steps
 from transfer.bench.machine import machine
-from transfer.bench.memory import OutOfMemory, Peak, require_host
-from transfer.bench.network import Network, Wanted, load
+from transfer.bench.memory import OutOfMemory, Peak
+from transfer.bench.network import Network, load
 from transfer.bench.row import END_TO_END, MATMUL, OURS, ExtractorRow
+from transfer.bench.settings import Settings
 from transfer.bench.timing import interleaved, median_p10_p90, median_ratio
 from transfer.errors import TransferError
-from transfer.extract import Extractor, parse_taps
+from transfer.extract import parse_taps
 
 PROFILED_STEPS = 3
-# Of the uint8 batch: two that the host alternates between, two on their way.
-IMAGE_COPIES = 4
 # What XLA and NumPy say where memory has run out.
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What all rows of a run share; `Wanted` has the meaning of the first fields, `interleaved` of `rounds`, `seconds`.
-
-    Attributes:
-      peers: names of those to run beside ours (`transfer.bench.peers.PEERS`), None for no comparison at all.
-      autotune: as the extractor takes it.
-      errors: whether to measure what the precision costs.
-      profile: folder for a JAX profiler trace of each row.
-    """
-
-    tap: str = "pre_logits"
-    image_size: int | None = None
-    precision: str = "high"
-    weights: str | None = None
-    seed: int = 0
-    rounds: int = 5
-    seconds: float = 0.5
-    peers: tuple[str, ...] | None = None
-    autotune: bool = False
-    errors: bool = True
-    profile: Path | None = None
-
-    def wanted(self, model: str) -> Wanted:
-        """The network of a row."""
-        return Wanted(model, self.weights, self.tap, self.image_size, self.seed)
 
 
 def measure(
@@ -125,7 +94,7 @@ def _measured(case: Case, settings: Settings, on_round: Callable[[int], None]) -
     row.notes = list(network.notes)
     graph = network.graph(tuple(tap.endpoint for tap in parse_taps(settings.tap)))
     row.parameters, row.gflops_per_image = graph.parameters, 2 * graph.macs / 1e9
-    ours, compile_seconds = _compiled(network, case, settings)
+    ours, compile_seconds = compiled_steps(network, case, settings)
     step_seconds = ours.timed(0)
     row.compile_seconds = max(compile_seconds - step_seconds, 0.0)
     whole = EndToEnd(ours.extractor, ours.images, step_seconds)
@@ -143,41 +112,6 @@ def _measured(case: Case, settings: Settings, on_round: Callable[[int], None]) -
         if row.errors:
             row.error_tap, row.error = max(row.errors.items(), key=lambda item: item[1])
     return row
-
-
-def _compiled(network: Network, case: Case, settings: Settings) -> tuple[Steps, float]:
-    """Our steps, and the seconds from the model to the end of the first."""
-    shape = (case.batch, *network.preprocessing.image_size, 3)
-    require_host(IMAGE_COPIES * math.prod(shape))
-    images = np.random.default_rng(settings.seed).integers(0, 256, shape, np.uint8)
-    start = time.perf_counter()
-    extractor = Extractor(
-        network.model,
-        tap=settings.tap,
-        batch_size=case.batch,
-        dtype=case.dtype,
-        precision=settings.precision,
-        preprocessing=network.preprocessing,
-        autotune=settings.autotune,
-    )
-    _require_memory(network, extractor)
-    ours = Steps(extractor, images)
-    ours()
-    return ours, time.perf_counter() - start
-
-
-def _require_memory(network: Network, extractor: Extractor) -> None:
-    """OutOfMemory on a CPU where not even the largest layer fits, for the images that are computed at once.
-
-    There the system would end the process; other devices raise an error of their own.
-    """
-    if jax.default_backend() != "cpu":
-        return
-    nodes = network.graph(tuple(tap.endpoint for tap in extractor.taps)).nodes
-    elements = [math.prod(node.shape) for node in nodes]
-    largest = max(own + sum(elements[i] for i in node.inputs) for own, node in zip(elements, nodes, strict=True))
-    at_once = extractor.program.chunk * extractor.program.mesh.size
-    require_host(at_once * largest * (2 if extractor.dtype == "bfloat16" else 4))
 
 
 def _guests(

@@ -11,9 +11,10 @@ from absl import logging
 from transfer.bench import table as tables
 from transfer.bench.as_written import AsWritten
 from transfer.bench.cases import DEFAULT_BATCH, Case, cases, whole_numbers, words
-from transfer.bench.measure import Settings, measure
+from transfer.bench.measure import measure
 from transfer.bench.network import RANDOM
 from transfer.bench.peers import PEERS
+from transfer.bench.settings import Settings
 from transfer.errors import UsageError
 from transfer.extract import DTYPES, PRECISIONS
 from transfer.progress import Progress

@@ -70,12 +70,14 @@ def text(rows: Sequence[Row]) -> str:
     """The table of extractor rows, with a line for every failure, note and peer that was left out below it."""
     if not rows:
         return "nothing was measured"
-    shared = [column for column in IDENTITY if column.key not in ALWAYS and _agree(rows, column.key)]
+    # a failed row may not have come as far as to know its weights
+    known = [row for row in rows if not row["failed"]] or rows
+    shared = [column for column in IDENTITY if column.key not in ALWAYS and _agree(known, column.key)]
     columns = [column for column in IDENTITY if column not in shared] + list(FIGURES)
     peers = list(dict.fromkeys(name for row in rows for name, peer in row["peers"].items() if "ratio" in peer))
     table = [[column.title for column in columns] + [f"x {name}" for name in peers]]
     table += [[_cell(row, column) for column in columns] + [_ratio(row, name) for name in peers] for row in rows]
-    head = [_named(rows[0], MACHINE), _named(rows[0], shared)]
+    head = [_named(rows[0], MACHINE), _named(known[0], shared)]
     foot = [FOOTNOTE] if peers else []
     return "\n".join([*filter(None, head), "", tables.text(table, numbers=True), *foot, *remarks(rows)])
 
