@@ -37,7 +37,7 @@ CASES = [
 FOLDS = 5
 # Where the fit starts: seconds, operations a second, sides of a product, seconds a byte, bytes.
 START = dict(call=1e-5, peak=8e10, rows=8, inner=16, columns=8, near=5e-11, far=1e-10, cache=2**20)
-HELD = 0.05
+HELD = 0.15
 
 
 def geometries_of(arch: str, side: int, batch: int) -> list[Geometry]:
