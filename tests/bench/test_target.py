@@ -1,0 +1,126 @@
+"""`bench --target`: names of targets, programs as a compiler leaves them, both roads where compilers are installed."""
+
+import importlib.util
+import json
+
+import pytest
+
+from transfer import __main__ as program
+from transfer.bench import target
+from transfer.bench.target_chips import Target, parse
+from transfer.bench.target_hlo import array_bytes, kernels, read
+from transfer.errors import TransferError, UsageError
+
+LOOP = """HloModule jit_f, is_scheduled=true
+
+%body (p: (s32[], bf16[8,128])) -> (s32[], bf16[8,128]) {
+  %p = (s32[], bf16[8,128]{1,0:T(8,128)(2,1)S(1)}) parameter(0)
+  %x = bf16[8,128]{1,0:T(8,128)(2,1)S(1)} get-tuple-element(%p), index=1
+  ROOT %c = bf16[8,128]{1,0:T(8,128)(2,1)} copy(%x), backend_config={"estimated_cycles":"70"}
+}
+
+%condition (q: (s32[], bf16[8,128])) -> pred[] {
+  %bound = s32[]{:T(128)} constant(5)
+  ROOT %less = pred[] compare(%i, %bound), direction=LT
+}
+
+%turned (w: f32[4,2]) -> f32[2,4] {
+  ROOT %t = f32[2,4]{1,0} transpose(%w), dimensions={1,0}
+}
+
+ENTRY %main (a: f32[4,2]) -> f32[2,4] {
+  %a = f32[4,2]{1,0} parameter(0)
+  %w = (s32[], bf16[8,128]{1,0}) while(%tuple), condition=%condition, body=%body
+  %conv = (bf16[2,3]{1,0}, u8[0]{0}) custom-call(%a), custom_call_target="__cudnn$convBiasActivationForward"
+  ROOT %fusion = f32[2,4]{1,0} fusion(%a), kind=kLoop, calls=%turned
+}
+"""
+
+
+def test_a_target_without_a_platform_has_that_of_the_one_before():
+    targets = parse("tpu:v5e:4x4,v4:4x4x4,gpu:h100")
+    assert targets == [Target("tpu", "v5e", "4x4"), Target("tpu", "v4", "4x4x4"), Target("gpu", "h100", "")]
+    assert [one.chips for one in targets] == [16, 64, 1]
+    assert str(targets[1]) == "tpu:v4:4x4x4" and str(targets[2]) == "gpu:h100"
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("v5e:2x2", "tpu: or gpu:"),
+        ("tpu:v9:2x2", "v4, v5e, v5p, v6e"),
+        ("gpu:a100", "h100"),
+        ("gpu:h100:2x2", "without a topology"),
+        ("tpu:v5e", "2x2, 2x4"),
+        ("tpu:v5e:3x3", "2x2, 2x4"),
+        ("tpu:v4:2x2", "2x2x1, 2x2x2"),
+        ("tpu:v4:0x2x2", "2x2x1, 2x2x2"),
+        ("tpu:v5e:2x2,", "separated by commas"),
+    ],
+)
+def test_an_unknown_target_is_one_line_with_the_known_ones(text, known):
+    with pytest.raises(UsageError) as error:
+        parse(text)
+    assert known in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_missing_compiler_names_its_extra(monkeypatch):
+    monkeypatch.setitem(target.EXTRAS, "tpu", ("no_such_compiler", "tpu"))
+    with pytest.raises(TransferError, match=r"transfer\[tpu\]"):
+        target._check_installed("tpu")
+
+
+@pytest.mark.parametrize(
+    ("shape", "main", "on_chip"),
+    [
+        ("f32[4,2]{1,0}", 32, 0),
+        ("bf16[8,128]{1,0:T(8,128)(2,1)S(1)}", 0, 2048),
+        ("(bf16[2,3]{1,0}, u8[0]{0}, s32[])", 16, 0),
+        ("pred[7]", 7, 0),
+        ("f32[16]{0:S(5)}", 0, 0),
+    ],
+)
+def test_bytes_of_a_shape(shape, main, on_chip):
+    assert array_bytes(shape) == (main, on_chip)
+
+
+def test_kernels_are_read_with_their_calls_bytes_and_cycles():
+    copy, convolution, transpose = kernels(read(LOOP))
+    assert (copy.kind, copy.calls, copy.bytes, copy.on_chip, copy.cycles) == ("copy", 5, 2048, 2048, 70)
+    assert convolution.kind == "__cudnn$convBiasActivationForward" and convolution.bytes == 12 + 32
+    assert (transpose.kind, transpose.calls, transpose.bytes) == ("transpose fusion", 1, 64)
+    assert transpose.only_weights
+
+
+def compiled(tmp_path, *arguments):
+    """Rows of one command on a small network."""
+    path = tmp_path / "target.json"
+    command = ["bench", *arguments, "--models=resnet50", "--dtype=bfloat16", f"--output={path}"]
+    assert program.main(command) == 0
+    return json.loads(path.read_text())["rows"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (extra tpu)")
+def test_the_programs_compile_for_a_tpu(tmp_path, capsys):
+    extractor, head = compiled(tmp_path, "--target=tpu:v5e:2x2", "--batch=16", "--image_size=32")
+    assert extractor["failed"] is None and head["failed"] is None
+    assert (extractor["chips"], extractor["batch"], extractor["collectives"]) == (4, 64, {})
+    assert 0 < extractor["memory_bytes"] < extractor["capacity_bytes"]
+    assert extractor["compiler_gflops_per_example"] > 0 and extractor["estimate"] > 0
+    # XLA has fused some of a unit's convolutions, and the projections are joined with what they are added to
+    assert extractor["kernels"]["convolution fusion"] < 49
+    # gradients are summed over the chips
+    assert head["collectives"]["all-reduce"] > 0
+    assert "tpu:v5e:2x2" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("jax_plugins") is None or importlib.util.find_spec("jax_plugins.xla_cuda12") is None,
+    reason="the CUDA compiler is not installed (extra gpu-target)",
+)
+def test_a_convolution_is_one_kernel_on_a_gpu(tmp_path):
+    extractor, _ = compiled(tmp_path, "--target=gpu:h100", "--batch=8")
+    assert extractor["kernels"]["__cudnn$convBiasActivationForward"] == 53
+    assert sum(extractor["kernels"].values()) <= 53 + 5
+    assert extractor["kernel_transposes"] == 0
