@@ -17,7 +17,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from transfer.convolutions import Geometry
-from transfer.costs import FITTED, WORK, Costs, Work, choices, predicted
+from transfer.costs import FITTED, WORK, Costs, Work, choices, fitted_from, place, predicted
 
 FOLDER = Path(__file__).parent
 MEASUREMENTS = FOLDER / "convolutions.json"
@@ -97,14 +97,20 @@ def write(about: dict[str, str], rows: list[tuple[Geometry, dict[str, float]]]) 
     MEASUREMENTS.write_text(f'{head},\n "measurements": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n")
 
 
-def fit(rows: list[tuple[Geometry, dict[str, float]]]) -> dict[str, Costs]:
-    """Algorithm -> its numbers; a sample counts the more, the nearer it is to the geometry's best."""
+def fit(rows: list[tuple[Geometry, dict[str, float]]]) -> dict[str, Any]:
+    """What `transfer.costs.fitted_from` takes; a sample counts the more, the nearer it is to the geometry's best."""
     samples: dict[str, list[tuple[Work, float, float]]] = {name: [] for name in WORK}
     for geometry, seconds in rows:
         least = min(seconds.values())
         for name in choices(geometry):
             samples[name].append((WORK[name](geometry), seconds[name], least / seconds[name]))
-    return {name: fit_one(found) for name, found in samples.items()}
+    costs = {name: fit_one(found) for name, found in samples.items()}
+    misses = [
+        {name: round(float(np.log(seconds[name] / costs[name].seconds(WORK[name](g)))), 3) for name in choices(g)}
+        for g, seconds in rows
+    ]
+    numbers = {name: dataclasses.asdict(one) for name, one in costs.items()}
+    return dict(costs=numbers, places=[place(geometry) for geometry, _ in rows], misses=misses)
 
 
 def fit_one(samples: list[tuple[Work, float, float]]) -> Costs:
@@ -133,10 +139,10 @@ def evaluate(rows: list[tuple[Geometry, dict[str, float]]]) -> None:
     folds = [order[str(dataclasses.replace(geometry, batch=1))] % FOLDS for geometry, _ in rows]
     chosen = {}
     for fold in range(FOLDS):
-        costs = fit([row for row, own in zip(rows, folds, strict=True) if own != fold])
+        by = fitted_from(fit([row for row, own in zip(rows, folds, strict=True) if own != fold]))
         for (geometry, _), own in zip(rows, folds, strict=True):
             if own == fold:
-                times = predicted(geometry, costs)
+                times = predicted(geometry, by)
                 chosen[geometry] = min(times, key=times.__getitem__)
     table = [(seconds[chosen[g]] / min(seconds.values()), seconds, g) for g, seconds in rows]
     ratios = [ratio for ratio, _, _ in table]
@@ -163,7 +169,9 @@ if __name__ == "__main__":
     if given.seconds:
         measure(given.seconds)
     elif given.fit:
-        costs = {name: dataclasses.asdict(numbers) for name, numbers in fit(read()).items()}
-        FITTED.write_text(json.dumps(dict(command=FIT_COMMAND, costs=costs), indent=1) + "\n")
+        found = dict(command=FIT_COMMAND, **fit(read()))
+        lines = [f'"{name}": {json.dumps(value)}' for name, value in found.items()]
+        lines = [line.replace("}, ", "},\n  ").replace("], ", "],\n  ") for line in lines]
+        FITTED.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     else:
         evaluate(read())

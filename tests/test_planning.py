@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer.convolutions import ALGORITHMS, Geometry
-from transfer.costs import WORK, choices, fitted, predicted
+from transfer.costs import WORK, choices, fitted
 from transfer.freeze import freeze
 from transfer.models.layers import conv
 from transfer.planning import plan_for
@@ -59,8 +59,8 @@ def test_what_is_chosen_fits_and_keeps_the_promised_precision(geometry: Geometry
 @given(geometries)
 def test_twice_the_images_take_longer(geometry: Geometry) -> None:
     twice = Geometry(**{**vars(geometry), "batch": 2 * geometry.batch})
-    before, after = predicted(geometry), predicted(twice)
-    assert before.keys() == after.keys() and all(0 < before[name] < after[name] for name in before)
+    for name in choices(geometry):
+        assert 0 < fitted().costs[name].seconds(WORK[name](geometry)) < fitted().costs[name].seconds(WORK[name](twice))
 
 
 def test_winograd_where_it_saves_most() -> None:
@@ -70,7 +70,7 @@ def test_winograd_where_it_saves_most() -> None:
 
 
 def test_every_algorithm_of_a_cpu_has_its_costs() -> None:
-    assert fitted().keys() == WORK.keys() == ALGORITHMS.keys() - {"direct_ohwi"}
+    assert fitted().costs.keys() == fitted().misses.keys() == WORK.keys() == ALGORITHMS.keys() - {"direct_ohwi"}
 
 
 def test_the_committed_costs_choose_well_among_the_committed_measurements() -> None:
@@ -82,7 +82,7 @@ def test_the_committed_costs_choose_well_among_the_committed_measurements() -> N
         geometry, seconds = Geometry(**row["geometry"] | pairs | {"padding": padding}), row["seconds"]
         assert seconds.keys() >= set(choices(geometry))
         ratios.append(seconds[plan(geometry)] / min(seconds.values()))
-    assert len(ratios) > 100 and statistics.geometric_mean(ratios) < 1.06 and max(ratios) < 2
+    assert len(ratios) > 100 and statistics.geometric_mean(ratios) < 1.02 and max(ratios) < 1.3
 
 
 class Tiny(nnx.Module):

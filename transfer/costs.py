@@ -6,7 +6,8 @@ levels off; moving is slower where the data worked on at a time outgrow a cache:
     seconds = call + flops / rate + bytes (near + far w / (w + cache)),
     rate = peak K / (K + inner) N / (N + columns) M / (M + rows)
 
-`benchmarks/convolutions.py` fits the numbers to measurements. Only ratios between algorithms are of use on another
+`benchmarks/convolutions.py` fits the numbers to measurements. What the model misses there is kept, and a convolution
+that resembles a measured one is corrected by it. Only ratios between algorithms are of use on another
 machine.
 """
 
@@ -16,9 +17,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from transfer.convolutions import ALGORITHMS, Geometry
 
+# How alike two geometries have to be, as a distance between logarithms of sizes; and how much the model itself weighs
+# beside a measurement at no distance.
+ALIKE, TRUST = 0.3, 0.1
 FITTED = Path(__file__).parent / "convolutions" / "costs.json"
 BYTES = 4
 
@@ -146,16 +153,53 @@ class Costs:
         return self.call + work.flops / (self.peak * grown) + work.moved * a_byte
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """What was fitted.
+
+    Attributes:
+      costs: algorithm -> its numbers.
+      places: `place` of each measured geometry, (measurements, 6).
+      misses: algorithm -> log of measured over modelled seconds, NaN where it was not measured, (measurements,).
+    """
+
+    costs: Mapping[str, Costs]
+    places: np.ndarray
+    misses: Mapping[str, np.ndarray]
+
+    def seconds(self, name: str, geometry: Geometry) -> float:
+        """Of an algorithm: the model's, times what it missed at geometries alike."""
+        misses = self.misses[name]
+        distances = np.square(self.places - place(geometry)).sum(axis=1)
+        weights = np.where(np.isnan(misses), 0, np.exp(-distances / (2 * ALIKE**2)))
+        correction = weights @ np.nan_to_num(misses) / (weights.sum() + TRUST)
+        return self.costs[name].seconds(WORK[name](geometry)) * math.exp(correction)
+
+
+def place(geometry: Geometry) -> list[float]:
+    """Logarithms of a geometry's sizes."""
+    g = geometry
+    sizes = (g.batch, g.height * g.width, g.channels, g.features, math.prod(g.window), math.prod(g.strides))
+    return [round(math.log(size), 3) for size in sizes]
+
+
+def fitted_from(held: Mapping[str, Any]) -> Fitted:
+    """From what the package's JSON holds."""
+    costs = {name: Costs(**numbers) for name, numbers in held["costs"].items()}
+    misses = {name: np.array([row.get(name, np.nan) for row in held["misses"]]) for name in costs}
+    return Fitted(costs, np.array(held["places"]), misses)
+
+
 @cache
-def fitted() -> Mapping[str, Costs]:
-    """Algorithm -> its numbers, as the package has them."""
-    return {name: Costs(**numbers) for name, numbers in json.loads(FITTED.read_text())["costs"].items()}
+def fitted() -> Fitted:
+    """As the package has it."""
+    return fitted_from(json.loads(FITTED.read_text()))
 
 
-def predicted(geometry: Geometry, costs: Mapping[str, Costs] | None = None) -> dict[str, float]:
+def predicted(geometry: Geometry, by: Fitted | None = None) -> dict[str, float]:
     """Algorithm -> seconds, of those that are a choice for this geometry and have been fitted."""
-    costs = fitted() if costs is None else costs
-    return {name: costs[name].seconds(WORK[name](geometry)) for name in choices(geometry) if name in costs}
+    by = fitted() if by is None else by
+    return {name: by.seconds(name, geometry) for name in choices(geometry) if name in by.costs}
 
 
 def choices(geometry: Geometry) -> list[str]:
