@@ -86,6 +86,9 @@ def run(main: Callable[[], object]) -> None:
 def prepare_jax() -> None:
     """What `train.py` and `extract.py` do once their arguments are known to be good, before JAX starts."""
     compilation_cache.use(flags.FLAGS.compilation_cache)
+    from transfer.devices import use_cores
+
+    use_cores()
 
 
 def output_file(path: str, suffix: str) -> Path:

@@ -17,6 +17,10 @@ def flat_features(features: ArrayLike, name: str = "features") -> np.ndarray:
         array = array.reshape(len(array), -1).astype(np.float32, copy=False)
     if array.shape[1] == 0:
         raise TransferError(f"{name} are empty: a row has no value")
+    with np.errstate(over="ignore", invalid="ignore"):
+        # one multi-threaded pass without an array of truths; huge values overflow it, and are looked at one by one
+        if np.isfinite(np.vdot(array, array)):
+            return array
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
         raise TransferError(
