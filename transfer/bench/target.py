@@ -84,7 +84,9 @@ def _row(program: str, target: Target, case: Case, options: argparse.Namespace) 
         batch_per_chip=case.batch,
     )
     row = {"kind": "target", "target": str(target), "program": program, "model": case.model, "tap": options.tap}
-    row |= {"dtype": case.dtype, "precision": options.precision, "batch_per_chip": case.batch or None, "failed": None}
+    # a head multiplies in full precision, whatever is asked of the network
+    precision = options.precision if program == "extractor" else "highest"
+    row |= {"dtype": case.dtype, "precision": precision, "batch_per_chip": case.batch or None, "failed": None}
     logging.info("%s: compiling the %s of %s", target, program, case.model)
     row |= _compiled(job, target)
     return row if row["failed"] else row | bounds(row, target)
@@ -135,8 +137,10 @@ ENVIRONMENTS = {"tpu": _tpu, "gpu": _gpu}
 def bounds(row: Mapping[str, Any], target: Target) -> Row:
     """Examples a second of one chip that arithmetic, memory and the compiler's own estimate allow; None: not known."""
     chip = target.chip
-    gflops = row["compiler_gflops_per_example"] or row["gflops_per_example"]
-    megabytes = row["compiler_mb_per_example"] or row["main_memory_mb_per_example"]
+    # the compiler counts the body of a loop once, and a head is loops
+    counted = row["program"] == "extractor"
+    gflops = counted and row["compiler_gflops_per_example"] or row["gflops_per_example"]
+    megabytes = counted and row["compiler_mb_per_example"] or row["main_memory_mb_per_example"]
     cycles = row["cycles_per_example"]
     # a TPU v4's two cores work side by side
     cores = row["devices_compiled_for"] // row["chips"]
