@@ -32,21 +32,9 @@ def compiled_steps(network: Network, case: Case, settings: Settings) -> tuple[St
         preprocessing=network.preprocessing,
         autotune=settings.autotune,
     )
-    _require_memory(network, extractor)
     ours = Steps(extractor, images)
+    if jax.default_backend() == "cpu":
+        # there the system would end the process; other devices raise an error of their own
+        require_host((ours.memory_bytes() or 0) * extractor.program.mesh.size)
     ours()
     return ours, time.perf_counter() - start
-
-
-def _require_memory(network: Network, extractor: Extractor) -> None:
-    """OutOfMemory on a CPU where not even the largest layer fits, for the images that are computed at once.
-
-    There the system would end the process; other devices raise an error of their own.
-    """
-    if jax.default_backend() != "cpu":
-        return
-    nodes = network.graph(tuple(tap.endpoint for tap in extractor.taps)).nodes
-    elements = [math.prod(node.shape) for node in nodes]
-    largest = max(own + sum(elements[i] for i in node.inputs) for own, node in zip(elements, nodes, strict=True))
-    at_once = extractor.program.chunk * extractor.program.mesh.size
-    require_host(at_once * largest * (2 if extractor.dtype == "bfloat16" else 4))

@@ -39,7 +39,7 @@ class Steps:
         return passed / steps
 
     def memory_bytes(self) -> int | None:
-        """What the compiler says that the program takes on each device: arguments, results and temporaries."""
+        """What a device needs for the program, says the compiler: arguments, results and temporaries."""
         found = self.extractor._compiled(self.images, True).memory_analysis()
         if found is None:
             return None
