@@ -168,7 +168,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
     kernels = [
         f"{row['target']} {row['program']} of {row['model']}: {_counts(row['kernels'])}"
         for row in found
-        if not row["failed"]
+        if not row["failed"] and row["program"] == "extractor"
     ]
     return "\n".join([tables.text(lines, numbers=True), "", *READING, "", *kernels, *failed])
 
