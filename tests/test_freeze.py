@@ -209,13 +209,9 @@ class Odd(nnx.Module):
         return x, {"last": x}
 
 
-# A plan knows one geometry and one fold for each layer.
-TWICE = pytest.param("twice", marks=pytest.mark.xfail(strict=True, raises=TypeError))
-
-
 @pytest.mark.parametrize(
     "kind",
-    ["excitation", "layer_norm", "dilated", "transposed", "SAME", "VALID", "CIRCULAR", "groups", TWICE],
+    ["excitation", "layer_norm", "dilated", "transposed", "SAME", "VALID", "CIRCULAR", "groups", "twice"],
 )
 def test_what_is_no_ordinary_convolution_runs_as_traced(kind: str) -> None:
     """One layer called twice, at two sizes and with two norms, is two convolutions."""

@@ -1,5 +1,6 @@
 """The devices that a program is spread over: all of this process, and on a CPU its cores."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 
@@ -9,14 +10,15 @@ from jax.sharding import Mesh
 
 AXIS = "batch"
 # Each core's program runs on that core alone; without it, every operation of every core would ask for all of them.
-ONE_CORE = {"xla_cpu_multi_thread_eigen": False}
+ONE_CORE: dict[str, str | bool] = {"xla_cpu_multi_thread_eigen": False}
 
 
 def use_cores() -> None:
-    """Makes each usable core a CPU device of its own, before JAX's backend starts; a setting of the user's stays."""
+    """Makes each usable core a CPU device, unless JAX's backend runs already; a setting of the user's stays."""
     given = "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not given and jax.config.jax_num_cpu_devices < 1:
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        with contextlib.suppress(RuntimeError):  # JAX runs already, with the devices that it found
+            jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
 
 
 def mesh_for(batch: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -26,6 +28,6 @@ def mesh_for(batch: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
     return Mesh(np.array(given[:count]), (AXIS,))
 
 
-def compiler_options(mesh: Mesh) -> dict[str, bool]:
+def compiler_options(mesh: Mesh) -> dict[str, str | bool]:
     """What the compiler has to be told for a program over this mesh."""
     return ONE_CORE if mesh.size > 1 and mesh.devices.flat[0].platform == "cpu" else {}

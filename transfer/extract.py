@@ -130,7 +130,7 @@ class Extractor:
             model.eval()
             return self._tapped(model(images)[1])
 
-        return jax.eval_shape(run, state, jax.ShapeDtypeStruct((1, *self.preprocessing.image_size, 3), jnp.float32))
+        return jax.eval_shape(run, state, jax.ShapeDtypeStruct((1, *self.preprocessing.input_shape), jnp.float32))
 
     def _tapped(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         return {tap.text: tap.of(endpoints) for tap in self.taps}

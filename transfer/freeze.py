@@ -6,7 +6,7 @@ every other equation is computed as the model has it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -17,8 +17,11 @@ from jax import lax
 
 from transfer.convolutions import ALGORITHMS, Epilogue, Geometry
 from transfer.fusion import Fused, fused
+from transfer.joining import Source, joinable, side_by_side, stacked
 from transfer.models.graph import Graph, Node, trace
 from transfer.planning import plan_for
+from transfer.pooling import Pool, pool_of
+from transfer.segments import Segment, segments
 
 Arrays = dict[str, jax.Array]
 # What computes a node: (arrays, values of the nodes so far) -> value.
@@ -40,13 +43,19 @@ class Frozen:
     Attributes:
       arrays: everything learned, folded, cast and laid out; what the program takes as arguments.
       convolutions: of the plan, in the order of the calls.
+      segments: of the graph, with the number of images that each works on at a time.
     """
 
     def __init__(
-        self, steps: Mapping[int, Run], endpoints: Mapping[str, int], arrays: Arrays, convolutions: Sequence[Planned]
+        self,
+        steps: Mapping[int, Run],
+        endpoints: Mapping[str, int],
+        arrays: Arrays,
+        convolutions: Sequence[Planned],
+        segments: Sequence[Segment],
     ) -> None:
         self._steps, self._endpoints = steps, endpoints
-        self.arrays, self.convolutions = arrays, tuple(convolutions)
+        self.arrays, self.convolutions, self.segments = arrays, tuple(convolutions), tuple(segments)
 
     @property
     def plan(self) -> dict[str, str]:
@@ -56,9 +65,26 @@ class Frozen:
     def __call__(self, arrays: Mapping[str, Any], images: jax.Array) -> dict[str, jax.Array]:
         """End point -> value, of preprocessed images (B, H, W, C) of the size it was frozen for; any B."""
         values = {0: images}
-        for position, run in self._steps.items():
-            values[position] = run(arrays, values)
+        for segment in self.segments:
+            values |= self._segment(segment, arrays, values[segment.start - 1])
         return {name: values[position] for name, position in self._endpoints.items()}
+
+    def _segment(self, segment: Segment, arrays: Mapping[str, Any], taken: jax.Array) -> dict[int, jax.Array]:
+        """Values of the segment's end points and of its last node, from that of the node before it."""
+        inside = range(segment.start, segment.stop)
+        kept = {segment.stop - 1, *self._endpoints.values()} & set(inside)
+
+        def run(images: jax.Array) -> dict[int, jax.Array]:
+            values = {segment.start - 1: images}
+            for position in inside:
+                if position in self._steps:
+                    values[position] = self._steps[position](arrays, values)
+            return {position: values[position] for position in kept}
+
+        if len(taken) <= segment.chunk or len(taken) % segment.chunk:
+            return run(taken)
+        chunks = taken.reshape(-1, segment.chunk, *taken.shape[1:])
+        return {position: value.reshape(-1, *value.shape[2:]) for position, value in lax.map(run, chunks).items()}
 
 
 def freeze(
@@ -71,6 +97,7 @@ def freeze(
     platform: str = "cpu",
     plan: Mapping[str, str] | None = None,
     autotune: bool = False,
+    chunk_bytes: int | None = None,
 ) -> Frozen:
     """Freezes `model` for batches of one shape.
 
@@ -83,32 +110,54 @@ def freeze(
       platform: "cpu", "gpu" or "tpu".
       plan: layer -> algorithm, instead of the planner's choice.
       autotune: measures the algorithms on the spot instead of trusting the cost model.
+      chunk_bytes: what a node and its inputs may take; parts of the model where they would take more go through the
+        batch in chunks. For a device that is one core: a loop's body uses no other.
 
     Raises:
       UsageError: the model's own, for images that it does not take.
     """
     graph = trace(model, image_shape, dtype=dtype, with_values=True, taps_wanted=taps)
     units = fused(graph, list(graph.endpoints.values()))
-    geometries = {graph.nodes[unit.conv].layer: _geometry(graph, unit) for unit in units.values()}
+    inside = {position for unit in units.values() for position in _absorbed(graph, unit)}
+    present = set(range(1, len(graph.nodes))) - inside
+    parts = segments(graph, present, image_shape[0], chunk_bytes, jnp.dtype(dtype).itemsize)
+    # equations hold the number of images that they were traced for
+    graphs = {image_shape[0]: graph}
+    for chunk in {part.chunk for part in parts} - {image_shape[0]}:
+        graphs[chunk] = trace(model, (chunk, *image_shape[1:]), dtype=dtype, with_values=True, taps_wanted=taps)
+    graph_at = {position: graphs[part.chunk] for part in parts for position in range(part.start, part.stop)}
+    geometries = {graph.nodes[unit.conv].layer: _geometry(graph_at[last], unit) for last, unit in units.items()}
     chosen = plan or plan_for(geometries, precision=precision, platform=platform, dtype=dtype, autotune=autotune)
     parameters = {".".join(map(str, path)): value for path, value in nnx.to_flat_state(nnx.state(model))}
-    inside = {position for unit in units.values() for position in _absorbed(graph, unit)}
     consumers = graph.consumers()
+    joined = joinable(graph, units) if platform == "tpu" and set(chosen.values()) <= {"direct"} else {}
     arrays: Arrays = {}
+    waiting: dict[int, Arrays] = {}
     steps: dict[int, Run] = {}
     convolutions = []
-    for position, node in enumerate(graph.nodes):
+    for position in range(1, len(graph.nodes)):
         if position in units:
             unit, layer = units[position], graph.nodes[units[position].conv].layer
             planned = Planned(layer, geometries[layer], chosen[layer])
-            arrays |= _folded(graph, unit, planned, parameters, dtype)
-            shared = platform == "cpu" and len(consumers[position]) > 1
-            steps[position] = _convolution(graph.nodes[unit.conv].inputs[0], unit, planned, shared)
             convolutions.append(planned)
-        elif node.op != "input" and position not in inside:
-            held, steps[position] = _as_traced(position, node)
+            held = _folded(graph, unit, planned, parameters, dtype)
+            if position in joined.values():
+                waiting[position] = held  # for the unit that takes it as its residual
+                continue
+            images = _input(graph, unit)
+            if position in joined:
+                other = units[joined[position]]
+                held = stacked(held, waiting.pop(other.last), layer, graph.nodes[other.conv].layer)
+                images, unit = side_by_side(graph, unit, other), replace(unit, residual=None)
             arrays |= held
-    return Frozen(steps, graph.endpoints, arrays, convolutions)
+            shared = platform == "cpu" and len(consumers[position]) > 1
+            steps[position] = _convolution(images, unit, planned, shared)
+        elif position in present:
+            node = graph_at[position].nodes[position]
+            pool = pool_of(node) if platform == "cpu" else None
+            held, steps[position] = ({}, _pooling(node, pool)) if pool else _as_traced(position, node)
+            arrays |= held
+    return Frozen(steps, graph.endpoints, arrays, convolutions, parts)
 
 
 def _absorbed(graph: Graph, unit: Fused) -> list[int]:
@@ -157,17 +206,26 @@ def _folded(graph: Graph, unit: Fused, planned: Planned, parameters: Mapping[str
     return arrays if bias.ndim == 0 else arrays | {f"{layer}.bias": jnp.asarray(bias, dtype)}
 
 
-def _convolution(source: int, unit: Fused, planned: Planned, shared: bool) -> Run:
+def _input(graph: Graph, unit: Fused) -> Source:
+    (source,) = graph.nodes[unit.conv].inputs
+    return lambda values: values[source]
+
+
+def _convolution(images: Source, unit: Fused, planned: Planned, shared: bool) -> Run:
     """`shared`: XLA's CPU backend would compute the epilogue again in each of its consumers, with all before it."""
     algorithm, layer = ALGORITHMS[planned.algorithm], planned.layer
 
     def run(arrays: Mapping[str, Any], values: Mapping[int, jax.Array]) -> jax.Array:
         residual = None if unit.residual is None else values[unit.residual]
         epilogue = Epilogue(arrays.get(f"{layer}.bias"), unit.relu, unit.pool, residual)
-        result = algorithm.run(values[source], arrays[f"{layer}.kernel"], planned.geometry, epilogue)
+        result = algorithm.run(images(values), arrays[f"{layer}.kernel"], planned.geometry, epilogue)
         return lax.optimization_barrier(result) if shared else result
 
     return run
+
+
+def _pooling(node: Node, pool: Pool) -> Run:
+    return lambda arrays, values: pool(values[node.inputs[0]])
 
 
 def _as_traced(position: int, node: Node) -> tuple[Arrays, Run]:
@@ -194,9 +252,10 @@ def _as_traced(position: int, node: Node) -> tuple[Arrays, Run]:
 
 
 def _mean(node: Node, operands: Sequence[jax.Array]) -> jax.Array:
-    """In float32 whatever the images are in."""
-    images = operands[0]
-    return images.astype(jnp.float32).mean(axis=node.attributes["axes"]).astype(images.dtype)
+    """In float32 whatever the images are in; scaled before the sum, so that one kernel does both on a GPU."""
+    images, axes = operands[0], node.attributes["axes"]
+    share = np.float32(1 / np.prod([images.shape[axis] for axis in axes]))
+    return (images.astype(jnp.float32) * share).sum(axis=axes).astype(images.dtype)
 
 
 # Operations that are computed in another way than they were traced.

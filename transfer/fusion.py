@@ -1,5 +1,6 @@
 """Finds in a model's graph what belongs to one convolution: batch norm, residual, ReLU, 2x2 max-pool."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,8 +37,10 @@ def fused(graph: Graph, wanted: Sequence[int]) -> dict[int, Fused]:
       wanted: positions whose values somebody wants to see: nothing is fused past them.
     """
     found: dict[int, Fused] = {}
+    calls = Counter(node.layer for node in graph.nodes)
     for position, node in enumerate(graph.nodes):
-        if node.op == "conv" and _is_ordinary(node):
+        # a layer that is called twice has two shapes, and perhaps two batch norms
+        if node.op == "conv" and calls[node.layer] == 1 and _is_ordinary(node):
             one = _from(graph, position, set(wanted), graph.consumers())
             found[one.last] = one
     return found

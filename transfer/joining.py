@@ -1,7 +1,7 @@
 """Two convolutions whose results are added, as one: kernels stacked, inputs side by side.
 
 On a TPU a residual unit whose shortcut is projected then never writes the projection, nor reads it again: ResNet-50 in
-bfloat16 at 224 px moves 50 MB an image instead of 58 (`benchmarks/tpu.json`, counted by the compiler).
+bfloat16 at 224 px moves 50 MB an image instead of 58 (`benchmarks/tpu_v5e.json`, counted by the compiler).
 """
 
 from collections.abc import Callable, Mapping

@@ -52,6 +52,11 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the network's input."""
+        return (*self.image_size, 1 if self.channels == "grey" else 3)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", _height_and_width(self.image_size))
         for name in ("mean", "std"):

@@ -1,0 +1,39 @@
+"""Stretches of a model that go through a batch in chunks: the same values, and where the cuts may lie."""
+
+import jax
+import numpy as np
+import pytest
+
+from transfer.freeze import freeze
+from transfer.models import registry
+from transfer.models.graph import trace
+from transfer.segments import Segment, segments
+
+IMAGES = np.random.default_rng(0).standard_normal((6, 37, 37, 3), np.float32)
+TAPS = ("stem", "stage2", "pre_logits")
+
+
+@pytest.mark.parametrize("limit", [1, 30_000, 100_000, None])
+def test_a_frozen_model_in_chunks_gives_the_same(limit: int | None) -> None:
+    model = registry.build("resnet18", width=0.125, num_classes=0)
+    whole = freeze(model, IMAGES.shape, TAPS, precision="highest")
+    chunked = freeze(model, IMAGES.shape, TAPS, precision="highest", chunk_bytes=limit, plan=whole.plan)
+    assert (len(chunked.segments) > 1 or chunked.segments[0].chunk < 6) == (limit is not None)
+    expected, got = jax.jit(whole)(whole.arrays, IMAGES), jax.jit(chunked)(chunked.arrays, IMAGES)
+    for tap in TAPS:
+        np.testing.assert_allclose(got[tap], expected[tap], atol=1e-5 * np.abs(expected[tap]).max())
+
+
+@pytest.mark.parametrize(("arch", "size"), [("resnet50", 64), ("vgg16", 64), ("inception_v3", 96), ("resnet50v2", 64)])
+@pytest.mark.parametrize("limit", [10**5, 10**6, 10**9])
+def test_segments_follow_each_other_and_grow(arch: str, size: int, limit: int) -> None:
+    graph = trace(registry.build(arch, seed=None, num_classes=0), (12, size, size, 3))
+    found = segments(graph, range(len(graph.nodes)), 12, limit)
+    assert [part.start for part in found] == [1, *(part.stop for part in found[:-1])]
+    assert found[-1].stop == len(graph.nodes)
+    chunks = [part.chunk for part in found]
+    assert chunks == sorted(chunks) and all(12 % chunk == 0 for chunk in chunks)
+    for part in found:
+        for node in graph.nodes[part.start : part.stop]:
+            assert all(source >= part.start - 1 for source in node.inputs)
+    assert limit < 10**9 or found == [Segment(1, len(graph.nodes), 12)]

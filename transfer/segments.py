@@ -1,0 +1,73 @@
+"""Cuts a model into stretches that go through a batch in chunks of their own, as many images as a core's cache takes.
+
+Early layers of a network have large activations and small kernels: a core does best with an image or two at a time.
+Late ones have it the other way round: every kernel that is read should meet the whole batch.
+"""
+
+import itertools
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from transfer.models.graph import Graph
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Nodes `start` to `stop`, the last left out, for `chunk` images at a time; node `start - 1` is all they take."""
+
+    start: int
+    stop: int
+    chunk: int
+
+
+def segments(graph: Graph, steps: Collection[int], batch: int, limit: int | None, itemsize: int = 4) -> list[Segment]:
+    """The whole graph in order.
+
+    Args:
+      graph: of the model, for any batch size.
+      steps: positions whose values exist: cuts are made right after one of them.
+      batch: images of a step.
+      limit: bytes that a node of a chunk and its inputs may take; None: one segment, the batch at once.
+      itemsize: bytes of a number.
+    """
+    total = len(graph.nodes)
+    if limit is None:
+        return [Segment(1, total, batch)]
+    edges = sorted({1, total, *(position + 1 for position in _cuts(graph, steps))})
+    found: list[Segment] = []
+    # from the end: a stretch never takes more images than the one after it, or there would be cuts for a node or two
+    for start, stop in reversed(list(itertools.pairwise(edges))):
+        chunk = _chunk(batch, limit, max(_bytes(graph, position, itemsize) for position in range(start, stop)))
+        after = found[-1] if found else Segment(stop, stop, batch)
+        chunk = next(n for n in range(min(chunk, after.chunk), 0, -1) if after.chunk % n == 0)
+        if found and after.chunk == chunk:
+            stop = found.pop().stop
+        found.append(Segment(start, stop, chunk))
+    return found[::-1]
+
+
+def _cuts(graph: Graph, steps: Collection[int]) -> list[int]:
+    """Positions after which nothing but their value is needed; what end points show is kept anyway."""
+    last_use = list(range(len(graph.nodes)))
+    for position, node in enumerate(graph.nodes):
+        for source in node.inputs:
+            last_use[source] = position
+    cuts, latest = [], last_use[0]
+    for position in range(1, len(graph.nodes)):
+        if position in steps and latest <= position:
+            cuts.append(position)
+        latest = max(latest, last_use[position])
+    return cuts
+
+
+def _bytes(graph: Graph, position: int, itemsize: int) -> int:
+    """Of one image's value and of what it is made from."""
+    node = graph.nodes[position]
+    shapes = [node.shape, *(graph.nodes[i].shape for i in node.inputs)]
+    return sum(int(np.prod(shape[1:])) * itemsize for shape in shapes)
+
+
+def _chunk(batch: int, limit: int, size: int) -> int:
+    return next(n for n in range(batch, 0, -1) if batch % n == 0 and (n == 1 or n * size <= limit))
