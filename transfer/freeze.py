@@ -191,7 +191,7 @@ def _folded(graph: Graph, unit: Fused, planned: Planned, parameters: Mapping[str
     """Kernel and bias with batch norm in them: y = scale (conv(x) + bias - mean) / sqrt(var + epsilon) + shift."""
 
     def value(path: str, missing: float) -> np.ndarray:
-        return np.asarray(parameters[path][...], np.float64) if path in parameters else np.float64(missing)
+        return np.asarray(parameters[path][...] if path in parameters else missing, np.float64)
 
     layer = planned.layer
     kernel, bias = value(f"{layer}.kernel", 0), value(f"{layer}.bias", 0)

@@ -105,7 +105,8 @@ class Reading:
                 results = None if operands is None else list(bind(equation, operands))
             if values is not None:
                 values.update(zip(equation.outvars, results or [None] * len(equation.outvars), strict=True))
-        return [position(atom) for atom in jaxpr.outvars], values and [value(atom) for atom in jaxpr.outvars]
+        held = None if values is None else [value(atom) for atom in jaxpr.outvars]
+        return [position(atom) for atom in jaxpr.outvars], held
 
     def _equation(
         self, equation: Any, inputs: list[int | None], operands: list[Any] | None, scope: str
@@ -115,7 +116,7 @@ class Reading:
         path = name.removeprefix(PREFIX) if name.startswith(PREFIX) else None
         used = tuple(i for i in inputs if i is not None)
         shape = tuple(equation.outvars[0].aval.shape)
-        chain = ()
+        chain: tuple[Applied, ...] = ()
         if operands is not None:
             chain = (Applied(equation, {i: v for i, v in enumerate(operands) if inputs[i] is None}),)
         step = Step(RENAMED.get(primitive, primitive), used, shape, scope=scope, chain=chain)
