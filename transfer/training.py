@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -221,7 +221,8 @@ def run_epochs(
         workdir.mkdir(parents=True, exist_ok=True)
         metrics = Metrics(workdir, run.history)
         try:
-            _train(_ahead(epoch, run, epochs, ahead), run, epochs, checkpoints, metrics, checkpoint_seconds)
+            results = begun_ahead(epoch, run.state, range(run.epoch, epochs), ahead)
+            _train(results, run, epochs, checkpoints, metrics, checkpoint_seconds)
         finally:
             metrics.close()
     finally:
@@ -229,11 +230,12 @@ def run_epochs(
     return run
 
 
-def _ahead(epoch: Epoch, run: Run, epochs: int, ahead: int) -> Iterator[tuple[State, dict[str, jax.Array]]]:
-    """The results of the epochs that are left, the next ones begun before one is asked for."""
+def begun_ahead(
+    epoch: Epoch, state: State, epochs: Iterable[int], ahead: int
+) -> Iterator[tuple[State, dict[str, jax.Array]]]:
+    """The results of `epochs`, the next ones begun before one is asked for."""
     begun: deque[tuple[State, dict[str, jax.Array]]] = deque()
-    state = run.state
-    for index in range(run.epoch, epochs):
+    for index in epochs:
         begun.append(epoch(state, index))
         state = begun[-1][0]
         if len(begun) == ahead:

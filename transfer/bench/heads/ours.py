@@ -8,8 +8,10 @@ import numpy as np
 
 from transfer.bench.heads.case import LEARNING_RATE, HeadCase, accuracy
 from transfer.bench.peers.case import Prepared
+from transfer.experiment import AHEAD
 from transfer.heads import linear
 from transfer.heads.linear_probe import LinearProbe
+from transfer.training import begun_ahead
 
 
 def trainer(case: HeadCase) -> Prepared:
@@ -27,10 +29,10 @@ def trainer(case: HeadCase) -> Prepared:
             seed=case.seed,
         )
         state = linear.init_state(case.features, case.classes, linear.init_key(case.seed))
-        for index in range(case.epochs):
-            state, metrics = epoch(state, index)
+        latest = state
+        for latest, metrics in begun_ahead(epoch, state, range(case.epochs), AHEAD):
             jax.device_get(metrics)
-        return state["params"]
+        return latest["params"]
 
     def score(params: dict[str, jax.Array]) -> float:
         return accuracy(np.asarray(linear.logits(params, jnp.asarray(validation_x))), validation_y)

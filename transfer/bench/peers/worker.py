@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -19,6 +20,8 @@ def serve(pipe: Connection, builder: str, case: Any) -> None:
     A message is how many seconds to go on calling (0: one call); the answer is the seconds a call took, in the mean.
     None ends the process.
     """
+    # Ctrl-C reaches every process of the terminal; the parent ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         prepared = _build(builder, case)
         report = prepared.report(prepared.call())
