@@ -1,5 +1,6 @@
 """Our trainers: the one of `train.py`, epoch by epoch, and the estimator, all epochs in one program."""
 
+from collections import deque
 from typing import Any
 
 import jax
@@ -29,9 +30,8 @@ def trainer(case: HeadCase) -> Prepared:
             seed=case.seed,
         )
         state = linear.init_state(case.features, case.classes, linear.init_key(case.seed))
-        latest = state
-        for latest, metrics in begun_ahead(epoch, state, range(case.epochs), AHEAD):
-            jax.device_get(metrics)
+        results = begun_ahead(epoch, state, range(case.epochs), AHEAD)
+        [(latest, _)] = deque(((after, jax.device_get(metrics)) for after, metrics in results), maxlen=1)
         return latest["params"]
 
     def score(params: dict[str, jax.Array]) -> float:
