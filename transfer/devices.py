@@ -16,7 +16,7 @@ ONE_CORE: dict[str, str | bool] = {"xla_cpu_multi_thread_eigen": False}
 def use_cores() -> None:
     """Makes each usable core a CPU device, unless JAX's backend runs already; a setting of the user's stays."""
     given = "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not given and jax.config.read("jax_num_cpu_devices") < 1:
+    if not given and jax.config.jax_num_cpu_devices < 1:  # type: ignore[attr-defined]
         with contextlib.suppress(RuntimeError):  # JAX runs already, with the devices that it found
             jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
 
