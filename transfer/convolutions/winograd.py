@@ -92,6 +92,13 @@ class Winograd:
         return -(-rows // self.tile), -(-columns // self.tile)
 
 
+def transformed_bytes(geometry: Geometry, tile: int = 4) -> int:
+    """Of the transformed input and the products of a batch, in float32."""
+    rows, columns = geometry.output
+    tiles = geometry.batch * -(-rows // tile) * -(-columns // tile)
+    return 4 * tiles * (tile + 2) ** 2 * (geometry.channels + geometry.features)
+
+
 def _by_strips(images: jax.Array, kernel: jax.Array, tile: int, rows: int, epilogue: Epilogue) -> jax.Array:
     """One strip of `rows` rows of tiles after another."""
     batch, height, width, channels = images.shape
