@@ -71,7 +71,7 @@ def test_a_trace_is_written(written):
 
 
 def test_out_of_memory_halves_the_batch(monkeypatch, capsys):
-    monkeypatch.setattr(memory, "available_bytes", lambda: 20_000_000)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 14_000_000)
     assert bench(*QUICK, "--models=vgg11_slim.cifar10", "--batch=64", "--no_errors", "--json") == 0
     (row,) = json.loads(capsys.readouterr().out)["rows"]
     assert row["batch_asked"] == 64 and row["batch"] < 64
