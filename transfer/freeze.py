@@ -116,15 +116,12 @@ def freeze(
     Raises:
       UsageError: the model's own, for images that it does not take.
     """
-    graph = trace(model, image_shape, dtype=dtype, with_values=True, taps_wanted=taps)
+    graphs = _Graphs(model, image_shape, dtype, taps)
+    graph = graphs[image_shape[0]]
     units = fused(graph, list(graph.endpoints.values()))
     inside = {position for unit in units.values() for position in _absorbed(graph, unit)}
     present = set(range(1, len(graph.nodes))) - inside
     parts = segments(graph, present, image_shape[0], chunk_bytes, jnp.dtype(dtype).itemsize)
-    # equations hold the number of images that they were traced for
-    graphs = {image_shape[0]: graph}
-    for chunk in {part.chunk for part in parts} - {image_shape[0]}:
-        graphs[chunk] = trace(model, (chunk, *image_shape[1:]), dtype=dtype, with_values=True, taps_wanted=taps)
     graph_at = {position: graphs[part.chunk] for part in parts for position in range(part.start, part.stop)}
     geometries = {graph.nodes[unit.conv].layer: _geometry(graph_at[last], unit) for last, unit in units.items()}
     chosen = plan or plan_for(geometries, precision=precision, platform=platform, dtype=dtype, autotune=autotune)
@@ -158,6 +155,20 @@ def freeze(
             held, steps[position] = ({}, _pooling(node, pool)) if pool else _as_traced(position, node)
             arrays |= held
     return Frozen(steps, graph.endpoints, arrays, convolutions, parts)
+
+
+class _Graphs(dict[int, Graph]):
+    """Images at a time -> the model's graph: equations hold the number of images that they were traced for."""
+
+    def __init__(
+        self, model: nnx.Module, image_shape: tuple[int, int, int, int], dtype: Any, taps: Sequence[str] | None
+    ) -> None:
+        self._model, self._image, self._dtype, self._taps = model, image_shape[1:], dtype, taps
+
+    def __missing__(self, images: int) -> Graph:
+        shape = (images, *self._image)
+        self[images] = trace(self._model, shape, dtype=self._dtype, with_values=True, taps_wanted=self._taps)
+        return self[images]
 
 
 def _absorbed(graph: Graph, unit: Fused) -> list[int]:

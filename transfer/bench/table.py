@@ -23,6 +23,7 @@ def significant(value: float) -> str:
 
 
 def pixels(size: Sequence[int]) -> str:
+    """(height, width): 224, or 224x320 where the sides differ."""
     height, width = size
     return str(height) if height == width else f"{height}x{width}"
 
