@@ -29,13 +29,18 @@ def kvstore_spec(path: str, below: str = "") -> dict[str, str]:
     return {"driver": "file", "path": f"{Path(path).expanduser().absolute()}/{below}"}
 
 
+def open_kvstore(path: str) -> Any:
+    """The directory `path` as TensorStore's key-value store."""
+    return ts.KvStore.open(kvstore_spec(path)).result()
+
+
 class Directory:
     """The files of one store, as keys relative to its `path`."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         with readable(path):
-            self._files = ts.KvStore.open(kvstore_spec(path)).result()
+            self._files = open_kvstore(path)
 
     def read_json(self, key: str) -> Any | None:
         """The JSON value at `key`, None where there is no such file; TransferError if it is not JSON."""

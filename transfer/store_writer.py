@@ -9,12 +9,14 @@ there. `complete` is set when every row has been counted by its index.
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from absl import logging
 
+from transfer import lock
 from transfer.chunks import ChunkedArray, Directory
 from transfer.errors import TransferError
 from transfer.features import FORMAT, KIND, METADATA, MISSING, ROW, SKIPPED, encode_ids, read_metadata
@@ -36,9 +38,11 @@ class StoreWriter:
         fingerprint: nested dict of all settings that the features depend on, JSON values.
         batch_size: rows of a chunk.
         provenance: what may change low bits only (device, versions), JSON values.
+        create: False in the processes that help the one that has created the store: they find it there, take no lock
+            and do not `finish`.
 
     Raises:
-        TransferError: the store was made with other settings.
+        TransferError: the store was made with other settings, or another process is writing it.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class StoreWriter:
         fingerprint: Mapping[str, Any],
         batch_size: int,
         provenance: Mapping[str, Any] | None = None,
+        create: bool = True,
     ) -> None:
         self.path, self.batch_size, self.num_images = str(path), batch_size, len(ids)
         self._directory = Directory(self.path)
@@ -70,18 +75,34 @@ class StoreWriter:
             "batch_size": batch_size,
             "provenance": dict(provenance or {}),
         }
-        found = read_metadata(self.path)
-        if found is None:
-            self._create(wanted, labels)
-        else:
-            check_same(self.path, found, wanted)
-            self._warn_of_other_provenance(found, wanted)
-        self.metadata = found or wanted
-        self.batch_size = self.metadata["batch_size"]
-        self._taps = {tap: ChunkedArray.open(self.path, f"features/{tap}") for tap in taps}
-        self._status = ChunkedArray.open(self.path, "status", optional_chunks=True)
+        self._create_allowed = create
+        self._lock = lock.Held()
+        self._open = ExitStack()
+        try:
+            self.metadata = self._settled(wanted, labels)
+            self.batch_size = self.metadata["batch_size"]
+            self._taps = {tap: ChunkedArray.open(self.path, f"features/{tap}") for tap in taps}
+            self._status = ChunkedArray.open(self.path, "status", optional_chunks=True)
+        except BaseException:
+            self._open.close()
+            raise
         self._pool = ThreadPoolExecutor(WRITES_IN_FLIGHT, thread_name_prefix="feature-store")
         self._writing: deque[Future[None]] = deque()
+
+    def _settled(self, wanted: dict[str, Any], labels: np.ndarray) -> dict[str, Any]:
+        """The metadata of the store, which is created or found to be the one that is wanted."""
+        found = read_metadata(self.path)
+        if self._create_allowed and not (found and found["complete"]):
+            self._lock = self._open.enter_context(lock.held(self.path, "feature store"))
+            found = read_metadata(self.path)  # another process may have ended since
+        if found is None and not self._create_allowed:
+            raise TransferError(f"no feature store at {self.path}, which the first process should have created")
+        if found is None:
+            self._create(wanted, labels)
+            return wanted
+        check_same(self.path, found, wanted)
+        self._warn_of_other_provenance(found, wanted)
+        return found
 
     def _warn_of_other_provenance(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
         if not found["complete"] and (changed := differences(found["provenance"], wanted["provenance"])):
@@ -118,6 +139,7 @@ class StoreWriter:
         finally:
             # after an error too: what has been computed is worth its moment on the disk
             self._pool.shutdown(wait=True)
+            self._open.close()
 
     @property
     def complete(self) -> bool:
@@ -170,6 +192,7 @@ class StoreWriter:
         for array in values.values():
             array[skipped_here] = np.nan
         self._drain(WRITES_IN_FLIGHT - 1)
+        self._lock.check()
         self._writing.append(self._pool.submit(self._commit, start, values, status))
 
     def _commit(self, start: int, values: Mapping[str, np.ndarray], status: np.ndarray) -> None:

@@ -1,0 +1,222 @@
+"""One process at a time on a workdir or a feature store: a second one stops with a line that names the first.
+
+On a local path the lock is `flock` on the file `.lock`, which the kernel frees however its process ends; the file
+that a killed process leaves behind does not matter. On NFS `flock` works between machines (Linux turns it into a lock
+of the server) or raises; where a file system has no locks at all, a warning says so and nothing is locked.
+
+On `gs://` it is a lease: an object `.lock` that its holder writes anew every REFRESH_SECONDS, each time on condition
+that nobody else wrote it. Another process takes it over once it has not changed for EXPIRY_SECONDS of that process's
+own monotonic clock; the clocks of two machines are never compared. So after a machine was lost, the same command
+waits for a minute and goes on.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import shlex
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from transfer.errors import TransferError
+
+NAME = ".lock"
+REFRESH_SECONDS = 15.0
+EXPIRY_SECONDS = 75.0
+# What systems say that do not know locks.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+_LONGEST_COMMAND = 200
+# Descriptors of the locks that this process holds; a forked child must not keep them alive.
+_descriptors: set[int] = set()
+
+
+class Held:
+    """What `held` gives. A lock on a local path cannot be lost; a lease can, where its holder slept for too long."""
+
+    def check(self) -> None:
+        """Raises TransferError if another process has taken the lock over."""
+
+
+@contextmanager
+def held(path: Any, what: str, *, kvstore: Any = None, refresh: float | None = None) -> Iterator[Held]:
+    """Holds the lock on the directory `path`, local or `gs://`, which is made if it is not there.
+
+    Args:
+        what: what the directory is, for the message: "workdir", "feature store".
+        kvstore: the directory as an opened `tensorstore.KvStore`, for tests of the lease without a bucket.
+        refresh: seconds between two writes of the lease; it expires after five times as many.
+
+    Raises:
+        TransferError: another process holds it; the message says which, where and since when.
+        OSError: the directory cannot be written.
+    """
+    where = f"the {what} {path}"
+    if kvstore is None and not str(path).startswith("gs://"):
+        with _local(Path(path).expanduser() / NAME, where) as found:
+            yield found
+        return
+    from transfer.chunks import open_kvstore, readable
+
+    with readable(f"{path}/{NAME}"):
+        kvstore = kvstore or open_kvstore(str(path))
+        lease = _Lease(kvstore, where, REFRESH_SECONDS if refresh is None else refresh)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def _mine() -> dict[str, Any]:
+    command = shlex.join(sys.argv)
+    if len(command) > _LONGEST_COMMAND:
+        command = command[:_LONGEST_COMMAND] + "…"
+    since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": since, "command": command}
+
+
+def _in_use(where: str, holder: bytes) -> TransferError:
+    try:
+        by = "process {pid} on {host} since {since} ({command})".format_map(json.loads(holder))
+    except (ValueError, TypeError, KeyError):  # it has the lock and has not written its name yet
+        by = "another process"
+    return TransferError(f"{where} is in use by {by}; wait for it to end, or take another --workdir")
+
+
+@contextmanager
+def _local(file: Path, where: str) -> Iterator[Held]:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = _locked(file, where)
+    owner = os.getpid()
+    _descriptors.add(descriptor)
+    try:
+        with suppress(OSError):  # no room for the name: the lock holds all the same
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, (json.dumps(_mine()) + "\n").encode())
+        yield Held()
+    finally:
+        # a forked child that unwinds its parent's stack has nothing to let go
+        if os.getpid() == owner:
+            file.unlink(missing_ok=True)  # before it is free: whoever opened it meanwhile looks again
+            _descriptors.discard(descriptor)
+            os.close(descriptor)
+
+
+def _locked(file: Path, where: str) -> int:
+    """An open descriptor of `file` with the lock on it."""
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is(file, descriptor):
+                return descriptor
+        except BlockingIOError:
+            error = _in_use(where, os.pread(descriptor, 4096, 0))
+            os.close(descriptor)
+            raise error from None
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                logging.warning("%s: %s; see to it that no second process works here", file, error.strerror)
+                return descriptor
+            os.close(descriptor)
+            raise
+        # its holder removed it as we opened it: the name is another file's now
+        os.close(descriptor)
+
+
+def _is(file: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(file), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _close_inherited() -> None:
+    for descriptor in _descriptors:
+        os.close(descriptor)
+    _descriptors.clear()
+
+
+os.register_at_fork(after_in_child=_close_inherited)
+
+
+class _Lease(Held):
+    """The lease in a key-value store, and the thread that keeps it."""
+
+    def __init__(self, kvstore: Any, where: str, refresh: float) -> None:
+        self._files, self._where, self._refresh = kvstore, where, refresh
+        self._identity = {**_mine(), "nonce": uuid.uuid4().hex}
+        self._count, self._lost = 0, False
+        self._generation = self._acquire()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> Any:
+        return self._files.read(NAME).result()
+
+    def _write(self, generation: bytes) -> bytes:
+        """The new generation, empty where the object is no longer of `generation`."""
+        self._count += 1
+        value = json.dumps({**self._identity, "count": self._count}).encode()
+        return self._files.write(NAME, value, if_equal=generation).result().generation
+
+    def _acquire(self) -> bytes:
+        seen, since = None, time.monotonic()
+        while True:
+            found = self._read()
+            generation = found.stamp.generation
+            free = found.state != "value" or (seen == generation and self._expired(since))
+            if free and (ours := self._write(generation)):
+                return ours
+            if not free and seen is None:
+                seen, since = generation, time.monotonic()
+                logging.info("%s: waiting up to %.0f s to see whether its holder lives", self._where, self._expiry)
+            elif not free and seen != generation:
+                raise _in_use(self._where, found.value)
+            time.sleep(self._refresh / 10)
+
+    @property
+    def _expiry(self) -> float:
+        return self._refresh * EXPIRY_SECONDS / REFRESH_SECONDS
+
+    def _expired(self, since: float) -> bool:
+        return time.monotonic() - since > self._expiry
+
+    def _keep(self) -> None:
+        while not self._ended.wait(self._refresh):
+            try:
+                generation = self._write(self._generation)
+                if not generation:
+                    # a write whose answer was lost is ours all the same
+                    found = self._read()
+                    if found.state != "value" or self._identity["nonce"].encode() not in found.value:
+                        self._lost = True
+                        return
+                    generation = found.stamp.generation
+                self._generation = generation
+            except (ValueError, RuntimeError, OSError) as error:  # the network: the next try may do
+                logging.warning("%s: the lease was not renewed (%s)", self._where, error)
+
+    def check(self) -> None:
+        """Raises TransferError if another process has taken the lease over."""
+        if self._lost:
+            raise _in_use(self._where, self._read().value)
+
+    def release(self) -> None:
+        """Removes the lease, unless it is another's by now."""
+        self._ended.set()
+        self._thread.join()
+        if not self._lost:
+            try:
+                self._files.write(NAME, None, if_equal=self._generation).result()
+            except (ValueError, RuntimeError, OSError) as error:  # it expires
+                logging.warning("%s: the lease was not given back (%s)", self._where, error)
