@@ -1,10 +1,12 @@
 """Features and labels as one file: the published pickle `{'features', 'labels'}`, `.npz` and `.safetensors`.
 
 The published files hold `features` float32 (N, 1, 1, C) and `labels` (N,) or (N, 1); some lie inside a zip and are
-named `PATH/vgg-100.zip/vgg_cifar10_100_bottleneck_features_train.p`. No code from a file is ever run.
+named `PATH/vgg-100.zip/vgg_cifar10_100_bottleneck_features_train.p`. No code from a file is ever run. What is written
+here carries a checksum, which is verified when it is read again.
 """
 
 import io
+import json
 import os
 import pickle
 import struct
@@ -17,6 +19,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from etils import epath
 
+from transfer import digest
 from transfer.errors import TransferError, UsageError
 from transfer.unpickle import load_arrays
 
@@ -165,10 +168,29 @@ def _read_safetensors(stream: BinaryIO, name: str) -> Mapping[str, Any]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
+    content = stream.read()
     try:
-        return load(stream.read())
+        arrays = load(content)
+        header = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TransferError(f"{name} cannot be read, it may be damaged or truncated ({error})") from error
+    with _named(name):
+        digest.check_tensors(arrays, header.get("__metadata__", {}))
+    return arrays
+
+
+def _read_pickle(stream: BinaryIO, name: str) -> Any:
+    with _named(name):
+        digest.check_pickle(stream)
+    return load_arrays(stream, name)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    try:
+        yield
+    except TransferError as error:
+        raise TransferError(f"{name}: {error}") from error
 
 
 # (how a file of this format begins, its reader); whatever else it is, it is a pickle or damaged.
@@ -178,12 +200,14 @@ _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO, str], Any]], 
         lambda start: len(start) > 8 and start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] < 1 << 32,
         _read_safetensors,
     ),
-    (lambda start: True, load_arrays),
+    (lambda start: True, _read_pickle),
 )
 
 
 def _write_pickle(stream: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
-    pickle.dump(dict(arrays), stream, protocol=PICKLE_PROTOCOL)
+    sealed = digest.Sealed(stream)
+    pickle.dump(dict(arrays), sealed, protocol=PICKLE_PROTOCOL)
+    sealed.seal()
 
 
 def _write_npz(stream: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
@@ -193,7 +217,8 @@ def _write_npz(stream: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
 def _write_safetensors(stream: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
     from safetensors.numpy import save
 
-    stream.write(save({key: np.ascontiguousarray(array) for key, array in arrays.items()}))
+    plain = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    stream.write(save(plain, metadata={digest.KEY: digest.of_tensors(plain, {})}))
 
 
 _WRITERS: dict[str, Callable[[IO[bytes], Mapping[str, np.ndarray]], None]] = {

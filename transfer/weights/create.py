@@ -11,6 +11,7 @@ import numpy as np
 from absl import logging
 from flax import nnx
 
+from transfer import digest
 from transfer.errors import TransferError, UsageError
 from transfer.models import registry
 from transfer.preprocess import Preprocessing
@@ -46,7 +47,8 @@ def create_model(
       name: a catalogue name (`"vgg16.keras"`, see `list_models`) or an architecture (`"vgg16"`).
       weights: None: the record's file, shipped, cached or downloaded. A path: that file, in any format that
         `transfer.weights.readers` knows; for a record in its library's names or our own (torchvision and timm count
-        as one), for an architecture in any library's. False: random, from `seed`.
+        as one), for an architecture in any library's; `PATH.sha256` beside it, if there, must be its SHA-256.
+        False: random, from `seed`.
       num_classes: None: as in the file; a file without classifier (Keras' `notop`), or with one that the record calls
         unusable, gives a model without. 0: no classifier, whatever the file has. Another number than the file's: the
         last layer is random, from `seed`.
@@ -119,7 +121,9 @@ def _file(
     path = Path(weights).expanduser()
     if not path.is_file():
         raise TransferError(f"{path}: no such weight file")
-    return path, cache.digests(path)["sha256"]
+    sha256 = cache.digests(path)["sha256"]
+    digest.check_beside(path, sha256)
+    return path, sha256
 
 
 def _libraries_of(record: Record) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from transfer import digest
 from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.preprocess import Preprocessing
@@ -25,7 +26,7 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], metadata: Map
     Args:
       path: the file to make or replace, in a folder that exists.
       arrays: NumPy or JAX arrays.
-      metadata: strings for the header.
+      metadata: strings for the header; `digest` adds a SHA-256 of everything, which is checked on reading.
 
     Raises:
       OSError: naming `path`, where the disk is full or the folder is not writable.
@@ -38,8 +39,10 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], metadata: Map
     part = Path(name)
     try:
         plain = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+        described = dict(metadata or {})
+        described[digest.KEY] = digest.of_tensors(plain, described)
         # not save_file, whose errors are none of Python's own
-        part.write_bytes(save(plain, metadata=dict(metadata or {})))
+        part.write_bytes(save(plain, metadata=described))
         part.chmod(0o644)
         os.replace(part, path)
     except OSError as error:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from transfer import digest
 from transfer.errors import TransferError
 
 FORMAT = ".safetensors"
@@ -19,7 +20,7 @@ def recognises(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """All tensors, bfloat16 as `ml_dtypes.bfloat16`."""
+    """All tensors, bfloat16 as `ml_dtypes.bfloat16`; a file of ours must have the digest that is in its metadata."""
     from safetensors import SafetensorError, safe_open
 
     with path.open("rb") as stream:
@@ -30,7 +31,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
         )
     try:
         with safe_open(path, "numpy") as file:
-            return {name: _tensor(file, name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: _tensor(file, name) for name in file.keys()}  # noqa: SIM118
+            digest.check_tensors(tensors, file.metadata() or {})
+            return tensors
     except SafetensorError as error:
         raise TransferError(f"a damaged or truncated {FORMAT} file ({error})") from error
 
