@@ -1,0 +1,116 @@
+"""Run by `test_eight_devices.py` under pytest, with eight CPU devices: heads over a mesh equal those on one device."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding
+
+from transfer.heads import dealing, linear, order, sharded
+
+# Relative to the largest value: sums of a few hundred float32 products, added in another order.
+TOLERANCE = 1e-5
+
+
+def mesh_of(data, model):
+    assert jax.device_count() == 8
+    return Mesh(np.array(jax.devices()[: data * model]).reshape(data, model), ("data", "model"))
+
+
+@functools.cache
+def rows(num_rows, classes, width=6):
+    random = np.random.default_rng(num_rows)
+    labels = random.integers(classes, size=num_rows)
+    features = random.normal(size=(num_rows, width)) + labels[:, None] / 2
+    return features.astype(np.float32), labels
+
+
+def on_mesh(mesh, x, y):
+    """Row blocks, as owned by the devices; R, and how many rows each has."""
+    devices = mesh.shape["data"]
+    block = -(-len(x) // devices)
+    features = np.zeros((devices * block, *x.shape[1:]), x.dtype)
+    labels = np.zeros(devices * block, np.int32)
+    features[: len(x)], labels[: len(x)] = x, y
+    real = np.clip(len(x) - np.arange(devices) * block, 0, block).astype(np.int32)
+    put = functools.partial(jax.device_put, device=NamedSharding(mesh, sharded.ROWS))
+    return (put(features), put(labels)), block, put(real)
+
+
+def close(found, expected):
+    scale = max(float(np.abs(expected).max()), 1e-30)
+    np.testing.assert_allclose(np.asarray(found) / scale, np.asarray(expected) / scale, atol=TOLERANCE, rtol=0)
+
+
+CASES = {
+    # (rows, classes, batch size), (devices along data, along model), whether the number of steps is compiled in
+    "one row": ((1, 2, 4), (8, 1), True),
+    "one row, classes without a device": ((1, 2, 4), (2, 4), True),
+    "fewer rows than devices": ((7, 3, 16), (8, 1), False),
+    "batches of one": ((9, 3, 1), (4, 2), True),
+    "rows that do not divide": ((333, 4, 64), (8, 1), True),
+    "classes that do not divide": ((333, 5, 64), (4, 2), False),
+    "classes that divide": ((1003, 12, 256), (2, 4), True),
+    "classes only": ((100, 13, 16), (1, 8), True),
+    "one batch": ((100, 4, 256), (8, 1), False),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_epoch_is_that_of_one_device(case):
+    (num_rows, classes, batch_size), (data, model), known = CASES[case]
+    (x, y), mesh = rows(num_rows, classes), mesh_of(data, model)
+    state = linear.init_state(6, classes, linear.init_key(0))
+    expected, metrics = linear.make_epoch(x, y, x, y, batch_size, 0.02, seed=3)(state, 5)
+
+    arrays, block, real = on_mesh(mesh, x, y)
+    permuted = order.permutation(num_rows, 3, 5)
+    usual = dealing.usual_width(batch_size, data, block)
+    taken, counts = dealing.deal(permuted // block, permuted % block, batch_size, data, usual)
+    taken = jax.device_put(taken.reshape(len(taken), -1), NamedSharding(mesh, sharded.BATCHES))
+    start = jax.device_put(state, sharded.state_sharding(state, mesh))
+    steps = len(counts) if known else None
+    found, sums = sharded.train(start, *arrays, taken, counts, 0.02, mesh=mesh, steps=steps)
+
+    jax.tree.map(close, (found["params"], found["opt_state"]), (expected["params"], expected["opt_state"]))
+    assert jax.tree.all(jax.tree.map(lambda a, b: a.sharding == b.sharding, found, start))
+    close(sums / num_rows, np.array([metrics["loss"], metrics["accuracy"]]))
+    sums = sharded.evaluate(found["params"], *arrays, real, mesh=mesh)
+    close(sums / num_rows, np.array([metrics["validation_loss"], metrics["validation_accuracy"]]))
+
+
+def test_rows_are_evaluated_some_at_a_time(monkeypatch):
+    monkeypatch.setattr(sharded, "EVALUATED", 100)
+    (x, y), mesh = rows(1003, 13), mesh_of(2, 4)
+    params = linear.init_state(6, 13, linear.init_key(1))["params"]
+    arrays, _, real = on_mesh(mesh, x, y)
+    sums = sharded.evaluate(params, *arrays, real, mesh=mesh)
+    close(sums / 1003, np.array(linear.evaluate(params, x, y)))
+
+
+def test_equal_scores_are_right_for_the_first_class_only():
+    mesh = mesh_of(2, 4)
+    params = {"kernel": np.zeros((6, 8), np.float32), "bias": np.zeros(8, np.float32)}
+    x, y = np.ones((16, 6), np.float32), np.arange(16) % 8
+    arrays, _, real = on_mesh(mesh, x, y)
+    assert float(sharded.evaluate(params, *arrays, real, mesh=mesh)[1]) == 2
+
+
+@pytest.mark.parametrize("steps", [5, None])
+def test_one_reduction_a_step(steps):
+    lowered = sharded.lower_train(mesh_of(8, 1), 100, 16, 32, 10, steps, "bfloat16", most_steps=7)
+    text = lowered.compile().as_text()
+    assert text.count(" all-reduce(") == 1 and "all-gather" not in text and "all-to-all" not in text
+    text = sharded.lower_train(mesh_of(4, 2), 100, 16, 32, 10, steps, "bfloat16", most_steps=7).compile().as_text()
+    assert text.count(" all-reduce(") == 3 and "all-gather" not in text and "all-to-all" not in text
+    assert sharded.lower_evaluate(mesh_of(8, 1), 100, 32, 10).compile().as_text().count(" all-reduce(") == 1
+
+
+def test_weights_are_sharded_as_are_their_moments():
+    state = linear.init_state(6, 8, linear.init_key(0))
+    wide = sharded.state_sharding(state, mesh_of(2, 4))
+    kernels = [s.spec for s, leaf in zip(jax.tree.leaves(wide), jax.tree.leaves(state), strict=True) if leaf.ndim == 2]
+    assert len(kernels) == 3 and set(kernels) == {jax.sharding.PartitionSpec(None, "model")}
+    odd = sharded.state_sharding(linear.init_state(6, 7, linear.init_key(0)), mesh_of(2, 4))
+    assert all(sharding.is_fully_replicated for sharding in jax.tree.leaves(odd))

@@ -1,0 +1,149 @@
+"""In which order an epoch takes the rows: a function of the seed and the epoch alone, the same on any machine.
+
+"rows" permutes all rows, which is the published recipe; it needs them all at hand. "chunks" is for rows that are read
+from a store as training goes: its chunks are shuffled, then the rows inside a window of several chunks, so that a
+window is all that must be in memory. Whatever holds the rows, and however many devices, the order is the same.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+ORDERS = ("rows", "chunks")
+# A window of chunks holds so many bytes of features, counted as float32, unless a number of rows is asked for.
+WINDOW_BYTES = 256 << 20
+# Rounds of the Feistel network that shuffles chunks; four make a pseudo-random permutation of a good mixing function.
+ROUNDS = 6
+
+
+def permutation(num_rows: int, seed: int, epoch: int) -> np.ndarray:
+    """Order "rows": int (N,), all rows, shuffled on the host as `transfer.heads.linear` does on the device."""
+    with jax.default_device(_host()):
+        key = jax.random.fold_in(jax.random.key(seed), epoch)
+        return np.asarray(jax.random.permutation(key, num_rows))
+
+
+def _host() -> jax.Device:
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX was told to know its accelerator only
+        return jax.local_devices()[0]
+
+
+class Window(NamedTuple):
+    """Some chunks, and the order of their rows.
+
+    Attributes:
+        chunks: int64 (n,), which chunks it holds.
+        slots: int64 (rows,), its rows in the order of training: row `r` of the chunk at place `i` is the slot
+            `i * chunk_rows + r`. The slots that the data set's last, short chunk leaves empty are not among them.
+    """
+
+    chunks: np.ndarray
+    slots: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunks:
+    """Order "chunks" over `num_rows` rows. Holds no array of all rows, nor of all chunks.
+
+    Args:
+        num_rows: N, at least 1.
+        chunk_rows: rows of a chunk; the last chunk has what is left.
+        window_rows: at most so many rows are in a window, but one chunk at least.
+        shuffle: False keeps the order of the rows.
+    """
+
+    num_rows: int
+    chunk_rows: int
+    window_rows: int
+    shuffle: bool = True
+
+    @property
+    def num_chunks(self) -> int:
+        """Of the whole data set."""
+        return -(-self.num_rows // self.chunk_rows)
+
+    @property
+    def num_windows(self) -> int:
+        """Of an epoch; their numbers of chunks differ by one at most."""
+        return -(-self.num_chunks // max(1, self.window_rows // self.chunk_rows))
+
+    @property
+    def most_chunks(self) -> int:
+        """In a window."""
+        return -(-self.num_chunks // self.num_windows)
+
+    def _places(self, window: int) -> tuple[int, int]:
+        return (
+            window * self.num_chunks // self.num_windows,
+            (window + 1) * self.num_chunks // self.num_windows,
+        )
+
+    def chunks(self, window: int, seed: int, epoch: int) -> np.ndarray:
+        """int64 (n,): the chunks of a window."""
+        places = np.arange(*self._places(window))
+        return _shuffled(places, self.num_chunks, _words(seed, epoch, 0, ROUNDS)) if self.shuffle else places
+
+    def size(self, window: int, seed: int, epoch: int) -> int:
+        """Rows of a window."""
+        chunks = self.chunks(window, seed, epoch)
+        return len(chunks) * self.chunk_rows - self._short(chunks)
+
+    def _short(self, chunks: np.ndarray) -> int:
+        """Slots of these chunks that hold no row."""
+        return (self.num_chunks * self.chunk_rows - self.num_rows) * int((chunks == self.num_chunks - 1).any())
+
+    def window(self, window: int, seed: int, epoch: int) -> Window:
+        """The chunks of a window, and its rows in the order of training."""
+        chunks = self.chunks(window, seed, epoch)
+        slots = np.arange(len(chunks) * self.chunk_rows)
+        if short := self._short(chunks):
+            end = (int(np.flatnonzero(chunks == self.num_chunks - 1)[0]) + 1) * self.chunk_rows
+            slots = np.delete(slots, slice(end - short, end))
+        if self.shuffle:
+            slots = slots[np.argsort(_words(seed, epoch, window + 1, len(slots)), kind="stable")]
+        return Window(chunks, slots)
+
+    def rows(self, seed: int, epoch: int) -> np.ndarray:
+        """int64 (N,): the whole epoch, for rows that are all at hand."""
+        return np.concatenate([self._rows(*self.window(w, seed, epoch)) for w in range(self.num_windows)])
+
+    def _rows(self, chunks: np.ndarray, slots: np.ndarray) -> np.ndarray:
+        return chunks[slots // self.chunk_rows] * self.chunk_rows + slots % self.chunk_rows
+
+
+def default_window(num_features: int) -> int:
+    """Rows of a window where none are asked for; the same whatever type the features are stored in."""
+    return max(1, WINDOW_BYTES // (4 * num_features))
+
+
+def _words(seed: int, epoch: int, stream: int, count: int) -> np.ndarray:
+    """uint64 (count,): random words. A bit generator's raw output is the same in every version of NumPy."""
+    return np.random.Philox(np.random.SeedSequence([seed % 2**64, epoch, stream])).random_raw(count)
+
+
+def _shuffled(places: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
+    """Where a pseudo-random permutation of [0, size) takes `places`.
+
+    A Feistel network permutes the numbers of an even number of bits; who falls outside of [0, size) goes round again.
+    """
+    half = np.uint64(max(1, (max(size - 1, 1).bit_length() + 1) // 2))
+    mask = np.uint64((1 << int(half)) - 1)
+    values, outside = places.astype(np.uint64), np.ones(len(places), bool)
+    while outside.any():
+        left, right = values[outside] >> half, values[outside] & mask
+        for key in keys:
+            left, right = right, left ^ (_mixed(right ^ key) & mask)
+        values[outside] = left << half | right
+        outside = values >= size
+    return values.astype(np.int64)
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """uint64 -> uint64: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
