@@ -142,6 +142,12 @@ def test_a_tpu_is_replaced_no_more_often_than_asked(tmp_path):
     assert cloud.calls("create", "delete") == ["create", "delete"] * 2
 
 
+STOPS_ONCE = """
+echo once >>"$FOLDER/runs$WORKER"
+test "$(wc -l <"$FOLDER/runs$WORKER")" -ge 2 || exit 75
+"""
+
+
 def test_what_was_asked_to_stop_goes_on_with_the_tpu_that_is_still_there(tmp_path):
     cloud = Cloud(
         tmp_path, 'echo once >>"$FOLDER/runs$WORKER"; test "$(wc -l <"$FOLDER/runs$WORKER")" -ge 2 || exit 75'
