@@ -16,7 +16,8 @@ from hypothesis.extra import numpy as hnp
 
 from transfer.chunks import kvstore_spec
 from transfer.errors import TransferError
-from transfer.features import FeatureStore, decode_ids, encode_ids
+from transfer.features import FeatureStore
+from transfer.store_format import decode_ids, encode_ids, scan_checks
 from transfer.store_writer import StoreWriter
 
 ROWS, BATCH, WIDTH = 11, 4, 3
@@ -191,10 +192,10 @@ def test_a_resumed_store_equals_an_uninterrupted_one(path, tmp_path):
 # What a kill leaves behind, at the points where the order of writes matters.
 REMAINS = {
     "before the metadata": ["zarr.json"],
-    "before the metadata, with a stale chunk": ["zarr.json", "labels/c/0", "status/zarr.json"],
-    "features without status": ["status/c/1"],
-    "nothing but metadata": ["status/c/0", "status/c/1", "status/c/2", "features/pre_logits/c/0/0"],
-    "status without features": ["features/pre_logits/c/2/0"],
+    "before the metadata, with a stale chunk": ["zarr.json", "labels/c/0", "checks/zarr.json"],
+    "features without checks": ["checks/c/1"],
+    "nothing but metadata": ["checks/c/0", "checks/c/1", "checks/c/2", "features/pre_logits/c/0/0"],
+    "checks without features": ["features/pre_logits/c/2/0"],
 }
 
 
@@ -205,7 +206,7 @@ def test_what_a_kill_leaves_is_completed(path, tmp_path, lost):
         fill(store)  # without finish(): not marked complete
     for name in lost:
         (path / name).unlink()
-    (path / "status/c/1.__lock").write_bytes(b"half")  # as a killed writer leaves it
+    (path / "checks/c/1.__lock").write_bytes(b"half")  # as a killed writer leaves it
     with writer(path) as store:
         assert store.pending()
         fill(store)
@@ -281,7 +282,7 @@ def test_the_batch_size_binds_an_unfinished_store_only(path):
         assert store.complete and not store.pending()
 
 
-@pytest.mark.parametrize("name", ["features/pre_logits/c/1/0", "labels/c/0", "ids/c/0/0", "status/c/1"])
+@pytest.mark.parametrize("name", ["features/pre_logits/c/1/0", "labels/c/0", "ids/c/0/0", "checks/c/1"])
 @pytest.mark.parametrize("where", [0, -1, None])
 def test_a_damaged_chunk_is_detected(path, name, where):
     finished(path)
@@ -294,7 +295,7 @@ def test_a_damaged_chunk_is_detected(path, name, where):
     chunk.write_bytes(data)
     with pytest.raises(TransferError, match="damaged") as caught:
         opened = FeatureStore.open(path)
-        _ = opened.features[:], opened.ids
+        _ = opened.features[:], opened.ids, opened.labels, list(scan_checks(opened.path, opened.metadata))
     assert str(chunk) in str(caught.value)
 
 
@@ -351,7 +352,7 @@ except OSError as error:
 """
 
 
-# A chunk of features has 52 bytes with its checksum, one of status 8, the metadata more than 400.
+# A chunk of features has 52 bytes with its checksum, one of checks 20, the metadata more than 400.
 @pytest.mark.parametrize("limit, rows", [(10, 4), (60, 11)], ids=["at a chunk", "at the metadata"])
 def test_a_full_disk_is_an_os_error_and_leaves_nothing_half_written(path, tmp_path, limit, rows):
     """A limit on the size of files stands for the full disk: both fail a write half-way through."""

@@ -3,8 +3,9 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +43,20 @@ class Directory:
         with readable(path):
             self._files = open_kvstore(path)
 
-    def read_json(self, key: str) -> Any | None:
-        """The JSON value at `key`, None where there is no such file; TransferError if it is not JSON."""
+    def read(self, key: str) -> bytes | None:
+        """What is at `key`, None where there is no such file."""
         with readable(f"{self.path}/{key}"):
             found = self._files.read(key).result()
-        if found.state != "value":
-            return None
-        try:
-            return json.loads(found.value)
-        except ValueError:
-            raise TransferError(f"{self.path}/{key} is not JSON; delete {self.path} and start again") from None
+        return found.value if found.state == "value" else None
+
+    def write(self, key: str, value: bytes) -> None:
+        """Writes `value` at `key`, whole or not at all, and on the disk when this returns."""
+        with readable(f"{self.path}/{key}"):
+            self._files.write(key, value).result()
 
     def write_json(self, key: str, value: object) -> None:
         """Writes `value` at `key`, whole or not at all, and on the disk when this returns."""
-        with readable(f"{self.path}/{key}"):
-            self._files.write(key, json.dumps(value, indent=1).encode()).result()
+        self.write(key, json.dumps(value, indent=1).encode())
 
     def list(self, prefix: str) -> set[str]:
         """The keys below `prefix`, relative to it; temporary files are not listed."""
@@ -75,29 +75,76 @@ def _range(prefix: str) -> Any:
 
 
 @contextmanager
-def readable(where: str) -> Iterator[None]:
-    """Turns what TensorStore raises into an OSError where the operating system refused, else a TransferError."""
+def readable(where: str, store: str | None = None) -> Iterator[None]:
+    """Turns what TensorStore raises into an OSError where the operating system refused, else a TransferError.
+
+    `store`: the feature store that the file is of, which can be repaired.
+    """
     try:
         yield
     except _TENSORSTORE_ERRORS as error:
-        raise _translated(error, where) from error
+        raise _translated(error, where, store) from error
 
 
-def _translated(error: Exception, where: str) -> Exception:
-    message, name = str(error), _FILE_NAME.search(str(error))
-    if code := _OS_ERROR.search(message):
+def _translated(error: Exception, where: str, store: str | None) -> Exception:
+    message, name = str(error).partition(" [tensorstore_spec=")[0], _FILE_NAME.search(str(error))
+    if code := _OS_ERROR.search(str(error)):
         number = int(code[1])
         return OSError(number, os.strerror(number), name[1] if name else where)
     file = name[1] if name else where
-    if message.startswith("DATA_LOSS"):
-        return TransferError(f"{file} is damaged (its checksum does not match); delete the store and extract again")
+    hint = f"; {repair_hint(store)}" if store else ""
     if message.startswith("NOT_FOUND"):
-        return TransferError(f"{file} is missing from the store; delete the store and extract again")
+        return TransferError(f"{file} is missing from the store{hint}")
+    if message.startswith("DATA_LOSS") or (name and message.startswith("FAILED_PRECONDITION")):
+        return TransferError(f"{file} is damaged ({message.rpartition(name[0] + ': ' if name else ': ')[2]}){hint}")
+    if store and message.startswith("FAILED_PRECONDITION"):
+        return TransferError(f"{where}/zarr.json is damaged ({message.partition('driver: ')[2]}){hint}")
     return TransferError(f"{where}: {message}")
 
 
+def repair_hint(store: str) -> str:
+    """What to do about a damaged store."""
+    return f"`python -m transfer features verify {store} --repair` redoes what is damaged"
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """An array of a store: its name, shape and type, the rows of its chunks and the value of a missing one."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    chunk_rows: int
+    fill: object = 0
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The array's `zarr.json`, as far as it is not the same for all."""
+        return {
+            "shape": list(self.shape),
+            "data_type": self.dtype,
+            "chunk_grid": {
+                "name": "regular",
+                "configuration": {"chunk_shape": [self.chunk_rows, *(max(n, 1) for n in self.shape[1:])]},
+            },
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": self.fill,
+            "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+            "dimension_names": ["row", *(f"axis{i}" for i in range(1, len(self.shape)))],
+        }
+
+    @property
+    def num_chunks(self) -> int:
+        """Chunks of the whole array."""
+        return -(-self.shape[0] // self.chunk_rows)
+
+    def chunk_key(self, index: int) -> str:
+        """The chunk `index` as a key below the array's `c/`."""
+        return "/".join([str(index)] + ["0"] * (len(self.shape) - 1))
+
+
 class ChunkedArray:
-    """An array of `dtype` and `shape` whose chunks hold `chunk_rows` whole rows each."""
+    """An array in the store at `path`, whose chunks hold whole rows."""
 
     def __init__(self, path: str, name: str, array: Any) -> None:
         self.path, self.name, self._array = path, name, array
@@ -105,31 +152,24 @@ class ChunkedArray:
         self.dtype = np.dtype(array.dtype.numpy_dtype)
 
     @classmethod
-    def create(
-        cls, path: str, name: str, shape: Sequence[int], dtype: str, chunk_rows: int, fill: object = 0
-    ) -> "ChunkedArray":
-        """Writes the array's own metadata, over that of an array that is there already."""
-        metadata = {
-            "shape": list(shape),
-            "data_type": dtype,
-            "chunk_grid": {
-                "name": "regular",
-                "configuration": {"chunk_shape": [chunk_rows, *(max(n, 1) for n in shape[1:])]},
-            },
-            "fill_value": fill,
-            "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
-            "dimension_names": ["row", *(f"axis{i}" for i in range(1, len(shape)))],
-        }
-        return cls(path, name, _open(path, name, metadata=metadata, create=True, delete_existing=True))
+    def create(cls, path: str, spec: ArraySpec) -> "ChunkedArray":
+        """Writes the array's own metadata, over that of an array that is there already, whose chunks are removed."""
+        return cls(path, spec.name, _open(path, spec.name, spec, create=True, delete_existing=True))
 
     @classmethod
-    def open(cls, path: str, name: str, optional_chunks: bool = False) -> "ChunkedArray":
-        """Opens an array; reading a chunk that is not there is an error unless `optional_chunks` (then: the fill)."""
-        return cls(path, name, _open(path, name, optional_chunks=optional_chunks, open=True))
+    def open(cls, path: str, array: ArraySpec | str, optional_chunks: bool = False) -> "ChunkedArray":
+        """Opens an array that should be as `array` has it, or one of which only the name is known.
+
+        Reading a chunk that is not there is an error unless `optional_chunks` (then: the fill). Raises TransferError
+        where the array is missing, or another than the one that is described.
+        """
+        spec = array if isinstance(array, ArraySpec) else None
+        name = array.name if isinstance(array, ArraySpec) else array
+        return cls(path, name, _open(path, name, spec, optional_chunks=optional_chunks, open=True))
 
     def read(self, rows: slice | np.ndarray) -> np.ndarray:
         """Rows by a slice with a start and a stop, or by an array of indices; TransferError for a damaged chunk."""
-        with readable(f"{self.path}/{self.name}"):
+        with readable(f"{self.path}/{self.name}", self.path):
             return np.asarray(self._array[rows].read().result())
 
     def write(self, start: int, values: np.ndarray) -> Any:
@@ -138,11 +178,11 @@ class ChunkedArray:
 
     def wait(self, writing: Any) -> None:
         """Returns when the chunks are on the disk; OSError where it is full."""
-        with readable(f"{self.path}/{self.name}"):
+        with readable(f"{self.path}/{self.name}", self.path):
             writing.result()
 
 
-def _open(path: str, name: str, metadata: object = None, optional_chunks: bool = False, **mode: Any) -> Any:
+def _open(path: str, name: str, array: ArraySpec | None, optional_chunks: bool = False, **mode: Any) -> Any:
     spec: dict[str, object] = {
         "driver": "zarr3",
         "kvstore": kvstore_spec(path, f"{name}/"),
@@ -150,7 +190,7 @@ def _open(path: str, name: str, metadata: object = None, optional_chunks: bool =
         "store_data_equal_to_fill_value": True,
         "fill_missing_data_reads": optional_chunks,
     }
-    if metadata is not None:
-        spec["metadata"] = metadata
-    with readable(f"{path}/{name}"):
+    if array is not None:
+        spec["metadata"] = array.metadata
+    with readable(f"{path}/{name}", path):
         return ts.open(spec, **mode).result()

@@ -1,38 +1,28 @@
 """The feature store: one row of features, label and id for every image, written batch by batch, resumable, checked.
 
-A store is a Zarr v3 group that any Zarr reader opens:
-
-    PATH/zarr.json          the metadata, as the group's attributes; written last at creation and at completion
-    PATH/features/TAP       float32 (N, ...), one array for each tap, a chunk for each batch
-    PATH/labels             int64 (N,)
-    PATH/ids                uint8 (N, W), UTF-8 padded by zeros
-    PATH/status             uint8 (N,): 0 not there yet, 1 a row, 2 an image that was skipped; a chunk for each batch
-
-`transfer.store_writer` says in which order it is written.
+`transfer.store_format` says what it consists of, `transfer.store_writer` in which order it is written.
 """
 
 from collections.abc import Sequence
-from typing import Any, SupportsIndex
+from functools import cached_property
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 
-from transfer.chunks import ChunkedArray, Directory
+from transfer.chunks import ChunkedArray
 from transfer.errors import TransferError
-
-METADATA = "zarr.json"
-KIND = "transfer.features"
-FORMAT = 1
-MISSING, ROW, SKIPPED = 0, 1, 2
+from transfer.kept_rows import KeptRows
+from transfer.store_format import MISSING, decode_ids, open_array, read_metadata, scan_checks
 
 
 class Rows:
     """Rows of an array in the store, read when they are asked for: `rows[10:20]`, `rows[indices]`, `rows[:]`."""
 
-    def __init__(self, array: ChunkedArray, index: np.ndarray | None) -> None:
+    def __init__(self, array: ChunkedArray, kept: KeptRows | None) -> None:
         self._array = array
-        # Position of each row in the array; None where they are the same.
-        self._index = index
-        self.shape = (array.shape[0] if index is None else len(index), *array.shape[1:])
+        # Which rows of the array they are; None where they are all.
+        self._kept = kept
+        self.shape = (array.shape[0] if kept is None else len(kept), *array.shape[1:])
         self.dtype, self.ndim = array.dtype, len(self.shape)
 
     def __len__(self) -> int:
@@ -41,15 +31,53 @@ class Rows:
     def __getitem__(self, key: Any) -> np.ndarray:
         """NumPy's own indexing; only the chunks that hold the asked rows are read."""
         first, *rest = key if isinstance(key, tuple) else (key,)
-        positions = np.arange(len(self)) if self._index is None else self._index
-        chosen = positions[first]
-        if isinstance(first, SupportsIndex) and np.ndim(chosen) == 0:
-            return self._array.read(slice(int(chosen), int(chosen) + 1))[0][tuple(rest)]
-        values = self._array.read(_as_slice(chosen))
+        if first is Ellipsis:
+            return self[:][key]
+        if _is_one(first):
+            row = int(_in_range(np.asarray(first), len(self)))
+            return self._read(slice(row, row + 1))[0][tuple(rest)]
+        values = self._read(_selected(first, len(self)))
         return values[(slice(None), *rest)] if rest else values
+
+    def _read(self, rows: slice | np.ndarray) -> np.ndarray:
+        """`rows` in the store, a slice of step 1 or indices from 0."""
+        if self._kept is None:
+            return self._array.read(rows)
+        indices = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        return self._array.read(_as_slice(self._kept.positions(indices)))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or self.dtype, copy=False)
+
+
+def _is_one(key: Any) -> bool:
+    return isinstance(key, SupportsIndex) and np.ndim(np.asarray(key)) == 0 and not isinstance(key, (bool, np.bool_))
+
+
+def _selected(key: Any, count: int) -> slice | np.ndarray:
+    """What NumPy selects from `count` rows by a slice, a list, a mask or an array of indices."""
+    if isinstance(key, slice):
+        start, stop, step = key.indices(count)
+        return slice(start, max(start, stop)) if step == 1 else _as_slice(np.arange(start, stop, step))
+    indices = np.asarray(key)
+    if indices.dtype == bool:
+        if indices.shape != (count,):
+            raise IndexError(f"a mask of shape {indices.shape} for {count} rows")
+        indices = np.flatnonzero(indices)
+    elif not indices.size:
+        indices = indices.astype(np.int64)
+    return _as_slice(_in_range(indices, count))
+
+
+def _in_range(indices: np.ndarray, count: int) -> np.ndarray:
+    """Indices from 0; IndexError as NumPy raises it."""
+    if indices.dtype.kind not in "iu":
+        raise IndexError(f"rows are chosen by integers, slices and masks, not by {indices.dtype}")
+    if indices.size and not (-count <= indices.min() and indices.max() < count):
+        worst = indices.max() if indices.max() >= count else indices.min()
+        raise IndexError(f"row {worst} of {count}")
+    indices = indices.astype(np.int64, copy=False)
+    return np.where(indices < 0, indices + count, indices)
 
 
 def _as_slice(rows: np.ndarray) -> slice | np.ndarray:
@@ -58,13 +86,31 @@ def _as_slice(rows: np.ndarray) -> slice | np.ndarray:
     return rows if len(rows) else slice(0, 0)
 
 
+class IdRows(Sequence[str]):
+    """The ids of the rows of a store, read when they are asked for."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, key: int) -> str: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[str]: ...
+    def __getitem__(self, key: Any) -> str | list[str]:
+        """One id by a number, a list of them by a slice, a list or an array of numbers, or a mask."""
+        found = self._rows[key]
+        return decode_ids(found[None])[0] if found.ndim == 1 else decode_ids(found)
+
+
 class FeatureStore:
-    """A store opened for reading; see `FeatureStore.open`.
+    """A store opened for reading; see `FeatureStore.open`. It takes no memory by the row until rows are asked for.
 
     Attributes:
-        features: rows of the only or first tap, float32.
-        labels: int64 (N,).
-        ids: list of N strings, as the source names its images.
+        features: rows of the only or first tap, float32 or bfloat16 (`ml_dtypes.bfloat16`).
+        label_rows, id_rows: labels (int64) and ids of some rows: `store.label_rows[10:20]`.
         class_names: name of each label.
         complete: whether every image of the source is there.
         metadata: fingerprint, taps, `skipped` (ids of images that could not be read), batch size, device.
@@ -75,13 +121,22 @@ class FeatureStore:
         self.complete: bool = metadata["complete"]
         self.class_names: tuple[str, ...] = tuple(metadata["class_names"])
         self.taps: tuple[str, ...] = tuple(metadata["taps"])
-        status = read_status(path)
-        self.num_missing = int((status == MISSING).sum())
-        rows = np.flatnonzero(status == ROW)
-        self._index = None if len(rows) == len(status) else rows
-        self.labels = self._rows("labels")[:]
+        self.num_missing = 0
+        self._kept = self._find_kept()
         self.features = self.tap(self.taps[0])
-        self._ids: list[str] | None = None
+
+    def _find_kept(self) -> KeptRows | None:
+        """Which rows of the source are here; None for all. The checks are read only where that is not known."""
+        rows = self.metadata["num_images"]
+        if self.complete and "skipped_rows" in self.metadata:
+            skipped = self.metadata["skipped_rows"]
+            return KeptRows.without(skipped, rows) if skipped else None
+        blocks = []
+        for start, checks in scan_checks(self.path, self.metadata):
+            self.num_missing += int((checks == MISSING).sum())
+            blocks.append(KeptRows.runs_of(start, checks))
+        kept = KeptRows(np.concatenate(blocks))
+        return None if len(kept) == rows else kept
 
     @classmethod
     def open(cls, path: Any, incomplete: bool = False) -> "FeatureStore":
@@ -91,7 +146,7 @@ class FeatureStore:
             incomplete: also open a store that lacks images still, as far as it has come.
 
         Raises:
-            TransferError: no store there, or an incomplete one.
+            TransferError: no store there, an incomplete one, or one whose metadata are damaged.
         """
         metadata = read_metadata(str(path))
         if metadata is None:
@@ -105,14 +160,40 @@ class FeatureStore:
         return store
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.features)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """The label of each row, int64 (N,)."""
+        return self.label_rows[:]
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The id of each row, as the source names its images."""
+        return self.id_rows[:]
+
+    @cached_property
+    def label_rows(self) -> Rows:
+        """The labels, read where they are asked for: `store.label_rows[10:20]`, int64."""
+        return self._rows("labels")
+
+    @cached_property
+    def id_rows(self) -> IdRows:
+        """The ids, read where they are asked for: `store.id_rows[10:20]`, a list of strings."""
+        return IdRows(self._rows("ids"))
 
     @property
-    def ids(self) -> list[str]:
-        """The id of each row."""
-        if self._ids is None:
-            self._ids = decode_ids(self._rows("ids")[:])
-        return self._ids
+    def num_chunks(self) -> int:
+        """Chunks of features: as many files a tap; see `chunk`."""
+        return -(-self.metadata["num_images"] // self.metadata["batch_size"])
+
+    def chunk(self, index: int) -> slice:
+        """The rows of the store that lie in the chunk `index` of its features; reading them reads one file a tap."""
+        batch, rows = self.metadata["batch_size"], self.metadata["num_images"]
+        start, stop = index * batch, min((index + 1) * batch, rows)
+        if self._kept is None:
+            return slice(start, stop)
+        return slice(self._kept.before(start), self._kept.before(stop))
 
     def tap(self, name: str) -> Rows:
         """Rows of the tap `name`, such as `"pre_logits"`; TransferError if the store does not have it."""
@@ -121,39 +202,4 @@ class FeatureStore:
         return self._rows(f"features/{name}")
 
     def _rows(self, name: str) -> Rows:
-        return Rows(ChunkedArray.open(self.path, name), self._index)
-
-
-def read_metadata(path: str) -> dict[str, Any] | None:
-    """The metadata of the store at `path`, None where there is none; TransferError if it is something else's."""
-    group = Directory(path).read_json(METADATA)
-    if group is None:
-        return None
-    metadata = group.get("attributes", {}) if isinstance(group, dict) else {}
-    if metadata.get("kind") != KIND:
-        raise TransferError(f"{path} is not a feature store, though it has a {METADATA}; choose another directory")
-    if metadata.get("format") != FORMAT:
-        raise TransferError(
-            f"the feature store {path} has format {metadata.get('format')}, this version reads {FORMAT}; "
-            "delete it and extract again"
-        )
-    return metadata
-
-
-def read_status(path: str) -> np.ndarray:
-    """The status of each image of the source, uint8 (N,)."""
-    status = ChunkedArray.open(path, "status", optional_chunks=True)
-    return status.read(slice(0, status.shape[0]))
-
-
-def encode_ids(ids: Sequence[str]) -> np.ndarray:
-    """Strings -> uint8 (N, W), UTF-8 padded by zeros; file names that are not UTF-8 keep their bytes."""
-    raw = np.array([text.encode("utf-8", "surrogateescape") for text in ids], dtype=np.bytes_)
-    width = max(raw.dtype.itemsize, 1)
-    return np.frombuffer(raw.astype(f"S{width}").tobytes(), np.uint8).reshape(len(ids), width)
-
-
-def decode_ids(ids: np.ndarray) -> list[str]:
-    """The inverse of `encode_ids`."""
-    raw = np.ascontiguousarray(ids).view(f"S{ids.shape[1]}").reshape(len(ids))
-    return [text.decode("utf-8", "surrogateescape") for text in raw]
+        return Rows(open_array(self.path, self.metadata, name), self._kept)

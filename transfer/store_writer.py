@@ -2,14 +2,16 @@
 
 What is durable in which order makes it safe to kill the writer at any moment. Labels and ids come first, then the
 metadata: a directory without metadata is no store yet and is begun anew. Of each batch the features come first, each
-chunk whole or not at all, then the status: rows whose status is 0 are computed again and overwrite what may lie
-there. `complete` is set when every row has been counted by its index.
+chunk whole or not at all, then the checksums of its rows: rows without one are computed again and overwrite what may
+lie there. `complete` is set when every row has been counted by its index.
 """
 
+import zlib
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -17,13 +19,40 @@ import numpy as np
 from absl import logging
 
 from transfer import lock
-from transfer.chunks import ChunkedArray, Directory
-from transfer.errors import TransferError
-from transfer.features import FORMAT, KIND, METADATA, MISSING, ROW, SKIPPED, encode_ids, read_metadata
+from transfer.chunks import ChunkedArray, Directory, repair_hint
+from transfer.errors import TransferError, UsageError
 from transfer.fingerprint import differences
+from transfer.row_checks import row_checks
+from transfer.store_format import (
+    DTYPES,
+    FORMAT,
+    GROUP,
+    KIND,
+    METADATA,
+    MISSING,
+    OLD_FORMAT,
+    ROWS_AT_ONCE,
+    SKIPPED,
+    arrays,
+    encode_ids,
+    open_array,
+    raw_ids,
+    read_metadata,
+    scan_checks,
+    write_metadata,
+)
 
 # Batches on their way to the disk or bucket while the next ones are computed.
 WRITES_IN_FLIGHT = 4
+
+
+@dataclass
+class Count:
+    """What is there: runs of batches (start, stop) that are `missing`, rows `skipped`, the `crc` of all checks."""
+
+    missing: list[tuple[int, int]] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)
+    crc: int = 0
 
 
 class StoreWriter:
@@ -32,7 +61,7 @@ class StoreWriter:
     Args:
         taps: tap -> shape of one image's features.
         labels: int64 (N,), of every image of the source.
-        ids: N strings.
+        ids: N strings, which are asked for in slices and one by one.
         class_names: name of each label.
         data: where the images come from, for messages; it binds nothing, what binds is in the fingerprint.
         fingerprint: nested dict of all settings that the features depend on, JSON values.
@@ -40,9 +69,12 @@ class StoreWriter:
         provenance: what may change low bits only (device, versions), JSON values.
         create: False in the processes that help the one that has created the store: they find it there, take no lock
             and do not `finish`.
+        features_dtype: "float32", or "bfloat16" for half the bytes: float32 rounded to 8 bits of mantissa. TensorStore
+            reads it back as `ml_dtypes.bfloat16`; zarr-python does not know the type and refuses the array.
 
     Raises:
-        TransferError: the store was made with other settings, or another process is writing it.
+        TransferError: the store was made with other settings, is damaged, or another process is writing it.
+        UsageError: an unknown `features_dtype`.
     """
 
     def __init__(
@@ -58,10 +90,13 @@ class StoreWriter:
         batch_size: int,
         provenance: Mapping[str, Any] | None = None,
         create: bool = True,
+        features_dtype: str = "float32",
     ) -> None:
-        self.path, self.batch_size, self.num_images = str(path), batch_size, len(ids)
+        if features_dtype not in DTYPES:
+            raise UsageError(f"features_dtype={features_dtype!r} is not one of {', '.join(DTYPES)}")
+        self.path, self.num_images = str(path), len(ids)
         self._directory = Directory(self.path)
-        self._ids = ids
+        self._ids, self._labels = ids, labels
         wanted: dict[str, Any] = {
             "kind": KIND,
             "format": FORMAT,
@@ -69,27 +104,31 @@ class StoreWriter:
             "data": data,
             "fingerprint": dict(fingerprint),
             "taps": {tap: list(shape) for tap, shape in taps.items()},
+            "features_dtype": features_dtype,
             "num_images": len(ids),
             "class_names": list(class_names),
             "skipped": [],
+            "skipped_rows": [],
+            "checks_crc32": None,
             "batch_size": batch_size,
+            "row_chunk": max(min(len(ids), ROWS_AT_ONCE), 1),
             "provenance": dict(provenance or {}),
         }
         self._create_allowed = create
         self._lock = lock.Held()
         self._open = ExitStack()
         try:
-            self.metadata = self._settled(wanted, labels)
-            self.batch_size = self.metadata["batch_size"]
-            self._taps = {tap: ChunkedArray.open(self.path, f"features/{tap}") for tap in taps}
-            self._status = ChunkedArray.open(self.path, "status", optional_chunks=True)
+            self.metadata = self._settled(wanted)
+            self.batch_size: int = self.metadata["batch_size"]
+            self._taps = {tap: open_array(self.path, self.metadata, f"features/{tap}") for tap in self.metadata["taps"]}
+            self._checks = None if self.complete else open_array(self.path, self.metadata, "checks")
         except BaseException:
             self._open.close()
             raise
         self._pool = ThreadPoolExecutor(WRITES_IN_FLIGHT, thread_name_prefix="feature-store")
         self._writing: deque[Future[None]] = deque()
 
-    def _settled(self, wanted: dict[str, Any], labels: np.ndarray) -> dict[str, Any]:
+    def _settled(self, wanted: dict[str, Any]) -> dict[str, Any]:
         """The metadata of the store, which is created or found to be the one that is wanted."""
         found = read_metadata(self.path)
         if self._create_allowed and not (found and found["complete"]):
@@ -98,34 +137,53 @@ class StoreWriter:
         if found is None and not self._create_allowed:
             raise TransferError(f"no feature store at {self.path}, which the first process should have created")
         if found is None:
-            self._create(wanted, labels)
-            return wanted
+            return self._create(wanted)
         check_same(self.path, found, wanted)
-        self._warn_of_other_provenance(found, wanted)
+        if self._create_allowed and not found["complete"]:
+            if changed := differences(found["provenance"], wanted["provenance"]):
+                logging.warning("%s: %s; low bits of the remaining rows may differ", self.path, "; ".join(changed))
+            if found["format"] == OLD_FORMAT:
+                from transfer.store_upgrade import upgrade
+
+                found = upgrade(self.path, found)
+            self._check_source(found)
         return found
 
-    def _warn_of_other_provenance(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-        if not found["complete"] and (changed := differences(found["provenance"], wanted["provenance"])):
-            logging.warning("%s: %s; low bits of the remaining rows may differ", self.path, "; ".join(changed))
-
-    def _create(self, metadata: dict[str, Any], labels: np.ndarray) -> None:
-        for prefix in ("features/", "labels/", "ids/", "status/"):  # of a creation that was cut short
+    def _create(self, metadata: dict[str, Any]) -> dict[str, Any]:
+        for prefix in ("features/", "labels/", "ids/", "checks/", "status/"):  # of a creation that was cut short
             self._directory.delete(prefix)
-        rows = self.num_images
-        for tap, shape in metadata["taps"].items():
-            ChunkedArray.create(self.path, f"features/{tap}", (rows, *shape), "float32", self.batch_size, "NaN")
-        ChunkedArray.create(self.path, "status", (rows,), "uint8", self.batch_size, MISSING)
-        ids = encode_ids(self._ids)
-        for name, values in (("labels", np.asarray(labels, np.int64)), ("ids", ids)):
-            array = ChunkedArray.create(self.path, name, values.shape, values.dtype.name, max(rows, 1))
-            array.wait(array.write(0, values))
-        self._directory.write_json("features/" + METADATA, {"zarr_format": 3, "node_type": "group", "attributes": {}})
-        self._write_metadata(metadata)
+        width = max((len(raw) for _, _, ids in self._source() for raw in raw_ids(ids)), default=1)
+        metadata = {**metadata, "id_width": max(width, 1)}
+        created = {name: ChunkedArray.create(self.path, spec) for name, spec in arrays(metadata).items()}
+        for start, labels, ids in self._source():
+            writing = [
+                (created["labels"], created["labels"].write(start, labels)),
+                (created["ids"], created["ids"].write(start, encode_ids(ids, metadata["id_width"]))),
+            ]
+            for array, future in writing:
+                array.wait(future)
+        self._directory.write_json("features/" + METADATA, {**GROUP, "attributes": {}})
+        return write_metadata(self.path, metadata)
 
-    def _write_metadata(self, metadata: dict[str, Any]) -> None:
-        group = {"zarr_format": 3, "node_type": "group", "attributes": metadata}
-        self._directory.write_json(METADATA, group)
-        self.metadata = metadata
+    def _source(self, step: int = ROWS_AT_ONCE) -> Iterator[tuple[int, np.ndarray, Sequence[str]]]:
+        """Yields (first row, labels int64, ids) of all rows of the source, a chunk at a time."""
+        for start in range(0, self.num_images, step):
+            yield start, *self._rows_of_source(start, start + step)
+
+    def _rows_of_source(self, start: int, stop: int) -> tuple[np.ndarray, Sequence[str]]:
+        return np.asarray(self._labels[start:stop], np.int64), self._ids[start:stop]
+
+    def _check_source(self, metadata: dict[str, Any]) -> None:
+        """Raises TransferError unless labels and ids are the source's: what is computed next is stored beside them."""
+        found = {name: open_array(self.path, metadata, name) for name in ("labels", "ids")}
+        for start, labels, ids in self._source(metadata["row_chunk"]):
+            rows = slice(start, start + len(labels))
+            same_ids = np.array_equal(found["ids"].read(rows), encode_ids(ids, metadata["id_width"]))
+            if not (same_ids and np.array_equal(found["labels"].read(rows), labels)):
+                raise TransferError(
+                    f"{self.path}: labels or ids among the rows {start} to {rows.stop - 1} are not the source's; "
+                    + repair_hint(self.path)
+                )
 
     def __enter__(self) -> "StoreWriter":
         return self
@@ -146,32 +204,42 @@ class StoreWriter:
         """Whether there is nothing left to do."""
         return bool(self.metadata["complete"])
 
-    @property
-    def status(self) -> np.ndarray:
-        """MISSING, ROW or SKIPPED for every image, uint8 (N,)."""
-        return self._status.read(slice(0, self.num_images))
-
     def skipped_ids(self) -> list[str]:
         """Ids of the images that could not be read so far."""
-        return [self._ids[int(row)] for row in np.flatnonzero(self.status == SKIPPED)]
+        if self.complete:
+            return list(self.metadata["skipped"])
+        return [self._ids[row] for row in self._count().skipped]
 
     def pending(self) -> list[tuple[int, int]]:
         """Runs of whole batches that are still missing, as (start, stop) rows, in order."""
-        status = self.status
-        chunks = {tap: self._directory.list(f"features/{tap}/c/") for tap in self._taps}
-        runs: list[tuple[int, int]] = []
-        for start in range(0, self.num_images, self.batch_size):
-            stop = min(start + self.batch_size, self.num_images)
-            keys = {tap: self._chunk_key(tap, start) for tap in self._taps}
-            if status[start:stop].all() and all(key in chunks[tap] for tap, key in keys.items()):
-                continue
-            if runs and runs[-1][1] == start:
-                start = runs.pop()[0]
-            runs.append((start, stop))
-        return runs
+        return [] if self.complete else self._count().missing
 
-    def _chunk_key(self, tap: str, start: int) -> str:
-        return "/".join([str(start // self.batch_size)] + ["0"] * (len(self._taps[tap].shape) - 1))
+    def _count(self) -> Count:
+        """Counts all rows by their index, and looks for the chunks of those that should be there."""
+        written = self._chunks_there()
+        count = Count()
+        for start, checks in scan_checks(self.path, self.metadata):
+            starts = np.arange(0, len(checks), self.batch_size)
+            first = start // self.batch_size
+            there = np.minimum.reduceat(checks, starts) != MISSING
+            there &= written[first : first + len(starts)]
+            for batch in (start + starts[~there]).tolist():
+                stop = min(batch + self.batch_size, self.num_images)
+                if count.missing and count.missing[-1][1] == batch:
+                    batch = count.missing.pop()[0]
+                count.missing.append((batch, stop))
+            count.skipped += (start + np.flatnonzero(checks == SKIPPED)).tolist()
+            count.crc = zlib.crc32(checks.astype("<u4").tobytes(), count.crc)
+        return count
+
+    def _chunks_there(self) -> np.ndarray:
+        """Which batches have a chunk of every tap, bool (batches,)."""
+        there = np.ones(-(-self.num_images // self.batch_size), bool)
+        for spec in arrays(self.metadata).values():
+            if spec.name.startswith("features/"):
+                keys = self._directory.list(f"{spec.name}/c/")
+                there &= np.fromiter((spec.chunk_key(i) in keys for i in range(len(there))), bool, len(there))
+        return there
 
     def write(self, start: int, features: Mapping[str, np.ndarray], skipped: Sequence[int] = ()) -> None:
         """Hands a batch to the writing threads; waits only where several batches are on their way already.
@@ -183,24 +251,26 @@ class StoreWriter:
 
         Raises:
             OSError: an earlier batch could not be written (disk full).
+            TransferError: another process has taken the store over.
         """
-        rows = len(next(iter(features.values())))
-        status = np.full(rows, ROW, np.uint8)
         skipped_here = np.asarray(skipped, int) - start
-        status[skipped_here] = SKIPPED
-        values = {tap: np.array(features[tap], np.float32) for tap in self._taps}
+        values = {tap: np.array(features[tap], DTYPES[self.metadata["features_dtype"]]) for tap in self._taps}
         for array in values.values():
             array[skipped_here] = np.nan
         self._drain(WRITES_IN_FLIGHT - 1)
         self._lock.check()
-        self._writing.append(self._pool.submit(self._commit, start, values, status))
+        self._writing.append(self._pool.submit(self._commit, start, values, skipped_here))
 
-    def _commit(self, start: int, values: Mapping[str, np.ndarray], status: np.ndarray) -> None:
+    def _commit(self, start: int, values: Mapping[str, np.ndarray], skipped: np.ndarray) -> None:
+        assert self._checks is not None, "a complete store is not written"
         writing = [(array, array.write(start, values[tap])) for tap, array in self._taps.items()]
+        labels, ids = self._rows_of_source(start, start + len(next(iter(values.values()))))
+        checks = row_checks(start, labels, raw_ids(ids), list(values.values()))
+        checks[skipped] = SKIPPED
         for array, future in writing:
             array.wait(future)
         # only now: the features of these rows are on the disk
-        self._status.wait(self._status.write(start, status))
+        self._checks.wait(self._checks.write(start, checks))
 
     def _drain(self, leave: int) -> None:
         while len(self._writing) > leave:
@@ -213,13 +283,21 @@ class StoreWriter:
             TransferError: rows are missing, or no image at all could be read.
         """
         self._drain(0)
-        if missing := self.pending():
-            rows = ", ".join(f"{start} to {stop - 1}" for start, stop in missing[:3])
+        if self.complete:
+            return
+        count = self._count()
+        if count.missing:
+            rows = ", ".join(f"{start} to {stop - 1}" for start, stop in count.missing[:3])
             raise TransferError(f"{self.path} still lacks rows {rows}; run the same command again")
-        skipped = self.skipped_ids()
-        if len(skipped) == self.num_images:
+        if len(count.skipped) == self.num_images:
             raise TransferError(f"none of the {self.num_images} images could be read; {self.path} has no rows")
-        self._write_metadata({**self.metadata, "complete": True, "skipped": skipped})
+        facts = {
+            "complete": True,
+            "skipped": [self._ids[row] for row in count.skipped],
+            "skipped_rows": count.skipped,
+            "checks_crc32": count.crc,
+        }
+        self.metadata = write_metadata(self.path, {**self.metadata, **facts})
 
 
 def check_same(path: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -227,7 +305,8 @@ def check_same(path: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -
 
     The batch size binds only a store that is not complete: its chunks are batches, and it may change low bits.
     """
-    keys = ["taps", "num_images", "class_names"] + ([] if found["complete"] else ["batch_size"])
+    found = {"features_dtype": "float32", **found}  # format 1 has no other
+    keys = ["taps", "features_dtype", "num_images", "class_names"] + ([] if found["complete"] else ["batch_size"])
     if found["fingerprint"].get("images") != wanted["fingerprint"].get("images"):
         keys.insert(0, "data")  # its name explains the hash
     different = differences(

@@ -1,0 +1,140 @@
+"""What a feature store consists of: its metadata under their own checksum, and the arrays that follow from them.
+
+    PATH/zarr.json          a Zarr v3 group; its attributes are the metadata, written last at creation and completion
+    PATH/features/TAP       float32 or bfloat16 (N, ...), one array for each tap, a chunk for each batch
+    PATH/labels             int64 (N,), in chunks of rows
+    PATH/ids                uint8 (N, W), UTF-8 padded by zeros, in chunks of rows
+    PATH/checks             uint32 (N,), a chunk for each batch: 0 not there yet, 1 an image that was skipped, else
+                            the checksum of the row (`transfer.row_checks`)
+
+Any Zarr v3 reader opens it; bfloat16 is an extension type that TensorStore has and zarr-python does not.
+
+The attribute `sha256` is the SHA-256 of the other attributes as JSON text, in their order, ASCII without spaces. What
+they say of shapes and types is what the arrays' own `zarr.json` must say. Format 1, which is still read, has `status`
+uint8 (N,) in place of `checks` (0 not there, 1 a row, 2 skipped), one chunk of labels and of ids, and no `sha256`.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from transfer.chunks import ArraySpec, ChunkedArray, Directory, repair_hint
+from transfer.errors import TransferError
+
+METADATA = "zarr.json"
+GROUP = {"zarr_format": 3, "node_type": "group"}
+KIND = "transfer.features"
+FORMAT = 2
+OLD_FORMAT = 1
+# In `checks`; any other value is a row's checksum.
+MISSING, SKIPPED = 0, 1
+DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+# Rows of a chunk of labels and of ids, and the rows that are looked at in one go elsewhere.
+ROWS_AT_ONCE = 65536
+
+
+def read_metadata(path: str) -> dict[str, Any] | None:
+    """The metadata of the store at `path`, None where there is none.
+
+    Raises:
+        TransferError: it is something else's, of an unknown format, or damaged.
+    """
+    text = Directory(path).read(METADATA)
+    if text is None:
+        return None
+    try:
+        group = json.loads(text)
+    except ValueError:
+        raise TransferError(f"{path}/{METADATA} is not JSON: it is damaged; {repair_hint(path)}") from None
+    metadata = group.get("attributes") if isinstance(group, dict) else None
+    if not isinstance(metadata, dict) or not ({"sha256"} & metadata.keys() or metadata.get("kind") == KIND):
+        raise TransferError(f"{path} is not a feature store, though it has a {METADATA}; choose another directory")
+    if metadata.get("format") not in (OLD_FORMAT, FORMAT):
+        raise TransferError(
+            f"the feature store {path} has format {metadata.get('format')}, this version reads {OLD_FORMAT} and "
+            f"{FORMAT}; delete it and extract again"
+        )
+    if not _is_whole(group, metadata):
+        raise TransferError(f"{path}/{METADATA} is damaged (its checksum does not match); {repair_hint(path)}")
+    return metadata
+
+
+def _is_whole(group: dict[str, Any], metadata: dict[str, Any]) -> bool:
+    if metadata["format"] == OLD_FORMAT and "sha256" not in metadata:
+        return True
+    return group == {**GROUP, "attributes": metadata} and metadata.get("sha256") == seal(metadata)
+
+
+def seal(metadata: Mapping[str, Any]) -> str:
+    """The SHA-256 of the metadata, but for `sha256` itself."""
+    content = {key: value for key, value in metadata.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+
+
+def write_metadata(path: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes the metadata of the store, whole or not at all; returns them as they are read back."""
+    attributes = {**{key: value for key, value in metadata.items() if key != "sha256"}, "sha256": seal(metadata)}
+    Directory(path).write_json(METADATA, {**GROUP, "attributes": attributes})
+    return json.loads(json.dumps(attributes))
+
+
+def arrays(metadata: Mapping[str, Any]) -> dict[str, ArraySpec]:
+    """The arrays of a store of the present format, by name."""
+    rows, batch, chunk = metadata["num_images"], metadata["batch_size"], metadata["row_chunk"]
+    dtype = metadata["features_dtype"]
+    specs = [
+        ArraySpec(f"features/{tap}", (rows, *shape), dtype, batch, "NaN") for tap, shape in metadata["taps"].items()
+    ]
+    specs += [
+        ArraySpec("labels", (rows,), "int64", chunk),
+        ArraySpec("ids", (rows, metadata["id_width"]), "uint8", chunk),
+        ArraySpec("checks", (rows,), "uint32", batch, MISSING),
+    ]
+    return {spec.name: spec for spec in specs}
+
+
+def open_array(path: str, metadata: Mapping[str, Any], name: str) -> ChunkedArray:
+    """An array of the store, of either format; TransferError where it is not as the metadata have it."""
+    spec = name if metadata["format"] == OLD_FORMAT else arrays(metadata)[name]
+    return ChunkedArray.open(path, spec, optional_chunks=name in ("checks", "status"))
+
+
+def scan_checks(path: str, metadata: Mapping[str, Any]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (first row, checks of whole batches from there on) over all rows; of format 1 what they would say."""
+    old = metadata["format"] == OLD_FORMAT
+    array = open_array(path, metadata, "status" if old else "checks")
+    for start, stop in blocks(metadata["num_images"], metadata["batch_size"]):
+        values = array.read(slice(start, stop))
+        yield start, np.array([MISSING, 2, SKIPPED], np.uint32)[values] if old else values
+
+
+def blocks(rows: int, batch_size: int) -> Iterator[tuple[int, int]]:
+    """Yields (start, stop) of runs of whole batches, of about ROWS_AT_ONCE rows each."""
+    step = max(ROWS_AT_ONCE // batch_size, 1) * batch_size
+    return ((start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def raw_ids(ids: Sequence[str]) -> list[bytes]:
+    """UTF-8; file names that are not UTF-8 keep their bytes."""
+    return [text.encode("utf-8", "surrogateescape") for text in ids]
+
+
+def encode_ids(ids: Sequence[str], width: int | None = None) -> np.ndarray:
+    """Strings -> uint8 (N, W), `raw_ids` padded by zeros; W is `width`, or that of the longest."""
+    raw = np.array(raw_ids(ids), dtype=np.bytes_)
+    width = width or max(raw.dtype.itemsize, 1)
+    return np.frombuffer(raw.astype(f"S{width}").tobytes(), np.uint8).reshape(len(ids), width)
+
+
+def decode_raw(ids: np.ndarray) -> list[bytes]:
+    """uint8 (N, W) -> the bytes of each id without its padding."""
+    return np.ascontiguousarray(ids).view(f"S{ids.shape[1]}").reshape(len(ids)).tolist()
+
+
+def decode_ids(ids: np.ndarray) -> list[str]:
+    """The inverse of `encode_ids`."""
+    return [raw.decode("utf-8", "surrogateescape") for raw in decode_raw(ids)]
