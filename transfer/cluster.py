@@ -1,0 +1,132 @@
+"""Whether this process is one of several, and which: from flags, from the environment, from what JAX detects."""
+
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from transfer.errors import TransferError, UsageError
+
+ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+# What launchers call the number of processes and the number of this one: Kubernetes' indexed jobs, Open MPI, other
+# MPIs, Slurm.
+COUNTS = (COUNT, "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS")
+INDICES = (INDEX, "JOB_COMPLETION_INDEX", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Process `process_id` of `num_processes`, whose process 0 is at `coordinator` (HOST:PORT).
+
+    `local_device_ids`: the GPUs that are this process' own; None: all that it sees.
+    """
+
+    coordinator: str
+    num_processes: int
+    process_id: int
+    local_device_ids: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        host, colon, port = self.coordinator.rpartition(":")
+        if not (host and colon and port.isdecimal() and 0 < int(port) < 1 << 16):
+            raise UsageError(f"--coordinator={self.coordinator} is not HOST:PORT")
+        if self.num_processes < 1:
+            raise UsageError(f"--num_processes={self.num_processes} must be at least 1")
+        if not 0 <= self.process_id < self.num_processes:
+            raise UsageError(
+                f"--process_id={self.process_id} must be from 0 to {self.num_processes - 1}, below --num_processes"
+            )
+
+    @property
+    def host(self) -> str:
+        """Of process 0, without the brackets of an IPv6 address."""
+        return self.coordinator.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """At which process 0 calls the roll."""
+        return int(self.coordinator.rpartition(":")[2])
+
+
+def find(coordinator: str | None, num_processes: int | None, process_id: int | None, seconds: int) -> Place | None:
+    """This process' place among several; None where it is the only one.
+
+    In this order: the arguments, all three or none (one process alone is `num_processes=1`); the variables
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, the last two also by the names that Kubernetes,
+    MPI and Slurm give them; what `jax.distributed` detects of Slurm, Open MPI, Kubernetes and TPU pods. JAX is
+    imported only where something says that there may be such a cluster.
+
+    Raises:
+        UsageError: half of it is given, or it is wrong.
+        TransferError: what says that there is a cluster does not say the rest.
+    """
+    flags = {"--coordinator": coordinator, "--num_processes": num_processes, "--process_id": process_id}
+    if missing := [flag for flag, value in flags.items() if value is None]:
+        if len(missing) < len(flags) and num_processes != 1:
+            raise UsageError(f"--coordinator, --num_processes and --process_id go together; without {missing[0]}")
+        found = None if num_processes == 1 else _from_environment(os.environ, seconds)
+    else:
+        found = Place(str(coordinator), num_processes or 0, -1 if process_id is None else process_id)
+    return None if found is None or found.num_processes == 1 else found
+
+
+def _from_environment(environment: Mapping[str, str], seconds: int) -> Place | None:
+    address, count, index = environment.get(ADDRESS), _number(environment, COUNTS), _number(environment, INDICES)
+    if address and count is not None and index is not None:
+        place = Place(address, count, index)
+        return replace(place, local_device_ids=_own_gpus(environment))
+    if count == 1 or not _hints(environment):
+        if address or environment.get(COUNT, "1") != "1" or (INDEX in environment and COUNT not in environment):
+            raise UsageError(f"{ADDRESS}, {COUNT} and {INDEX} go together; set all of them, or none")
+        return None
+    return _detected(environment, seconds)
+
+
+def _number(environment: Mapping[str, str], names: Sequence[str]) -> int | None:
+    """The first of the variables that is set."""
+    for name in names:
+        if text := environment.get(name):
+            if not text.isdecimal():
+                raise UsageError(f"{name}={text} is not a number")
+            return int(text)
+    return None
+
+
+def _hints(environment: Mapping[str, str]) -> bool:
+    """Whether JAX may find a cluster: asking it costs an import, and on a TPU a request to the metadata server."""
+    slurm, mpi = "SLURM_STEP_NODELIST" in environment, "OMPI_MCA_orte_hnp_uri" in environment
+    kubernetes = "JOB_COMPLETION_INDEX" in environment and importlib.util.find_spec("kubernetes") is not None
+    tpu = "TPU_LIBRARY_PATH" in environment or importlib.util.find_spec("libtpu") is not None
+    return slurm or mpi or kubernetes or (tpu and environment.get("JAX_PLATFORMS") != "cpu")
+
+
+def _detected(environment: Mapping[str, str], seconds: int) -> Place | None:
+    """What JAX's own detection finds; private there, and the only part of `jax.distributed.initialize` that tells."""
+    from jax._src.clusters import ClusterEnv
+
+    try:
+        address, count, index, gpus = ClusterEnv.auto_detect_unset_distributed_params(
+            environment.get(ADDRESS), None, None, None, None, seconds
+        )
+    except Exception as error:  # of the metadata server, of Kubernetes, of variables that are not what they should be
+        raise TransferError(
+            f"this looks like one machine of a cluster, but which cannot be found out: {error}; "
+            "give --coordinator, --num_processes and --process_id, or --num_processes=1 for this machine alone"
+        ) from error
+    if address is None or count is None or index is None:
+        return None
+    return Place(address, count, index, _own_gpus(environment) if gpus else None)
+
+
+def _own_gpus(environment: Mapping[str, str]) -> Sequence[int] | None:
+    """The GPU of this process where each of the several on a machine takes one; None: all that it sees.
+
+    JAX gives a process of Slurm and Open MPI the GPU of its number on the machine, even where it is the only one there
+    or where the launcher shows it no other.
+    """
+    slurm = environment.get("SLURM_LOCALID"), environment.get("SLURM_STEP_TASKS_PER_NODE", "")
+    mpi = environment.get("OMPI_COMM_WORLD_LOCAL_RANK"), environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", "")
+    local, sizes = mpi if mpi[0] else slurm
+    alone = all(part.partition("(")[0] == "1" for part in sizes.split(",")) if sizes else False
+    shown = environment.get("CUDA_VISIBLE_DEVICES", "")
+    return None if not local or alone or (shown and "," not in shown) else [int(local)]

@@ -1,0 +1,172 @@
+"""Several processes, on one machine or many, that run the same command: `jax.distributed`, and who of them is there.
+
+Where nothing says that there are several, every function is that of one process, and JAX is not imported.
+"""
+
+import json
+import queue
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from transfer import cluster, preemption, roll_call
+from transfer.errors import TransferError
+
+CONNECT_SECONDS, LOST_SECONDS = 300, 30
+T = TypeVar("T")
+# Longer than any run waits for its slowest process; a process that is gone is noticed otherwise.
+_WAIT_MS = 7 * 24 * 3600 * 1000
+
+_place: cluster.Place | None = None
+_watch: roll_call.Watch | None = None
+_used: Counter[str] = Counter()
+
+
+def initialise(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    connect_seconds: int = CONNECT_SECONDS,
+    lost_seconds: int = LOST_SECONDS,
+) -> None:
+    """Makes this process one of several, before JAX has looked for devices; does nothing where it is the only one.
+
+    Args:
+        coordinator: HOST:PORT of process 0, as the others reach it; these three together, or none of them: then the
+            environment says it (`transfer.cluster.find`).
+        num_processes: of the run.
+        process_id: from 0.
+        connect_seconds: after which the processes that came give up, each naming those that did not.
+        lost_seconds: after which the others end at the latest, each with one line, once a process or its machine has
+            gone. A process that is killed is noticed at once.
+
+    Raises:
+        UsageError: half of the arguments, or wrong ones.
+        TransferError: a process did not come; the coordinator's address or port is wrong.
+    """
+    global _place, _watch
+    place = cluster.find(coordinator, num_processes, process_id, connect_seconds)
+    if place is None:
+        return
+    watch, address, bind = roll_call.assemble(place, connect_seconds, lost_seconds)
+    import jax
+
+    jax.distributed.initialize(
+        address,
+        place.num_processes,
+        place.process_id,
+        local_device_ids=place.local_device_ids,
+        cluster_detection_method="deactivate",
+        coordinator_bind_address=bind,
+        initialization_timeout=max(connect_seconds, 60),
+        # a process that hangs has not gone: that is for JAX to notice, by a clock that is slower than ours
+        heartbeat_timeout_seconds=2 * lost_seconds,
+    )
+    _place, _watch = place, watch
+    watch.start()
+    preemption.share(_share_preemption)
+    preemption.install()  # JAX has set a handler of its own
+
+
+def _share_preemption() -> None:
+    if _watch is not None:
+        _watch.preempt()
+
+
+def process_index() -> int:
+    """Number of this process, from 0."""
+    return _found().process_id if _found() else 0
+
+
+def process_count() -> int:
+    """Number of processes of this run."""
+    return _found().num_processes if _found() else 1
+
+
+def is_main() -> bool:
+    """Whether this is process 0: the one that prints, and that writes what is not divided."""
+    return process_index() == 0
+
+
+def label() -> str:
+    """ "process 1 of 4: ", in front of what this process says; "" where it is the only one."""
+    return f"process {process_index()} of {process_count()}: " if process_count() > 1 else ""
+
+
+def _found() -> Any:
+    """Our place; or JAX's, where a program that uses this package has called `jax.distributed.initialize` itself."""
+    if _place is not None:
+        return _place
+    state = _jax_state()
+    return state if state is not None and state.client is not None and state.num_processes > 1 else None
+
+
+def _jax_state() -> Any:
+    # Private, and what Orbax and Flax use too: the public functions start the devices, and there is none for keys.
+    module = sys.modules.get("jax._src.distributed")
+    return module.global_state if module is not None else None
+
+
+def barrier(name: str) -> None:
+    """Waits until all processes have come to the barrier `name`, as often as they did before."""
+    if process_count() > 1:
+        client, key = _jax_state().client, _key(name)
+        _interruptibly(lambda: client.wait_at_barrier(key, _WAIT_MS))
+
+
+def broadcast(value: Any, name: str) -> Any:
+    """Process 0's `value`, a JSON value, in all processes; that of the others is not looked at."""
+    if process_count() == 1:
+        return value
+    client, key = _jax_state().client, _key(name)
+    if is_main():
+        text = json.dumps(value)
+        _interruptibly(lambda: client.key_value_set(key, text))
+        return json.loads(text)
+    return json.loads(_interruptibly(lambda: client.blocking_key_value_get(key, _WAIT_MS)))
+
+
+def _key(name: str) -> str:
+    """A key that all processes make of their n-th use of `name`, and that no other use has."""
+    _used[name] += 1
+    return f"transfer/{name}/{_used[name]}"
+
+
+def _interruptibly(action: Callable[[], T]) -> T:
+    """`action()`, in a thread: signals reach Python only between two lines of its own in the main one."""
+    answer: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answer.put((action(), None))
+        except Exception as error:
+            answer.put((None, error))
+
+    threading.Thread(target=run, daemon=True, name="waits-for-others").start()
+    value, error = answer.get()
+    if error is not None:
+        raise TransferError(f"the other processes cannot be reached: {str(error).splitlines()[0]}") from error
+    return value  # type: ignore[return-value]
+
+
+def shutdown() -> None:
+    """The end of the run: waits for the others, then leaves; afterwards this is one process again."""
+    global _place, _watch
+    if _place is None:
+        return
+    barrier("end")
+    if _watch is not None:
+        _watch.stop()
+    import jax
+
+    jax.distributed.shutdown()
+    preemption.share(None)
+    _place = _watch = None
+
+
+def abandon() -> None:
+    """The end of this process by an error: tells the others, so that they end too."""
+    if _watch is not None:
+        _watch.abandon()
