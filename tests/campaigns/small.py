@@ -19,6 +19,6 @@ def get_config() -> ConfigDict:
     config.preprocessing = dict(channels="grey", interpolation="bicubic", scale=1 / 255, mean=(0.3,), std=(0.38,))
     config.data.source = "digits"
     config.batch_size = 32
-    config.head.epochs = 20
+    config.head.epochs = 6
     config.checkpoint_seconds = 0.0
     return config
