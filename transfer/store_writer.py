@@ -272,6 +272,10 @@ class StoreWriter:
         # only now: the features of these rows are on the disk
         self._checks.wait(self._checks.write(start, checks))
 
+    def flush(self) -> None:
+        """Waits until all batches so far are on the disk; raises OSError where one could not be written."""
+        self._drain(0)
+
     def _drain(self, leave: int) -> None:
         while len(self._writing) > leave:
             self._writing.popleft().result()
