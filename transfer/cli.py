@@ -1,4 +1,7 @@
-"""What every command shares: one clear line and an exit code where something is wrong; --debug adds the traceback."""
+"""What every command shares: one clear line and an exit code where something is wrong; --debug adds the traceback.
+
+And what `train.py` and `extract.py` share as one of several processes: who they are, and how they end together.
+"""
 
 import errno
 import os
@@ -8,11 +11,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from logging import INFO, LogRecord
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags, logging
 
-from transfer import compilation_cache
+from transfer import compilation_cache, distributed, preemption
 from transfer.errors import TransferError, UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +23,23 @@ if TYPE_CHECKING:
 
 flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 flags.DEFINE_string("compilation_cache", None, compilation_cache.HELP)
+flags.DEFINE_string(
+    "coordinator",
+    None,
+    "HOST:PORT of process 0, where several processes run this command together; with --num_processes and --process_id. "
+    "Default: what Slurm, Open MPI, a TPU pod or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID say.",
+)
+flags.DEFINE_integer("num_processes", None, "How many processes; 1: this one alone, whatever the environment says.")
+flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.")
+flags.DEFINE_integer(
+    "connect_seconds", distributed.CONNECT_SECONDS, "How long to wait for the other processes to come.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "lost_seconds",
+    distributed.LOST_SECONDS,
+    "How long after a process' machine has gone the others end; a killed process ends them at once.",
+    lower_bound=2,
+)
 
 QUOTES = "\"'"
 EXIT_INTERRUPTED = 128 + signal.SIGINT
@@ -27,7 +47,7 @@ EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
 def guarded(action: Callable[[], object], debug: bool) -> int:
-    """Runs `action` and returns the exit code: 0 done, 1 failed, 2 bad arguments, 130 interrupted."""
+    """Runs `action`; the exit code: 0 done, 1 failed, 2 bad arguments, 75 stopped by SIGTERM, 130 by Ctrl-C."""
     try:
         action()
     except TransferError as error:
@@ -59,8 +79,8 @@ def _describe(error: OSError) -> str:
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
         raise  # called from an except clause: the error that is being handled
-    line = " ".join(message.split())
-    print(f"error: {line}", file=sys.stderr)
+    line, who = " ".join(message.split()), distributed.label()
+    print(f"error: {line if line.startswith(who) else who + line}", file=sys.stderr)
     return code
 
 
@@ -74,7 +94,15 @@ def run(main: Callable[[], object]) -> None:
                 raise UsageError(f"unexpected argument {argv[1]!r}; see --help")
             return main()
 
-        return guarded(checked, flags.FLAGS.debug)
+        preemption.install()
+        try:
+            code = guarded(checked, flags.FLAGS.debug)
+            return code if distributed.process_count() == 1 else _leave(code)
+        except Exception:
+            if distributed.process_count() == 1:
+                raise
+            traceback.print_exc()
+            return _leave(1)
 
     try:
         app.run(wrapped, flags_parser=_parse_flags)
@@ -83,8 +111,40 @@ def run(main: Callable[[], object]) -> None:
         raise exit_
 
 
+def _leave(code: int) -> int:
+    """The end of one of several processes: together with the others, or, after an error, as it is.
+
+    Nobody would come to the meeting at which JAX's own end of the program waits, so an error ends the process here.
+    """
+    if code in (0, preemption.EXIT_PREEMPTED):
+        try:
+            distributed.shutdown()
+        except TransferError as error:
+            code = _fail(str(error), 1, debug=False)
+        else:
+            return code
+    distributed.abandon()
+    _exit(code)
+
+
+def _exit(code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def prepare_jax() -> None:
-    """What `train.py` and `extract.py` do once their arguments are known to be good, before JAX starts."""
+    """What `train.py` and `extract.py` do once their arguments are known to be good, before JAX starts.
+
+    Where this is one of several processes, they meet here. Only the first goes on printing.
+    """
+    given = flags.FLAGS
+    distributed.initialise(
+        given.coordinator, given.num_processes, given.process_id, given.connect_seconds, given.lost_seconds
+    )
+    if not distributed.is_main():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 to the end of the process
+        logging.set_verbosity(logging.WARNING)
     compilation_cache.use(flags.FLAGS.compilation_cache)
     from transfer.devices import use_cores
 

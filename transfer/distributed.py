@@ -3,6 +3,8 @@
 Where nothing says that there are several, every function is that of one process, and JAX is not imported.
 """
 
+import contextlib
+import datetime
 import json
 import queue
 import sys
@@ -18,6 +20,10 @@ CONNECT_SECONDS, LOST_SECONDS = 300, 30
 T = TypeVar("T")
 # Longer than any run waits for its slowest process; a process that is gone is noticed otherwise.
 _WAIT_MS = 7 * 24 * 3600 * 1000
+
+# JAX's own key for the notice of a preemption: its `reached_preemption_sync_point`, and Orbax's checkpoints, follow it.
+_NOTICE = "RECEIVED_PREEMPTION_NOTICE"
+_NOTICE_SECONDS = 0.5
 
 _place: cluster.Place | None = None
 _watch: roll_call.Watch | None = None
@@ -66,13 +72,24 @@ def initialise(
     )
     _place, _watch = place, watch
     watch.start()
-    preemption.share(_share_preemption)
+    preemption.share(watch.preempt)
     preemption.install()  # JAX has set a handler of its own
+    if place.process_id == 0:
+        threading.Thread(target=_relay_notice, args=(watch,), daemon=True, name="preemption-notice").start()
 
 
-def _share_preemption() -> None:
-    if _watch is not None:
-        _watch.preempt()
+def _relay_notice(watch: roll_call.Watch) -> None:
+    """Tells JAX of a preemption that we know of, or takes note of one that something else has told JAX of."""
+    client = _jax_state().client
+    while not watch.left.wait(_NOTICE_SECONDS):
+        if preemption.requested():
+            when = datetime.datetime.now(datetime.UTC).isoformat()
+            with contextlib.suppress(RuntimeError):  # it knows already
+                client.key_value_set(_NOTICE, when)
+            return
+        with contextlib.suppress(RuntimeError):  # not there
+            client.key_value_try_get(_NOTICE)
+            preemption.request()
 
 
 def process_index() -> int:
@@ -126,6 +143,17 @@ def broadcast(value: Any, name: str) -> Any:
         _interruptibly(lambda: client.key_value_set(key, text))
         return json.loads(text)
     return json.loads(_interruptibly(lambda: client.blocking_key_value_get(key, _WAIT_MS)))
+
+
+def any_of(value: bool, name: str) -> bool:
+    """Whether `value` is true in any of the processes, which all wait for each other here."""
+    if process_count() == 1:
+        return value
+    client, key = _jax_state().client, _key(name)
+    if value:
+        _interruptibly(lambda: client.key_value_set(f"{key}/{process_index()}", "true"))
+    barrier(name)
+    return bool(_interruptibly(lambda: client.key_value_dir_get(f"{key}/")))
 
 
 def _key(name: str) -> str:

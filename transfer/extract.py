@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from absl import logging
 from flax import nnx
 from jax.sharding import Mesh
 
+from transfer import distributed, preemption
 from transfer.data import Source, canvas
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import Batch, batches
@@ -23,6 +25,7 @@ from transfer.fingerprint import parameters_hash, structure_hash
 from transfer.preprocess import Preprocessing
 from transfer.program import PRECISIONS, Program
 from transfer.progress import Progress
+from transfer.shares import agreed, share
 from transfer.store_writer import StoreWriter
 
 DEFAULT_TAP = "pre_logits"
@@ -265,6 +268,10 @@ def extract_to_store(
     Whatever stopped it, even SIGKILL, the finished store is bit for bit that of an uninterrupted run on the same
     device and versions. A finished store is left as it is.
 
+    Where several processes run this together (`transfer.distributed`), each computes an equal share of the batches that
+    are missing, on its own devices, reads the images of that share alone and writes it into the one store. How many
+    they are does not show in it.
+
     Args:
         path: directory, local or `gs://`.
         on_error: "raise" stops at an image that cannot be read; "skip" drops it with its label and records its id.
@@ -273,14 +280,34 @@ def extract_to_store(
     Raises:
         TransferError: the store was made with other settings (they are named), an image cannot be read, a feature
             is NaN or infinite.
+        Preempted: SIGTERM came, here or to another of the processes; what has been computed is in the store.
         OSError: the disk is full; nothing half-written is left.
     """
     if on_error not in ("raise", "skip"):
         raise UsageError(f"on_error={on_error!r} is not one of raise, skip")
     if not len(source):
         raise TransferError(f"{source.name} has no images")
-    with StoreWriter(
-        path,
+    with _opened(path, extractor, source) as writer:
+        if distributed.is_main():
+            _check_skipped(writer, on_error)
+        if writer.complete:
+            logging.info("%s: %s is complete, %d images; nothing to do", title, path, len(source))
+        else:
+            stopped = _fill(writer, extractor, source, on_error, title)
+            writer.flush()
+            if distributed.any_of(stopped, "filled"):
+                raise preemption.Preempted(
+                    f"{title}: stopped on request, what is done is saved; the same command goes on"
+                )
+            if distributed.is_main():
+                writer.finish()
+    distributed.barrier("finished")
+    return FeatureStore.open(path)
+
+
+def _opened(path: Any, extractor: Extractor, source: Source) -> StoreWriter:
+    """The store, which process 0 creates, or goes on with, before the others look for it."""
+    settings: dict[str, Any] = dict(
         taps=extractor.shapes,
         labels=source.labels,
         ids=source.ids,
@@ -288,33 +315,37 @@ def extract_to_store(
         data=source.name,
         fingerprint={**extractor.fingerprint(), "images": source.fingerprint},
         batch_size=extractor.batch_size,
-        provenance={"device": jax.devices()[0].device_kind, "jax": jax.__version__},
-    ) as writer:
-        _check_skipped(writer, on_error)
-        if writer.complete:
-            logging.info("%s: %s is complete, %d images; nothing to do", title, path, len(source))
-        else:
-            _fill(writer, extractor, source, on_error, title)
-            writer.finish()
-    return FeatureStore.open(path)
+        provenance={"device": jax.local_devices()[0].device_kind, "jax": jax.__version__},
+    )
+    writer = StoreWriter(path, **settings) if distributed.is_main() else None
+    distributed.barrier("created")
+    return writer or StoreWriter(path, create=False, **settings)
 
 
-def _fill(writer: StoreWriter, extractor: Extractor, source: Source, on_error: str, title: str) -> None:
-    pending = writer.pending()
+def _fill(writer: StoreWriter, extractor: Extractor, source: Source, on_error: str, title: str) -> bool:
+    """Computes this process' share of what is missing; whether it was asked to stop before its end."""
+    pending = agreed(writer.pending)
     missing = sum(stop - start for start, stop in pending)
     if missing < len(source):
         logging.info("%s: going on, %d of %d images are there", title, len(source) - missing, len(source))
+    index, count = distributed.process_index(), distributed.process_count()
+    mine = share(pending, writer.batch_size, index, count)
+    images = sum(stop - start for start, stop in mine)
     # images of one size travel as they are and are resized on the device; others too, where that is not the host
     recipe = extractor.preprocessing
     resized = needs_resizing(source, recipe)
     canvases = jax.default_backend() in RESIZING_BACKENDS
-    with Progress(title, len(source), "images", done=len(source) - missing) as progress:
-        for start, stop in pending:
+    done, title = (len(source) - missing, title) if count == 1 else (0, f"{title}, 1 of {count} shares")
+    with Progress(title, done + images, "images", done=done) as progress:
+        for start, stop in mine:
             loaded = batches(source, start, stop, extractor.batch_size, recipe, on_error=on_error, canvases=canvases)
-            for batch, features in extractor.stream(loaded, resized):
+            wanted = takewhile(lambda _: not preemption.requested(), loaded)
+            for batch, features in extractor.stream(wanted, resized):
                 _check_finite(features, batch, source)
                 writer.write(batch.start, features, batch.failed)
                 progress.update(batch.size)
+                images -= batch.size
+    return images > 0
 
 
 def _check_skipped(writer: StoreWriter, on_error: str) -> None:

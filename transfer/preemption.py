@@ -91,9 +91,11 @@ def heard() -> None:
 
 
 def share(tell: Callable[[], None] | None) -> None:
-    """From now on `tell()` is called with every request: it tells the other processes."""
+    """From now on `tell()` is called with every request, and now for one that came before: it tells the others."""
     global _tell
     _tell = tell
+    if tell is not None and _requested.is_set():
+        tell()
 
 
 def requested() -> bool:

@@ -6,6 +6,8 @@ from types import TracebackType
 
 from absl import logging
 
+from transfer import distributed
+
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -13,7 +15,8 @@ class Progress:
     """Counts `total` units (None: unknown) under a `title`; use as a context manager and call `update(n)`.
 
     On a terminal it draws a tqdm bar with rate and time left; otherwise it logs a line at most every
-    ten seconds. `done` units are counted as there from the start and left out of the rate.
+    ten seconds. `done` units are counted as there from the start and left out of the rate. Of several processes the
+    first shows it.
     """
 
     def __init__(self, title: str, total: int | None, unit: str, done: int = 0) -> None:
@@ -21,7 +24,7 @@ class Progress:
         self.start_count = self.line_count = self.count = done
         self.start_time = self.last_line = time.monotonic()
         self.bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and distributed.is_main():
             from tqdm import tqdm
 
             self.bar = tqdm(

@@ -196,7 +196,7 @@ class _Answerer:
     def __init__(self, place: Place, seconds: int, lost_seconds: int) -> None:
         self.place, self.seconds, self.lost_seconds = place, seconds, lost_seconds
         self.deadline = time.monotonic() + seconds
-        self.reason = "nothing answers"
+        self.reason = "no answer"
 
     def meet(self) -> tuple[dict[int, Line], int]:
         while time.monotonic() < self.deadline:
@@ -213,8 +213,8 @@ class _Answerer:
                 line.close()
             time.sleep(BEAT)
         raise TransferError(
-            f"{self._me}process 0 was not there within {self.seconds} s (--connect_seconds): {self.reason} at "
-            f"{self.place.coordinator}; is that its address (--coordinator), and was it started?"
+            f"{self._me}process 0 was not found at {self.place.coordinator} within {self.seconds} s "
+            f"(--connect_seconds): {self.reason}; is that its address (--coordinator), and was it started?"
         )
 
     @property
@@ -226,9 +226,9 @@ class _Answerer:
         try:
             connection = socket.create_connection((self.place.host, self.place.port), timeout=min(left, 5))
         except socket.gaierror:  # a pod's name is there once the pod is
-            self.reason = f"the name {self.place.host} is not known; looked for process 0"
+            self.reason = f"the name {self.place.host} is not known"
         except OSError as error:
-            self.reason = f"{(error.strerror or str(error)).lower()}; looked for process 0"
+            self.reason = (error.strerror or str(error)).lower()
         else:
             return Line(connection, self.lost_seconds)
         return None
@@ -267,7 +267,8 @@ class Watch:
         self.place, self.lines = place, dict(lines)
         self._wakes, self._waker = os.pipe()
         self._calls: dict[int, int] = {}
-        self._stopping = self._leaving = self._abandoning = False
+        self._stopping = self._abandoning = False
+        self.left = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="roll-call")
 
     def start(self) -> None:
@@ -276,7 +277,7 @@ class Watch:
 
     def stop(self) -> None:
         """From now on the others may go; all have come to the end of the run."""
-        self._leaving = True
+        self.left.set()
 
     def preempt(self) -> None:
         """Lets all know that this process is preempted; may be called by a signal handler."""
@@ -284,7 +285,8 @@ class Watch:
 
     def abandon(self) -> None:
         """Lets all know that this process ends by an error, whose line it prints itself."""
-        self._leaving = self._abandoning = True
+        self._abandoning = True
+        self.left.set()
         os.write(self._waker, b"a")
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(2 * FAREWELL_SECONDS)
@@ -309,7 +311,7 @@ class Watch:
                     except (ConnectionError, ValueError):
                         selector.unregister(key.fileobj)
                         line = self.lines.pop(key.data)
-                        if not self._leaving:
+                        if not self.left.is_set():
                             self._lost(key.data, failed=False)
                         line.close()
 
