@@ -14,7 +14,7 @@ from absl import logging
 from flax import nnx
 from jax.sharding import Mesh
 
-from transfer import distributed, preemption
+from transfer import distributed, preemption, separate
 from transfer.data import Source, canvas
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import Batch, batches
@@ -120,7 +120,7 @@ class Extractor:
         self.model = nnx.clone(model)
         self.autotune = autotune
         self._parameters: str | None = None
-        self._programs: dict[tuple[tuple[int, ...], str, bool], jax.stages.Compiled] = {}
+        self._programs: dict[tuple[tuple[int, ...], str, bool], jax.stages.Compiled | separate.Compiled] = {}
         # tap -> shape of one image's features
         self.shapes: dict[str, tuple[int, ...]] = {name: tuple(s.shape[1:]) for name, s in self._outputs().items()}
 
@@ -139,14 +139,17 @@ class Extractor:
         return {tap.text: tap.of(endpoints) for tap in self.taps}
 
     @cached_property
-    def program(self) -> Program:
+    def program(self) -> Program | separate.Separate:
         """Over all devices of this process, as far as they divide the batch."""
-        return self.program_on(mesh_for(self.batch_size))
+        mesh = mesh_for(self.batch_size)
+        if separate.necessary(mesh):
+            return separate.Separate(mesh, lambda one: self.program_on(one, self.batch_size // mesh.size))
+        return self.program_on(mesh)
 
-    def program_on(self, mesh: Mesh) -> Program:
+    def program_on(self, mesh: Mesh, batch_size: int | None = None) -> Program:
         """The same on other devices, also ones that are not here: `program_on(mesh).lower(shape)`."""
         names = list(dict.fromkeys(tap.endpoint for tap in self.taps))
-        settings = (mesh, self.batch_size, DTYPES[self.dtype], self.precision, self.autotune)
+        settings = (mesh, batch_size or self.batch_size, DTYPES[self.dtype], self.precision, self.autotune)
         return Program(self.model, names, self._tapped, self.preprocessing, *settings)
 
     def compute(self, images: np.ndarray | jax.Array, resized: bool = False) -> dict[str, jax.Array]:
@@ -159,7 +162,7 @@ class Extractor:
         compiled = self._compiled(images, resized)
         return compiled(self.program.arrays, jax.device_put(images, self.program.sharding))
 
-    def _compiled(self, images: np.ndarray | jax.Array, resized: bool) -> jax.stages.Compiled:
+    def _compiled(self, images: np.ndarray | jax.Array, resized: bool) -> jax.stages.Compiled | separate.Compiled:
         """The program for batches of this shape and type, compiled once."""
         key = (images.shape, images.dtype.name, resized)
         if key not in self._programs:
