@@ -17,10 +17,10 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from transfer import config as settings
+from transfer.checkpoints import has_checkpoint
 from transfer.errors import UsageError
 from transfer.models.registry import flat_state, load_flat_state
 from transfer.trainable import folded
-from transfer.training import has_checkpoint
 from transfer.weights import create_model
 
 

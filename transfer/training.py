@@ -1,24 +1,55 @@
-"""The resumable loop over epochs that heads and whole networks share: lines, metrics, checkpoints, the best epoch."""
+"""The resumable loop over epochs that heads and whole networks share: lines, metrics, checkpoints, the best epoch.
 
-import functools
-import importlib
+Over several processes all go through it in step. Each saves its part of a checkpoint; process 0 alone prints, and
+writes the metrics.
+"""
+
 import json
 import math
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 from etils import epath
 
+from transfer import distributed, preemption
+from transfer.checkpoints import Checkpoints
 from transfer.errors import TransferError
 
+T = TypeVar("T")
 # A dict with "params" (and "stats": batch statistics), "opt_state" and whatever else an epoch carries on ("frozen").
 State = dict[str, Any]
 Epoch = Callable[[State, int], tuple[State, dict[str, jax.Array]]]
+# Where within an epoch a run has come to: JSON values, among them "epoch", which epoch (from 0) it is.
+Position = dict[str, Any]
+
+
+class Part(NamedTuple):
+    """What training has come to, perhaps still on its way on the device.
+
+    Attributes:
+        state: after it.
+        metrics: gives those of an epoch that has ended; None within one.
+        position: gives the place within an epoch; None at its end.
+    """
+
+    state: State
+    metrics: Callable[[], dict[str, float]] | None
+    position: Callable[[], Position] | None
+
+
+class Parts(Protocol):
+    """Epochs that can be stopped within."""
+
+    def parts(self, state: State, indices: Iterable[int], position: Position | None = None) -> Iterator[Part]:
+        """The epochs `indices`, the first of them from `position` on, part by part."""
+        ...
+
+
 # What training changes of a model.
 WEIGHTS = ("params", "stats")
 # Metric -> its name in the line of an epoch, as Keras prints it.
@@ -30,19 +61,16 @@ LABELS = {
 }
 
 
-def has_checkpoint(workdir: epath.Path) -> bool:
-    """Whether a run in `workdir` has come as far as a checkpoint."""
-    folder = workdir / "checkpoints"
-    return folder.exists() and any(path.name.isdigit() for path in folder.iterdir())
-
-
 def weights_of(state: State) -> State:
     """The part of a state that training changes of a model."""
     return {name: state[name] for name in WEIGHTS if name in state}
 
 
 class Run:
-    """What one training run has reached: its state, the best weights so far, and one row of metrics an epoch."""
+    """What one training run has reached: its state, the best weights so far, and one row of metrics an epoch.
+
+    `position` is where within the next epoch the state is; None at its beginning.
+    """
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -50,132 +78,43 @@ class Run:
         self.best_epoch = 0
         self.history: list[dict[str, float]] = []
         self.seconds = 0.0
+        self.position: Position | None = None
 
     @property
     def epoch(self) -> int:
         """Epochs done."""
         return len(self.history)
 
-    def add(self, state: State, metrics: dict[str, float], seconds: float) -> None:
+    @property
+    def reached(self) -> tuple[int, int]:
+        """Epochs done, and batches of the next one."""
+        return self.epoch, self.position["batches"] if self.position else 0
+
+    def add(self, state: State, metrics: dict[str, float]) -> None:
         """Takes an epoch's results in; the first epoch of the highest validation accuracy is the best."""
-        self.state = state
+        self.state, self.position = state, None
         self.history.append({"epoch": self.epoch + 1, **metrics})
-        self.seconds += seconds
         score = "validation_accuracy" if "validation_accuracy" in metrics else "accuracy"
         if not self.best_epoch or metrics[score] > self.history[self.best_epoch - 1][score]:
             self.best = jax.tree.map(jnp.copy, weights_of(state))
             self.best_epoch = self.epoch
 
-
-class Checkpoints:
-    """Orbax checkpoints under `workdir/checkpoints`: each step holds the latest state and the best weights."""
-
-    def __init__(self, workdir: epath.Path) -> None:
-        self._workdir = workdir
-        self._importing: threading.Thread | None = None
-
-    # Orbax takes a third of a second to import: the first time that there is something to read or to write.
-    @functools.cached_property
-    def _ocp(self) -> Any:
-        import orbax.checkpoint as ocp
-
-        return ocp
-
-    @functools.cached_property
-    def _manager(self) -> Any:
-        ocp = self._ocp
-        return ocp.CheckpointManager(
-            (self._workdir / "checkpoints").resolve(),  # Orbax takes absolute paths only
-            options=ocp.CheckpointManagerOptions(max_to_keep=1, cleanup_tmp_directories=True),
-            item_handlers={
-                "latest": ocp.StandardCheckpointHandler(),
-                "best": ocp.StandardCheckpointHandler(),
-                "progress": ocp.JsonCheckpointHandler(),
-            },
-        )
-
-    def restore(self, run: Run) -> None:
-        """Fills `run` from the latest checkpoint, if there is one.
-
-        Raises:
-            TransferError: the checkpoint holds another model (Orbax would load what fits without a word).
-        """
-        if not has_checkpoint(self._workdir):
-            return
-        step = self._manager.latest_step()
-        if step is None:
-            return
-        save = self._ocp.args
-        found = self._manager.item_metadata(step)
-        for name, ours in (("latest", run.state), ("best", run.best)):
-            theirs = {k: tuple(v.shape) for k, v in _leaves(found[name].tree).items()}
-            if theirs != {k: tuple(v.shape) for k, v in _leaves(ours).items()}:
-                raise TransferError(
-                    f"the checkpoint in {self._manager.directory} is of another model; take another --workdir"
-                )
-        restored = self._manager.restore(
-            step,
-            args=save.Composite(
-                latest=save.StandardRestore(run.state),
-                best=save.StandardRestore(run.best),
-                progress=save.JsonRestore(),
-            ),
-        )
-        run.state, run.best = restored["latest"], restored["best"]
-        progress = restored["progress"]
-        run.history, run.best_epoch = progress["history"], progress["best_epoch"]
-        run.seconds = progress["seconds"]
-
-    def save(self, run: Run) -> None:
-        """Writes a checkpoint of `run`, atomically, and returns when it is on disk.
-
-        Raises OSError where the disk is full or refuses; what was begun is removed.
-        """
-        from transfer.chunks import readable
-
-        save = self._ocp.args
-        progress = {"history": run.history, "best_epoch": run.best_epoch, "seconds": run.seconds}
-        folder = self._manager.directory
-        try:
-            with readable(str(folder)):
-                self._manager.save(
-                    run.epoch,
-                    args=save.Composite(
-                        latest=save.StandardSave(run.state),
-                        best=save.StandardSave(run.best),
-                        progress=save.JsonSave(progress),
-                    ),
-                )
-                self._manager.wait_until_finished()
-        except (OSError, TransferError):
-            for begun in folder.glob("*.orbax-checkpoint-tmp"):
-                begun.rmtree(missing_ok=True)
-            raise
-
-    def prepare(self) -> None:
-        """Begins to import what `save` needs, while the device computes."""
-        if self._importing is None and "_ocp" not in vars(self):
-            self._importing = threading.Thread(target=importlib.import_module, args=("orbax.checkpoint",))
-            self._importing.start()
-
-    def close(self) -> None:
-        """Waits for what is being written."""
-        if "_manager" in vars(self):
-            self._manager.close()
-
-
-def _leaves(tree: Any) -> dict[tuple[str, ...], Any]:
-    def name(key: Any) -> str:
-        return str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))
-
-    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {tuple(map(name, path)): leaf for path, leaf in flat if hasattr(leaf, "shape")}
+    def stand_at(self, part: Part) -> None:
+        """Takes in where a part within an epoch has come to, to be saved."""
+        if part.position is not None:
+            self.state, self.position = part.state, part.position()
 
 
 class Metrics:
-    """`metrics.jsonl` and TensorBoard events; both are cut back to the checkpoint that a resumed run starts from."""
+    """`metrics.jsonl` and TensorBoard events; both are cut back to the checkpoint that a resumed run starts from.
+
+    Process 0 writes them; in the others nothing happens.
+    """
 
     def __init__(self, workdir: epath.Path, history: list[dict[str, float]]) -> None:
+        self._board: Any = None
+        if not distributed.is_main():
+            return
         from tensorboardX import SummaryWriter
 
         from transfer.config import write_text
@@ -186,6 +125,8 @@ class Metrics:
 
     def write(self, row: dict[str, float]) -> None:
         """Appends one epoch."""
+        if self._board is None:
+            return
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         for name, value in row.items():
@@ -194,35 +135,45 @@ class Metrics:
 
     def close(self) -> None:
         """Flushes the events."""
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
 
 
 def run_epochs(
-    epoch: Epoch, state: State, epochs: int, workdir: epath.Path, *, checkpoint_seconds: float = 30.0, ahead: int = 1
+    epoch: Epoch | Parts,
+    state: State,
+    epochs: int,
+    workdir: epath.Path,
+    *,
+    checkpoint_seconds: float = 30.0,
+    ahead: int = 1,
 ) -> Run:
-    """Trains to `epochs` epochs in all, going on from the latest checkpoint of `workdir`; prints a line an epoch.
+    """Trains to `epochs` epochs in all, going on from the newest checkpoint of `workdir`; prints a line an epoch.
 
     Each epoch must depend on its state and index alone, so that a run that was stopped ends bit for bit as one
-    that was not. A checkpoint is written every `checkpoint_seconds`, at the end, and on Ctrl-C. `ahead` epochs are
-    given to the device at a time, which then does not wait for what is done about the results of one; each is a
-    state more in its memory.
+    that was not. A checkpoint is written every `checkpoint_seconds`, at the end, on Ctrl-C, and where the process is
+    asked to end (`transfer.preemption`): after an epoch, or after a part of one where `epoch` has parts. `ahead`
+    epochs or parts are given to the device at a time, which then does not wait for what is done about the results of
+    one; each is a state more in its memory.
 
     Raises:
         TransferError: the loss is no longer finite, or the checkpoint is of another model.
+        Preempted: the process was asked to end, and everything is saved.
     """
     run, checkpoints = Run(state), Checkpoints(workdir)
     try:
         checkpoints.restore(run)
         if run.epoch >= epochs:
-            print(f"Already trained for {run.epoch} epochs; nothing to do.")
+            say(f"Already trained for {run.epoch} epochs; nothing to do.")
             return run
-        if run.epoch:
-            print(f"Going on after epoch {run.epoch}.")
+        if any(run.reached):
+            within = f", {run.reached[1]} batches into the next one" if run.position else ""
+            say(f"Going on after epoch {run.epoch}{within}.")
         workdir.mkdir(parents=True, exist_ok=True)
         metrics = Metrics(workdir, run.history)
         try:
-            results = begun_ahead(epoch, run.state, range(run.epoch, epochs), ahead)
-            _train(results, run, epochs, checkpoints, metrics, checkpoint_seconds)
+            parts = begun_ahead_of(_parts(epoch, run, epochs), ahead)
+            _train(parts, run, epochs, checkpoints, metrics, checkpoint_seconds)
         finally:
             metrics.close()
     finally:
@@ -230,46 +181,88 @@ def run_epochs(
     return run
 
 
+def say(line: str) -> None:
+    """Prints a line, once for all processes."""
+    if distributed.is_main():
+        print(line, flush=True)
+
+
 def begun_ahead(
     epoch: Epoch, state: State, epochs: Iterable[int], ahead: int
 ) -> Iterator[tuple[State, dict[str, jax.Array]]]:
     """The results of `epochs`, the next ones begun before one is asked for."""
-    begun: deque[tuple[State, dict[str, jax.Array]]] = deque()
+    return begun_ahead_of(_one_by_one(epoch, state, epochs), ahead)
+
+
+def _one_by_one(epoch: Epoch, state: State, epochs: Iterable[int]) -> Iterator[tuple[State, dict[str, jax.Array]]]:
     for index in epochs:
-        begun.append(epoch(state, index))
-        state = begun[-1][0]
+        state, metrics = epoch(state, index)
+        yield state, metrics
+
+
+def begun_ahead_of(results: Iterator[T], ahead: int) -> Iterator[T]:
+    """The same results; `ahead` of them are begun before the first is given."""
+    begun: deque[T] = deque()
+    for result in results:
+        begun.append(result)
         if len(begun) == ahead:
             yield begun.popleft()
     yield from begun
 
 
+def _parts(epoch: Epoch | Parts, run: Run, epochs: int) -> Iterator[Part]:
+    """What is left of `epochs` epochs."""
+    indices = range(run.epoch, epochs)
+    if not callable(getattr(epoch, "parts", None)):
+        if run.position is not None:
+            raise TransferError("this run stopped within an epoch, and this way of training goes on after whole ones")
+        for state, on_device in _one_by_one(cast(Epoch, epoch), run.state, indices):
+            yield Part(state, partial(jax.device_get, on_device), None)
+    else:
+        yield from cast(Parts, epoch).parts(run.state, indices, run.position)
+
+
 def _train(
-    results: Iterator[tuple[State, dict[str, jax.Array]]],
+    parts: Iterator[Part],
     run: Run,
     epochs: int,
     checkpoints: Checkpoints,
     metrics: Metrics,
     checkpoint_seconds: float,
 ) -> None:
-    saved_epoch, saved_time = run.epoch, time.monotonic()
+    saved, saved_time, last = run.reached, time.monotonic(), None
     try:
         start = time.monotonic()
-        for state, on_device in results:
+        for last in parts:
             checkpoints.prepare()
-            fetched = jax.device_get(on_device)
-            row = {name: float(fetched[name]) for name in sorted(fetched, key=list(LABELS).index)}
-            _check_finite(row, run.epoch + 1)
-            run.add(state, row, time.monotonic() - start)
-            metrics.write(run.history[-1])
-            print(_line(run.history[-1], epochs), flush=True)
-            if run.epoch == epochs or time.monotonic() - saved_time > checkpoint_seconds:
+            if last.metrics is not None:
+                fetched = last.metrics()
+                row = {name: float(fetched[name]) for name in sorted(fetched, key=list(LABELS).index)}
+                _check_finite(row, run.epoch + 1)
+                run.add(last.state, row)
+                metrics.write(run.history[-1])
+                say(_line(run.history[-1], epochs))
+            run.seconds += time.monotonic() - start
+            stop, done = preemption.stop_at(run.epoch), run.epoch == epochs
+            if done or stop or _due(saved_time, checkpoint_seconds):
+                run.stand_at(last)
                 checkpoints.save(run)
-                saved_epoch, saved_time = run.epoch, time.monotonic()
+                saved, saved_time = run.reached, time.monotonic()
+            if stop and not done:
+                raise preemption.Preempted
             start = time.monotonic()
-    except KeyboardInterrupt:
-        if run.epoch > saved_epoch:
-            checkpoints.save(run)
+    except (KeyboardInterrupt, preemption.Preempted):
+        # a Ctrl-C that one of several processes gets is not known to the others, who would not save with it
+        if last is not None and distributed.process_count() == 1:
+            run.stand_at(last)
+            if run.reached > saved:
+                checkpoints.save(run)
         raise
+
+
+def _due(saved_time: float, checkpoint_seconds: float) -> bool:
+    """Whether the next checkpoint is due, by the clock of process 0."""
+    return distributed.broadcast(time.monotonic() - saved_time > checkpoint_seconds, "checkpoint due")
 
 
 def _check_finite(row: dict[str, float], epoch: int) -> None:

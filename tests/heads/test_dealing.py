@@ -22,7 +22,7 @@ def test_every_row_is_dealt_to_its_owner(num_rows, batch_size, devices, seed):
 
 
 def test_widths_are_few():
-    assert [dealing._rounded(n) for n in (0, 1, 2, 3, 4, 5, 7, 9, 13, 17, 25)] == [1, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32]
+    assert [dealing.rounded(n) for n in (0, 1, 2, 3, 4, 5, 7, 9, 13, 17, 25)] == [1, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32]
     assert dealing.usual_width(256, 1, 1000) == 256 and dealing.usual_width(256, 8, 3) == 3
     assert dealing.usual_width(256, 256, 5000) == 8 and dealing.usual_width(256, 8, 5000) == 64
 

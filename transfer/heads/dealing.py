@@ -12,11 +12,11 @@ def usual_width(batch_size: int, devices: int, rows_per_device: int) -> int:
     """
     mean = batch_size / devices
     most = math.ceil(mean + 6 * math.sqrt(mean * (1 - 1 / devices)))
-    return min(_rounded(most), batch_size, rows_per_device)
+    return min(rounded(most), batch_size, rows_per_device)
 
 
-def _rounded(count: int) -> int:
-    """Up to a power of two or one and a half of it, so that there are few widths, and few compilations."""
+def rounded(count: int) -> int:
+    """A width, up to a power of two or one and a half of it, so that there are few widths, and few compilations."""
     power = 1 << max(count - 1, 0).bit_length()
     return power * 3 // 4 if count <= power * 3 // 4 and power >= 4 else power
 
@@ -39,9 +39,16 @@ def deal(
     steps = math.ceil(len(owners) / batch_size)
     groups = np.arange(len(owners)) // batch_size * devices + owners
     counts = np.bincount(groups, minlength=steps * devices)
-    width = max(usual, min(_rounded(int(counts.max(initial=0))), batch_size))
-    order = np.argsort(groups, kind="stable")
-    within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+    width = max(usual, min(rounded(int(counts.max(initial=0))), batch_size))
     taken = np.full((steps * devices, width), -1, np.int32)
-    taken[groups[order], within] = places[order]
+    taken[groups, within_group(groups, steps * devices)] = places
     return taken.reshape(steps, devices, width), counts.reshape(steps, devices).sum(axis=1).astype(np.float32)
+
+
+def within_group(groups: np.ndarray, count: int) -> np.ndarray:
+    """int (n,): of each element how many elements before it are of the same group, below `count`."""
+    sizes = np.bincount(groups, minlength=count)
+    order = np.argsort(groups, kind="stable")
+    within = np.empty(len(groups), np.int64)
+    within[order] = np.arange(len(groups)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return within

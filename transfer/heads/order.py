@@ -61,6 +61,10 @@ class Chunks:
     window_rows: int
     shuffle: bool = True
 
+    def settings(self) -> dict[str, object]:
+        """What the order depends on beside the seed and the epoch: JSON values."""
+        return {"order": "chunks", **dataclasses.asdict(self)}
+
     @property
     def num_chunks(self) -> int:
         """Of the whole data set."""

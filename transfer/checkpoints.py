@@ -1,0 +1,230 @@
+"""Checkpoints of a training run: its latest state, its best weights, and what it had reached, each with a checksum.
+
+Orbax writes them, atomically; over several processes each writes its own shards, and they are read onto whatever
+devices the next run has. A checkpoint after whole epochs lies in `WORKDIR/checkpoints/EPOCHS`. One within an epoch
+lies in `WORKDIR/checkpoints_within_epoch`, until the next one after a whole epoch is there.
+"""
+
+import functools
+import hashlib
+import importlib
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from transfer import distributed
+from transfer.errors import TransferError
+
+if TYPE_CHECKING:
+    from transfer.training import Run
+
+WHOLE, WITHIN = "checkpoints", "checkpoints_within_epoch"
+# The number of a checkpoint within an epoch: epochs times this, and the batches since.
+_BATCHES = 10**9
+# Words that a checksum is computed of at a time.
+_BLOCK = 1 << 20
+
+
+def has_checkpoint(workdir: epath.Path) -> bool:
+    """Whether a run in `workdir` has come as far as a checkpoint after a whole epoch."""
+    return _latest(workdir / WHOLE) is not None
+
+
+def stopped_within(workdir: epath.Path) -> bool:
+    """Whether the run in `workdir` goes on within an epoch."""
+    return _newest(workdir)[1] is not None
+
+
+def _latest(folder: epath.Path) -> int | None:
+    """The number of the latest checkpoint in a folder."""
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    return max((int(name) for name in names if name.isdigit()), default=None)
+
+
+def _newest(workdir: epath.Path) -> tuple[int | None, int | None]:
+    """The numbers of the newest checkpoint as one of whole epochs and as one within; at most one is not None."""
+    whole, within = _latest(workdir / WHOLE), _latest(workdir / WITHIN)
+    if within is not None and divmod(within, _BATCHES) > (whole or 0, 0):
+        return None, within
+    return whole, None
+
+
+class Checkpoints:
+    """The checkpoints of one workdir."""
+
+    def __init__(self, workdir: epath.Path) -> None:
+        self._workdir = workdir
+        self._importing: threading.Thread | None = None
+        self._managers: dict[str, Any] = {}
+
+    # Orbax takes a third of a second to import: the first time that there is something to read or to write.
+    @functools.cached_property
+    def _ocp(self) -> Any:
+        import orbax.checkpoint as ocp
+
+        return ocp
+
+    def _manager(self, name: str) -> Any:
+        if name not in self._managers:
+            ocp = self._ocp
+            self._managers[name] = ocp.CheckpointManager(
+                (self._workdir / name).resolve(),  # Orbax takes absolute paths only
+                options=ocp.CheckpointManagerOptions(max_to_keep=1, cleanup_tmp_directories=True),
+                item_handlers={
+                    "latest": ocp.StandardCheckpointHandler(),
+                    "best": ocp.StandardCheckpointHandler(),
+                    "progress": ocp.JsonCheckpointHandler(),
+                },
+            )
+        return self._managers[name]
+
+    def restore(self, run: "Run") -> None:
+        """Fills `run` from the newest checkpoint, if there is one, sharded as `run` is.
+
+        Raises:
+            TransferError: the checkpoint is damaged, or holds another model (Orbax would load what fits without a
+                word).
+        """
+        whole, within = distributed.broadcast(_newest(self._workdir), "newest checkpoint")
+        name, step = (WHOLE, whole) if within is None else (WITHIN, within)
+        if step is None:
+            return
+        folder = self._workdir / name / str(step)
+        try:
+            self._restore(run, self._manager(name), step, folder)
+        except TransferError:
+            raise
+        except Exception as error:  # whatever Orbax and its readers make of a file that is not as it was written
+            if isinstance(error, OSError) or "RESOURCE_EXHAUSTED" in str(error):
+                raise
+            raise _damaged(folder, f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}") from error
+
+    def _restore(self, run: "Run", manager: Any, step: int, folder: epath.Path) -> None:
+        save = self._ocp.args
+        found = manager.item_metadata(step)
+        for name, ours in (("latest", run.state), ("best", run.best)):
+            theirs = {k: tuple(v.shape) for k, v in _leaves(found[name].tree).items()}
+            if theirs != {k: tuple(v.shape) for k, v in _leaves(ours).items()}:
+                raise TransferError(f"the checkpoint {folder} is of another model; take another --workdir")
+        restored = manager.restore(
+            step,
+            args=save.Composite(
+                latest=save.StandardRestore(run.state),
+                best=save.StandardRestore(run.best),
+                progress=save.JsonRestore(),
+            ),
+        )
+        progress = restored["progress"]
+        # a checkpoint of an older version has no checksums
+        if "sha256" in progress and progress.pop("sha256") != _sha256(progress):
+            raise _damaged(folder, "what it says of the run's progress does not match its checksum")
+        for name, wanted in progress.get("checksums", {}).items():
+            if checksum(restored[name]) != wanted:
+                raise _damaged(folder, f"the arrays of {name} do not match their checksum")
+        run.state, run.best = restored["latest"], restored["best"]
+        run.history, run.best_epoch = progress["history"], progress["best_epoch"]
+        run.seconds, run.position = progress["seconds"], progress.get("position")
+
+    def save(self, run: "Run") -> None:
+        """Writes a checkpoint of `run`, atomically, and returns when it is on disk.
+
+        Raises OSError where the disk is full or refuses; what was begun is removed.
+        """
+        from transfer.chunks import readable
+
+        save = self._ocp.args
+        epochs, batches = run.reached
+        name, step = (WHOLE, epochs) if run.position is None else (WITHIN, epochs * _BATCHES + batches)
+        progress = {
+            "history": run.history,
+            "best_epoch": run.best_epoch,
+            "seconds": run.seconds,
+            "position": run.position,
+            "checksums": {"latest": checksum(run.state), "best": checksum(run.best)},
+        }
+        manager = self._manager(name)
+        try:
+            with readable(str(manager.directory)):
+                manager.save(
+                    step,
+                    args=save.Composite(
+                        latest=save.StandardSave(run.state),
+                        best=save.StandardSave(run.best),
+                        progress=save.JsonSave({**progress, "sha256": _sha256(progress)}),
+                    ),
+                )
+                manager.wait_until_finished()
+        except (OSError, TransferError):
+            for begun in manager.directory.glob("*.orbax-checkpoint-tmp"):
+                begun.rmtree(missing_ok=True)
+            raise
+        if name == WHOLE and (WITHIN in self._managers or (self._workdir / WITHIN).exists()):
+            for outdated in self._manager(WITHIN).all_steps():
+                self._manager(WITHIN).delete(outdated)
+
+    def prepare(self) -> None:
+        """Begins to import what `save` needs, while the device computes."""
+        if self._importing is None and "_ocp" not in vars(self):
+            self._importing = threading.Thread(target=importlib.import_module, args=("orbax.checkpoint",))
+            self._importing.start()
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        for manager in self._managers.values():
+            manager.close()
+
+
+def _damaged(folder: epath.Path, how: str) -> TransferError:
+    return TransferError(f"the checkpoint {folder} is damaged ({how}); delete it, and training begins anew")
+
+
+def _leaves(tree: Any) -> dict[tuple[str, ...], Any]:
+    def name(key: Any) -> str:
+        return str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))
+
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {tuple(map(name, path)): leaf for path, leaf in flat if hasattr(leaf, "shape")}
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def checksum(tree: Any) -> int:
+    """Of the arrays of a tree, the same however they are sharded: finds any one word that has changed.
+
+    The words of an array are weighted by the odd numbers, modulo 2^32, where no two sums of one changed word are equal.
+    """
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        here = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
+        words = _sum_on_host(np.asarray(leaf)) if here else int(_sum_on_devices(leaf))
+        total = (total * 1_000_003 + words) % (1 << 64)
+    return total
+
+
+def _sum_on_host(array: np.ndarray) -> int:
+    flat = np.ascontiguousarray(array).reshape(-1)
+    words = flat.view(np.uint32 if flat.dtype.itemsize % 4 == 0 else np.uint8)
+    total = 0
+    for start in range(0, len(words), _BLOCK):
+        block = words[start : start + _BLOCK].astype(np.uint64)
+        weights = 2 * np.arange(start, start + len(block), dtype=np.uint64) + 1
+        total += int(((block * weights) & 0xFFFFFFFF).sum())
+    return total % (1 << 32)
+
+
+@jax.jit
+def _sum_on_devices(array: jax.Array) -> jax.Array:
+    """The same for values of four bytes that other processes have parts of, as a head's are."""
+    words = jax.lax.bitcast_convert_type(array, jnp.uint32)
+    place, stride = jnp.zeros(array.shape, jnp.uint32), 1
+    for axis in reversed(range(array.ndim)):
+        place += jnp.uint32(stride) * jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
+        stride *= array.shape[axis]
+    return jnp.sum(words * (2 * place + 1), dtype=jnp.uint32)

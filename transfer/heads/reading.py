@@ -1,0 +1,126 @@
+"""Rows of a feature store or of arrays, read in pieces, by several threads, into the place where they are wanted."""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from transfer.errors import TransferError
+
+# A piece of a store in a bucket takes a twentieth of a second to come, most of it waiting.
+THREADS = 16
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+
+class Split(NamedTuple):
+    """Rows to train or to validate on: arrays, or what reads slices of rows as NumPy does (`store.features`).
+
+    Attributes:
+        features: (N, ...) numbers, with `shape` and `dtype`.
+        labels: (N,) or (N, 1) whole numbers from 0.
+    """
+
+    features: Any
+    labels: Any
+
+    @property
+    def num_features(self) -> int:
+        """Of a row, flat."""
+        return int(np.prod(self.features.shape[1:]))
+
+    @property
+    def dtype(self) -> np.dtype:
+        """In which the rows are held on a device: bfloat16 where they are stored so, else float32."""
+        return BFLOAT16 if np.dtype(self.features.dtype) == BFLOAT16 else np.dtype(np.float32)
+
+
+class Piece(NamedTuple):
+    """Rows [start, stop) of a split, to be put at `place` of a buffer."""
+
+    place: int
+    start: int
+    stop: int
+
+
+def pieces(start: int, stop: int, rows: int, place: int = 0) -> list[Piece]:
+    """Rows [start, stop) in pieces that begin at multiples of `rows`, at most so long, one behind the other."""
+    edges = [start, *range((start // rows + 1) * rows, stop, rows), stop]
+    return [Piece(place + a - start, a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+
+
+class Reader:
+    """Reads a split, and refuses rows that no head can use.
+
+    Args:
+        split: see there.
+        num_classes: labels must be below.
+        which: "" or "validation ", for messages.
+
+    Raises:
+        TransferError: no row, no value in a row, not numbers, or another number of labels.
+    """
+
+    def __init__(self, split: Split, num_classes: int, which: str = "") -> None:
+        self.split, self.num_classes, self.which = split, num_classes, which
+        self.num_rows = len(split.features)
+        if not self.num_rows or not split.num_features:
+            raise TransferError(f"{which}features are empty: there is nothing to work on")
+        dtype = np.dtype(split.features.dtype)
+        if dtype.kind not in "fiub" and dtype != BFLOAT16:
+            raise TransferError(f"{which}features must be numbers, not {dtype}")
+        if len(split.labels) != self.num_rows:
+            raise TransferError(
+                f"{self.num_rows} rows of features but {len(split.labels)} {which}labels: the two must be of one length"
+            )
+
+    def buffers(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """Features (rows, D) and labels int32 (rows,), all zero: what is not filled takes no memory."""
+        return np.zeros((rows, self.split.num_features), self.split.dtype), np.zeros(rows, np.int32)
+
+    def fill(self, jobs: Iterable[tuple[tuple[np.ndarray, np.ndarray], Sequence[Piece]]]) -> None:
+        """Reads pieces into buffers, all at once.
+
+        Raises TransferError for NaN, infinity, labels that are no classes, and what a store raises.
+        """
+        tasks = [(buffers, piece) for buffers, of_buffers in jobs for piece in of_buffers]
+        if len(tasks) < 2:
+            for task in tasks:
+                self._read(task)
+            return
+        with ThreadPoolExecutor(min(THREADS, len(tasks)), thread_name_prefix="rows") as pool:
+            for _ in pool.map(self._read, tasks):
+                pass
+
+    def _read(self, task: tuple[tuple[np.ndarray, np.ndarray], Piece]) -> None:
+        (features, labels), (place, start, stop) = task
+        own = features[place : place + stop - start]
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused
+            own[:] = np.asarray(self.split.features[start:stop]).reshape(own.shape)
+        self._check_finite(own, start)
+        labels[place : place + stop - start] = self._classes(np.asarray(self.split.labels[start:stop]), start)
+
+    def _check_finite(self, features: np.ndarray, start: int) -> None:
+        wide = features.astype(np.float32, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(np.vdot(wide, wide)):
+                return
+        finite = np.isfinite(wide).all(axis=1)
+        if not finite.all():
+            raise TransferError(f"{self.which}features have NaN or infinity in row {start + int(np.argmin(finite))}")
+
+    def _classes(self, labels: np.ndarray, start: int) -> np.ndarray:
+        if labels.shape[1:] not in ((), (1,)):
+            raise TransferError(f"{self.which}labels must be one label a row, not of shape {labels.shape[1:]} a row")
+        labels = labels.reshape(-1)
+        if labels.dtype.kind not in "iu" and not (labels.dtype.kind == "f" and np.all(labels == np.floor(labels))):
+            raise TransferError(f"{self.which}labels must be whole numbers from 0, not {labels.dtype}")
+        wrong = (labels < 0) | (labels >= self.num_classes)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise TransferError(
+                f"the {self.which}label of row {start + row} is {labels[row]:g}, but the head has "
+                f"{self.num_classes} classes, from 0"
+            )
+        return labels.astype(np.int32)
