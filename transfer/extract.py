@@ -159,7 +159,7 @@ class Extractor:
             images: uint8 (batch_size, h, w, 3).
             resized: whether they have the network's size already.
         """
-        compiled = self._compiled(images, resized)
+        compiled: Any = self._compiled(images, resized)
         return compiled(self.program.arrays, jax.device_put(images, self.program.sharding))
 
     def _compiled(self, images: np.ndarray | jax.Array, resized: bool) -> jax.stages.Compiled | separate.Compiled:
