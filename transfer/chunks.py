@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +60,25 @@ class Directory:
 
     def list(self, prefix: str) -> set[str]:
         """The keys below `prefix`, relative to it; temporary files are not listed."""
-        with readable(f"{self.path}/{prefix}"):
-            found = self._files.list(_range(prefix), strip_prefix_length=len(prefix)).result()
-        return {key.decode() for key in found}
+        return self._list(_range(prefix), len(prefix))
+
+    def list_outside(self, prefixes: Iterable[str]) -> Iterator[str]:
+        """Yields the keys that lie below none of `prefixes`, without looking at those that do."""
+        start = ""
+        for key_range in map(_range, sorted(prefixes)):
+            yield from self._list(ts.KvStore.KeyRange(start, key_range.inclusive_min))
+            start = key_range.exclusive_max
+        yield from self._list(ts.KvStore.KeyRange(start, ""))
+
+    def _list(self, keys: Any, strip: int = 0) -> set[str]:
+        with readable(self.path):
+            found = self._files.list(keys, strip_prefix_length=strip).result()
+        return {key.decode("utf-8", "surrogateescape") for key in found}
+
+    def remove(self, key: str) -> None:
+        """Removes the file at `key`, if it is there."""
+        with readable(f"{self.path}/{key}"):
+            self._files.write(key, None).result()
 
     def delete(self, prefix: str) -> None:
         """Removes every file below `prefix`."""
@@ -134,6 +150,15 @@ class ArraySpec:
         }
 
     @property
+    def zarr_json(self) -> bytes:
+        """The file that TensorStore writes for such an array."""
+        memory = {"driver": "memory"}
+        spec = {"driver": "zarr3", "kvstore": memory, "metadata": self.metadata}
+        context = ts.Context()
+        ts.open(spec, context=context, create=True).result()
+        return ts.KvStore.open(memory, context=context).result().read("zarr.json").result().value
+
+    @property
     def num_chunks(self) -> int:
         """Chunks of the whole array."""
         return -(-self.shape[0] // self.chunk_rows)
@@ -150,6 +175,7 @@ class ChunkedArray:
         self.path, self.name, self._array = path, name, array
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.dtype = np.dtype(array.dtype.numpy_dtype)
+        self._chunk_rows: int = array.chunk_layout.read_chunk.shape[0]
 
     @classmethod
     def create(cls, path: str, spec: ArraySpec) -> "ChunkedArray":
@@ -157,15 +183,17 @@ class ChunkedArray:
         return cls(path, spec.name, _open(path, spec.name, spec, create=True, delete_existing=True))
 
     @classmethod
-    def open(cls, path: str, array: ArraySpec | str, optional_chunks: bool = False) -> "ChunkedArray":
+    def open(
+        cls, path: str, array: ArraySpec | str, optional_chunks: bool = False, assume: bool = False
+    ) -> "ChunkedArray":
         """Opens an array that should be as `array` has it, or one of which only the name is known.
 
         Reading a chunk that is not there is an error unless `optional_chunks` (then: the fill). Raises TransferError
-        where the array is missing, or another than the one that is described.
+        where the array is missing, or another than the one that is described; `assume` does not look.
         """
         spec = array if isinstance(array, ArraySpec) else None
         name = array.name if isinstance(array, ArraySpec) else array
-        return cls(path, name, _open(path, name, spec, optional_chunks=optional_chunks, open=True))
+        return cls(path, name, _open(path, name, spec, optional_chunks, open=True, assume_metadata=assume))
 
     def read(self, rows: slice | np.ndarray) -> np.ndarray:
         """Rows by a slice with a start and a stop, or by an array of indices; TransferError for a damaged chunk."""
@@ -174,6 +202,11 @@ class ChunkedArray:
 
     def write(self, start: int, values: np.ndarray) -> Any:
         """Starts to write whole chunks from row `start`; `wait` on what it returns."""
+        if start + len(values) == self.shape[0] and self.shape[0] % self._chunk_rows:
+            # into an incomplete last chunk TensorStore would write what it reads there first, which may be damaged
+            with readable(f"{self.path}/{self.name}", self.path):
+                last = "/".join([str(self.shape[0] // self._chunk_rows)] + ["0"] * (len(self.shape) - 1))
+                self._array.kvstore.write(f"c/{last}", None).result()
         return self._array[start : start + len(values)].write(values)
 
     def wait(self, writing: Any) -> None:

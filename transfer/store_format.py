@@ -53,20 +53,16 @@ def read_metadata(path: str) -> dict[str, Any] | None:
     metadata = group.get("attributes") if isinstance(group, dict) else None
     if not isinstance(metadata, dict) or not ({"sha256"} & metadata.keys() or metadata.get("kind") == KIND):
         raise TransferError(f"{path} is not a feature store, though it has a {METADATA}; choose another directory")
+    sealed = "sha256" in metadata or metadata.get("format") == FORMAT
+    whole = group == {**GROUP, "attributes": metadata} and metadata.get("sha256") == seal(metadata)
+    if sealed and not whole:
+        raise TransferError(f"{path}/{METADATA} is damaged (its checksum does not match); {repair_hint(path)}")
     if metadata.get("format") not in (OLD_FORMAT, FORMAT):
         raise TransferError(
             f"the feature store {path} has format {metadata.get('format')}, this version reads {OLD_FORMAT} and "
             f"{FORMAT}; delete it and extract again"
         )
-    if not _is_whole(group, metadata):
-        raise TransferError(f"{path}/{METADATA} is damaged (its checksum does not match); {repair_hint(path)}")
     return metadata
-
-
-def _is_whole(group: dict[str, Any], metadata: dict[str, Any]) -> bool:
-    if metadata["format"] == OLD_FORMAT and "sha256" not in metadata:
-        return True
-    return group == {**GROUP, "attributes": metadata} and metadata.get("sha256") == seal(metadata)
 
 
 def seal(metadata: Mapping[str, Any]) -> str:
@@ -97,10 +93,13 @@ def arrays(metadata: Mapping[str, Any]) -> dict[str, ArraySpec]:
     return {spec.name: spec for spec in specs}
 
 
-def open_array(path: str, metadata: Mapping[str, Any], name: str) -> ChunkedArray:
-    """An array of the store, of either format; TransferError where it is not as the metadata have it."""
+def open_array(path: str, metadata: Mapping[str, Any], name: str, assume: bool = False) -> ChunkedArray:
+    """An array of the store, of either format; TransferError where it is not as the metadata have it.
+
+    With `assume` its own metadata are not looked at.
+    """
     spec = name if metadata["format"] == OLD_FORMAT else arrays(metadata)[name]
-    return ChunkedArray.open(path, spec, optional_chunks=name in ("checks", "status"))
+    return ChunkedArray.open(path, spec, optional_chunks=name in ("checks", "status"), assume=assume)
 
 
 def scan_checks(path: str, metadata: Mapping[str, Any]) -> Iterator[tuple[int, np.ndarray]]:

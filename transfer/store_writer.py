@@ -92,28 +92,19 @@ class StoreWriter:
         create: bool = True,
         features_dtype: str = "float32",
     ) -> None:
-        if features_dtype not in DTYPES:
-            raise UsageError(f"features_dtype={features_dtype!r} is not one of {', '.join(DTYPES)}")
         self.path, self.num_images = str(path), len(ids)
         self._directory = Directory(self.path)
         self._ids, self._labels = ids, labels
-        wanted: dict[str, Any] = {
-            "kind": KIND,
-            "format": FORMAT,
-            "complete": False,
-            "data": data,
-            "fingerprint": dict(fingerprint),
-            "taps": {tap: list(shape) for tap, shape in taps.items()},
-            "features_dtype": features_dtype,
-            "num_images": len(ids),
-            "class_names": list(class_names),
-            "skipped": [],
-            "skipped_rows": [],
-            "checks_crc32": None,
-            "batch_size": batch_size,
-            "row_chunk": max(min(len(ids), ROWS_AT_ONCE), 1),
-            "provenance": dict(provenance or {}),
-        }
+        wanted = new_metadata(
+            taps=taps,
+            num_images=len(ids),
+            class_names=class_names,
+            data=data,
+            fingerprint=fingerprint,
+            batch_size=batch_size,
+            provenance=provenance,
+            features_dtype=features_dtype,
+        )
         self._create_allowed = create
         self._lock = lock.Held()
         self._open = ExitStack()
@@ -152,10 +143,9 @@ class StoreWriter:
     def _create(self, metadata: dict[str, Any]) -> dict[str, Any]:
         for prefix in ("features/", "labels/", "ids/", "checks/", "status/"):  # of a creation that was cut short
             self._directory.delete(prefix)
-        width = max((len(raw) for _, _, ids in self._source() for raw in raw_ids(ids)), default=1)
-        metadata = {**metadata, "id_width": max(width, 1)}
+        metadata = {**metadata, "id_width": id_width(self._ids)}
         created = {name: ChunkedArray.create(self.path, spec) for name, spec in arrays(metadata).items()}
-        for start, labels, ids in self._source():
+        for start, labels, ids in self._source(metadata["row_chunk"]):
             writing = [
                 (created["labels"], created["labels"].write(start, labels)),
                 (created["ids"], created["ids"].write(start, encode_ids(ids, metadata["id_width"]))),
@@ -165,8 +155,8 @@ class StoreWriter:
         self._directory.write_json("features/" + METADATA, {**GROUP, "attributes": {}})
         return write_metadata(self.path, metadata)
 
-    def _source(self, step: int = ROWS_AT_ONCE) -> Iterator[tuple[int, np.ndarray, Sequence[str]]]:
-        """Yields (first row, labels int64, ids) of all rows of the source, a chunk at a time."""
+    def _source(self, step: int) -> Iterator[tuple[int, np.ndarray, Sequence[str]]]:
+        """Yields (first row, labels int64, ids) of all rows of the source, `step` at a time."""
         for start in range(0, self.num_images, step):
             yield start, *self._rows_of_source(start, start + step)
 
@@ -302,6 +292,45 @@ class StoreWriter:
             "checks_crc32": count.crc,
         }
         self.metadata = write_metadata(self.path, {**self.metadata, **facts})
+
+
+def new_metadata(
+    *,
+    taps: Mapping[str, Sequence[int]],
+    num_images: int,
+    class_names: Sequence[str],
+    data: str,
+    fingerprint: Mapping[str, Any],
+    batch_size: int,
+    provenance: Mapping[str, Any] | None = None,
+    features_dtype: str = "float32",
+) -> dict[str, Any]:
+    """The metadata of a store that is begun, but for `id_width`; UsageError for an unknown `features_dtype`."""
+    if features_dtype not in DTYPES:
+        raise UsageError(f"features_dtype={features_dtype!r} is not one of {', '.join(DTYPES)}")
+    return {
+        "kind": KIND,
+        "format": FORMAT,
+        "complete": False,
+        "data": data,
+        "fingerprint": dict(fingerprint),
+        "taps": {tap: list(shape) for tap, shape in taps.items()},
+        "features_dtype": features_dtype,
+        "num_images": num_images,
+        "class_names": list(class_names),
+        "skipped": [],
+        "skipped_rows": [],
+        "checks_crc32": None,
+        "batch_size": batch_size,
+        "row_chunk": max(min(num_images, ROWS_AT_ONCE), 1),
+        "provenance": dict(provenance or {}),
+    }
+
+
+def id_width(ids: Sequence[str]) -> int:
+    """Bytes of the longest id, at least 1."""
+    slices = (ids[start : start + ROWS_AT_ONCE] for start in range(0, len(ids), ROWS_AT_ONCE))
+    return max((len(raw) for part in slices for raw in raw_ids(part)), default=1) or 1
 
 
 def check_same(path: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
