@@ -8,7 +8,7 @@ import pytest
 from transfer import __main__ as program
 from transfer.bench import target
 from transfer.bench.target_chips import Target, parse
-from transfer.bench.target_hlo import array_bytes, kernels, read
+from transfer.bench.target_hlo import array_bytes, kernels, loop_collectives, read
 from transfer.errors import TransferError, UsageError
 
 LOOP = """HloModule jit_f, is_scheduled=true
@@ -92,10 +92,26 @@ def test_kernels_are_read_with_their_calls_bytes_and_cycles():
     assert transpose.only_weights
 
 
-def compiled(tmp_path, *arguments):
+def test_collectives_of_a_round_are_counted_with_those_that_take_part():
+    groups = {
+        "replica_groups={{0,4,8},{1,5,9}}": 3,
+        "replica_groups=[64,4]<=[256]": 4,
+        "replica_groups=mesh['axis_0'=64,'axis_1'=4] {'axis_0'}": 64,
+        "channel_id=1": "all",
+    }
+    for text, size in groups.items():
+        line = f"  %sum = f32[4,2]{{1,0}} all-reduce-start(%x), {text}, to_apply=%add\n"
+        body = LOOP.replace("  ROOT %c = bf16", f"{line}  ROOT %c = bf16")
+        assert loop_collectives(read(body)) == {f"all-reduce over {size}": 1}
+        # those outside of loops are not of a round
+        outside = LOOP.replace("  %w = (s32[]", f"{line}  %w = (s32[]")
+        assert loop_collectives(read(outside)) == {}
+
+
+def compiled(tmp_path, *arguments, model="resnet50"):
     """Rows of one command on a small network."""
     path = tmp_path / "target.json"
-    command = ["bench", *arguments, "--models=resnet50", "--dtype=bfloat16", f"--output={path}"]
+    command = ["bench", *arguments, f"--models={model}", "--dtype=bfloat16", f"--output={path}"]
     assert program.main(command) == 0
     return json.loads(path.read_text())["rows"]
 
@@ -112,7 +128,28 @@ def test_the_programs_compile_for_a_tpu(tmp_path, capsys):
     assert extractor["kernels"]["convolution fusion"] < 49
     # gradients are summed over the chips
     assert head["collectives"]["all-reduce"] > 0
+    assert head["collectives_a_step"] == {"all-reduce over 4": 1}
     assert "tpu:v5e:2x2" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (extra tpu)")
+@pytest.mark.parametrize(("pod", "chips", "devices"), [("v5e:16x16", 256, 256), ("v4:4x4x4", 64, 128)])
+def test_the_programs_of_a_pod(tmp_path, pod, chips, devices):
+    arguments = (f"--target=tpu:{pod}", "--batch=16", "--image_size=32")
+    rows = compiled(tmp_path, *arguments, model="resnet18")
+    assert [row["program"] for row in rows] == ["extractor", "process", "head", "pod head", "pod head"]
+    assert all(row["failed"] is None and 0 < row["memory_bytes"] < row["capacity_bytes"] for row in rows)
+    extractor, process, head, by_rows, by_classes = rows
+    # no image waits for another one's device
+    assert extractor["collectives"] == process["collectives"] == {}
+    assert (extractor["devices_compiled_for"], extractor["batch"]) == (devices, 16 * chips)
+    assert (process["devices_compiled_for"], process["batch"]) == (1, 16 * chips // devices)
+    # gradients, loss and accuracy in one sum a step; with classes over four devices also a maximum and two sums there
+    assert head["collectives_a_step"] == by_rows["collectives_a_step"] == {f"all-reduce over {devices}": 1}
+    assert by_classes["collectives_a_step"].pop(f"all-reduce over {devices // 4}") == 1
+    assert set(by_classes["collectives_a_step"]) == {"all-reduce over 4"}
+    assert (by_classes["rows_over"], by_classes["classes_over"]) == (devices // 4, 4)
 
 
 @pytest.mark.skipif(

@@ -53,12 +53,16 @@ class Results:
         return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
     def write(self) -> None:
-        """Replaces the file as a whole."""
+        """Replaces the file as a whole; OSError, naming it, where the disk is full."""
         if self.path is None:
             return
         part = self.path.with_name(self.path.name + ".part")
-        part.write_text(self.text(), "utf-8")
-        os.replace(part, self.path)
+        try:
+            part.write_text(self.text(), "utf-8")
+            os.replace(part, self.path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
 
 def read(paths: Iterable[str | Path]) -> list[dict[str, Any]]:

@@ -28,6 +28,10 @@ Row = dict[str, Any]
 DEFAULT_BATCH = "256"
 # Programs that a chip multiplies in bfloat16 take so many passes for float32.
 PASSES = {"highest": 6, "high": 3, "default": 1}
+# What runs a network's batch, rather than a loop over rows.
+EXTRACTORS = ("extractor", "process")
+# Devices that share a wide head's classes, on a pod: all have all of them, or four a part each.
+POD_CLASSES_OVER = (1, 4)
 # platform -> (module that has to be there, the extra that brings it)
 EXTRAS = {"tpu": ("libtpu", "tpu"), "gpu": ("jax_plugins.xla_cuda12", "gpu-target")}
 MB = 1e6
@@ -60,14 +64,19 @@ def _check_installed(platform: str) -> None:
 
 
 def _rows(target: Target, chosen: Sequence[Case], options: argparse.Namespace) -> Iterator[Row]:
-    """The extractor of each case, and of each network once the head on its features."""
+    """The extractor of each case and each network's head; of a pod also what a process runs, and a large head."""
+    extractors = ("extractor", "process") if target.processes > 1 else ("extractor",)
     for case in chosen:
-        yield _row("extractor", target, case, options)
+        for program in extractors:
+            yield _row(program, target, case, options)
     for model in dict.fromkeys(case.model for case in chosen):
-        yield _row("head", target, Case(model, 0, "float32"), options)
+        case = Case(model, 0, "float32")
+        yield _row("head", target, case, options)
+        for classes_over in POD_CLASSES_OVER if target.processes > 1 else ():
+            yield _row("pod head", target, case, options, classes_over)
 
 
-def _row(program: str, target: Target, case: Case, options: argparse.Namespace) -> Row:
+def _row(program: str, target: Target, case: Case, options: argparse.Namespace, classes_over: int = 1) -> Row:
     network = dict(
         model=case.model,
         weights=options.weights or "random",
@@ -82,10 +91,11 @@ def _row(program: str, target: Target, case: Case, options: argparse.Namespace) 
         dtype=case.dtype,
         precision=options.precision,
         batch_per_chip=case.batch,
+        classes_over=classes_over,
     )
     row = {"kind": "target", "target": str(target), "program": program, "model": case.model, "tap": options.tap}
     # a head multiplies in full precision, whatever is asked of the network
-    precision = options.precision if program == "extractor" else "highest"
+    precision = options.precision if program in EXTRACTORS else "highest"
     row |= {"dtype": case.dtype, "precision": precision, "batch_per_chip": case.batch or None, "failed": None}
     logging.info("%s: compiling the %s of %s", target, program, case.model)
     row |= _compiled(job, target)
@@ -138,12 +148,12 @@ def bounds(row: Mapping[str, Any], target: Target) -> Row:
     """Examples a second of one chip that arithmetic, memory and the compiler's own estimate allow; None: not known."""
     chip = target.chip
     # the compiler counts the body of a loop once, and a head is loops
-    counted = row["program"] == "extractor"
+    counted = row["program"] in EXTRACTORS
     gflops = counted and row["compiler_gflops_per_example"] or row["gflops_per_example"]
     megabytes = counted and row["compiler_mb_per_example"] or row["main_memory_mb_per_example"]
     cycles = row["cycles_per_example"]
     # a TPU v4's two cores work side by side
-    cores = row["devices_compiled_for"] // row["chips"]
+    cores = row["cores_per_chip"]
     return {
         "arithmetic_bound": peak_tflops(target, row["dtype"], row["precision"]) * 1e3 / gflops if gflops else None,
         "memory_bound": chip.bandwidth / (megabytes * MB) if megabytes else None,
@@ -168,7 +178,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
     kernels = [
         f"{row['target']} {row['program']} of {row['model']}: {_counts(row['kernels'])}"
         for row in found
-        if not row["failed"] and row["program"] == "extractor"
+        if not row["failed"] and row["program"] in EXTRACTORS
     ]
     return "\n".join([tables.text(lines, numbers=True), "", *READING, "", *kernels, *failed])
 
@@ -188,14 +198,17 @@ HEADINGS = (
     "MB",
     "main memory MB",
     "collectives",
+    "a step",
     "by arithmetic/s",
     "by memory/s",
     "estimate/s",
 )
 READING = (
-    "Memory a chip. GFLOP (the model's, the compiler's) and MB (the compiler's bytes accessed; operands and results of",
-    "kernels in main memory) an image, for a head a row of features. Images (rows) a second and chip: as the peak and",
-    "the memory's bandwidth bound them, and as a TPU's compiler estimates the cycles of the kernels.",
+    "Memory a chip. A process of a pod runs its program on each of its devices; collectives of a step are those of a",
+    "loop's round, with the devices that take part. GFLOP (the model's, the compiler's) and MB (the compiler's bytes",
+    "accessed; operands and results of kernels in main memory) an image, for a head a row of features. Images (rows) a",
+    "second and chip: as the peak and the memory's bandwidth bound them, and as a TPU's compiler estimates the cycles",
+    "of the kernels.",
 )
 
 
@@ -214,6 +227,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         _number(row["compiler_mb_per_example"]),
         _number(row["main_memory_mb_per_example"]),
         _counts(row["collectives"]) or "none",
+        _counts(row["collectives_a_step"]) or "none",
         *(_whole(row[name]) for name in ("arithmetic_bound", "memory_bound", "estimate")),
     )
 

@@ -38,6 +38,8 @@ CHIPS = {
     },
     "gpu": {"h100": Chip("H100 SXM", 84978434048, 3.35232e12)},
 }
+# Of a host of a TPU pod, and so of a process.
+HOST_CHIPS = 4
 # Some that can be rented; the compiler takes others of the same form, too.
 TOPOLOGIES = {
     2: ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
@@ -64,6 +66,11 @@ class Target(NamedTuple):
     def chips(self) -> int:
         """How many there are."""
         return math.prod(map(int, self.topology.split("x"))) if self.topology else 1
+
+    @property
+    def processes(self) -> int:
+        """How many hosts these chips have."""
+        return -(-self.chips // HOST_CHIPS) if self.topology else 1
 
 
 def parse(text: str) -> list[Target]:

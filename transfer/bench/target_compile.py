@@ -6,8 +6,10 @@ something goes wrong inside it; so the command that wants its figures runs it as
 
 import collections
 import json
+import math
 import sys
 import time
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -15,18 +17,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh, SingleDeviceSharding
 
 from transfer.bench.network import Wanted, load
 from transfer.bench.target_chips import Target
-from transfer.bench.target_hlo import COLLECTIVES, Kernel, kernels, read
+from transfer.bench.target_hlo import COLLECTIVES, Kernel, kernels, loop_collectives, read
 from transfer.devices import AXIS
 from transfer.extract import Extractor
-from transfer.heads import linear
+from transfer.heads import dealing, linear, sharded
 
 # What a head is trained on here: rows a chip, classes, and the recipe's batch.
 HEAD_ROWS, HEAD_CLASSES, HEAD_BATCH = 4096, 10, 256
+# And over a pod: ImageNet's rows, bfloat16, and classes.
+POD_ROWS, POD_CLASSES, POD_BATCH, POD_DTYPE = 1_281_167, 1000, 4096, "bfloat16"
 
 
 class Lowered(NamedTuple):
@@ -34,12 +37,14 @@ class Lowered(NamedTuple):
 
     Attributes:
       program: not yet compiled.
-      examples: images or rows, over all devices.
+      devices: that it runs on.
+      examples: images or rows, over all of these.
       gflops: multiply-adds of one of them as the model defines them, times 2, in 1e9.
       said: more about it, for the row.
     """
 
     program: jax.stages.Lowered
+    devices: int
     examples: int
     gflops: float
     said: dict[str, Any]
@@ -56,23 +61,25 @@ def devices(target: Target) -> list[jax.Device]:
 def figures(job: dict[str, Any]) -> dict[str, Any]:
     """What the compiler says of `job["program"]`: fields of a row."""
     target = Target(*job["target"])
-    mesh = Mesh(np.array(devices(target)), (AXIS,))
-    lowered = PROGRAMS[job["program"]](job, target, mesh)
+    there = devices(target)
+    lowered = PROGRAMS[job["program"]](job, target, there)
     start = time.monotonic()
     compiled = lowered.program.compile()
     seconds = time.monotonic() - start
-    found = list(kernels(read(compiled.as_text() or "")))
+    program = read(compiled.as_text() or "")
     # a TPU v4 has two devices a chip
-    cores = mesh.size // target.chips
+    cores = len(there) // target.chips
     return {
         **lowered.said,
-        "devices_compiled_for": mesh.size,
+        "devices_compiled_for": lowered.devices,
+        "cores_per_chip": cores,
         "chips": target.chips,
         "compile_seconds": seconds,
         "gflops_per_example": lowered.gflops,
         **_memory(compiled, cores, target.chip.memory),
-        **_costs(compiled, lowered.examples // mesh.size),
-        **_kernels(found, lowered.examples // mesh.size),
+        **_costs(compiled, lowered.examples // lowered.devices),
+        **_kernels(list(kernels(program)), lowered.examples // lowered.devices),
+        "collectives_a_step": loop_collectives(program),
     }
 
 
@@ -113,10 +120,19 @@ def _kernels(found: list[Kernel], examples: int) -> dict[str, Any]:
     }
 
 
-def _extractor(job: dict[str, Any], target: Target, mesh: Mesh) -> Lowered:
-    """The very program that runs, images of the network's size."""
+def _extractor(job: dict[str, Any], target: Target, there: Sequence[jax.Device]) -> Lowered:
+    """The very program that runs where one process has all devices, images of the network's size."""
+    return _extractor_on(job, job["batch_per_chip"] * target.chips, there)
+
+
+def _process(job: dict[str, Any], target: Target, there: Sequence[jax.Device]) -> Lowered:
+    """What a process of a pod runs on each of its devices (`transfer.separate`), here on the very first one."""
+    cores = len(there) // target.chips
+    return _extractor_on(job, job["batch_per_chip"] // cores, there[:1])
+
+
+def _extractor_on(job: dict[str, Any], batch: int, there: Sequence[jax.Device]) -> Lowered:
     network = load(Wanted(**job["network"]))
-    batch = job["batch_per_chip"] * target.chips
     extractor = Extractor(
         network.model,
         tap=job["network"]["tap"],
@@ -125,42 +141,74 @@ def _extractor(job: dict[str, Any], target: Target, mesh: Mesh) -> Lowered:
         precision=job["precision"],
         preprocessing=network.preprocessing,
     )
-    program = extractor.program_on(mesh)
+    program = extractor.program_on(Mesh(np.array(there), (AXIS,)))
     graph = network.graph(tuple(program.endpoints))
     size = network.preprocessing.image_size
     said = {"batch": batch, "image_size": size, "weights": network.weights, "parameters": graph.parameters}
-    return Lowered(program.lower((batch, *size, 3)), batch, 2 * graph.macs / 1e9, said)
+    return Lowered(program.lower((batch, *size, 3)), len(there), batch, 2 * graph.macs / 1e9, said)
 
 
-def _head(job: dict[str, Any], target: Target, mesh: Mesh) -> Lowered:
+def _head(job: dict[str, Any], target: Target, there: Sequence[jax.Device]) -> Lowered:
     """One epoch of the published recipe on features of the network's tap, the rows spread over the chips."""
-    network = load(Wanted(**job["network"]))
-    extractor = Extractor(network.model, tap=job["network"]["tap"], preprocessing=network.preprocessing)
-    width = sum(int(np.prod(shape)) for shape in extractor.shapes.values())
-    rows = HEAD_ROWS * target.chips
-    replicated, spread = NamedSharding(mesh, P()), NamedSharding(mesh, P(AXIS))
+    width, rows = _features(job), HEAD_ROWS * target.chips
+    said = {"rows": rows, "features": width, "classes": HEAD_CLASSES, "batch": HEAD_BATCH}
+    if len(there) == 1:
+        program = _on_one_device(there[0], rows, width)
+    else:
+        program = _sharded(there, 1, rows, width, HEAD_CLASSES, HEAD_BATCH, "float32")
+    return Lowered(program, len(there), rows, _head_gflops(width, HEAD_CLASSES), said)
 
-    def typed(value: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
 
+def _on_one_device(device: jax.Device, rows: int, width: int) -> jax.stages.Lowered:
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(lambda k: linear.init_state(width, HEAD_CLASSES, k), key)
-    state = jax.tree.map(lambda leaf: typed(leaf, replicated), state)
-    features = jax.ShapeDtypeStruct((rows, width), jnp.float32, sharding=spread)
-    labels = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=spread)
-    scalars = (
-        jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated),
-        jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated),
+    scalars = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
+    data = jax.ShapeDtypeStruct((rows, width), jnp.float32), jax.ShapeDtypeStruct((rows,), jnp.int32)
+    placed = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=SingleDeviceSharding(device)),
+        (state, *scalars, data),
     )
-    program = linear.train_all.lower(state, *scalars, (features, labels), None, epochs=1, batch_size=HEAD_BATCH)
-    # forward, and the gradient of the kernel
-    gflops = 2 * 2 * width * HEAD_CLASSES / 1e9
-    return Lowered(
-        program, rows, gflops, {"rows": rows, "features": width, "classes": HEAD_CLASSES, "batch": HEAD_BATCH}
+    return linear.train_all.lower(*placed, None, epochs=1, batch_size=HEAD_BATCH)
+
+
+def _pod_head(job: dict[str, Any], target: Target, there: Sequence[jax.Device]) -> Lowered:
+    """One epoch over ImageNet's rows, which lie on the devices, classes over as many as `job["classes_over"]`."""
+    width, model = _features(job), job["classes_over"]
+    program = _sharded(there, model, POD_ROWS, width, POD_CLASSES, POD_BATCH, POD_DTYPE)
+    said: dict[str, Any] = {"rows": POD_ROWS, "features": width, "classes": POD_CLASSES, "batch": POD_BATCH}
+    said |= {"rows_over": len(there) // model, "classes_over": model, "features_dtype": POD_DTYPE}
+    return Lowered(program, len(there), POD_ROWS, _head_gflops(width, POD_CLASSES), said)
+
+
+def _sharded(
+    there: Sequence[jax.Device], model: int, rows: int, width: int, classes: int, batch: int, dtype: str
+) -> jax.stages.Lowered:
+    data = len(there) // model
+    own = math.ceil(rows / data)
+    return sharded.lower_train(
+        Mesh(np.array(there).reshape(data, model), (sharded.DATA, sharded.MODEL)),
+        own,
+        dealing.usual_width(batch, data, own),
+        width,
+        classes,
+        math.ceil(rows / batch),
+        dtype,
     )
 
 
-PROGRAMS = {"extractor": _extractor, "head": _head}
+def _features(job: dict[str, Any]) -> int:
+    """Of the network's tap."""
+    network = load(Wanted(**job["network"]))
+    extractor = Extractor(network.model, tap=job["network"]["tap"], preprocessing=network.preprocessing)
+    return sum(int(np.prod(shape)) for shape in extractor.shapes.values())
+
+
+def _head_gflops(features: int, classes: int) -> float:
+    """Forward, and the gradient of the kernel."""
+    return 2 * 2 * features * classes / 1e9
+
+
+PROGRAMS = {"extractor": _extractor, "process": _process, "head": _head, "pod head": _pod_head}
 
 
 def main() -> None:

@@ -23,6 +23,10 @@ _MEMORY_SPACE = re.compile(r"S\((\d+)\)")
 _TRIPS = re.compile(r"known_trip_count[^0-9]*(\d+)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _TARGET = re.compile(r'custom_call_target="([^"]+)"')
+# Who takes part in a collective: {{0,1},{2,3}}, or 64 groups of 4 as [64,4]<=[256], or axes of a mesh by name.
+_LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")
+_COUNTED = re.compile(r"replica_groups=\[\d+,(\d+)\]<=")
+_AXES = re.compile(r"replica_groups=mesh\[([^\]]+)\] ?\{([^}]*)\}")
 
 
 class Instruction(NamedTuple):
@@ -123,6 +127,31 @@ def kernels(program: Program, computation: str | None = None, calls: int = 1) ->
             yield from kernels(program, called.group(1), calls * _trips(program, one))
         elif one.opcode not in FREE and not one.opcode.endswith("-done"):
             yield _kernel(program, instructions, one, calls)
+
+
+def loop_collectives(program: Program) -> dict[str, int]:
+    """How many collectives one round of all loops holds, by kind and by how many devices: `all-reduce over 256`."""
+    loops = [one for held in program.computations.values() for one in held.values() if one.opcode == "while"]
+    bodies = {called.group(1) for one in loops if (called := re.search(r"body=%?([\w.\-]+)", one.attributes))}
+    found: dict[str, int] = {}
+    for one in (one for body in sorted(bodies) for one in program.computations.get(body, {}).values()):
+        kind = one.opcode.removesuffix("-start")
+        if kind in COLLECTIVES:
+            name = f"{kind} over {_group_size(one.attributes)}"
+            found[name] = found.get(name, 0) + 1
+    return found
+
+
+def _group_size(attributes: str) -> int | str:
+    """Devices of each group; "all" where nothing says so."""
+    if listed := _LISTED.search(attributes):
+        return listed.group(1).count(",") + 1
+    if counted := _COUNTED.search(attributes):
+        return int(counted.group(1))
+    if axes := _AXES.search(attributes):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", axes.group(1)))
+        return math.prod(int(sizes[name]) for name in re.findall(r"\w+", axes.group(2)))
+    return "all"
 
 
 def _trips(program: Program, loop: Instruction) -> int:

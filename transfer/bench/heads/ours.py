@@ -9,7 +9,7 @@ import numpy as np
 
 from transfer.bench.heads.case import LEARNING_RATE, HeadCase, accuracy
 from transfer.bench.peers.case import Prepared
-from transfer.experiment import AHEAD
+from transfer.head_training import AHEAD
 from transfer.heads import linear
 from transfer.heads.linear_probe import LinearProbe
 from transfer.training import begun_ahead
