@@ -16,6 +16,7 @@ VERBS = {
     "convert": ("transfer.weights.commands", "convert", "convert a weight file of any format to .safetensors"),
     "arithmetic": ("transfer.arithmetic.commands", "arithmetic", "count what networks cost, and why they are built so"),
     "draw": ("transfer.drawing.commands", "draw", "draw a network, made from the model itself, as an SVG file"),
+    "features": ("transfer.feature_commands", "features", "show, verify and repair a store of features"),
     "bench": ("transfer.bench.commands", "bench", "measure speed: networks, heads, beside others, for other devices"),
 }
 

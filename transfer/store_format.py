@@ -49,7 +49,7 @@ def read_metadata(path: str) -> dict[str, Any] | None:
     try:
         group = json.loads(text)
     except ValueError:
-        raise TransferError(f"{path}/{METADATA} is not JSON: it is damaged; {repair_hint(path)}") from None
+        raise TransferError(f"{path}/{METADATA} is damaged (not JSON); {repair_hint(path)}") from None
     metadata = group.get("attributes") if isinstance(group, dict) else None
     if not isinstance(metadata, dict) or not ({"sha256"} & metadata.keys() or metadata.get("kind") == KIND):
         raise TransferError(f"{path} is not a feature store, though it has a {METADATA}; choose another directory")

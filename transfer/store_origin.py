@@ -1,0 +1,152 @@
+"""Where a feature store comes from: the config that it was made with, hence its source and its extractor."""
+
+import json
+import runpy
+import tempfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from transfer import config as settings
+from transfer.errors import TransferError, UsageError
+from transfer.store_format import SKIPPED, open_array
+
+if TYPE_CHECKING:
+    from transfer.data import Source
+    from transfer.extract import Extractor
+    from transfer.features import FeatureStore
+
+
+class Origin:
+    """The source and the extractor of the store of the split `split`; each is opened or built when it is asked for."""
+
+    def __init__(self, config: ConfigDict, split: str, workdir: str | None = None) -> None:
+        self.config, self.split, self.workdir = config, split, workdir
+
+    @cached_property
+    def source(self) -> "Source":
+        """The images of the split. Raises UsageError for a name that is no split."""
+        from transfer.data.splits import SPLITS, make_splits
+
+        if self.split not in SPLITS:
+            raise UsageError(f"{self.split!r} is not one of {', '.join(SPLITS)}: pass --split")
+        return make_splits(self.config.data)[SPLITS.index(self.split)]
+
+    @cached_property
+    def extractor(self) -> "Extractor":
+        """The backbone as `extract.py` runs it."""
+        from transfer import compilation_cache
+        from transfer.devices import use_cores
+
+        compilation_cache.use()
+        use_cores()
+        from transfer.backbone import build_extractor
+
+        return build_extractor(self.config)
+
+    def check_source(self, path: str, metadata: dict[str, Any]) -> None:
+        """Raises TransferError unless the store was made from this very source."""
+        if metadata["fingerprint"].get("images") != self.source.fingerprint:
+            raise TransferError(
+                f"the feature store {path} was made from other images ({metadata['data']}) than those of "
+                f"{self.source.name}: the config is another, or the images have changed"
+            )
+
+    def metadata(self) -> dict[str, Any]:
+        """Of a store that this config begins, but for the width of the ids."""
+        import jax
+
+        from transfer.store_writer import new_metadata
+
+        return new_metadata(
+            taps=self.extractor.shapes,
+            num_images=len(self.source),
+            class_names=self.source.class_names,
+            data=self.source.name,
+            fingerprint={**self.extractor.fingerprint(), "images": self.source.fingerprint},
+            batch_size=self.extractor.batch_size,
+            provenance={"device": jax.devices()[0].device_kind, "jax": jax.__version__},
+            features_dtype=self.config.get("features_dtype", "float32"),
+        )
+
+    def check_reproduces(self, path: str, metadata: dict[str, Any], damaged: Sequence[tuple[int, int]]) -> None:
+        """Raises TransferError unless this network gives the features of a batch that is whole, to 2 % of the largest.
+
+        For metadata that are lost: nothing else binds a store to its network.
+        """
+        from transfer.data import select
+        from transfer.extract import extract_to_store
+
+        batch = _first_whole(path, metadata, damaged)
+        if batch is None:
+            return
+        rows, checks = batch
+        there = rows.start + np.flatnonzero(checks != SKIPPED)
+        self._use_batches_of(metadata)
+        with tempfile.TemporaryDirectory() as folder:
+            sample = extract_to_store(self.extractor, select(self.source, there), folder, title="sample")
+            for tap in metadata["taps"]:
+                found = open_array(path, metadata, f"features/{tap}", assume=True).read(there).astype(np.float32)
+                wanted = sample.tap(tap)[:].astype(np.float32)
+                if np.abs(found - wanted).max() > 0.02 * np.abs(wanted).max():
+                    raise TransferError(
+                        f"{path}: the network of the config gives other features than those of the rows {there[0]} to "
+                        f"{there[-1]}, so the config is not the one that the store was made with"
+                    )
+
+    def _use_batches_of(self, metadata: dict[str, Any]) -> None:
+        if self.config.batch_size != metadata["batch_size"]:
+            with self.config.unlocked():
+                self.config.batch_size = metadata["batch_size"]
+            vars(self).pop("extractor", None)
+
+    def complete(self, path: str, metadata: dict[str, Any]) -> "FeatureStore":
+        """Extracts the rows that the store at `path` lacks, in its own batches."""
+        from transfer.extract import extract_to_store
+
+        self._use_batches_of(metadata)
+        on_error = "skip" if metadata["skipped_rows"] else self.config.on_error
+        kept = {} if metadata["features_dtype"] == "float32" else {"features_dtype": metadata["features_dtype"]}
+        return extract_to_store(self.extractor, self.source, path, on_error, f"repair {self.split}", **kept)
+
+
+def _first_whole(
+    path: str, metadata: dict[str, Any], damaged: Sequence[tuple[int, int]]
+) -> tuple[slice, np.ndarray] | None:
+    """The rows and checksums of the first batch that is there, not damaged and has an image; None if there is none."""
+    checks = open_array(path, metadata, "checks", assume=True)
+    bad = {start for first, stop in damaged for start in range(first, stop, metadata["batch_size"])}
+    for start in range(0, metadata["num_images"], metadata["batch_size"]):
+        rows = slice(start, min(start + metadata["batch_size"], metadata["num_images"]))
+        if start not in bad and (found := checks.read(rows)).all() and (found != SKIPPED).any():
+            return rows, found
+    return None
+
+
+def of_workdir(workdir: Any, split: str) -> Origin | None:
+    """By the `config.json` of a run's workdir, None where there is none; TransferError if that is damaged."""
+    path = epath.Path(workdir) / "config.json"
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text())
+        config = settings.default()
+        config.update(found)
+    except (ValueError, TypeError, KeyError) as error:
+        raise TransferError(f"{path} is not the config of a run ({error})") from error
+    return Origin(config, split, str(workdir))
+
+
+def of_config(file: str, split: str) -> Origin:
+    """By a config file, as `extract.py --config=FILE` without overrides; UsageError where it is missing or wrong."""
+    if not Path(file).is_file():
+        raise UsageError(f"--config={file}: no such file")
+    try:
+        return Origin(runpy.run_path(file)["get_config"](), split)
+    except Exception as error:  # whatever the file raises
+        raise UsageError(f"--config={file}: {type(error).__name__}: {error}") from error
