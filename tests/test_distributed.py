@@ -1,0 +1,164 @@
+"""Several processes meet, or say who did not come; all agree where to stop; the environment says who they are."""
+
+import signal
+import socket
+
+import pytest
+from several import Several, free_port
+
+from transfer import cluster
+from transfer.errors import TransferError, UsageError
+
+
+@pytest.fixture(scope="module")
+def several():
+    with Several() as started:
+        yield started
+
+
+# which processes are started, of how many each is told, and what each says at last; "{port}" is the coordinator's
+NOT_ALL = {
+    "two of four do not come": (4, [0, 2], None, ["processes 1 and 3 of 4 did not come within 2 s"] * 2),
+    "process 0 does not come": (3, [1, 2], None, ["process 0 was not found at 127.0.0.1:{port} within 2 s"] * 2),
+    "two are the same": (3, [0, 1, 1], None, ["two processes say that they are process 1 of 3"] * 3),
+    "told different numbers": (
+        3,
+        [0, 1],
+        [3, 2],
+        ["process 1 ({who}) was started as one of 2, process 0 as one of 3"] * 2,
+    ),
+}
+
+
+@pytest.mark.parametrize("count, started, told, errors", NOT_ALL.values(), ids=NOT_ALL)
+def test_who_did_not_come_is_one_line_in_each_that_came(several, count, started, told, errors):
+    port = free_port()
+    ended = several.run(
+        "nothing", {}, count, start=started, of=told, port=port, flags=["--connect_seconds=2", "--debug=false"]
+    )
+    for process, one, error in zip(started, ended, errors, strict=True):
+        (line,) = one.err.splitlines()
+        own = f"process {process} of {(told or [count] * 3)[started.index(process)]}: "
+        wanted = error.format(port=port, who=line.partition("(")[2].partition(")")[0])
+        assert one.code == 1 and line.startswith(f"error: {own}{wanted}")
+
+
+def test_a_port_in_use_is_one_line(several):
+    with socket.create_server(("", 0)) as other:
+        port = other.getsockname()[1]
+        ended = several.run("nothing", {}, 2, port=port, flags=["--connect_seconds=1"])
+    assert [one.code for one in ended] == [1, 1]
+    assert f"error: process 0 of 2: port {port} of 127.0.0.1:{port} cannot be used" in ended[0].err
+    assert "process 0 was not found" in ended[1].err and all(len(one.err.splitlines()) == 1 for one in ended)
+
+
+def test_a_name_that_is_not_known_is_one_line(several):
+    (ended,) = several.run(
+        "nothing", {}, 2, start=[1], flags=["--coordinator=nowhere.invalid:1234", "--connect_seconds=1"]
+    )
+    assert ended.code == 1 and "the name nowhere.invalid is not known" in ended.err
+
+
+def test_all_stop_at_the_same_step_and_so_does_orbax(several, tmp_path):
+    """SIGTERM to one of three, twice, in a loop that they go through in step."""
+    ended = several.run("steps", {"folder": str(tmp_path)}, 3, send=signal.SIGTERM, to=[1, 1], when=(str(tmp_path), 3))
+    assert [one.code for one in ended] == [75] * 3
+    # the signal's own line, then what the loop says, then the end
+    said = [one.err.splitlines()[-2] for one in ended]
+    assert len(set(said)) == 1 and "'stop': " in said[0] and "'jax': " in said[0] and "(True, False)" in said[0]
+    assert [one.err.count("SIGTERM") for one in ended] == [0, 1, 0]
+    assert all("stopped on request" in one.errors[0] for one in ended)
+
+
+def test_a_preemption_that_jax_is_told_of_counts(several):
+    ended = several.run("told_by_jax", {}, 2)
+    assert [one.code for one in ended] == [75, 75], [one.err for one in ended]
+
+
+SLURM = {
+    "SLURM_JOB_ID": "123",
+    "SLURM_STEP_NODELIST": "node[007-010]",
+    "SLURM_NTASKS": "4",
+    "SLURM_PROCID": "2",
+    "SLURM_LOCALID": "0",
+    "SLURM_STEP_TASKS_PER_NODE": "1(x4)",
+}
+MPI = {
+    "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1,10.148.0.1:34911",
+    "OMPI_COMM_WORLD_SIZE": "8",
+    "OMPI_COMM_WORLD_RANK": "5",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "4",
+}
+GIVEN = {"JAX_COORDINATOR_ADDRESS": "job-0.job:1234", "JAX_NUM_PROCESSES": "3"}
+PLACES = {
+    "nothing": ({}, None),
+    "Slurm, a task a node": (SLURM, cluster.Place("node007:61563", 4, 2)),
+    "Slurm, a task a GPU": (
+        {**SLURM, "SLURM_STEP_TASKS_PER_NODE": "2(x2)", "SLURM_LOCALID": "1"},
+        cluster.Place("node007:61563", 4, 2, [1]),
+    ),
+    "Slurm, each task sees its GPU alone": (
+        {**SLURM, "SLURM_STEP_TASKS_PER_NODE": "2(x2)", "SLURM_LOCALID": "1", "CUDA_VISIBLE_DEVICES": "0"},
+        cluster.Place("node007:61563", 4, 2),
+    ),
+    "Slurm, one task": ({**SLURM, "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None),
+    "Open MPI": (MPI, cluster.Place("10.96.0.1:62624", 8, 5, [1])),
+    "Open MPI without its launcher's address": (
+        {**{key: value for key, value in MPI.items() if "uri" not in key}, "JAX_COORDINATOR_ADDRESS": "a:1"},
+        cluster.Place("a:1", 8, 5, [1]),
+    ),
+    "variables": ({**GIVEN, "JAX_PROCESS_ID": "1"}, cluster.Place("job-0.job:1234", 3, 1)),
+    "Kubernetes, an indexed job": ({**GIVEN, "JOB_COMPLETION_INDEX": "2"}, cluster.Place("job-0.job:1234", 3, 2)),
+    "Kubernetes, an indexed job of one": ({"JOB_COMPLETION_INDEX": "0"}, None),
+}
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Sets variables, in place of all that launchers may have set here."""
+
+    def use(variables):
+        for name in {*cluster.COUNTS, *cluster.INDICES, cluster.ADDRESS, "CUDA_VISIBLE_DEVICES", *SLURM, *MPI}:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return use
+
+
+@pytest.mark.parametrize("variables, place", PLACES.values(), ids=PLACES)
+def test_the_environment_says_which_process_this_is(environment, variables, place):
+    environment(variables)
+    assert cluster.find(None, None, None, 1) == place
+    assert cluster.find(None, 1, None, 1) is None  # whatever it says
+    assert cluster.find("b:2", 2, 1, 1) == cluster.Place("b:2", 2, 1)
+
+
+HALVES = {
+    "a flag": ((None, 2, None), {}, "go together; without --coordinator"),
+    "two flags": (("a:1", 2, None), {}, "go together; without --process_id"),
+    "an address": (("a", 2, 0), {}, "--coordinator=a is not HOST:PORT"),
+    "no such process": (("a:1", 2, 2), {}, "--process_id=2 must be from 0 to 1"),
+    "no processes": (("a:1", 0, 0), {}, "--num_processes=0 must be at least 1"),
+    "variables": (
+        (None, None, None),
+        GIVEN,
+        "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID go together",
+    ),
+    "a number of processes alone": ((None, None, None), {"JAX_NUM_PROCESSES": "4"}, "go together"),
+    "not a number": ((None, None, None), {**GIVEN, "JAX_PROCESS_ID": "first"}, "JAX_PROCESS_ID=first is not a number"),
+}
+
+
+@pytest.mark.parametrize("flags, variables, message", HALVES.values(), ids=HALVES)
+def test_half_of_it_is_one_line(environment, flags, variables, message):
+    environment(variables)
+    with pytest.raises(UsageError, match=message):
+        cluster.find(*flags, 1)
+
+
+def test_what_the_launcher_says_wrongly_is_one_line(environment):
+    environment({**SLURM, "SLURM_JOB_ID": "job"})
+    with pytest.raises(TransferError, match="give --coordinator, --num_processes and --process_id"):
+        cluster.find(None, None, None, 1)
