@@ -7,11 +7,32 @@ from etils import epath
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from transfer import distributed
 from transfer.errors import TransferError, UsageError
 
 # Settings that may change between two runs over one workdir without making its contents wrong.
-FREE = ("head.epochs", "checkpoint_seconds", "export", "on_error", "features", "batch_size", "few_shot")
+FREE = (
+    "head.epochs",
+    "checkpoint_seconds",
+    "export",
+    "on_error",
+    "features",
+    "batch_size",
+    "few_shot",
+    "mesh",
+    "stream",
+)
 
+COUNTS = (
+    "batch_size",
+    "head.epochs",
+    "head.batch_size",
+    "head.window",
+    "mesh.data",
+    "mesh.model",
+    "finetune.epochs",
+    "finetune.batch_size",
+)
 WAYS = ("head", "finetune")
 # Settings that one way of training has no use for -> what to do instead; refused where they are set.
 UNUSED: dict[str, dict[str, str]] = {
@@ -21,6 +42,8 @@ UNUSED: dict[str, dict[str, str]] = {
         "dtype": "training is in float32",
         "on_error": "training takes no images that cannot be read",
         "features": "no features are stored",
+        "features_dtype": "no features are stored",
+        "stream": "no features are stored",
         "few_shot": "it compares stored features, with config.train=head",
         "batch_size": "a step of training takes config.finetune.batch_size images",
     },
@@ -75,7 +98,15 @@ def default() -> ConfigDict:
             # Also write the features as NAME_train.p, NAME_validation.p (.npz, .safetensors).
             "export": placeholder(str),
             "data": _data(),
-            "head": {"name": "linear", "epochs": 50, "batch_size": 256, "learning_rate": 1e-3},
+            "head": _head(),
+            # How the store holds the features: "float32", or "bfloat16", half of it; a head computes in float32.
+            "features_dtype": "float32",
+            # Whether a head's features are read as training goes instead of held in memory; for head.order="chunks".
+            # None: where they would take more than a quarter of a CPU's memory, or half of the accelerators'.
+            "stream": placeholder(bool),
+            # Devices of a head: rows are divided among `data` of them, classes among `model`. None: all accelerators
+            # of all processes; on CPUs one device of each process.
+            "mesh": {"data": placeholder(int), "model": 1},
             "finetune": _finetune(),
             "checkpoint_seconds": 30.0,
         }
@@ -94,6 +125,21 @@ def _data() -> dict[str, Any]:
         "train_per_class": placeholder(int),
         "validation_per_class": placeholder(int),
         "seed": 0,
+    }
+
+
+def _head() -> dict[str, Any]:
+    """How a head is trained on the features."""
+    return {
+        "name": "linear",
+        "epochs": 50,
+        "batch_size": 256,
+        "learning_rate": 1e-3,
+        # Of an epoch's rows, by seed and epoch alone: "rows" shuffles them all, which is the published recipe;
+        # "chunks" shuffles the store's chunks, then the rows inside of windows of chunks, so that they can be streamed.
+        "order": "rows",
+        # Rows of a window at most; None: as many as are 256 MiB of float32.
+        "window": placeholder(int),
     }
 
 
@@ -128,11 +174,11 @@ def given(section: ConfigDict) -> dict[str, Any]:
 
 def check(config: ConfigDict) -> None:
     """Raises UsageError for counts that are no counts, before anything long begins."""
-    for name in ("batch_size", "head.epochs", "head.batch_size", "finetune.epochs", "finetune.batch_size"):
+    for name in COUNTS:
         value = config
         for part in name.split("."):
-            value = value[part]
-        if value < 1:
+            value = value.get(part)
+        if value is not None and value < 1:
             raise UsageError(f"config.{name}={value} must be at least 1")
 
 
@@ -151,6 +197,8 @@ def check_use(config: ConfigDict) -> None:
 def settle(config: ConfigDict, workdir: epath.Path) -> None:
     """Writes `config.json` on a workdir's first run; on a later one, refuses settings that would contradict it.
 
+    Of several processes the first writes; all refuse.
+
     Raises:
         TransferError: the workdir was made with other settings; the message names them.
     """
@@ -164,7 +212,7 @@ def settle(config: ConfigDict, workdir: epath.Path) -> None:
         differing = [
             f"{name} was {value!r} and is {now.get(name)!r}"
             for name, value in sorted(before.items())
-            if not name.startswith((*FREE, unused)) and value != now.get(name)
+            if not (_is_free(name) or name.startswith(unused)) and value != now.get(name)
         ]
         if differing:
             raise TransferError(
@@ -172,8 +220,13 @@ def settle(config: ConfigDict, workdir: epath.Path) -> None:
                 f"take another --workdir (--config.features={workdir}/features uses its features again), "
                 "or delete this one"
             )
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(ours, indent=2) + "\n")
+    if distributed.is_main():
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(ours, indent=2) + "\n")
+
+
+def _is_free(name: str) -> bool:
+    return any(name == free or name.startswith(free + ".") for free in FREE)
 
 
 def write_text(path: epath.Path, text: str) -> None:

@@ -1,12 +1,19 @@
-"""The devices that a program is spread over: all of this process, and on a CPU its cores."""
+"""The devices that a program is spread over, and what they can hold.
+
+The extractor's are those of its process, on a CPU its cores; a head's may be those of all processes.
+"""
 
 import contextlib
+import itertools
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+
+from transfer.errors import UsageError
 
 AXIS = "batch"
 # Each core's program runs on that core alone; without it, every operation of every core would ask for all of them.
@@ -31,3 +38,41 @@ def mesh_for(batch: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
 def compiler_options(mesh: Mesh) -> dict[str, str | bool]:
     """What the compiler has to be told for a program over this mesh."""
     return ONE_CORE if mesh.size > 1 and mesh.devices.flat[0].platform == "cpu" else {}
+
+
+def head_mesh(data: int | None = None, model: int = 1) -> Mesh:
+    """A mesh with the axes `data` and `model` over equally many devices of every process.
+
+    Args:
+        data: None: all accelerators; on CPUs one device of each process, as its cores work on one product together.
+
+    Raises:
+        UsageError: there are not so many devices, or the processes cannot have equally many of them.
+    """
+    groups = [list(own) for _, own in itertools.groupby(jax.devices(), lambda device: device.process_index)]
+    most = 1 if data is None and groups[0][0].platform == "cpu" else min(map(len, groups))
+    wanted = most * len(groups) if data is None else data * model
+    if wanted % model or wanted % len(groups) or wanted // len(groups) > min(map(len, groups)):
+        there = f"{len(groups)} processes with {min(map(len, groups))} devices each" if len(groups) > 1 else most
+        asked = f"config.mesh.data={data}, config.mesh.model={model}"
+        raise UsageError(f"{asked}: a head's devices have to be a rectangle of equally many of each; there are {there}")
+    chosen = [device for group in groups for device in group[: wanted // len(groups)]]
+    return Mesh(np.array(chosen).reshape(-1, model), ("data", "model"))
+
+
+def memory_of(mesh: Mesh) -> int | None:
+    """Bytes that all devices along `data` can hold together; None where they do not tell."""
+    device = mesh.local_devices[0]
+    if device.platform == "cpu":
+        return host_memory() * len({device.process_index for device in mesh.devices.flat})
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    return limit and limit * mesh.shape["data"]
+
+
+def host_memory() -> int:
+    """Bytes of this machine, or of the container that this process is in."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # none, or "max"
+            total = min(total, int(Path(file).read_text()))
+    return total

@@ -12,7 +12,7 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from transfer import preprocess
+from transfer import preemption, preprocess
 from transfer.errors import UsageError
 from transfer.preprocess import Preprocessing
 from transfer.progress import Progress
@@ -216,6 +216,10 @@ def make_epoch(network: Network, train: Rows, validation: Rows, seed: int) -> Ca
         measured = []
         with Progress(f"epoch {index + 1}", count, "images") as progress:
             for step, rows in enumerate(order):
+                if preemption.requested():
+                    raise preemption.Preempted(
+                        "stopped on request; the same command goes on after the last whole epoch"
+                    )
                 state, values = network.step(state, train, rows, jax.random.fold_in(key, step))
                 measured.append(values)
                 if step % 16 == 15:

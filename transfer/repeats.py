@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from transfer import results
 from transfer.errors import UsageError
+from transfer.training import say
 
 MEASURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 
@@ -44,7 +45,7 @@ def over_seeds(
         "runs": runs,
     }
     results.write(workdir, result)
-    print(line(result))
+    say(line(result))
     return result
 
 

@@ -8,6 +8,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import config as settings
+from transfer import distributed
 from transfer.training import Run
 
 FILE = "result.json"
@@ -50,5 +51,6 @@ def read(workdir: epath.Path) -> dict[str, Any]:
 
 
 def write(workdir: epath.Path, result: dict[str, Any]) -> None:
-    """Writes the result into `workdir`, atomically."""
-    settings.write_text(workdir / FILE, json.dumps(result, indent=2) + "\n")
+    """Writes the result into `workdir`, atomically; of several processes the first does."""
+    if distributed.is_main():
+        settings.write_text(workdir / FILE, json.dumps(result, indent=2) + "\n")

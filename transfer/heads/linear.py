@@ -290,6 +290,13 @@ def make_epoch(
     return epoch
 
 
+def make_epochs(*args: Any, **settings: Any) -> Any:
+    """The same recipe over several devices, and on rows that are streamed; see `transfer.heads.epochs.make_epochs`."""
+    from transfer.heads import epochs
+
+    return epochs.make_epochs(*args, **settings)
+
+
 def _on_device(features: ArrayLike, labels: ArrayLike | None, which: str) -> tuple[jax.Array, jax.Array]:
     x = flat_features(features, f"{which}features")
     return jnp.asarray(x), jnp.asarray(class_indices(labels, len(x), np.iinfo(np.int32).max, f"{which}labels"))
