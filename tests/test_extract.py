@@ -152,6 +152,18 @@ def _one(features, name):
     return (features[name] if isinstance(features, dict) else features)[0]
 
 
+def test_features_may_take_half_the_bytes(model, tmp_path):
+    stores = {
+        dtype: extract_to_store(extractor_of(model), TinySource(), tmp_path / dtype, features_dtype=dtype)
+        for dtype in ("float32", "bfloat16")
+    }
+    assert stores["bfloat16"].features.dtype.itemsize == 2
+    wanted = stores["float32"].features[:].astype(stores["bfloat16"].features.dtype)
+    np.testing.assert_array_equal(stores["bfloat16"].features[:], wanted)
+    with pytest.raises(TransferError, match="features_dtype was 'bfloat16', now 'float32'"):
+        extract_to_store(extractor_of(model), TinySource(), tmp_path / "bfloat16")
+
+
 def test_a_finished_store_is_left_alone(model, tmp_path):
     extract_to_store(extractor_of(model), TinySource(), tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}

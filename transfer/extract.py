@@ -264,7 +264,12 @@ def _fetched(batch: Batch, running: Mapping[str, jax.Array]) -> tuple[Batch, dic
 
 
 def extract_to_store(
-    extractor: Extractor, source: Source, path: Any, on_error: str = "raise", title: str = "features"
+    extractor: Extractor,
+    source: Source,
+    path: Any,
+    on_error: str = "raise",
+    title: str = "features",
+    features_dtype: str = "float32",
 ) -> FeatureStore:
     """Extracts every image of `source` into the store at `path`, or goes on where an earlier run stopped.
 
@@ -279,6 +284,7 @@ def extract_to_store(
         path: directory, local or `gs://`.
         on_error: "raise" stops at an image that cannot be read; "skip" drops it with its label and records its id.
         title: shown with the progress.
+        features_dtype: "float32", or "bfloat16" for half the bytes, whatever the network computes in.
 
     Raises:
         TransferError: the store was made with other settings (they are named), an image cannot be read, a feature
@@ -290,7 +296,7 @@ def extract_to_store(
         raise UsageError(f"on_error={on_error!r} is not one of raise, skip")
     if not len(source):
         raise TransferError(f"{source.name} has no images")
-    with _opened(path, extractor, source) as writer:
+    with _opened(path, extractor, source, features_dtype) as writer:
         if distributed.is_main():
             _check_skipped(writer, on_error)
         if writer.complete:
@@ -308,7 +314,7 @@ def extract_to_store(
     return FeatureStore.open(path)
 
 
-def _opened(path: Any, extractor: Extractor, source: Source) -> StoreWriter:
+def _opened(path: Any, extractor: Extractor, source: Source, features_dtype: str) -> StoreWriter:
     """The store, which process 0 creates, or goes on with, before the others look for it."""
     settings: dict[str, Any] = dict(
         taps=extractor.shapes,
@@ -319,6 +325,7 @@ def _opened(path: Any, extractor: Extractor, source: Source) -> StoreWriter:
         fingerprint={**extractor.fingerprint(), "images": source.fingerprint},
         batch_size=extractor.batch_size,
         provenance={"device": jax.local_devices()[0].device_kind, "jax": jax.__version__},
+        features_dtype=features_dtype,
     )
     writer = StoreWriter(path, **settings) if distributed.is_main() else None
     distributed.barrier("created")
