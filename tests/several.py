@@ -175,6 +175,10 @@ def _main(action: str, settings: dict[str, Any], flags: Sequence[str]) -> None:
     from transfer import cli
 
     sys.argv = [action, *flags]
+    if "devices" in settings:
+        import jax
+
+        jax.config.update("jax_num_cpu_devices", settings["devices"])
 
     def run() -> None:
         cli.prepare_jax()
@@ -184,16 +188,32 @@ def _main(action: str, settings: dict[str, Any], flags: Sequence[str]) -> None:
 
 
 def extract(settings: dict[str, Any]) -> None:
-    """A tiny model's features of `rows` generated images into `store`."""
+    """A tiny model's features of `rows` generated images into `store`; `devices` of this process."""
     from tiny_model import RECIPE, TinyModel, TinySource
 
     from transfer import extract as extracting
 
-    given = {"rows": 21, "broken": (), "seconds": 0.0, "on_error": "raise", **settings}
+    given = {"rows": 21, "broken": (), "seconds": 0.0, "on_error": "raise", "batch_size": 4, **settings}
     source = TinySource(rows=given["rows"], broken=given["broken"], seconds=given["seconds"])
-    extractor = extracting.Extractor(TinyModel(), tap=["pre_logits", "block1"], batch_size=4, preprocessing=RECIPE)
+    taps, batch_size = ["pre_logits", "block1"], given["batch_size"]
+    extractor = extracting.Extractor(TinyModel(), tap=taps, batch_size=batch_size, preprocessing=RECIPE)
     store = extracting.extract_to_store(extractor, source, given["store"], on_error=given["on_error"])
     print(f"{len(store)} rows")
+    if "devices" in settings:
+        print(extractor.program.mesh.size, "devices")
+
+
+def extract_many(settings: dict[str, Any]) -> None:
+    """`rows` images of a source that holds nothing for each; prints the most memory that the process had, KiB."""
+    import resource
+
+    from tiny_model import RECIPE, MadeSource, TinyModel
+
+    from transfer import extract as extracting
+
+    extractor = extracting.Extractor(TinyModel(), batch_size=256, preprocessing=RECIPE)
+    assert len(extracting.extract_to_store(extractor, MadeSource(settings["rows"]), settings["store"]))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def steps(settings: dict[str, Any]) -> None:
@@ -238,15 +258,19 @@ def told_by_jax(settings: dict[str, Any]) -> None:
     raise preemption.Preempted()
 
 
+def head(settings: dict[str, Any]) -> None:
+    """Trains a head on two feature files."""
+    import head_runs
+
+    head_runs.train(settings)
+
+
 def nothing(settings: dict[str, Any]) -> None:
     """Meets the others and leaves."""
 
 
 ACTIONS: dict[str, Callable[[dict[str, Any]], None]] = {
-    "extract": extract,
-    "steps": steps,
-    "told_by_jax": told_by_jax,
-    "nothing": nothing,
+    action.__name__: action for action in (extract, extract_many, steps, told_by_jax, nothing)
 }
 
 if __name__ == "__main__":

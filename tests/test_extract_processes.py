@@ -16,7 +16,7 @@ from transfer.shares import share
 
 REPOSITORY = Path(__file__).parent.parent
 ROWS = 201
-SLOW = {"rows": ROWS, "seconds": 0.02}
+SLOW = {"rows": ROWS, "seconds": 0.01}
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +50,39 @@ def check(store, rows, wanted, kept=None):
     np.testing.assert_array_equal(found.labels, source.labels[kept])
 
 
-# batches of 4: fewer batches than processes, as many, one more; the last one whole or not
-@pytest.mark.parametrize("count, rows", [(2, 1), (3, 8), (4, 17), (2, 23), (4, 1003)])
+# batches of 4: fewer than processes, and many; the last one whole or not
+@pytest.mark.parametrize("count, rows", [(2, 1), (3, 8), (4, 1003)])
 def test_any_number_of_images(several, whole, tmp_path, count, rows):
     ended = several.run("extract", {"store": str(tmp_path), "rows": rows}, count)
     assert [one.code for one in ended] == [0] * count, [one.err for one in ended]
     assert [one.out for one in ended] == [f"{rows} rows\n"] + [""] * (count - 1)
     assert all(one.err == "" for one in ended[1:])
     check(tmp_path, rows, whole(rows))
+
+
+@pytest.mark.parametrize("count, devices", [(1, 8), (2, 4)])
+def test_processes_of_several_devices(several, tmp_path, count, devices):
+    """Batches of 16 over all devices of a process; 45 rows, so that the last batch is not whole."""
+    stores = {}
+    for name, processes, own in (("one", 1, 1), ("several", count, devices)):
+        settings = {"store": str(tmp_path / name), "rows": 45, "batch_size": 16, "devices": own}
+        ended = several.run("extract", settings, processes)
+        assert ended[0].out == f"45 rows\n{own} devices\n", ended[0].err
+        stores[name] = FeatureStore.open(tmp_path / name)
+    assert list(stores["several"].ids) == list(stores["one"].ids)
+    np.testing.assert_array_equal(stores["several"].labels, stores["one"].labels)
+    for tap in ("pre_logits", "block1"):
+        found, wanted = (stores[name].tap(tap)[:] for name in ("several", "one"))
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_memory_does_not_grow_with_the_images(several, tmp_path):
+    peaks = {}
+    for rows in (1_000, 100_000):
+        (ended,) = several.run("extract_many", {"store": str(tmp_path / str(rows)), "rows": rows}, 1)
+        assert ended.code == 0, ended.err
+        peaks[rows] = int(ended.out)
+    assert peaks[100_000] <= 1.1 * peaks[1_000], peaks
 
 
 def test_images_that_cannot_be_read_are_skipped_wherever_they_are(several, tmp_path):

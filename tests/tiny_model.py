@@ -2,6 +2,8 @@
 
 import hashlib
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -57,3 +59,28 @@ class TinySource:
 
     def image_into(self, row, out=None, divisor=None):
         return self.image(row)
+
+
+class Made(Sequence):
+    """`count` values, each made when it is asked for."""
+
+    def __init__(self, count: int, one: Callable[[int], Any]) -> None:
+        self.count, self.one = count, one
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, key: Any) -> Any:
+        return [self.one(row) for row in range(*key.indices(self.count))] if isinstance(key, slice) else self.one(key)
+
+
+class MadeSource(TinySource):
+    """`rows` images of which nothing is held: for counting memory and time."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(rows=0)
+        self.rows, self.ids, self.labels = rows, Made(rows, "made/{:09d}".format), Made(rows, lambda row: row % 3)
+        self.pixels = np.zeros((*self.uniform_shape[:2], 3), np.uint8)
+
+    def image(self, row: int) -> np.ndarray:
+        return self.pixels
