@@ -142,7 +142,7 @@ def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     before = results.read(workdir)
     chunk_rows, num_classes = stores["train"].metadata["batch_size"], len(stores["train"].class_names)
     result = head_training.fit(config, workdir, splits, num_classes, facts, chunk_rows)
-    if config.get("few_shot"):
+    if config.get("few_shot") and distributed.is_main():  # the others wait for it at the end
         from transfer import comparison
 
         done = before.get("few_shot", {})

@@ -47,7 +47,7 @@ def check(config: ConfigDict, program: Any) -> None:
     several = distributed.process_count() > 1
     if alone and several:
         raise UsageError(f"config.head.name={head.name} trains in one process; config.head.name=linear in several")
-    if config.get("few_shot") and (several or config.stream):
+    if config.get("few_shot") and config.stream:
         raise UsageError("config.few_shot compares features in the memory of one process, without config.stream")
     devices.head_mesh(config.mesh.data, config.mesh.model)
 
