@@ -165,6 +165,14 @@ def prepare_logging() -> None:
     """Our own lines from INFO on, the libraries' warnings."""
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(_worth_reading)
+    sys.unraisablehook = _print_unraisable
+
+
+def _print_unraisable(unraisable: Any) -> None:
+    """As Python does, but for what TensorStore still tells a loop of Orbax' that an error has ended, for nobody."""
+    trace = unraisable.exc_traceback
+    if trace is None or trace.tb_frame.f_globals.get("__name__") != "asyncio.base_events":
+        sys.__unraisablehook__(unraisable)
 
 
 def _worth_reading(record: LogRecord) -> bool:
