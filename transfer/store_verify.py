@@ -23,8 +23,9 @@ from transfer.row_checks import row_checks
 from transfer.store_format import GROUP, METADATA, MISSING, SKIPPED, arrays, decode_raw, encode_ids, open_array
 
 READERS = 4
-# Bytes of features that are read ahead.
-BYTES_AHEAD = 64 << 20
+# What is read ahead, at most: bytes of features, and batches.
+BYTES_AHEAD = 32 << 20
+BATCHES_AHEAD = 16
 MOST_LINES = 100
 BESIDE = ("labels", "ids")
 GROUP_OF_TAPS = "features/" + METADATA
@@ -153,23 +154,20 @@ class _Verification:
         batch, rows = self.metadata["batch_size"], self.metadata["num_images"]
         dtypes = [self._arrays[tap] for tap in self._taps]
         bytes_of_batch = sum(int(np.prod(array.shape[1:])) * array.dtype.itemsize for array in dtypes) * batch
-        ahead = int(np.clip(BYTES_AHEAD // max(bytes_of_batch, 1), 2, 64))
+        ahead = int(np.clip(BYTES_AHEAD // max(bytes_of_batch, 1), 2, BATCHES_AHEAD))
         running: deque[Future[tuple[int, np.ndarray, list[str]]]] = deque()
         with ThreadPoolExecutor(READERS, thread_name_prefix="verify") as pool:
             for start in range(0, rows, batch):
                 stop = min(start + batch, rows)
-                running.append(pool.submit(self._check_batch, start, stop, *self._beside(start, stop)))
+                labels, ids = self._rows("labels", start, stop), self._rows("ids", start, stop)
+                running.append(pool.submit(self._check_batch, start, stop, labels, ids))
                 if len(running) > ahead:
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()
 
-    def _beside(self, start: int, stop: int) -> tuple[np.ndarray | None, list[bytes] | None]:
-        """Labels and ids of some rows as they should be; None where that is not known."""
-        labels, ids = self._rows("labels", start, stop), self._rows("ids", start, stop)
-        return labels, None if ids is None else decode_raw(ids)
-
     def _rows(self, name: str, start: int, stop: int) -> np.ndarray | None:
+        """Labels or ids of some rows as they should be; None where that is not known."""
         chunk, parts = self.metadata["row_chunk"], []
         for index in range(start // chunk, -(-stop // chunk)):
             block = self._block(name, index)
@@ -203,7 +201,7 @@ class _Verification:
         return wanted
 
     def _check_batch(
-        self, start: int, stop: int, labels: np.ndarray | None, ids: list[bytes] | None
+        self, start: int, stop: int, labels: np.ndarray | None, ids: np.ndarray | None
     ) -> tuple[int, np.ndarray, list[str]]:
         rows, lines, values = slice(start, stop), [], []
         checks = np.zeros(stop - start, np.uint32)
@@ -226,7 +224,7 @@ class _Verification:
         elif wrong := self._wrongly_skipped(start, checks, values):
             lines.append(wrong)
         elif labels is not None and ids is not None:
-            different = (row_checks(start, labels, ids, values) != checks) & (checks != SKIPPED)
+            different = (row_checks(start, labels, decode_raw(ids), values) != checks) & (checks != SKIPPED)
             if different.any():
                 lines.append(f"{_rows(start, different)}: features, label or id are not those that were written")
         return start, checks, lines

@@ -1,0 +1,74 @@
+"""Writing, opening, streaming and verifying a store take the memory of a few chunks, however many rows it has."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FEW, MANY = 10_000, 1_000_000
+# Sets no array aside for all rows: ids and labels are made where they are asked for.
+CHILD = """
+import sys
+from collections.abc import Sequence
+import numpy as np
+from transfer.features import FeatureStore
+from transfer.store_format import read_metadata
+from transfer.store_verify import verify
+from transfer.store_writer import StoreWriter
+path, rows = sys.argv[1], int(sys.argv[2])
+BATCH, WIDTH = 4096, 8
+
+class Made(Sequence):
+    def __init__(self, one):
+        self.one = one
+    def __len__(self):
+        return rows
+    def __getitem__(self, key):
+        return [self.one(i) for i in range(*key.indices(rows))]
+
+def write():
+    ids, labels = Made(lambda i: f"train/{i:08d}"), Made(lambda i: i % 10)
+    with StoreWriter(path, taps={"pre_logits": (WIDTH,)}, labels=labels, ids=ids, class_names="0123456789",
+                     data="made", fingerprint={}, batch_size=BATCH) as store:
+        for start, stop in store.pending():
+            for first in range(start, stop, BATCH):
+                count = min(BATCH, stop - first)
+                batch = np.repeat(np.arange(first, first + count, dtype=np.float32)[:, None], WIDTH, axis=1)
+                store.write(first, {"pre_logits": batch})
+        store.finish()
+
+def read():
+    store = FeatureStore.open(path)
+    total = 0
+    for i in range(store.num_chunks):
+        rows_of = store.chunk(i)
+        features, labels, ids = store.features[rows_of], store.label_rows[rows_of], store.id_rows[rows_of]
+        assert ids[0] == f"train/{rows_of.start:08d}" and labels[0] == rows_of.start % 10
+        total += len(features)
+    assert total == rows == len(store)
+
+def check():
+    assert not verify(path, read_metadata(path))
+
+globals()[sys.argv[3]]()
+# of this program alone: ru_maxrss would begin with what its parent had
+print(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0])
+"""
+
+
+def peak(path: Path, rows: int, what: str) -> int:
+    """KiB of memory, at most, of a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", CHILD, str(path / str(rows)), str(rows), what]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux")
+def test_memory_does_not_grow_with_the_rows(tmp_path):
+    peaks = {what: [peak(tmp_path, rows, what) for rows in (FEW, MANY)] for what in ("write", "read", "check")}
+    assert all(many <= 1.1 * few for few, many in peaks.values()), peaks
