@@ -65,7 +65,7 @@ class Several:
     ) -> list[Ended]:
         """One case: process `start` (default: all) of `count` runs `ACTIONS[action](settings)`.
 
-        The processes `to` get the signal `send` when the folder when[0] holds when[1] files. `of` is what each is told
+        The processes `to` get the signal `send` when the folder when[0] holds when[1] files more than at first. `of` is what each is told
         instead of `count`.
         """
         started = list(range(count)) if start is None else list(start)
@@ -113,13 +113,15 @@ def _serve() -> None:
 
 
 def _case(case: dict[str, Any]) -> list[dict[str, Any]]:
+    folder, more = case["when"] or ("", 0)
+    wanted = _count(folder) + more
     children = [_start(case["action"], case["settings"], flags) for flags in case["flags"]]
     running = dict(enumerate(children))
     ended: dict[int, dict[str, Any]] = {}
     begun = since = time.monotonic()
     waiting = bool(case["send"])
     while running:
-        if waiting and (_count(case["when"][0]) >= case["when"][1] or not running):
+        if waiting and _count(folder) >= wanted:
             waiting, since = False, time.monotonic()
             for index in case["to"]:
                 if index in running:

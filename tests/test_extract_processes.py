@@ -96,9 +96,9 @@ def test_images_that_cannot_be_read_are_skipped_wherever_they_are(several, tmp_p
 
 def test_killed_in_the_midst_and_gone_on_with_by_others(several, whole, tmp_path):
     """First one of three dies, then process 0 of two; the others end by themselves, with one line."""
-    for count, killed, files in ((3, 1, 30), (2, 0, 80)):
+    for count, killed in ((3, 1), (2, 0)):
         settings = {"store": str(tmp_path), **SLOW}
-        ended = several.run("extract", settings, count, send=signal.SIGKILL, to=[killed], when=(str(tmp_path), files))
+        ended = several.run("extract", settings, count, send=signal.SIGKILL, to=[killed], when=(str(tmp_path), 24))
         assert ended[killed].code == -signal.SIGKILL
         for process, one in enumerate(ended):
             if process != killed:
@@ -113,9 +113,9 @@ def test_killed_in_the_midst_and_gone_on_with_by_others(several, whole, tmp_path
 
 def test_sigterm_to_one_and_to_all(several, whole, tmp_path):
     """Each process ends its batch and says that the command goes on; and so does one alone."""
-    for count, to, files in ((3, [2], 30), (2, [0, 1, 0, 1], 70), (1, [0, 0], 110)):
+    for count, to in ((3, [2]), (2, [0, 1, 0, 1]), (1, [0, 0])):
         settings = {"store": str(tmp_path), **SLOW}
-        ended = several.run("extract", settings, count, send=signal.SIGTERM, to=to, when=(str(tmp_path), files))
+        ended = several.run("extract", settings, count, send=signal.SIGTERM, to=to, when=(str(tmp_path), 24))
         assert [one.code for one in ended] == [75] * count, [one.err for one in ended]
         assert all(len(one.errors) == 1 and "stopped on request" in one.errors[0] for one in ended)
         # of several, the others may have told a process before its own signal came
