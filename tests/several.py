@@ -65,7 +65,8 @@ class Several:
     ) -> list[Ended]:
         """One case: process `start` (default: all) of `count` runs `ACTIONS[action](settings)`.
 
-        The processes `to` get the signal `send` when the folder when[0] holds when[1] files more than at first. `of` is what each is told
+        The processes `to` get the signal `send` when the folder when[0] holds when[1] files more than at first.
+        `of` is what each is told
         instead of `count`.
         """
         started = list(range(count)) if start is None else list(start)
