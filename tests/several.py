@@ -268,6 +268,13 @@ def head(settings: dict[str, Any]) -> None:
     head_runs.train(settings)
 
 
+def head(settings: dict[str, Any]) -> None:
+    """Trains a head on two feature files."""
+    import head_runs
+
+    head_runs.train(settings)
+
+
 def nothing(settings: dict[str, Any]) -> None:
     """Meets the others and leaves."""
 

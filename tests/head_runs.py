@@ -1,0 +1,47 @@
+"""Heads that several processes train, for `several.py`: on two feature files, as `train.py` does."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+CLASSES, WIDTH = 5, 6
+
+
+def make_files(folder: Path, rows: int = 1003, validation: int = 203) -> None:
+    from transfer import feature_files
+
+    random = np.random.default_rng(0)
+    for split, count in (("train", rows), ("validation", validation)):
+        labels = np.concatenate([[CLASSES - 1], random.integers(0, CLASSES, count - 1)])
+        features = random.normal(size=(count, WIDTH)) + labels[:, None] / 2
+        feature_files.write(folder / f"{split}.npz", features.astype(np.float32), labels)
+
+
+def train(settings: dict[str, Any]) -> None:
+    """Trains on the files of `folder` in `workdir`; `slow` makes every reading of a window take so many seconds more.
+
+    A window that has been read leaves a file in `workdir`/read.
+    """
+    from transfer import config, experiment
+    from transfer.heads import reading
+
+    settings = {"slow": 0.0, "config": {}, **settings}
+    chosen = config.default()
+    chosen.head.epochs, chosen.head.batch_size, chosen.head.learning_rate, chosen.batch_size = 3, 32, 0.02, 8
+    chosen.update_from_flattened_dict(settings["config"])
+    workdir = Path(settings["workdir"])
+    if settings["slow"]:
+        (workdir / "read").mkdir(parents=True, exist_ok=True)
+        fill = reading.Reader.fill
+
+        def slowly(self: Any, jobs: Any) -> None:
+            fill(self, jobs)
+            time.sleep(settings["slow"])
+            (workdir / "read" / str(time.monotonic_ns())).touch()
+
+        reading.Reader.fill = slowly
+    files = (str(Path(settings["folder"], f"{split}.npz")) for split in ("train", "validation"))
+    experiment.train_on_files(chosen, *files, epath.Path(workdir))
