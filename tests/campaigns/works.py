@@ -1,0 +1,150 @@
+"""The kinds of work that campaigns interrupt: a command of a user's, and what it leaves."""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.campaigns import source
+from tests.campaigns.figures import REPOSITORY
+
+CONFIG = f"--config={Path(__file__).parent / 'small.py'}"
+
+
+@dataclass(frozen=True)
+class Work:
+    """A command, and what it leaves in the folder that it runs in.
+
+    Attributes:
+        share: of all moments, relative to the others'.
+        command: script and arguments; paths are relative to the folder.
+        begun: patterns of the files of which the first that is made or changed starts the clock.
+        results: folder -> {what: digest}, what is compared at the end.
+            Asked after a kill, it leaves out what no reader would take for whole; the rest must be right then too.
+        places: whether Python writes the files.
+        given: links in the folder to what the command needs: (name, work that made it, path in its folder); without
+            a work, the path is in the campaign's own folder.
+    """
+
+    share: float
+    command: tuple[str, ...]
+    begun: tuple[str, ...]
+    results: Callable[[Path], dict[str, str]]
+    places: bool = True
+    given: tuple[tuple[str, str | None, str], ...] = ()
+
+
+def make_images(folder: Path, rows: int = 90, broken: Collection[int] = (6, 40, 41)) -> None:
+    """Small PNGs of three classes, `broken` ones cut short."""
+    from PIL import Image
+
+    for row in range(rows):
+        pixels = random.Random(row).randbytes(12 * 12 * 3)
+        path = folder / f"class{row % 3}" / f"{row:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.frombytes("RGB", (12, 12), pixels).save(path)
+        if row in broken:
+            path.write_bytes(path.read_bytes()[:40])
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def whole_files(folder: Path, *patterns: str) -> dict[str, str]:
+    """Digest of each file that matches; hidden ones are nobody's to read."""
+    found = [p for pattern in patterns for p in sorted(folder.glob(pattern)) if p.is_file()]
+    return {str(p.relative_to(folder)): sha256(p.read_bytes()) for p in found if not p.name.startswith(".")}
+
+
+def of_stores(folder: Path) -> dict[str, str]:
+    """Every file of complete stores; of others nothing, for nobody would open them."""
+    digests = {}
+    for store in sorted(folder.glob("run/features/*/zarr.json")):
+        if not json.loads(store.read_text())["attributes"]["complete"]:
+            continue
+        files = [p for p in sorted(store.parent.rglob("*")) if p.is_file() and not is_temporary(p)]
+        digests |= {str(p.relative_to(folder)): sha256(p.read_bytes()) for p in files}
+    return digests
+
+
+def is_temporary(path: Path) -> bool:
+    """What a killed writer leaves, which no reader looks at: TensorStore's and our own."""
+    return path.name.endswith("__lock") or path.name == ".lock"
+
+
+def of_training(folder: Path) -> dict[str, str]:
+    """Metrics, result and checkpoint of a run that has a result."""
+    run = folder / "run"
+    if not (run / "result.json").exists():
+        return {}
+    result = json.loads((run / "result.json").read_text())
+    for name in ("seconds_train", "seconds_extract", "dataset"):
+        result.pop(name)
+    digests = {"result.json": sha256(json.dumps(result, sort_keys=True).encode())}
+    digests["metrics.jsonl"] = sha256((run / "metrics.jsonl").read_bytes())
+    return digests | of_checkpoint(run)
+
+
+def of_checkpoint(run: Path) -> dict[str, str]:
+    """The arrays in the newest checkpoint; its files hold random names and times."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    steps = [int(p.name) for p in (run / "checkpoints").iterdir() if p.name.isdigit()]
+    digests = {"step": str(max(steps))}
+    with ocp.StandardCheckpointer() as checkpointer:
+        for item in ("latest", "best"):
+            tree = jax.device_get(checkpointer.restore(run.resolve() / "checkpoints" / str(max(steps)) / item))
+            for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+                digests[f"{item}{jax.tree_util.keystr(path)}"] = sha256(leaf.tobytes())
+    return digests
+
+
+TRAIN = ("train.py", CONFIG, "--training_file=train.npz", "--validation_file=validation.npz", "--workdir=run")
+FILES = tuple((f"{split}.npz", "export_npz", f"out_{split}.npz") for split in ("train", "validation"))
+STORES_BEGUN = ("run/features/*", "run/features/*/*/c")
+# Two taps, images decoded by threads, some of which cannot be read.
+OF_FILES = ("extract.py", CONFIG, "--workdir=run", "--config.data.source=folder:images", "--config.on_error=skip") + (
+    "--config.tap=block1,pre_logits",
+    "--config.batch_size=4",
+)
+STORES = (("features", "extraction", "run/features"),)
+SHIPPED = REPOSITORY / "transfer" / "weights" / "files" / "vgg11_slim.cifar10.safetensors"
+
+
+STREAMED = (
+    *("train.py", CONFIG, "--workdir=run", "--config.features=features"),
+    *("--config.stream=True", "--config.head.order=chunks", "--config.head.epochs=3"),
+)
+
+
+def export(suffix: str, share: float) -> Work:
+    command = ("extract.py", CONFIG, "--workdir=run", "--config.features=features", f"--config.export=out{suffix}")
+    return Work(share, command, (".out_*",), lambda folder: whole_files(folder, f"out_*{suffix}"), given=STORES)
+
+
+WORKS = {
+    "extraction": Work(0.14, ("extract.py", CONFIG, "--workdir=run"), STORES_BEGUN, of_stores, False),
+    "extraction_of_files": Work(0.1, OF_FILES, STORES_BEGUN, of_stores, False, (("images", None, "images"),)),
+    "head": Work(0.15, TRAIN, ("run/metrics.jsonl",), of_training, given=FILES),
+    "head_streamed": Work(0.2, STREAMED, ("run/metrics.jsonl", "run/checkpoints*"), of_training, given=STORES),
+    "checkpoint": Work(0.15, TRAIN, ("run/checkpoints/*tmp*",), of_training, given=FILES),
+    "export_npz": export(".npz", 0.06),
+    "export_pickle": export(".p", 0.06),
+    "export_safetensors": export(".safetensors", 0.06),
+    "download": Work(
+        0.1,
+        ("transfer", "weights", "fetch", source.RECORD),
+        ("cache/.*.part",),
+        lambda folder: whole_files(folder, "cache/*"),
+    ),
+    "convert": Work(
+        0.05,
+        ("transfer", "convert", str(SHIPPED), "--model=vgg11_slim.cifar10", "--output=out.safetensors"),
+        (".out*",),
+        lambda folder: whole_files(folder, "out.safetensors"),
+    ),
+}
