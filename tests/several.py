@@ -66,8 +66,7 @@ class Several:
         """One case: process `start` (default: all) of `count` runs `ACTIONS[action](settings)`.
 
         The processes `to` get the signal `send` when the folder when[0] holds when[1] files more than at first.
-        `of` is what each is told
-        instead of `count`.
+        `of` is what each is told instead of `count`.
         """
         started = list(range(count)) if start is None else list(start)
         counts = list(of) if of else [count] * len(started)
