@@ -267,19 +267,12 @@ def head(settings: dict[str, Any]) -> None:
     head_runs.train(settings)
 
 
-def head(settings: dict[str, Any]) -> None:
-    """Trains a head on two feature files."""
-    import head_runs
-
-    head_runs.train(settings)
-
-
 def nothing(settings: dict[str, Any]) -> None:
     """Meets the others and leaves."""
 
 
 ACTIONS: dict[str, Callable[[dict[str, Any]], None]] = {
-    action.__name__: action for action in (extract, extract_many, steps, told_by_jax, nothing)
+    action.__name__: action for action in (extract, extract_many, head, steps, told_by_jax, nothing)
 }
 
 if __name__ == "__main__":
