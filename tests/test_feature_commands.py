@@ -11,7 +11,7 @@ from test_features import files_of, rows_of, writer
 from test_store_format import OLD_STORES
 from test_store_verify import rewrite
 
-from transfer import experiment, lock
+from transfer import experiment, feature_files, lock
 from transfer.__main__ import main
 from transfer.features import FeatureStore
 from transfer.store_format import read_metadata
@@ -135,6 +135,19 @@ def test_damaged_metadata_come_from_the_config_again(run_of, workdir, path, feat
     code, _, error = features("verify", path, "--repair")
     assert code == 0, error
     assert files_of(workdir) == files_of(run_of)
+
+
+def test_bfloat16_is_repaired_as_such(tmp_path, features):
+    changed = dict(features_dtype="bfloat16", tap="block3:avg", export=str(tmp_path / "a.npz"))
+    experiment.extract(config(**changed), epath.Path(tmp_path))
+    path = tmp_path / "features" / "train"
+    exported, _ = feature_files.read(tmp_path / "a_train.npz")
+    np.testing.assert_array_equal(exported[:, 0, 0], FeatureStore.open(path).features[:].astype(np.float32))
+    before = files_of(path)
+    flip(path / "features/block3:avg/c/1/0")
+    assert features("verify", path, "--repair")[0] == 0 and files_of(path) == before
+    (path / "zarr.json").unlink()
+    assert features("verify", path, "--repair")[0] == 0 and files_of(path) == before
 
 
 def test_metadata_are_not_rebuilt_from_another_config(workdir, path, features):

@@ -62,6 +62,7 @@ def test_it_is_free_after_an_error_too(tmp_path):
         held.check()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_of_a_fork_does_not_keep_it(tmp_path):
     with lock.held(tmp_path, "workdir"):
         child = os.fork()

@@ -75,7 +75,7 @@ def _extract(
     start = time.monotonic()
     folder = epath.Path(config.features or workdir / "features")
     stores = {
-        split: extract_to_store(extractor, source, folder / split, config.on_error, split)
+        split: extract_to_store(extractor, source, folder / split, config.on_error, split, config.features_dtype)
         for split, source in sources.items()
     }
     if config.export and distributed.is_main():
@@ -102,7 +102,7 @@ def _export(stores: dict[str, "FeatureStore"], target: epath.Path) -> None:
     """Writes `NAME_train.SUFFIX` and `NAME_validation.SUFFIX` in a published file format."""
     for split, store in stores.items():
         path = target.with_name(f"{target.stem}_{split}{target.suffix}")
-        feature_files.write(path, store.features[:], store.labels)
+        feature_files.write(path, store.features[:].astype(np.float32, copy=False), store.labels)
         print(f"Exported {len(store)} rows to {path}")
 
 

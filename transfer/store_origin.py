@@ -111,8 +111,8 @@ class Origin:
 
         self._use_batches_of(metadata)
         on_error = "skip" if metadata["skipped_rows"] else self.config.on_error
-        kept = {} if metadata["features_dtype"] == "float32" else {"features_dtype": metadata["features_dtype"]}
-        return extract_to_store(self.extractor, self.source, path, on_error, f"repair {self.split}", **kept)
+        title, dtype = f"repair {self.split}", metadata["features_dtype"]
+        return extract_to_store(self.extractor, self.source, path, on_error, title, features_dtype=dtype)
 
 
 def _first_whole(

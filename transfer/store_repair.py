@@ -97,7 +97,8 @@ def is_damaged_store(path: str) -> bool:
 def rebuilt_metadata(path: str, wanted: Mapping[str, Any], source: Labelled) -> dict[str, Any]:
     """The metadata of the store at `path`, whose own are damaged: as they were when it was begun.
 
-    What its settings do not bind (the batch size, the rows of a chunk of labels) is as its arrays have it.
+    What may be other by now (the batch size) or follows from no setting (the rows of a chunk of labels) is as its
+    arrays have it.
 
     Args:
         wanted: `transfer.store_writer.new_metadata` by the settings that the store was made with.
