@@ -133,7 +133,8 @@ def _case(case: dict[str, Any]) -> list[dict[str, Any]]:
                 texts = [_read(file) for file in (out, err)]
                 seconds = time.monotonic() - since
                 ended[index] = dict(code=os.waitstatus_to_exitcode(status), out=texts[0], err=texts[1], seconds=seconds)
-        if time.monotonic() - begun > SECONDS:
+        stopped = case["send"] == signal.SIGSTOP and set(running) <= set(case["to"])
+        if stopped or time.monotonic() - begun > SECONDS:
             for pid, _, _ in running.values():
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.002)
@@ -267,12 +268,20 @@ def head(settings: dict[str, Any]) -> None:
     head_runs.train(settings)
 
 
+def wait(settings: dict[str, Any]) -> None:
+    """Does nothing for longer than any test waits."""
+    from transfer import distributed
+
+    Path(settings["folder"], str(distributed.process_index())).touch()
+    time.sleep(10 * SECONDS)
+
+
 def nothing(settings: dict[str, Any]) -> None:
     """Meets the others and leaves."""
 
 
 ACTIONS: dict[str, Callable[[dict[str, Any]], None]] = {
-    action.__name__: action for action in (extract, extract_many, head, steps, told_by_jax, nothing)
+    action.__name__: action for action in (extract, extract_many, head, steps, told_by_jax, wait, nothing)
 }
 
 if __name__ == "__main__":

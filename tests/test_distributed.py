@@ -75,6 +75,16 @@ def test_a_preemption_that_jax_is_told_of_counts(several):
     assert [one.code for one in ended] == [75, 75], [one.err for one in ended]
 
 
+def test_one_that_hangs_is_noticed(several, tmp_path):
+    folder = str(tmp_path)
+    ended = several.run(
+        "wait", {"folder": folder}, 3, flags=["--lost_seconds=2"], send=signal.SIGSTOP, to=[1], when=(folder, 3)
+    )
+    for process in (0, 2):
+        (line,) = ended[process].err.splitlines()
+        assert ended[process].code == 1 and f"process {process} of 3: process 1 has not answered for 4 s" in line
+
+
 SLURM = {
     "SLURM_JOB_ID": "123",
     "SLURM_STEP_NODELIST": "node[007-010]",

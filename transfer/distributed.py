@@ -45,8 +45,8 @@ def initialise(
         num_processes: of the run.
         process_id: from 0.
         connect_seconds: after which the processes that came give up, each naming those that did not.
-        lost_seconds: after which the others end at the latest, each with one line, once a process or its machine has
-            gone. A process that is killed is noticed at once.
+        lost_seconds: after which the others end at the latest, each with one line, once a process' machine has gone;
+            twice as long where it is there but does nothing. A process that is killed is noticed at once.
 
     Raises:
         UsageError: half of the arguments, or wrong ones.
@@ -67,8 +67,8 @@ def initialise(
         cluster_detection_method="deactivate",
         coordinator_bind_address=bind,
         initialization_timeout=max(connect_seconds, 60),
-        # a process that hangs has not gone: that is for JAX to notice, by a clock that is slower than ours
-        heartbeat_timeout_seconds=2 * lost_seconds,
+        # by then we have noticed ourselves, and said so in one line
+        heartbeat_timeout_seconds=3 * lost_seconds,
     )
     _place, _watch = place, watch
     watch.start()

@@ -6,11 +6,13 @@ is told to them then. The connections stay open because nothing notices sooner, 
 gone: the kernel closes them, whatever it died of, and asks after a machine that is silent.
 
 Over them go lines of JSON: `process` K `of` N; `go` with JAX's port; `end` with the reason; `late`, from one that does
-not want to wait any longer; `gone` K; `failed`; `preempt`; `calls` N; `stop` at call N (`preemption.Agreement`).
+not want to wait any longer; `gone` K and `why`; `failed`; `beat`; `preempt`; `calls` N; `stop` at call N
+(`preemption.Agreement`).
 """
 
 import contextlib
 import json
+import math
 import os
 import selectors
 import socket
@@ -31,6 +33,7 @@ LONGEST_LINE = 4096
 FAREWELL_SECONDS = 2.0
 BEAT = 0.2
 SECONDS_UNTIL_NOTICE = 10
+FAILED = "has failed; its own error says why, and then"
 AGAIN = "run the same command again and it goes on where it stopped"
 
 
@@ -42,13 +45,13 @@ class Line:
         connection.setblocking(True)
         connection.settimeout(lost_seconds)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        # the kernel asks three times within the last half of the time, after two sixths of silence
+        # the kernel gives up what nobody acknowledges; a line is sent three times in `lost_seconds`
         sixth = max(lost_seconds // 6, 1)
         for option, value in (
             ("TCP_KEEPIDLE", 2 * sixth),
             ("TCP_KEEPINTVL", sixth),
             ("TCP_KEEPCNT", 3),
-            ("TCP_USER_TIMEOUT", 1000 * lost_seconds),
+            ("TCP_USER_TIMEOUT", 4000 * sixth),
         ):
             if hasattr(socket, option):
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
@@ -90,7 +93,7 @@ def assemble(place: Place, connect_seconds: int, lost_seconds: int) -> tuple["Wa
     lines, port = role(place, connect_seconds, lost_seconds).meet()
     host = place.coordinator.rpartition(":")[0]
     bind = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", "[::]:0").rpartition(":")[0]
-    return Watch(place, lines), f"{host}:{port}", f"{bind}:{port}"
+    return Watch(place, lines, lost_seconds), f"{host}:{port}", f"{bind}:{port}"
 
 
 def names(processes: Iterable[int], place: Place) -> str:
@@ -259,12 +262,15 @@ class _Answerer:
 class Watch:
     """The connections from the roll call to the end of the run, and the thread that reads them.
 
-    Where a process goes, or says that it failed, each of the others ends with one line, at whatever it is. Where one is
-    preempted, all get to know, and agree where to stop.
+    Where a process goes, or says that it failed, or says nothing for twice `lost_seconds`, each of the others ends with
+    one line, at whatever it is. Where one is preempted, all get to know, and agree where to stop.
     """
 
-    def __init__(self, place: Place, lines: dict[int, Line]) -> None:
+    def __init__(self, place: Place, lines: dict[int, Line], lost_seconds: int) -> None:
         self.place, self.lines = place, dict(lines)
+        self._beat, self._patience = lost_seconds / 3, 2 * lost_seconds
+        self._heard_at: dict[int, float] = {}
+        self._beaten = -math.inf
         self._wakes, self._waker = os.pipe()
         self._calls: dict[int, int] = {}
         self._stopping = self._abandoning = False
@@ -301,7 +307,7 @@ class Watch:
             for process, line in self.lines.items():
                 selector.register(line.socket, selectors.EVENT_READ, process)
             while not self._abandoning:
-                for key, _ in selector.select():
+                for key, _ in selector.select(self._beat):
                     if key.data is None:
                         self._woken(os.read(self._wakes, 64))
                         continue
@@ -312,8 +318,22 @@ class Watch:
                         selector.unregister(key.fileobj)
                         line = self.lines.pop(key.data)
                         if not self.left.is_set():
-                            self._lost(key.data, failed=False)
+                            self._lost(key.data, "has gone;")
                         line.close()
+                self._break_silence()
+
+    def _break_silence(self) -> None:
+        """Lets the others hear from this process, and ends it where one of them was not heard for too long."""
+        now = time.monotonic()
+        if now - self._beaten < self._beat:
+            return
+        if now - self._beaten > 2 * self._beat:  # just begun, or this process itself was held up: it cannot tell
+            self._heard_at = dict.fromkeys(self.lines, now)
+        self._beaten = now
+        _to_all(self.lines, beat=True)
+        for process in self.lines:
+            if now - self._heard_at[process] > self._patience and not self.left.is_set():
+                self._lost(process, f"has not answered for {self._patience} s;")
 
     def _woken(self, by: bytes) -> None:
         if b"a" in by:
@@ -325,16 +345,17 @@ class Watch:
 
     def _say_failed(self) -> None:
         if self._main:
-            _to_all(self.lines, gone=0, failed=True)
+            _to_all(self.lines, gone=0, why=FAILED)
             _wait_until_read(self.lines.values())
         elif 0 in self.lines:
             self.lines[0].send(failed=True)
 
     def _heard(self, process: int, message: dict[str, Any]) -> None:
+        self._heard_at[process] = time.monotonic()
         if "failed" in message and self._main:
-            self._lost(process, failed=True)
+            self._lost(process, FAILED)
         elif "gone" in message:
-            self._lost(int(message["gone"]), bool(message.get("failed")))
+            self._lost(int(message["gone"]), str(message["why"])[:200])
         elif "preempt" in message and self._main:
             self._begin_stop()
         elif "preempt" in message:
@@ -359,16 +380,13 @@ class Watch:
             _to_all(self.lines, stop=stop)
             preemption.agreement.settle(stop)
 
-    def _lost(self, process: int, failed: bool) -> None:
+    def _lost(self, process: int, why: str) -> None:
         """Ends this process, and, where it is process 0, all the others before it."""
         if self._main:
-            _to_all(self.lines, gone=process, failed=failed)
+            _to_all(self.lines, gone=process, why=why)
             _wait_until_read(line for other, line in self.lines.items() if other != process)
-        what = "has failed; its own error says why, and then" if failed else "has gone;"
         code = preemption.EXIT_PREEMPTED if preemption.requested() else 1
-        end_now(
-            f"process {self.place.process_id} of {self.place.num_processes}: process {process} {what} {AGAIN}", code
-        )
+        end_now(f"process {self.place.process_id} of {self.place.num_processes}: process {process} {why} {AGAIN}", code)
 
 
 def end_now(message: str, code: int) -> NoReturn:
