@@ -195,10 +195,10 @@ BAD_FILES = {
     "a list": (pickled([FEATURES, LABELS]), "it holds a list"),
     "code": (pickled({"features": os.system, "labels": LABELS}), "refused: it asks for posix.system"),
     "objects": (pickled({"features": np.array([{}], object), "labels": LABELS}), "object"),
-    "npz truncated": (npz(features=FEATURES, labels=LABELS)[:-40], "cannot be read"),
+    "npz truncated": (npz(features=FEATURES, labels=LABELS)[:-40], "damaged or truncated"),
     "npz of objects": (npz(features=np.array([{}], object), labels=LABELS), "Object arrays"),
     "npz, other keys": (npz(images=FEATURES), "it holds 'images'"),
-    "zip, damaged": (b"PK\x03\x04" + b"x" * 60, "cannot be read"),
+    "zip, damaged": (b"PK\x03\x04" + b"x" * 60, "damaged or truncated"),
     "safetensors, truncated": ((64).to_bytes(8, "little") + b'{"features":', "cannot be read"),
 }
 

@@ -10,8 +10,6 @@ import json
 import os
 import pickle
 import struct
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any, BinaryIO
@@ -19,9 +17,11 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from etils import epath
 
-from transfer import digest
+from transfer import archives, digest, numpy_files
+from transfer.archives import Archive
 from transfer.errors import TransferError, UsageError
 from transfer.unpickle import load_arrays
+from transfer.untrusted import named, shown
 
 NAMES = ("features", "labels")
 # Readable by Python 3.4 and newer.
@@ -133,35 +133,24 @@ def _opened(name: str) -> Iterator[BinaryIO]:
             yield stream  # type: ignore[misc]
         return
     member = path.relative_to(container).as_posix()
-    with container.open("rb") as stream, _damage_named(str(container)), zipfile.ZipFile(stream) as archive:  # type: ignore[arg-type]
-        if member not in archive.namelist():
-            raise TransferError(f"{container} has no member {member}; {_members(archive)}")
-        yield io.BytesIO(archive.read(member))
+    with container.open("rb") as stream, named(container), archives.opened(stream) as archive:  # type: ignore[arg-type]
+        if member not in archive:
+            raise TransferError(f"it has no member {member}; {_members(archive)}")
+        content = archive.read(member)
+    yield io.BytesIO(content)
 
 
-def _members(archive: zipfile.ZipFile) -> str:
-    files = [entry for entry in archive.namelist() if not entry.endswith("/")]
+def _members(archive: Archive) -> str:
+    files = [shown(entry) for entry in archive.members if not entry.endswith("/")]
     return f"it has {', '.join(files[:8])}{' …' if len(files) > 8 else ''}" if files else "it is empty"
 
 
-@contextmanager
-def _damage_named(name: str) -> Iterator[None]:
-    """Whatever a damaged zip or array file raises becomes one error with the file's name."""
-    try:
-        yield
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
-        raise TransferError(f"{name} cannot be read, it may be damaged or truncated ({error})") from error
-
-
 def _read_npz(stream: BinaryIO, name: str) -> Mapping[str, Any]:
-    with _damage_named(name):
-        with zipfile.ZipFile(stream) as archive:
-            entries = archive.namelist()
-            if not all(entry.endswith(".npy") for entry in entries):
-                raise TransferError(f"{name} is a zip; name one of its files as {name}/MEMBER: {_members(archive)}")
-        stream.seek(0)
-        with np.load(stream, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays.files if key in NAMES} or dict.fromkeys(arrays.files)
+    with named(name), archives.opened(stream) as archive:
+        if not all(entry.endswith(numpy_files.ENDING) for entry in archive.members):
+            raise TransferError(f"it is a zip; name one of its files as {name}/MEMBER: {_members(archive)}")
+        there = numpy_files.names(archive)
+        return {key: numpy_files.read(archive, key) for key in there if key in NAMES} or dict.fromkeys(there)
 
 
 def _read_safetensors(stream: BinaryIO, name: str) -> Mapping[str, Any]:
@@ -174,23 +163,15 @@ def _read_safetensors(stream: BinaryIO, name: str) -> Mapping[str, Any]:
         header = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TransferError(f"{name} cannot be read, it may be damaged or truncated ({error})") from error
-    with _named(name):
+    with named(name):
         digest.check_tensors(arrays, header.get("__metadata__", {}))
     return arrays
 
 
 def _read_pickle(stream: BinaryIO, name: str) -> Any:
-    with _named(name):
+    with named(name):
         digest.check_pickle(stream)
     return load_arrays(stream, name)
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    try:
-        yield
-    except TransferError as error:
-        raise TransferError(f"{name}: {error}") from error
 
 
 # (how a file of this format begins, its reader); whatever else it is, it is a pickle or damaged.

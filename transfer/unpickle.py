@@ -1,76 +1,27 @@
 """Reads pickles that hold nothing but plain values and NumPy arrays, and runs no code from the file.
 
-A pickle is a program: it names functions and calls them. Here a name is looked up in a short table of our own
-constructors, never imported, and any other name is refused. The constructors make stand-ins (`Pending`) that
-check their arguments; real arrays are made from the stand-ins once the pickle has been read to its end.
+A pickle is a program: it names functions and calls them (`transfer.pickle_machine` runs it). Here is the short table
+of what it may name; any other name is refused. The constructors make stand-ins (`Pending`) that check their arguments;
+real arrays are made from the stand-ins once the pickle has been read to its end.
 """
 
 import math
 import pickle
 import re
-import struct
-from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO, NoReturn
+from collections.abc import Mapping
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from transfer.errors import TransferError
+from transfer.pickle_machine import ORDERED_DICT, Constructor, Pending, RestrictedUnpickler, finish, guarded_load
+from transfer.untrusted import Bounded, shown
 
 # Booleans, integers, floats, complex numbers, bytes and text of fixed width. No objects, records, dates.
 _PLAIN_DTYPE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SU][1-9]\d{0,5}|\?)")
 
-# What reading a damaged or hostile file raises; everything else is a bug of ours.
-DAMAGE = (
-    pickle.UnpicklingError,
-    ArithmeticError,
-    AttributeError,
-    BufferError,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-
-
-class Pending:
-    """A value that is known only when the whole pickle has been read."""
-
-    __slots__ = ()
-
-    def value(self) -> object:
-        """Returns the finished value."""
-        raise NotImplementedError
-
-
-class Constructor:
-    """A callable that a pickle may name; unlike a function or a class it has no state for BUILD to set."""
-
-    __slots__ = ("_make",)
-
-    def __init__(self, make: Callable[..., object]) -> None:
-        object.__setattr__(self, "_make", make)
-
-    def __call__(self, *arguments: object) -> object:
-        return self._make(*arguments)  # type: ignore[attr-defined]
-
-    def __setstate__(self, state: object) -> NoReturn:
-        raise pickle.UnpicklingError("state set on a constructor")
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise pickle.UnpicklingError("attribute set on a constructor")
-
-
-class Ordered(dict):
-    """A `collections.OrderedDict`; the attributes that PyTorch hangs on it (`_metadata`) are ignored."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: object) -> None:
-        pass
+# NumPy's own limit is 64, and lower in older versions.
+MOST_AXES = 32
 
 
 class _Dtype(Pending):
@@ -80,11 +31,14 @@ class _Dtype(Pending):
         self.code = code.decode("latin1") if isinstance(code, bytes) else code
         self.order = "="
         if not isinstance(self.code, str) or not _PLAIN_DTYPE.fullmatch(self.code):
-            is_object = str(self.code).lstrip("<>=|").startswith("O")
-            kind = "an object array" if is_object else f"an array of dtype {self.code!r}"
+            is_object = isinstance(self.code, str) and self.code.lstrip("<>=|").startswith("O")
+            named = f"dtype {shown(self.code)!r}" if isinstance(self.code, str) else "an unknown dtype"
+            kind = "an object array (numpy.dtype 'O')" if is_object else f"an array of {named}"
             raise TransferError(f"it holds {kind}; only arrays of numbers and text are read")
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple):
+            raise pickle.UnpicklingError("a dtype whose state is no tuple")
         order, subarray, names, fields = state[1:5]
         if subarray is not None or names is not None or fields is not None:
             raise TransferError("it holds an array of records; only arrays of numbers and text are read")
@@ -104,7 +58,9 @@ class _Array(Pending):
         self.data: object = None
         self._value: np.ndarray | None = None
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple):
+            raise pickle.UnpicklingError("an array whose state is no tuple")
         self.shape, self.dtype, self.fortran, self.data = state[-4:]
 
     @classmethod
@@ -113,12 +69,15 @@ class _Array(Pending):
         array.__setstate__((shape, dtype, order == "F", data))
         return array
 
+    def raw(self) -> object:
+        return self.data if isinstance(self.data, (str, bytes, bytearray)) else None
+
     def value(self) -> np.ndarray:
         if self._value is None:
             if self.data is None:
                 raise pickle.UnpicklingError("an array without data")
             if isinstance(self.data, list):
-                raise TransferError("it holds an object array; only arrays of numbers and text are read")
+                raise TransferError("it holds an object array (numpy.dtype 'O'); only numbers and text are read")
             self._value = _make_array(self.data, self.dtype, self.shape, self.fortran)
         return self._value
 
@@ -137,7 +96,7 @@ class _Scalar(_Array):
 def _make_array(data: object, dtype: object, shape: object, fortran: object) -> np.ndarray:
     if not isinstance(dtype, _Dtype):
         raise pickle.UnpicklingError("an array without a dtype")
-    if not (isinstance(shape, tuple) and all(isinstance(n, int) and n >= 0 for n in shape)):
+    if not (isinstance(shape, tuple) and len(shape) <= MOST_AXES and all(isinstance(n, int) and n >= 0 for n in shape)):
         raise pickle.UnpicklingError("an array with an invalid shape")
     # Python 2 wrote the bytes as a string, read here as latin1, which maps the 256 bytes one to one
     raw = data.encode("latin1") if isinstance(data, str) else data
@@ -181,88 +140,12 @@ ARRAY_CONSTRUCTORS: Mapping[tuple[str, str], Constructor] = {
     ("_codecs", "encode"): Constructor(_encode),
     ("__builtin__", "bytes"): Constructor(_empty_bytes),
     ("builtins", "bytes"): Constructor(_empty_bytes),
-    ("collections", "OrderedDict"): Constructor(Ordered),
+    ("collections", "OrderedDict"): ORDERED_DICT,
 }
 
 
-# The one written in Python: its memo is a dict, where the one in C allocates whatever index a file names.
-_Unpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
-
-
-class RestrictedUnpickler(_Unpickler):
-    """An unpickler that knows only `constructors`; `persistent` resolves PyTorch's persistent ids.
-
-    `load()` may return stand-ins: pass its result to `finish`.
-    """
-
-    def __init__(
-        self,
-        stream: BinaryIO,
-        constructors: Mapping[tuple[str, str], Any] = ARRAY_CONSTRUCTORS,
-        persistent: Callable[[Any], object] | None = None,
-        encoding: str = "latin1",
-    ) -> None:
-        super().__init__(stream, encoding=encoding)
-        self._constructors = constructors
-        self._persistent = persistent
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Returns our constructor for `module.name`; TransferError for any name that is not in the table."""
-        try:
-            return self._constructors[module, name]
-        except KeyError:
-            raise TransferError(
-                f"refused: it asks for {module}.{name}; only plain values and arrays are read, no code is run"
-            ) from None
-
-    def persistent_load(self, pid: Any) -> object:
-        """Returns the value behind a persistent id; pickles of arrays have none."""
-        if self._persistent is None:
-            raise pickle.UnpicklingError("it refers to data outside the pickle")
-        return self._persistent(pid)
-
-
-def finish(value: object) -> Any:
-    """Replaces the stand-ins in nested dicts, lists, tuples and sets by real values; shared values stay shared."""
-    return _finish(value, {})
-
-
-def _finish(value: object, done: dict[int, Any]) -> Any:
-    if id(value) in done:
-        return done[id(value)]
-    result: Any
-    if isinstance(value, Pending):
-        result = value.value()
-    elif isinstance(value, dict):
-        done[id(value)] = result = {}
-        for key, item in dict.items(value):
-            result[_finish(key, done)] = _finish(item, done)
-    elif isinstance(value, list):
-        done[id(value)] = result = []
-        result.extend(_finish(item, done) for item in value)
-    elif isinstance(value, (tuple, set, frozenset)):
-        result = type(value)(_finish(item, done) for item in value)
-    elif isinstance(value, Constructor):
-        raise pickle.UnpicklingError("a constructor that was never called")
-    else:
-        result = value
-    done[id(value)] = result
-    return result
-
-
-def guarded_load(read: Callable[[], Any], name: str) -> Any:
-    """Calls `read`; what a damaged or hostile file makes it raise becomes one TransferError with its name."""
-    try:
-        return read()
-    except TransferError as error:
-        raise TransferError(f"{name}: {error}") from None
-    except DAMAGE as error:
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise TransferError(f"{name}: not a pickle, or a damaged or truncated one ({reason})") from error
-
-
-def load_arrays(stream: BinaryIO, name: str = "pickle") -> Any:
-    """Reads one pickle of plain values and NumPy arrays from a binary `stream` opened at its start.
+def load_arrays(stream: BinaryIO | Bounded, name: str = "pickle") -> Any:
+    """Reads one pickle of plain values and NumPy arrays from a binary `stream`, seekable or `Bounded`, at its start.
 
     Protocols 0 to 5, Python 2 and 3, NumPy 1 and 2. Python 2 strings are read as latin1. Returns what was
     pickled: dicts, lists, tuples, strings, bytes, numbers, None and arrays (native byte order, writable).
@@ -271,4 +154,4 @@ def load_arrays(stream: BinaryIO, name: str = "pickle") -> Any:
       TransferError: naming `name`: the file is damaged, or holds anything else (an object array, a class, a
         function), which is refused by its name and never imported or called.
     """
-    return guarded_load(lambda: finish(RestrictedUnpickler(stream).load()), name)
+    return guarded_load(lambda: finish(RestrictedUnpickler(stream, ARRAY_CONSTRUCTORS).load()), name)

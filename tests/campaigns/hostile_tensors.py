@@ -33,7 +33,7 @@ def tricks() -> Iterator[Trick]:
     grow = get(0) + b"K\x05a0" + get(1) + b"J\x00\xf0\xff\xffa0"
     yield Trick("a stride that turns negative later", lists + tensor(get(0), get(1)) + grow + b".", reads=True)
     yield Trick("a terabyte out of one number", tensor(TERA + b"\x85", b"K\x00\x85") + b".", ("repeats",))
-    axes = tuple_(b"K\x01" * 1_000_000)
+    axes = tuple_(b"K\x01" * 100_000)
     yield Trick("a million axes", tensor(axes, axes) + b".", ("sizes",))
     yield Trick("shape and strides of other lengths", tensor(tuple_(b"K\x01K\x01"), ONE) + b".", ("sizes",))
     yield Trick("a shape that is a dict", tensor(b"}", b"}") + b".", ("shape",))

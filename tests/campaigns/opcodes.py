@@ -13,12 +13,14 @@ class Trick:
       program: the pickle; `{made}` in it is a file that must not come to be.
       says: what the error names, one of them; none where the pickle is harmless, only not what was asked for.
       reads: there is something harmless in it that may be read.
+      slow: it takes a second or more until the limit on what a pickle may make is reached.
     """
 
     name: str
     program: bytes
     says: tuple[str, ...] = ()
     reads: bool = False
+    slow: bool = False
 
 
 # The canary's path as protocol 0 writes it, so that its length is nowhere else.

@@ -52,7 +52,7 @@ OBJECTS = np.array([None, {}], object)
         ({"images": IMAGES[..., :2], "labels": [0] * 4}, r"images of shape \(4, 8, 8, 2\)"),
         ({"images": IMAGES[:0], "labels": []}, "no images"),
         ({"images": IMAGES}, "needs arrays images and labels; it holds images"),
-        ({"images": OBJECTS, "labels": [0, 1]}, "'images' cannot be read"),
+        ({"images": OBJECTS, "labels": [0, 1]}, "array 'images': Object arrays are not read"),
     ],
 )
 def test_arrays_that_do_not_fit(tmp_path, arrays, words):

@@ -1,18 +1,16 @@
 """`cifar10:PATH`, `cifar100:PATH`: the original python batches, unpacked or as the `.tar.gz`."""
 
 import os
-import tarfile
-import zlib
 from collections.abc import Mapping
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from transfer.data.source import ArraySource, Source
+from transfer import tars
+from transfer.data.source import ArraySource, Source, checked_labels
 from transfer.errors import TransferError, UsageError
 from transfer.unpickle import load_arrays
-
-DAMAGED = (tarfile.TarError, EOFError, zlib.error)
+from transfer.untrusted import named
 
 
 class Layout(NamedTuple):
@@ -54,15 +52,15 @@ def _open(name: str, path: str, split: str | None, layout: Layout) -> Source:
     if missing:
         raise TransferError(f"{name}: lacks {', '.join(missing)} of the python version of the data set")
     batches = [files[file] for file in layout.splits[split]]
-    pixels = [_field(name, batch, "data", file) for batch, file in zip(batches, wanted, strict=False)]
-    labels = [_field(name, batch, layout.labels, file) for batch, file in zip(batches, wanted, strict=False)]
-    for data, some, file in zip(pixels, labels, wanted, strict=False):
+    pixels, labels = [], []
+    for batch, file in zip(batches, wanted, strict=False):
+        data = _field(name, batch, "data", file)
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
             raise TransferError(f"{name}: {file}: data is not a uint8 array of shape (N, 3072)")
-        if len(data) != len(some):
-            raise TransferError(f"{name}: {file}: {len(data)} images but {len(some)} labels")
+        pixels.append(data)
+        labels.append(checked_labels(_field(name, batch, layout.labels, file), len(data), f"{name}: {file}"))
     images = np.concatenate(pixels).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    class_names = [_text(c) for c in _field(name, files[layout.meta], layout.class_names, layout.meta)]
+    class_names = _class_names(name, _field(name, files[layout.meta], layout.class_names, layout.meta), layout.meta)
     return ArraySource(name, np.ascontiguousarray(images), np.concatenate(labels), class_names, prefix=f"{split}/")
 
 
@@ -76,33 +74,28 @@ def _from_folder(name: str, path: str, wanted: tuple[str, ...]) -> dict[str, Any
     for file in wanted:
         whole = os.path.join(path, file)
         if os.path.isfile(whole):
-            with open(whole, "rb") as stream:
-                files[file] = _load(name, file, stream)
+            with named(name), open(whole, "rb") as stream:
+                files[file] = _load(file, stream)
     return files
 
 
 def _from_tar(name: str, path: str, wanted: tuple[str, ...]) -> dict[str, Any]:
     """One pass over the archive, since a compressed one cannot be read out of order."""
     files = {}
-    try:
-        with tarfile.open(path, "r|*") as archive:
-            for member in archive:
-                file = os.path.basename(member.name)
-                stream = archive.extractfile(member) if file in wanted and member.isfile() else None
-                if stream is not None:
-                    files[file] = _load(name, file, stream)
-                if len(files) == len(wanted):
-                    break
-    except DAMAGED as error:
-        raise TransferError(f"{name}: not a readable tar archive ({error})") from error
+    with named(name):
+        for path_inside, stream in tars.files(path):
+            file = os.path.basename(path_inside)
+            if file in wanted:
+                files[file] = _load(file, stream)
+            if len(files) == len(wanted):
+                break
     return files
 
 
-def _load(name: str, file: str, stream: Any) -> Any:
-    binary: BinaryIO = stream
-    content = load_arrays(binary, f"{name}: {file}")
+def _load(file: str, stream: Any) -> Any:
+    content = load_arrays(stream, file)
     if not isinstance(content, dict):
-        raise TransferError(f"{name}: {file}: holds a {type(content).__name__}; expected a dict")
+        raise TransferError(f"{file}: holds a {type(content).__name__}; expected a dict")
     return content
 
 
@@ -114,5 +107,7 @@ def _field(name: str, content: Mapping[Any, Any], key: str, file: str) -> Any:
     raise TransferError(f"{name}: {file}: has no {key!r}")
 
 
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def _class_names(name: str, values: Any, file: str) -> list[str]:
+    if not isinstance(values, list) or not all(isinstance(value, (bytes, str)) for value in values):
+        raise TransferError(f"{name}: {file}: the names of the classes are no list of text")
+    return [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values]

@@ -13,12 +13,19 @@ from typing import Any
 import numpy as np
 
 from transfer.data.source import BrokenImage
+from transfer.untrusted import shown
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm")
 FORMATS = ("JPEG", "PNG", "PPM")
 JPEG_START = b"\xff\xd8\xff"
 # What libjpeg-turbo and Pillow make the same RGB of; of the other colour spaces Pillow has its own idea.
 SAME_COLOURS = ("YCbCr", "RGB", "Gray")
+# What keeps decoding in proportion to the file: progressive JPEGs have 10 scans or so, and each goes over all pixels;
+# a header ends early; PPMs in text are read number by number, and each comment copies what follows.
+MOST_SCANS = 100
+HEADER_BYTES = 64 * 1024
+MOST_TEXT = 32 << 20
+MOST_COMMENTS = 100
 
 # (height, width) -> 1, 2, 4 or 8, by which a JPEG decoder may divide both sides
 Divisor = Callable[[int, int], int]
@@ -35,7 +42,8 @@ def decode(data: bytes, where: str, out: np.ndarray | None = None, divisor: Divi
         divisor: JPEGs are decoded at 1 / divisor(h, w) of their size, as `PIL.Image.draft` does it.
 
     Raises:
-        BrokenImage: the bytes are truncated, corrupt or no image; `out` may hold anything.
+        BrokenImage: the bytes are truncated, corrupt or no image, or claim more than `PIL.Image.MAX_IMAGE_PIXELS`;
+            `out` may hold anything.
     """
     image = _by_turbo(data, out, divisor)
     return _by_pillow(data, where, divisor) if image is None else image
@@ -43,12 +51,10 @@ def decode(data: bytes, where: str, out: np.ndarray | None = None, divisor: Divi
 
 def size(data: bytes) -> tuple[int, int, int] | None:
     """(h, w, 3) from the header of an encoded image, which may end anywhere after it; None if it is broken."""
-    from PIL import Image
-
     if header := _turbo_header(data):
         return (header[0], header[1], 3)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with _by_header(data) as image:
             return (image.height, image.width, 3)
     except MemoryError:
         raise
@@ -77,7 +83,22 @@ def _turbo_header(data: bytes) -> tuple[int, int] | None:
     except ValueError:
         return None
     too_large = Image.MAX_IMAGE_PIXELS is not None and height * width > Image.MAX_IMAGE_PIXELS
-    return None if too_large or colours not in SAME_COLOURS else (height, width)
+    return None if too_large or colours not in SAME_COLOURS or _has_too_many_scans(data) else (height, width)
+
+
+def _has_too_many_scans(data: bytes) -> bool:
+    """Whether a JPEG of several scans has so many that decoding it, which goes over all pixels for each, would hang."""
+    at = 2
+    while data[at : at + 1] == b"\xff":
+        marker, length = data[at + 1 : at + 2], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == b"\xc2" or marker == b"\xca":
+            break  # progressive
+        if marker == b"\xda":
+            if data[at + 4 : at + 5] in (b"\x03", b"\x04"):
+                return False  # all colours in one scan
+            break
+        at += 2 + length
+    return data.count(b"\xff\xda") > MOST_SCANS
 
 
 def _by_turbo(data: bytes, out: np.ndarray | None, divisor: Divisor | None) -> np.ndarray | None:
@@ -99,27 +120,70 @@ def _by_turbo(data: bytes, out: np.ndarray | None, divisor: Divisor | None) -> n
 
 
 def _by_pillow(data: bytes, where: str, divisor: Divisor | None) -> np.ndarray:
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if divisor and image.format in ("JPEG", "MPO"):
+        with _by_header(data) as image:
+            if image.format == "PPM":
+                return _ppm(data, image)
+            if image.format in ("JPEG", "MPO") and divisor:
                 by = divisor(image.height, image.width)
                 image.draft(None, (max(image.width // by, 1), max(image.height // by, 1)))
-            if image.mode.startswith("I"):
-                grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, axis=-1)
-            if image.mode == "P":  # by RGBA, or Pillow warns of transparency that is lost
-                return np.array(image.convert("RGBA").convert("RGB"))
-            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+            return _rgb(image)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise BrokenImage(f"{where}: not a readable image ({_reason(error, data)})") from error
 
 
+def _by_header(data: bytes) -> Any:
+    """The image, opened and not decoded yet; ValueError for what would take all memory or time."""
+    from PIL import Image
+
+    if data[:1] == b"P":  # its header is read byte by byte, comments and all
+        Image.open(io.BytesIO(data[:HEADER_BYTES]), formats=FORMATS)
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    pixels = image.width * image.height
+    if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"it claims {image.width}x{image.height} pixels, more than {Image.MAX_IMAGE_PIXELS}")
+    if image.format in ("JPEG", "MPO") and _has_too_many_scans(data):
+        raise ValueError(f"it has more than {MOST_SCANS} scans")
+    return image
+
+
+def _rgb(image: Any) -> np.ndarray:
+    if image.mode.startswith("I"):
+        return _grey(np.asarray(image))
+    if image.mode == "P":  # by RGBA, or Pillow warns of transparency that is lost
+        return np.array(image.convert("RGBA").convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _grey(values: np.ndarray) -> np.ndarray:
+    """The upper 8 of 16 bits, three times."""
+    return np.repeat((values >> 8).clip(0, 255).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def _ppm(data: bytes, image: Any) -> np.ndarray:
+    """As Pillow does it, whose own decoders for odd numbers of levels and for text work value by value."""
+    tile = image.tile[0]
+    if tile.codec_name == "ppm_plain" and (len(data) > MOST_TEXT or data.count(b"#") > MOST_COMMENTS):
+        raise ValueError("a PPM in text, too long to read")
+    if tile.codec_name != "ppm":
+        return _rgb(image)
+    levels = int(tile.args[1])
+    kind = np.dtype(">u2" if levels > 255 else "u1")
+    count = image.width * image.height * len(image.getbands())
+    if len(data) - tile.offset < count * kind.itemsize:
+        raise ValueError("image file is truncated")
+    values = np.frombuffer(data, kind, count, tile.offset).reshape(image.height, image.width, -1)
+    top = 65535 if image.mode == "I" else 255
+    scaled = np.minimum(np.rint(np.arange(1 << 8 * kind.itemsize) / levels * top), top).astype(np.uint16)[values]
+    if image.mode == "I":
+        return _grey(scaled[..., 0])
+    return np.broadcast_to(scaled.astype(np.uint8), (image.height, image.width, 3)).copy()
+
+
 def _reason(error: Exception, data: bytes) -> str:
     if not data:
         return "the file is empty"
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = shown(str(error).splitlines()[0], 200) if str(error) else type(error).__name__
     return "neither JPEG, PNG nor PPM" if "cannot identify" in text else text

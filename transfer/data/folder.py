@@ -2,6 +2,7 @@
 
 import functools
 import os
+import stat
 import struct
 import zipfile
 import zlib
@@ -11,9 +12,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from absl import logging
 
+from transfer import archives
 from transfer.data import decode
 from transfer.data.source import BrokenImage, Source, digest
 from transfer.errors import TransferError, UsageError
+from transfer.untrusted import named, shown
 
 UNCOMPRESSED = (".ppm",)
 HEADER_BYTES = 64 * 1024  # mostly enough of a file to learn its size; the whole of it is tried next
@@ -57,25 +60,33 @@ class Folder:
 
     def entries(self) -> list[Entry]:
         found: list[Entry] = []
-        waiting: list[tuple[tuple[str, ...], str]] = [((), self.path)]
+        # each with the folders that it lies in, or links that point back up would go on for ever
+        waiting: list[tuple[tuple[str, ...], str, tuple[tuple[int, int], ...]]] = [((), self.path, ())]
         while waiting:
-            parts, folder = waiting.pop()
+            parts, folder, above = waiting.pop()
+            status = os.stat(folder)
+            identity = (status.st_dev, status.st_ino)
+            if identity in above:
+                raise TransferError(f"folder:{self.path}: {shown(folder, 200)} is a link to a folder that it lies in")
             with os.scandir(folder) as listing:
                 for item in listing:
                     if _ignored(item.name):
                         continue
                     below = (*parts, item.name)
                     if item.is_dir():
-                        waiting.append((below, item.path))
+                        waiting.append((below, item.path, (*above, identity)))
                         found.append(Entry(below, b"", True, item.path))
-                    elif _is_image(item.name):
+                    # a pipe might never end; a link to nothing is an error
+                    elif _is_image(item.name) and (item.is_file() or not os.path.exists(item.path)):
                         found.append(Entry(below, _identity(item), False, item.path))
                     else:
                         self.left_out += 1
         return found
 
     def read(self, locator: object, limit: int | None = None) -> bytes:
-        with open(str(locator), "rb") as file:
+        with open(os.open(str(locator), os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError("no regular file")
             return file.read(-1 if limit is None else limit)
 
 
@@ -84,13 +95,11 @@ class Zip:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        try:
-            with zipfile.ZipFile(path) as archive:
-                self.members = archive.infolist()
-            self.left_out = 0
-        except zipfile.BadZipFile as error:
-            raise TransferError(f"{path}: not a readable zip ({error})") from error
+        with open(path, "rb") as file, named(path), archives.opened(file) as archive:
+            self.members = list(archive.members.values())
+        self.left_out = 0
         self.file = open(path, "rb", buffering=0)  # noqa: SIM115 - lives as long as the source
+        self.size = os.fstat(self.file.fileno()).st_size
 
     def entries(self) -> list[Entry]:
         found = []
@@ -111,23 +120,30 @@ class Zip:
 
     def read(self, locator: object, limit: int | None = None) -> bytes:
         assert isinstance(locator, zipfile.ZipInfo)
-        if locator.flag_bits & 1 or locator.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError("encrypted, or packed by a method other than deflate")
-        descriptor, offset = self.file.fileno(), locator.header_offset
-        header = os.pread(descriptor, 30, offset)
-        if len(header) < 30 or header[:4] != b"PK\x03\x04":
-            raise ValueError("damaged zip")
-        name_length, extra_length = struct.unpack("<HH", header[26:30])
-        length = locator.compress_size if limit is None else min(limit, locator.compress_size)
-        data = os.pread(descriptor, length, offset + 30 + name_length + extra_length)
+        try:
+            archives.check_member(locator, self.size)
+        except TransferError as error:
+            raise ValueError(str(error)) from error
+        data = self._packed(locator, limit)
         if locator.compress_type == zipfile.ZIP_DEFLATED:
             try:
-                data = zlib.decompressobj(-15).decompress(data)
+                data = zlib.decompressobj(-15).decompress(data, locator.file_size + 1 if limit is None else limit)
             except zlib.error as error:
                 raise ValueError("damaged zip") from error
         if limit is None and (len(data) != locator.file_size or zlib.crc32(data) != locator.CRC):
             raise ValueError("damaged zip: wrong checksum")
         return data
+
+    def _packed(self, member: zipfile.ZipInfo, limit: int | None) -> bytes:
+        descriptor, offset = self.file.fileno(), member.header_offset
+        length = member.compress_size if limit is None else min(limit, member.compress_size)
+        if not 0 <= offset <= self.size:
+            raise ValueError("damaged zip: a member outside of it")
+        header = os.pread(descriptor, 30, offset)
+        if len(header) < 30 or header[:4] != b"PK\x03\x04":
+            raise ValueError("damaged zip")
+        name_length, extra_length = struct.unpack("<HH", header[26:30])
+        return os.pread(descriptor, length, offset + 30 + name_length + extra_length)
 
 
 def _ignored(name: str) -> bool:
@@ -167,7 +183,7 @@ class FolderSource(Source):
     def image_into(
         self, index: int, out: np.ndarray | None = None, divisor: decode.Divisor | None = None
     ) -> np.ndarray:
-        where = f"{self.name}: {self.ids[index]}"
+        where = f"{self.name}: {shown(self.ids[index], 200)}"
         try:
             data = self.container.read(self.files[index].locator)
         except (OSError, ValueError) as error:
@@ -216,7 +232,9 @@ def open_split(path: str, split: str | None) -> FolderSource:
     number = {class_name: label for label, class_name in enumerate(class_names)}
     empty = set(class_names).difference(e.parts[0] for e in images)
     if empty:
-        logging.warning("%s: no images in class folder %s%s", name, ", ".join(sorted(empty)), _in(split))
+        logging.warning(
+            "%s: no images in class folder %s%s", name, ", ".join(map(shown, sorted(empty)[:8])), _in(split)
+        )
     if container.left_out:
         logging.warning("%s: %d files left out, which are no %s", name, container.left_out, _kinds())
     prefix = (split,) if split else ()
@@ -233,11 +251,13 @@ def _below_split(name: str, entries: list[Entry], split: str | None) -> list[Ent
     files = [e for e in entries if not e.is_folder]
     if split is None:
         if files and tops and all(len(e.parts) > 2 for e in files):
-            raise UsageError(f"{name}: holds folders of class folders; name one as the split: {', '.join(tops[:8])}")
+            raise UsageError(
+                f"{name}: holds folders of class folders; name one as the split: {', '.join(map(shown, tops[:8]))}"
+            )
         return entries
     if split not in tops and len(tops) == 1:  # a zip of one folder that holds the splits
         entries = [e._replace(parts=e.parts[1:]) for e in entries if len(e.parts) > 1]
         tops = sorted({e.parts[0] for e in entries if e.is_folder or len(e.parts) > 1})
     if split not in tops:
-        raise UsageError(f"{name}: no split {split!r}; there is {', '.join(tops[:8]) or 'nothing'}")
+        raise UsageError(f"{name}: no split {split!r}; there is {', '.join(map(shown, tops[:8])) or 'nothing'}")
     return [e._replace(parts=e.parts[1:]) for e in entries if e.parts[0] == split and len(e.parts) > 1]

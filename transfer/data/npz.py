@@ -1,13 +1,12 @@
 """`npz:PATH`: images and labels in a NumPy archive, whole or by splits."""
 
-import zipfile
-import zlib
-
-import numpy as np
-
+from transfer import archives, numpy_files
 from transfer.data.source import ArraySource, Source
 from transfer.errors import TransferError, UsageError
+from transfer.untrusted import named, shown
 
+# how a lone array's file begins
+ARRAY = b"\x93NUMPY"
 # names of (images, labels) of a split, tried in this order
 SPLIT_NAMES = (
     ("{}_images", "{}_labels"),
@@ -24,38 +23,30 @@ def open_split(path: str, split: str | None) -> Source:
     Raises UsageError for a split that is not there, TransferError for a damaged file and for arrays of objects.
     """
     name = f"npz:{path}"
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise TransferError(f"{name}: not a readable npz file ({error})") from error
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise TransferError(f"{name}: holds one array; expected an npz file with images and labels")
-    with archive:
-        images, labels = _names(name, archive.files, split)
-        class_names = _read(name, archive, "class_names") if "class_names" in archive.files else None
-        return ArraySource(
-            name,
-            _read(name, archive, images),
-            _read(name, archive, labels),
-            None if class_names is None else [str(c) for c in class_names],
-            prefix=f"{split}/" if split else "",
-        )
+    with open(path, "rb") as stream, named(name):
+        if stream.read(len(ARRAY)) == ARRAY:
+            raise TransferError("holds one array; expected an npz file with images and labels")
+        with archives.opened(stream) as archive:
+            images, labels = _names(numpy_files.names(archive), split)
+            there = [key for key in (images, labels, "class_names") if key + numpy_files.ENDING in archive]
+            arrays = {key: numpy_files.read(archive, key) for key in there}
+    class_names = arrays.get("class_names")
+    return ArraySource(
+        name,
+        arrays[images],
+        arrays[labels],
+        None if class_names is None else [str(c) for c in class_names.reshape(-1)],
+        prefix=f"{split}/" if split else "",
+    )
 
 
-def _names(name: str, there: list[str], split: str | None) -> tuple[str, str]:
+def _names(there: list[str], split: str | None) -> tuple[str, str]:
     candidates = [("images", "labels")] if split is None else [tuple(t.format(split) for t in p) for p in SPLIT_NAMES]
     for images, labels in candidates:
         if images in there and labels in there:
             return images, labels
     wanted = " and ".join(candidates[0])
-    message = f"{name}: needs arrays {wanted}; it holds {', '.join(sorted(there)) or 'nothing'}"
+    message = f"needs arrays {wanted}; it holds {', '.join(map(shown, sorted(there)[:8])) or 'nothing'}"
     if split is not None or not any(t.endswith(("_images", "_labels")) or t.startswith(("x_", "y_")) for t in there):
         raise UsageError(message) if split is not None else TransferError(message)
     raise UsageError(f"{message}; name a split")
-
-
-def _read(name: str, archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
-    try:
-        return archive[key]
-    except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise TransferError(f"{name}: array {key!r} cannot be read ({error})") from error

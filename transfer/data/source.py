@@ -9,6 +9,9 @@ import numpy as np
 
 from transfer.errors import TransferError
 
+# Each class is a name in memory, and a column of every head.
+MOST_CLASSES = 1 << 20
+
 
 class BrokenImage(TransferError):
     """One image cannot be decoded; `on_error="skip"` may drop it. The message names it."""
@@ -75,7 +78,10 @@ def digest(source: Source, content: Iterable[bytes | memoryview]) -> str:
 
 def checked_labels(labels: object, count: int, where: str, num_classes: int | None = None) -> np.ndarray:
     """(count,) int64 from labels of shape (N,) or (N, 1); raises TransferError naming `where` otherwise."""
-    array = np.asarray(labels)
+    try:
+        array = np.asarray(labels)
+    except ValueError as error:  # lists of unlike lengths
+        raise TransferError(f"{where}: labels that are no array") from error
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
@@ -84,11 +90,15 @@ def checked_labels(labels: object, count: int, where: str, num_classes: int | No
         raise TransferError(f"{where}: {count} images but {len(array)} labels")
     if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and np.all(array == np.floor(array))):
         raise TransferError(f"{where}: labels of type {array.dtype}; expected whole numbers")
+    if array.dtype.kind != "i" and not np.all(array < MOST_CLASSES):
+        raise TransferError(f"{where}: a label is {array.max()}; there may be {MOST_CLASSES} classes")
     array = array.astype(np.int64)
     if count and array.min() < 0:
         raise TransferError(f"{where}: a label is negative ({array.min()})")
     if count and num_classes is not None and array.max() >= num_classes:
         raise TransferError(f"{where}: label {array.max()} among {num_classes} classes")
+    if count and array.max() >= MOST_CLASSES:
+        raise TransferError(f"{where}: a label is {array.max()}; there may be {MOST_CLASSES} classes")
     return array
 
 

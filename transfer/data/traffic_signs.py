@@ -2,12 +2,13 @@
 
 import io
 import os
-import zipfile
 from typing import Any
 
+from transfer import archives
 from transfer.data.source import ArraySource, Source
 from transfer.errors import TransferError, UsageError
 from transfer.unpickle import load_arrays
+from transfer.untrusted import named, shown
 
 ENDINGS = (".p", ".pkl", ".pickle")
 
@@ -21,7 +22,7 @@ def open_split(path: str, split: str | None) -> Source:
     name = f"pickle:{path}"
     if os.path.isdir(path):
         content = _from_folder(name, path, split)
-    elif zipfile.is_zipfile(path):
+    elif _is_zip(path):
         content = _from_zip(name, path, split)
     elif split:
         raise UsageError(f"{name}: one pickle has no splits; give the folder that holds {split}.p")
@@ -31,6 +32,11 @@ def open_split(path: str, split: str | None) -> Source:
     return _source(name, content, f"{split}/" if split else "")
 
 
+def _is_zip(path: str) -> bool:
+    with open(path, "rb") as stream:
+        return stream.read(2) == b"PK"  # which is no opcode of a pickle with arrays
+
+
 def _from_folder(name: str, path: str, split: str | None) -> Any:
     file = _choose(name, os.listdir(path), split)
     with open(os.path.join(path, file), "rb") as stream:
@@ -38,21 +44,19 @@ def _from_folder(name: str, path: str, split: str | None) -> Any:
 
 
 def _from_zip(name: str, path: str, split: str | None) -> Any:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {os.path.basename(m): m for m in archive.namelist() if not m.startswith("__MACOSX")}
-            file = _choose(name, list(members), split)
-            return load_arrays(io.BytesIO(archive.read(members[file])), f"{name}: {file}")
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise TransferError(f"{name}: not a readable zip ({error})") from error
+    with open(path, "rb") as stream, named(name), archives.opened(stream) as archive:
+        members = {os.path.basename(m): m for m in archive.members if not m.startswith("__MACOSX")}
+        file = _choose("a zip", list(members), split)
+        content = archive.read(members[file])
+    return load_arrays(io.BytesIO(content), f"{name}: {shown(file)}")
 
 
 def _choose(name: str, files: list[str], split: str | None) -> str:
     splits = {os.path.splitext(f)[0]: f for f in sorted(files) if f.lower().endswith(ENDINGS)}
     if split in splits:
         return splits[split]
-    named = f"no split {split!r}" if split else "needs a split"
-    raise UsageError(f"{name}: {named}; there is {', '.join(splits) or 'no pickle'}")
+    problem = f"no split {split!r}" if split else "needs a split"
+    raise UsageError(f"{name}: {problem}; there is {', '.join(map(shown, splits)) or 'no pickle'}")
 
 
 def _source(name: str, content: Any, prefix: str) -> Source:

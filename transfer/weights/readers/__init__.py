@@ -17,7 +17,7 @@ from types import ModuleType
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.unpickle import DAMAGE
+from transfer.pickle_machine import DAMAGE
 
 HEAD_BYTES = 64
 

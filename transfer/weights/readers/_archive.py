@@ -1,9 +1,11 @@
 """Zip archives that hold weights: PyTorch's and Keras'."""
 
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from transfer.errors import TransferError
+from transfer import archives
+from transfer.archives import Archive
 
 ZIP_MAGIC = b"PK\x03\x04"
 
@@ -12,8 +14,12 @@ def members(path: Path, head: bytes) -> list[str]:
     """The names in the zip at `path`; empty if it is none. TransferError if it starts as one and is damaged."""
     if not head.startswith(ZIP_MAGIC):
         return []
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
-        raise TransferError(f"a damaged or truncated zip archive ({error})") from error
+    with opened(path) as archive:
+        return list(archive.members)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Archive]:
+    """The zip at `path`; TransferError, without the path, for whatever is wrong with it."""
+    with path.open("rb") as file, archives.opened(file) as archive:
+        yield archive

@@ -1,5 +1,6 @@
 """What both PyTorch formats share: tensors as the pickle describes them, and the state dict inside a checkpoint."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,7 +8,9 @@ import ml_dtypes
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.unpickle import ARRAY_CONSTRUCTORS, Constructor, Pending
+from transfer.pickle_machine import Constructor, Pending
+from transfer.unpickle import ARRAY_CONSTRUCTORS, MOST_AXES
+from transfer.untrusted import FLOOR, shown
 
 # torch.dtype name -> NumPy dtype (little-endian, which is what both formats store).
 DTYPES: Mapping[str, np.dtype] = {
@@ -47,6 +50,8 @@ STORAGES = {
 # Where checkpoints keep the state dict, most wanted first.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 PARALLEL_PREFIX = "module."
+# An expanded tensor has strides of zero; it may have so many elements whatever the size of its storage.
+MOST_REPEATED = FLOOR // 8
 
 
 class _Sealed:
@@ -88,12 +93,15 @@ class _Tensor(_Sealed, Pending):
     __slots__ = ("view", "offset", "shape", "strides", "dtype")
 
     def __init__(self, view: Any, offset: Any, shape: Any, strides: Any, dtype: np.dtype | None = None) -> None:
-        numbers = (offset, *shape, *strides)
-        if not isinstance(view, View) or len(shape) != len(strides):
+        if not isinstance(view, View) or not all(isinstance(each, (list, tuple)) for each in (shape, strides)):
             raise TransferError("a tensor that is not built from a storage, a shape and strides")
-        if not all(isinstance(n, int) and n >= 0 for n in numbers):
+        if len(shape) != len(strides) or len(shape) > MOST_AXES:
+            raise TransferError(f"a tensor of {len(shape)} sizes and {len(strides)} strides")
+        # copies: a pickle may change a list after it was looked at
+        self.shape, self.strides = tuple(shape), tuple(strides)
+        if not all(isinstance(n, int) and n >= 0 for n in (offset, *self.shape, *self.strides)):
             raise TransferError("a tensor with a negative or fractional offset, size or stride")
-        self.view, self.offset, self.shape, self.strides, self.dtype = view, offset, shape, strides, dtype
+        self.view, self.offset, self.dtype = view, offset, dtype
 
     def value(self) -> np.ndarray:
         """The tensor as a read-only array over the bytes of its storage, with whatever strides it was saved with."""
@@ -108,6 +116,10 @@ class _Tensor(_Sealed, Pending):
         last = first + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
         if last >= elements.size:
             raise TransferError("a tensor that reaches beyond its storage")
+        if math.prod(self.shape) > max(elements.size, MOST_REPEATED):
+            raise TransferError(
+                f"a tensor of shape {self.shape}, which repeats the {elements.size} numbers of its storage"
+            )
         steps = [step * elements.itemsize for step in self.strides]
         return np.lib.stride_tricks.as_strided(elements[first:], self.shape, steps, writeable=False)
 
@@ -140,6 +152,8 @@ def _tensor(view: object, offset: object, shape: object, strides: object, *rest:
 
 def _tensor_with_dtype(view: object, offset: object, shape: object, strides: object, *rest: Any) -> _Tensor:
     # rest: requires_grad, backward_hooks, dtype[, metadata]
+    if len(rest) < 3 or not isinstance(rest[2], _Dtype):
+        raise TransferError("a tensor without a torch.dtype")
     return _Tensor(view, offset, shape, strides, rest[2].dtype)
 
 
@@ -148,7 +162,15 @@ def _first(value: object, *rest: object) -> object:
 
 
 def _plain_tuple(values: object = ()) -> tuple:
-    return tuple(values)  # type: ignore[arg-type]
+    if not isinstance(values, (list, tuple)):
+        raise TransferError(f"a torch.Size made from {shown(values)}")
+    return tuple(values)
+
+
+def _device(*names: object) -> str:
+    if not all(isinstance(name, (str, int)) for name in names):
+        raise TransferError("a torch.device that is neither a name nor a number")
+    return ":".join(map(str, names))
 
 
 TORCH_CONSTRUCTORS: Mapping[tuple[str, str], Any] = {
@@ -159,7 +181,7 @@ TORCH_CONSTRUCTORS: Mapping[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_parameter"): Constructor(_first),
     ("torch._utils", "_rebuild_parameter_with_state"): Constructor(_first),
     ("torch", "Size"): Constructor(_plain_tuple),
-    ("torch", "device"): Constructor(lambda *names: ":".join(map(str, names))),
+    ("torch", "device"): Constructor(_device),
     **{("torch", f"{name}Storage"): StorageType(DTYPES[dtype]) for name, dtype in STORAGES.items()},
     ("torch.storage", "UntypedStorage"): StorageType(DTYPES["uint8"]),
     ("torch", "UntypedStorage"): StorageType(DTYPES["uint8"]),
@@ -170,12 +192,16 @@ TORCH_CONSTRUCTORS: Mapping[tuple[str, str], Any] = {
 def resolve(pid: Any, storage_of: Callable[[str, np.dtype, int], Storage]) -> View:
     """A persistent id `("storage", class, key, device, elements[, view])` as a view of `storage_of(key, …)`."""
     if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], StorageType):
-        raise TransferError(f"refused: it refers to a {pid[0] if isinstance(pid, tuple) and pid else pid!r}")
+        what = shown(pid[0] if isinstance(pid, tuple) and pid else pid)
+        raise TransferError(f"refused: it refers to {what}, which is no storage of the file")
     kind, key, numel = pid[1], pid[2], pid[4]
-    start = pid[5][1] if len(pid) > 5 and pid[5] is not None else 0
+    start = pid[5][1] if len(pid) > 5 and isinstance(pid[5], (list, tuple)) else 0
     if not all(isinstance(n, int) and n >= 0 for n in (numel, start)) or not isinstance(key, str):
         raise TransferError("a storage without a name, or with a size or start that is no count")
-    return View(storage_of(key, kind.dtype, numel), start)
+    storage = storage_of(key, kind.dtype, numel)
+    if (storage.dtype, storage.numel) != (kind.dtype, numel):
+        raise TransferError(f"storage {shown(key)!r} is described in two ways")
+    return View(storage, start)
 
 
 def state_dict(value: Any) -> dict[str, np.ndarray]:

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from transfer.weights.readers import keras_h5
-from transfer.weights.readers._archive import members
+from transfer.weights.readers._archive import members, opened
 
 FORMAT = "Keras .keras"
 WEIGHTS = "model.weights.h5"
@@ -26,8 +25,8 @@ def recognises(path: Path, head: bytes) -> bool:
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """All variables as `layer/variable`, checksums of the zip verified."""
-    with zipfile.ZipFile(path) as archive:
-        names = dict(_layer_names(json.loads(archive.read(CONFIG)))) if CONFIG in archive.namelist() else {}
+    with opened(path) as archive:
+        names = dict(_layer_names(json.loads(archive.read(CONFIG)))) if CONFIG in archive else {}
         return keras_h5.read(io.BytesIO(archive.read(WEIGHTS)), names)
 
 

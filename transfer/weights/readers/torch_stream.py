@@ -6,12 +6,12 @@ storage keys; and for each key in turn its number of elements (int64) and its by
 
 import struct
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.unpickle import RestrictedUnpickler, finish
+from transfer.pickle_machine import RestrictedUnpickler, finish
+from transfer.untrusted import Bounded, shown
 from transfer.weights.readers._torch import TORCH_CONSTRUCTORS, Storage, resolve, state_dict
 
 FORMAT = "PyTorch .pth (older format)"
@@ -34,20 +34,25 @@ def read(path: Path) -> dict[str, np.ndarray]:
     def storage_of(key: str, dtype: np.dtype, numel: int) -> Storage:
         return storages.setdefault(key, Storage(dtype, numel))
 
-    with path.open("rb") as stream:
-        stream.seek(len(MAGIC))
-        version, system = (RestrictedUnpickler(stream).load() for _ in range(2))
+    with path.open("rb") as file:
+        file.seek(len(MAGIC))
+        stream = Bounded(file)
+        version, system = (finish(RestrictedUnpickler(stream, {}).load()) for _ in range(2))
         if version != PROTOCOL_VERSION:
-            raise TransferError(f"protocol {version} of the older format is not known, only {PROTOCOL_VERSION}")
+            raise TransferError(f"protocol {shown(version)} of the older format is not known, only {PROTOCOL_VERSION}")
+        if not isinstance(system, dict):
+            raise TransferError("a damaged file: it does not say on which machine it was written")
         if not system.get("little_endian", True):
             raise TransferError("written on a big-endian machine, which is not supported")
         pickled = RestrictedUnpickler(stream, TORCH_CONSTRUCTORS, lambda pid: resolve(pid, storage_of)).load()
-        for key in RestrictedUnpickler(stream).load():
+        for key in finish(RestrictedUnpickler(stream, {}).load()):
+            if not isinstance(key, str) or key not in storages:
+                raise TransferError(f"it lists {shown(key)} as a storage, which no tensor has")
             _fill(storages[key], stream)
     return state_dict(finish(pickled))
 
 
-def _fill(storage: Storage, stream: BinaryIO) -> None:
+def _fill(storage: Storage, stream: Bounded) -> None:
     (numel,) = COUNT.unpack(stream.read(COUNT.size))
     if numel != storage.numel:
         raise TransferError(f"a storage of {storage.numel} elements is said to have {numel}")

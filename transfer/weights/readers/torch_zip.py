@@ -1,14 +1,14 @@
 """PyTorch's `.pth` since 1.6: a zip with the pickle `NAME/data.pkl` and one member a storage, `NAME/data/KEY`."""
 
 import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.unpickle import RestrictedUnpickler, finish
-from transfer.weights.readers._archive import members
+from transfer.pickle_machine import RestrictedUnpickler, finish
+from transfer.untrusted import shown
+from transfer.weights.readers._archive import members, opened
 from transfer.weights.readers._torch import TORCH_CONSTRUCTORS, Storage, resolve, state_dict
 
 FORMAT = "PyTorch .pth"
@@ -22,18 +22,18 @@ def recognises(path: Path, head: bytes) -> bool:
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """The state dict; checksums of the zip are verified as it is read."""
-    with zipfile.ZipFile(path) as archive:
-        root = next(n for n in archive.namelist() if n.endswith(f"/{PICKLE}")).removesuffix(PICKLE)
-        big_endian = f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") == b"big"
+    with opened(path) as archive:
+        root = next(n for n in archive.members if n.endswith(f"/{PICKLE}")).removesuffix(PICKLE)
+        big_endian = f"{root}byteorder" in archive and archive.read(f"{root}byteorder") == b"big"
         storages: dict[str, Storage] = {}
 
         def storage_of(key: str, dtype: np.dtype, numel: int) -> Storage:
             if key not in storages:
                 storages[key] = storage = Storage(dtype, numel)
-                member = archive.getinfo(f"{root}data/{key}")
-                if member.file_size != numel * dtype.itemsize:
-                    raise TransferError(f"storage {key} has {member.file_size} bytes for {numel} elements")
-                storage.fill(archive.read(member), big_endian)
+                size = archive.size(f"{root}data/{key}")
+                if size != numel * dtype.itemsize:
+                    raise TransferError(f"storage {shown(key)} has {size} bytes for {numel} elements")
+                storage.fill(archive.read(f"{root}data/{key}"), big_endian)
             return storages[key]
 
         pickled = io.BytesIO(archive.read(f"{root}{PICKLE}"))

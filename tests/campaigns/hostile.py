@@ -1,0 +1,149 @@
+"""Tries every known trick with pickles and archives on every reader of them, in a process that is watched.
+
+    python -m tests.campaigns.hostile --output=benchmarks/reliability/hostile.json
+
+A trick was held off if nothing ran (the canary is not there; no audit event but of opening the file itself), if the
+reader took no more than `watched.MEMORY` and `watched.SECONDS`, and if it ended in one TransferError that begins
+with the file and names what was refused: the global as `module.name`, or the opcode.
+"""
+
+import argparse
+import contextlib
+import copyreg
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.campaigns import hostile_claims, hostile_pickles, hostile_tensors
+from tests.campaigns.carriers import CARRIERS, PLAIN, TENSORS, empty
+from tests.campaigns.figures import Figures
+from tests.campaigns.opcodes import CANARY, MADE, Trick
+from tests.campaigns.watched import Outcome, Watch
+from transfer import pickle_machine
+from transfer.errors import TransferError
+
+EXTENSION = 0x107
+# Programs longer than this take a while.
+LONG = 100_000
+
+
+def cases(short: bool = False) -> Iterator[tuple[str, str, Trick]]:
+    """(part, carrier, trick): every trick on every reader; in the short form the plain and the slow ones on one."""
+    for part, found in (("names", hostile_pickles.by_name()), ("code", hostile_pickles.tricks())):
+        for number, trick in enumerate(found):
+            one = list(CARRIERS)[number % len(CARRIERS)]
+            for carrier in [one] if short and part == "names" else CARRIERS:
+                yield part, carrier, trick
+    for trick in hostile_claims.tricks():
+        for carrier in list(CARRIERS)[:1] if short and (trick.slow or len(trick.program) > LONG) else CARRIERS:
+            yield "claims", carrier, trick
+    for trick in hostile_tensors.tricks():
+        for carrier in TENSORS:
+            yield "tensors", carrier, trick
+
+
+def problem(carrier: str, trick: Trick, outcome: Outcome, made: bool) -> str | None:
+    """What did not hold, None if all did."""
+    if made or outcome.did:
+        return f"did {outcome.did or 'make the canary'}"
+    if outcome.answer == "read" and trick.reads:
+        return None
+    if outcome.answer != "TransferError":
+        return f"{outcome.answer}: {outcome.message}"
+    names = trick.says + (("refused: it asks for",) if carrier in PLAIN else ())
+    if trick.says and not any(name in outcome.message for name in names):
+        return f"does not name {' or '.join(trick.says)}: {outcome.message}"
+    if len(outcome.message) > 600 or not outcome.message.isprintable():
+        return f"is not one clear line: {outcome.message[:600]!r}"
+    return None
+
+
+def child(start: int, short: bool) -> None:
+    """Runs the cases from number `start` on, and says before each which, and after each what came of it."""
+    if short:
+        pickle_machine.POOL >>= 3  # the same limit, reached sooner
+    copyreg.add_extension("os", "mkdir", 0x7)
+    copyreg.add_extension("posix", "mkdir", EXTENSION)
+    # as after another library has used it, so that no name is looked up any more
+    copyreg._extension_cache.update({0x7: os.mkdir, EXTENSION: os.mkdir})  # type: ignore[attr-defined]
+    with tempfile.TemporaryDirectory() as name:
+        folder, canary = Path(name) / "in", Path(name) / "canary"
+        folder.mkdir()
+        for carrier in CARRIERS.values():  # imports
+            with contextlib.suppress(TransferError):
+                carrier(folder, CANARY + b"0}.")()
+        watch = Watch(folder)
+        for number, (part, carrier, trick) in enumerate(cases(short)):
+            if number < start:
+                continue
+            print(json.dumps({"number": number}), flush=True)
+            empty(folder)
+            read = CARRIERS[carrier](folder, trick.program.replace(MADE, str(canary).encode()))
+            outcome = watch.run(read)
+            wrong = problem(carrier, trick, outcome, canary.exists())
+            about = {"part": part, "carrier": carrier, "trick": trick.name, "problem": wrong}
+            print(json.dumps({**about, **asdict(outcome)}), flush=True)
+
+
+def results(short: bool = False) -> Iterator[dict]:
+    """What came of each case; a child that dies is a result, and another goes on behind it."""
+    number, count = 0, sum(1 for _ in cases(short))
+    while number < count:
+        command = [sys.executable, "-m", "tests.campaigns.hostile", f"--child={number}", *["--short"] * short]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                result = json.loads(line)
+                if "number" in result:
+                    number = result["number"]
+                else:
+                    yield result
+        if process.returncode == 0:
+            return
+        part, carrier, trick = list(cases(short))[number]
+        died = f"the process died ({process.returncode})"
+        yield {"part": part, "carrier": carrier, "trick": trick.name, "problem": died, "seconds": 0, "memory": 0}
+        number += 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("hostile.json"))
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--short", action="store_true", help="the long pickles on one reader only")
+    options = parser.parse_args()
+    if options.child is not None:
+        child(options.child, options.short)
+        return
+    options.output.unlink(missing_ok=True)
+    figures = Figures(options.output, "hostile", sum(1 for _ in cases(options.short)), 0)
+    counts: dict[str, list[str | None]] = defaultdict(list)
+    slowest = largest = {"seconds": 0.0, "memory": 0}
+    for result in results(options.short):
+        slowest, largest = max(slowest, result, key=_seconds), max(largest, result, key=_memory)
+        failure = f"{result['trick']} in {result['carrier']}: {result['problem']}" if result["problem"] else None
+        counts[result["part"]].append(failure)
+    for part, failures in counts.items():
+        found = [failure for failure in failures if failure]
+        figures.add(part, len(failures), len(failures) - len(found), "; ".join(found) or None)
+    figures.content["slowest"] = {key: slowest[key] for key in ("trick", "carrier", "seconds")}
+    figures.content["largest"] = {key: largest[key] for key in ("trick", "carrier", "memory")}
+    figures.write()
+
+
+def _seconds(result: dict) -> float:
+    return result["seconds"]
+
+
+def _memory(result: dict) -> int:
+    return result["memory"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Runs a reader on a file under watch: what it does beside reading, how long it takes, and with how much memory."""
+
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transfer.errors import TransferError
+
+# Beside what the process has when the watch begins; a file that makes a reader take more is a finding.
+MEMORY = 2 << 30
+SECONDS = 30.0
+# Events of Python's audit hooks that belong to reading; `open` is looked at more closely.
+READING = ("open", "os.listdir", "os.scandir", "object.", "sys._getframe", "marshal.", "gc.", "builtins.id", "mmap.")
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+class Hang(BaseException):
+    """Nothing that a reader catches."""
+
+
+@dataclass
+class Outcome:
+    """What came of one file.
+
+    Attributes:
+      answer: "read", "TransferError" or the name of another exception.
+      message: of the exception.
+      did: forbidden events.
+      memory: by how many bytes the most resident memory of the process grew.
+    """
+
+    answer: str
+    message: str = ""
+    did: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    memory: int = 0
+
+
+class Watch:
+    """The audit hook of this process, of which there can be one; it is idle outside of `run`."""
+
+    def __init__(self, *folders: Path, seconds: float = SECONDS, memory: int | None = MEMORY) -> None:
+        self.folders = tuple(str(folder) for folder in folders)
+        self.seconds, self.memory = seconds, memory
+        self._did: list[str] | None = None
+        sys.addaudithook(self._event)
+        signal.signal(signal.SIGALRM, self._alarm)
+
+    def run(self, read: Callable[[], object], allowed: tuple[type[Exception], ...] = (TransferError,)) -> Outcome:
+        """Calls `read`; never raises."""
+        did: list[str] = []
+        before, start = _peak(), time.perf_counter()
+        with _limited(self.memory):
+            signal.setitimer(signal.ITIMER_REAL, self.seconds)
+            self._did = did
+            try:
+                read()
+                outcome = Outcome("read")
+            except allowed as error:
+                outcome = Outcome(type(error).__name__, str(error))
+            except Hang:
+                outcome = Outcome("hang")
+            except BaseException as error:
+                outcome = Outcome(type(error).__name__, _text(error))
+            finally:
+                self._did = None
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        outcome.did, outcome.seconds = did, time.perf_counter() - start
+        outcome.memory = _peak() - before
+        if "MemoryError" in outcome.message or "cannot allocate" in outcome.message.lower():
+            outcome.did.append("memory")
+        return outcome
+
+    def _alarm(self, *_: object) -> None:
+        if self._did is not None:
+            raise Hang
+
+    def _event(self, event: str, arguments: tuple) -> None:
+        if self._did is None or len(self._did) > 10:
+            return
+        if event == "open":
+            path, _, flags = arguments
+            inside = not isinstance(path, str | bytes) or os.fsdecode(path).startswith(self.folders)
+            if inside and not (isinstance(flags, int) and flags & WRITES):
+                return
+        elif event.startswith(READING):
+            return
+        self._did.append(f"{event} {str(arguments)[:200]}")
+
+
+def _text(error: BaseException) -> str:
+    where: Any = error.__traceback__
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    place = f" at {where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else ""
+    return f"{str(error)[:500]}{place}"
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@contextmanager
+def _limited(memory: int | None) -> Iterator[None]:
+    if memory is None:
+        yield
+        return
+    with open("/proc/self/statm") as file:
+        now = int(file.read().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (now + memory, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

@@ -1,0 +1,111 @@
+"""Zip files that nobody vouches for: members are unpacked in memory, never onto the disk, and to a limited size."""
+
+import errno
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any, BinaryIO
+
+from transfer.errors import TransferError
+from transfer.untrusted import allowance, reason, shown, size_of
+
+# What `zipfile` raises for damaged and hostile files.
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+ENCRYPTED = 1
+
+
+class Archive:
+    """A zip opened for reading, all of whose members together unpack to no more than `allowance` of its size.
+
+    What is wrong with it is a TransferError that does not name the file.
+    """
+
+    def __init__(self, file: Any, size: int) -> None:
+        self._zip, self._size, self._left = zipfile.ZipFile(file), size, allowance(size)
+        self.members = {member.filename: member for member in self._zip.infolist()}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.members
+
+    def size(self, name: str) -> int:
+        """How many bytes the member `name` says that it unpacks to."""
+        return self._member(name).file_size
+
+    def read(self, name: str) -> bytes:
+        """The member `name`, its checksum verified; TransferError where there is none, or for a bomb."""
+        with self.open(name) as stream:
+            return stream.read()
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        """The member `name` as a stream; the checksum is verified at its end."""
+        member = self._member(name)
+        check_member(member, self._size)
+        self._left -= member.file_size
+        if self._left < 0:
+            raise TransferError(f"refused: its members unpack to more than {allowance(self._size)} bytes")
+        with self._zip.open(member) as stream:
+            yield stream
+
+    def _member(self, name: str) -> zipfile.ZipInfo:
+        if name not in self.members:
+            raise TransferError(f"it has no member {shown(name)!r}")
+        return self.members[name]
+
+    def close(self) -> None:
+        """Closes the zip, not the file that it was opened from."""
+        self._zip.close()
+
+
+def check_member(member: zipfile.ZipInfo, size: int) -> None:
+    """Raises TransferError for a member of a zip of `size` bytes that cannot be as it says, or is a bomb."""
+    name = shown(member.filename)
+    if member.flag_bits & ENCRYPTED or member.compress_type not in METHODS:
+        raise TransferError(f"{name} is encrypted, or packed by a method other than deflate")
+    if not 0 <= member.compress_size <= size:
+        raise TransferError(f"{name} is said to take {member.compress_size} bytes in a file of {size}")
+    if member.compress_type == zipfile.ZIP_STORED and member.file_size != member.compress_size:
+        raise TransferError(f"{name} is said to have {member.file_size} bytes, stored as {member.compress_size}")
+    if member.file_size > allowance(member.compress_size):
+        raise TransferError(f"refused: {name} unpacks from {member.compress_size} bytes to {member.file_size}")
+
+
+@contextmanager
+def opened(file: BinaryIO) -> Iterator[Archive]:
+    """The zip in a seekable stream; whatever is wrong with it, found now or while it is read, is a TransferError.
+
+    OSError stays what it is where the file cannot be read.
+    """
+    try:
+        file.seek(0)
+        archive = Archive(file, size_of(file))
+        try:
+            yield archive
+        finally:
+            archive.close()
+    except DAMAGE as error:
+        raise _damaged(error) from error
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # a jump to where no byte can be
+            raise
+        raise _damaged(error) from error
+
+
+def _damaged(error: Exception) -> TransferError:
+    return TransferError(f"a damaged or truncated zip archive ({reason(error)})")

@@ -1,0 +1,73 @@
+"""Tar archives that nobody vouches for, packed or not: read in one pass, never onto the disk, and to a limited size.
+
+Of the format only regular files under short names are read; links, devices, files with holes and the headers that
+extend others are passed over. `tarfile` itself parses those, with recursion and with patterns that take forever.
+"""
+
+import bz2
+import errno
+import gzip
+import lzma
+import tarfile
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from transfer.errors import TransferError
+from transfer.untrusted import Bounded, allowance, reason, shown, size_of
+
+# What `tarfile` and what unpacks it raise for damaged and hostile files.
+DAMAGE = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, MemoryError, ValueError)
+# How a packed file begins -> what unpacks it.
+PACKED: tuple[tuple[bytes, Any], ...] = (
+    (b"\x1f\x8b", gzip.open),
+    (b"BZh", bz2.open),
+    (b"\xfd7zXZ\x00", lzma.open),
+)
+BLOCK = tarfile.BLOCKSIZE
+AT_ONCE = 1 << 20
+MOST_MEMBERS = 10_000
+
+
+def files(path: str) -> Iterator[tuple[str, Bounded]]:
+    """(name, bytes) of the regular files in the tar at `path`, in order; the bytes are to be read before the next.
+
+    Raises TransferError, without the path, for whatever is wrong with it; OSError where the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        limit = allowance(size_of(file))
+        head = file.read(8)
+        file.seek(0)
+        unpack = next((each for magic, each in PACKED if head.startswith(magic)), None)
+        stream: Any = unpack(file, "rb") if unpack else file
+        try:
+            yield from _files(Bounded(stream, limit))
+        except DAMAGE as error:
+            raise _damaged(error) from error
+        except OSError as error:
+            if error.errno not in (None, errno.EINVAL):  # what unpacks has errors without a number
+                raise
+            raise _damaged(error) from error
+
+
+def _files(stream: Bounded) -> Iterator[tuple[str, Bounded]]:
+    for _ in range(MOST_MEMBERS):
+        try:
+            member = tarfile.TarInfo.frombuf(stream.read(BLOCK), tarfile.ENCODING, "surrogateescape")
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            return
+        padded = -(-member.size // BLOCK) * BLOCK
+        if not 0 <= padded <= stream.left:
+            raise TransferError(
+                f"refused: {shown(member.name)} is said to have {member.size} bytes, more than there can be"
+            )
+        before = stream.left
+        if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE):
+            yield member.name, Bounded(stream, member.size)
+        while (rest := padded - (before - stream.left)) > 0:
+            stream.read(min(rest, AT_ONCE))
+    raise TransferError(f"refused: more than {MOST_MEMBERS} members")
+
+
+def _damaged(error: Exception) -> TransferError:
+    return TransferError(f"not a readable tar archive ({reason(error)})")

@@ -1,0 +1,93 @@
+"""How much of what a file says is believed: the text that messages show of it, and the sizes that it claims.
+
+A file of nobody's may be damaged or made to harm. Memory is taken only for bytes that are there: what is packed may
+unpack to `allowance` of its packed size and no more, and a length is compared with what is left before anything is
+allocated.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from transfer.errors import TransferError
+
+# What is packed may unpack to so many bytes, or to so many times its size where that is more. Deflate makes up to
+# 1,032 times as much of zeros; weights, features and photographs come to less than ten.
+FLOOR = 256 << 20
+RATIO = 50
+
+SHOWN = 80
+
+
+def allowance(packed: int) -> int:
+    """To how many bytes a file of `packed` bytes, or all its parts together, may unpack."""
+    return max(FLOOR, RATIO * packed)
+
+
+def shown(text: object, length: int = SHOWN) -> str:
+    """Text from a file as a message may show it: short, on one line, nothing in it that a terminal would act on."""
+    if isinstance(text, bytes):
+        text = text[: length + 1].decode("latin1")
+    if isinstance(text, (bool, float, type(None))) or (isinstance(text, int) and text.bit_length() < 128):
+        return str(text)
+    if not isinstance(text, str):
+        return f"a {type(text).__name__}"
+    return repr(text[:length])[1:-1] + ("…" if len(text) > length else "")
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in a few words on one line; for errors whose text a file has a hand in."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {shown(text, 2 * SHOWN)}" if text else type(error).__name__
+
+
+@contextmanager
+def named(name: object) -> Iterator[None]:
+    """Puts the name of the file in front of the message of a TransferError."""
+    try:
+        yield
+    except TransferError as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def size_of(stream: Any) -> int:
+    """The bytes between where a seekable stream stands and its end."""
+    here = stream.tell()
+    stream.seek(0, os.SEEK_END)
+    end = stream.tell()
+    stream.seek(here)
+    return end - here
+
+
+class Bounded:
+    """A stream of which at most `size` bytes are read, and nothing is allocated for bytes that are not there.
+
+    `taken` counts those that were read. Reading more than is left raises EOFError.
+    """
+
+    def __init__(self, stream: Any, size: int | None = None) -> None:
+        self._stream = stream
+        self.left = size_of(stream) if size is None else size
+        self.taken = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Exactly `size` bytes, or all that are left; EOFError where there are fewer."""
+        wanted = self.left if size is None or size < 0 else size
+        if wanted and not self.left:
+            raise EOFError("it ends early")
+        if wanted > self.left:
+            raise EOFError(f"{wanted} bytes are claimed where {self.left} are left")
+        return self._count(self._stream.read(wanted), wanted)
+
+    def readline(self, size: int | None = -1) -> bytes:
+        """Up to the next end of line."""
+        limit = self.left if size is None or size < 0 else min(size, self.left)
+        return self._count(self._stream.readline(limit), 0)
+
+    def _count(self, data: bytes, wanted: int) -> bytes:
+        self.left -= len(data)
+        self.taken += len(data)
+        if len(data) < wanted:
+            raise EOFError(f"{wanted} bytes are claimed where {len(data)} are left")
+        return data
