@@ -57,25 +57,32 @@ def initialise(
     if place is None:
         return
     watch, address, bind = roll_call.assemble(place, connect_seconds, lost_seconds)
-    import jax
-
-    jax.distributed.initialize(
-        address,
-        place.num_processes,
-        place.process_id,
-        local_device_ids=place.local_device_ids,
-        cluster_detection_method="deactivate",
-        coordinator_bind_address=bind,
-        initialization_timeout=max(connect_seconds, 60),
-        # by then we have noticed ourselves, and said so in one line
-        heartbeat_timeout_seconds=3 * lost_seconds,
-    )
     _place, _watch = place, watch
     watch.start()
     preemption.share(watch.preempt)
+    _start_jax(place, address, bind, connect_seconds, lost_seconds)
     preemption.install()  # JAX has set a handler of its own
     if place.process_id == 0:
         threading.Thread(target=_relay_notice, args=(watch,), daemon=True, name="preemption-notice").start()
+
+
+def _start_jax(place: cluster.Place, address: str, bind: str, connect_seconds: int, lost_seconds: int) -> None:
+    import jax
+
+    try:
+        jax.distributed.initialize(
+            address,
+            place.num_processes,
+            place.process_id,
+            local_device_ids=place.local_device_ids,
+            cluster_detection_method="deactivate",
+            coordinator_bind_address=bind,
+            initialization_timeout=max(connect_seconds, 60),
+            # by then we have noticed ourselves, and said so in one line
+            heartbeat_timeout_seconds=3 * lost_seconds,
+        )
+    except RuntimeError as error:
+        raise TransferError(f"JAX cannot connect the processes at {address}: {str(error).splitlines()[0]}") from error
 
 
 def _relay_notice(watch: roll_call.Watch) -> None:
