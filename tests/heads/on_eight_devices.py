@@ -3,11 +3,19 @@
 import functools
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
+from etils import epath
 from jax.sharding import Mesh, NamedSharding
 
+from transfer import preemption
+from transfer.devices import head_mesh
+from transfer.errors import UsageError
 from transfer.heads import dealing, linear, order, sharded
+from transfer.heads.epochs import make_epochs
+from transfer.heads.reading import Split
+from transfer.training import run_epochs
 
 # Relative to the largest value: sums of a few hundred float32 products, added in another order.
 TOLERANCE = 1e-5
@@ -45,15 +53,12 @@ def close(found, expected):
 
 CASES = {
     # (rows, classes, batch size), (devices along data, along model), whether the number of steps is compiled in
-    "one row": ((1, 2, 4), (8, 1), True),
     "one row, classes without a device": ((1, 2, 4), (2, 4), True),
     "fewer rows than devices": ((7, 3, 16), (8, 1), False),
     "batches of one": ((9, 3, 1), (4, 2), True),
     "rows that do not divide": ((333, 4, 64), (8, 1), True),
     "classes that do not divide": ((333, 5, 64), (4, 2), False),
     "classes that divide": ((1003, 12, 256), (2, 4), True),
-    "classes only": ((100, 13, 16), (1, 8), True),
-    "one batch": ((100, 4, 256), (8, 1), False),
 }
 
 
@@ -114,3 +119,107 @@ def test_weights_are_sharded_as_are_their_moments():
     assert len(kernels) == 3 and set(kernels) == {jax.sharding.PartitionSpec(None, "model")}
     odd = sharded.state_sharding(linear.init_state(6, 7, linear.init_key(0)), mesh_of(2, 4))
     assert all(sharding.is_fully_replicated for sharding in jax.tree.leaves(odd))
+
+
+def epochs_on(mesh, num_rows, classes, batch_size, dtype=np.float32, **settings):
+    """Epochs, and their first state."""
+    x, y = rows(num_rows, classes)
+    xv, yv = rows(num_rows // 2 + 1, classes)
+    splits = Split(x.astype(dtype), y), Split(xv.astype(dtype), yv)
+    found = make_epochs(*splits, classes, mesh, batch_size, 0.02, seed=3, **settings)
+    return found, found.place(linear.init_state(6, classes, linear.init_key(0)))
+
+
+# Windows that end within a batch; batches longer than a window; chunks that are fewer than the devices.
+STREAMED = {
+    "windows": ((333, 4, 32), dict(chunk_rows=8, window_rows=100)),
+    "batches longer than a window": ((200, 4, 96), dict(chunk_rows=4, window_rows=20)),
+    "fewer chunks than devices": ((50, 3, 16), dict(chunk_rows=16, window_rows=1000)),
+}
+
+
+@pytest.mark.parametrize("case", STREAMED)
+def test_streamed_is_in_memory_in_the_same_order(case):
+    size, chunks = STREAMED[case]
+    dtype = ml_dtypes.bfloat16 if case == "windows" else np.float32
+    mesh = mesh_of(4, 2)
+    held, state = epochs_on(mesh_of(1, 1), *size, dtype, order="chunks", **chunks)
+    expected, metrics = held(state, 1)
+    streamed, state = epochs_on(mesh, *size, dtype, order="chunks", stream=True, **chunks)
+    parts = list(streamed.parts(state, [1]))
+    jax.tree.map(close, parts[-1].state, expected)
+    assert parts[-1].metrics() == pytest.approx(metrics, rel=TOLERANCE)
+    # from every place within the epoch the rest is the same, bit for bit
+    for part in parts[:-1:2]:
+        *_, last = streamed.parts(part.state, [1], part.position())
+        jax.tree.map(np.testing.assert_array_equal, last.state, parts[-1].state)
+        assert last.metrics() == parts[-1].metrics()
+
+
+def test_features_in_bfloat16_are_computed_with_in_float32():
+    rounded, state = epochs_on(mesh_of(4, 2), 200, 4, 32, ml_dtypes.bfloat16)
+    found, metrics = rounded(state, 0)
+    x, y = rows(200, 4)
+    x = x.astype(ml_dtypes.bfloat16).astype(np.float32)
+    start = linear.init_state(6, 4, linear.init_key(0))
+    expected, on_one = linear.make_epoch(x, y, None, None, 32, 0.02, seed=3)(start, 0)
+    jax.tree.map(close, found["params"], expected["params"])
+    assert metrics["loss"] == pytest.approx(float(on_one["loss"]), rel=TOLERANCE)
+
+
+def test_a_long_epoch_is_several_calls(monkeypatch):
+    from transfer.heads import resident
+
+    whole, state = epochs_on(mesh_of(8, 1), 333, 4, 16)
+    expected, metrics = whole(state, 0)
+    monkeypatch.setattr(resident, "MOST_BATCHES", 8)
+    parts = list(whole.parts(state, [0]))
+    assert [part.position()["batches"] for part in parts[:3]] == [7, 14, 21]
+    jax.tree.map(close, parts[-1].state, expected)
+    *_, last = whole.parts(parts[1].state, [0], parts[1].position())
+    jax.tree.map(np.testing.assert_array_equal, last.state, parts[-1].state)
+    assert last.metrics() == parts[-1].metrics() == pytest.approx(metrics, rel=TOLERANCE)
+
+
+def test_a_run_goes_on_on_another_mesh(tmp_path):
+    """Within an epoch on eight devices, then on two by four, then on one, by the program for one."""
+    chunks = dict(order="chunks", chunk_rows=8, window_rows=100)
+    held, state = epochs_on(mesh_of(1, 1), 333, 4, 32, **chunks)
+    whole = run_epochs(held, state, 3, epath.Path(tmp_path / "whole"))
+
+    class Stopping:
+        """Asks for the end within the second epoch."""
+
+        def __init__(self, epochs):
+            self.epochs = epochs
+
+        def parts(self, *arguments):
+            for count, part in enumerate(self.epochs.parts(*arguments)):
+                if count == 8:
+                    preemption.request()
+                yield part
+
+    workdir = epath.Path(tmp_path / "run")
+    streamed, state = epochs_on(mesh_of(8, 1), 333, 4, 32, stream=True, **chunks)
+    try:
+        with pytest.raises(preemption.Preempted):
+            run_epochs(Stopping(streamed), state, 3, workdir)
+    finally:
+        preemption._requested.clear()
+    assert (workdir / "checkpoints_within_epoch").exists() and not (workdir / "checkpoints").exists()
+    wide, state = epochs_on(mesh_of(2, 4), 333, 4, 32, stream=True, **chunks)
+    run = run_epochs(wide, state, 2, workdir)
+    assert jax.tree.all(jax.tree.map(lambda a, b: a.sharding == b.sharding, run.state, state))
+    alone, state = epochs_on(mesh_of(1, 1), 333, 4, 32, **chunks)
+    run = run_epochs(alone, state, 3, workdir)
+    jax.tree.map(close, run.state, whole.state)
+    jax.tree.map(close, run.best, whole.best)
+    assert [row["loss"] for row in run.history] == pytest.approx([row["loss"] for row in whole.history], rel=TOLERANCE)
+
+
+def test_meshes_of_heads():
+    assert head_mesh().shape == {"data": 1, "model": 1}
+    assert head_mesh(4, 2).shape == {"data": 4, "model": 2}
+    for asked in ((5, 2), (None, 2)):
+        with pytest.raises(UsageError, match="a head's devices"):
+            head_mesh(*asked)
