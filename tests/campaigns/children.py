@@ -26,7 +26,7 @@ LIBRARIES = (
     "safetensors.numpy",
     "sklearn.datasets",
     "tensorboardX",
-    "pooch",
+    "requests",
     "transfer.backbone",
     "transfer.experiment",
     "transfer.extract",
@@ -39,10 +39,10 @@ LIBRARIES = (
 LIMIT_SECONDS = 120.0
 
 
-def prepare() -> None:
-    """Imports the libraries."""
+def prepare(*libraries: str) -> None:
+    """Imports the libraries, those of all commands where none are given."""
     sys.path.insert(0, str(REPOSITORY))
-    for name in LIBRARIES:
+    for name in libraries or LIBRARIES:
         importlib.import_module(name)
 
 

@@ -41,11 +41,31 @@ class Handler(http.server.BaseHTTPRequestHandler):
             page()
 
     def page_good(self) -> None:
-        self.wfile.write(self._headers() + CONTENT)
+        self._send_rest(0.0)
 
     def page_slow(self) -> None:
         """In pieces, so that there is time to kill the reader."""
-        self._send_pieces(CONTENT, 0.004)
+        self._send_rest(0.004)
+
+    def page_whole(self) -> None:
+        """Everything, whatever part was asked for."""
+        self.wfile.write(self._headers() + CONTENT)
+
+    def page_wrong_range(self) -> None:
+        """Another part than was asked for."""
+        answer = f"HTTP/1.0 206 OK\r\nContent-Range: bytes 0-{len(CONTENT) - 1}/*\r\n\r\n"
+        self.wfile.write(answer.encode() + CONTENT)
+
+    def page_slow_headers(self) -> None:
+        """An answer that never begins, byte by byte."""
+        self.wfile.write(b"HTTP/1.0 200 OK\r\nX-Waiting: ")
+        while True:
+            self.wfile.write(b".")
+            self.wfile.flush()
+            time.sleep(0.2)
+
+    def page_closed_at_once(self) -> None:
+        """No answer."""
 
     def page_stall_at_once(self) -> None:
         time.sleep(FOR_EVER)
@@ -117,6 +137,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def page_to_file(self) -> None:
         self._redirect("file:///etc/hostname")
 
+    def _send_rest(self, seconds: float) -> None:
+        """From the byte on that a `Range` asks for."""
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        if start >= len(CONTENT):
+            self.send_error(416)
+            return
+        range_ = f"HTTP/1.0 206 OK\r\nContent-Range: bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}\r\n"
+        length = f"Content-Length: {len(CONTENT) - start}\r\n\r\n"
+        self._send_pieces(CONTENT[start:], seconds, ((range_ if start else "HTTP/1.0 200 OK\r\n") + length).encode())
+
     def _redirect(self, to: str) -> None:
         self.send_response(302)
         self.send_header("Location", to)
@@ -126,8 +156,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _headers(self, length: int = len(CONTENT)) -> bytes:
         return f"HTTP/1.0 200 OK\r\nContent-Length: {length}\r\n\r\n".encode()
 
-    def _send_pieces(self, content: bytes, seconds: float) -> None:
-        self.wfile.write(self._headers())
+    def _send_pieces(self, content: bytes, seconds: float, headers: bytes | None = None) -> None:
+        self.wfile.write(headers or self._headers())
         for start in range(0, len(content), PIECE):
             self.wfile.write(content[start : start + PIECE])
             self.wfile.flush()

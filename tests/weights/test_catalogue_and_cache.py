@@ -1,22 +1,17 @@
 """The catalogue's records are sound; files are downloaded whole, verified, or not at all."""
 
 import dataclasses
-import functools
 import hashlib
-import http.server
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import logging as absl_logging
 
+from tests.campaigns import source
 from transfer.errors import TransferError, UsageError
 from transfer.models import registry
 from transfer.preprocess import normalise
@@ -25,8 +20,7 @@ from transfer.weights.catalogue import Record, WeightFile
 from transfer.weights.names import libraries
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CONTENT = bytes(range(256)) * 5000
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
+CONTENT, SHA256 = source.CONTENT, source.SHA256
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
@@ -121,33 +115,16 @@ def test_unknown_names(name: str, message: str) -> None:
         catalogue.get(name)
 
 
-class Server(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT; `/short` breaks off in the middle, `/stall` stops there and waits, anything else is not there."""
-
-    def do_GET(self) -> None:
-        if self.path not in ("/good", "/short", "/stall"):
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(CONTENT)))
-        self.end_headers()
-        self.wfile.write(CONTENT if self.path == "/good" else CONTENT[: len(CONTENT) // 2])
-        if self.path == "/stall":
-            self.wfile.flush()
-            time.sleep(20)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        server.daemon_threads = True
-        server.block_on_close = False
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[source.Server]:
+    with source.serving(tmp_path_factory.mktemp("source")) as server:
+        yield server
+
+
+@pytest.fixture
+def address(server: source.Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(server.certificate))
+    return server.url("").removesuffix("/")
 
 
 @pytest.fixture(autouse=True)
@@ -167,7 +144,7 @@ def test_a_download_is_kept_and_found_again(address: str, cache_folder: Path, ha
     assert path == cache_folder / "x.pth" and sha256 == SHA256
     assert path.read_bytes() == CONTENT
     assert [file.name for file in cache_folder.iterdir()] == ["x.pth"]
-    assert cache.fetch(record("http://127.0.0.1:9/gone", **hashes)) == (path, SHA256)
+    assert cache.fetch(record("https://127.0.0.1:9/gone", **hashes)) == (path, SHA256)
 
 
 @pytest.mark.parametrize(
@@ -176,8 +153,8 @@ def test_a_download_is_kept_and_found_again(address: str, cache_folder: Path, ha
         ("good", {"sha256": "0" * 64}, "its SHA-256 is [0-9a-f]{64}, not 0000"),
         ("good", {"sha256_prefix": "0" * 8}, "its SHA-256 is [0-9a-f]{64}, not 00000000…; nothing was kept"),
         ("good", {"md5": "0" * 32}, "its MD5 is [0-9a-f]{32}, not 0000"),
-        ("short", {"md5": MD5}, "cannot download|its MD5 is"),
-        ("nowhere", {"md5": MD5}, "cannot download http://.*/nowhere \\(HTTP 404\\)"),
+        ("nowhere", {"md5": MD5}, "cannot download https://.*/nowhere \\(HTTP 404\\)"),
+        ("to-http", {"md5": MD5}, "refused: http://.* is not https"),
     ],
 )
 def test_nothing_is_kept_of_a_wrong_file(
@@ -188,13 +165,40 @@ def test_nothing_is_kept_of_a_wrong_file(
     assert list(cache_folder.iterdir()) == []
 
 
+def test_what_came_before_a_source_failed_is_kept(address: str, cache_folder: Path) -> None:
+    with pytest.raises(
+        TransferError, match="short.*; the same command goes on after the 0.5 MB that are here; or fetch"
+    ):
+        cache.fetch(record(f"{address}/short", md5=MD5))
+    (part,) = cache_folder.iterdir()
+    assert CONTENT.startswith(part.read_bytes()) and part.stat().st_size > len(CONTENT) // 4
+    assert cache.fetch(record(f"{address}/good", md5=MD5)) == (cache_folder / "x.pth", SHA256)
+    assert [file.name for file in cache_folder.iterdir()] == ["x.pth"]
+
+
+def test_two_processes_download_a_file_once(address: str, cache_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with ThreadPoolExecutor(2) as pool:  # two descriptors, as good as two processes to the lock
+        found = list(pool.map(cache.fetch, [record(f"{address}/slow", sha256=SHA256)] * 2))
+    assert found == [(cache_folder / "x.pth", SHA256)] * 2
+    assert [file.name for file in cache_folder.iterdir()] == ["x.pth"]
+
+
+def test_without_a_sha256_it_says_so(
+    address: str, cache_folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(absl_logging.get_absl_logger(), "propagate", True)
+    with caplog.at_level("INFO", logger="absl"):
+        cache.fetch(record(f"{address}/good", sha256_prefix=SHA256[:8]))
+    assert f"x.pth: published without a SHA-256, with the first digits of one; it is {SHA256}" in caplog.text
+
+
 def test_offline_and_not_cached_says_where_to_put_the_file(cache_folder: Path) -> None:
     with pytest.raises(TransferError) as error:
-        cache.fetch(record("http://127.0.0.1:9/x.pth", md5=MD5))
+        cache.fetch(record("https://127.0.0.1:9/x.pth", md5=MD5))
     message = str(error.value)
-    assert message.startswith("cannot download http://127.0.0.1:9/x.pth (ConnectionError); ")
+    assert message.startswith("cannot download https://127.0.0.1:9/x.pth (ConnectionError")
     assert f"put it at {cache_folder / 'x.pth'}" in message and "\n" not in message
-    timm = dataclasses.replace(catalogue.get("resnet18.a1_in1k"), file=WeightFile("x.pth", "http://127.0.0.1:9/x.pth"))
+    timm = dataclasses.replace(catalogue.get("resnet18.a1_in1k"), file=WeightFile("x.pth", "https://127.0.0.1:9/x.pth"))
     with pytest.raises(
         TransferError, match=r"\(weights=FILE\), such as model.safetensors of timm/resnet18.a1_in1k on H"
     ):
@@ -205,29 +209,9 @@ def test_a_damaged_cached_file_is_noticed(cache_folder: Path) -> None:
     cache_folder.mkdir()
     (cache_folder / "x.pth").write_bytes(CONTENT[:-1])
     with pytest.raises(TransferError, match=r"x\.pth is not resnet18\.tv: its MD5 is .* delete it"):
-        cache.fetch(record("http://127.0.0.1:9/x.pth", md5=MD5))
+        cache.fetch(record("https://127.0.0.1:9/x.pth", md5=MD5))
 
 
 def test_a_shipped_file_that_is_missing() -> None:
     with pytest.raises(TransferError, match="missing from the installation"):
         cache.fetch(record(None))
-
-
-def test_a_killed_download_leaves_no_file_that_looks_complete(address: str, cache_folder: Path) -> None:
-    fetch = (
-        "import dataclasses; from transfer.weights import cache, catalogue\n"
-        f"file = catalogue.WeightFile('x.pth', '{address}/stall', md5='{MD5}')\n"
-        "cache.fetch(dataclasses.replace(catalogue.get('resnet18.tv'), file=file))"
-    )
-    with subprocess.Popen([sys.executable, "-c", fetch]) as process:
-        part = functools.partial(cache_folder.glob, ".x.pth.*.part")
-        deadline = time.monotonic() + 60
-        while not any(file.stat().st_size for file in part()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-    left = list(cache_folder.iterdir())
-    assert len(left) == 1 and left[0].name.startswith(".x.pth.") and left[0].stat().st_size < len(CONTENT)
-    old = time.time() - 2 * cache.STALE_SECONDS
-    os.utime(left[0], (old, old))
-    cache.fetch(record(f"{address}/good", md5=MD5))
-    assert [file.name for file in cache_folder.iterdir()] == ["x.pth"]

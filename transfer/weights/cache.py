@@ -3,19 +3,16 @@
 import hashlib
 import importlib.resources
 import os
-import tempfile
-import time
 from pathlib import Path
+
+from absl import logging
 
 from transfer.cache import cache_dir
 from transfer.errors import TransferError
-from transfer.progress import Progress
+from transfer.weights import download
 from transfer.weights.catalogue import Record, WeightFile
 
 BLOCK = 1 << 22
-TIMEOUT_SECONDS = 30
-# A partial download that nothing was written to for so long was left by a process that was killed.
-STALE_SECONDS = 3600
 
 
 def local_path(file: WeightFile) -> Path:
@@ -75,66 +72,68 @@ def _elsewhere(record: Record) -> str:
     return f", such as {record.hf_file} of {record.hf_repo} on Hugging Face" if record.hf_repo else ""
 
 
-class _Bar:
-    """What pooch wants of a progress bar, drawn by ours."""
-
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self.progress: Progress | None = None
-
-    @property
-    def total(self) -> int:
-        return (self.progress.total or 0) if self.progress else 0
-
-    @total.setter
-    def total(self, value: int) -> None:
-        self.progress = Progress(self.title, value or None, "B").__enter__()
-
-    def update(self, n: int) -> None:
-        # pooch counts whole chunks, and the total once more at the end
-        if self.progress is not None:
-            self.progress.update(min(n, self.total - self.progress.count) if self.total else n)
-
-    def reset(self) -> None:
-        pass
-
-    def close(self) -> None:
-        if self.progress is not None:
-            self.progress.__exit__(None, None, None)
-
-
 def _download(file: WeightFile, path: Path, elsewhere: str) -> str:
     """Downloads beside `path`, verifies, renames; returns the SHA-256. Only a complete, right file gets the name.
 
-    `elsewhere` ends the message of a failure: where else there are such weights.
+    What came before a source failed is kept, for the same command to go on from. `elsewhere` ends the message of a
+    failure: where else there are such weights.
     """
-    import pooch
-    import requests
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{file.filename}.*.part"):
-        if time.time() - left.stat().st_mtime > STALE_SECONDS:
-            left.unlink(missing_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{file.filename}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    part = Path(name)
+    assert file.url is not None
     try:
-        download = pooch.HTTPDownloader(progressbar=_Bar(f"download {file.filename}"), timeout=TIMEOUT_SECONDS)
-        download(file.url, str(part), None)
-        found = digests(part)
-        problem = mismatch(file, found)
-        if problem:
-            raise TransferError(f"{file.url}: not the file that was published: {problem}; nothing was kept")
-        part.chmod(0o644)
-        os.replace(part, path)
-    except requests.RequestException as error:
-        reason = type(error).__name__ if error.response is None else f"HTTP {error.response.status_code}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with download.part_of(path) as part:
+            if part is None:  # another process was faster
+                found = digests(path)
+                problem = mismatch(file, found)
+            else:
+                found, problem = _into(part, file)
+            if problem:
+                raise TransferError(f"{file.url}: not the file that was published: {problem}; nothing was kept")
+            if part is not None:
+                os.replace(part, path)
+    except download.SourceError as error:
         raise TransferError(
-            f"cannot download {file.url} ({reason}); fetch it on a machine with a network and put it at {path}, "
-            f"or name a local file (weights=FILE){elsewhere}"
+            f"cannot download {file.url} ({error}); {_kept(path)}fetch it on a machine with a network and put it at "
+            f"{path}, or name a local file (weights=FILE){elsewhere}"
         ) from error
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    finally:
-        part.unlink(missing_ok=True)
+    if not file.sha256:
+        known = "the first digits of one" if file.sha256_prefix else "an MD5" if file.md5 else "nothing"
+        logging.info("%s: published without a SHA-256, with %s; it is %s", path.name, known, found["sha256"])
     return found["sha256"]
+
+
+def _into(part: Path, file: WeightFile) -> tuple[dict[str, str], str | None]:
+    """Fills `part`; returns its digests and what is wrong with them. What is of no use later is removed."""
+    assert file.url is not None
+    keep = False
+    try:
+        if not (file.sha256 or file.sha256_prefix or file.md5):
+            os.truncate(part, 0)  # nothing would tell whether both halves are of one file
+        elif part.stat().st_size:
+            found = digests(part)
+            if keep := not mismatch(file, found):  # all that was left to do was to give it its name
+                return found, None
+        went_on = download.fetch(file.url, part, file.filename)
+        found = digests(part)
+        problem = mismatch(file, found)
+        if problem and went_on:
+            os.truncate(part, 0)
+            download.fetch(file.url, part, file.filename)
+            found = digests(part)
+            problem = mismatch(file, found)
+        keep = not problem
+        return found, problem
+    except (download.SourceError, KeyboardInterrupt):
+        keep = part.stat().st_size > 0
+        raise
+    finally:
+        if not keep:
+            part.unlink(missing_ok=True)
+
+
+def _kept(path: Path) -> str:
+    part = path.with_name(f".{path.name}.part")
+    size = part.stat().st_size if part.is_file() else 0
+    return f"the same command goes on after the {size / 1e6:.1f} MB that are here; or " if size else ""

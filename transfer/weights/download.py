@@ -1,0 +1,205 @@
+"""A file from a https source onto the disk, within limits of time and size, going on where an earlier try stopped.
+
+`requests` alone (and `pooch` on top of it) waits for ever on a source that sends a byte now and then, follows redirects
+to plain http, and takes as much as is sent. So the loop over the answer is ours; proxies and certificates are its.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+from absl import logging
+
+from transfer.progress import Progress
+
+if TYPE_CHECKING:
+    import requests
+
+# To connect, and until the next byte.
+TIMEOUT_SECONDS = 30.0
+# For all headers of an answer.
+ANSWER_SECONDS = 90.0
+# A source that sends fewer bytes a second than this, over so many seconds, has stalled.
+SLOWEST, SLOW_SECONDS = 1024, 60.0
+# Weight files are far below; a source that claims or sends more is wrong.
+LARGEST = 16 << 30
+MOST_REDIRECTS = 5
+PIECE = 1 << 18
+_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
+
+
+class SourceError(Exception):
+    """What the source did wrong, in a few words."""
+
+
+@contextmanager
+def part_of(path: Path) -> Iterator[Path | None]:
+    """The file beside `path` that a download is written to, for this process alone; None where `path` is there by then.
+
+    Another process that downloads the same file is waited for. That it is at work is told by its lock (`flock`), which
+    ends with it, not by any clock.
+    """
+    part = path.with_name(f".{path.name}.part")
+    while True:
+        with part.open("ab") as stream:
+            _lock(stream, part)
+            if path.is_file():
+                _remove(part, stream)
+                yield None
+                return
+            if not _is(part, stream):  # it was renamed or removed as we waited
+                continue
+            yield part
+            return
+
+
+def _lock(stream: IO[bytes], part: Path) -> None:
+    with suppress(OSError):  # a file system without locks
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logging.info("%s: another process downloads it; waiting", part)
+            fcntl.flock(stream, fcntl.LOCK_EX)
+
+
+def _is(path: Path, stream: IO[bytes]) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
+    return False
+
+
+def _remove(part: Path, stream: IO[bytes]) -> None:
+    if _is(part, stream):
+        part.unlink()
+
+
+def fetch(url: str, part: Path, title: str) -> bool:
+    """Downloads `url` to the end of `part`, and flushes it to the disk.
+
+    Returns whether it went on from bytes that were there: if the file turns out to be wrong, they may be the reason.
+
+    Raises:
+      SourceError: not https, no answer, an error of the source, a stall, a lie about the length, too much.
+      OSError: the disk is full, or would be.
+    """
+    import requests
+    import urllib3
+
+    begun = part.stat().st_size
+    try:
+        response = _answer(url, begun)
+        if begun and response.status_code == requests.codes.requested_range_not_satisfiable:
+            response.close()
+            os.truncate(part, begun := 0)  # the file has no more bytes than were there
+            response = _answer(url, begun)
+        with response, part.open("ab") as stream:
+            if begun and response.ok and not _goes_on(response, begun):
+                stream.truncate(begun := 0)
+            if not response.ok:
+                raise SourceError(f"HTTP {response.status_code}")
+            _receive(response, stream, begun, title)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise SourceError(_reason(error)) from error
+    return begun > 0
+
+
+def _reason(error: Exception) -> str:
+    """The names of the errors inside, outermost first, without repeating what they say of addresses and objects."""
+    names: list[str] = []
+    inside: Any = error
+    while isinstance(inside, BaseException):
+        if isinstance(inside, TimeoutError) or "Timeout" in type(inside).__name__:
+            return f"nothing came for {TIMEOUT_SECONDS:g} s"
+        names.append(type(inside).__name__)
+        inside = getattr(inside, "reason", None) or next((a for a in inside.args if isinstance(a, Exception)), None)
+    return names[0] if len(names) == 1 else f"{names[0]}: {names[-1]}"
+
+
+def _answer(url: str, begun: int) -> "requests.Response":
+    """The answer at the end of all redirects, of which none may leave https, from byte `begun` on."""
+    for _ in range(MOST_REDIRECTS + 1):
+        if urlsplit(url).scheme != "https":
+            raise SourceError(f"refused: {url} is not https")
+        response = _get(url, {"Accept-Encoding": "identity"} | ({"Range": f"bytes={begun}-"} if begun else {}))
+        if not response.is_redirect:
+            return response
+        url = urljoin(url, response.headers["location"])
+        response.close()
+    raise SourceError(f"more than {MOST_REDIRECTS} redirects")
+
+
+def _get(url: str, headers: dict[str, str]) -> "requests.Response":
+    import requests
+
+    # a thread, because no limit of `requests` holds for an answer whose headers come byte by byte
+    answers: list[requests.Response | BaseException] = []
+
+    def ask() -> None:
+        try:
+            timeouts = (TIMEOUT_SECONDS, TIMEOUT_SECONDS)
+            answers.append(requests.get(url, headers=headers, stream=True, timeout=timeouts, allow_redirects=False))
+        except BaseException as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True, name="download")
+    thread.start()
+    thread.join(ANSWER_SECONDS)
+    if not answers:
+        raise SourceError(f"no answer within {ANSWER_SECONDS:g} s")
+    if isinstance(answers[0], BaseException):
+        raise answers[0]
+    return answers[0]
+
+
+def _goes_on(response: "requests.Response", begun: int) -> bool:
+    """Whether the answer continues after `begun` bytes; a source may send everything again."""
+    found = _RANGE.fullmatch(response.headers.get("content-range", ""))
+    return response.status_code == 206 and found is not None and int(found[1]) == begun
+
+
+def _receive(response: "requests.Response", stream: IO[bytes], begun: int, title: str) -> None:
+    expected = _length(response, begun)
+    if expected is not None:
+        _check_room(stream.name, expected - begun)
+    count, window_start, window_count = begun, time.monotonic(), begun
+    with Progress(f"download {title}", expected, "B", done=begun) as progress:
+        while piece := response.raw.read1(PIECE, decode_content=False):
+            stream.write(piece)
+            count += len(piece)
+            progress.update(len(piece))
+            if count > (LARGEST if expected is None else expected):
+                raise SourceError(f"it sends more than {LARGEST if expected is None else expected} bytes")
+            elapsed = time.monotonic() - window_start
+            if elapsed > SLOW_SECONDS:
+                if count - window_count < SLOWEST * elapsed:
+                    raise SourceError(f"{count - window_count} bytes in {elapsed:.0f} s, that is a stall")
+                window_start, window_count = time.monotonic(), count
+    if expected is not None and count < expected:
+        raise SourceError(f"it ended after {count} of {expected} bytes")
+
+
+def _length(response: "requests.Response", begun: int) -> int | None:
+    """How many bytes the whole file has, None where the source does not say."""
+    text = response.headers.get("content-length", "")
+    if not text.isdecimal():
+        return None
+    if begun + int(text) > LARGEST:
+        raise SourceError(f"it says that the file has {begun + int(text)} bytes, no weight file has")
+    return begun + int(text)
+
+
+def _check_room(name: str, needed: int) -> None:
+    free = shutil.disk_usage(os.path.dirname(name)).free
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"No space left on device, {free / 1e6:.1f} MB of {needed / 1e6:.1f} MB", name)
