@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-CLASSES, WIDTH = 5, 6
+CLASSES, WIDTH = 6, 6
 
 
 def make_files(folder: Path, rows: int = 1003, validation: int = 203) -> None:

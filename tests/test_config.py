@@ -23,6 +23,10 @@ from transfer.errors import TransferError, UsageError
         ("head.epochs", 99, False),
         ("batch_size", 3, False),
         ("features", "elsewhere", False),
+        ("features_dtype", "bfloat16", True),
+        ("head.order", "chunks", True),
+        ("mesh.data", 2, False),
+        ("stream", True, False),
         ("finetune.crop", 1, False),
     ],
 )
@@ -46,7 +50,7 @@ def test_a_workdir_of_an_older_version_lacks_settings(tmp_path):
     settings.settle(config, epath.Path(tmp_path))
 
 
-@pytest.mark.parametrize("field", ["batch_size", "head.epochs", "head.batch_size", "finetune.epochs"])
+@pytest.mark.parametrize("field", ["batch_size", "head.epochs", "head.batch_size", "finetune.epochs", "mesh.model"])
 def test_counts_are_counts(field):
     config = settings.default()
     config.update_from_flattened_dict({field: 0})

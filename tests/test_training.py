@@ -1,12 +1,15 @@
 """The resumable loop: what is printed and kept, and that a resumed run ends as one that was never stopped."""
 
 import json
+import os
+import signal
 
 import jax
 import numpy as np
 import pytest
 from etils import epath
 
+from transfer import checkpoints, preemption
 from transfer.errors import TransferError
 from transfer.heads import linear
 from transfer.training import run_epochs
@@ -97,3 +100,62 @@ def test_interrupt_saves_what_was_done(tmp_path):
     resumed = run_epochs(epoch, state, 5, epath.Path(tmp_path / "a"))
     whole = run_epochs(epoch, state, 5, epath.Path(tmp_path / "b"))
     assert resumed.history == whole.history and same(resumed.state, whole.state)
+
+
+def test_sigterm_ends_after_an_epoch_and_the_run_goes_on(tmp_path):
+    epoch, state = problem()
+
+    def told(state, index):
+        if index == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return epoch(state, index)
+
+    before = signal.getsignal(signal.SIGTERM)
+    preemption.install()
+    try:
+        with pytest.raises(preemption.Preempted) as stopped:
+            run_epochs(told, state, 5, epath.Path(tmp_path / "a"))
+    finally:
+        preemption._requested.clear()
+        signal.signal(signal.SIGTERM, before)
+    assert stopped.value.exit_code == 75
+    assert [path.name for path in (tmp_path / "a" / "checkpoints").iterdir()] == ["3"]
+    resumed = run_epochs(epoch, state, 5, epath.Path(tmp_path / "a"))
+    whole = run_epochs(epoch, state, 5, epath.Path(tmp_path / "b"))
+    assert resumed.history == whole.history and same(resumed.state, whole.state)
+
+
+def test_stopped_within_an_epoch_that_has_no_parts_keeps_the_last_whole_one(tmp_path):
+    epoch, state = problem()
+
+    def stopped(state, index):
+        if index == 3:
+            raise preemption.Preempted
+        return epoch(state, index)
+
+    with pytest.raises(preemption.Preempted):
+        run_epochs(stopped, state, 5, epath.Path(tmp_path))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
+
+
+@pytest.mark.parametrize("what", ["latest", "progress"])
+def test_a_damaged_checkpoint_is_refused(tmp_path, monkeypatch, what):
+    run_epochs(*problem(), 2, epath.Path(tmp_path))
+    if what == "latest":
+        monkeypatch.setattr(checkpoints, "checksum", lambda tree: 1)
+    else:
+        monkeypatch.setattr(checkpoints, "_sha256", lambda value: "1")
+    with pytest.raises(TransferError, match="is damaged .* delete it, and training begins anew"):
+        run_epochs(*problem(), 3, epath.Path(tmp_path))
+
+
+def test_a_checksum_tells_any_changed_word_and_none_by_the_sharding():
+    random = np.random.default_rng(0)
+    tree = {"a": random.normal(size=(7, 5)).astype(np.float32), "b": np.arange(3, dtype=np.int32), "c": np.int32(4)}
+    expected = checkpoints.checksum(tree)
+    assert expected == checkpoints.checksum(jax.tree.map(jax.numpy.asarray, tree))
+    for place in range(35):
+        changed = tree["a"].copy()
+        changed.view(np.uint32).flat[place] ^= 1 << (place % 32)
+        assert checkpoints.checksum({**tree, "a": changed}) != expected
+    assert int(checkpoints._sum_on_devices(tree["a"])) == checkpoints._sum_on_host(tree["a"])

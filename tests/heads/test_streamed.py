@@ -1,0 +1,174 @@
+"""Heads on the rows of a feature store, one device, read as training goes; and which heads are trained so."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from transfer import config as settings
+from transfer import devices
+from transfer.errors import TransferError, UsageError
+from transfer.features import FeatureStore
+from transfer.heads import linear, plan
+from transfer.heads.epochs import make_epochs
+from transfer.heads.reading import Reader, Split, pieces
+from transfer.prefetch import prefetched
+from transfer.store_writer import StoreWriter
+
+ROWS, WIDTH, CLASSES, CHUNK = 203, 6, 4, 8
+SKIPPED = [0, 17, 18, 96, 202]
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return devices.head_mesh()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store in bfloat16 that lacks some images, and what it holds."""
+    random = np.random.default_rng(0)
+    labels = random.integers(CLASSES, size=ROWS)
+    features = (random.normal(size=(ROWS, WIDTH)) + labels[:, None]).astype(np.float32)
+    path = tmp_path_factory.mktemp("store")
+    with StoreWriter(
+        path,
+        taps={"pre_logits": (WIDTH,)},
+        labels=labels,
+        ids=[f"image {row}" for row in range(ROWS)],
+        class_names="abcd",
+        data="made",
+        fingerprint={},
+        batch_size=CHUNK,
+        features_dtype="bfloat16",
+    ) as writer:
+        for start in range(0, ROWS, CHUNK):
+            batch = features[start : start + CHUNK]
+            writer.write(start, {"pre_logits": batch}, [row for row in SKIPPED if start <= row < start + len(batch)])
+        writer.finish()
+    kept = np.delete(np.arange(ROWS), SKIPPED)
+    return FeatureStore.open(path), features[kept].astype(ml_dtypes.bfloat16), labels[kept]
+
+
+def test_streamed_from_a_store_that_lacks_images(store, mesh):
+    found, features, labels = store
+    given = dict(batch_size=32, learning_rate=0.02, order="chunks", chunk_rows=CHUNK, window_rows=50)
+    streamed = Split(found.features, found.label_rows)
+    held = Split(features, labels)
+    epochs = [make_epochs(rows, rows, CLASSES, mesh, stream=rows is streamed, **given) for rows in (streamed, held)]
+    assert epochs[0].streams and not epochs[1].streams
+    states = [epoch.place(linear.init_state(WIDTH, CLASSES, linear.init_key(0))) for epoch in epochs]
+    for index in range(2):
+        (one, metrics), (other, expected) = (epoch(state, index) for epoch, state in zip(epochs, states, strict=True))
+        states = [one, other]
+        assert metrics == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(one["params"]["kernel"], other["params"]["kernel"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_place_in_another_order_is_refused(mesh):
+    x, y = np.zeros((100, 3), np.float32), np.zeros(100, int)
+
+    def epochs(window):
+        made = make_epochs(Split(x, y), None, 2, mesh, 8, order="chunks", window_rows=window, chunk_rows=4, stream=True)
+        return made, made.place(linear.init_state(3, 2, linear.init_key(0)))
+
+    one, state = epochs(20)
+    part = next(one.parts(state, [0]))
+    other, state = epochs(40)
+    with pytest.raises(TransferError, match="train on the same features with the same settings"):
+        next(other.parts(state, [0], part.position()))
+
+
+X, Y = np.ones((20, 3), np.float32), np.arange(20) % 4
+BAD = {
+    "no row": (X[:0], Y[:0], "features are empty"),
+    "no column": (X[:, :0], Y, "validation features are 0 a row"),
+    "NaN": (np.where(np.arange(60).reshape(20, 3) == 40, np.nan, X), Y, "NaN or infinity in row 13"),
+    "float32 overflow": (X.astype(float) * 1e60, Y, "NaN or infinity in row 0"),
+    "lengths": (X, Y[:9], "20 rows of features but 9 validation labels"),
+    "strings": (X.astype(str), Y, "must be numbers"),
+    "one-hot labels": (X, np.eye(4)[Y], "one label a row"),
+    "fractions": (X, Y + 0.5, "labels must be whole numbers"),
+    "another class": (X, np.where(np.arange(20) == 7, 9, Y), "label of row 7 is 9, but the head has 4 classes"),
+    "negative": (X, np.where(np.arange(20) == 7, -1, Y), "label of row 7 is -1"),
+    "width": (np.ones((20, 4)), Y, "validation features are 4 a row, training features 3"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("stream", [True, False])
+def test_rows_that_no_head_can_use(case, stream, mesh):
+    x, y, message = BAD[case]
+    with pytest.raises(TransferError, match=message) as caught:
+        made = make_epochs(Split(X, Y), Split(x, y), 4, mesh, 8, order="chunks", stream=stream)
+        made(made.place(linear.init_state(3, 4, linear.init_key(0))), 0)
+    assert "\n" not in str(caught.value)
+
+
+def test_pieces_end_where_chunks_do():
+    assert pieces(5, 21, 8, place=2) == [(2, 5, 8), (5, 8, 16), (13, 16, 21)]
+    assert pieces(8, 16, 8) == [(0, 8, 16)] and pieces(3, 3, 8) == []
+
+
+def test_prefetching_keeps_the_order_and_hands_errors_on():
+    def items():
+        yield from range(3)
+        raise TransferError("no more")
+
+    found = prefetched(items())
+    assert [next(found) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(TransferError, match="no more"):
+        next(found)
+    assert list(prefetched(iter(()))) == []
+
+
+def test_reading_holds_nothing_of_what_it_does_not_fill():
+    reader = Reader(Split(X.astype(ml_dtypes.bfloat16), Y), 4)
+    features, labels = reader.buffers(30)
+    assert features.dtype == ml_dtypes.bfloat16 and features.shape == (30, 3)
+    reader.fill([((features, labels), pieces(4, 10, 4, place=20))])
+    np.testing.assert_array_equal(labels[20:26], Y[4:10])
+    assert not features[:20].any() and not features[26:].any()
+
+
+def choose(size, dtype="float32", within=False, **changed):
+    config = settings.default()
+    config.update_from_flattened_dict(changed)
+    return plan.choose(config, linear, {"train": size, "validation": 0}, dtype, within)
+
+
+def test_rows_are_streamed_where_they_do_not_fit(monkeypatch):
+    monkeypatch.setattr(devices, "host_memory", lambda: 1000)
+    assert choose(250).plain
+    assert not choose(250, "bfloat16").plain and not choose(250, within=True).plain
+    with pytest.raises(TransferError, match="config.head.order=chunks streams them, config.stream=False holds them"):
+        choose(251)
+    assert choose(251, **{"stream": False}).plain
+    assert choose(251, **{"head.order": "chunks"}).stream
+    held = choose(251, **{"head.order": "chunks", "stream": False})
+    assert not held.stream and not held.plain
+
+
+def test_memory_of_this_machine():
+    assert 1 << 27 < devices.host_memory() < 1 << 50
+    assert devices.memory_of(devices.head_mesh()) == devices.host_memory()
+
+
+class Alone:
+    """A head that a user may have written: it has no program for several devices."""
+
+
+@pytest.mark.parametrize(
+    "program, changed, message",
+    [
+        (linear, {"head.order": "random"}, "config.head.order='random' is not one of rows, chunks"),
+        (linear, {"stream": True}, "take config.head.order=chunks with it"),
+        (linear, {"head.window": 9}, "has no use with config.head.order=rows"),
+        (linear, {"mesh.data": 99}, "config.mesh.data=99, config.mesh.model=1: a head's devices"),
+        (Alone, {"head.order": "chunks"}, "trains on one device that holds all rows"),
+    ],
+)
+def test_settings_that_contradict_each_other(program, changed, message):
+    config = settings.default()
+    config.update_from_flattened_dict(changed)
+    with pytest.raises(UsageError, match=message):
+        plan.check(config, program)
