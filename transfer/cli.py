@@ -142,13 +142,24 @@ def prepare_jax() -> None:
     distributed.initialise(
         given.coordinator, given.num_processes, given.process_id, given.connect_seconds, given.lost_seconds
     )
-    if not distributed.is_main():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 to the end of the process
-        logging.set_verbosity(logging.WARNING)
+    if distributed.process_count() > 1:
+        _only_main_prints()
     compilation_cache.use(flags.FLAGS.compilation_cache)
     from transfer.devices import use_cores
 
     use_cores()
+
+
+def _only_main_prints() -> None:
+    """Stdout is what process 0 prints; of the rest, lines of C++ (Gloo's) and of other processes, none is a result."""
+    sys.stdout.flush()
+    rest = os.open(os.devnull, os.O_WRONLY)
+    if distributed.is_main():
+        kept, buffered = os.dup(1), sys.stdout.line_buffering
+        sys.stdout = open(kept, "w", encoding=sys.stdout.encoding, buffering=1 if buffered else -1)  # noqa: SIM115
+    else:
+        logging.set_verbosity(logging.WARNING)
+    os.dup2(rest, 1)
 
 
 def output_file(path: str, suffix: str) -> Path:
