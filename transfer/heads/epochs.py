@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from transfer.errors import TransferError, UsageError
 from transfer.heads import sharded
 from transfer.heads.calls import EvaluateCall, TrainCall, Training, Validation
-from transfer.heads.linear import State
+from transfer.heads.linear import Params, State
 from transfer.heads.order import ORDERS, Chunks, default_window, permutation
 from transfer.heads.placing import Placing, place_state
 from transfer.heads.reading import Reader, Split
@@ -95,17 +95,26 @@ class Epochs:
                 )
                 done, measured = call.done, measured.and_then(sums)
             elif isinstance(call, EvaluateCall):
-                real = self._placing.from_blocks(
-                    sharded.ROWS, {place: call.real[place : place + 1] for place in self._placing.own}
-                )
-                sums = sharded.evaluate(state["params"], *call.rows(), real, mesh=self.mesh)
-                validated = validated.and_then(sums)
+                validated = validated.and_then(self._evaluated(state["params"], call))
             else:
                 state = {**state, "epoch": _next(state["epoch"])}
                 yield Part(state, partial(self._metrics, measured, validated), None)
                 done, measured, validated = 0, NOTHING, NOTHING
                 continue
             yield Part(state, None, partial(self._position, index, done, measured))
+
+    def validate(self, params: Params) -> dict[str, float]:
+        """Loss and accuracy of placed weights on the rows to validate on."""
+        validated = NOTHING
+        for call in prefetched(self._validation.calls() if self._validation is not None else iter(())):
+            validated = validated.and_then(self._evaluated(params, call))
+        return self._validation_metrics(validated)
+
+    def _evaluated(self, params: Params, call: EvaluateCall) -> jax.Array:
+        real = self._placing.from_blocks(
+            sharded.ROWS, {place: call.real[place : place + 1] for place in self._placing.own}
+        )
+        return sharded.evaluate(params, *call.rows(), real, mesh=self.mesh)
 
     def _calls(self, indices: Iterable[int], done: int) -> Iterator[tuple[int, TrainCall | EvaluateCall | None]]:
         """The calls of one epoch after the other, with its index; None is an epoch's end."""
@@ -120,11 +129,13 @@ class Epochs:
 
     def _metrics(self, measured: _Measured, validated: _Measured) -> dict[str, float]:
         loss, accuracy = measured.total() / self._train.num_rows
-        metrics = {"loss": float(loss), "accuracy": float(accuracy)}
-        if self._validation is not None:
-            loss, accuracy = validated.total() / self._validation.num_rows
-            metrics |= {"validation_loss": float(loss), "validation_accuracy": float(accuracy)}
-        return metrics
+        return {"loss": float(loss), "accuracy": float(accuracy)} | self._validation_metrics(validated)
+
+    def _validation_metrics(self, validated: _Measured) -> dict[str, float]:
+        if self._validation is None:
+            return {}
+        loss, accuracy = validated.total() / self._validation.num_rows
+        return {"validation_loss": float(loss), "validation_accuracy": float(accuracy)}
 
     @property
     def _order(self) -> dict[str, Any]:
