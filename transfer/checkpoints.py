@@ -74,7 +74,10 @@ class Checkpoints:
             ocp = self._ocp
             self._managers[name] = ocp.CheckpointManager(
                 (self._workdir / name).resolve(),  # Orbax takes absolute paths only
-                options=ocp.CheckpointManagerOptions(max_to_keep=1, cleanup_tmp_directories=True),
+                # at once, as `save` waits anyway: the thread's time limits go by the wall clock, which may jump
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=1, cleanup_tmp_directories=True, enable_async_checkpointing=False
+                ),
                 item_handlers={
                     "latest": ocp.StandardCheckpointHandler(),
                     "best": ocp.StandardCheckpointHandler(),

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from etils import epath
 
 from transfer import distributed, preemption
+from transfer.board import Board
 from transfer.checkpoints import Checkpoints
 from transfer.errors import TransferError
 
@@ -112,16 +113,14 @@ class Metrics:
     """
 
     def __init__(self, workdir: epath.Path, history: list[dict[str, float]]) -> None:
-        self._board: Any = None
+        self._board: Board | None = None
         if not distributed.is_main():
             return
-        from tensorboardX import SummaryWriter
-
         from transfer.config import write_text
 
         self._path = workdir / "metrics.jsonl"
         write_text(self._path, "".join(json.dumps(row) + "\n" for row in history))
-        self._board = SummaryWriter(str(workdir), purge_step=len(history) + 1)
+        self._board = Board(workdir, len(history) + 1)
 
     def write(self, row: dict[str, float]) -> None:
         """Appends one epoch."""
@@ -129,9 +128,7 @@ class Metrics:
             return
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        for name, value in row.items():
-            if name != "epoch":
-                self._board.add_scalar(name, value, int(row["epoch"]))
+        self._board.write(int(row["epoch"]), {name: value for name, value in row.items() if name != "epoch"})
 
     def close(self) -> None:
         """Flushes the events."""

@@ -13,7 +13,7 @@ shown anything half-written, and if in the end everything equals, bit for bit, w
 
 Half of the moments are times, drawn evenly between the first file that the command writes and its end, as long as an
 uninterrupted run takes for that. The others are places: just before the command creates, renames or removes its n-th
-file, n drawn evenly from all of those (where TensorStore writes the files, Python does not see them: times only).
+file, n drawn evenly from all of those. (Of extraction a fifth: where TensorStore writes files, Python does not see it.)
 
 Cut off, the same command goes on with the next round. Everything follows from --seed but the speed of the machine.
 """
@@ -53,7 +53,7 @@ class Campaign(Runs):
 
     def _kill_once(self, folder: Path, work: Work, reference: Reference, numbers: random.Random) -> bool:
         """Whether the command was killed before it was done."""
-        at_place, share = work.places and numbers.random() < 0.5, numbers.random()
+        at_place, share = numbers.random() < work.places, numbers.random()
         if at_place:
             before = 1 + int(share * reference.places)
             return self.start(folder, work, Places(folder, before).install).wait() == -signal.SIGKILL

@@ -23,7 +23,7 @@ class Work:
         begun: patterns of the files of which the first that is made or changed starts the clock.
         results: folder -> {what: digest}, what is compared at the end.
             Asked after a kill, it leaves out what no reader would take for whole; the rest must be right then too.
-        places: whether Python writes the files.
+        places: how often it is killed at a place; less where TensorStore writes the files, which Python does not see.
         given: links in the folder to what the command needs: (name, work that made it, path in its folder); without
             a work, the path is in the campaign's own folder.
     """
@@ -32,7 +32,7 @@ class Work:
     command: tuple[str, ...]
     begun: tuple[str, ...]
     results: Callable[[Path], dict[str, str]]
-    places: bool = True
+    places: float = 0.5
     given: tuple[tuple[str, str | None, str], ...] = ()
 
 
@@ -127,8 +127,8 @@ def export(suffix: str, share: float) -> Work:
 
 
 WORKS = {
-    "extraction": Work(0.14, ("extract.py", CONFIG, "--workdir=run"), STORES_BEGUN, of_stores, False),
-    "extraction_of_files": Work(0.1, OF_FILES, STORES_BEGUN, of_stores, False, (("images", None, "images"),)),
+    "extraction": Work(0.14, ("extract.py", CONFIG, "--workdir=run"), STORES_BEGUN, of_stores, 0.2),
+    "extraction_of_files": Work(0.1, OF_FILES, STORES_BEGUN, of_stores, 0.2, (("images", None, "images"),)),
     "head": Work(0.15, TRAIN, ("run/metrics.jsonl",), of_training, given=FILES),
     "head_streamed": Work(0.2, STREAMED, ("run/metrics.jsonl", "run/checkpoints*"), of_training, given=STORES),
     "checkpoint": Work(0.15, TRAIN, ("run/checkpoints/*tmp*",), of_training, given=FILES),
