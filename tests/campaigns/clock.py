@@ -8,18 +8,15 @@ it is killed first, and goes on under other clocks. It held if the command exits
 bit, what an undisturbed run left (`tests.campaigns.kill` says what is compared).
 """
 
-import argparse
 import random
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from tests.campaigns import children, source
+from tests.campaigns import children
 from tests.campaigns.figures import Figures
 from tests.campaigns.places import Places
-from tests.campaigns.runs import Runs
+from tests.campaigns.runs import Runs, arguments, workplace
 from tests.campaigns.works import WORKS
 
 YEARS = 10 * 365 * 86400.0
@@ -57,23 +54,14 @@ class Campaign(Runs):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=40, help="how many; 40")
-    parser.add_argument("--output", type=Path, required=True, help="the JSON of figures; a campaign goes on from it")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--seconds", type=float, default=float("inf"), help="stop after so many; the same command goes on"
-    )
-    parser.add_argument("--cold", action="store_true", help="measure the first run of each work, compilation included")
-    options = parser.parse_args()
-    figures = Figures(options.output, "clock", options.trials, options.seed)
+    options = arguments(__doc__, "trials", 40)
+    figures = Figures(options.output, "clock", options.goal, options.seed)
     deadline = time.monotonic() + options.seconds
     children.prepare()
     names = [name for name in WORKS if name != "checkpoint"]  # the same command as "head"
-    with tempfile.TemporaryDirectory() as folder, source.serving(Path(folder)) as server:
-        campaign = Campaign(Path(folder), options.seed, not options.cold)
-        source.add_record(server.url("slow"))
-        while figures.done < options.trials and time.monotonic() < deadline:
+    with workplace(options.folder) as base:
+        campaign = Campaign(base, options.seed, not options.cold)
+        while figures.done < options.goal and time.monotonic() < deadline:
             name = names[figures.steps % len(names)]
             wrong = campaign.trial(name, figures.steps)
             figures.add(name, 1, int(not wrong), wrong)

@@ -16,21 +16,19 @@ time, never its result; the output of a benchmark; features that are read from a
 Needs Linux, and root or unprivileged user namespaces; exits with 77 where neither is there.
 """
 
-import argparse
 import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.campaigns import children, source
+from tests.campaigns import children
 from tests.campaigns.figures import Figures
 from tests.campaigns.places import Places
-from tests.campaigns.runs import Runs
+from tests.campaigns.runs import Runs, arguments, workplace
 from tests.campaigns.works import CONFIG, WORKS, Work
 
 INSIDE = "CAMPAIGN_MOUNT_NAMESPACE"
@@ -191,22 +189,13 @@ def next_trial(figures: Figures, numbers: random.Random) -> tuple[str, str]:
 
 def main() -> int:
     enter_namespace()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=100, help="how many; 100")
-    parser.add_argument("--output", type=Path, required=True, help="the JSON of figures; a campaign goes on from it")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--seconds", type=float, default=float("inf"), help="stop after so many; the same command goes on"
-    )
-    parser.add_argument("--cold", action="store_true", help="measure the first run of each work, compilation included")
-    options = parser.parse_args()
-    figures = Figures(options.output, "disk", options.trials, options.seed)
+    options = arguments(__doc__, "trials", 100)
+    figures = Figures(options.output, "disk", options.goal, options.seed)
     deadline = time.monotonic() + options.seconds
     children.prepare()
-    with tempfile.TemporaryDirectory() as folder, source.serving(Path(folder)) as server:
-        campaign = Campaign(Path(folder), options.seed, not options.cold)
-        source.add_record(server.url("slow"))
-        while figures.done < options.trials and time.monotonic() < deadline:
+    with workplace(options.folder) as base:
+        campaign = Campaign(base, options.seed, not options.cold)
+        while figures.done < options.goal and time.monotonic() < deadline:
             left = [part for part in SINGLE if not figures.of_part(part)]
             if left and figures.steps % 2:
                 part, ran_out, wrong = left[0], True, getattr(campaign, SINGLE[left[0]])()

@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parents[2]
+PARTIAL = ("--seconds", "--folder")
 
 
 class Figures:
     """Counts by part; goes on with the file at `path` if that is of the same campaign and seed."""
 
     def __init__(self, path: Path, campaign: str, goal: int, seed: int, arguments: list[str] | None = None) -> None:
-        given = sys.argv[1:] if arguments is None else arguments
+        # how long one go at it may take is no part of what was done
+        given = [a for a in (sys.argv[1:] if arguments is None else arguments) if not a.startswith(PARTIAL)]
         self.path = path
         self.content: dict[str, Any] = {
             "campaign": campaign,
@@ -78,13 +80,14 @@ class Figures:
 
     def write(self) -> None:
         """Replaces the file as a whole."""
-        self.content |= {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **_machine()}
+        self.content |= {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **machine()}
         part = self.path.with_name(self.path.name + ".part")
         part.write_text(json.dumps(self.content, indent=1) + "\n", "utf-8")
         os.replace(part, self.path)
 
 
-def _machine() -> dict[str, str]:
+def machine() -> dict[str, str]:
+    """Where and of which code the figures are."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     ).stdout.strip()

@@ -18,18 +18,16 @@ file, n drawn evenly from all of those. (Of extraction a fifth: where TensorStor
 Cut off, the same command goes on with the next round. Everything follows from --seed but the speed of the machine.
 """
 
-import argparse
 import random
 import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-from tests.campaigns import children, source
+from tests.campaigns import children
 from tests.campaigns.figures import Figures
 from tests.campaigns.places import Places
-from tests.campaigns.runs import POLL_SECONDS, Reference, Runs
+from tests.campaigns.runs import POLL_SECONDS, Reference, Runs, arguments, workplace
 from tests.campaigns.works import WORKS, Work
 
 MOST_KILLS = 3
@@ -72,22 +70,13 @@ def next_work(figures: Figures) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--moments", type=int, default=200, help="how many kills; 200")
-    parser.add_argument("--output", type=Path, required=True, help="the JSON of figures; a campaign goes on from it")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--seconds", type=float, default=float("inf"), help="stop after so many; the same command goes on"
-    )
-    parser.add_argument("--cold", action="store_true", help="measure the first run of each work, compilation included")
-    options = parser.parse_args()
-    figures = Figures(options.output, "kill", options.moments, options.seed)
+    options = arguments(__doc__, "moments", 200)
+    figures = Figures(options.output, "kill", options.goal, options.seed)
     deadline = time.monotonic() + options.seconds
     children.prepare()
-    with tempfile.TemporaryDirectory() as folder, source.serving(Path(folder)) as server:
-        campaign = Campaign(Path(folder), options.seed, not options.cold)
-        source.add_record(server.url("slow"))
-        while figures.done < options.moments and time.monotonic() < deadline:
+    with workplace(options.folder) as base:
+        campaign = Campaign(base, options.seed, not options.cold)
+        while figures.done < options.goal and time.monotonic() < deadline:
             name = next_work(figures)
             moments, wrong = campaign.round(name, figures.steps)
             figures.add(name, moments, 0 if wrong else moments, wrong, rounds=1)

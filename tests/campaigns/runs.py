@@ -1,18 +1,48 @@
 """Runs of the works: once undisturbed, for reference, and then as a campaign likes."""
 
+import argparse
 import contextlib
+import dataclasses
 import json
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.campaigns import children
+from tests.campaigns import children, source
+from tests.campaigns.figures import machine
 from tests.campaigns.places import Places
 from tests.campaigns.works import WORKS, Work, make_images
 
 POLL_SECONDS = 0.0003
+KEPT = "references.json"
+
+
+def arguments(description: str | None, counted: str, goal: int) -> argparse.Namespace:
+    """The flags that campaigns share; `--COUNTED` becomes `goal`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(f"--{counted}", dest="goal", type=int, default=goal, help=f"how many; {goal}")
+    parser.add_argument("--output", type=Path, required=True, help="the JSON of figures; a campaign goes on from it")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so many, to go on later")
+    parser.add_argument("--cold", action="store_true", help="measure the first run of each work, compilation included")
+    parser.add_argument("--folder", type=Path, help="work there, and leave the undisturbed runs for the next go")
+    return parser.parse_args()
+
+
+@contextlib.contextmanager
+def workplace(folder: Path | None) -> Iterator[Path]:
+    """`folder`, or one that is removed at the end; with a source of weight files, which is in the catalogue."""
+    with contextlib.ExitStack() as stack:
+        if folder is None:
+            base = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        else:
+            base = folder.absolute()
+            base.mkdir(parents=True, exist_ok=True)
+        source.add_record(stack.enter_context(source.serving(base)).url("slow"))
+        yield base
 
 
 @dataclass
@@ -39,7 +69,7 @@ class Runs:
             "REQUESTS_CA_BUNDLE": str(base / "certificate.pem"),
             "no_proxy": "127.0.0.1",
         }
-        self.references: dict[str, Reference] = {}
+        self.references = self._load()
         make_images(base / "images")
 
     def reference(self, name: str) -> Reference:
@@ -48,7 +78,17 @@ class Runs:
             for _, needed, _ in WORKS[name].given:
                 _ = needed and self.reference(needed)
             self.references |= self._measure(name)
+            kept = {each: dataclasses.asdict(found) for each, found in self.references.items()}
+            (self.base / KEPT).write_text(json.dumps({"commit": machine()["commit"], "references": kept}))
         return self.references[name]
+
+    def _load(self) -> dict[str, Reference]:
+        """Those of an earlier go at the campaign in the same folder, unless the code is another now."""
+        path = self.base / KEPT
+        found = json.loads(path.read_text()) if path.exists() else {"commit": None}
+        if found["commit"] != machine()["commit"]:
+            return {}
+        return {name: Reference(**each) for name, each in found["references"].items()}
 
     def _measure(self, name: str) -> dict[str, Reference]:
         """Of all works of the same command, from one run of it."""
