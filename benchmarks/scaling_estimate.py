@@ -145,7 +145,7 @@ def _lines(sets: Mapping[str, Estimate], rate: Mapping[str, float]) -> list[str]
         line(
             "decoding",
             [_time(one.decode) for one in both],
-            f"measured: {rate['thread']:,.0f} images/s (500x375) a thread of two; assumed: {DECODERS} threads a VM do as well",
+            f"measured: {rate['thread']:,.0f} images/s a thread (500x375); assumed: {DECODERS} threads a VM scale",
         ),
         line(
             "reading JPEGs",
