@@ -103,7 +103,7 @@ FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     "number_of_layers.h5": (legacy_h5(3), "damaged or truncated Keras .h5"),
     "text.h5": (
         legacy_h5([b"fc"], fc(lambda group: group.create_dataset("kernel:0", data="text"))),
-        "fc/kernel:0 holds object, not numbers",
+        "fc/kernel holds object, not numbers",
     ),
     "array_of_layers.h5": (hdf5(lambda file: file.create_dataset("layers", data=np.ones(3))), "damaged or truncated"),
     **{

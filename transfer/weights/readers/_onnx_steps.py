@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from transfer.errors import TransferError
+from transfer.weights.readers._onnx_sizes import Budget
 from transfer.weights.readers._onnx_tensors import Constant, computed, initialiser
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -77,7 +78,7 @@ class Steps:
     """
 
     def __init__(self, model: Any, folder: Path, readers: Mapping[str, Reader]) -> None:
-        self.readers = readers
+        self.readers, self.budget = readers, Budget(model.ByteSize())
         self.opsets = {each.domain: each.version for each in model.opset_import}
         self.steps: list[Step] = []
         self.values: dict[str, Value] = {}
@@ -104,7 +105,7 @@ class Steps:
         constants = {name: value for name, value in inputs.items() if isinstance(value, Constant)}
         if len(constants) == len(inputs):
             for output in node.output:
-                self.values[output] = computed(node, constants, output, self.opsets)
+                self.values[output] = computed(node, constants, output, self.opsets, self.budget)
             return
         if node.op_type in ("Shape", "Size") or not any(isinstance(value, Data) for value in inputs.values()):
             self.values |= dict.fromkeys(node.output, Sizes())

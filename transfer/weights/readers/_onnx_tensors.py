@@ -1,5 +1,6 @@
 """Constants of an ONNX graph: initialisers, inside the file or beside it, and what is computed from them alone."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 import numpy as np
 
 from transfer.errors import TransferError
+from transfer.pickle_machine import DAMAGE
+from transfer.untrusted import reason, shown
+from transfer.weights.readers._onnx_sizes import Budget
 
 
 class Constant:
@@ -32,11 +36,13 @@ def initialiser(tensor: Any, folder: Path) -> Constant:
         return Constant(lambda: _external(tensor, folder))
 
     def inside() -> np.ndarray:
+        name = shown(tensor.name)
+        if min(tensor.dims, default=0) < 0 or tensor.data_type == TensorProto.STRING:
+            raise TransferError(f"the initialiser {name!r} is no array of numbers")
         try:
             return np.asarray(numpy_helper.to_array(tensor))
-        except (ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise TransferError(f"the data of initialiser {tensor.name!r} are damaged ({reason})") from error
+        except (*DAMAGE, OSError) as error:
+            raise TransferError(f"the data of initialiser {name!r} are damaged ({reason(error)})") from error
 
     return Constant(inside)
 
@@ -46,20 +52,22 @@ def _external(tensor: Any, folder: Path) -> np.ndarray:
     from onnx import helper
 
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
+    location, name = entries.get("location", ""), shown(tensor.name)
     path = folder / location
-    if not location or not path.resolve().is_relative_to(folder.resolve()):
-        raise TransferError(f"initialiser {tensor.name!r} is said to be at {location!r}, outside the model's folder")
+    if not location or "\0" in location or not path.resolve().is_relative_to(folder.resolve()):
+        raise TransferError(f"initialiser {name!r} is said to be at {shown(location)!r}, outside the model's folder")
     if not path.is_file():
-        raise TransferError(f"the weights of {tensor.name!r} are in {location}, which is not beside the file")
+        raise TransferError(f"the weights of {name!r} are in {shown(location)}, which is not beside the file")
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
     shape = tuple(tensor.dims)
-    wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if min(shape, default=0) < 0 or dtype.hasobject:
+        raise TransferError(f"the initialiser {name!r} is no array of numbers")
+    wanted = math.prod(shape) * dtype.itemsize
     offset, length = int(entries.get("offset", 0)), int(entries.get("length", wanted))
     size = path.stat().st_size
     if length != wanted or not 0 <= offset <= size - length:
         raise TransferError(
-            f"{location} has {size} bytes, which do not hold initialiser {tensor.name!r} "
+            f"{shown(location)} has {size} bytes, which do not hold initialiser {name!r} "
             f"({wanted} bytes from {offset}): damaged or truncated"
         )
     with path.open("rb") as stream:
@@ -67,20 +75,25 @@ def _external(tensor: Any, folder: Path) -> np.ndarray:
         return np.frombuffer(stream.read(length), dtype.newbyteorder("<")).reshape(shape)
 
 
-def computed(node: Any, inputs: Mapping[str, Constant], output: str, opsets: Mapping[str, int]) -> Constant:
+def computed(
+    node: Any, inputs: Mapping[str, Constant], output: str, opsets: Mapping[str, int], budget: Budget
+) -> Constant:
     """An output of a node whose inputs are all constants, by ONNX's own reference implementation."""
 
     def compute() -> np.ndarray:
         from onnx.reference import ReferenceEvaluator
 
         arrays = {name: constant.array() for name, constant in inputs.items()}
+        budget.take(node, [arrays[name] for name in node.input if name])
         try:
-            values: Any = ReferenceEvaluator(node, opsets=dict(opsets)).run(None, arrays)  # type: ignore[arg-type]
-        except TransferError:
-            raise
+            with np.errstate(all="ignore"):
+                values: Any = ReferenceEvaluator(node, opsets=dict(opsets)).run(None, arrays)  # type: ignore[arg-type]
+            value = np.asarray(values[list(node.output).index(output)])
         except Exception as error:  # whatever numpy raises
-            reason = " ".join(str(error).split())
-            raise TransferError(f"cannot compute the constant of {node.op_type} {node.name!r} ({reason})") from error
-        return np.asarray(values[list(node.output).index(output)])
+            what = f"{shown(node.op_type)} {shown(node.name)!r}"
+            raise TransferError(f"cannot compute the constant of {what} ({reason(error)})") from error
+        if value.dtype.hasobject or value.dtype.kind in "SU":
+            raise TransferError(f"{shown(node.op_type)} {shown(node.name)!r} makes no numbers")
+        return value
 
     return Constant(compute)

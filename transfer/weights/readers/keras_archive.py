@@ -1,6 +1,5 @@
 """Keras 3's `.keras`: a zip with the weights in `model.weights.h5` and the names of layers in `config.json`."""
 
-import io
 import json
 import re
 from collections import Counter
@@ -27,7 +26,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """All variables as `layer/variable`, checksums of the zip verified."""
     with opened(path) as archive:
         names = dict(_layer_names(json.loads(archive.read(CONFIG)))) if CONFIG in archive else {}
-        return keras_h5.read(io.BytesIO(archive.read(WEIGHTS)), names)
+        return keras_h5.read(archive.read(WEIGHTS), names)
 
 
 def _layer_names(model: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from transfer.errors import TransferError
 from transfer.weights.readers._onnx_operators import OPERATORS
+from transfer.weights.readers._onnx_sizes import check_functions
 from transfer.weights.readers._onnx_steps import Steps
 
 FORMAT = "ONNX"
@@ -43,6 +44,7 @@ def read(path: Path) -> OnnxTensors:
     if model.functions:
         from onnx import inliner
 
+        check_functions(model)
         model = inliner.inline_local_functions(model)
     return OnnxTensors(Steps(model, path.parent, OPERATORS))
 

@@ -1,0 +1,237 @@
+"""What an HDF5 file of Keras holds, found out in a process of its own.
+
+HDF5's library is written in C, and files can be made that hang or crash it; a few in a thousand damaged ones do. Here
+that ends a process which has limits on memory and time, and whose answer the reader takes for another claim of the
+file (`transfer.weights.readers.keras_h5`).
+"""
+
+import io
+import json
+import math
+import os
+import re
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import IO, Any
+
+import ml_dtypes
+import numpy as np
+
+from transfer.errors import TransferError
+from transfer.pickle_machine import DAMAGE
+from transfer.untrusted import FLOOR, RATIO, allowance, reason, shown
+
+# For a small file; HDF5's library and NumPy alone take 0.2 GiB of addresses.
+MEMORY = 1 << 30
+NUMBERS = "biuf"
+# Deflate, shuffle, a checksum; others may be code.
+FILTERS = {1, 2, 3}
+LARGEST_ATTRIBUTE = 1 << 24
+# Groups of a model in a model in a model.
+DEEPEST = 50
+
+# What TensorFlow 2.12 and 2.13 called `layers`.
+EARLY_LAYERS = "_layer_checkpoint_dependencies"
+
+# Names of variables in files of Keras 1 (and, of a depthwise convolution, Keras 2), where they differ from today's.
+OLD_VARIABLES = {
+    "depthwise_kernel": "kernel",
+    "W": "kernel",
+    "b": "bias",
+    "running_mean": "moving_mean",
+    "running_std": "moving_variance",
+}
+# Keras 3 numbers the variables of a layer; their order by the class in the group's name and by their number.
+NUMBERED_VARIABLES = {
+    "batch_normalization": {
+        4: ("gamma", "beta", "moving_mean", "moving_variance"),
+        3: ("beta", "moving_mean", "moving_variance"),  # scale=False
+    },
+    "depthwise_conv2d": {1: ("kernel",), 2: ("kernel", "bias")},
+    "conv2d": {1: ("kernel",), 2: ("kernel", "bias")},
+    "dense": {1: ("kernel",), 2: ("kernel", "bias")},
+}
+
+
+def main() -> None:
+    """`… SIZE CPU_SECONDS [PATH]`: describes the file at PATH, or the `SIZE` bytes of standard input."""
+    size, seconds, *path = sys.argv[1:]
+    limit(int(size), int(seconds))
+    file: Any = path[0] if path else io.BytesIO(sys.stdin.buffer.read())
+    answer(file, int(size), sys.stdout.buffer)
+    sys.stdout.flush()
+    os._exit(0)  # what a damaged file left behind is not to be tidied up
+
+
+def limit(size: int, seconds: int) -> None:
+    """Ends this process, or what it does, at the memory that `size` bytes take and at so many seconds of a core."""
+    for kind, most in ((resource.RLIMIT_AS, MEMORY + 4 * size), (resource.RLIMIT_CPU, seconds)):
+        hard = resource.getrlimit(kind)[1]
+        with suppress(OSError, ValueError):  # macOS has no limit on addresses
+            resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def answer(file: Any, size: int, output: IO[bytes]) -> None:
+    """Writes a line of JSON, `error` or `tensors`, and behind it the bytes of those that are not plain in the file.
+
+    A tensor is [layer, group, variable, dtype, shape, offset in the file or None]; `layer` is None where the file has
+    only the name of its group.
+    """
+    import h5py
+
+    try:
+        with h5py.File(file, "r") as opened:
+            found = list(_variables(opened, size))
+            tensors = [[*names, _dtype(each).name, each.shape, _offset(each)] for *names, each in found]
+            output.write(json.dumps({"tensors": tensors}).encode() + b"\n")
+            for (*_, dataset), (*_, offset) in zip(found, tensors, strict=True):
+                if offset is None:
+                    output.write(np.asarray(dataset[()], _dtype(dataset).newbyteorder("<")).tobytes())
+    except TransferError as error:
+        output.write(json.dumps({"error": str(error)}).encode() + b"\n")
+    except (*DAMAGE, OSError, RuntimeError) as error:
+        output.write(json.dumps({"error": f"a damaged or truncated Keras .h5 file ({reason(error)})"}).encode() + b"\n")
+
+
+def _variables(file: Any, size: int) -> Iterator[tuple[str | None, str, str, Any]]:
+    """(layer, group, variable, dataset), each looked at and together of no more than the file can have."""
+    import h5py
+
+    left = allowance(size)
+    root = _child(file, "model_weights", file)
+    layers = next((group for name in ("layers", EARLY_LAYERS) if (group := _child(file, name)) is not None), None)
+    if "layer_names" in root.attrs or "layer_names0" in root.attrs:
+        variables = _legacy(root)
+    elif layers is not None:
+        variables = _keras3(layers)
+    else:
+        raise TransferError("an HDF5 file, but not one that Keras writes (no layer_names, no layers)")
+    for layer, group, variable, dataset in variables:
+        name = shown(f"{layer or group}/{variable}")
+        if not isinstance(dataset, h5py.Dataset):
+            raise TransferError(f"{name} is a group, not numbers")
+        left -= _check(dataset, name, size)
+        if left < 0:
+            raise TransferError(f"refused: its variables take more than {allowance(size)} bytes")
+        yield layer, group, variable, dataset
+
+
+def _offset(dataset: Any) -> int | None:
+    """Where in the file its bytes lie as NumPy has them; None where HDF5 has to unpack or to convert them."""
+    import h5py
+
+    plain = dataset.id.get_type() == h5py.h5t.py_create(dataset.dtype.newbyteorder("<"))
+    return dataset.id.get_offset() if plain and not dataset.chunks else None
+
+
+def _check(dataset: Any, name: str, size: int) -> int:
+    """The bytes of a dataset; TransferError for anything but numbers of which the file of `size` bytes has as many."""
+    if dataset.external or dataset.is_virtual:
+        raise TransferError(f"refused: {name} lies in another file, to which this one only points")
+    if _dtype(dataset).kind not in NUMBERS and _dtype(dataset) != ml_dtypes.bfloat16:
+        raise TransferError(f"refused: {name} holds {dataset.dtype}, not numbers")
+    if dataset.shape is None:
+        raise TransferError(f"{name} holds nothing")
+    claimed = math.prod(dataset.shape) * dataset.dtype.itemsize
+    stored = min(dataset.id.get_storage_size(), size)
+    if claimed > (RATIO * stored if dataset.chunks else stored):
+        raise TransferError(f"refused: {name} claims {claimed} bytes, and {stored} are there")
+    if dataset.chunks and (math.prod(dataset.chunks) * dataset.dtype.itemsize > FLOOR or _filters(dataset) - FILTERS):
+        raise TransferError(f"refused: {name} is packed in a way that is not known here")
+    return claimed
+
+
+def _filters(dataset: Any) -> set[int]:
+    properties = dataset.id.get_create_plist()
+    return {properties.get_filter(number)[0] for number in range(properties.get_nfilters())}
+
+
+def _child(group: Any, name: str, default: Any = None) -> Any:
+    """The member `name` of a group; no link is followed that only names where it leads to, which opens other files."""
+    import h5py
+
+    for part in filter(None, name.split("/")):
+        if not isinstance(group, h5py.Group) or part == "." or part not in group:
+            return default
+        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise TransferError(f"refused: {shown(name)} lies in another file or place, to which this one only points")
+        group = group[part]
+    return group
+
+
+def _dtype(dataset: Any) -> np.dtype:
+    # HDF5 has no bfloat16; Keras says so in an attribute
+    said = _text(dataset, "dtype") == "bfloat16" and dataset.dtype.itemsize == 2
+    return np.dtype(ml_dtypes.bfloat16) if said else dataset.dtype
+
+
+def _legacy(root: Any) -> Iterator[tuple[str | None, str, str, Any]]:
+    for layer in _names(root, "layer_names"):
+        group = _member(root, layer, "layer")
+        for weight in _names(group, "weight_names"):
+            yield *_variable(layer, weight), _member(group, weight, f"variable of layer {shown(layer)}")
+
+
+def _member(group: Any, name: str, what: str) -> Any:
+    member = _child(group, name)
+    if member is None:
+        raise TransferError(f"it lists {shown(name)} as a {what}, but does not hold it")
+    return member
+
+
+def _names(group: Any, attribute: str) -> list[str]:
+    """An attribute that is a list of names; Keras splits one too long for HDF5 into `NAME0`, `NAME1`, …"""
+    keys = [attribute]
+    if attribute not in group.attrs:
+        keys = [key for key in group.attrs if re.fullmatch(rf"{attribute}\d+", key)]
+    parts = [_attribute(group, key) for key in sorted(keys, key=lambda key: (len(key), key))]
+    return [n.decode("utf-8") if isinstance(n, bytes) else str(n) for part in parts for n in part]
+
+
+def _attribute(item: Any, name: str) -> Any:
+    """An attribute, looked at before there is memory for it."""
+    stored = item.attrs.get_id(name)
+    if math.prod(stored.shape or ()) * max(stored.dtype.itemsize, 1) > LARGEST_ATTRIBUTE:
+        raise TransferError(f"refused: the attribute {shown(name)} of {shown(item.name)} claims shape {stored.shape}")
+    return item.attrs[name]
+
+
+def _text(item: Any, name: str) -> str | None:
+    value = _attribute(item, name) if name in item.attrs else None
+    return value.decode("utf-8") if isinstance(value, bytes) else value if isinstance(value, str) else None
+
+
+def _variable(layer: str, weight: str) -> tuple[str, str, str]:
+    """(layer, group, variable) from names such as `conv1/kernel:0`, `vgg16/conv1/kernel`, `conv1_W_1:0` (Keras 1)."""
+    *scopes, leaf = weight.split(":")[0].split("/")
+    owner = scopes[-1] if scopes else layer
+    leaf = re.sub(r"_\d+$", "", leaf.removeprefix(f"{owner}_"))
+    return owner, layer, OLD_VARIABLES.get(leaf, leaf)
+
+
+def _keras3(layers: Any) -> Iterator[tuple[str | None, str, str, Any]]:
+    for group in _variable_groups(layers, 0):
+        parent = str(group.parent.name).replace(EARLY_LAYERS, "layers")
+        kind = re.sub(r"_\d+$", "", parent.split("/")[-1])
+        names = NUMBERED_VARIABLES.get(kind, {}).get(len(group), tuple(str(i) for i in range(len(group))))
+        for i, variable in enumerate(names):
+            # the group's own name counts layers of a class (conv2d_7); the layer's name is an attribute
+            yield _text(group, "name"), parent, variable, _member(group, str(i), f"variable of {shown(parent)}")
+
+
+def _variable_groups(group: Any, depth: int) -> Iterator[Any]:
+    """The groups `vars`, in the order of names; HDF5's own walk overflows its stack in a deep file."""
+    import h5py
+
+    if depth > DEEPEST:
+        raise TransferError(f"refused: groups more than {DEEPEST} deep")
+    for name in group:
+        link = group.get(name, getlink=True)
+        if isinstance(link, h5py.HardLink):
+            item = group[name]
+            if name == "vars" and isinstance(item, h5py.Group):
+                yield item
+            elif isinstance(item, h5py.Group):
+                yield from _variable_groups(item, depth + 1)
