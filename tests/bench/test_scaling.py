@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -24,7 +25,10 @@ def test_what_was_measured_is_complete_and_reaches_the_goals():
     assert {(row["case"], row["rows"]) for row in MEASURED["rows"]} == {
         (case, rows) for case in scaling.CASES for rows in scaling.ROWS
     }
-    assert MEASURED["fits"] == scaling.fitted(MEASURED["rows"])["fits"]
+    again = scaling.fitted(MEASURED["rows"])["fits"]
+    assert {case: np.hstack(list(fit.values())) for case, fit in MEASURED["fits"].items()} == {
+        case: pytest.approx(np.hstack(list(fit.values()))) for case, fit in again.items()
+    }
     peaks = {(row["case"], row["rows"]): row["peak_bytes"] for row in MEASURED["rows"]}
     sizes = [size for size in scaling.ROWS if size > scaling.WINDOW and 100 * size in scaling.ROWS]
     assert sizes
@@ -61,12 +65,12 @@ def test_an_estimate_grows_with_the_images():
 @pytest.mark.slow
 def test_it_measures(tmp_path):
     output = tmp_path / "scaling.json"
-    command = [sys.executable, BENCHMARKS / "scaling.py", "--rows=1200", "--cases=opening,verification"]
+    command = [sys.executable, BENCHMARKS / "scaling.py", "--rows=1200", "--cases=verification"]
     path = {"PYTHONPATH": str(BENCHMARKS.parent)}
     done = subprocess.run(
         [*command, f"--output={output}"], env={**os.environ, **path}, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    rows = json.loads(output.read_text())["rows"]
-    assert [row["case"] for row in rows] == ["opening", "verification"]
-    assert all(row["seconds"] > 0 and row["peak_bytes"] > 1e7 for row in rows)
+    (row,) = json.loads(output.read_text())["rows"]
+    assert (row["case"], row["rows"]) == ("verification", 1200)
+    assert row["seconds"] > 0 and row["peak_bytes"] > 1e7
