@@ -1,6 +1,8 @@
 """The default experiment, which every file in `configs/` starts from and overrides in a few fields."""
 
+import io
 import json
+import os
 from typing import Any
 
 from etils import epath
@@ -230,13 +232,19 @@ def _is_free(name: str) -> bool:
 
 
 def write_text(path: epath.Path, text: str) -> None:
-    """Writes a small file so that it is there whole or not at all."""
+    """Writes a small file so that it is there whole or not at all; of a local one, not even a power cut leaves half."""
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        with partial.open("wb") as stream:
+            stream.write(text.encode("utf-8"))
+            stream.flush()
+            if isinstance(stream, io.BufferedWriter):
+                os.fsync(stream.fileno())
         partial.replace(path)
-    except OSError:
+    except OSError as error:
         partial.unlink(missing_ok=True)
+        if error.filename is None:  # a write that failed names no file
+            error.filename = str(path)
         raise
 
 

@@ -81,6 +81,7 @@ class Figures:
     def write(self) -> None:
         """Replaces the file as a whole."""
         self.content |= {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **machine()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(self.path.name + ".part")
         part.write_text(json.dumps(self.content, indent=1) + "\n", "utf-8")
         os.replace(part, self.path)

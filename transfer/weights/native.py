@@ -42,7 +42,10 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], metadata: Map
         described = dict(metadata or {})
         described[digest.KEY] = digest.of_tensors(plain, described)
         # not save_file, whose errors are none of Python's own
-        part.write_bytes(save(plain, metadata=described))
+        with part.open("wb") as stream:
+            stream.write(save(plain, metadata=described))
+            stream.flush()
+            os.fsync(stream.fileno())  # on the disk before the name appears
         part.chmod(0o644)
         os.replace(part, path)
     except OSError as error:
