@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -120,4 +121,7 @@ CARRIERS = {**ARRAYS, **TENSORS, **PLAIN}
 def empty(folder: Path) -> None:
     """Removes the files of the last one."""
     for item in os.scandir(folder):
-        os.unlink(item.path)
+        if item.is_dir(follow_symlinks=False):
+            shutil.rmtree(item.path)
+        else:
+            os.unlink(item.path)

@@ -1,4 +1,4 @@
-"""Tries every known trick with pickles and archives on every reader of them, in a process that is watched.
+"""Tries every known trick with pickles, archives, headers, images and graphs on every reader of them, under watch.
 
     python -m tests.campaigns.hostile --output=benchmarks/reliability/hostile.json
 
@@ -10,64 +10,116 @@ with the file and names what was refused: the global as `module.name`, or the op
 import argparse
 import contextlib
 import copyreg
+import itertools
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
-from tests.campaigns import hostile_claims, hostile_pickles, hostile_tensors
+from tests.campaigns import (
+    hostile_claims,
+    hostile_graphs,
+    hostile_headers,
+    hostile_pickles,
+    hostile_pictures,
+    hostile_tars,
+    hostile_tensors,
+    hostile_zips,
+)
 from tests.campaigns.carriers import CARRIERS, PLAIN, TENSORS, empty
 from tests.campaigns.figures import Figures
+from tests.campaigns.hostile_file import File
 from tests.campaigns.opcodes import CANARY, MADE, Trick
 from tests.campaigns.watched import Outcome, Watch
-from transfer import pickle_machine
+from transfer import pickle_machine, untrusted
 from transfer.errors import TransferError
+from transfer.weights.readers import keras_h5
 
 EXTENSION = 0x107
 # Programs longer than this take a while.
 LONG = 100_000
 
 
-def cases(short: bool = False) -> Iterator[tuple[str, str, Trick]]:
-    """(part, carrier, trick): every trick on every reader; in the short form the plain and the slow ones on one."""
+class Case(NamedTuple):
+    """A hostile file, and the reader of it."""
+
+    part: str
+    name: str
+    make: Callable[[Path, Path], Callable[[], object]]  # folder, canary -> what reads it
+    says: tuple[str, ...]
+    reads: bool
+
+
+def _pickle(part: str, carrier: str, trick: Trick) -> Case:
+    def make(folder: Path, canary: Path) -> Callable[[], object]:
+        return CARRIERS[carrier](folder, trick.program.replace(MADE, str(canary).encode()))
+
+    says = trick.says and trick.says + (("refused: it asks for",) if carrier in PLAIN else ())
+    return Case(part, f"{trick.name} in {carrier}", make, says, trick.reads)
+
+
+def _file(part: str, file: File) -> Case:
+    def make(folder: Path, canary: Path) -> Callable[[], object]:
+        file.make(folder)
+        return lambda: file.read(folder)
+
+    return Case(part, file.name, make, file.says, file.reads)
+
+
+FILES: Mapping[str, Callable[[], Iterable[File]]] = {
+    "archives": lambda: [*hostile_zips.files(), *hostile_tars.files()],
+    "headers": hostile_headers.files,
+    "images": hostile_pictures.files,
+    "graphs": hostile_graphs.files,
+}
+
+
+def cases(short: bool = False) -> Iterator[Case]:
+    """Every trick on every reader; in the short form the plain ones, and those that take a while, on one."""
     for part, found in (("names", hostile_pickles.by_name()), ("code", hostile_pickles.tricks())):
         for number, trick in enumerate(found):
             one = list(CARRIERS)[number % len(CARRIERS)]
             for carrier in [one] if short and part == "names" else CARRIERS:
-                yield part, carrier, trick
+                yield _pickle(part, carrier, trick)
     for trick in hostile_claims.tricks():
         for carrier in list(CARRIERS)[:1] if short and (trick.slow or len(trick.program) > LONG) else CARRIERS:
-            yield "claims", carrier, trick
+            yield _pickle("claims", carrier, trick)
     for trick in hostile_tensors.tricks():
         for carrier in TENSORS:
-            yield "tensors", carrier, trick
+            yield _pickle("tensors", carrier, trick)
+    for part, found_ in FILES.items():
+        for file in found_():
+            yield _file(part, file)
 
 
-def problem(carrier: str, trick: Trick, outcome: Outcome, made: bool) -> str | None:
+def problem(case: Case, outcome: Outcome, made: bool) -> str | None:
     """What did not hold, None if all did."""
     if made or outcome.did:
         return f"did {outcome.did or 'make the canary'}"
-    if outcome.answer == "read" and trick.reads:
+    if outcome.answer == "read" and case.reads:
         return None
-    if outcome.answer != "TransferError":
+    if outcome.answer not in ("TransferError", "UsageError", "BrokenImage"):
         return f"{outcome.answer}: {outcome.message}"
-    names = trick.says + (("refused: it asks for",) if carrier in PLAIN else ())
-    if trick.says and not any(name in outcome.message for name in names):
-        return f"does not name {' or '.join(trick.says)}: {outcome.message}"
-    if len(outcome.message) > 600 or not outcome.message.isprintable():
-        return f"is not one clear line: {outcome.message[:600]!r}"
+    if case.says and not any(name in outcome.message for name in case.says):
+        return f"does not name {' or '.join(case.says)}: {outcome.message}"
+    if len(outcome.message) > 800 or not outcome.message.isprintable():
+        return f"is not one clear line: {outcome.message[:800]!r}"
     return None
 
 
 def child(start: int, short: bool) -> None:
     """Runs the cases from number `start` on, and says before each which, and after each what came of it."""
     if short:
-        pickle_machine.POOL >>= 3  # the same limit, reached sooner
+        # the same limits, reached sooner
+        pickle_machine.POOL >>= 3
+        untrusted.FLOOR >>= 3
+        keras_h5.CPU_SECONDS = 1
     copyreg.add_extension("os", "mkdir", 0x7)
     copyreg.add_extension("posix", "mkdir", EXTENSION)
     # as after another library has used it, so that no name is looked up any more
@@ -78,16 +130,17 @@ def child(start: int, short: bool) -> None:
         for carrier in CARRIERS.values():  # imports
             with contextlib.suppress(TransferError):
                 carrier(folder, CANARY + b"0}.")()
+            empty(folder)
         watch = Watch(folder)
-        for number, (part, carrier, trick) in enumerate(cases(short)):
+        for number, case in enumerate(cases(short)):
             if number < start:
                 continue
             print(json.dumps({"number": number}), flush=True)
             empty(folder)
-            read = CARRIERS[carrier](folder, trick.program.replace(MADE, str(canary).encode()))
-            outcome = watch.run(read)
-            wrong = problem(carrier, trick, outcome, canary.exists())
-            about = {"part": part, "carrier": carrier, "trick": trick.name, "problem": wrong}
+            watch.libraries = case.part in FILES
+            outcome = watch.run(case.make(folder, canary), allowed=(TransferError,))
+            wrong = problem(case, outcome, canary.exists())
+            about = {"part": case.part, "name": case.name, "problem": wrong}
             print(json.dumps({**about, **asdict(outcome)}), flush=True)
 
 
@@ -106,9 +159,9 @@ def results(short: bool = False) -> Iterator[dict]:
                     yield result
         if process.returncode == 0:
             return
-        part, carrier, trick = list(cases(short))[number]
+        case = next(itertools.islice(cases(short), number, None))
         died = f"the process died ({process.returncode})"
-        yield {"part": part, "carrier": carrier, "trick": trick.name, "problem": died, "seconds": 0, "memory": 0}
+        yield {"part": case.part, "name": case.name, "problem": died, "seconds": 0, "memory": 0}
         number += 1
 
 
@@ -127,13 +180,13 @@ def main() -> None:
     slowest = largest = {"seconds": 0.0, "memory": 0}
     for result in results(options.short):
         slowest, largest = max(slowest, result, key=_seconds), max(largest, result, key=_memory)
-        failure = f"{result['trick']} in {result['carrier']}: {result['problem']}" if result["problem"] else None
+        failure = f"{result['name']}: {result['problem']}" if result["problem"] else None
         counts[result["part"]].append(failure)
     for part, failures in counts.items():
         found = [failure for failure in failures if failure]
         figures.add(part, len(failures), len(failures) - len(found), "; ".join(found) or None)
-    figures.content["slowest"] = {key: slowest[key] for key in ("trick", "carrier", "seconds")}
-    figures.content["largest"] = {key: largest[key] for key in ("trick", "carrier", "memory")}
+    figures.content["slowest"] = {key: slowest[key] for key in ("name", "seconds")}
+    figures.content["largest"] = {key: largest[key] for key in ("name", "memory")}
     figures.write()
 
 

@@ -12,12 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from transfer.errors import TransferError
+from transfer.weights.readers import keras_h5
+
+REPOSITORY = Path(__file__).parents[2]
 
 # Beside what the process has when the watch begins; a file that makes a reader take more is a finding.
 MEMORY = 2 << 30
 SECONDS = 30.0
 # Events of Python's audit hooks that belong to reading; `open` is looked at more closely.
-READING = ("open", "os.listdir", "os.scandir", "object.", "sys._getframe", "marshal.", "gc.", "builtins.id", "mmap.")
+READING = ("os.listdir", "os.scandir", "object.", "sys._getframe", "marshal.", "gc.", "builtins.id", "mmap.", "array.")
+# What loading a library does, and asking HDF5's in another process.
+LIBRARIES = tuple(os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, REPOSITORY / "transfer"))
+CHILD = keras_h5.CHILD.format(str(keras_h5.ROOT))
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -44,11 +50,15 @@ class Outcome:
 
 
 class Watch:
-    """The audit hook of this process, of which there can be one; it is idle outside of `run`."""
+    """The audit hook of this process, of which there can be one; it is idle outside of `run`.
+
+    `libraries`: what importing our own, and asking HDF5, looks like is no reading either, but it is allowed.
+    """
 
     def __init__(self, *folders: Path, seconds: float = SECONDS, memory: int | None = MEMORY) -> None:
         self.folders = tuple(str(folder) for folder in folders)
         self.seconds, self.memory = seconds, memory
+        self.libraries = False
         self._did: list[str] | None = None
         sys.addaudithook(self._event)
         signal.signal(signal.SIGALRM, self._alarm)
@@ -85,14 +95,28 @@ class Watch:
     def _event(self, event: str, arguments: tuple) -> None:
         if self._did is None or len(self._did) > 10:
             return
-        if event == "open":
-            path, _, flags = arguments
-            inside = not isinstance(path, str | bytes) or os.fsdecode(path).startswith(self.folders)
-            if inside and not (isinstance(flags, int) and flags & WRITES):
-                return
-        elif event.startswith(READING):
-            return
-        self._did.append(f"{event} {str(arguments)[:200]}")
+        reading = event.startswith(READING) or (event == "open" and self._opens(*arguments))
+        if not reading and not (self.libraries and _of_library(event, arguments)):
+            self._did.append(f"{event} {str(arguments)[:200]}")
+
+    def _opens(self, path: object, _: object, flags: object) -> bool:
+        inside = not isinstance(path, str | bytes) or os.fsdecode(path).startswith(self.folders)
+        return inside and not (isinstance(flags, int) and flags & WRITES)
+
+
+def _of_library(event: str, arguments: tuple) -> bool:
+    """Whether an event is of importing a library at its first use, of asking HDF5, or of parsing a literal."""
+    first = arguments[0] if arguments else None
+    if event == "open":
+        of_a_pipe = isinstance(first, int) or first == os.devnull
+        return of_a_pipe or (str(first).startswith(LIBRARIES) and not arguments[2] & WRITES)
+    if event == "exec":
+        return str(getattr(first, "co_filename", "")).startswith((*LIBRARIES, "<frozen", "<string>", "<attrs"))
+    if event == "subprocess.Popen":
+        return list(arguments[1])[:3] == [sys.executable, "-c", CHILD]
+    return event in ("import", "os.kill", "os.fork", "os.posix_spawn") or (
+        event == "compile" and (arguments[1] == "<unknown>" or str(arguments[1]).startswith((*LIBRARIES, "<")))
+    )
 
 
 def _text(error: BaseException) -> str:

@@ -1,0 +1,84 @@
+"""CIFAR archives that are bombs, hold links, devices and holes, or never end."""
+
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.campaigns.hostile_file import TERA, File, cifar, too_many
+
+ARCHIVE, BATCH = "a.tar.gz", "cifar-10-batches-py/data_batch_1"
+
+
+class Zeros(io.RawIOBase):
+    """So many zeros."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.left = size
+
+    def read(self, size: int = -1) -> bytes:
+        count = self.left if size < 0 else min(size, self.left)
+        self.left -= count
+        return bytes(count)
+
+
+def tar(info: tarfile.TarInfo, mode: str = "w:gz") -> Callable[[Path], None]:
+    """What writes an archive of one member, of zeros."""
+
+    def make(folder: Path) -> None:
+        with tarfile.open(folder / ARCHIVE, mode) as archive:  # type: ignore[call-overload]
+            archive.addfile(info, Zeros(info.size) if info.isreg() else None)
+
+    return make
+
+
+def member(name: str = BATCH, size: int = 4, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
+    """A member, whose link leads to what must not be read."""
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname = size, kind, "/etc/passwd"
+    return info
+
+
+def raw(content: bytes) -> Callable[[Path], object]:
+    """What writes an archive of these bytes."""
+    return lambda folder: (folder / ARCHIVE).write_bytes(content)
+
+
+def files() -> Iterator[File]:
+    """All of them."""
+    for packing in ("gz", "bz2", "xz"):
+        yield File(
+            f"a bomb by {packing}", tar(member(size=too_many()), f"w:{packing}"), cifar, ("unpacks", "data_batch_1")
+        )
+    kinds = {"symbolic link": tarfile.SYMTYPE, "hard link": tarfile.LNKTYPE}
+    kinds |= {"device": tarfile.CHRTYPE, "pipe": tarfile.FIFOTYPE, "folder": tarfile.DIRTYPE}
+    for title, kind in kinds.items():
+        yield File(f"a {title} as a batch", tar(member(size=0, kind=kind)), cifar, ("lacks data_batch_1",))
+    sparse = member(size=512, kind=tarfile.GNUTYPE_SPARSE).tobuf(tarfile.GNU_FORMAT) + bytes(512)
+    yield File("a file with holes as a batch", raw(sparse + bytes(1024)), cifar, ("lacks data_batch_1",))
+    for name in ("../../data_batch_1", "/data_batch_1", "/etc/passwd", "..\\..\\data_batch_1"):
+        yield File(f"the member {name}", tar(member(name)), cifar, ("data_batch_1",))
+    huge = member(size=TERA).tobuf(tarfile.GNU_FORMAT)
+    yield File("a member of a terabyte", raw(huge + b"\x80\x05"), cifar, ("more than there can be",))
+    yield File("a member of a negative size", raw(negative()), cifar, ("more than there can be",))
+    yield File("headers that extend others", raw(extended()), cifar, ("not a readable tar", "more than"))
+    yield File("members without end", raw(member("x", 0).tobuf() * 20_000), cifar, ("members",))
+    yield File("half a header", raw(member().tobuf()[:300]), cifar, ("not a readable tar",))
+
+
+def extended() -> bytes:
+    """Pax headers over which a pattern of `tarfile` goes for ever, and long names in long names."""
+    digits = b"1" * 1_000_000
+    pax = member("x", len(digits), tarfile.XHDTYPE).tobuf(tarfile.USTAR_FORMAT) + digits + bytes(-len(digits) % 512)
+    long = member("././@LongLink", 1, tarfile.GNUTYPE_LONGNAME).tobuf(tarfile.GNU_FORMAT) + bytes(512)
+    return pax * 3 + long * 5000
+
+
+def negative() -> bytes:
+    """A size of -512, as GNU's tar writes numbers that do not fit; it would send the reader back."""
+    header = bytearray(member().tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\xff" * 10 + b"\xfe\x00"
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
