@@ -43,8 +43,8 @@ from transfer.training import Part, Run, run_epochs
 
 TAP = "pre_logits"
 SEEDS = {"train": 1, "validation": 2}
-# Of a class' mean: a Bayes accuracy of about three quarters among 1,000 classes.
-RADIUS = 5.0
+# Of a class' mean: a Bayes accuracy of 0.76 among 1,000 classes, a Bayes loss of 0.96 (estimated on 4,096 rows).
+RADIUS = 4.0
 CHUNK_ROWS = 256
 
 

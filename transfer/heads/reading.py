@@ -1,7 +1,10 @@
 """Rows of a feature store or of arrays, read in pieces, by several threads, into the place where they are wanted."""
 
+import math
+import mmap
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -50,6 +53,12 @@ def pieces(start: int, stop: int, rows: int, place: int = 0) -> list[Piece]:
     return [Piece(place + a - start, a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
 
 
+def _zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Memory straight from the system, which gets it back: an allocator with many threads keeps some of each window."""
+    size = math.prod(shape)
+    return np.frombuffer(mmap.mmap(-1, max(size * dtype.itemsize, 1)), dtype, size).reshape(shape)
+
+
 class Reader:
     """Reads a split, and refuses rows that no head can use.
 
@@ -77,7 +86,7 @@ class Reader:
 
     def buffers(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
         """Features (rows, D) and labels int32 (rows,), all zero: what is not filled takes no memory."""
-        return np.zeros((rows, self.split.num_features), self.split.dtype), np.zeros(rows, np.int32)
+        return _zeros((rows, self.split.num_features), self.split.dtype), _zeros((rows,), np.dtype(np.int32))
 
     def fill(self, jobs: Iterable[tuple[tuple[np.ndarray, np.ndarray], Sequence[Piece]]]) -> None:
         """Reads pieces into buffers, all at once.
@@ -89,9 +98,13 @@ class Reader:
             for task in tasks:
                 self._read(task)
             return
-        with ThreadPoolExecutor(min(THREADS, len(tasks)), thread_name_prefix="rows") as pool:
-            for _ in pool.map(self._read, tasks):
-                pass
+        for _ in self._pool.map(self._read, tasks):
+            pass
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        # kept: with new threads for every window, what the allocator holds for each of them would add up
+        return ThreadPoolExecutor(THREADS, thread_name_prefix="rows")
 
     def _read(self, task: tuple[tuple[np.ndarray, np.ndarray], Piece]) -> None:
         (features, labels), (place, start, stop) = task
