@@ -31,6 +31,7 @@ import numpy as np
 from etils import epath
 
 from transfer import devices
+from transfer.allocator import limit_heaps
 from transfer.bench.machine import machine
 from transfer.data.loader import default_workers
 from transfer.features import FeatureStore
@@ -269,6 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch_size", type=int, default=1024)
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
     options = parser.parse_args(arguments)
+    limit_heaps()
     try:
         result = measure(options)
     finally:

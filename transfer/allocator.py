@@ -1,7 +1,8 @@
 """Memory that stays flat where many threads take and return it for hours.
 
-glibc gives threads heaps of their own, eight for a core, and each keeps pieces of what has passed through it: streaming a
-million rows for an epoch cost 7 MB more each time. With two heaps it cost nothing, and no time.
+glibc gives threads heaps of their own, up to eight for each core, and every heap keeps pieces of what has passed through
+it: streaming a million rows of 64 features took 7 MB more after each epoch, on two cores. With two heaps it took no
+more memory, and no more time.
 """
 
 import contextlib
@@ -13,6 +14,9 @@ HEAPS = 2
 
 
 def limit_heaps() -> None:
-    """From now on this process makes no more than two heaps; nothing where the allocator is not glibc's."""
+    """This process makes no more than two heaps: to be said before there are threads, which have made theirs.
+
+    Does nothing where the allocator is not glibc's.
+    """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, HEAPS)

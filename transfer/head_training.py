@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from transfer import config as settings
 from transfer import distributed, heads, results
+from transfer.allocator import limit_heaps
 from transfer.checkpoints import stopped_within
 from transfer.errors import UsageError
 from transfer.heads import plan as plans
@@ -24,6 +25,8 @@ NO_RECIPE = ("name", "epochs", "order", "window")
 
 def check(config: ConfigDict) -> None:
     """Raises UsageError for a head that is not known, and for settings that contradict each other."""
+    if config.head.order == "chunks":
+        limit_heaps()  # JAX has not been asked for its devices yet
     plans.check(config, _head(config)[0])
 
 

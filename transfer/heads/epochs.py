@@ -8,7 +8,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from transfer.allocator import limit_heaps
 from transfer.errors import TransferError, UsageError
 from transfer.heads import sharded
 from transfer.heads.calls import EvaluateCall, TrainCall, Training, Validation
@@ -207,7 +206,6 @@ def make_epochs(
     own: Training
     held: Validation | None = None
     if stream:
-        limit_heaps()
         own = Streamed(reader, mesh, batch_size, chunks)
     elif order == "chunks":
         own = Resident(reader, mesh, batch_size, chunks.rows, chunks.settings())
