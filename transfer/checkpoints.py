@@ -216,9 +216,9 @@ def _sum_on_host(array: np.ndarray) -> int:
     words = flat.view(np.uint32 if flat.dtype.itemsize % 4 == 0 else np.uint8)
     total = 0
     for start in range(0, len(words), _BLOCK):
-        block = words[start : start + _BLOCK].astype(np.uint64)
-        weights = 2 * np.arange(start, start + len(block), dtype=np.uint64) + 1
-        total += int(((block * weights) & 0xFFFFFFFF).sum())
+        block = words[start : start + _BLOCK].astype(np.uint32, copy=False)
+        weights = np.arange(2 * start + 1, 2 * (start + len(block)), 2, dtype=np.uint64).astype(np.uint32)
+        total += int((block * weights).sum(dtype=np.uint64))
     return total % (1 << 32)
 
 
