@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from transfer import digest, feature_files
@@ -54,6 +55,16 @@ def test_a_changed_weight_or_setting_is_an_error(tmp_path):
         with pytest.raises(TransferError, match="a.safetensors.*damaged"):
             readers.read(path)
         native.write(path, ARRAYS, {"arch": "small", "fields": "{}"})
+
+
+def test_the_same_contents_are_the_same_bytes(tmp_path):
+    described = {name: name * 3 for name in "abcdefgh"}
+    files = [tmp_path / f"{i}.safetensors" for i in range(8)]
+    for path in files:
+        native.write(path, ARRAYS, described)
+    assert len({path.read_bytes() for path in files}) == 1
+    with safe_open(files[0], "numpy") as file:
+        assert file.metadata().items() > described.items()
 
 
 def test_files_of_others_are_read_as_they_are(tmp_path):

@@ -20,6 +20,8 @@ from transfer.errors import TransferError
 
 KEY = "transfer_sha256"
 BLOCK = 1 << 22
+# Of the `.safetensors` format: what a file begins with, and where tensors begin.
+LENGTH_BYTES = ALIGNMENT = 8
 # Readable by Python 3.4 and newer, as the pickle before it.
 PROTOCOL = 4
 _HEX = hashlib.sha256().digest_size * 2
@@ -34,6 +36,23 @@ def of_tensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -
         digest.update(json.dumps([name, array.dtype.name, array.shape]).encode())
         digest.update(np.ascontiguousarray(array.reshape(-1)).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def safetensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> tuple[bytes, memoryview]:
+    """A `.safetensors` file of `tensors` (C-contiguous) with its digest, in two pieces; the same bytes each time.
+
+    The library's own order of the metadata differs from call to call.
+    """
+    from safetensors.numpy import save
+
+    described = {**metadata, KEY: of_tensors(tensors, metadata)}
+    content = save(dict(tensors), metadata=described)
+    length = int.from_bytes(content[:LENGTH_BYTES], "little")
+    header = json.loads(content[LENGTH_BYTES : LENGTH_BYTES + length])
+    header["__metadata__"] = dict(sorted(described.items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text, memoryview(content)[LENGTH_BYTES + length :]
 
 
 def check_tensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:

@@ -31,19 +31,16 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], metadata: Map
     Raises:
       OSError: naming `path`, where the disk is full or the folder is not writable.
     """
-    from safetensors.numpy import save
-
     path = Path(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
     part = Path(name)
     try:
         plain = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
-        described = dict(metadata or {})
-        described[digest.KEY] = digest.of_tensors(plain, described)
-        # not save_file, whose errors are none of Python's own
+        # not save_file of safetensors, whose errors are none of Python's own
         with part.open("wb") as stream:
-            stream.write(save(plain, metadata=described))
+            for piece in digest.safetensors(plain, metadata or {}):
+                stream.write(piece)
             stream.flush()
             os.fsync(stream.fileno())  # on the disk before the name appears
         part.chmod(0o644)
