@@ -15,6 +15,7 @@ from tests.campaigns import children, source
 from tests.campaigns.figures import machine
 from tests.campaigns.places import Places
 from tests.campaigns.works import WORKS, Work, make_images
+from transfer import lock
 
 POLL_SECONDS = 0.0003
 KEPT = "references.json"
@@ -40,7 +41,7 @@ def workplace(folder: Path | None) -> Iterator[Path]:
             base = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         else:
             base = folder.absolute()
-            base.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock.held(base, "campaign's folder"))
         source.add_record(stack.enter_context(source.serving(base)).url("slow"))
         yield base
 
