@@ -9,8 +9,9 @@ from etils import epath
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from transfer import distributed
+from transfer import distributed, json_file
 from transfer.errors import TransferError, UsageError
+from transfer.untrusted import SHOWN
 
 # Settings that may change between two runs over one workdir without making its contents wrong.
 FREE = (
@@ -35,6 +36,9 @@ COUNTS = (
     "finetune.epochs",
     "finetune.batch_size",
 )
+# Settings that a message names at once.
+MOST_NAMED = 8
+
 WAYS = ("head", "finetune")
 # Settings that one way of training has no use for -> what to do instead; refused where they are set.
 UNUSED: dict[str, dict[str, str]] = {
@@ -207,18 +211,18 @@ def settle(config: ConfigDict, workdir: epath.Path) -> None:
     path = workdir / "config.json"
     ours = json.loads(config.to_json_best_effort())
     if path.exists():
-        before = _flat(json.loads(path.read_text()))
+        before = _flat(json_file.read(path))
         now = _flat(ours)
         # a setting that the workdir does not have is younger than it, and at its default there
         unused = {"head": "finetune.", "finetune": "head."}.get(config.get("train"), "-")
         differing = [
-            f"{name} was {value!r} and is {now.get(name)!r}"
+            f"{name[:SHOWN]} was {repr(value)[:SHOWN]} and is {now.get(name)!r}"
             for name, value in sorted(before.items())
             if not (_is_free(name) or name.startswith(unused)) and value != now.get(name)
         ]
         if differing:
             raise TransferError(
-                f"{workdir} was made with other settings: {'; '.join(differing)}; "
+                f"{workdir} was made with other settings: {'; '.join(differing[:MOST_NAMED])}; "
                 f"take another --workdir (--config.features={workdir}/features uses its features again), "
                 "or delete this one"
             )

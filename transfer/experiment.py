@@ -16,7 +16,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer import distributed, feature_files, head_training, lock, results
+from transfer import distributed, feature_files, head_training, json_file, lock, results
 from transfer.errors import UsageError
 from transfer.heads.reading import Split
 from transfer.training import say
@@ -87,7 +87,7 @@ def _extract(
 def _seconds_so_far(folder: epath.Path, seconds: float) -> float:
     """Adds this run's seconds to those of the runs that it goes on from, so that a resumed run reports them all."""
     path = folder / "seconds.json"
-    before = json.loads(path.read_text())["seconds_extract"] if path.exists() else 0.0
+    before = float(json_file.read(path).get("seconds_extract", 0)) if path.exists() else 0.0
     try:
         if distributed.is_main():
             settings.write_text(path, json.dumps({"seconds_extract": round(before + seconds, 3)}))

@@ -12,7 +12,7 @@ import numpy as np
 from transfer.chunks import ChunkedArray
 from transfer.errors import TransferError
 from transfer.kept_rows import KeptRows
-from transfer.store_format import MISSING, decode_ids, open_array, read_metadata, scan_checks
+from transfer.store_format import MISSING, check_metadata, decode_ids, open_array, read_metadata, scan_checks
 
 
 class Rows:
@@ -151,6 +151,7 @@ class FeatureStore:
         metadata = read_metadata(str(path))
         if metadata is None:
             raise TransferError(f"no feature store at {path}; extract.py makes one")
+        check_metadata(str(path), metadata)
         store = cls(str(path), metadata)
         if not (store.complete or incomplete):
             raise TransferError(

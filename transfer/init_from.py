@@ -17,6 +17,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from transfer import config as settings
+from transfer import json_file
 from transfer.checkpoints import has_checkpoint
 from transfer.errors import UsageError
 from transfer.models.registry import flat_state, load_flat_state
@@ -99,7 +100,7 @@ def start(config: ConfigDict, model: nnx.Module, workdir: epath.Path) -> dict[st
     if has_checkpoint(workdir) and path.exists():
         name = config.model.init_from.model
         logging.info("init_from %s: copied when this run began; going on from its checkpoint", name)
-        return json.loads(path.read_text())
+        return json_file.read(path)
     source = _source(config)
     report = copy_matching(source, model, config.model.init_from.model)
     if not report.copied:

@@ -8,7 +8,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer import distributed
+from transfer import distributed, json_file
 from transfer.training import Run
 
 FILE = "result.json"
@@ -47,7 +47,7 @@ def of_run(run: Run, known: dict[str, Any], **sizes: int) -> dict[str, Any]:
 def read(workdir: epath.Path) -> dict[str, Any]:
     """The result in `workdir`, empty if there is none yet."""
     path = workdir / FILE
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json_file.read(path) if path.exists() else {}
 
 
 def write(workdir: epath.Path, result: dict[str, Any]) -> None:

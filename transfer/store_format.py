@@ -33,6 +33,8 @@ OLD_FORMAT = 1
 # In `checks`; any other value is a row's checksum.
 MISSING, SKIPPED = 0, 1
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+# A tap's name is that of a folder.
+LONGEST_TAP = 200
 # Rows of a chunk of labels and of ids, and the rows that are looked at in one go elsewhere.
 ROWS_AT_ONCE = 65536
 
@@ -63,6 +65,36 @@ def read_metadata(path: str) -> dict[str, Any] | None:
             f"{FORMAT}; delete it and extract again"
         )
     return metadata
+
+
+def check_metadata(path: str, metadata: Mapping[str, Any]) -> None:
+    """Raises TransferError for metadata that lack what a store is opened by."""
+    if not _describes(metadata):
+        raise TransferError(f"{path}/{METADATA} is damaged (it describes no features); {repair_hint(path)}")
+
+
+def _describes(metadata: Mapping[str, Any]) -> bool:
+    """Whether the metadata have what both formats have, of the right types; those of format 1 are under no checksum."""
+    taps, names = metadata.get("taps"), metadata.get("class_names")
+    counts = ["num_images", "batch_size"] + ["row_chunk", "id_width"] * (metadata["format"] == FORMAT)
+    skipped = metadata.get("skipped_rows", [])
+    return (
+        all(type(metadata.get(name)) is int and metadata[name] >= (name != "num_images") for name in counts)
+        and isinstance(taps, dict)
+        and len(taps) > 0
+        and all(isinstance(shape, list) and all(_is_count(side) for side in shape) for shape in taps.values())
+        and not any(".." in tap or len(tap) > LONGEST_TAP for tap in taps)
+        and isinstance(names, list)
+        and all(isinstance(name, str) for name in names)
+        and isinstance(metadata.get("complete"), bool)
+        and (metadata["format"] == OLD_FORMAT or metadata.get("features_dtype") in list(DTYPES))
+        and isinstance(skipped, list)
+        and all(_is_count(row) and row < metadata["num_images"] for row in skipped)
+    )
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
 
 
 def seal(metadata: Mapping[str, Any]) -> str:

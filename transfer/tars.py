@@ -11,6 +11,7 @@ import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from transfer.errors import TransferError
@@ -29,10 +30,12 @@ AT_ONCE = 1 << 20
 MOST_MEMBERS = 10_000
 
 
-def files(path: str) -> Iterator[tuple[str, Bounded]]:
+@contextmanager
+def opened(path: str) -> Iterator[Iterator[tuple[str, Bounded]]]:
     """(name, bytes) of the regular files in the tar at `path`, in order; the bytes are to be read before the next.
 
-    Raises TransferError, without the path, for whatever is wrong with it; OSError where the file cannot be read.
+    What is wrong with the tar, found now or as the bytes are read, is a TransferError without the path; OSError stays
+    what it is where the file cannot be read.
     """
     with open(path, "rb") as file:
         limit = allowance(size_of(file))
@@ -41,7 +44,7 @@ def files(path: str) -> Iterator[tuple[str, Bounded]]:
         unpack = next((each for magic, each in PACKED if head.startswith(magic)), None)
         stream: Any = unpack(file, "rb") if unpack else file
         try:
-            yield from _files(Bounded(stream, limit))
+            yield _files(Bounded(stream, limit))
         except DAMAGE as error:
             raise _damaged(error) from error
         except OSError as error:

@@ -82,8 +82,8 @@ def _from_folder(name: str, path: str, wanted: tuple[str, ...]) -> dict[str, Any
 def _from_tar(name: str, path: str, wanted: tuple[str, ...]) -> dict[str, Any]:
     """One pass over the archive, since a compressed one cannot be read out of order."""
     files = {}
-    with named(name):
-        for path_inside, stream in tars.files(path):
+    with named(name), tars.opened(path) as members:
+        for path_inside, stream in members:
             file = os.path.basename(path_inside)
             if file in wanted:
                 files[file] = _load(file, stream)

@@ -25,8 +25,13 @@ def recognises(path: Path, head: bytes) -> bool:
 def read(path: Path) -> dict[str, np.ndarray]:
     """All variables as `layer/variable`, checksums of the zip verified."""
     with opened(path) as archive:
-        names = dict(_layer_names(json.loads(archive.read(CONFIG)))) if CONFIG in archive else {}
+        names = dict(layer_names(archive.read(CONFIG))) if CONFIG in archive else {}
         return keras_h5.read(archive.read(WEIGHTS), names)
+
+
+def layer_names(config: bytes) -> Iterator[tuple[str, str]]:
+    """HDF5 group -> layer name, as the text of `config.json` has them."""
+    return _layer_names(json.loads(config))
 
 
 def _layer_names(model: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, str]]:

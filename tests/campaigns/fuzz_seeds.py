@@ -1,0 +1,289 @@
+"""Small valid files of every format that this package reads, for `tests.campaigns.fuzz` to damage."""
+
+import functools
+import gzip
+import io
+import json
+import pickle
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+FEATURES, LABELS = np.arange(12, dtype=np.float32).reshape(3, 1, 1, 4), np.array([0, 2, 1])
+PIXELS = (np.arange(3 * 6 * 5 * 3) % 251).astype(np.uint8).reshape(3, 6, 5, 3)
+CIFAR = (np.arange(2 * 3072) % 251).astype(np.uint8).reshape(2, 3072)
+PICTURE = (np.add.outer(np.arange(13), np.arange(17)) * 7 % 256).astype(np.uint8)
+
+Seeds = Callable[[], Sequence[bytes]]
+
+
+def pickles(content: object) -> list[bytes]:
+    """As every protocol writes it."""
+    return [pickle.dumps(content, protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
+
+
+def features() -> list[bytes]:
+    lists = {"features": [[1.5, 2.5], [3.5, 4.5]], "labels": (0, 1)}
+    shared = [FEATURES, FEATURES]
+    return [*pickles({"features": FEATURES, "labels": LABELS}), *pickles(lists), pickle.dumps(shared, 4)]
+
+
+def signs() -> list[bytes]:
+    return pickles({"features": PIXELS, "labels": LABELS, "sizes": np.ones((3, 2))})
+
+
+def cifar_batch() -> list[bytes]:
+    return [*pickles({"data": CIFAR, "labels": [3, 1]})[:3], pickle.dumps({b"data": CIFAR, b"labels": [3, 1]}, 4)]
+
+
+def cifar_meta() -> list[bytes]:
+    return pickles({"label_names": [f"class {i}" for i in range(10)]})
+
+
+def npy(array: np.ndarray, version: tuple[int, int] = (1, 0)) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, array, version)
+    return stream.getvalue()
+
+
+def npys() -> list[bytes]:
+    arrays = (FEATURES, FEATURES.astype(">f8"), np.asfortranarray(FEATURES), LABELS)
+    return [npy(array) for array in arrays] + [npy(FEATURES, (2, 0))]
+
+
+def packed(members: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    """A zip."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+def both(members: Mapping[str, bytes]) -> list[bytes]:
+    """A zip, packed and not."""
+    return [packed(members, method) for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]
+
+
+def feature_npz() -> list[bytes]:
+    return both({"features.npy": npy(FEATURES), "labels.npy": npy(LABELS)})
+
+
+def feature_zip() -> list[bytes]:
+    return [each for pickled in features()[3:5] for each in both({"a.p": pickled})]
+
+
+def image_npz() -> list[bytes]:
+    names = {"class_names.npy": npy(np.array(["a", "b", "c"]))}
+    return both({"images.npy": npy(PIXELS), "labels.npy": npy(LABELS), **names})
+
+
+def safetensors() -> list[bytes]:
+    from safetensors.numpy import save
+
+    arrays = {"features": FEATURES, "labels": LABELS}
+    fields = {"format": "transfer", "arch": "lenet5", "fields": json.dumps({"num_classes": 3})}
+    return [save(arrays), save(arrays, metadata=fields), save({"a": FEATURES.astype(np.float16)})]
+
+
+def tar(members: Mapping[str, bytes], form: int = tarfile.GNU_FORMAT) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=form) as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def tars() -> list[bytes]:
+    small = pickle.dumps({"data": CIFAR[:1], "labels": [3]}, 2)
+    names = pickle.dumps({"label_names": [f"class {i}" for i in range(10)]}, 2)
+    members = {"c/readme.html": b"x" * 600, "c/test_batch": small, "c/batches.meta": names}
+    return [tar(members, form) for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)]
+
+
+def packed_tars() -> list[bytes]:
+    return [gzip.compress(content) for content in tars()]
+
+
+def pth_zip() -> list[bytes]:
+    return [(GOLDEN / "odd_tensors.pth").read_bytes()]
+
+
+def pth_pickle() -> list[bytes]:
+    with zipfile.ZipFile(GOLDEN / "odd_tensors.pth") as archive:
+        return [next(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))]
+
+
+def pth_with(pickled: bytes) -> bytes:
+    """The archive of `pth_pickle` with another pickle in it."""
+    with zipfile.ZipFile(GOLDEN / "odd_tensors.pth") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    return packed({name: pickled if name.endswith("data.pkl") else content for name, content in members.items()})
+
+
+def pth_stream() -> list[bytes]:
+    return [(GOLDEN / "odd_tensors_stream.pth").read_bytes()]
+
+
+def h5(fill: Callable[[Any], object], **options: Any) -> bytes:
+    import h5py
+
+    stream = io.BytesIO()
+    with h5py.File(stream, "w", **options) as file:
+        fill(file)
+    return stream.getvalue()
+
+
+def _legacy(names: Callable[[list[bytes]], object], **options: Any) -> Callable[[Any], None]:
+    def fill(file: Any) -> None:
+        file.attrs["layer_names"] = names([b"conv"])
+        group = file.create_group("conv")
+        group.attrs["weight_names"] = names([b"conv/kernel:0", b"conv/bias:0"])
+        group.create_dataset("conv/kernel:0", data=np.ones((3, 3, 2, 4), np.float32), **options)
+        group.create_dataset("conv/bias:0", data=np.ones(4, np.float32))
+
+    return fill
+
+
+def _version3(file: Any) -> None:
+    for name in ("conv2d", "batch_normalization"):
+        group = file.create_group(f"layers/{name}/vars")
+        group.attrs["name"] = name
+        for i in range(2 if name == "conv2d" else 4):
+            group[str(i)] = np.ones(4, np.float32)
+
+
+def hdf5() -> list[bytes]:
+    chunked = _legacy(np.array, chunks=(3, 3, 1, 2), compression="gzip", shuffle=True)
+    return [h5(_legacy(np.array)), h5(_legacy(list)), h5(chunked), h5(_version3), h5(_version3, libver="latest")]
+
+
+def keras_config() -> list[bytes]:
+    layers = [{"class_name": kind, "config": {"name": kind.lower()}} for kind in ("Conv2D", "BatchNormalization")]
+    return [json.dumps({"class_name": "Functional", "config": {"name": "model", "layers": layers}}).encode()]
+
+
+def keras_with(config: bytes) -> bytes:
+    return packed({"config.json": config, "model.weights.h5": hdf5()[3]})
+
+
+def keras() -> list[bytes]:
+    return [keras_with(keras_config()[0])]
+
+
+def onnx() -> list[bytes]:
+    """A small graph of most of the operators that are known, with constants to compute."""
+    from onnx import TensorProto, helper
+
+    def numbers(name: str, *shape: int) -> Any:
+        return helper.make_tensor(name, TensorProto.FLOAT, shape, np.ones(shape).ravel())
+
+    node = helper.make_node
+    pads = helper.make_tensor("p", TensorProto.INT64, [8], [0, 0, 1, 1, 0, 0, 1, 1])
+    shape = helper.make_tensor("s", TensorProto.INT64, [2], [0, -1])
+    nodes = [
+        node("Constant", [], ["pads"], value=pads),
+        node("Constant", [], ["shape"], value=shape),
+        node("Pad", ["x", "pads"], ["a"]),
+        node("Conv", ["a", "k", "b"], ["c"], strides=[2, 2], pads=[0, 0, 0, 0], group=1),
+        node("BatchNormalization", ["c", "b", "b", "b", "b"], ["d"], epsilon=1e-3),
+        node("Clip", ["d", "low", "high"], ["e"]),
+        node("MaxPool", ["e"], ["f"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Mul", ["b", "low"], ["scale"]),
+        node("GlobalAveragePool", ["f"], ["g"]),
+        node("Reshape", ["g", "shape"], ["h"]),
+        node("Gemm", ["h", "w", "b2"], ["i"], transB=1),
+        node("Add", ["i", "b2"], ["y"]),
+    ]
+    limits = {"low": 0.0, "high": 6.0}
+    tensors = [numbers("k", 4, 3, 3, 3), numbers("b", 4), numbers("w", 2, 4), numbers("b2", 2)]
+    tensors += [helper.make_tensor(name, TensorProto.FLOAT, [], [value]) for name, value in limits.items()]
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])
+    made = helper.make_graph(nodes, "g", [image], [output], tensors)
+    elsewhere = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)])
+    whole = elsewhere.SerializeToString()
+    tensor = elsewhere.graph.initializer[0]
+    tensor.ClearField("float_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": "a.bin", "offset": "8", "length": "432"}.items():
+        tensor.external_data.add(key=key, value=value)
+    return [whole, elsewhere.SerializeToString()]
+
+
+def image(mode: str, kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    picture = np.dstack([PICTURE, PICTURE.T[:13, :13].repeat(2, 1)[:, :17], PICTURE // 2])
+    made = Image.fromarray(picture)
+    if mode == "I;16":
+        made = Image.fromarray(PICTURE.astype(np.uint16) * 257)
+    made = made if mode in ("RGB", "I;16") else made.convert(mode)
+    made.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def jpegs() -> list[bytes]:
+    kinds = [("RGB", {}), ("L", {}), ("RGB", {"progressive": True}), ("CMYK", {}), ("RGB", {"subsampling": 0})]
+    return [image(mode, "JPEG", quality=60, **options) for mode, options in kinds]
+
+
+def pngs() -> list[bytes]:
+    return [image(mode, "PNG") for mode in ("RGB", "L", "P", "RGBA", "1", "LA", "I;16")]
+
+
+def ppms() -> list[bytes]:
+    text = b"P3\n# made by hand\n2 2\n15\n0 1 2 3 4 5 6 7 8 9 10 11\nP2 2 1 9 1 2 "
+    odd = b"P6 3 1 100 " + bytes(range(9)), b"P5 2 2 1000 " + bytes(range(8)), b"P1 3 2 1 0 1 0 1 0", b"P4 9 1 ab"
+    return [image(mode, "PPM") for mode in ("RGB", "L", "1", "I;16")] + [text, *odd]
+
+
+def image_zip() -> list[bytes]:
+    return both({"train/a/1.png": pngs()[1], "train/b/2.jpg": jpegs()[1], "train/b/3.ppm": ppms()[1], "x.txt": b"x"})
+
+
+def overrides() -> list[bytes]:
+    """Lines as they stand on the command line after `--config.`."""
+    return [
+        b"batch_size=32\nhead.epochs=3\nhead.learning_rate=1e-3\nmodel.name=lenet5\ntap=pre_logits",
+        b"data.source=digits\ndata.validation_fraction=0.2\ndata.stratify=False\nseed=3\npreprocessing.mean=(1,2,3)",
+        b"train=finetune\nfinetune.flip=true\nunfreeze='stage4'\nmodel.fields.num_classes=10\nmesh.data=2\nstream=false",
+    ]
+
+
+def config() -> list[bytes]:
+    from transfer.config import default
+
+    return [json.dumps(json.loads(default().to_json_best_effort())).encode()]
+
+
+@functools.cache
+def store() -> Mapping[str, bytes]:
+    """The files of a small, finished store, by their paths in it."""
+    from transfer.store_writer import StoreWriter
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "store"
+        settings: Any = dict(labels=np.arange(5) % 2, ids=[f"train/{i}" for i in range(5)], class_names=("a", "b"))
+        about: Any = dict(data="digits", fingerprint={"model": "lenet5"}, batch_size=2, provenance={"device": "cpu"})
+        with StoreWriter(folder, taps={"pre_logits": (3,)}, **settings, **about) as writer:
+            for start in range(0, 5, 2):
+                writer.write(start, {"pre_logits": np.ones((min(2, 5 - start), 3), np.float32)}, [])
+            writer.finish()
+        found = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def old_store() -> Mapping[str, bytes]:
+    """The same of format 1, whose metadata have no checksum."""
+    with zipfile.ZipFile(GOLDEN / "store_format1.zip") as archive:
+        names = [name for name in archive.namelist() if name.startswith("complete/") and not name.endswith("/")]
+        return {name.removeprefix("complete/"): archive.read(name) for name in names}

@@ -1,0 +1,342 @@
+"""The readers that `tests.campaigns.fuzz` tries, each with valid files to damage and what a damaged one is put into."""
+
+import json
+import os
+import shutil
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tests.campaigns import fuzz_seeds as seeds
+from transfer import feature_files
+from transfer.data import decode, open_source
+from transfer.errors import TransferError, UsageError
+from transfer.weights import native, readers
+from transfer.weights.readers import _hdf5, keras_h5
+
+Files = Mapping[str, bytes]
+PICKLE_TOKENS = (
+    *(
+        b"cos\nsystem\n",
+        b"cnumpy\nndarray\n",
+        b"cnumpy\ndtype\n",
+        b"c_codecs\nencode\n",
+        b"ccollections\nOrderedDict\n",
+    ),
+    *(
+        b"ctorch._utils\n_rebuild_tensor_v2\n",
+        b"ctorch\nFloatStorage\n",
+        b"(",
+        b")",
+        b"]",
+        b"}",
+        b"t",
+        b"l",
+        b"d",
+        b"R",
+    ),
+    *(b"b", b"a", b"e", b"s", b"u", b"Q", b"o", b"2", b"0", b"1", b"h\x00", b"h\x01", b"q\x00", b"r\xff\xff\xff\xff"),
+    *(b"\x8f", b"\x90", b"\x91", b"\x93", b"\x94", b"\x81", b"\x92", b"\x82\x01", b"\x95", b"\x96", b"\x97", b"\x98"),
+    *(b"\x85", b"\x86", b"\x87", b"\x8a\x04", b"\x8b", b"\x8e", b"B\xff\xff\xff\x7f", b"I0\n", b"N", b"."),
+)
+JSON_TOKENS = (b"null", b"[]", b"{}", b"-1", b"1e999", b"true", b'""', b"[[[[", b'"\\ud800"', b"18446744073709551616")
+NPY_TOKENS = (
+    b"'descr'",
+    b"'|O'",
+    b"'<U9'",
+    b"'V8'",
+    b"[('a', '<f4')]",
+    b"(",
+    b")",
+    b"True",
+    b"1L",
+    b"#",
+    b"\\",
+    b"'''",
+)
+ZIP_TOKENS = (
+    b"PK\x01\x02",
+    b"PK\x03\x04",
+    b"PK\x05\x06",
+    b"PK\x06\x06",
+    b"PK\x06\x07",
+    b"\xff" * 8,
+    b"\x01\x00\x1c\x00",
+)
+
+
+JPEG_TOKENS = (b"\xff\xda", b"\xff\xc0", b"\xff\xc2", b"\xff\xc4", b"\xff\xdb", b"\xff\xd0", b"\xff\xe1")
+PNG_TOKENS = (b"IHDR", b"IDAT", b"PLTE", b"tRNS", b"zTXt", b"iCCP", b"gAMA", b"eXIf", b"acTL")
+PPM_TOKENS = (b"P1", b"P3", b"P5", b"P6", b"Pf", b"#", b"\n", b"65535 ")
+HDF5_TOKENS = (b"TREE", b"SNOD", b"HEAP", b"GCOL", b"OHDR", b"FRHP", b"BTHD")
+ONNX_TOKENS = (b"Conv", b"Loop", b"Expand", b"Tile", b"\x08\x01", b"\x12\x00")
+TAR_TOKENS = (b"ustar", b"L", b"x", b"\xff" * 12)
+FLAG_TOKENS = (b"=", b".", b"(", b")", b"None", b"1e999", b"'", b"\n", b"[0]")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader.
+
+    Attributes:
+      seeds: valid contents of what is damaged.
+      read: of a folder with the files in it; what it raises but for TransferError is a finding.
+      files: the files of a damaged content.
+      tokens: bytes with a meaning in the format.
+      share: how many inputs, beside the others.
+      short: examples in the short form.
+      writes: it writes into the folder, which is no finding.
+    """
+
+    name: str
+    seeds: seeds.Seeds
+    read: Callable[[Path], object]
+    files: Callable[[bytes], Files]
+    tokens: Sequence[bytes] = ()
+    share: int = 4
+    short: int = 60
+    writes: bool = False
+
+
+def alone(name: str) -> Callable[[bytes], Files]:
+    """The damaged content is the file."""
+    return lambda content: {name: content}
+
+
+def feature_file(name: str) -> Callable[[Path], object]:
+    return lambda folder: feature_files.read(folder / name)
+
+
+def source(kind: str, name: str, split: str | None = None) -> Callable[[Path], object]:
+    return lambda folder: open_source(f"{kind}:{folder / name}", split)
+
+
+def weights(folder: Path) -> object:
+    return readers.read(folder / "a.bin")
+
+
+def described(folder: Path) -> object:
+    """Our own files: tensors, and what the header says of the model."""
+    path = folder / "a.bin"
+    native.preprocessing(path)
+    native.fields(path, "lenet5")
+    return readers.read(path)
+
+
+def hdf5_here(folder: Path) -> object:
+    """As `readers.read` does it, in a fork of this process in place of a new one, which takes a third of a second."""
+    path = folder / "a.bin"
+    size = path.stat().st_size
+    if not keras_h5.recognises(path, path.read_bytes()[:64]):
+        return None
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        _answer(path, size, writing)
+    os.close(writing)
+    try:
+        with open(reading, "rb") as answer:
+            return keras_h5.assembled(answer, path, size, {})
+    except (*_hdf5.DAMAGE, OSError, RuntimeError) as error:
+        raise TransferError(f"{path}: {' '.join(str(error).split())[:200]}") from error
+    finally:
+        os.waitpid(child, 0)
+
+
+def _answer(path: Path, size: int, output: int) -> None:
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        _hdf5.limit(size, 1)
+        with open(output, "wb") as stream:
+            _hdf5.answer(path, size, stream)
+    finally:
+        os._exit(0)
+
+
+def keras_names(folder: Path) -> object:
+    """The names of layers in a Keras archive, without the HDF5 file beside them."""
+    from transfer.weights.readers import keras_archive
+
+    try:
+        return dict(keras_archive.layer_names((folder / "config.json").read_bytes()))
+    except _hdf5.DAMAGE as error:  # as `readers.read` has it
+        raise TransferError(f"config.json: {' '.join(str(error).split())[:200]}") from error
+
+
+def picture(extension: str) -> Callable[[Path], object]:
+    def read(folder: Path) -> object:
+        data = (folder / f"a{extension}").read_bytes()
+        decode.size(data[:200])
+        return decode.decode(data, "a"), decode.decode(data, "a", np.empty(600, np.uint8), lambda height, width: 2)
+
+    return read
+
+
+def image_folder(folder: Path) -> object:
+    found = open_source(f"folder:{folder / 'a.zip'}", "train")
+    return found.uniform_shape, found.fingerprint, [found.image(i) for i in range(min(len(found), 4))]
+
+
+def with_checksums(content: bytes) -> Files:
+    """A damaged PNG whose chunks have the right checksum all the same."""
+    data, position = bytearray(content), 8
+    while position + 12 <= len(data):
+        end = position + 8 + int.from_bytes(data[position : position + 4], "big")
+        if end + 4 > len(data):
+            break
+        data[end : end + 4] = struct.pack(">I", zlib.crc32(data[position + 4 : end]))
+        position = end + 4
+    return {"a.png": bytes(data)}
+
+
+def with_tar_checksums(content: bytes) -> Files:
+    """A damaged tar whose headers have the right checksum all the same."""
+    data = bytearray(content)
+    for start in range(0, len(data) - 511, 512):
+        if data[start + 257 : start + 262] == b"ustar":
+            data[start + 148 : start + 156] = b" " * 8
+            data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
+    return {"a.tar.gz": bytes(data)}
+
+
+def cifar_files(content: bytes) -> Files:
+    return {"test_batch": content, "batches.meta": seeds.cifar_meta()[2]}
+
+
+def cifar_names(content: bytes) -> Files:
+    return {"test_batch": seeds.cifar_batch()[2], "batches.meta": content}
+
+
+def config_flags(folder: Path) -> object:
+    """The command line, as `train.py` takes it."""
+    from absl import flags
+    from ml_collections import config_flags
+
+    from transfer import config
+
+    lines = (folder / "a.txt").read_bytes().decode("utf-8", "surrogateescape").splitlines()
+    given, before, values = ["train.py", *(f"--config.{line}" for line in lines if line)], sys.argv, flags.FlagValues()
+    try:
+        sys.argv = given  # where ml_collections looks for them
+        holder = config_flags.DEFINE_config_dict("config", config.default(), flag_values=values)
+        values(given)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:  # as `cli` has it
+        raise UsageError(" ".join(str(error).split())[:500]) from error
+    finally:
+        sys.argv = before
+    config.check(holder.value)
+    config.check_use(holder.value)
+    return holder.value
+
+
+def config_file(folder: Path) -> object:
+    """The `config.json` of an earlier run in the same workdir."""
+    from etils import epath
+
+    from transfer import config
+
+    config.settle(config.default(), epath.Path(folder))
+    return None
+
+
+def store(folder: Path) -> object:
+    from transfer.features import FeatureStore
+
+    found = FeatureStore.open(folder)
+    return found.features[0], found.label_rows[-1], found.id_rows[:2], len(found)
+
+
+def store_with(name: str) -> Callable[[bytes], Files]:
+    """A store with one file damaged."""
+    return lambda content: {**seeds.store(), name: content}
+
+
+def old_store_with(content: bytes) -> Files:
+    """A store of format 1 with its metadata damaged."""
+    return {**seeds.old_store(), GROUP: content}
+
+
+def resealed(content: bytes) -> Files:
+    """A store whose damaged metadata have the right checksum all the same."""
+    from transfer.store_format import seal
+
+    try:
+        group = json.loads(content)
+        group["attributes"]["sha256"] = seal(group["attributes"])
+        content = json.dumps(group).encode()
+    except Exception:  # no JSON, or no group
+        pass
+    return {**seeds.store(), "zarr.json": content}
+
+
+def of_store(name: str) -> seeds.Seeds:
+    return lambda: [seeds.store()[name]]
+
+
+def of_old_store() -> list[bytes]:
+    return [seeds.old_store()[GROUP]]
+
+
+def features_npz(content: bytes) -> Files:
+    return {"a.npz": seeds.packed({"features.npy": content, "labels.npy": seeds.npy(seeds.LABELS)})}
+
+
+def pth_with(content: bytes) -> Files:
+    return {"a.bin": seeds.pth_with(content)}
+
+
+cifar_folder, cifar_tar = source("cifar10", "", "test"), source("cifar10", "a.tar.gz", "test")
+GROUP, ARRAY, CHUNK = "zarr.json", "features/pre_logits/zarr.json", "features/pre_logits/c/0/0"
+TABLE = (
+    # what people give each other, and readers written here
+    Target("features .p", seeds.features, feature_file("a.p"), alone("a.p"), PICKLE_TOKENS, share=10),
+    Target("features .p in a zip", seeds.feature_zip, feature_file("a.zip/a.p"), alone("a.zip"), ZIP_TOKENS),
+    Target("features .npz", seeds.feature_npz, feature_file("a.npz"), alone("a.npz"), ZIP_TOKENS),
+    Target("features .npz, array", seeds.npys, feature_file("a.npz"), features_npz, NPY_TOKENS),
+    Target("features .safetensors", seeds.safetensors, feature_file("a.npz"), alone("a.npz"), JSON_TOKENS),
+    Target("traffic signs", seeds.signs, source("pickle", "a.p"), alone("a.p"), PICKLE_TOKENS),
+    Target("images .npz", seeds.image_npz, source("npz", "a.npz"), alone("a.npz"), ZIP_TOKENS),
+    Target("CIFAR batch", seeds.cifar_batch, cifar_folder, cifar_files, PICKLE_TOKENS),
+    Target("CIFAR meta", seeds.cifar_meta, cifar_folder, cifar_names, PICKLE_TOKENS),
+    Target("CIFAR tar", seeds.tars, cifar_tar, with_tar_checksums, TAR_TOKENS),
+    Target("CIFAR tar.gz", seeds.packed_tars, cifar_tar, alone("a.tar.gz")),
+    Target("image folder .zip", seeds.image_zip, image_folder, alone("a.zip"), ZIP_TOKENS),
+    Target("JPEG", seeds.jpegs, picture(".jpg"), alone("a.jpg"), JPEG_TOKENS),
+    Target("PNG", seeds.pngs, picture(".png"), with_checksums, PNG_TOKENS),
+    Target("PPM", seeds.ppms, picture(".ppm"), alone("a.ppm"), PPM_TOKENS),
+    Target(".pth", seeds.pth_zip, weights, alone("a.bin"), ZIP_TOKENS),
+    Target(".pth, pickle", seeds.pth_pickle, weights, pth_with, PICKLE_TOKENS, share=10),
+    Target(".pth, older format", seeds.pth_stream, weights, alone("a.bin"), PICKLE_TOKENS, share=10),
+    Target("weights .safetensors", seeds.safetensors, described, alone("a.bin"), JSON_TOKENS),
+    Target("weights .h5", seeds.hdf5, hdf5_here, alone("a.bin"), HDF5_TOKENS, share=3, short=30),
+    Target("weights .keras", seeds.keras, weights, alone("a.bin"), ZIP_TOKENS, share=0, short=4),
+    Target("weights .keras, config", seeds.keras_config, keras_names, alone("config.json"), JSON_TOKENS),
+    Target("weights .onnx", seeds.onnx, weights, alone("a.bin"), ONNX_TOKENS, share=3, short=30),
+    # what we write ourselves, and what is typed
+    Target("command line", seeds.overrides, config_flags, alone("a.txt"), FLAG_TOKENS, share=1, short=20),
+    Target("config.json", seeds.config, config_file, alone("config.json"), JSON_TOKENS, share=1, short=20, writes=True),
+    Target("store, metadata", of_store(GROUP), store, resealed, JSON_TOKENS, share=1, short=20),
+    Target("store, array", of_store(ARRAY), store, store_with(ARRAY), JSON_TOKENS, share=1, short=20),
+    Target("store, chunk", of_store(CHUNK), store, store_with(CHUNK), share=1, short=10),
+    Target("store of format 1", of_old_store, store, old_store_with, JSON_TOKENS, share=1, short=20),
+)
+TARGETS = {target.name: target for target in TABLE}
+
+
+def write(folder: Path, files: Files) -> None:
+    """In place of what is there."""
+    for item in os.scandir(folder):
+        if item.is_dir(follow_symlinks=False):
+            shutil.rmtree(item.path)
+        else:
+            os.unlink(item.path)
+    for name, content in files.items():
+        path = folder / name
+        if "/" in name:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
