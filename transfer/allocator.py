@@ -1,7 +1,7 @@
 """Memory that stays flat where many threads take and return it for hours.
 
-glibc gives threads heaps of their own, up to eight for each core, and a heap keeps pieces of what has passed through it:
-streaming a million rows of 64 features took 7 MB more after each epoch, on two cores. With two heaps it took no
+glibc gives threads heaps of their own, up to eight for each core, and a heap keeps pieces of what has passed through
+it: streaming a million rows of 64 features took 7 MB more after each epoch, on two cores. With two heaps it took no
 more memory, and no more time.
 """
 
