@@ -61,6 +61,9 @@ LABELS = {
     "validation_accuracy": "val_accuracy",
 }
 
+# How long an error of one of several processes waits for the news that another has gone.
+VERDICT_SECONDS = 2.0
+
 
 def weights_of(state: State) -> State:
     """The part of a state that training changes of a model."""
@@ -173,6 +176,11 @@ def run_epochs(
             _train(parts, run, epochs, checkpoints, metrics, checkpoint_seconds)
         finally:
             metrics.close()
+    except Exception as error:
+        if distributed.process_count() > 1 and not isinstance(error, preemption.Preempted):
+            # where another process has gone, JAX fails in words of its own; our watch, which ends this one, names it
+            time.sleep(VERDICT_SECONDS)
+        raise
     finally:
         checkpoints.close()
     return run
