@@ -221,10 +221,10 @@ def _start(name: str, figures: Figures, options: argparse.Namespace, count: int,
     turn = figures.of_part(name) // STEP
     limits = (f"--seed={options.seed}", f"--count={count}", f"--seconds={min(seconds, 60):.0f}")
     if options.guided and name in GUIDED and turn % 2:
-        output = options.findings / f"{_slug(name)}.json"
+        output = options.findings / f"{slug(name)}.json"
         output.parent.mkdir(parents=True, exist_ok=True)
         output.unlink(missing_ok=True)
-        corpus = options.findings / "corpus" / _slug(name)
+        corpus = options.findings / "corpus" / slug(name)
         return Running(name, *limits, f"--guide={turn}", f"--corpus={corpus}", f"--result={output}", output=output)
     return Running(name, *limits, f"--first={figures.of_part(name)}")
 
@@ -242,7 +242,7 @@ def _add(figures: Figures, running: Running, options: argparse.Namespace) -> Non
         result["found"] = [{"content": fatal.hex(), "problem": f"the process died ({result['died']})"}]
     for each in result["found"]:
         data = bytes.fromhex(each["content"])
-        path = options.findings / _slug(running.name) / hashlib.sha256(data).hexdigest()[:16]
+        path = options.findings / slug(running.name) / f"{hashlib.sha256(data).hexdigest()[:16]}.bin"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         print(f"{path}: {each['problem'][:300]}", flush=True)
@@ -256,7 +256,8 @@ def _add(figures: Figures, running: Running, options: argparse.Namespace) -> Non
     figures.add(running.name, result["done"], held, failures, **result["answers"], **more)
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """A reader's name as that of a folder."""
     return "".join(letter if letter.isalnum() else "_" for letter in name).strip("_")
 
 
@@ -265,8 +266,8 @@ def replay(options: argparse.Namespace) -> None:
     from tests.campaigns.fuzz_targets import TARGETS
 
     for name in [options.reader] if options.reader else TARGETS:
-        paths = options.replay.rglob("*") if options.replay.is_dir() else [options.replay]
-        ours = [path for path in paths if path.is_file() and path.parent.name == _slug(name)]
+        paths = options.replay.rglob("*.bin") if options.replay.is_dir() else [options.replay]
+        ours = [path for path in paths if path.is_file() and path.parent.name == slug(name)]
         if ours:
             with tempfile.TemporaryDirectory() as place:
                 tried = trials(name, Path(place))

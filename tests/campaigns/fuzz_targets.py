@@ -99,7 +99,7 @@ class Target:
     files: Callable[[bytes], Files]
     tokens: Sequence[bytes] = ()
     share: int = 4
-    short: int = 60
+    short: int = 200
     writes: bool = False
 
 

@@ -22,7 +22,7 @@ SECONDS = 30.0
 # Events of Python's audit hooks that belong to reading; `open` is looked at more closely.
 READING = ("os.listdir", "os.scandir", "object.", "sys._getframe", "marshal.", "gc.", "builtins.id", "mmap.", "array.")
 # What loading a library does, and asking HDF5's in another process.
-LIBRARIES = tuple(os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, REPOSITORY / "transfer"))
+LIBRARIES = tuple(os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, REPOSITORY))
 CHILD = keras_h5.CHILD.format(str(keras_h5.ROOT))
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 

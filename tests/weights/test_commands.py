@@ -69,6 +69,7 @@ def test_weights_list_and_info(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert run("weights", "list", "vgg16*") == 0
     out = capsys.readouterr().out
     assert "vgg16.keras (notop)" in out and "not downloaded" in out and str(tmp_path / "cache") in out
+    assert "verified by" in out and "MD5" in out and "8 digits of SHA-256" in out
     assert run("weights", "info", "vgg16.keras") == 0
     out = capsys.readouterr().out
     for piece in ("64373286793e3c8b2b4e3219cbf3544b", "6d6bbae143d832006294945121d1f1fc", "bgr", "103.939", "CC-BY"):

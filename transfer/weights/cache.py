@@ -99,8 +99,8 @@ def _download(file: WeightFile, path: Path, elsewhere: str) -> str:
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     if not file.sha256:
-        known = "the first digits of one" if file.sha256_prefix else "an MD5" if file.md5 else "nothing"
-        logging.info("%s: published without a SHA-256, with %s; it is %s", path.name, known, found["sha256"])
+        text = "%s: published without a SHA-256, verified by %s; its SHA-256 is %s"
+        logging.warning(text, path.name, file.verified_by, found["sha256"])
     return found["sha256"]
 
 

@@ -35,6 +35,15 @@ class WeightFile:
     sha256_prefix: str | None = None
     md5: str | None = None
 
+    @property
+    def verified_by(self) -> str:
+        """What a download is compared with; only a whole SHA-256 tells it from a file made to look like it."""
+        if self.sha256:
+            return "SHA-256"
+        if self.sha256_prefix:
+            return f"{len(self.sha256_prefix)} digits of SHA-256"
+        return "MD5" if self.md5 else "nothing"
+
 
 @dataclasses.dataclass(frozen=True)
 class Record:

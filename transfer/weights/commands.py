@@ -122,9 +122,9 @@ def _state(file: WeightFile) -> str:
 
 
 def _list(options: argparse.Namespace) -> None:
-    rows = [("name", "state", "file")]
+    rows = [("name", "state", "verified by", "file")]
     for record in _matching(options.pattern):
-        rows += [(name, _state(file), file.filename) for name, file in _files(record)]
+        rows += [(name, _state(file), file.verified_by, file.filename) for name, file in _files(record)]
     print(tables.text(rows))
     print(f"cache: {cache.cache_dir()}")
 
@@ -140,6 +140,7 @@ def _info(options: argparse.Namespace) -> None:
     rows += [(f"preprocessing.{key}", str(value)) for key, value in vars(record.preprocessing).items()]
     for (_, file), title in zip(_files(record), ("file", "notop"), strict=False):
         rows += [(f"{title}.{key}", str(value)) for key, value in vars(file).items() if value is not None]
+        rows += [(f"{title}.verified by", file.verified_by)]
         rows += [(f"{title}.path", f"{cache.local_path(file)} ({_state(file)})")]
     print(tables.text(rows))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from transfer.errors import TransferError
+from transfer.untrusted import shown
 from transfer.weights.identify import Likeness
 from transfer.weights.names import NameMap, Shape
 
@@ -42,7 +43,7 @@ class Report:
 
 
 def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+    return ", ".join(shown(name, 200) for name in names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
 
 
 def fit(

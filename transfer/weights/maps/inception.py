@@ -33,7 +33,7 @@ BRICKS = [f"stem.conv{i}" for i in range(1, len(STEM) + 1)] + [
     for layer in layers
 ]
 KERAS_PARTS = {"conv": "conv2d", "bn": "batch_normalization"}
-_NUMBERED = re.compile(r"(conv2d|batch_normalization)(?:_(\d+))?/(.+)")
+_NUMBERED = re.compile(r"(conv2d|batch_normalization)(?:_(\d{1,9}))?/(.+)")
 
 
 def torchvision(layers: Sequence[str]) -> dict[str, str]:

@@ -18,6 +18,11 @@ from transfer.weights.readers._onnx_tensors import Constant, computed, initialis
 Pads = tuple[tuple[int, int], tuple[int, int]]
 NO_PADS: Pads = ((0, 0), (0, 0))
 IMAGE_CHANNELS = (1, 3)
+# Attributes that are read here: those of whole numbers, of numbers, those that are lists, and how long.
+LISTS = ("strides", "dilations", "kernel_shape", "pads", "perm", "axes")
+WHOLE = (*LISTS, "group", "axis", "transA", "transB")
+REAL = ("epsilon", "alpha", "beta", "min", "max")
+LENGTHS = {"strides": 2, "dilations": 2, "kernel_shape": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,10 +171,20 @@ def title(node: Any) -> str:
 
 
 def attributes_of(node: Any) -> dict[str, Any]:
-    """The attributes of a node as Python values."""
+    """The attributes of a node as Python values; TransferError where one that is used here is not of its type."""
     from onnx import helper
 
-    return {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    for name, value in attributes.items():
+        numbers = value if isinstance(value, list) else [value]
+        length = LENGTHS.get(name, len(numbers))
+        whole = name not in WHOLE or all(isinstance(number, int) for number in numbers)
+        real = name not in REAL or all(isinstance(number, (int, float)) for number in numbers)
+        if not (whole and real) or isinstance(value, list) != (name in LISTS) and name in {*WHOLE, *REAL}:
+            raise TransferError(f"{title(node)}: its attribute {name} is of another type than it should be")
+        if len(numbers) != length:
+            raise TransferError(f"{title(node)}: its attribute {name} has {len(numbers)} numbers, not {length}")
+    return attributes
 
 
 def _sides(value: Any) -> list[int]:
