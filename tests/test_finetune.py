@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfer import config as config_module
-from transfer import experiment, finetune, preprocess
+from transfer import distributed, experiment, finetune, preemption, preprocess
 from transfer.backbone import build_network, build_preprocessing
 from transfer.data.loader import load_all
 from transfer.data.registry import open_source
@@ -116,6 +116,23 @@ def test_learns_resumes_and_its_file_loads(config, tmp_path, monkeypatch):
 def test_settings_that_cannot_work(config, tmp_path, field, value, message):
     config.finetune[field] = value
     with pytest.raises(UsageError, match=message):
+        experiment.train(config, epath.Path(tmp_path / "run"))
+
+
+def test_sigterm_within_an_epoch_keeps_the_last_whole_one(config, tmp_path, monkeypatch):
+    config.finetune.epochs = 3
+    asked = iter([False] * 4 + [True] * 100)  # three steps an epoch
+    monkeypatch.setattr(preemption, "requested", lambda: next(asked))
+    monkeypatch.setattr(preemption, "stop_at", lambda step: False)
+    with pytest.raises(preemption.Preempted, match="goes on after the last whole epoch"):
+        experiment.train(config, epath.Path(tmp_path / "run"))
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["1"]
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_one_process_only(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "process_count", lambda: 2)
+    with pytest.raises(UsageError, match="config.train=finetune runs in one process"):
         experiment.train(config, epath.Path(tmp_path / "run"))
 
 
