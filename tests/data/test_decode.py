@@ -99,3 +99,48 @@ def test_the_divisor_is_that_of_draft(resize_to, size):
     divisor = preprocess.draft_divisor(recipe, 67, 93)
     wanted = size[::-1] if resize_to is None else (int(resize_to * 93 / 67), resize_to)
     np.testing.assert_array_equal(decode.decode(JPEGS[0], "", None, divided_by(divisor)), by_pillow(JPEGS[0], wanted))
+
+
+def ppm(kind, levels, values, size=b"3 2"):
+    """A binary PPM."""
+    form = ">u2" if levels > 255 else "u1"
+    return b"%s %s %d\n" % (kind, size, levels) + np.asarray(values).astype(form).tobytes()
+
+
+@pytest.mark.parametrize("levels", [1, 9, 100, 254, 255, 256, 1000, 65534, 65535])
+@pytest.mark.parametrize("kind", [b"P5", b"P6"])
+def test_ppms_of_any_number_of_levels_are_pillows(kind, levels):
+    # values above the largest level are cut, as Pillow cuts them
+    values = np.linspace(0, min(levels * 1.2, 255 if levels < 256 else 65535), 18 if kind == b"P6" else 6)
+    data = ppm(kind, levels, values)
+    with Image.open(io.BytesIO(data)) as image:
+        grey = image.mode.startswith("I")
+        expected = np.asarray(image)
+    expected = (expected >> 8).clip(0, 255) if grey else expected
+    expected = expected if expected.ndim == 3 else np.repeat(expected[..., None], 3, -1)
+    np.testing.assert_array_equal(decode.decode(data, "a.ppm"), expected)
+
+
+def test_a_truncated_ppm():
+    with pytest.raises(BrokenImage, match="a.ppm: .*truncated"):
+        decode.decode(ppm(b"P6", 100, range(17)), "a.ppm")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "PPM"])
+def test_more_pixels_than_pillow_takes(kind, monkeypatch):
+    data = encoded(PHOTOGRAPH, kind)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 67 * 93)
+    assert decode.decode(data, "a").shape == (67, 93, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 67 * 93 - 1)
+    with pytest.warns(Image.DecompressionBombWarning), pytest.raises(BrokenImage, match="a: .*claims 93x67 pixels"):
+        decode.decode(data, "a")
+
+
+def test_scans_of_a_baseline_jpeg_are_not_counted():
+    """A thumbnail has the marker of a scan too, and so may a comment."""
+    data = encoded(PHOTOGRAPH, "JPEG", comment=b"\xff\xda" * 200)
+    np.testing.assert_array_equal(decode.decode(data, "a"), by_pillow(data))
+    progressive = encoded(PHOTOGRAPH, "JPEG", progressive=True)
+    scan = progressive[progressive.rindex(b"\xff\xda") : -2]
+    with pytest.raises(BrokenImage, match="more than 100 scans"):
+        decode.decode(progressive[:-2] + scan * 100 + b"\xff\xd9", "a")
