@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from transfer import feature_files
 from transfer.errors import TransferError, UsageError
+from transfer.untrusted import MOST_CLASSES
 
 EXTENSIONS = [".p", ".pickle", ".npz", ".safetensors"]
 FEATURES = np.arange(24, dtype=np.float32).reshape(4, 1, 1, 6) / 7
@@ -26,7 +27,7 @@ LABELS = np.array([0, 3, 1, 3])
 def labelled(shape):
     return st.tuples(
         hnp.arrays(np.float32, shape, elements=st.floats(width=32, allow_nan=False, allow_infinity=False)),
-        hnp.arrays(np.int64, shape[0]),
+        hnp.arrays(np.int64, shape[0], elements=st.integers(-(1 << 63), MOST_CLASSES - 1)),
     )
 
 
@@ -158,6 +159,7 @@ BAD_ARRAYS = {
     "one-hot labels": (FEATURES, np.eye(4), r"labels \(4, 4\)"),
     "fractional labels": (FEATURES, LABELS + 0.5, "not all whole numbers"),
     "NaN labels": (FEATURES, LABELS * np.nan, "not all whole numbers"),
+    "a label out of all proportion": (FEATURES, LABELS + (1 << 40), "a label is .*; there may be 1048576 classes"),
     "text": (FEATURES, np.array(["a", "b", "c", "d"]), "labels hold values of type <U1, not numbers"),
     "ragged": ([[1.0], [1.0, 2.0]], LABELS[:2], "features hold objects"),
 }

@@ -21,7 +21,7 @@ from transfer import archives, digest, numpy_files
 from transfer.archives import Archive
 from transfer.errors import TransferError, UsageError
 from transfer.unpickle import load_arrays
-from transfer.untrusted import named, shown
+from transfer.untrusted import MOST_CLASSES, named, shown
 
 NAMES = ("features", "labels")
 # Readable by Python 3.4 and newer.
@@ -107,6 +107,8 @@ def _checked(features: Any, labels: Any, name: str) -> tuple[np.ndarray, np.ndar
         features = features.astype(np.float32, copy=False)
     if not (whole == labels).all():
         raise TransferError(f"{name}: labels are {labels.dtype} and not all whole numbers")
+    if whole.max() >= MOST_CLASSES:
+        raise TransferError(f"{name}: a label is {whole.max()}; there may be {MOST_CLASSES} classes")
     bad = np.flatnonzero(~np.isfinite(features.reshape(len(features), -1)).all(axis=1))
     if len(bad):
         raise TransferError(f"{name}: features hold NaN or infinity in {len(bad)} rows, the first is row {bad[0]}")

@@ -17,6 +17,9 @@ from transfer.errors import TransferError
 FLOOR = 256 << 20
 RATIO = 50
 
+# A label is a claim too: each class is a name in memory, and a column of every head.
+MOST_CLASSES = 1 << 20
+
 SHOWN = 80
 
 

@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from transfer.errors import TransferError
-
-# Each class is a name in memory, and a column of every head.
-MOST_CLASSES = 1 << 20
+from transfer.untrusted import MOST_CLASSES
 
 
 class BrokenImage(TransferError):
