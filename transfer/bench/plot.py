@@ -13,7 +13,7 @@ Row = Mapping[str, Any]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = {"float32": "-", "bfloat16": "--"}
 INK, GRID = "#444444", "#e4e4e4"
-STYLE = {
+STYLE: Any = {
     "font.size": 10,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
