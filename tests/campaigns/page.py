@@ -78,6 +78,8 @@ def row(campaign: Campaign) -> list[str]:
     if found is None:
         return [campaign.name, campaign.promise, "not run yet", "", short]
     held = f"{found['held']:,} of {found['done']:,} {campaign.counted}"
+    if found["done"] < found["goal"]:
+        held += f"; {found['goal']:,} are meant"
     return [campaign.name, campaign.promise, held, f"`{found['command']}`", short]
 
 
