@@ -5,6 +5,7 @@ devices the next run has. A checkpoint after whole epochs lies in `WORKDIR/check
 lies in `WORKDIR/checkpoints_within_epoch`, until the next one after a whole epoch is there.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -164,7 +165,9 @@ class Checkpoints:
                 manager.wait_until_finished()
         except (OSError, TransferError):
             for begun in manager.directory.glob("*.orbax-checkpoint-tmp"):
-                begun.rmtree(missing_ok=True)
+                # what is still on its way may come into a folder as it is removed; the next run removes it, then
+                with contextlib.suppress(OSError):
+                    begun.rmtree(missing_ok=True)
             raise
         if name == WHOLE and (WITHIN in self._managers or (self._workdir / WITHIN).exists()):
             for outdated in self._manager(WITHIN).all_steps():
