@@ -18,6 +18,8 @@ from transfer.errors import TransferError
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 # Its status codes as Python exceptions, all of them built-in ones.
 _TENSORSTORE_ERRORS = (ValueError, RuntimeError, NotImplementedError, OSError)
+# Of a message, which may show what a damaged file holds.
+LONGEST = 500
 _FILE_NAME = re.compile(r'local file "([^"]+)"')
 
 
@@ -103,7 +105,7 @@ def readable(where: str, store: str | None = None) -> Iterator[None]:
 
 
 def _translated(error: Exception, where: str, store: str | None) -> Exception:
-    message, name = str(error).partition(" [tensorstore_spec=")[0], _FILE_NAME.search(str(error))
+    message, name = str(error).partition(" [tensorstore_spec=")[0][:LONGEST], _FILE_NAME.search(str(error))
     if code := _OS_ERROR.search(str(error)):
         number = int(code[1])
         return OSError(number, os.strerror(number), name[1] if name else where)

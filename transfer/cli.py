@@ -200,7 +200,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
         return flags.FLAGS(list(argv))
     except AttributeError as error:  # ml_collections' own, for --config.FIELD
         message = f"the config has no field {str(error).strip(QUOTES)}; see --help"
-    except (flags.Error, KeyError, TypeError, ValueError) as error:
+    except (flags.Error, LookupError, TypeError, ValueError) as error:
         message = f"{' '.join(str(error).split())}; see --help"
     except Exception as error:  # whatever a config file does wrong
         if "--debug" in argv:

@@ -35,6 +35,8 @@ MISSING, SKIPPED = 0, 1
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 # A tap's name is that of a folder.
 LONGEST_TAP = 200
+# Rows, sizes and the like, far from what overflows in the library that reads the arrays.
+LARGEST_COUNT = 1 << 40
 # Rows of a chunk of labels and of ids, and the rows that are looked at in one go elsewhere.
 ROWS_AT_ONCE = 65536
 
@@ -79,7 +81,7 @@ def _describes(metadata: Mapping[str, Any]) -> bool:
     counts = ["num_images", "batch_size"] + ["row_chunk", "id_width"] * (metadata["format"] == FORMAT)
     skipped = metadata.get("skipped_rows", [])
     return (
-        all(type(metadata.get(name)) is int and metadata[name] >= (name != "num_images") for name in counts)
+        all(_is_count(metadata.get(name)) and metadata[name] >= (name != "num_images") for name in counts)
         and isinstance(taps, dict)
         and len(taps) > 0
         and all(isinstance(shape, list) and all(_is_count(side) for side in shape) for shape in taps.values())
@@ -94,7 +96,7 @@ def _describes(metadata: Mapping[str, Any]) -> bool:
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < LARGEST_COUNT
 
 
 def seal(metadata: Mapping[str, Any]) -> str:

@@ -225,7 +225,7 @@ def config_flags(folder: Path) -> object:
         sys.argv = given  # where ml_collections looks for them
         holder = config_flags.DEFINE_config_dict("config", config.default(), flag_values=values)
         values(given)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:  # as `cli` has it
+    except (flags.Error, AttributeError, LookupError, TypeError, ValueError) as error:  # as `cli` has it
         raise UsageError(" ".join(str(error).split())[:500]) from error
     finally:
         sys.argv = before

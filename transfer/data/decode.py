@@ -23,6 +23,8 @@ SAME_COLOURS = ("YCbCr", "RGB", "Gray")
 # What keeps decoding in proportion to the file: progressive JPEGs have 10 scans or so, and each goes over all pixels;
 # a header ends early; PPMs in text are read number by number, and each comment copies what follows.
 MOST_SCANS = 100
+# To how many pixels a byte can come: of one bit, packed to a 1,032nd by deflate; of a JPEG a bit for 8x8, and more.
+MOST_PIXELS = {"PNG": 8 * 1032, "PPM": 8, "JPEG": 8 * 512, "MPO": 8 * 512}
 HEADER_BYTES = 64 * 1024
 MOST_TEXT = 32 << 20
 MOST_COMMENTS = 100
@@ -122,6 +124,8 @@ def _by_turbo(data: bytes, out: np.ndarray | None, divisor: Divisor | None) -> n
 def _by_pillow(data: bytes, where: str, divisor: Divisor | None) -> np.ndarray:
     try:
         with _by_header(data) as image:
+            if image.width * image.height > MOST_PIXELS[image.format] * len(data):
+                raise ValueError(f"it claims {image.width}x{image.height} pixels in {len(data)} bytes")
             if image.format == "PPM":
                 return _ppm(data, image)
             if image.format in ("JPEG", "MPO") and divisor:
