@@ -191,7 +191,7 @@ def check(config: ConfigDict) -> None:
 def check_use(config: ConfigDict) -> None:
     """Raises UsageError for settings that `config.train` has no use for, which would be ignored without a word."""
     if config.train not in WAYS:
-        raise UsageError(f"config.train={config.train!r} is not one of {', '.join(WAYS)}")
+        raise UsageError(f"config.train={str(config.train)[:60]!r} is not one of {', '.join(WAYS)}")
     now, usual = (_flat(json.loads(c.to_json_best_effort())) for c in (config, default()))
     for name, hint in UNUSED[config.train].items():
         value = now.get(name, config.get(name))

@@ -135,6 +135,8 @@ class FeatureStore:
         for start, checks in scan_checks(self.path, self.metadata):
             self.num_missing += int((checks == MISSING).sum())
             blocks.append(KeptRows.runs_of(start, checks))
+        if not blocks:
+            raise TransferError(f"{self.path}: its metadata are of no image; delete the store and extract again")
         kept = KeptRows(np.concatenate(blocks))
         return None if len(kept) == rows else kept
 

@@ -13,7 +13,7 @@ from transfer import __main__ as program
 from transfer.bench import results
 
 REPOSITORY = Path(__file__).parents[2]
-RESULTS = sorted((REPOSITORY / "benchmarks").glob("*/*.json"))
+RESULTS = sorted((REPOSITORY / "benchmarks").glob("[cg]pu/*.json"))
 
 
 def row(**changes):

@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from transfer.weights.names import Source
-from transfer.weights.readers import keras_h5
+from transfer.weights.readers import _hdf5
 
 keras = pytest.importorskip("keras")
 
@@ -39,4 +39,4 @@ def test_a_kernel_that_does_not_fit_is_left_as_it_is() -> None:
 
 
 def test_keras_2_called_it_something_else() -> None:
-    assert keras_h5._variable("conv_dw_1", "conv_dw_1/depthwise_kernel:0") == "conv_dw_1/kernel"
+    assert _hdf5._variable("conv_dw_1", "conv_dw_1/depthwise_kernel:0") == ("conv_dw_1", "conv_dw_1", "kernel")

@@ -82,7 +82,7 @@ def _turbo_header(data: bytes) -> tuple[int, int] | None:
         return None
     try:
         height, width, colours, _ = _turbo().decode_jpeg_header(data)
-    except ValueError:
+    except (ValueError, KeyError):  # KeyError: colours that simplejpeg has no name for
         return None
     too_large = Image.MAX_IMAGE_PIXELS is not None and height * width > Image.MAX_IMAGE_PIXELS
     return None if too_large or colours not in SAME_COLOURS or _has_too_many_scans(data) else (height, width)

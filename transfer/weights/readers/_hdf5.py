@@ -187,7 +187,10 @@ def _names(group: Any, attribute: str) -> list[str]:
     if attribute not in group.attrs:
         keys = [key for key in group.attrs if re.fullmatch(rf"{attribute}\d+", key)]
     parts = [_attribute(group, key) for key in sorted(keys, key=lambda key: (len(key), key))]
-    return [n.decode("utf-8") if isinstance(n, bytes) else str(n) for part in parts for n in part]
+    names = [n.decode("utf-8") if isinstance(n, bytes) else str(n) for part in parts for n in part]
+    if len(set(names)) < len(names):
+        raise TransferError(f"its {attribute} name {shown(next(n for n in names if names.count(n) > 1))} twice")
+    return names
 
 
 def _attribute(item: Any, name: str) -> Any:
