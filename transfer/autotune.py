@@ -1,10 +1,8 @@
 """Convolutions measured on this machine, and the measurements kept for the next run."""
 
 import json
-import os
 import re
 import statistics
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +16,7 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from transfer import atomic
 from transfer.cache import cache_dir
 from transfer.convolutions import ALGORITHMS, Epilogue, Geometry
 from transfer.devices import AXIS, compiler_options
@@ -137,8 +136,7 @@ def _write(path: Path, known: Measured) -> None:
         merged.setdefault(text, {}).update(times)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            json.dump(merged, file)
-        os.replace(file.name, path)
+        with atomic.written(path, shared=True) as file:
+            file.write(json.dumps(merged).encode())
     except OSError as error:
         logging.warning("%s: %s; measurements are not kept (TRANSFER_CACHE=DIR)", path, error.strerror)

@@ -1,15 +1,13 @@
 """The default experiment, which every file in `configs/` starts from and overrides in a few fields."""
 
-import io
 import json
-import os
 from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from transfer import distributed, json_file
+from transfer import atomic, distributed, json_file
 from transfer.errors import TransferError, UsageError
 from transfer.untrusted import SHOWN
 
@@ -228,28 +226,11 @@ def settle(config: ConfigDict, workdir: epath.Path) -> None:
             )
     if distributed.is_main():
         workdir.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(ours, indent=2) + "\n")
+        atomic.write_text(path, json.dumps(ours, indent=2) + "\n")
 
 
 def _is_free(name: str) -> bool:
     return any(name == free or name.startswith(free + ".") for free in FREE)
-
-
-def write_text(path: epath.Path, text: str) -> None:
-    """Writes a small file so that it is there whole or not at all; of a local one, not even a power cut leaves half."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as stream:
-            stream.write(text.encode("utf-8"))
-            stream.flush()
-            if isinstance(stream, io.BufferedWriter):
-                os.fsync(stream.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        if error.filename is None:  # a write that failed names no file
-            error.filename = str(path)
-        raise
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,8 +15,8 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from transfer import atomic, distributed, feature_files, head_training, json_file, lock, results
 from transfer import config as settings
-from transfer import distributed, feature_files, head_training, json_file, lock, results
 from transfer.errors import UsageError
 from transfer.heads.reading import Split
 from transfer.training import say
@@ -90,7 +90,7 @@ def _seconds_so_far(folder: epath.Path, seconds: float) -> float:
     before = float(json_file.read(path).get("seconds_extract", 0)) if path.exists() else 0.0
     try:
         if distributed.is_main():
-            settings.write_text(path, json.dumps({"seconds_extract": round(before + seconds, 3)}))
+            atomic.write_text(path, json.dumps({"seconds_extract": round(before + seconds, 3)}))
     except OSError as error:
         # finished stores may lie in a folder that is only read, where this run had nothing to do
         if error.errno not in (errno.EROFS, errno.EACCES):

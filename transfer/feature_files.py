@@ -7,7 +7,6 @@ here carries a checksum, which is verified when it is read again.
 
 import io
 import json
-import os
 import pickle
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +16,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from etils import epath
 
-from transfer import archives, digest, numpy_files
+from transfer import archives, atomic, digest, numpy_files
 from transfer.archives import Archive
 from transfer.errors import TransferError, UsageError
 from transfer.unpickle import load_arrays
@@ -72,7 +71,7 @@ def write(path: Any, features: Any, labels: Any) -> None:
     if features.ndim == 2:
         features = features[:, None, None, :]
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _atomic(target) as stream:
+    with atomic.written(target, shared=True) as stream:
         writer(stream, {"features": features, "labels": labels})
 
 
@@ -210,21 +209,3 @@ _WRITERS: dict[str, Callable[[IO[bytes], Mapping[str, np.ndarray]], None]] = {
     ".npz": _write_npz,
     ".safetensors": _write_safetensors,
 }
-
-
-@contextmanager
-def _atomic(target: epath.Path) -> Iterator[IO[bytes]]:
-    """A stream to a temporary file beside `target`, renamed onto it at the end, removed if anything fails."""
-    temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
-    try:
-        with temporary.open("wb") as stream:
-            yield stream
-            stream.flush()
-            if isinstance(stream, io.BufferedWriter):  # a local file: on the disk before the name appears
-                os.fsync(stream.fileno())
-        temporary.replace(target)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a write that failed names no file
-            error.filename = str(target)
-        raise

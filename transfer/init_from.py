@@ -16,8 +16,8 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
+from transfer import atomic, json_file
 from transfer import config as settings
-from transfer import json_file
 from transfer.checkpoints import has_checkpoint
 from transfer.errors import UsageError
 from transfer.models.registry import flat_state, load_flat_state
@@ -115,7 +115,7 @@ def start(config: ConfigDict, model: nnx.Module, workdir: epath.Path) -> dict[st
 def keep(report: dict[str, Any] | None, workdir: epath.Path) -> None:
     """Writes `workdir/init_from.json`, for the runs that go on from this one."""
     if report is not None:
-        settings.write_text(workdir / "init_from.json", json.dumps(report, indent=2) + "\n")
+        atomic.write_text(workdir / "init_from.json", json.dumps(report, indent=2) + "\n")
 
 
 def _source(config: ConfigDict) -> nnx.Module:

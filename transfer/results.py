@@ -7,8 +7,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import config as settings
-from transfer import distributed, json_file
+from transfer import atomic, distributed, json_file
 from transfer.training import Run
 
 FILE = "result.json"
@@ -53,4 +52,4 @@ def read(workdir: epath.Path) -> dict[str, Any]:
 def write(workdir: epath.Path, result: dict[str, Any]) -> None:
     """Writes the result into `workdir`, atomically; of several processes the first does."""
     if distributed.is_main():
-        settings.write_text(workdir / FILE, json.dumps(result, indent=2) + "\n")
+        atomic.write_text(workdir / FILE, json.dumps(result, indent=2) + "\n")

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from transfer import distributed, preemption
+from transfer import atomic, distributed, preemption
 from transfer.board import Board
 from transfer.checkpoints import Checkpoints
 from transfer.errors import TransferError
@@ -119,10 +119,8 @@ class Metrics:
         self._board: Board | None = None
         if not distributed.is_main():
             return
-        from transfer.config import write_text
-
         self._path = workdir / "metrics.jsonl"
-        write_text(self._path, "".join(json.dumps(row) + "\n" for row in history))
+        atomic.write_text(self._path, "".join(json.dumps(row) + "\n" for row in history))
         self._board = Board(workdir, len(history) + 1)
 
     def write(self, row: dict[str, float]) -> None:
@@ -172,7 +170,7 @@ def run_epochs(
         workdir.mkdir(parents=True, exist_ok=True)
         metrics = Metrics(workdir, run.history)
         try:
-            parts = begun_ahead_of(_parts(epoch, run, epochs), ahead)
+            parts = begun_ahead(_parts(epoch, run, epochs), ahead)
             _train(parts, run, epochs, checkpoints, metrics, checkpoint_seconds)
         finally:
             metrics.close()
@@ -192,20 +190,14 @@ def say(line: str) -> None:
         print(line, flush=True)
 
 
-def begun_ahead(
-    epoch: Epoch, state: State, epochs: Iterable[int], ahead: int
-) -> Iterator[tuple[State, dict[str, jax.Array]]]:
-    """The results of `epochs`, the next ones begun before one is asked for."""
-    return begun_ahead_of(_one_by_one(epoch, state, epochs), ahead)
-
-
-def _one_by_one(epoch: Epoch, state: State, epochs: Iterable[int]) -> Iterator[tuple[State, dict[str, jax.Array]]]:
+def one_by_one(epoch: Epoch, state: State, epochs: Iterable[int]) -> Iterator[tuple[State, dict[str, jax.Array]]]:
+    """The results of `epochs`."""
     for index in epochs:
         state, metrics = epoch(state, index)
         yield state, metrics
 
 
-def begun_ahead_of(results: Iterator[T], ahead: int) -> Iterator[T]:
+def begun_ahead(results: Iterator[T], ahead: int) -> Iterator[T]:
     """The same results; `ahead` of them are begun before the first is given."""
     begun: deque[T] = deque()
     for result in results:
@@ -221,7 +213,7 @@ def _parts(epoch: Epoch | Parts, run: Run, epochs: int) -> Iterator[Part]:
     if not callable(getattr(epoch, "parts", None)):
         if run.position is not None:
             raise TransferError("this run stopped within an epoch, and this way of training goes on after whole ones")
-        for state, on_device in _one_by_one(cast(Epoch, epoch), run.state, indices):
+        for state, on_device in one_by_one(cast(Epoch, epoch), run.state, indices):
             yield Part(state, partial(jax.device_get, on_device), None)
     else:
         yield from cast(Parts, epoch).parts(run.state, indices, run.position)

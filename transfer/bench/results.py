@@ -9,12 +9,12 @@ and stays so where it was interrupted. `transfer.bench.row` says what an extract
 
 import datetime
 import json
-import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transfer import atomic
 from transfer.bench.machine import machine
 from transfer.errors import TransferError
 
@@ -54,15 +54,8 @@ class Results:
 
     def write(self) -> None:
         """Replaces the file as a whole; OSError, naming it, where the disk is full."""
-        if self.path is None:
-            return
-        part = self.path.with_name(self.path.name + ".part")
-        try:
-            part.write_text(self.text(), "utf-8")
-            os.replace(part, self.path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        if self.path is not None:
+            atomic.write_text(self.path, self.text())
 
 
 def read(paths: Iterable[str | Path]) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ def _draw(options: argparse.Namespace) -> None:
     from etils import epath
 
     from transfer.arithmetic.named import network
-    from transfer.config import write_text
+    from transfer.atomic import write_text
     from transfer.drawing.diagram import draw as svg
 
     graph, image = network(options.name, options.image_size)

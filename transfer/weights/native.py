@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer import digest
+from transfer import atomic, digest
 from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.preprocess import Preprocessing
@@ -31,24 +30,11 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], metadata: Map
     Raises:
       OSError: naming `path`, where the disk is full or the folder is not writable.
     """
-    path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    part = Path(name)
-    try:
-        plain = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
-        # not save_file of safetensors, whose errors are none of Python's own
-        with part.open("wb") as stream:
-            for piece in digest.safetensors(plain, metadata or {}):
-                stream.write(piece)
-            stream.flush()
-            os.fsync(stream.fileno())  # on the disk before the name appears
-        part.chmod(0o644)
-        os.replace(part, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        part.unlink(missing_ok=True)
+    plain = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    # not save_file of safetensors, whose errors are none of Python's own
+    with atomic.written(path, shared=True) as stream:
+        for piece in digest.safetensors(plain, metadata or {}):
+            stream.write(piece)
 
 
 def describe(

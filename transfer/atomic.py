@@ -1,0 +1,43 @@
+"""Files that are there whole or not at all: written beside their place, flushed to the disk, then renamed."""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from etils import epath
+
+
+@contextmanager
+def written(path: Any, shared: bool = False) -> Iterator[IO[bytes]]:
+    """A stream whose contents become the file at `path`, local or `gs://`, at the end; removed if anything fails.
+
+    Args:
+        shared: whether other processes may write the same file at the same time. What a killed process leaves then
+            has a name of its own; else the next one writes over it.
+
+    Raises:
+        OSError: naming `path`, where the disk is full or the folder is not writable.
+    """
+    target = epath.Path(path)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part" if shared else f"{target.name}.part")
+    try:
+        with part.open("wb") as stream:
+            yield stream
+            stream.flush()
+            if isinstance(stream, io.BufferedWriter):  # a local file: on the disk before the name appears
+                os.fsync(stream.fileno())
+        part.replace(target)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        # a write that failed names no file
+        if isinstance(error, OSError) and error.filename in (None, str(part), os.fspath(part)):
+            error.filename, error.filename2 = str(target), None
+        raise
+
+
+def write_text(path: Any, text: str) -> None:
+    """Writes a small file of UTF-8, which no other process writes."""
+    with written(path) as stream:
+        stream.write(text.encode("utf-8"))
