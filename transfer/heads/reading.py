@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from transfer.errors import TransferError
+from transfer.heads.rows import are_whole, rows_not_finite
 
 # A piece of a store in a bucket takes a twentieth of a second to come, most of it waiting.
 THREADS = 16
@@ -115,19 +116,15 @@ class Reader:
         labels[place : place + stop - start] = self._classes(np.asarray(self.split.labels[start:stop]), start)
 
     def _check_finite(self, features: np.ndarray, start: int) -> None:
-        wide = features.astype(np.float32, copy=False)
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(np.vdot(wide, wide)):
-                return
-        finite = np.isfinite(wide).all(axis=1)
-        if not finite.all():
-            raise TransferError(f"{self.which}features have NaN or infinity in row {start + int(np.argmin(finite))}")
+        bad = rows_not_finite(features.astype(np.float32, copy=False))
+        if len(bad):
+            raise TransferError(f"{self.which}features have NaN or infinity in row {start + int(bad[0])}")
 
     def _classes(self, labels: np.ndarray, start: int) -> np.ndarray:
         if labels.shape[1:] not in ((), (1,)):
             raise TransferError(f"{self.which}labels must be one label a row, not of shape {labels.shape[1:]} a row")
         labels = labels.reshape(-1)
-        if labels.dtype.kind not in "iu" and not (labels.dtype.kind == "f" and np.all(labels == np.floor(labels))):
+        if not are_whole(labels):
             raise TransferError(f"{self.which}labels must be whole numbers from 0, not {labels.dtype}")
         wrong = (labels < 0) | (labels >= self.num_classes)
         if wrong.any():

@@ -17,16 +17,24 @@ def flat_features(features: ArrayLike, name: str = "features") -> np.ndarray:
         array = array.reshape(len(array), -1).astype(np.float32, copy=False)
     if array.shape[1] == 0:
         raise TransferError(f"{name} are empty: a row has no value")
+    bad = rows_not_finite(array)
+    if len(bad):
+        raise TransferError(f"{name} have NaN or infinity in {len(bad)} of {len(array)} rows, first in row {bad[0]}")
+    return array
+
+
+def rows_not_finite(features: np.ndarray) -> np.ndarray:
+    """Which rows of float32 (N, D) hold NaN or infinity: int (n,)."""
     with np.errstate(over="ignore", invalid="ignore"):
         # one multi-threaded pass without an array of truths; huge values overflow it, and are looked at one by one
-        if np.isfinite(np.vdot(array, array)):
-            return array
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
-        raise TransferError(
-            f"{name} have NaN or infinity in {np.sum(~finite)} of {len(array)} rows, first in row {np.argmin(finite)}"
-        )
-    return array
+        if np.isfinite(np.vdot(features, features)):
+            return np.empty(0, np.int64)
+    return np.flatnonzero(~np.isfinite(features).all(axis=1))
+
+
+def are_whole(labels: np.ndarray) -> bool:
+    """Whether labels are integers, or floats that are."""
+    return labels.dtype.kind in "iu" or (labels.dtype.kind == "f" and bool(np.all(labels == np.floor(labels))))
 
 
 def flat_labels(labels: ArrayLike | None, num_rows: int, name: str = "labels") -> np.ndarray:
@@ -46,7 +54,7 @@ def flat_labels(labels: ArrayLike | None, num_rows: int, name: str = "labels") -
 def class_indices(labels: ArrayLike | None, num_rows: int, num_classes: int, name: str = "labels") -> np.ndarray:
     """Returns `labels` as int32 (N,); raises TransferError unless all are whole numbers in [0, num_classes)."""
     array = flat_labels(labels, num_rows, name)
-    if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and np.all(array == np.floor(array))):
+    if not are_whole(array):
         raise TransferError(f"{name} must be whole numbers from 0, not {array.dtype}")
     low, high = array.min(), array.max()
     if low < 0 or high >= num_classes:

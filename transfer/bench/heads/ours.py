@@ -12,7 +12,7 @@ from transfer.bench.peers.case import Prepared
 from transfer.head_training import AHEAD
 from transfer.heads import linear
 from transfer.heads.linear_probe import LinearProbe
-from transfer.training import begun_ahead
+from transfer.training import begun_ahead, one_by_one
 
 
 def trainer(case: HeadCase) -> Prepared:
@@ -30,7 +30,7 @@ def trainer(case: HeadCase) -> Prepared:
             seed=case.seed,
         )
         state = linear.init_state(case.features, case.classes, linear.init_key(case.seed))
-        results = begun_ahead(epoch, state, range(case.epochs), AHEAD)
+        results = begun_ahead(one_by_one(epoch, state, range(case.epochs)), AHEAD)
         [(latest, _)] = deque(((after, jax.device_get(metrics)) for after, metrics in results), maxlen=1)
         return latest["params"]
 
