@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from transfer.bench.on_demand import OnDemand
+
 FOLDER = Path(__file__).parent
 MEASUREMENTS = FOLDER / "scaling.json"
 COMMAND = "python benchmarks/scaling.py"
@@ -38,23 +40,6 @@ LONG_ENOUGH, MOST_REPEATS = 3.0, 200
 GOAL_EXPONENT, GOAL_MEMORY = 1.02, 1.10
 
 
-class Made(Sequence):
-    """`count` values, each made from its index when it is asked for."""
-
-    def __init__(self, count: int, one: Callable[[int], Any]) -> None:
-        self.count, self.one = count, one
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, slice):
-            return [self.one(index) for index in range(*key.indices(self.count))]
-        if not 0 <= key < self.count:
-            raise IndexError(key)
-        return self.one(key)
-
-
 class MadeSource:
     """Images that are parts of one long noise; nothing in it is as long as the data set (`transfer.data.Source`)."""
 
@@ -63,8 +48,8 @@ class MadeSource:
 
     def __init__(self, rows: int) -> None:
         self.fingerprint = f"made {rows}"
-        self.ids = Made(rows, "train/{:09d}".format)
-        self.labels = Made(rows, lambda row: row % CLASSES)
+        self.ids = OnDemand(rows, "train/{:09d}".format)
+        self.labels = OnDemand(rows, lambda row: row % CLASSES)
         self._noise = np.random.default_rng(0).integers(0, 256, 10_007 + SIDE * SIDE * 3, np.uint8)
 
     def __len__(self) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import imagenet_scale
+from transfer.bench.on_demand import OnDemand
 
 TOY = ["--rows=3001", "--validation_rows=500", "--features=24", "--classes=5", "--batch_size=64", "--epochs=4"]
 
@@ -30,7 +31,7 @@ def test_what_is_made_is_decided_by_its_place_alone():
     np.testing.assert_array_equal(one.chunk("train", 256), other.chunk("train", 256))
     assert len(one.chunk("train", 512)) == 88
     assert not np.array_equal(one.chunk("train", 0), one.chunk("train", 256))
-    ids = imagenet_scale.Numbers(1_000_000_000)
+    ids = OnDemand(1_000_000_000, "{:09d}".format)
     assert ids[7] == "000000007" and ids[5:7] == ["000000005", "000000006"]
 
 

@@ -11,8 +11,8 @@ FEW, MANY = 10_000, 1_000_000
 # Sets no array aside for all rows: ids and labels are made where they are asked for.
 CHILD = """
 import sys
-from collections.abc import Sequence
 import numpy as np
+from transfer.bench.on_demand import OnDemand
 from transfer.features import FeatureStore
 from transfer.store_format import read_metadata
 from transfer.store_verify import verify
@@ -20,16 +20,8 @@ from transfer.store_writer import StoreWriter
 path, rows = sys.argv[1], int(sys.argv[2])
 BATCH, WIDTH = 4096, 8
 
-class Made(Sequence):
-    def __init__(self, one):
-        self.one = one
-    def __len__(self):
-        return rows
-    def __getitem__(self, key):
-        return [self.one(i) for i in range(*key.indices(rows))]
-
 def write():
-    ids, labels = Made(lambda i: f"train/{i:08d}"), Made(lambda i: i % 10)
+    ids, labels = OnDemand(rows, lambda i: f"train/{i:08d}"), OnDemand(rows, lambda i: i % 10)
     with StoreWriter(path, taps={"pre_logits": (WIDTH,)}, labels=labels, ids=ids, class_names="0123456789",
                      data="made", fingerprint={}, batch_size=BATCH) as store:
         for start, stop in store.pending():

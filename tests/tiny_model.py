@@ -2,13 +2,12 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from transfer.bench.on_demand import OnDemand
 from transfer.data import BrokenImage
 from transfer.preprocess import Preprocessing
 
@@ -61,25 +60,16 @@ class TinySource:
         return self.image(row)
 
 
-class Made(Sequence):
-    """`count` values, each made when it is asked for."""
-
-    def __init__(self, count: int, one: Callable[[int], Any]) -> None:
-        self.count, self.one = count, one
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, key: Any) -> Any:
-        return [self.one(row) for row in range(*key.indices(self.count))] if isinstance(key, slice) else self.one(key)
-
-
 class MadeSource(TinySource):
     """`rows` images of which nothing is held: for counting memory and time."""
 
     def __init__(self, rows: int) -> None:
         super().__init__(rows=0)
-        self.rows, self.ids, self.labels = rows, Made(rows, "made/{:09d}".format), Made(rows, lambda row: row % 3)
+        self.rows, self.ids, self.labels = (
+            rows,
+            OnDemand(rows, "made/{:09d}".format),
+            OnDemand(rows, lambda row: row % 3),
+        )
         self.pixels = np.zeros((*self.uniform_shape[:2], 3), np.uint8)
 
     def image(self, row: int) -> np.ndarray:
