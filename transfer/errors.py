@@ -1,4 +1,4 @@
-"""The two ways in which a command can fail on purpose: each is one line for the person at the keyboard."""
+"""The ways in which a command can fail on purpose: each is one line for the person at the keyboard."""
 
 
 class TransferError(Exception):
@@ -11,3 +11,7 @@ class UsageError(TransferError):
     """An argument, a flag or a configuration value is wrong. Exit code 2."""
 
     exit_code = 2
+
+
+class RowsError(TransferError, ValueError):
+    """Features or labels that no head can use. A ValueError too: what scikit-learn and its callers expect there."""

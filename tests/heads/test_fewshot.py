@@ -7,11 +7,12 @@ from sklearn.linear_model import LogisticRegression
 
 from transfer.data.splits import per_class
 from transfer.errors import TransferError, UsageError
-from transfer.heads.fewshot import SCALINGS, accuracy_by_seed
+from transfer.heads.fewshot import accuracy_by_seed
 from transfer.heads.linear import Recipe
 from transfer.heads.logistic import Logistic
 
 SEEDS = 3
+SCALINGS = ("columns", "whole")
 
 
 @pytest.fixture(scope="module")

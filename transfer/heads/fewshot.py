@@ -10,8 +10,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from transfer.errors import TransferError, UsageError
+from transfer.heads import scaling as scalings
 from transfer.heads.logistic import Logistic
 from transfer.heads.rows import flat_features, flat_labels
+from transfer.heads.scaling import SCALINGS
 
 
 class Head(Protocol):
@@ -104,28 +106,9 @@ def _accuracies(
     return jax.vmap(one)(features, labels, keys, validation_features)
 
 
-def _by_column(features: jax.Array) -> jax.Array:
-    """One factor a column, 1 / deviation; 0 for a column that does not vary."""
-    deviation = features.std(axis=0)
-    varies = deviation > 1e-6 * jnp.abs(features).max(axis=0)
-    width = jnp.maximum(varies.sum(), 1)
-    return jnp.where(varies, 1 / jnp.where(varies, deviation, 1), 0) / jnp.sqrt(width)
-
-
-def _as_a_whole(features: jax.Array) -> jax.Array:
-    """One factor for all columns, which keep their proportions."""
-    square = features.var(axis=0).sum()
-    return 1 / jnp.sqrt(jnp.where(square > 0, square, 1))
-
-
-# Each gives the factors that bring centred rows to unit norm (root mean square) whatever their scale and width, so
-# that one L2 penalty means the same for 64 pixels and for 2,048 features.
-SCALINGS: dict[str, Callable[[jax.Array], jax.Array]] = {"columns": _by_column, "whole": _as_a_whole}
-
-
 def standardised(features: jax.Array, others: jax.Array, scaling: str | None) -> tuple[jax.Array, jax.Array]:
-    """(n, D) and (m, D), both less the column means of the first and times its `SCALINGS` factors. Pure JAX."""
+    """(n, D) and (m, D), both as the scaling that the first teaches has them. Pure JAX."""
     if scaling is None:
         return features, others
-    mean, factors = features.mean(axis=0), SCALINGS[scaling](features)
-    return (features - mean) * factors, (others - mean) * factors
+    scaler = scalings.fit(scaling, features)
+    return scalings.apply(scaler, features), scalings.apply(scaler, others)

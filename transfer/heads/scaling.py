@@ -1,0 +1,121 @@
+"""Scalings of features, fitted on training rows and applied to any: what a head sees of them. Pure JAX."""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from transfer.errors import UsageError
+
+# A deviation below this share of the values' size is rounding.
+_ROUNDING = 1e-6
+# Least magnitude whose inverse float32 holds.
+_TINY = 1e-37
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("mean", "factors"), meta_fields=("name",))
+@dataclass(frozen=True)
+class Scaler:
+    """What a scaling has learned; a pytree. See `apply`.
+
+    Attributes:
+        name: of the scaling, None for none.
+        mean: float32 (D,), or None.
+        factors: float32, (D,) or () to multiply by, or a matrix (D, K); or None.
+    """
+
+    name: str | None = None
+    mean: jax.Array | None = None
+    factors: jax.Array | None = None
+
+
+def _mean(x: jax.Array) -> jax.Array:
+    """(D,): exact for a column that does not vary, whatever its size."""
+    return x[0] + jnp.mean(x - x[0], axis=0)
+
+
+def _standard(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    size = jnp.maximum(jnp.abs(x).max(axis=0), _TINY)
+    unit = x / size  # squares of what is huge would overflow
+    mean = _mean(unit)
+    deviation = jnp.sqrt(jnp.mean((unit - mean) ** 2, axis=0))
+    varies = (deviation > _ROUNDING) & (deviation * size > _TINY)
+    return mean * size, jnp.where(varies, 1 / jnp.where(varies, deviation * size, 1), 0)
+
+
+def _whiten(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(D, K), K = min(N, D): components beyond the rows' numerical rank are columns of zeros."""
+    size = jnp.maximum(jnp.abs(x).max(), _TINY)
+    mean = _mean(x / size)
+    _, singular, components = jnp.linalg.svd(x / size - mean, full_matrices=False)
+    # the rank as numpy.linalg.matrix_rank finds it; rows of one value leave nothing but rounding
+    least = max(x.shape) * jnp.finfo(jnp.float32).eps * jnp.maximum(singular[0], _ROUNDING)
+    counts = singular > least
+    factors = jnp.where(counts, jnp.sqrt(max(len(x) - 1, 1)) / jnp.where(counts, singular, 1), 0)
+    return mean * size, components.T * (factors / size)
+
+
+def _by_column(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """One factor a column, 1 / deviation; 0 for a column that does not vary."""
+    deviation = x.std(axis=0)
+    varies = deviation > _ROUNDING * jnp.abs(x).max(axis=0)
+    width = jnp.maximum(varies.sum(), 1)
+    return x.mean(axis=0), jnp.where(varies, 1 / jnp.where(varies, deviation, 1), 0) / jnp.sqrt(width)
+
+
+def _as_a_whole(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """One factor for all columns, which keep their proportions."""
+    square = x.var(axis=0).sum()
+    return x.mean(axis=0), 1 / jnp.sqrt(jnp.where(square > 0, square, 1))
+
+
+def _nothing(x: jax.Array) -> tuple[None, None]:
+    return None, None
+
+
+# Name -> training rows (N, D) to mean and factors. "standard" as scikit-learn's `StandardScaler`, "whiten" as its
+# `PCA(whiten=True)`; "l2" brings each row to unit norm and learns nothing. "columns" and "whole" bring centred rows to
+# unit norm (root mean square) whatever their scale and width, so that one L2 penalty means the same for 64 pixels and
+# for 2,048 features: column by column, or by one factor for all.
+SCALINGS: Mapping[str, Callable[[jax.Array], tuple[jax.Array | None, jax.Array | None]]] = {
+    "standard": _standard,
+    "l2": _nothing,
+    "whiten": _whiten,
+    "columns": _by_column,
+    "whole": _as_a_whole,
+}
+
+
+def check(name: str | None) -> None:
+    """Raises UsageError for a scaling that there is not."""
+    if name is not None and name not in SCALINGS:
+        raise UsageError(f"unknown scaling {name!r}; there is: {', '.join(SCALINGS)}, None")
+
+
+def fit(name: str | None, x: ArrayLike) -> Scaler:
+    """The scaling `name` of `SCALINGS` fitted to rows `x`, float32 (N, D), N > 0; None leaves rows as they are.
+
+    Finite for one row, for columns that do not vary (which become 0, with "standard", "whiten" and "columns") and for
+    more columns than rows. Raises UsageError for another name.
+    """
+    check(name)
+    return Scaler() if name is None else Scaler(name, *SCALINGS[name](jnp.asarray(x)))
+
+
+def apply(scaler: Scaler, x: ArrayLike) -> jax.Array:
+    """Rows (M, D) -> (M, D), or (M, K) for "whiten"; rows of zeros stay zeros under "l2"."""
+    rows = jnp.asarray(x)
+    if scaler.name == "l2":
+        size = jnp.maximum(jnp.abs(rows).max(axis=-1, keepdims=True), _TINY)
+        rows = rows / size
+        norm = jnp.sqrt(jnp.sum(rows**2, axis=-1, keepdims=True))
+        return rows / jnp.where(norm > 0, norm, 1)
+    if scaler.mean is None or scaler.factors is None:
+        return rows
+    rows = rows - scaler.mean
+    if scaler.factors.ndim < 2:
+        return rows * scaler.factors
+    return jnp.dot(rows, scaler.factors, precision=jax.lax.Precision.HIGHEST)

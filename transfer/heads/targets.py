@@ -1,0 +1,155 @@
+"""What a head learns to say of a row: one class, several labels, or values; and the loss that goes with each."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from transfer.errors import RowsError
+from transfer.heads.rows import flat_labels
+
+
+class Targets(NamedTuple):
+    """What the rows are to be.
+
+    Attributes:
+        kind: "classes" (one of C a row, softmax), "labels" (any of L a row, sigmoid) or "values" (T numbers a row).
+        array: classes: int32 (N,), indices into the sorted classes; labels: float32 (N, L) of 0 and 1; values:
+            float32 (N, T).
+        num_outputs: C, L or T.
+    """
+
+    kind: str
+    array: np.ndarray
+    num_outputs: int
+
+    def wide(self) -> np.ndarray:
+        """Float32 (N, C): classes as rows of 0 and a single 1, labels and values as they are."""
+        if self.kind != "classes":
+            return self.array
+        return (self.array[:, None] == np.arange(self.num_outputs)).astype(np.float32)
+
+
+def _cross_entropy(scores: jax.Array, classes: jax.Array) -> jax.Array:
+    of_class = jax.nn.one_hot(classes, scores.shape[-1], dtype=bool)
+    return jax.nn.logsumexp(scores, axis=-1) - jnp.sum(jnp.where(of_class, scores, 0), axis=-1)
+
+
+def _sigmoid_cross_entropy(scores: jax.Array, labels: jax.Array) -> jax.Array:
+    return jnp.sum(jax.nn.softplus(scores) - labels * scores, axis=-1)
+
+
+def _half_square(scores: jax.Array, values: jax.Array) -> jax.Array:
+    return jnp.sum((scores - values) ** 2, axis=-1) / 2
+
+
+# Kind -> loss of each row: scores (..., N, C) and a `Targets.array` -> (..., N). Pure JAX.
+LOSSES: Mapping[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "classes": _cross_entropy,
+    "labels": _sigmoid_cross_entropy,
+    "values": _half_square,
+}
+
+# Kind -> what a head's scores (..., C) are turned into: probabilities, or the values as they are. Pure JAX.
+ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
+    "classes": jax.nn.softmax,
+    "labels": jax.nn.sigmoid,
+    "values": lambda scores: scores,
+}
+
+
+def of_classifier(y: ArrayLike | None, num_rows: int) -> tuple[Targets, np.ndarray]:
+    """Targets of a classifier's `y`, and its classes.
+
+    Args:
+        y: (N,) or (N, 1), numbers, strings or booleans: one class a row; or (N, L) of 0 and 1, L > 1: any of L labels.
+        num_rows: N.
+
+    Returns:
+        The targets, and the C classes in sorted order (in the dtype of `y`) or 0 ... L - 1.
+
+    Raises:
+        RowsError: `y` is missing, of another length, not finite, or looks like a regression's.
+    """
+    labels = _finite(y, num_rows, "labels")
+    if labels.ndim == 2:
+        if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
+            raise RowsError(
+                f"labels of shape {labels.shape} must be 0 or 1, one column a label. Unknown label type: "
+                "several values a row are a regressor's"
+            )
+        return Targets("labels", labels.astype(np.float32), labels.shape[1]), np.arange(labels.shape[1])
+    classes, indices = np.unique(labels, return_inverse=True)
+    if classes.dtype.kind == "f" and 2 * len(classes) > len(labels) and np.any(classes != np.floor(classes)):
+        # halves and the like may be classes; measurements, which hardly ever repeat, are not
+        raise RowsError(
+            f"{len(classes)} different fractions on {len(labels)} rows are no classes. Unknown label type: "
+            "continuous; take a regressor"
+        )
+    return Targets("classes", indices.astype(np.int32), len(classes)), classes
+
+
+def of_known_classes(y: ArrayLike, num_rows: int, classes: np.ndarray, kind: str, name: str = "labels") -> Targets:
+    """Targets of more rows for a head that is fitted; RowsError where one has a label that the head does not know."""
+    if kind == "values":
+        return of_regressor(y, num_rows, name)
+    labels = _finite(y, num_rows, name)
+    if kind == "labels":
+        if labels.shape != (num_rows, len(classes)) or not np.isin(labels, (0, 1)).all():
+            raise RowsError(f"{name} must be 0 or 1 in {len(classes)} columns, not of shape {labels.shape}")
+        return Targets(kind, labels.astype(np.float32), len(classes))
+    if labels.ndim == 2:
+        raise RowsError(f"{name} must be one label a row, (N,) or (N, 1), not of shape {labels.shape}")
+    if not (known := np.isin(labels, classes)).all():
+        raise RowsError(f"{name.removesuffix('s')} {labels[~known][0].item()!r} is on no training row")
+    return Targets(kind, np.searchsorted(classes, labels).astype(np.int32), len(classes))
+
+
+def of_regressor(y: ArrayLike | None, num_rows: int, name: str = "targets") -> Targets:
+    """Targets of a regressor's `y`: (N,) or (N, T) finite numbers; RowsError for anything else."""
+    values = _finite(y, num_rows, name)
+    if values.dtype.kind not in "biuf":
+        raise RowsError(f"{name} of a regressor must be numbers, not {values.dtype}")
+    with np.errstate(over="ignore"):
+        values = values.reshape(num_rows, -1).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise RowsError(f"{name} reach beyond what float32 holds: infinity")
+    return Targets("values", values, values.shape[1])
+
+
+def _finite(y: ArrayLike | None, num_rows: int, name: str) -> np.ndarray:
+    """`y` as (N,) or (N, L > 1), numbers or text; RowsError where something is missing."""
+    if y is None:
+        raise RowsError(
+            f"{num_rows} rows of features but no {name}: the head requires y to be passed, but the target y is None"
+        )
+    array = np.asarray(y)
+    if array.dtype.kind == "c":
+        raise RowsError(f"{name} are complex numbers. Complex data not supported")
+    if array.ndim == 2 and array.shape[1] > 1:
+        if len(array) != num_rows:
+            raise RowsError(f"{num_rows} rows of features but {len(array)} {name}: the two must be of one length")
+    else:
+        array = flat_labels(array, num_rows, name)
+    if array.dtype.kind == "O":
+        array = _plain(array, name)
+    if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+        rows = np.flatnonzero(~finite.reshape(num_rows, -1).all(axis=1))
+        raise RowsError(f"{name} have NaN or infinity in {len(rows)} of {num_rows} rows, first in row {rows[0]}")
+    return array
+
+
+def _plain(array: np.ndarray, name: str) -> np.ndarray:
+    """An array of objects as one of numbers or text. Text stays objects, which is how pandas hands it over."""
+    flat = array.ravel().tolist()
+    if all(isinstance(value, str) for value in flat):
+        return array
+    if any(isinstance(value, str) or not np.isscalar(value) for value in flat):
+        kinds = ", ".join(sorted({type(value).__name__ for value in flat}))
+        raise RowsError(
+            f"{name} must be all numbers or all text, not a mixture of {kinds}. Unknown label type: unknown"
+        )
+    return np.array(flat).reshape(array.shape)
