@@ -1,0 +1,378 @@
+"""Settings of a head chosen on rows that are held out of the training rows: never on those that validate.
+
+selection = transfer.sweep({"block4:avg": a, "pre_logits": b}, y, "logistic", {"C": 10.0 ** np.linspace(-6, 5, 45)})
+selection.chosen, selection.table, selection.probe.score(test, test_labels)
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+from numpy.typing import ArrayLike
+
+from transfer import scores as any_scores
+from transfer.errors import RowsError, UsageError
+from transfer.heads import targets
+
+Grid = Mapping[str, Sequence[Any]]
+Row = dict[str, Any]
+
+
+class Best(NamedTuple):
+    """The best setting of one tap.
+
+    Attributes:
+        settings: what of the grid it is.
+        measures: on the held-out rows.
+        scores: of the held-out rows, float32 (M, C).
+        probable: whether they make probabilities.
+    """
+
+    settings: dict[str, Any]
+    measures: dict[str, float]
+    scores: np.ndarray
+    probable: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """What a sweep has found.
+
+    Attributes:
+        chosen: the setting, and `tap` where there are several.
+        table: a row for each setting that was tried: the setting and its measures on the held-out rows.
+        probe: the head with that setting, fitted on all of the training rows.
+        holdout_scores, holdout_labels: float32 (M, C) by the head that was fitted without them, and the labels as they
+            were given, (M,) or (M, L); for temperature scaling.
+        measure: what was highest.
+        best: tap -> the best setting of each.
+        num_fitted: rows that the candidates were fitted on.
+        notes: what a reader should know, a line each.
+    """
+
+    chosen: dict[str, Any]
+    table: list[Row]
+    probe: Any
+    holdout_scores: np.ndarray
+    holdout_labels: np.ndarray
+    measure: str
+    best: dict[str, Best]
+    num_fitted: int
+    notes: tuple[str, ...]
+
+
+def sweep(
+    features: Mapping[str, ArrayLike] | ArrayLike,
+    y: ArrayLike,
+    head: Any,
+    grid: Grid | None = None,
+    *,
+    holdout: float = 0.1,
+    seed: int = 0,
+    measure: str | None = None,
+) -> Selection:
+    """Tries every combination of `grid` on held-out rows, and fits the best one on all rows.
+
+    The held-out rows are drawn by `seed` class by class, so that each class keeps at least one row to fit on; a class
+    of one row is not held out. (Rows of labels and of values are drawn from all.) Of equals the first in the order of
+    the grid is chosen, so that values should begin with the strongest regularisation.
+
+    Args:
+        features: (N, ...) numbers, or several taps of the same rows by name, which are one more thing to choose.
+        y: (N,) classes; (N, L) of 0 and 1, labels; for a regressor (N,) or (N, T) values.
+        head: a name of `transfer.heads.HEADS`, or a scikit-learn estimator.
+        grid: parameter -> values to try; None: the head's own `GRID`; empty: nothing but the tap is chosen. Those of
+            the head's `SIDE_BY_SIDE` are fitted in one program.
+        holdout: the share of the rows that is held out.
+        measure: a key of `MEASURES` of what is predicted; None: its first.
+
+    Raises:
+        UsageError: an unknown head, parameter or measure, a parameter without values, a share that is none.
+        RowsError: (a ValueError) rows that no head can use, or too few to hold any out.
+    """
+    named = dict(features) if isinstance(features, Mapping) else {"": features}
+    estimator = _estimator(head)
+    selection = select(named, y, estimator, grid, holdout=holdout, seed=seed, measure=measure)
+    for note in selection.notes:
+        logging.warning("%s", note)
+    if not isinstance(features, Mapping):
+        del selection.chosen["tap"]
+        for row in selection.table:
+            del row["tap"]
+    return selection
+
+
+def select(
+    features: Mapping[str, ArrayLike],
+    y: ArrayLike,
+    estimator: Any,
+    grid: Grid | None,
+    *,
+    holdout: float,
+    seed: int,
+    measure: str | None,
+) -> Selection:
+    """`sweep` for taps by name and an estimator; what is worth a warning is among its notes."""
+    if not features:
+        raise UsageError("a sweep needs the features of at least one tap")
+    labels = np.asarray(y)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    kind = kind_of(estimator, labels)
+    settings = _combinations(getattr(estimator, "GRID", {}) if grid is None else grid, estimator)
+    measure = _known_measure(measure, kind)
+    kept, held = split(labels, kind, holdout, seed)
+    table: list[Row] = []
+    best: dict[str, Best] = {}
+    for tap, of_tap in features.items():
+        rows, best[tap] = _try(_rows(of_tap, len(labels)), labels, kept, held, estimator, settings, kind, measure)
+        table += [{"tap": tap, **row} for row in rows]
+    winner = max(best, key=lambda tap: _rank(best[tap].measures[measure], measure))  # the first of equals
+    chosen = best[winner].settings
+    return Selection(
+        chosen={"tap": winner, **chosen},
+        table=table,
+        probe=fit(estimator, chosen, _rows(features[winner], len(labels)), labels),
+        holdout_scores=best[winner].scores,
+        holdout_labels=labels[held],
+        measure=measure,
+        best=best,
+        num_fitted=len(kept),
+        notes=tuple(_edges(chosen, settings)),
+    )
+
+
+def fit(estimator: Any, settings: Mapping[str, Any], features: np.ndarray, labels: np.ndarray) -> Any:
+    """A fresh estimator with `settings`, fitted on all of the rows; what the caller gave stays as it was."""
+    from sklearn.base import clone
+
+    return clone(estimator).set_params(**settings).fit(features, labels)
+
+
+def _estimator(head: Any) -> Any:
+    if not isinstance(head, str):
+        if not (hasattr(head, "fit") and hasattr(head, "set_params")):
+            raise UsageError(f"a sweep takes the name of a head or an estimator, not a {type(head).__name__}")
+        return head
+    from transfer.heads import HEADS
+
+    return HEADS[head]()
+
+
+def kind_of(estimator: Any, labels: np.ndarray) -> str:
+    """What an estimator predicts from such labels: "classes", "labels" or "values"."""
+    from sklearn.base import is_regressor
+
+    if is_regressor(estimator):
+        return "values"
+    return "labels" if labels.ndim == 2 else "classes"
+
+
+def _rows(features: ArrayLike, num_rows: int) -> np.ndarray:
+    array = np.asarray(features)
+    if array.ndim < 1 or len(array) != num_rows:
+        raise RowsError(f"features of shape {array.shape} but {num_rows} labels: the two must be of one length")
+    return array.reshape(num_rows, -1) if array.ndim != 2 and num_rows else array
+
+
+def _combinations(grid: Grid, estimator: Any) -> list[dict[str, Any]]:
+    """Every combination of the grid's values, the last parameter changing fastest; one empty for an empty grid."""
+    known = estimator.get_params()
+    for name, values in grid.items():
+        if name not in known:
+            raise UsageError(f"{type(estimator).__name__} takes no {name}; it takes {', '.join(known)}")
+        if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray) or len(values) == 0:
+            raise UsageError(f"the values of {name} to try should be several, not {values!r}")
+    columns = [[_plain(value) for value in values] for values in grid.values()]
+    return [dict(zip(grid, combination, strict=True)) for combination in itertools.product(*columns)]
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy number as Python's: it is written down as JSON."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def split(labels: np.ndarray, kind: str, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to fit on and rows that are held out, each int (n,), ascending.
+
+    Classes share the held-out rows by their sizes, rounded so that all together are `fraction` of N, but at least one;
+    each keeps one. Raises UsageError for a fraction outside of (0, 1), RowsError where nothing can be held out.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"holdout={fraction} must lie between 0 and 1")
+    random = np.random.default_rng(seed)
+    wanted = max(1, round(fraction * len(labels)))
+    groups = [np.arange(len(labels))]
+    if kind == "classes":
+        _, indices = np.unique(labels, return_inverse=True)
+        groups = [np.flatnonzero(indices == label) for label in range(indices.max(initial=-1) + 1)]
+    counts = _shares(np.array([len(group) for group in groups], np.int64), wanted, random)
+    if not counts.sum():
+        raise RowsError(f"{len(labels)} rows, of no class two: none can be held out to choose by")
+    held = [random.permutation(group)[:count] for group, count in zip(groups, counts, strict=True)]
+    mask = np.zeros(len(labels), bool)
+    mask[np.concatenate(held)] = True
+    return np.flatnonzero(~mask), np.flatnonzero(mask)
+
+
+def _shares(sizes: np.ndarray, wanted: int, random: np.random.Generator) -> np.ndarray:
+    """How many rows each class gives: in proportion, remainders to the largest of them, equal ones by lot."""
+    most = np.maximum(sizes - 1, 0)
+    exact = sizes * wanted / max(sizes.sum(), 1)
+    counts = np.minimum(np.floor(exact).astype(np.int64), most)
+    order = np.lexsort((random.random(len(sizes)), -(exact - counts)))
+    while counts.sum() < min(wanted, most.sum()):
+        open_ = [place for place in order if counts[place] < most[place]]
+        counts[open_[: wanted - counts.sum()]] += 1
+    return counts
+
+
+def _try(
+    x: np.ndarray,
+    labels: np.ndarray,
+    kept: np.ndarray,
+    held: np.ndarray,
+    estimator: Any,
+    settings: list[dict[str, Any]],
+    kind: str,
+    measure: str,
+) -> tuple[list[Row], Best]:
+    """A row for each setting, and the best of them, on the features of one tap."""
+    classes, truth = _truth(labels, held, kind)
+    table: list[Row] = []
+    best: Best | None = None
+    for setting, found in zip(
+        settings, _candidates(estimator, settings, x, labels, kept, held, classes, kind), strict=True
+    ):
+        row = {
+            name: float(function(found.values, truth))
+            for name, (function, _) in MEASURES[kind].items()
+            if found.probable or name not in NEED_PROBABILITIES
+        }
+        if measure not in row:
+            raise UsageError(f"{type(estimator).__name__} gives no probabilities, which measure={measure} needs")
+        table.append({**setting, **row})
+        if best is None or _rank(row[measure], measure) > _rank(best.measures[measure], measure):
+            best = Best(setting, row, found.values, found.probable)
+    assert best is not None
+    return table, best
+
+
+def _truth(labels: np.ndarray, held: np.ndarray, kind: str) -> tuple[np.ndarray | None, np.ndarray]:
+    """The classes, and what the held-out rows are, as measures take it."""
+    if kind == "values":
+        return None, targets.of_regressor(labels, len(labels)).array[held]
+    aimed, classes = targets.of_classifier(labels, len(labels))
+    return classes, aimed.array[held]
+
+
+def _candidates(
+    estimator: Any,
+    settings: list[dict[str, Any]],
+    x: np.ndarray,
+    labels: np.ndarray,
+    kept: np.ndarray,
+    held: np.ndarray,
+    classes: np.ndarray | None,
+    kind: str,
+) -> Any:
+    """Scores of the held-out rows by each setting, fitted on the others."""
+    train = x[kept], labels[kept]
+    if hasattr(estimator, "fit_many") and settings[0]:
+        columns = {name: [setting[name] for setting in settings] for name in settings[0]}
+        return map(any_scores.Scores, estimator.fit_many(*train, columns)(x[held]))
+    return (any_scores.of(fit(estimator, setting, *train), x[held], classes, kind) for setting in settings)
+
+
+def _edges(chosen: Mapping[str, Any], settings: list[dict[str, Any]]) -> list[str]:
+    """A line for each number that is the first or the last of those that were tried; none for 0, which is an end."""
+    notes = []
+    for name, value in chosen.items():
+        tried = sorted({setting[name] for setting in settings if _is_number(setting[name])})
+        if _is_number(value) and len(tried) > 2 and value in (tried[0], tried[-1]) and value != 0:
+            notes.append(
+                f"the chosen {name}={value:g} is at the edge of what was tried, {tried[0]:g} to {tried[-1]:g}: "
+                "there may be better beyond"
+            )
+    return notes
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _accuracy(scores: np.ndarray, classes: np.ndarray) -> float:
+    return float(np.mean(scores.argmax(axis=1) == classes))
+
+
+def _balanced_accuracy(scores: np.ndarray, classes: np.ndarray) -> float:
+    right = scores.argmax(axis=1) == classes
+    return float(np.mean([right[classes == label].mean() for label in np.unique(classes)]))
+
+
+def _log_loss(scores: np.ndarray, classes: np.ndarray) -> float:
+    shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
+    return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(classes)), classes]))
+
+
+def _mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
+    from sklearn.metrics import average_precision_score
+
+    there = np.flatnonzero(labels.any(axis=0))
+    if not len(there):
+        return 0.0
+    return float(np.mean([average_precision_score(labels[:, label], scores[:, label]) for label in there]))
+
+
+def _labels_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.mean(((scores > 0) == labels).all(axis=1)))
+
+
+def _labels_log_loss(scores: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.mean(np.logaddexp(0, scores) - labels * scores))
+
+
+def _rmse(scores: np.ndarray, values: np.ndarray) -> float:
+    return math.sqrt(np.mean((scores - values) ** 2))
+
+
+def _r2(scores: np.ndarray, values: np.ndarray) -> float:
+    spread = ((values - values.mean(axis=0)) ** 2).sum()
+    return float(1 - ((scores - values) ** 2).sum() / spread) if spread > 0 else float("-inf")
+
+
+Measure = Callable[[np.ndarray, np.ndarray], float]
+# What is predicted -> measure -> (the function of scores (M, C) and `Targets.array`, whether more is better).
+MEASURES: Mapping[str, Mapping[str, tuple[Measure, bool]]] = {
+    "classes": {
+        "accuracy": (_accuracy, True),
+        "balanced_accuracy": (_balanced_accuracy, True),
+        "log_loss": (_log_loss, False),
+    },
+    "labels": {
+        "mean_average_precision": (_mean_average_precision, True),
+        "accuracy": (_labels_accuracy, True),
+        "log_loss": (_labels_log_loss, False),
+    },
+    "values": {"rmse": (_rmse, False), "r2": (_r2, True)},
+}
+NEED_PROBABILITIES = ("log_loss",)
+_MORE_IS_BETTER = {name: more for of_kind in MEASURES.values() for name, (_, more) in of_kind.items()}
+
+
+def _known_measure(measure: str | None, kind: str) -> str:
+    there = MEASURES[kind]
+    if measure is not None and measure not in there:
+        raise UsageError(f"measure={measure!r} is not one of {', '.join(there)}, by which {kind} are chosen")
+    return measure or next(iter(there))
+
+
+def _rank(value: float, measure: str) -> float:
+    """The higher the better; what is not a number is worst."""
+    if math.isnan(value):
+        return -math.inf
+    return value if _MORE_IS_BETTER[measure] else -value
