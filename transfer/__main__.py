@@ -17,6 +17,12 @@ VERBS = {
     "arithmetic": ("transfer.arithmetic.commands", "arithmetic", "count what networks cost, and why they are built so"),
     "draw": ("transfer.drawing.commands", "draw", "draw a network, made from the model itself, as an SVG file"),
     "features": ("transfer.feature_commands", "features", "show, verify and repair a store of features"),
+    "similarity": ("transfer.evaluation.representation_commands", "similarity", "compare taps of stores: linear CKA"),
+    "transferability": (
+        "transfer.evaluation.representation_commands",
+        "transferability",
+        "score taps of stores without a head: LogME, LEEP",
+    ),
     "bench": ("transfer.bench.commands", "bench", "measure speed: networks, heads, beside others, for other devices"),
 }
 
@@ -32,7 +38,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _top_parser() -> Parser:
-    lines = [f"  {verb:10} {text}" for verb, (_, _, text) in VERBS.items()]
+    lines = [f"  {verb:15} {text}" for verb, (_, _, text) in VERBS.items()]
     parser = Parser(
         prog="python -m transfer",
         description=__doc__,

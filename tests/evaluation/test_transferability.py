@@ -1,0 +1,99 @@
+"""LogME and LEEP: the values of published code, and of the definitions computed another way."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from golden import make_representation as golden
+from scipy.stats import multivariate_normal
+
+from transfer.errors import TransferError
+from transfer.evaluation import transferability
+from transfer.evaluation.transferability import leep, logme, softmax
+
+VALUES = json.loads(Path(golden.FILE).read_text())["values"]
+TALL = [name for name in VALUES if "logme" in VALUES[name]]
+
+
+@pytest.fixture(params=["whole", "in blocks"])
+def in_blocks(request, monkeypatch):
+    if request.param == "in blocks":
+        monkeypatch.setattr(transferability, "BLOCK_BYTES", 8 * 20 * 7)
+
+
+@pytest.mark.parametrize("name", TALL)
+def test_logme_of_the_published_code(name, in_blocks):
+    x, y, labels = golden.pair(name)
+    assert logme(x, labels) == pytest.approx(VALUES[name]["logme"], rel=1e-9)
+    assert logme(x, y) == pytest.approx(VALUES[name]["logme_values"], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_logme_of_the_code_of_the_first_paper_up_to_where_it_stops(name, in_blocks):
+    x, y, labels = golden.pair(name)
+    assert logme(x, labels) == pytest.approx(VALUES[name]["logme_icml"], rel=2e-3)
+    assert logme(x, y) == pytest.approx(VALUES[name]["logme_values_icml"], rel=2e-3)
+
+
+@pytest.mark.parametrize("name", ["wide", "square"])
+def test_logme_is_the_largest_evidence_of_a_bayesian_linear_model(name):
+    x, _, labels = golden.pair(name)
+    rows = len(x)
+
+    def evidence(log_alpha, log_beta):
+        covariance = np.eye(rows) / np.exp(log_beta) + x @ x.T / np.exp(log_alpha)
+        wanted = [(labels == label).astype(float) for label in np.unique(labels)]
+        return np.array([multivariate_normal.logpdf(y, np.zeros(rows), covariance) for y in wanted]) / rows
+
+    grid = [evidence(a, b) for a in np.linspace(-1, 7, 17) for b in np.linspace(0, 4, 9)]
+    best = np.max(grid, axis=0).mean()
+    assert best - 5e-3 <= logme(x, labels) <= best + 0.03  # 11 steps of the fixed point
+
+
+def test_logme_of_columns_that_repeat_and_of_none_that_vary():
+    x, _, labels = golden.pair("tall")
+    twice = np.concatenate([x, x, np.zeros_like(x)], axis=1)
+    assert np.isfinite(logme(twice, labels))
+    np.testing.assert_allclose(logme(twice / np.sqrt(2), labels), logme(x, labels), rtol=1e-9)
+    assert np.isfinite(logme(np.ones_like(x), labels))
+
+
+def test_labels_of_any_kind_and_features_of_any_shape():
+    x, _, labels = golden.pair("tall")
+    names = np.array(["cat", "dog", "eel", "fox"])[labels]
+    expected = logme(x, labels)
+    assert logme(x.reshape(-1, 2, 2, 3), names) == logme(x, labels * 100 - 7) == expected
+    assert leep(golden.answers("tall"), names) == leep(golden.answers("tall"), labels)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_leep_of_the_published_code(name):
+    labels = golden.pair(name)[2]
+    assert leep(golden.answers(name), labels) == pytest.approx(VALUES[name]["leep"], rel=1e-12)
+
+
+def test_leep_of_a_source_class_that_is_never_answered_and_of_a_perfect_one():
+    labels = np.arange(12) % 3
+    certain = np.eye(4)[labels]
+    assert leep(certain, labels) == 0
+    assert leep(softmax(1000 * certain), labels) == 0
+
+
+X, Y = np.arange(12.0).reshape(6, 2), np.arange(6) % 2
+BAD = {
+    "NaN": (logme, X * np.nan, Y, "features have NaN or infinity"),
+    "targets of NaN": (logme, X, X * np.nan, "targets have NaN or infinity"),
+    "another number of labels": (logme, X, Y[1:], "6 rows of features but 5 targets"),
+    "no rows": (logme, X[:0], Y[:0], "0 rows of features but 0 targets"),
+    "all zero": (logme, X * 0, Y, "all features are zero"),
+    "logits": (leep, X, Y, "rows that sum to 1"),
+    "flat": (leep, X[:, 0], Y, "not of shape"),
+    "labels of another number": (leep, softmax(X), Y[1:], "6 rows of probabilities but 5 labels"),
+}
+
+
+@pytest.mark.parametrize("measure, values, labels, message", BAD.values(), ids=BAD)
+def test_bad_rows_are_one_clear_line(measure, values, labels, message):
+    with pytest.raises(TransferError, match=message):
+        measure(values, labels)
