@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfer.errors import TransferError, UsageError
-from transfer.heads import linear
+from transfer.heads import gradient, linear
 
 
 def rows(num_rows, width=6, classes=4, seed=0):
@@ -65,7 +65,7 @@ def test_first_weights_are_those_of_glorot_and_bias_is_zero():
 @given(num_rows=st.integers(1, 50), batch_size=st.integers(1, 60), shuffled=st.booleans())
 def test_every_row_is_in_one_batch_and_only_the_last_is_partial(num_rows, batch_size, shuffled):
     with jax.disable_jit():
-        taken, real = linear._batches(num_rows, batch_size, jax.random.key(1) if shuffled else None)
+        taken, real = gradient._batches(num_rows, batch_size, jax.random.key(1) if shuffled else None)
     taken, real = np.asarray(taken), np.asarray(real)
     assert sorted(taken[real == 1]) == list(range(num_rows))
     assert (real[:-1] == 1).all()
@@ -116,7 +116,7 @@ def test_rows_are_arguments_of_the_program_not_constants_in_it():
     for seed in range(3):
         _, metrics = linear.make_epoch(*rows(33, seed=seed), None, None, 8, 1e-3 * (seed + 1), seed=seed)(state, seed)
         losses.append(float(metrics["loss"]))
-        programs.add(linear._jitted_epoch._cache_size())
+        programs.add(gradient._jitted_epoch._cache_size())
     assert len(set(losses)) == 3
     assert len(programs) == 1, "other rows of the same shape compiled again"
 

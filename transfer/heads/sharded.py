@@ -19,7 +19,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from transfer.heads.linear import Params, State, _turned, keras_adam
+from transfer.heads.gradient import Params, State, keras_adam, turned
 
 DATA, MODEL = "data", "model"
 # Rows of a device that are evaluated at a time.
@@ -129,10 +129,10 @@ def _train(
         updates, opt_state = optimiser.update({"kernel": kernel, "bias": bias}, opt_state, params)
         return optax.apply_updates(params, updates), opt_state, measured.at[index].set(sums)
 
-    params, opt_state = _turned((state["params"], state["opt_state"]))
+    params, opt_state = turned((state["params"], state["opt_state"]))
     start = (params, opt_state, jnp.zeros((len(counts), 2), jnp.float32))
     params, opt_state, measured = jax.lax.fori_loop(0, number if steps is None else steps, step, start)
-    params, opt_state = _turned((params, opt_state))
+    params, opt_state = turned((params, opt_state))
     return {"params": params, "opt_state": opt_state}, measured.sum(axis=0)
 
 
@@ -190,7 +190,7 @@ def _evaluate(
     params: Params, features: jax.Array, labels: jax.Array, real: jax.Array, *, num_classes: int
 ) -> jax.Array:
     """The part of one device, some rows at a time."""
-    upright = jax.lax.optimization_barrier(_turned(params))  # XLA would fold the transposition into the product
+    upright = jax.lax.optimization_barrier(turned(params))  # XLA would fold the transposition into the product
     size = min(EVALUATED, len(features))
     steps = math.ceil(len(features) / size)
 
