@@ -236,6 +236,8 @@ class Probe(ClassifierMixin, Head):
             raise UsageError(f"class_weight={weights!r}: {_one_line(error)}") from error
         if not np.all(np.isfinite(of_class) & (of_class >= 0)):
             raise UsageError(f"class_weight={weights!r}: weights must be finite, and none below 0")
+        if not of_class.any():
+            raise UsageError(f"class_weight={weights!r}: no class that is there has any weight")
         return of_class.astype(np.float32)[aimed.array]
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
@@ -274,6 +276,6 @@ class Regressor(RegressorMixin, Head):
         return targets.of_regressor(y, num_rows, name)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
-        """Values (M,) or (M, T) float32 of X (M, ...), as y was in `fit`."""
-        values = self.logits(X)
+        """Values (M,) or (M, T) float64 of X (M, ...), as y was in `fit`."""
+        values = self.logits(X).astype(np.float64)  # what scikit-learn's measures work in
         return values[:, 0] if self.target_ndim_ == 1 else values

@@ -1,0 +1,67 @@
+"""The nearest of many rows, exact, on the device, some rows at a time."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+METRICS = ("cosine", "l2")
+# Rows that are searched at a time, and similarities that are held.
+BLOCK = 1 << 16
+HELD = 1 << 25
+MOST_QUERIES = 1024
+
+
+def unit_rows(x: np.ndarray) -> np.ndarray:
+    """Rows (N, D) at unit norm, their dtype kept; rows of zeros stay zeros."""
+    size = np.abs(x).max(axis=1, keepdims=True)
+    x = x / np.where(size > 0, size, 1)  # squares of what is huge would overflow
+    norm = np.sqrt(np.square(x).sum(axis=1, keepdims=True))
+    return x / np.where(norm > 0, norm, 1)
+
+
+def search(queries: np.ndarray, rows: np.ndarray, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """The `k` rows most similar to each query, the most similar first, and of equals the first.
+
+    Args:
+        queries: float32 (M, D); for "cosine" of unit norm.
+        rows: float32 (N, D), N >= k; the same.
+        metric: "cosine": similarity is the product; "l2": half the squared distance, negative, which for rows of unit
+            norm is the product - 1. Rows far from 0 should be centred.
+
+    Returns:
+        float32 (M, k) similarities, int32 (M, k) rows.
+    """
+    size = min(MOST_QUERIES, max(1, HELD // min(len(rows), BLOCK)))
+    size = min(size, 1 << (max(len(queries), 1) - 1).bit_length())
+    count = math.ceil(len(rows) / BLOCK)
+    edges = [len(rows) * part // count for part in range(count + 1)]
+    blocks = [jnp.asarray(rows[start:stop]) for start, stop in zip(edges, edges[1:], strict=False)]
+    found = []
+    for start in range(0, len(queries), size):
+        some = queries[start : start + size]
+        some = np.pad(some, ((0, size - len(some)), (0, 0)))  # one shape, one compilation
+        parts = [_nearest(some, block, min(k, block.shape[0]), metric) for block in blocks]
+        best = parts[0] if count == 1 else _merged(parts, tuple(edges[:-1]), k)
+        found.append(tuple(np.asarray(array)[: len(queries) - start] for array in best))
+    return np.concatenate([part[0] for part in found]), np.concatenate([part[1] for part in found])
+
+
+@functools.partial(jax.jit, static_argnames=("k", "metric"))
+def _nearest(queries: jax.Array, rows: jax.Array, k: int, metric: str) -> tuple[jax.Array, jax.Array]:
+    products = jax.lax.dot_general(queries, rows, (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST)
+    if metric == "cosine":
+        return jax.lax.top_k(products, k)
+    found, index = jax.lax.top_k(products - jnp.sum(rows**2, axis=1) / 2, k)
+    return jnp.minimum(found - jnp.sum(queries**2, axis=1, keepdims=True) / 2, 0), index
+
+
+@functools.partial(jax.jit, static_argnames=("starts", "k"))
+def _merged(parts: list[tuple[jax.Array, jax.Array]], starts: tuple[int, ...], k: int) -> tuple[jax.Array, jax.Array]:
+    """The best of the blocks' best; ties go to the earlier block."""
+    similarities = jnp.concatenate([part[0] for part in parts], axis=1)
+    index = jnp.concatenate([part[1] + start for part, start in zip(parts, starts, strict=True)], axis=1)
+    best, places = jax.lax.top_k(similarities, k)
+    return best, jnp.take_along_axis(index, places, axis=1)
