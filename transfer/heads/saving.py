@@ -42,11 +42,21 @@ def save(head: "Head", path: str | os.PathLike) -> None:
     fitted = {key: value for key, value in vars(head).items() if _is_fitted(key)}
     if not fitted:
         raise UsageError(f"this {type(head).__name__} is not fitted yet; there is nothing to save")
+    write(path, name, type(head).__name__, head.get_params(deep=False), fitted)
+
+
+def write(
+    path: str | os.PathLike, name: str, of_class: str, parameters: Mapping[str, Any], fitted: Mapping[str, Any]
+) -> None:
+    """Writes what `save` would of the head `name` of such parameters and attributes, without making one.
+
+    So that training does without scikit-learn, which takes longer to import than JAX.
+    """
     tensors: dict[str, np.ndarray] = {}
     described = {
         "name": name,
-        "class": type(head).__name__,
-        "parameters": _encoded(head.get_params(deep=False), "parameters", tensors),
+        "class": of_class,
+        "parameters": _encoded(parameters, "parameters", tensors),
         "fitted": _encoded(fitted, "", tensors),
     }
     with atomic.written(path) as stream:
