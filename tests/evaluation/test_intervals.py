@@ -1,0 +1,122 @@
+"""Bootstrap intervals: what scipy's are, as wide as they claim to be; the summary of a run."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from transfer.evaluation import intervals
+from transfer.evaluation.intervals import percentiles, resampled, wilson
+from transfer.evaluation.measures import MEASURES, applicable
+from transfer.evaluation.predictions import Predictions
+from transfer.evaluation.summary import per_class, summary
+
+
+def classes(seed, rows=200, width=7, raised=1.5):
+    random = np.random.default_rng(seed)
+    labels = random.integers(width, size=rows)
+    logits = random.standard_normal((rows, width)).astype(np.float32)
+    logits[np.arange(rows), labels] += raised
+    return Predictions.of_logits(logits, labels)
+
+
+def functions(predictions):
+    return {name: measure.of(predictions) for name, measure in applicable(predictions).items()}
+
+
+def test_intervals_are_scipy_s():
+    found = classes(0)
+    ours = resampled(functions(found), len(found), resamples=4000)
+    for name, values in {"accuracy": found.right, "log_loss": found.nll}.items():
+        theirs = stats.bootstrap(
+            (values.astype(float),), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(1)
+        ).confidence_interval
+        # both are samples of one distribution: their ends agree to a few hundredths of its width
+        np.testing.assert_allclose(percentiles(ours[name]), theirs, atol=0.06 * (theirs.high - theirs.low))
+
+
+def test_intervals_cover_the_truth():
+    """Of 95 % intervals about as many hold the value of the population."""
+    population = classes(0, rows=20000)
+    wanted = ("accuracy", "log_loss", "balanced_accuracy")
+    truth = {name: MEASURES["classes"][name].of(population)(np.ones((1, 20000)))[0] for name in wanted}
+    random, covered, samples = np.random.default_rng(1), dict.fromkeys(wanted, 0), 150
+    for _ in range(samples):
+        sample = population.rows(random.integers(20000, size=150))
+        found = resampled({name: MEASURES["classes"][name].of(sample) for name in wanted}, 150, resamples=200)
+        for name in wanted:
+            low, high = percentiles(found[name])
+            covered[name] += low <= truth[name] <= high
+    # 95 % less or more four standard deviations of 150 tries, and what percentiles of a skewed measure may lack
+    assert all(0.86 < count / samples <= 1 for count in covered.values()), covered
+
+
+def test_seeded_and_the_same_in_any_number_of_blocks(monkeypatch):
+    found = classes(0)
+    one, other = (resampled(functions(found), len(found), resamples=50, seed=seed) for seed in (3, 4))
+    monkeypatch.setattr(intervals, "BLOCK_BYTES", 8 * len(found) * 7)
+    again = resampled(functions(found), len(found), resamples=50, seed=3)
+    for name in one:
+        np.testing.assert_allclose(again[name], one[name])
+        assert not np.array_equal(one[name], other[name])
+
+
+def test_a_resample_may_leave_a_measure_open():
+    assert percentiles(np.array([np.nan, 1.0, 2.0]))[0] >= 1 and np.isnan(percentiles(np.full(3, np.nan))).all()
+    labels = np.zeros((6, 1))
+    labels[0] = 1
+    found = Predictions.of_logits(np.arange(6.0)[:, None], labels, kind="labels")
+    assert 0 < summary(found)["mean_average_precision"]["low"] <= summary(found)["mean_average_precision"]["high"]
+
+
+@pytest.mark.parametrize("right, rows", [(0, 1), (1, 1), (0, 20), (20, 20), (7, 9), (480, 500)])
+def test_wilson_is_scipy_s(right, rows):
+    theirs = stats.binomtest(right, rows).proportion_ci(method="wilson")
+    np.testing.assert_allclose(np.ravel(wilson(np.array([right]), np.array([rows]))), theirs, atol=1e-12)
+
+
+def test_summary_of_classes():
+    labels = np.array([0, 0, 2, 2, 3])
+    logits = np.eye(4)[[0, 1, 2, 2, 3]] * 9
+    found = summary(Predictions.of_logits(logits, labels, class_names=["cat", "dog", "cow", "hen"]))
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["accuracy"]["value"] == 0.8 and found["balanced_accuracy"]["value"] == round(2.5 / 3, 6)
+    assert found["accuracy"]["low"] < 0.8 < found["accuracy"]["high"] and "top_5_accuracy" not in found
+    assert found["classes_without_rows"] == ["dog"] and [row["class"] for row in found["per_class"]] == [
+        "cat",
+        "cow",
+        "hen",
+    ]
+    cat = found["per_class"][0]
+    assert (cat["rows"], cat["value"]) == (2, 0.5) and 0 < cat["low"] < 0.5 < cat["high"] < 1
+    assert found["rows"] == 5 and found["confidence"] == 0.95 and found["resamples"] == 2000
+
+
+def test_an_accuracy_of_one_is_not_certain():
+    found = summary(Predictions.of_logits(np.eye(3) * 9, np.arange(3)))
+    assert found["accuracy"]["high"] == 1 and 0.3 < found["accuracy"]["low"] < 0.5
+    assert found["balanced_accuracy"] == found["accuracy"]
+
+
+@pytest.mark.parametrize("kind", ["labels", "values"])
+def test_summary_of_other_kinds(kind):
+    random = np.random.default_rng(0)
+    scores = random.standard_normal((50, 3))
+    found = summary(Predictions.of_logits(scores, scores + 1 > 1 if kind == "labels" else scores + 1, kind=kind))
+    assert set(MEASURES[kind]) < set(found) and "per_class" not in found
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_of_many_classes_none_is_named():
+    found = Predictions.of_logits(np.zeros((3, 101)), np.zeros(3, int))
+    assert "per_class" not in summary(found) and len(per_class(found)) == 101
+    assert per_class(found, ["a"])[:2] == [
+        {"class": "a", "rows": 3, "value": 1.0, "low": per_class(found)[0]["low"], "high": 1.0},
+        {"class": "1", "rows": 0, "value": None, "low": None, "high": None},
+    ]
+
+
+def test_one_row():
+    found = summary(Predictions.of_logits([[0.0, 1.0]], [1]))
+    assert found["accuracy"]["value"] == 1 and found["rows"] == 1

@@ -1,0 +1,116 @@
+"""Whether probabilities can be believed: expected calibration error, reliability by bin, temperature scaling."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from transfer.errors import RowsError
+
+BINS = 15
+# Between these lies the temperature: beyond, probabilities are all alike, or none but one is more than nothing.
+COLDEST, HOTTEST = 0.01, 100.0
+# Evaluations of the loss; each narrows the bracket to 0.618 of what it was.
+STEPS = 48
+
+
+class Reliability(NamedTuple):
+    """Rows by the confidence of their prediction.
+
+    Attributes:
+        rows: int64 (B,), how many fall into each bin.
+        confidence, accuracy: float64 (B,), their means; NaN where no row is.
+    """
+
+    rows: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+
+def bins_of(confidence: ArrayLike, bins: int = BINS) -> np.ndarray:
+    """The bin of each confidence (N,), int64: B equally wide ones over [0, 1], each without its lower end.
+
+    As Guo et al.'s code has them (gpleiss/temperature_scaling); a confidence of 0 falls into the first.
+    """
+    # the edges in the type of the confidences, which a rounded one may lie on
+    values = np.asarray(confidence)
+    edges = np.linspace(0, 1, bins + 1).astype(values.dtype if values.dtype.kind == "f" else np.float64)
+    return np.clip(np.searchsorted(edges, values, side="left") - 1, 0, bins - 1)
+
+
+def reliability(confidence: ArrayLike, right: ArrayLike, bins: int = BINS) -> Reliability:
+    """What a reliability diagram shows, of confidences (N,) and whether each prediction is right, bool (N,)."""
+    of_row = bins_of(confidence, bins)
+    rows = np.bincount(of_row, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        means = [np.bincount(of_row, np.asarray(x, np.float64), minlength=bins) / rows for x in (confidence, right)]
+    return Reliability(rows, *means)
+
+
+def expected_calibration_error(confidence: ArrayLike, right: ArrayLike, bins: int = BINS) -> float:
+    """The mean over rows of |confidence - accuracy| of their bin (Naeini et al. 2015; Guo et al. 2017, 15 bins).
+
+    Equals `netcal.metrics.ECE` and `torchmetrics.classification.MulticlassCalibrationError` (norm "l1").
+    """
+    found = reliability(confidence, right, bins)
+    there = found.rows > 0
+    gaps = np.abs(found.confidence - found.accuracy)[there]
+    return float(gaps @ found.rows[there] / found.rows.sum())
+
+
+def temperature(logits: ArrayLike, labels: ArrayLike, kind: str = "classes") -> float:
+    """The temperature T at which logits / T have the lowest log-loss (Guo et al. 2017), of rows not trained on.
+
+    The loss is convex in 1 / T, so that a bracketed search finds its one minimum, to 1e-6 of it or better.
+
+    Args:
+        logits: (N, C); -inf for classes that the head does not know.
+        labels: (N,) indices of classes, or for kind "labels" (N, L) of 0 and 1.
+
+    Returns:
+        T between 0.01 and 100; 1.0 where no row is wrong, or all are said to be impossible: the loss then has no
+        minimum, and rows say nothing of how sure to be.
+
+    Raises RowsError for NaN, or other labels.
+    """
+    scores, truth = np.asarray(logits, np.float64), np.asarray(labels)
+    wanted = scores.shape if kind == "labels" else scores.shape[:1]
+    if scores.ndim != 2 or truth.shape != wanted or np.isnan(scores).any() or (scores == np.inf).any():
+        raise RowsError(f"logits {scores.shape} without NaN and labels {wanted} are wanted, not labels {truth.shape}")
+    if kind == "classes":
+        of_right = scores[np.arange(len(truth)), truth.astype(np.int64)]
+        possible = np.isfinite(of_right)
+        # how far each class is above the right one
+        margins = scores[possible] - of_right[possible, None]
+    else:
+        margins = np.where(truth > 0, -scores, scores)[np.isfinite(scores)]
+    # scaling moves no answer, so that a loss of rows that are all right falls for ever
+    if not margins.size or not (margins > 0).any():
+        return 1.0
+    low, high = np.log(1 / HOTTEST), np.log(1 / COLDEST)
+    return float(np.exp(-_lowest(lambda x: _loss(margins, np.exp(x), kind), low, high)))
+
+
+def _loss(margins: np.ndarray, scale: float, kind: str) -> float:
+    scaled = margins * scale
+    if kind == "labels":
+        return float(np.logaddexp(0, scaled).sum())
+    highest = scaled.max(axis=1, keepdims=True)
+    return float((highest[:, 0] + np.log(np.exp(scaled - highest).sum(axis=1))).sum())
+
+
+def _lowest(function, low: float, high: float) -> float:  # type: ignore[no-untyped-def]
+    """Where a function with one minimum between `low` and `high` has it, by golden sections."""
+    share = (np.sqrt(5) - 1) / 2
+    left, right = high - share * (high - low), low + share * (high - low)
+    at_left, at_right = function(left), function(right)
+    for _ in range(STEPS):
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - share * (high - low)
+            at_left = function(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + share * (high - low)
+            at_right = function(right)
+    return float((low + high) / 2)

@@ -1,0 +1,64 @@
+"""How far a measure may be off because the rows are a sample: percentile bootstrap, and Wilson's for a share.
+
+Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13; Wilson 1927.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from statistics import NormalDist
+
+import numpy as np
+
+from transfer.evaluation.measures import Weighted
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+# Counts of resamples that are in memory together.
+BLOCK_BYTES = 16 << 20
+
+
+def resampled(
+    measures: Mapping[str, Weighted], num_rows: int, *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Each measure on the same resamples of the rows, with replacement: float64 (resamples,), drawn by `seed` alone."""
+    found: dict[str, list[np.ndarray]] = {name: [] for name in measures}
+    for counts in _counts(num_rows, resamples, seed):
+        for name, measure in measures.items():
+            found[name].append(measure(counts))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _counts(num_rows: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Float64 (up to some, N): how often each row was drawn."""
+    random = np.random.default_rng(seed)
+    step = max(1, BLOCK_BYTES // (8 * num_rows))
+    for start in range(0, resamples, step):
+        counts = np.empty((min(step, resamples - start), num_rows))
+        for row in counts:
+            row[:] = np.bincount(random.integers(num_rows, size=num_rows), minlength=num_rows)
+        yield counts
+
+
+def percentiles(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """What the middle `confidence` of resampled values (R,) lies between; those that are NaN are left out."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return math.nan, math.nan
+    low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def wilson(successes: np.ndarray, trials: np.ndarray, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's interval of shares successes / trials, (C,) each; right also of few trials, and of none or all of them.
+
+    0 and 1 where there is no trial.
+    """
+    z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
+    n = np.asarray(trials, np.float64)
+    k = np.asarray(successes, np.float64)
+    middle = (k + z2 / 2) / (n + z2)
+    share = np.divide(k, n, out=np.zeros_like(k), where=n > 0)
+    half = np.sqrt(z2 * (n * share * (1 - share) + z2 / 4)) / (n + z2)
+    # at the ends exactly, not but for rounding
+    low, high = np.where(k == 0, 0.0, middle - half), np.where(k == n, 1.0, middle + half)
+    return low, high

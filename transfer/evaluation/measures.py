@@ -1,0 +1,177 @@
+"""How good predictions are, each measure as a function of how often every row counts.
+
+A bootstrap resample is nothing but other counts, so that one function gives a measure's value, and its value on
+thousands of resamples at a time.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from transfer.evaluation.calibration import BINS, bins_of
+from transfer.evaluation.predictions import MOST, Predictions
+
+# Counts float64 (R, N), how often each of N rows counts in each of R resamples -> the measure, float64 (R,); NaN where
+# a resample leaves it open.
+Weighted = Callable[[np.ndarray], np.ndarray]
+
+
+class Measure(NamedTuple):
+    """A measure of predictions.
+
+    Attributes:
+        of: predictions -> their measure as a function of counts.
+        title: what a table calls it.
+        more: whether more is better.
+        share: whether it lies between 0 and 1, and is shown in per cent.
+        of_rows: whether it is 0 or 1 just where no row or every row is right.
+        applies: whether it is defined for predictions of its kind.
+    """
+
+    of: Callable[[Predictions], Weighted]
+    title: str
+    more: bool
+    share: bool = True
+    of_rows: bool = False
+    applies: Callable[[Predictions], bool] = lambda predictions: True
+
+
+def _mean(values: np.ndarray) -> Weighted:
+    column = values.astype(np.float64)
+    return lambda counts: counts @ column / counts.sum(axis=1)
+
+
+def _sums(groups: np.ndarray, size: int, counts: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+    """Float64 (R, size): sums over the rows of each group of their counts, times `values` (N,)."""
+    weighted = (row if values is None else row * values for row in counts)
+    return np.stack([np.bincount(groups, row, minlength=size) for row in weighted])
+
+
+def _balanced_accuracy(predictions: Predictions) -> Weighted:
+    _, classes = np.unique(predictions.labels, return_inverse=True)
+    size = int(classes.max()) + 1
+    groups = 2 * classes + predictions.right
+
+    def weighted(counts: np.ndarray) -> np.ndarray:
+        wrong, right = np.moveaxis(_sums(groups, 2 * size, counts).reshape(len(counts), size, 2), 2, 0)
+        total = wrong + right
+        recall = np.divide(right, total, out=np.zeros_like(right), where=total > 0)
+        return recall.sum(axis=1) / (total > 0).sum(axis=1)
+
+    return weighted
+
+
+def _ece(predictions: Predictions) -> Weighted:
+    confidence = predictions.probability[:, 0]
+    bins, gaps = bins_of(confidence), confidence.astype(np.float64) - predictions.right
+    return lambda counts: np.abs(_sums(bins, BINS, counts, gaps)).sum(axis=1) / counts.sum(axis=1)
+
+
+def _mean_average_precision(predictions: Predictions) -> Weighted:
+    """Of labels that any row has; in a resample, of those that any of its rows has."""
+    columns = zip(predictions.scores.T, predictions.labels.T, strict=True)
+    of_label = [_average_precision(scores, labels > 0) for scores, labels in columns if labels.any()]
+
+    def weighted(counts: np.ndarray) -> np.ndarray:
+        by_row = np.ascontiguousarray(counts.T)
+        found = np.stack([function(by_row) for function in of_label])
+        there = ~np.isnan(found)
+        with np.errstate(invalid="ignore"):
+            return np.where(there, found, 0).sum(axis=0) / there.sum(axis=0)
+
+    return weighted
+
+
+def _average_precision(scores: np.ndarray, positive: np.ndarray) -> Weighted:
+    """Of one label; takes counts as (N, R), as products with sparse matrices are fast on."""
+    from scipy import sparse
+
+    order = np.argsort(-scores, kind="stable")
+    # rows of one score are one step of the ranking, and only steps with a positive row count
+    _, step = np.unique(-scores[order], return_inverse=True)
+    last = np.searchsorted(step, np.unique(step[positive[order]]), side="right")
+    shape = (len(last), len(scores))
+    ends = np.concatenate([[0], last])
+    among = np.concatenate([[0], np.cumsum(positive[order])])[ends]
+    ranked, right = order[: ends[-1]], order[positive[order]]
+    rows = sparse.csr_matrix((np.ones(len(ranked)), ranked, ends), shape)
+    found = sparse.csr_matrix((np.ones(len(right)), right, among), shape)
+
+    def weighted(counts: np.ndarray) -> np.ndarray:
+        seen, hits = np.cumsum(rows @ counts, axis=0), found @ counts
+        precision = np.divide(np.cumsum(hits, axis=0), seen, out=np.zeros_like(seen), where=seen > 0)
+        with np.errstate(invalid="ignore"):
+            return (hits * precision).sum(axis=0) / hits.sum(axis=0)
+
+    return weighted
+
+
+def _labels_log_loss(predictions: Predictions) -> Weighted:
+    scores = np.clip(predictions.scores.astype(np.float64), -87, 87)  # as the loss of classes is bounded
+    return _mean((np.logaddexp(0, scores) - predictions.labels * scores).mean(axis=1))
+
+
+def _rmse(predictions: Predictions) -> Weighted:
+    squares = (predictions.scores.astype(np.float64) - predictions.labels) ** 2
+    return lambda counts: np.sqrt(counts @ squares / counts.sum(axis=1, keepdims=True)).mean(axis=1)
+
+
+def _r2(predictions: Predictions) -> Weighted:
+    labels = predictions.labels.astype(np.float64)
+    squares = (predictions.scores - labels) ** 2
+    labels = labels - labels.mean(axis=0)  # so that the difference below loses no digits
+
+    def weighted(counts: np.ndarray) -> np.ndarray:
+        total = counts.sum(axis=1, keepdims=True)
+        spread = counts @ labels**2 - (counts @ labels) ** 2 / total
+        error = counts @ squares
+        varies = spread > 1e-12 * np.maximum(counts @ labels**2, np.finfo(np.float64).tiny)
+        # targets that do not vary: 1 where they are met, else 0, as scikit-learn has it
+        alike = np.where(error > 0, 0.0, 1.0)
+        return (1 - np.divide(error, spread, out=1 - alike, where=varies)).mean(axis=1)
+
+    return weighted
+
+
+# What is predicted -> measures, the first of them that runs are compared by.
+MEASURES: Mapping[str, Mapping[str, Measure]] = {
+    "classes": {
+        "accuracy": Measure(lambda p: _mean(p.right), "accuracy", more=True, of_rows=True),
+        "top_5_accuracy": Measure(
+            lambda p: _mean((p.top == p.labels[:, None]).any(axis=1)),
+            "top-5",
+            more=True,
+            of_rows=True,
+            applies=lambda p: p.ranked and p.num_outputs > MOST,
+        ),
+        "balanced_accuracy": Measure(_balanced_accuracy, "balanced", more=True, of_rows=True),
+        "log_loss": Measure(
+            lambda p: _mean(p.nll), "log-loss", more=False, share=False, applies=lambda p: p.probable
+        ),
+        "ece": Measure(_ece, "ECE", more=False, applies=lambda p: p.probable),
+    },
+    "labels": {
+        "mean_average_precision": Measure(
+            _mean_average_precision, "mAP", more=True, applies=lambda p: p.ranked and bool(p.labels.any())
+        ),
+        "accuracy": Measure(lambda p: _mean(p.right), "all right", more=True, of_rows=True),
+        "log_loss": Measure(
+            _labels_log_loss, "log-loss", more=False, share=False, applies=lambda p: p.probable
+        ),
+    },
+    "values": {
+        "rmse": Measure(_rmse, "RMSE", more=False, share=False),
+        "r2": Measure(_r2, "R2", more=True, share=False),
+    },
+}  # fmt: skip
+
+
+def applicable(predictions: Predictions) -> dict[str, Measure]:
+    """The measures that predictions have: those of probabilities only where there are any."""
+    return {name: found for name, found in MEASURES[predictions.kind].items() if found.applies(predictions)}
+
+
+def value(predictions: Predictions, name: str) -> float:
+    """One measure of all rows."""
+    return float(MEASURES[predictions.kind][name].of(predictions)(np.ones((1, len(predictions))))[0])

@@ -1,0 +1,238 @@
+"""What a run says of each validation row, small enough to keep: from it every measure can be computed again.
+
+Of classes the five likeliest are kept and the likelihood of the right one; of labels and values everything.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from etils import epath
+from numpy.typing import ArrayLike
+
+from transfer import archives, atomic, numpy_files
+from transfer.archives import Archive
+from transfer.errors import RowsError, TransferError
+from transfer.untrusted import named
+
+FILE = "predictions.npz"
+FORMAT = 1
+KINDS = ("classes", "labels", "values")
+# Classes that are kept of each row.
+MOST = 5
+# What is said to be impossible and happens counts as this probability, so that a mean over rows stays a number.
+SMALLEST = float(np.finfo(np.float32).tiny)
+# Logits that are looked at together.
+BLOCK = 1 << 22
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Of N rows. `of_logits` makes them; arrays of another kind are of shape (N, 0).
+
+    Attributes:
+        kind: "classes" (one of C a row), "labels" (any of L) or "values" (T numbers).
+        ids: N names of the rows, all different, of text.
+        labels: what is right: int32 (N,) of classes, float32 (N, L) of 0 and 1, or float32 (N, T).
+        scores: of labels float32 (N, L), logits; of values float32 (N, T), what was predicted.
+        top: of classes int32 (N, K), the K = min(5, C) of the highest logits, highest first, of equals the lowest.
+        probability: of classes float32 (N, K), theirs.
+        nll: of classes float32 (N,), less the logarithm of the right one's probability, 87.3 at most.
+        num_outputs: C, L or T.
+        ranked: whether the scores put classes or labels in order; where not, K is 1.
+        probable: whether they make probabilities; where not, `probability` and `nll` are NaN.
+        class_names: C or L names, or none.
+    """
+
+    kind: str
+    ids: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    top: np.ndarray
+    probability: np.ndarray
+    nll: np.ndarray
+    num_outputs: int
+    ranked: bool = True
+    probable: bool = True
+    class_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def right(self) -> np.ndarray:
+        """Bool (N,): whether the likeliest class is the right one; of labels, whether all of them are."""
+        if self.kind == "classes":
+            return self.top[:, 0] == self.labels
+        return ((self.scores > 0) == (self.labels > 0)).all(axis=1)
+
+    def rows(self, which: np.ndarray) -> "Predictions":
+        """Those of some rows, int (n,), in that order."""
+        of_rows = {name: getattr(self, name)[which] for name in ARRAYS}
+        return dataclasses.replace(self, **of_rows)
+
+    @classmethod
+    def of_logits(
+        cls,
+        logits: ArrayLike,
+        labels: ArrayLike,
+        ids: Sequence[str] | None = None,
+        *,
+        kind: Literal["classes", "labels", "values"] | str = "classes",
+        ranked: bool = True,
+        probable: bool = True,
+        class_names: Sequence[Any] = (),
+    ) -> "Predictions":
+        """Predictions from what a head says.
+
+        Args:
+            logits: (N, C); -inf for a class that the head does not know. Of values what was predicted, (N, T) or (N,).
+            labels: as `Targets.array`: (N,) indices of classes below C; (N, L) of 0 and 1; (N, T) or (N,) numbers.
+            ids: of the rows; None: their numbers, "0" ... .
+            ranked, probable: as `transfer.scores.Scores` has them.
+            class_names: the C or L names; anything that `str` makes text of.
+
+        Raises RowsError for no rows, unlike many, ids that repeat, NaN, and labels that are no class.
+        """
+        outputs, truth = np.asarray(logits, np.float32), np.asarray(labels)
+        if kind == "values":
+            outputs, truth = outputs.reshape(len(outputs), -1), truth.reshape(len(truth), -1)
+        names = np.asarray([str(i) for i in (range(len(outputs)) if ids is None else ids)])
+        _check(kind, outputs, truth, names)
+        truth = truth.astype(np.int32 if kind == "classes" else np.float32)
+        count = len(outputs)
+        found: dict[str, Any] = {
+            "scores": outputs,
+            "top": np.empty((count, 0), np.int32),
+            "probability": np.empty((count, 0), np.float32),
+            "nll": np.empty((count, 0), np.float32),
+        }
+        if kind == "classes":
+            found = {"scores": np.empty((count, 0), np.float32)}
+            found |= _of_classes(outputs, truth, min(MOST, outputs.shape[1]) if ranked else 1, probable)
+        return cls(
+            kind=kind,
+            ids=names,
+            labels=truth,
+            num_outputs=outputs.shape[1],
+            ranked=ranked,
+            probable=probable and kind != "values",
+            class_names=tuple(map(str, class_names)),
+            **found,
+        )
+
+    def write(self, path: Any) -> None:
+        """Writes an `.npz` file, whole or not at all; OSError where it cannot be."""
+        facts = np.asarray([FORMAT, self.num_outputs, self.ranked, self.probable], np.int64)
+        names = np.asarray([name.encode() for name in self.class_names] or [], np.bytes_)
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        arrays["ids"] = np.char.encode(self.ids, "utf-8")
+        with atomic.written(path) as stream:
+            np.savez_compressed(
+                stream,  # type: ignore[arg-type]
+                kind=np.asarray(self.kind.encode()),
+                facts=facts,
+                class_names=names,
+                **arrays,
+            )
+
+    @classmethod
+    def read(cls, path: Any) -> "Predictions":
+        """Reads what `write` wrote; TransferError, naming the file, for anything else, OSError where there is none."""
+        with epath.Path(path).open("rb") as stream, named(path), archives.opened(stream) as archive:  # type: ignore[arg-type]
+            return _read(archive)
+
+
+# The fields that have a row for each.
+ARRAYS = ("ids", "labels", "scores", "top", "probability", "nll")
+
+
+def _check(kind: str, outputs: np.ndarray, truth: np.ndarray, ids: np.ndarray) -> None:
+    if kind not in KINDS:
+        raise RowsError(f"predictions of kind {kind!r} are not known; {', '.join(KINDS)} are")
+    if outputs.ndim != 2 or not outputs.size:
+        raise RowsError(f"predictions need scores of shape (N, C), not {outputs.shape}")
+    wanted = outputs.shape[:1] if kind == "classes" else outputs.shape
+    if truth.shape != wanted or len(ids) != len(outputs):
+        raise RowsError(f"scores {outputs.shape}, labels {truth.shape} and {len(ids)} ids are not of the same rows")
+    if len(np.unique(ids)) != len(ids):
+        raise RowsError("ids of rows repeat; each row of predictions needs its own")
+    with np.errstate(invalid="ignore"):
+        bad = np.isnan(outputs) | (outputs == np.inf)
+    if bad.any() or (kind == "values" and not np.isfinite(outputs).all()):
+        raise RowsError(f"scores have NaN or infinity, first in row {np.flatnonzero(bad.any(axis=1))[:1]}")
+    if kind == "classes" and not ((truth >= 0) & (truth < outputs.shape[1]) & (truth == np.floor(truth))).all():
+        raise RowsError(f"labels run from {truth.min()} to {truth.max()}, but scores are of {outputs.shape[1]} classes")
+    if kind == "labels" and not np.isin(truth, (0, 1)).all():
+        raise RowsError("labels must be 0 or 1, one column a label")
+
+
+def _of_classes(logits: np.ndarray, labels: np.ndarray, most: int, probable: bool) -> dict[str, np.ndarray]:
+    """The highest of each row, their probabilities and the loss, some rows at a time."""
+    count, width = logits.shape
+    top, probability = np.empty((count, most), np.int32), np.full((count, most), np.nan, np.float32)
+    nll = np.full(count, np.nan, np.float32)
+    step = max(1, BLOCK // width)
+    for start in range(0, count, step):
+        rows = slice(start, start + step)
+        # so that -inf can mark those that are taken, and a row of nothing but -inf is one of equals
+        block = np.maximum(logits[rows], np.finfo(np.float32).min)
+        here = np.arange(len(block))
+        with np.errstate(over="ignore"):
+            block -= block.max(axis=1, keepdims=True)
+        if probable:
+            total = np.log(np.exp(block).sum(axis=1, dtype=np.float64))
+            nll[rows] = np.minimum(total - block[here, labels[rows]], -np.log(SMALLEST))
+        np.maximum(block, np.finfo(np.float32).min, out=block)
+        for rank in range(most):
+            found = block.argmax(axis=1)
+            top[rows, rank] = found
+            if probable:
+                probability[rows, rank] = np.exp(block[here, found] - total)
+            block[here, found] = -np.inf
+    return {"top": top, "probability": probability, "nll": nll}
+
+
+def _read(archive: Archive) -> Predictions:
+    missing = {*ARRAYS, "kind", "facts", "class_names"} - set(numpy_files.names(archive))
+    if missing:
+        raise TransferError(f"no predictions of a run: {', '.join(sorted(missing))} missing")
+    arrays = {name: numpy_files.read(archive, name) for name in (*ARRAYS, "kind", "facts", "class_names")}
+    facts = arrays.pop("facts")
+    if facts.dtype.kind != "i" or facts.shape != (4,) or facts[0] != FORMAT:
+        raise TransferError(f"predictions of another format than {FORMAT}; a newer version wrote them?")
+    try:
+        kind = arrays.pop("kind").item().decode()
+        names = tuple(name.decode() for name in arrays.pop("class_names").tolist())
+        arrays["ids"] = np.char.decode(arrays["ids"], "utf-8")
+    except (AttributeError, TypeError, ValueError) as error:
+        raise TransferError("its names are not text; it is damaged") from error
+    found = Predictions(kind, num_outputs=int(facts[1]), ranked=bool(facts[2]), probable=bool(facts[3]), **arrays,
+                        class_names=names)  # fmt: skip
+    _check_whole(found)
+    return found
+
+
+def _check_whole(found: Predictions) -> None:
+    """Raises TransferError unless the arrays are those of one set of rows."""
+    n, outputs = found.ids.shape[0] if found.ids.ndim == 1 else 0, found.num_outputs
+    if found.kind == "classes":
+        k = min(MOST, outputs) if found.ranked else 1
+        shapes = {"labels": (n,), "scores": (n, 0), "top": (n, k), "probability": (n, k), "nll": (n,)}
+    else:
+        shapes = {"labels": (n, outputs), "scores": (n, outputs), "top": (n, 0), "probability": (n, 0), "nll": (n, 0)}
+    numbers = all(getattr(found, name).dtype.kind in "if" for name in shapes)
+    if found.kind not in KINDS or not n or not numbers or len(np.unique(found.ids)) != n:
+        raise TransferError("its arrays are not predictions of rows; it is damaged")
+    for name, shape in shapes.items():
+        if getattr(found, name).shape != shape:
+            raise TransferError(f"{name} has shape {getattr(found, name).shape}, not {shape}; it is damaged")
+    if found.kind == "classes" and not _within(found.labels, outputs) & _within(found.top, outputs):
+        raise TransferError(f"its classes are not below {outputs}; it is damaged")
+    if len(found.class_names) not in (0, outputs):
+        raise TransferError(f"it names {len(found.class_names)} of {outputs} classes; it is damaged")
+
+
+def _within(indices: np.ndarray, count: int) -> bool:
+    return indices.dtype.kind == "i" and bool(((indices >= 0) & (indices < count)).all())

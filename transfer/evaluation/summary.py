@@ -1,0 +1,88 @@
+"""All measures of a run's predictions with their intervals, as `result.json` holds them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from transfer.evaluation.intervals import CONFIDENCE, RESAMPLES, percentiles, resampled, wilson
+from transfer.evaluation.measures import applicable
+from transfer.evaluation.predictions import Predictions
+
+# Of more classes `result.json` names none one by one; `per_class` gives them.
+MOST_CLASSES = 100
+DIGITS = 6
+
+
+def summary(
+    predictions: Predictions,
+    class_names: Sequence[Any] | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Every measure of predictions, JSON throughout.
+
+    Args:
+        class_names: of all classes (or labels); None: those that the predictions know.
+        resamples, seed: of the bootstrap; the same rows and seed give the same intervals.
+
+    Returns:
+        measure -> {"value", "low", "high"} for each that applies (`transfer.evaluation.measures`), low and high the
+        ends of the 95 % percentile bootstrap interval over rows (of an accuracy of 0 or 1, on which resamples agree,
+        Wilson's); and "rows", "confidence", "resamples", "seed". Of up to 100 classes also "per_class" (see
+        `per_class`), and "classes_without_rows", which the balanced accuracy leaves out. A number that is not defined
+        is None.
+    """
+    found: dict[str, Any] = {}
+    measures = applicable(predictions)
+    functions = {name: measure.of(predictions) for name, measure in measures.items()}
+    all_rows = np.ones((1, len(predictions)))
+    spread = resampled(functions, len(predictions), resamples=resamples, seed=seed)
+    for name, function in functions.items():
+        value = float(function(all_rows)[0])
+        low, high = interval(value, spread[name], len(predictions), measures[name].of_rows)
+        found[name] = _rounded({"value": value, "low": low, "high": high})
+    found |= {"rows": len(predictions), "confidence": CONFIDENCE, "resamples": resamples, "seed": seed}
+    if predictions.kind == "classes":
+        rows = per_class(predictions, class_names)
+        if len(rows) <= MOST_CLASSES:
+            found["per_class"] = [row for row in rows if row["rows"]]
+        found["classes_without_rows"] = [row["class"] for row in rows if not row["rows"]][:MOST_CLASSES]
+    return found
+
+
+def interval(value: float, resamples: np.ndarray, num_rows: int, of_rows: bool) -> tuple[float, float]:
+    """The ends of the interval of a measure; of a share of the rows that no resample puts in doubt, Wilson's."""
+    low, high = percentiles(resamples)
+    if of_rows and low == high and value in (0, 1):
+        ends = wilson(np.array([value * num_rows]), np.array([num_rows]))
+        return float(ends[0][0]), float(ends[1][0])
+    return low, high
+
+
+def per_class(predictions: Predictions, class_names: Sequence[Any] | None = None) -> list[dict[str, Any]]:
+    """Of each class, in order: "class" (its name), "rows", and as "value", "low", "high" the share that is right.
+
+    The interval is Wilson's, which holds for few rows; the three are None where there is no row.
+    """
+    count = predictions.num_outputs
+    names = list(map(str, class_names if class_names is not None else predictions.class_names))
+    names += [str(number) for number in range(len(names), count)]
+    rows = np.bincount(predictions.labels, minlength=count)
+    right = np.bincount(predictions.labels[predictions.right], minlength=count)
+    low, high = wilson(right, rows)
+    return [
+        {"class": names[i], "rows": int(rows[i])}
+        | _rounded({"value": right[i] / max(rows[i], 1), "low": low[i], "high": high[i]} if rows[i] else _UNKNOWN)
+        for i in range(count)
+    ]
+
+
+_UNKNOWN = dict.fromkeys(("value", "low", "high"), math.nan)
+
+
+def _rounded(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    """As JSON has them: no NaN, no infinity."""
+    return {name: round(float(x), DIGITS) if math.isfinite(x) else None for name, x in numbers.items()}
