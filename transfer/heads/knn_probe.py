@@ -22,6 +22,7 @@ class _Neighbours(Head):
     n_neighbors: int
     temperature: float | None
     metric: str
+    num_outputs_: int
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -34,9 +35,10 @@ class _Neighbours(Head):
         self.centre_ = np.zeros(rows.x.shape[1], np.float32)
         if self.metric == "l2":
             self.centre_ = rows.x.mean(axis=0, dtype=np.float64).astype(np.float32)
-        self.rows_ = self._placed(rows.x)
-        self.targets_ = rows.targets.array
-        self.weight_ = np.ones(len(rows.x), np.float32) if rows.weight is None else rows.weight
+        weight = np.ones(len(rows.x), np.float32) if rows.weight is None else rows.weight
+        kept = slice(None) if weight.all() else weight > 0  # rows without weight are no neighbours
+        self.rows_, self.targets_, self.weight_ = self._placed(rows.x[kept]), rows.targets.array[kept], weight[kept]
+        self.num_outputs_ = rows.targets.num_outputs
 
     def _placed(self, x: np.ndarray) -> np.ndarray:
         return unit_rows(x) if self.metric == "cosine" else x - self.centre_
@@ -63,25 +65,20 @@ class _Neighbours(Head):
         """Float32 (M, C) of the neighbours (M, k)."""
         votes = np.ones(similarities.shape) if warmth is None else np.exp((similarities - similarities[:, :1]) / warmth)
         votes = votes * self.weight_[index]
-        total = votes.sum(axis=1, keepdims=True)
-        # neighbours that all weigh nothing say nothing
-        votes = np.where(total > 0, votes / np.where(total > 0, total, 1), 1 / votes.shape[1])
+        votes = votes / votes.sum(axis=1, keepdims=True)
         aims = self.targets_[index]
         if self.kind_ == "values":
             return np.einsum("mk,mkt->mt", votes, aims).astype(np.float32)
         if self.kind_ == "labels":
             share = np.clip(np.einsum("mk,mkl->ml", votes, aims), LEAST, 1 - LEAST)
             return np.log(share / (1 - share)).astype(np.float32)
-        return np.log(np.maximum(self._of_classes(votes, aims), LEAST / self._num_classes())).astype(np.float32)
+        return np.log(np.maximum(_summed(votes, aims, self.num_outputs_), LEAST / self.num_outputs_)).astype(np.float32)
 
-    def _num_classes(self) -> int:
-        return int(self.targets_.max()) + 1
 
-    def _of_classes(self, votes: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """(M, C): summed votes (M, k) of classes (M, k)."""
-        count = self._num_classes()
-        places = np.arange(len(votes))[:, None] * count + classes
-        return np.bincount(places.ravel(), votes.ravel(), len(votes) * count).reshape(-1, count)
+def _summed(votes: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:
+    """(M, C): votes (M, k) of classes (M, k)."""
+    places = np.arange(len(votes))[:, None] * num_classes + classes
+    return np.bincount(places.ravel(), votes.ravel(), len(votes) * num_classes).reshape(-1, num_classes)
 
 
 def _check_votes(k: Any, temperature: Any) -> None:

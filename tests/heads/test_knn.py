@@ -1,0 +1,105 @@
+"""kNN: exact, equal to scikit-learn's, in blocks as at once; votes by temperature as DINO counts them."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+
+from transfer.errors import UsageError
+from transfer.heads import KnnProbe, KnnRegressor, neighbours
+
+DIGITS, LABELS = load_digits(return_X_y=True)
+# without ties, which are settled by chance
+DIGITS = (DIGITS + np.random.default_rng(0).uniform(0, 1, DIGITS.shape)).astype(np.float32)
+X, Y, XV, YV = DIGITS[:600], LABELS[:600], DIGITS[600:900], LABELS[600:900]
+METRICS = {"cosine": "cosine", "l2": "euclidean"}
+SEVERAL = np.stack([LABELS % 2, LABELS > 4, LABELS == 3], axis=1).astype(int)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_equal_votes_are_scikit_learns(metric, k):
+    ours = KnnProbe(k, None, metric).fit(X, Y)
+    theirs = KNeighborsClassifier(k, metric=METRICS[metric], algorithm="brute").fit(X, Y)
+    np.testing.assert_array_equal(ours.predict(XV), theirs.predict(XV))
+    np.testing.assert_allclose(ours.predict_proba(XV), theirs.predict_proba(XV), atol=2e-6)
+
+
+def test_several_labels_and_values_are_scikit_learns_too():
+    theirs = KNeighborsClassifier(6, algorithm="brute").fit(X, SEVERAL[:600])
+    ours = KnnProbe(6, None, "l2").fit(X, SEVERAL[:600])
+    np.testing.assert_array_equal(ours.predict(XV), theirs.predict(XV))
+    expected = np.stack([of_label[:, 1] for of_label in theirs.predict_proba(XV)], axis=1)
+    np.testing.assert_allclose(ours.predict_proba(XV), expected, atol=2e-6)
+    values = np.stack([X[:, 20], X[:, 30] * 2], axis=1)
+    for y in (values, values[:, 0]):
+        found = KnnRegressor().fit(X, y).predict(XV)
+        np.testing.assert_allclose(found, KNeighborsRegressor().fit(X, y).predict(XV), rtol=1e-5)
+
+
+def test_votes_by_temperature_are_those_of_dino():
+    """Softmax over the k neighbours' similarities, times 1 / 0.07, summed by class."""
+    probe = KnnProbe(20, 0.07).fit(X, Y)
+    units = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (X.astype(np.float64), XV)]
+    similarities = units[1] @ units[0].T
+    nearest = np.argsort(-similarities, axis=1)[:, :20]
+    votes = np.exp(np.take_along_axis(similarities, nearest, axis=1) / 0.07)
+    expected = np.stack([(votes * (Y[nearest] == label)).sum(axis=1) for label in range(10)], axis=1)
+    np.testing.assert_allclose(probe.predict_proba(XV), expected / votes.sum(axis=1, keepdims=True), atol=1e-5)
+    # l2 on rows of unit norm is the same
+    same = KnnProbe(20, 0.07, "l2", scaling="l2").fit(X, Y)
+    np.testing.assert_allclose(same.predict_proba(XV), probe.predict_proba(XV), atol=1e-4)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_blocks_are_searched_as_if_at_once(metric, monkeypatch):
+    rows, queries = (neighbours.unit_rows(x) if metric == "cosine" else x - X.mean(axis=0) for x in (X, XV[:70]))
+    whole = neighbours.search(queries, rows, 9, metric)
+    monkeypatch.setattr(neighbours, "BLOCK", 250)
+    monkeypatch.setattr(neighbours, "MOST_QUERIES", 32)
+    some = neighbours.search(queries, rows, 9, metric)
+    np.testing.assert_array_equal(some[1], whole[1])
+    np.testing.assert_allclose(some[0], whole[0], rtol=1e-5, atol=1e-4)
+    assert (np.diff(whole[0], axis=1) <= 0).all()
+
+
+def test_rows_far_from_zero_keep_their_distances():
+    near = KnnProbe(3, None, "l2").fit(X + 1e4, Y)
+    np.testing.assert_array_equal(near.predict(XV + 1e4), KnnProbe(3, None, "l2").fit(X, Y).predict(XV))
+
+
+def test_many_settings_from_one_search(monkeypatch):
+    calls, search = [], neighbours.search
+    monkeypatch.setattr("transfer.heads.knn_probe.search", lambda *args: calls.append(args[2]) or search(*args))
+    grid = {"n_neighbors": [1, 9, 3], "temperature": [None, 0.1, 0.07]}
+    scores = KnnProbe().fit_many(X, Y, grid)(XV)
+    assert calls == [9]
+    for place, found in enumerate(scores):
+        alone = KnnProbe(grid["n_neighbors"][place], grid["temperature"][place]).fit(X, Y)
+        np.testing.assert_allclose(found, alone.logits(XV), rtol=1e-5, atol=1e-5)
+
+
+def test_more_neighbours_than_rows_and_rows_of_zeros():
+    few = KnnProbe(50, None).fit(X[:4], ["a", "b", "b", "b"])
+    assert set(few.predict(XV)) == {"b"}
+    assert few.logits(XV).shape == (300, 2) and np.isfinite(few.logits(np.zeros((1, 64)))).all()
+    assert np.isfinite(KnnProbe(1).fit(X[:3] * 0, [1, 2, 3]).logits(X)).all()
+
+
+def test_weights_of_classes_weigh_votes():
+    heavy = KnnProbe(30, None, class_weight={label: 1000 if label == 3 else 1 for label in range(10)}).fit(X, Y)
+    light = KnnProbe(30, None, class_weight={label: label != 3 for label in range(10)}).fit(X, Y)
+    assert (heavy.predict(XV) == 3).sum() > (YV == 3).sum() and not (light.predict(XV) == 3).any()
+
+
+BAD = {
+    "metric": (dict(metric="l1"), "unknown metric 'l1'; there is: cosine, l2"),
+    "k": (dict(n_neighbors=0), "n_neighbors must be a whole number from 1, not 0"),
+    "temperature": (dict(temperature=0.0), "temperature must be a number above 0, or None"),
+}
+
+
+@pytest.mark.parametrize("parameters, message", BAD.values(), ids=BAD.keys())
+def test_bad_use_is_one_clear_line(parameters, message):
+    with pytest.raises(UsageError, match=message):
+        KnnProbe(**parameters).fit(X, Y)

@@ -1,0 +1,73 @@
+"""Nearest class mean: scikit-learn's `NearestCentroid`, with probabilities from rows that were left out."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.neighbors import NearestCentroid
+
+from transfer.errors import UsageError
+from transfer.heads import NearestMeanProbe
+from transfer.heads.nearest_mean_probe import _left_out, _means, unit_rows
+
+DIGITS, LABELS = load_digits(return_X_y=True)
+X, Y, XV = DIGITS[:300].astype(np.float32), LABELS[:300], DIGITS[300:].astype(np.float32)
+
+
+@pytest.mark.filterwarnings("ignore:self.within_class_std_dev_")  # scikit-learn's, of pixels that are always 0
+@pytest.mark.parametrize("offset", [0, 1e4])
+def test_it_is_scikit_learns_nearest_centroid(offset):
+    ours, theirs = NearestMeanProbe().fit(X + offset, Y), NearestCentroid().fit(X, Y)
+    np.testing.assert_array_equal(ours.predict(XV + offset), theirs.predict(XV))
+    np.testing.assert_allclose(ours.means_ - offset, theirs.centroids_, atol=2e-3 if offset else 1e-5)
+
+
+def test_cosine_is_nearest_by_angle():
+    probe = NearestMeanProbe("cosine").fit(X, Y)
+    means = np.stack([unit_rows(X[label == Y]).mean(axis=0) for label in range(10)])
+    expected = (unit_rows(XV) @ unit_rows(means).T).argmax(axis=1)
+    np.testing.assert_array_equal(probe.predict(XV), expected)
+    np.testing.assert_allclose(probe.means_, unit_rows(means), atol=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_leaving_a_row_out_is_means_without_it(metric):
+    x = (unit_rows(X) if metric == "cosine" else X)[:60].astype(np.float64)
+    member = Y[:60, None] == np.arange(10)
+    found = _left_out(x, member, _means(x, member), metric)
+    for row in range(0, 60, 7):
+        others = np.delete(np.arange(60), row)
+        prototypes = _means(x[others], member[others]).prototypes(metric)
+        expected = prototypes @ x[row] - np.square(prototypes).sum(axis=1) / 2
+        np.testing.assert_allclose(found[row], expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_probabilities_are_about_as_sure_as_right(metric):
+    probe = NearestMeanProbe(metric).fit(X, Y)
+    sure = probe.predict_proba(XV).max(axis=1).mean()
+    assert sure == pytest.approx(probe.score(XV, LABELS[300:]), abs=0.08)
+
+
+def test_several_labels():
+    several = np.stack([Y % 2, Y > 4, Y * 0, Y * 0 + 1], axis=1)
+    found = NearestMeanProbe().fit(X, several)
+    for label in range(2):
+        alone = NearestMeanProbe().fit(X, several[:, label])
+        np.testing.assert_array_equal(found.predict(XV)[:, label], alone.predict(XV))
+    # of a label that no row has, or each, there is nothing to tell
+    assert not found.predict(XV)[:, 2].any() and found.predict(XV)[:, 3].all()
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize(
+    "x, y", [(np.eye(3), ["a", "b", "c"]), (np.ones((1, 2)), [4]), (np.zeros((4, 2)), [0, 0, 1, 1])]
+)
+def test_rows_that_say_little(metric, x, y):
+    probe = NearestMeanProbe(metric).fit(x, y)
+    assert np.isfinite(probe.predict_proba(x)).all() and probe.temperature_ > 0
+    assert probe.predict(x).tolist() == list(y) or not x.any()
+
+
+def test_bad_use_is_one_clear_line():
+    with pytest.raises(UsageError, match="unknown metric 'l1'; there is: cosine, l2"):
+        NearestMeanProbe("l1").fit(X, Y)
