@@ -3,12 +3,14 @@
 from typing import Any
 
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 from transfer.backbone import build_extractor
 from transfer.data.loader import load_all
-from transfer.data.splits import make_splits
+from transfer.data.splits import SPLITS, make_splits
 from transfer.errors import TransferError
+from transfer.extract import extract_to_store
 
 Rows = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -48,6 +50,26 @@ def few_shot(config: ConfigDict, extracted: Rows) -> dict[str, Any]:
     return {"per_class": wanted.per_class, "seeds": wanted.seeds, "rows": rows}
 
 
+def baselines(config: ConfigDict, workdir: epath.Path) -> dict[str, dict[str, Any]]:
+    """What features should be compared with: name -> split -> rows (N, ...), of the images of `config.data`.
+
+    Raw pixels, and each tap of the same network with random weights, by `config.seed`; the latter are stored in
+    WORKDIR/random_features, and extracted where they are not there yet.
+    """
+    sources = dict(zip(SPLITS, make_splits(config.data), strict=True))
+    extractor = build_extractor(_with_random_weights(config))
+    stores = {
+        split: extract_to_store(
+            extractor, source, workdir / "random_features" / split, config.on_error, split, config.features_dtype
+        )
+        for split, source in sources.items()
+    }
+    found: dict[str, dict[str, Any]] = {"raw pixels": _pixels({s: load_all(source) for s, source in sources.items()})}
+    for tap in stores["train"].taps:
+        found[f"{tap}, random weights"] = {split: store.tap(tap) for split, store in stores.items()}
+    return found
+
+
 def _images(config: ConfigDict, extracted: Rows) -> dict[str, np.ndarray]:
     images = dict(zip(extracted, map(load_all, make_splits(config.data)), strict=True))
     if any(len(images[split]) != len(labels) for split, (_, labels) in extracted.items()):
@@ -60,10 +82,14 @@ def _with_labels(features: dict[str, np.ndarray], extracted: Rows) -> Rows:
 
 
 def _random_features(config: ConfigDict, images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    extractor = build_extractor(_with_random_weights(config))
+    return {split: np.asarray(extractor(values)) for split, values in images.items()}
+
+
+def _with_random_weights(config: ConfigDict) -> ConfigDict:
     random = config.copy_and_resolve_references()
     random.model.weights = "random"
-    extractor = build_extractor(random)
-    return {split: np.asarray(extractor(values)) for split, values in images.items()}
+    return random
 
 
 def _pixels(images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,0 +1,236 @@
+"""The few-shot protocol: big_vision's numbers, what a cell depends on, and going on where a run stopped."""
+
+import json
+
+import numpy as np
+import pytest
+from etils import epath
+from sklearn.datasets import load_digits
+
+from transfer import config as settings
+from transfer import experiment, head_data, preemption, shot_cells, shot_tables, shots, tables
+from transfer.errors import TransferError, UsageError
+from transfer.shot_cells import Cells
+from transfer.shots import Protocol, Rows
+
+SHOTS = (1, 5, 10, 25)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    x, y = load_digits(return_X_y=True)
+    x = x.astype(np.float32)
+    return {"x": x[:900], "y": y[:900], "xv": x[900:], "yv": y[900:]}
+
+
+def run(protocol, digits, path, **changed):
+    """The protocol on the digits' pixels, and on their squares."""
+    d = {**digits, **changed}
+    taps = {"pixels": Rows(d["x"], d["xv"]), "squares": Rows(d["x"] ** 2, d["xv"] ** 2)}
+    return shots.measure(protocol, taps, d["y"], d["yv"], Cells(epath.Path(path), "the digits"))
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / shots.FILE
+
+
+def fewshot_lsr(x, y, xv, yv, per_class, seed):
+    """big_vision's evaluator, from its description: float64, and a solver in place of its eigendecomposition."""
+    random = np.random.default_rng(seed)
+    rows = np.concatenate([random.permutation(np.flatnonzero(y == label))[:per_class] for label in range(10)])
+    mean, deviation = x[rows].mean(axis=0), x[rows].std(axis=0) + 1e-5
+    placed = [np.pad((some - mean) / deviation, ((0, 0), (0, 1)), constant_values=100.0) for some in (x[rows], xv)]
+    wanted = 2.0 * (y[rows, None] == np.arange(10)) - 1
+    penalised = placed[0].T @ placed[0] + 2.0**10 * np.eye(placed[0].shape[1])
+    weights = np.linalg.solve(penalised, placed[0].T @ wanted)
+    return np.mean((placed[1] @ weights).argmax(axis=1) == yv)
+
+
+BIG_VISION = Protocol(SHOTS, 3, ("ridge",), settings={"ridge": {"alpha": 2.0**10, "scaling": "standard"}})
+
+
+def test_the_numbers_of_big_visions_protocol(digits, path):
+    result = run(BIG_VISION, digits, path)
+    x, xv = digits["x"].astype(np.float64), digits["xv"].astype(np.float64)
+    for row in result["rows"]:
+        power = {"pixels": 1, "squares": 2}[row["tap"]]
+        for seed, accuracy in enumerate(row["accuracies"]):
+            expected = fewshot_lsr(x**power, digits["y"], xv**power, digits["yv"], row["per_class"], seed)
+            assert accuracy == pytest.approx(expected, abs=1e-6), (row["tap"], row["per_class"], seed)
+
+
+def test_a_summary_is_of_its_cells(digits, path):
+    protocol = Protocol((2, None), 3, ("nearest_mean", "ridge"))
+    result = run(protocol, digits, path)
+    keys = [(row["tap"], row["per_class"], row["head"], row["num_train"]) for row in result["rows"]]
+    sizes = {2: 20, None: 900}
+    assert keys == [(t, n, h, sizes[n]) for t in ("pixels", "squares") for n in (2, None) for h in protocol.heads]
+    few, every = result["rows"][0], result["rows"][2]
+    assert len(set(few["accuracies"])) > 1 and few["mean"] == pytest.approx(np.mean(few["accuracies"]), abs=1e-6)
+    assert few["spread"] == pytest.approx(np.std(few["accuracies"], ddof=1), abs=1e-6)
+    assert len(every["accuracies"]) == 1 and every["spread"] == 0, "all rows can be drawn in one way"
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_what_was_interrupted_goes_on(digits, path, monkeypatch):
+    protocol = Protocol((1, 3), 2, ("nearest_mean",))
+    whole = run(protocol, digits, path.with_name("whole.json"))
+    measured, original = [], shots._measured
+
+    def interrupted(cell, *arguments):
+        if len(measured) == 5:
+            raise KeyboardInterrupt
+        measured.append(cell)
+        return original(cell, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shots, "_measured", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(protocol, digits, path)
+    assert len(json.loads(path.read_text())["cells"]) == len(measured) == 5
+
+    def counted(cell, *arguments):
+        measured.append(cell)
+        return original(cell, *arguments)
+
+    monkeypatch.setattr(shots, "_measured", counted)
+    result = run(protocol, digits, path)
+    assert len(measured) == len(set(measured)) == 8, "no cell twice"
+    assert [row["accuracies"] for row in result["rows"]] == [row["accuracies"] for row in whole["rows"]]
+    run(protocol._replace(seeds=3), digits, path)
+    assert len(measured) == 12, "one more seed is one more cell of each"
+    run(protocol._replace(settings={"nearest_mean": {"metric": "cosine"}}), digits, path)
+    assert len(measured) == 20, "another setting is another cell"
+
+
+def test_a_request_to_end_keeps_what_is_there(digits, path, monkeypatch):
+    monkeypatch.setattr(preemption, "requested", lambda: True)
+    with pytest.raises(preemption.Preempted):
+        run(Protocol((1,), 2, ("nearest_mean",)), digits, path)
+    assert len(json.loads(path.read_text())["cells"]) == 1
+
+
+def test_cells_are_written_as_time_goes(path, monkeypatch):
+    monkeypatch.setattr(shot_cells, "SECONDS_BETWEEN_WRITES", 0)
+    cells = Cells(epath.Path(path), "rows")
+    cells.put({"tap": "a", "values": [1, None]}, {"accuracy": 0.5})
+    assert Cells(epath.Path(path), "rows").get({"values": [1, None], "tap": "a"}) == {"accuracy": 0.5}
+    assert Cells(epath.Path(path), "other rows").get({"tap": "a", "values": [1, None]}) is None
+
+
+def test_a_damaged_file_is_named(path):
+    path.write_text('{"rows": "the dig')
+    with pytest.raises(TransferError, match="shots.json is damaged"):
+        Cells(epath.Path(path), "the digits")
+
+
+class Watched:
+    """Rows that count how often they are read."""
+
+    def __init__(self, rows):
+        self.rows, self.reads, self.shape = rows, [], rows.shape
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, key):
+        found = self.rows[key]
+        self.reads.append(len(found))
+        return found
+
+
+def test_rows_are_read_once_and_only_those_that_are_drawn(digits, path):
+    x, xv = Watched(digits["x"].reshape(-1, 8, 8)), Watched(digits["xv"].reshape(-1, 8, 8))
+    protocol, cells = Protocol((1, 2), 2, ("nearest_mean", "ridge")), Cells(epath.Path(path), "the digits")
+    shots.measure(protocol, {"pixels": Rows(x, xv)}, digits["y"], digits["yv"], cells)
+    assert 20 <= x.reads[0] <= 40 and len(x.reads) == len(xv.reads) == 1
+    shots.measure(protocol, {"pixels": Rows(x, xv)}, digits["y"], digits["yv"], cells)
+    assert len(x.reads) == 1, "there was nothing left to do"
+
+
+def test_settings_are_chosen_on_training_rows_where_there_are_enough(digits, path):
+    protocol = Protocol((4, 10), 2, ("ridge", "nearest_mean"), select=True)
+    result = run(protocol, digits, path)
+    few, more = (row for row in result["rows"] if (row["tap"], row["head"]) == ("pixels", "ridge"))
+    assert few["chosen"] == [{}, {}], "the default"
+    assert all(set(one) == {"alpha"} for one in more["chosen"]) and more["num_train"] == 100
+    plain = run(protocol._replace(select=False), digits, path)
+    assert more["mean"] > plain["rows"][2]["mean"], "ridge's default suits no pixels"
+    blind = run(protocol, digits, path.with_name("blind.json"), yv=(digits["yv"] + 1) % 10)
+    assert [row["chosen"] for row in blind["rows"]] == [row["chosen"] for row in result["rows"]]
+
+
+def test_labels_may_be_text_and_classes_that_nothing_was_trained_on_are_wrong(digits, path):
+    names = np.array(list("abcdefghij"))
+    protocol = Protocol((3,), 1, ("nearest_mean", "ridge"))
+    usual = run(protocol, digits, path)
+    texts = run(protocol, digits, path.with_name("text.json"), y=names[digits["y"]], yv=names[digits["yv"]])
+    assert [row["mean"] for row in texts["rows"]] == [row["mean"] for row in usual["rows"]]
+    strangers = run(protocol, digits, path.with_name("strangers.json"), yv=digits["yv"] + 100)
+    assert {row["mean"] for row in strangers["rows"]} == {0.0}
+
+
+def test_too_few_images_of_a_class(digits, path):
+    with pytest.raises(UsageError, match="images, fewer than the 95 asked"):
+        run(Protocol((95,), 1, ("ridge",)), digits, path)
+
+
+def test_tables(digits, path):
+    result = run(Protocol((1, None), 2, ("ridge", "nearest_mean")), digits, path)
+    made = shot_tables.make(result)
+    assert [title.partition(":")[0] for title, _ in made] == ["ridge", "nearest_mean", "squares"]
+    _, by_tap = made[0]
+    assert by_tap[0] == ["tap", "1", "all"] and [row[0] for row in by_tap[1:]] == ["pixels", "squares"]
+    few, every = (row for row in result["rows"] if (row["tap"], row["head"]) == ("squares", "ridge"))
+    assert by_tap[2][1:] == [f"{few['mean']:.3f} ± {few['spread']:.3f}", f"{every['mean']:.3f}"]
+    assert made[2][1][1] == ["ridge", *by_tap[2][1:]]
+    assert "| squares |" in shot_tables.text(result, tables.markdown)
+
+
+def config_of(**few_shot):
+    config = settings.default()
+    config.tap, config.image_size = "block1:avg,block3:avg", 32
+    config.data.train_per_class, config.data.validation_per_class = 6, 3
+    config.few_shot = few_shot
+    return config
+
+
+BAD = {
+    "an unknown field": (dict(heads=("ridge",), per_class=1, shots=3), "has no field shots; it has per_class"),
+    "an unknown head": (dict(heads=("ridge", "oracle"), per_class=1), "unknown head 'oracle'"),
+    "no number": (dict(heads=("ridge",), per_class=()), "at least one seed, one number of images a class"),
+    "no seed": (dict(heads=("ridge",), per_class=1, seeds=0), "at least one seed"),
+    "no image": (dict(heads=("ridge",), per_class=(1, 0)), "at least one image a class, or None"),
+    "a share of nothing": (dict(heads=("ridge",), per_class=1, holdout=1.5), "holdout=1.5 must lie between"),
+    "another's parameter": (
+        dict(heads=("ridge",), per_class=1, settings=dict(ridge=dict(n_neighbors=3))),
+        "ridge takes no n_neighbors; it takes",
+    ),
+    "parameters of no head": (
+        dict(heads=("ridge",), per_class=1, settings=dict(knn=dict(n_neighbors=3))),
+        "settings of knn, which is none of its heads",
+    ),
+}
+
+
+@pytest.mark.parametrize("few_shot, message", BAD.values(), ids=BAD)
+def test_bad_settings_are_one_clear_line(few_shot, message):
+    with pytest.raises(UsageError, match=message):
+        shots.check(config_of(**few_shot))
+
+
+def test_a_comparison_of_one_head_is_no_protocol():
+    assert not shots.is_protocol(config_of(per_class=10, seeds=3)) and not shots.is_protocol(settings.default())
+
+
+def test_taps_of_one_extraction_beside_random_weights_and_pixels(tmp_path, capsys):
+    config = config_of(heads=("nearest_mean",), per_class=(2, 4), seeds=2, baselines=True)
+    stores, _ = experiment.extract(config, epath.Path(tmp_path))
+    data = head_data.of_stores(stores, config.tap.split(","))
+    result = shots.few_shot(config, epath.Path(tmp_path), data)
+    names = ["raw pixels", "block1:avg, random weights", "block3:avg, random weights", "block1:avg", "block3:avg"]
+    assert list(dict.fromkeys(row["tap"] for row in result["rows"])) == names
+    assert result["num_validation"] == 30 and "nearest_mean: validation accuracy" in capsys.readouterr().out
+    again = shots.few_shot(config, epath.Path(tmp_path), data)
+    assert again == result

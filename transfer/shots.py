@@ -1,0 +1,274 @@
+"""The few-shot protocol: how accurate each head is on each tap, with so many training images a class, over seeds.
+
+    config.few_shot = dict(per_class=(1, 5, 10, 25, None), seeds=5, heads=("ridge", "logistic"), select=True)
+
+A seed draws the same rows for every tap and head, and those of fewer images a class are among those of more. They are
+the rows that big_vision's `fewshot_lsr.py` draws of the same labels. All of a tap's rows that some cell needs are read
+once. A cell, that is one accuracy, is kept in WORKDIR/shots.json, and the same command goes on with those that are
+missing; what a cell is of includes every parameter of its head.
+"""
+
+import hashlib
+import inspect
+import json
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from transfer import head_settings, preemption, shot_tables
+from transfer.data.splits import per_class as draw
+from transfer.errors import UsageError
+from transfer.head_data import Data
+from transfer.progress import Progress
+from transfer.selection import select
+from transfer.shot_cells import Cells
+from transfer.training import say
+
+FILE = "shots.json"
+# Fewer rows of a class than this leave nothing to choose settings by: a head then has its defaults.
+FEWEST_TO_SELECT = 5
+
+
+class Protocol(NamedTuple):
+    """`config.few_shot`, where it names heads.
+
+    Attributes:
+        per_class: numbers of training images a class; None: all of them.
+        seeds: how many draws, by the seeds 0, 1, …; all images are drawn once.
+        heads: names of `transfer.heads.HEADS`.
+        select: whether a head's settings are chosen (`transfer.selection`, from the head's own `GRID`) on a part of
+            the rows of the cell, where its smallest class has FEWEST_TO_SELECT of them; else they are its defaults.
+        holdout: the share of the rows that is held out to choose by.
+        settings: head -> parameters that differ from its defaults.
+        baselines: also measure raw pixels, and the same taps of the same network with random weights.
+    """
+
+    per_class: tuple[int | None, ...]
+    seeds: int
+    heads: tuple[str, ...]
+    select: bool = False
+    holdout: float = 0.2
+    settings: Mapping[str, Mapping[str, Any]] = {}
+    baselines: bool = False
+
+
+class Cell(NamedTuple):
+    """What one accuracy is of; see `Protocol`."""
+
+    tap: str
+    head: str
+    per_class: int | None
+    seed: int
+
+
+class Rows(NamedTuple):
+    """Both sides of a tap, `train[rows]` and `validation[:]` (N, ...)."""
+
+    train: Any
+    validation: Any
+
+
+def is_protocol(config: ConfigDict) -> bool:
+    """Whether `config.few_shot` asks for this protocol; it asks for `transfer.comparison` where it names no heads."""
+    return bool(config.get("few_shot")) and "heads" in config.few_shot
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UsageError for a protocol that cannot be run: unknown heads, parameters or fields, no seeds, no images."""
+    if is_protocol(config):
+        _protocol(config)
+
+
+def few_shot(config: ConfigDict, workdir: epath.Path, data: Data) -> dict[str, Any]:
+    """Runs `config.few_shot` on the taps of `data`; prints the tables and returns what they show, as JSON values.
+
+    Returns:
+        The protocol's fields, `num_validation`, and `rows`: for each tap, head and number of images a class the
+        `mean` and `spread` (standard deviation) of its `accuracies`, `num_train` rows, `seconds` of all its cells, and
+        what was `chosen` for each seed.
+
+    Raises:
+        UsageError: see `check`; and a class with fewer images than are asked for.
+        TransferError: features that no head can use.
+    """
+    protocol = _protocol(config)
+    if data.kind != "classes":
+        raise UsageError(f"config.few_shot draws images of each class; config.head.target={data.kind} has none")
+    taps = {tap: Rows(data.train.taps[tap], data.validation.taps[tap]) for tap in data.train.taps}
+    if protocol.baselines:
+        taps = {**_baselines(config, workdir, data), **taps}
+    labels, validation_labels = data.given(data.train), data.given(data.validation)
+    cells = Cells(workdir / FILE, _identity(labels, validation_labels, data))
+    result = measure(protocol, taps, labels, validation_labels, cells)
+    say(shot_tables.text(result))
+    return result
+
+
+def measure(
+    protocol: Protocol, taps: Mapping[str, Rows], labels: np.ndarray, validation_labels: np.ndarray, cells: Cells
+) -> dict[str, Any]:
+    """Fills `cells` and sums them up, as `few_shot` returns it.
+
+    Args:
+        taps: name -> rows of the (N,) `labels` and (M,) `validation_labels`.
+    """
+    drawn = {
+        (shots, seed): np.arange(len(labels)) if shots is None else draw(labels, shots, seed)
+        for shots in protocol.per_class
+        for seed in _seeds(protocol, shots)
+    }
+    plan = [_of(cell, protocol) for tap in taps for cell in _cells(protocol, tap)]
+    done = sum(cells.get(of) is not None for of in plan)
+    with Progress("Few-shot", len(plan), "cells", done) as progress, cells.kept():
+        for tap, rows in taps.items():
+            missing = [cell for cell in _cells(protocol, tap) if cells.get(_of(cell, protocol)) is None]
+            if not missing:
+                continue
+            needed = np.unique(np.concatenate([drawn[cell.per_class, cell.seed] for cell in missing]))
+            x, xv = _read(rows.train, needed), _read(rows.validation, np.arange(len(validation_labels)))
+            for cell in missing:
+                chosen = drawn[cell.per_class, cell.seed]
+                train = x[np.searchsorted(needed, chosen)], labels[chosen]
+                cells.put(_of(cell, protocol), _measured(cell, protocol, train, (xv, validation_labels)))
+                progress.update()
+                if preemption.requested():
+                    raise preemption.Preempted
+    return _summary(protocol, taps, cells, drawn, len(validation_labels))
+
+
+def _protocol(config: ConfigDict) -> Protocol:
+    given = config.few_shot.to_dict()
+    if unknown := given.keys() - set(Protocol._fields):
+        raise UsageError(
+            f"config.few_shot has no field {', '.join(sorted(unknown))}; it has {', '.join(Protocol._fields)}"
+        )
+    for name in ("per_class", "heads"):
+        if not isinstance(given.get(name), (tuple, list)):
+            given[name] = (given.get(name),)
+        given[name] = tuple(given[name])
+    protocol = Protocol(**{"seeds": 1, **given})
+    if protocol.seeds < 1 or not protocol.per_class or not protocol.heads:
+        raise UsageError("config.few_shot needs at least one seed, one number of images a class and one head")
+    if any(shots is not None and shots < 1 for shots in protocol.per_class):
+        raise UsageError(f"config.few_shot.per_class={protocol.per_class}: at least one image a class, or None for all")
+    if not 0 < protocol.holdout < 1:
+        raise UsageError(f"config.few_shot.holdout={protocol.holdout} must lie between 0 and 1")
+    if strangers := set(protocol.settings) - set(protocol.heads):
+        raise UsageError(f"config.few_shot.settings of {', '.join(sorted(strangers))}, which is none of its heads")
+    for head in protocol.heads:
+        known = inspect.signature(head_settings.estimator(head, "classes")).parameters
+        if unknown := set(protocol.settings.get(head, {})) - set(known):
+            raise UsageError(f"config.few_shot.settings: {head} takes no {', '.join(unknown)}; it takes {list(known)}")
+    return protocol
+
+
+def _identity(labels: np.ndarray, validation_labels: np.ndarray, data: Data) -> str:
+    """A hash of the rows' ids and labels; which features they have is what the workdir is bound to."""
+    content = [labels.tolist(), validation_labels.tolist(), list(data.train.ids[:]), list(data.validation.ids[:])]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _baselines(config: ConfigDict, workdir: epath.Path, data: Data) -> dict[str, Rows]:
+    from transfer.comparison import baselines
+
+    found = {name: Rows(split["train"], split["validation"]) for name, split in baselines(config, workdir).items()}
+    if any(len(rows.train) != len(data.train.labels) for rows in found.values()):
+        raise UsageError("config.few_shot.baselines takes every image, none skipped; use config.on_error=raise")
+    return found
+
+
+def _seeds(protocol: Protocol, shots: int | None) -> range:
+    """There is but one way to draw all."""
+    return range(1 if shots is None else protocol.seeds)
+
+
+def _cells(protocol: Protocol, tap: str) -> Iterator[Cell]:
+    """Those of one shape next to each other, so that what one has compiled the next one uses."""
+    for shots in protocol.per_class:
+        for head in protocol.heads:
+            yield from (Cell(tap, head, shots, seed) for seed in _seeds(protocol, shots))
+
+
+def _estimator(cell: Cell, protocol: Protocol) -> Any:
+    return head_settings.make(cell.head, "classes", dict(protocol.settings.get(cell.head, {})), cell.seed)
+
+
+def _of(cell: Cell, protocol: Protocol) -> dict[str, Any]:
+    """All that an accuracy depends on, as JSON values."""
+    estimator = _estimator(cell, protocol)
+    parameters = {key: _plain(value) for key, value in estimator.get_params(deep=False).items()}
+    grid = {key: _plain(values) for key, values in getattr(estimator, "GRID", {}).items()}
+    chosen = {"holdout": protocol.holdout, "grid": grid} if protocol.select else None
+    return {**cell._asdict(), "parameters": parameters, "select": chosen}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return [_plain(one) for one in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
+
+
+def _read(rows: Any, needed: np.ndarray) -> np.ndarray:
+    """float32 (n, D)."""
+    found = np.asarray(rows[:] if len(needed) == len(rows) else rows[needed])
+    return found.reshape(len(found), -1).astype(np.float32, copy=False)
+
+
+def _measured(
+    cell: Cell,
+    protocol: Protocol,
+    train: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray],
+) -> dict[str, Any]:
+    start = time.monotonic()
+    estimator = _estimator(cell, protocol)
+    fewest = int(np.unique(train[1], return_counts=True)[1].min())
+    if protocol.select and getattr(estimator, "GRID", None) and fewest >= FEWEST_TO_SELECT:
+        selection = select(
+            {"": train[0]}, train[1], estimator, None, holdout=protocol.holdout, seed=cell.seed, measure=None
+        )
+        fitted = selection.probe
+        chosen = {key: _plain(value) for key, value in selection.chosen.items() if key != "tap"}
+    else:
+        fitted, chosen = estimator.fit(*train), {}
+    accuracy = float(np.mean(fitted.predict(validation[0]) == validation[1]))
+    return {
+        "accuracy": round(accuracy, 6),
+        "num_train": len(train[1]),
+        "chosen": chosen,
+        "seconds": round(time.monotonic() - start, 3),
+    }
+
+
+def _summary(
+    protocol: Protocol, taps: Mapping[str, Rows], cells: Cells, drawn: Mapping[Any, np.ndarray], num_validation: int
+) -> dict[str, Any]:
+    rows = []
+    for tap in taps:
+        for shots in protocol.per_class:
+            for head in protocol.heads:
+                found = [
+                    cells.get(_of(Cell(tap, head, shots, seed), protocol)) or {} for seed in _seeds(protocol, shots)
+                ]
+                accuracies = [one["accuracy"] for one in found]
+                rows.append(
+                    {
+                        "tap": tap,
+                        "head": head,
+                        "per_class": shots,
+                        "num_train": len(drawn[shots, 0]),
+                        "mean": round(statistics.fmean(accuracies), 6),
+                        "spread": round(statistics.stdev(accuracies), 6) if len(accuracies) > 1 else 0.0,
+                        "accuracies": accuracies,
+                        "seconds": round(sum(one["seconds"] for one in found), 3),
+                        "chosen": [one["chosen"] for one in found],
+                    }
+                )
+    fields = {key: _plain(value) for key, value in protocol._asdict().items() if key != "settings"}
+    settings = {head: {key: _plain(value) for key, value in own.items()} for head, own in protocol.settings.items()}
+    return {**fields, "settings": settings, "num_validation": num_validation, "rows": rows}
