@@ -160,7 +160,7 @@ BAD_ARRAYS = {
     "fractional labels": (FEATURES, LABELS + 0.5, "not all whole numbers"),
     "NaN labels": (FEATURES, LABELS * np.nan, "not all whole numbers"),
     "a label out of all proportion": (FEATURES, LABELS + (1 << 40), "a label is .*; there may be 1048576 classes"),
-    "text": (FEATURES, np.array(["a", "b", "c", "d"]), "labels hold values of type <U1, not numbers"),
+    "bytes": (FEATURES, np.array([b"a", b"b", b"c", b"d"]), "labels hold values of type [|]S1, not numbers"),
     "ragged": ([[1.0], [1.0, 2.0]], LABELS[:2], "features hold objects"),
 }
 
@@ -264,3 +264,46 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, extension):
     assert caught.value.filename == str(path)
     assert os.listdir(tmp_path) == [path.name]
     assert_is_the_example(feature_files.read(path))
+
+
+TEXT = np.array(["dog", "cat", "dog", "a very long name"])
+BITS = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1]])
+# (labels, what they are read as, as what they come back)
+TARGETS = {
+    "text": (TEXT, "classes", TEXT),
+    "text in one column": (TEXT[:, None], "classes", TEXT),
+    "text in a list": (TEXT.tolist(), "classes", TEXT),
+    "apart": (np.array([-7, 1000, -7, 3]), "classes", np.array([-7, 1000, -7, 3])),
+    "bits": (BITS, "labels", BITS.astype(np.float32)),
+    "truths": (BITS.astype(bool), "labels", BITS.astype(np.float32)),
+    "values": (LABELS / 7, "values", (LABELS / 7).astype(np.float32)[:, None]),
+    "several values": (BITS - 0.5, "values", (BITS - 0.5).astype(np.float32)),
+}
+
+
+@pytest.mark.parametrize("labels, target, expected", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize("extension", [".p", ".npz"])
+def test_what_labels_may_be(tmp_path, extension, labels, target, expected):
+    content = {"features": FEATURES, "labels": labels}
+    (tmp_path / "a").write_bytes(pickle.dumps(content) if extension == ".p" else npz(**content))
+    features, back = feature_files.read(tmp_path / "a", target)
+    np.testing.assert_array_equal(features, FEATURES)
+    np.testing.assert_array_equal(back, expected)
+    assert back.dtype == expected.dtype
+
+
+@pytest.mark.parametrize(
+    "labels, target, message",
+    [
+        (BITS * 2, "labels", "labels should be 0 or 1"),
+        (LABELS > 1, "labels", "in two columns or more"),
+        (BITS + np.inf, "values", "labels hold NaN or infinity in 4 rows, the first is row 0"),
+        (TEXT, "values", "labels hold values of type <U16, not numbers"),
+        (np.zeros((4, 2, 2)), "values", r"labels have shape \(4, 2, 2\)"),
+        (["a", None, "b", "c"], "classes", "labels hold objects"),
+    ],
+)
+def test_labels_that_are_not_what_they_should_be(tmp_path, labels, target, message):
+    (tmp_path / "a.p").write_bytes(pickle.dumps({"features": FEATURES, "labels": labels}))
+    with pytest.raises(TransferError, match=message):
+        feature_files.read(tmp_path / "a.p", target)

@@ -11,6 +11,7 @@ from head_runs import CLASSES, WIDTH, make_files
 from several import Several
 
 from transfer import lock
+from transfer.evaluation.predictions import Predictions
 from transfer.heads import linear
 
 # Relative to the largest value: the same sums, added in another order.
@@ -100,6 +101,11 @@ def test_several_processes_train_what_one_does(finished, config, count):
     assert_close(several, one)
     result = json.loads((several / "result.json").read_text())
     assert result["num_devices"] == count and result["streamed"] == (config == STREAMED)
+    found, expected = (Predictions.read(workdir / "predictions.npz") for workdir in (several, one))
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_allclose(found.nll, expected.nll, rtol=1e-4)
+    assert result["measures"]["accuracy"]["value"] == pytest.approx(result["validation_accuracy"], abs=1e-6)
 
 
 def test_the_first_alone_prints(run, tmp_path):
@@ -107,7 +113,8 @@ def test_the_first_alone_prints(run, tmp_path):
     # Gloo prints a line of its own, in C++
     lines = [[line for line in one.out.splitlines() if not line.startswith("[Gloo]")] for one in ended]
     assert lines[0][2] == "(1003, 1, 1, 6) (1003,)" and lines[0][-1] == f"Workdir: {tmp_path / 'run'}"
-    assert [line.split(" - ")[0] for line in lines[0][4:-1]] == ["Epoch 1/3", "Epoch 2/3", "Epoch 3/3"]
+    assert [line.split(" - ")[0] for line in lines[0][4:-2]] == ["Epoch 1/3", "Epoch 2/3", "Epoch 3/3"]
+    assert lines[0][-2].startswith("validation: accuracy 0.")
     assert lines[1] == []
     again = run(tmp_path / "run", 2)
     assert "nothing to do" in again[0].out and [one.code for one in again] == [0, 0]

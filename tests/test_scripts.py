@@ -54,7 +54,14 @@ BAD = {
     "zero rows a step": ("train.py", [QUICKSTART, "--config.head.batch_size=0"], 2, "at least 1"),
     "unknown way to train": ("train.py", [QUICKSTART, "--config.train=tune"], 2, "not one of head, finetune"),
     "unknown head": ("train.py", [QUICKSTART, "--config.head.name=lienar"], 2, "linear"),
-    "two taps for one head": ("train.py", [QUICKSTART, "--config.tap=block3,block4"], 2, "one tap"),
+    "a head's setting for another": ("train.py", [QUICKSTART, "--config.head.alpha=1.0"], 2, "linear takes no alpha"),
+    "two taps, streamed": (
+        "train.py",
+        [QUICKSTART, "--config.tap=block3,block4", "--config.head.order=chunks", "--config.stream=True"],
+        2,
+        "config.tap=block3,block4 trains on one device that holds all rows",
+    ),
+    "a sweep of nothing": ("train.py", [QUICKSTART, "--config.sweep.batch_size=()"], 2, "no value to try"),
     "two taps for one file": (
         "extract.py",
         [QUICKSTART, "--config.tap=block3,block4", "--config.export=a.p"],

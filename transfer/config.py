@@ -24,6 +24,28 @@ FREE = (
     "stream",
 )
 
+# Every setting that some head takes -> its type; a head says which are its own (`transfer.head_settings`). A config
+# file may add those of a head of the user's.
+HEAD_SETTINGS: dict[str, type] = {
+    "epochs": int,
+    "batch_size": int,
+    "learning_rate": float,
+    "momentum": float,
+    "weight_decay": float,
+    "hidden": tuple,
+    "dropout": float,
+    "scaling": str,
+    "class_weight": str,
+    "C": float,
+    "alpha": float,
+    "max_iter": int,
+    "tol": float,
+    "n_neighbors": int,
+    "metric": str,
+    "weights": str,
+    "temperature": float,
+}
+
 COUNTS = (
     "batch_size",
     "head.epochs",
@@ -49,6 +71,7 @@ UNUSED: dict[str, dict[str, str]] = {
         "features_dtype": "no features are stored",
         "stream": "no features are stored",
         "few_shot": "it compares stored features, with config.train=head",
+        "sweep": "it chooses the settings of a head, with config.train=head",
         "batch_size": "a step of training takes config.finetune.batch_size images",
     },
     "head": {
@@ -103,6 +126,7 @@ def default() -> ConfigDict:
             "export": placeholder(str),
             "data": _data(),
             "head": _head(),
+            "sweep": _sweep(),
             # How the store holds the features: "float32", or "bfloat16", half of it; a head computes in float32.
             "features_dtype": "float32",
             # Whether a head's features are read as training goes instead of held in memory; for head.order="chunks".
@@ -133,17 +157,33 @@ def _data() -> dict[str, Any]:
 
 
 def _head() -> dict[str, Any]:
-    """How a head is trained on the features."""
+    """Which head, how it is trained on the features, and its own settings."""
     return {
         "name": "linear",
-        "epochs": 50,
-        "batch_size": 256,
-        "learning_rate": 1e-3,
+        # What is predicted: "classes", one a row; "labels", any number of them a row; "values", numbers.
+        "target": "classes",
         # Of an epoch's rows, by seed and epoch alone: "rows" shuffles them all, which is the published recipe;
         # "chunks" shuffles the store's chunks, then the rows inside of windows of chunks, so that they can be streamed.
         "order": "rows",
         # Rows of a window at most; None: as many as are 256 MiB of float32.
         "window": placeholder(int),
+        # None: the head's own, which `config.json` then names.
+        **{name: placeholder(kind) for name, kind in HEAD_SETTINGS.items()},
+    }
+
+
+def _sweep() -> dict[str, Any]:
+    """Settings of the head to choose among, on rows held out of the training rows (`transfer.selection.sweep`)."""
+    return {
+        # The share of the training rows that choose; the chosen head is then fitted on all of them.
+        "holdout": 0.1,
+        "seed": 0,
+        # What is highest for the chosen one; None: accuracy (or what comes first for what is predicted).
+        "measure": placeholder(str),
+        # "default": the values that the head's author would try, for settings that are not named below.
+        "grid": placeholder(str),
+        # Values to try, from the strongest regularisation on: of equals the first is chosen.
+        **{name: placeholder(tuple) for name in HEAD_SETTINGS},
     }
 
 
@@ -192,9 +232,8 @@ def check_use(config: ConfigDict) -> None:
         raise UsageError(f"config.train={str(config.train)[:60]!r} is not one of {', '.join(WAYS)}")
     now, usual = (_flat(json.loads(c.to_json_best_effort())) for c in (config, default()))
     for name, hint in UNUSED[config.train].items():
-        value = now.get(name, config.get(name))
-        value = value.to_dict() if isinstance(value, ConfigDict) else value
-        if value != usual.get(name):
+        value = _part(now, name)
+        if value != _part(usual, name):
             raise UsageError(f"config.{name}={value!r} has no use with config.train={config.train}: {hint}")
 
 
@@ -231,6 +270,12 @@ def settle(config: ConfigDict, workdir: epath.Path) -> None:
 
 def _is_free(name: str) -> bool:
     return any(name == free or name.startswith(free + ".") for free in FREE)
+
+
+def _part(flat: dict[str, Any], name: str) -> Any:
+    """The setting `name`, or those of the section of that name that are set; None for neither."""
+    section = {key: value for key, value in flat.items() if key.startswith(name + ".") and value is not None}
+    return flat.get(name, section or None)
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

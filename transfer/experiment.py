@@ -15,10 +15,19 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import atomic, distributed, feature_files, head_training, json_file, lock, results
+from transfer import (
+    atomic,
+    distributed,
+    feature_files,
+    head_data,
+    head_settings,
+    head_training,
+    json_file,
+    lock,
+    results,
+)
 from transfer import config as settings
 from transfer.errors import UsageError
-from transfer.heads.reading import Split
 from transfer.training import say
 
 if TYPE_CHECKING:
@@ -31,7 +40,7 @@ def extract(config: ConfigDict, workdir: epath.Path) -> tuple[dict[str, "Feature
     Returns the stores by split, and what `result.json` says of the extraction. One run at a time may do so.
     """
     with claimed(workdir):
-        return _extract(config, workdir)
+        return _extract(head_settings.resolve(config), workdir)
 
 
 @contextmanager
@@ -69,7 +78,7 @@ def _extract(
     sources = dict(zip(SPLITS, make_splits(config.data), strict=True))
     extractor = build_extractor(config)
     if planned is not None:
-        row = head_training.row_bytes(next(iter(extractor.shapes.values())), config.features_dtype)
+        row = max(head_training.row_bytes(shape, config.features_dtype) for shape in extractor.shapes.values())
         planned({split: len(source) * row for split, source in sources.items()})
     settings.settle(config, workdir)
     start = time.monotonic()
@@ -134,14 +143,12 @@ def _train_once(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
 
 def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     """Extracts where a store is missing, then trains the config's head on the features."""
-    if "," in config.tap:
-        raise UsageError(f"config.tap={config.tap!r}: a head is trained on one tap; extract.py stores several")
-    head_training.check(config)  # a mistyped head is better named now than after hours
+    config = head_settings.resolve(config)  # a mistyped head is better named now than after hours
+    head_training.check(config)
     stores, facts = _extract(config, workdir, partial(head_training.plan, config, workdir))
-    splits = {split: Split(store.features, store.label_rows) for split, store in stores.items()}
     before = results.read(workdir)
-    chunk_rows, num_classes = stores["train"].metadata["batch_size"], len(stores["train"].class_names)
-    result = head_training.fit(config, workdir, splits, num_classes, facts, chunk_rows)
+    data = head_data.of_stores(stores, [tap.strip() for tap in config.tap.split(",")])
+    result = _fit(config, workdir, data, facts, stores["train"].metadata["batch_size"])
     if config.get("few_shot") and distributed.is_main():  # the others wait for it at the end
         from transfer import comparison
 
@@ -154,17 +161,41 @@ def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     return result
 
 
+def _fit(
+    config: ConfigDict,
+    workdir: epath.Path,
+    data: head_data.Data,
+    facts: dict[str, Any],
+    chunk_rows: int,
+    identity: ConfigDict | None = None,
+) -> dict[str, Any]:
+    """Epoch by epoch where the head and the config allow it, else in one go."""
+    if not head_training.in_one_go(config):
+        return head_training.fit(config, workdir, data, facts, chunk_rows, identity)
+    from transfer import head_fitting  # with scikit-learn, which takes longer to import than JAX
+
+    return head_fitting.fit(config, workdir, data, facts, identity)
+
+
 def train_on_files(config: ConfigDict, training_file: str, validation_file: str, workdir: epath.Path) -> dict[str, Any]:
     """Trains the config's head on two feature files, as the published `feature_extraction.py` does."""
+    config = head_settings.resolve(config)
+    with config.unlocked():
+        config.tap = None
     head_training.check(config)
     with claimed(workdir):
         say(f"Training file {training_file}")
         say(f"Validation file {validation_file}")
-        rows = {"train": feature_files.read(training_file), "validation": feature_files.read(validation_file)}
+        target = config.head.target
+        rows = {
+            split: feature_files.read(path, target)
+            for split, path in (("train", training_file), ("validation", validation_file))
+        }
         identity = ConfigDict(
             {
                 "seed": config.seed,
                 "head": config.head,
+                "sweep": config.sweep,
                 "training": _content_hash(*rows["train"]),
                 "validation": _content_hash(*rows["validation"]),
             }
@@ -176,9 +207,7 @@ def train_on_files(config: ConfigDict, training_file: str, validation_file: str,
             "dataset": f"{training_file} {validation_file}",
             "seconds_extract": 0.0,
         }
-        splits = {split: Split(*arrays) for split, arrays in rows.items()}
-        num_classes = int(rows["train"][1].max()) + 1
-        result = head_training.fit(config, workdir, splits, num_classes, facts, config.batch_size, identity)
+        result = _fit(config, workdir, head_data.of_files(rows, target), facts, config.batch_size, identity)
     say(f"Workdir: {workdir}")
     return result
 

@@ -27,19 +27,22 @@ NAMES = ("features", "labels")
 PICKLE_PROTOCOL = 4
 
 
-def read(path: Any) -> tuple[np.ndarray, np.ndarray]:
+def read(path: Any, target: str = "classes") -> tuple[np.ndarray, np.ndarray]:
     """Reads features and labels from `path`; the format is told by the content, not by the name.
 
     Args:
         path: a pickle (protocol 0 to 5, Python 2 or 3), an `.npz` or a `.safetensors` file, local or `gs://`; or
             `ZIP/MEMBER`, such a file inside a zip.
+        target: what labels are: "classes", whole numbers or text; "labels", 0 or 1, a column a label; "values",
+            numbers.
 
     Returns:
-        features float32 (N, ...) in the shape of the file, labels int64 (N,).
+        features float32 (N, ...) in the shape of the file; labels int64 (N,) or text (N,), float32 (N, L), or
+        float32 (N, T).
 
     Raises:
         TransferError: naming the file: damaged, not such a file, anything but plain arrays in it, no or unlike
-            many features and labels, NaN or infinity, labels that are not whole numbers.
+            many features and labels, NaN or infinity, labels that are not what `target` says.
         OSError: there is no such file.
     """
     name = str(path)
@@ -49,7 +52,7 @@ def read(path: Any) -> tuple[np.ndarray, np.ndarray]:
         arrays = next(reader for matches, reader in _READERS if matches(start))(stream, name)
     if not isinstance(arrays, Mapping) or not all(key in arrays for key in NAMES):
         raise TransferError(f"{name} does not hold 'features' and 'labels'{_what(arrays)}")
-    return _checked(arrays["features"], arrays["labels"], name)
+    return _checked(arrays["features"], arrays["labels"], name, _TARGETS[target])
 
 
 def write(path: Any, features: Any, labels: Any) -> None:
@@ -67,7 +70,7 @@ def write(path: Any, features: Any, labels: Any) -> None:
     """
     target = epath.Path(path)
     writer = writer_for(target)
-    features, labels = _checked(features, labels, str(path))
+    features, labels = _checked(features, labels, str(path), _whole)
     if features.ndim == 2:
         features = features[:, None, None, :]
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,11 +92,11 @@ def _what(found: object) -> str:
     return f"; it holds a {type(found).__name__}"
 
 
-def _checked(features: Any, labels: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    features, labels = _numbers(features, "features", name), _numbers(labels, "labels", name)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if features.ndim < 2 or labels.ndim != 1:
+def _checked(
+    features: Any, labels: Any, name: str, of_labels: Callable[[Any, str], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    features, labels = _numbers(features, "features", name), of_labels(labels, name)
+    if features.ndim < 2 or labels.ndim == 0 or (of_labels in (_whole, _classes) and labels.ndim != 1):
         raise TransferError(
             f"{name}: features have shape {features.shape}, labels {labels.shape}; they should be (N, ..., C) and (N,)"
         )
@@ -102,23 +105,75 @@ def _checked(features: Any, labels: Any, name: str) -> tuple[np.ndarray, np.ndar
     if not features.size:
         raise TransferError(f"{name} has no features (shape {features.shape})")
     with np.errstate(invalid="ignore", over="ignore"):  # what overflows or is NaN is reported below
-        whole = labels.astype(np.int64)
         features = features.astype(np.float32, copy=False)
-    if not (whole == labels).all():
-        raise TransferError(f"{name}: labels are {labels.dtype} and not all whole numbers")
-    if whole.max() >= MOST_CLASSES:
-        raise TransferError(f"{name}: a label is {whole.max()}; there may be {MOST_CLASSES} classes")
     bad = np.flatnonzero(~np.isfinite(features.reshape(len(features), -1)).all(axis=1))
     if len(bad):
         raise TransferError(f"{name}: features hold NaN or infinity in {len(bad)} rows, the first is row {bad[0]}")
-    return features, whole
+    return features, labels
+
+
+def _flat(labels: np.ndarray) -> np.ndarray:
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+
+
+def _whole(values: Any, name: str) -> np.ndarray:
+    """Whole numbers, int64 (N,) where they have one column."""
+    labels = _flat(_numbers(values, "labels", name))
+    with np.errstate(invalid="ignore", over="ignore"):  # what overflows or is NaN is not whole
+        whole = labels.astype(np.int64)
+    if not (whole == labels).all():
+        raise TransferError(f"{name}: labels are {labels.dtype} and not all whole numbers")
+    if whole.size and whole.max() >= MOST_CLASSES:
+        raise TransferError(f"{name}: a label is {whole.max()}; there may be {MOST_CLASSES} classes")
+    return whole
+
+
+def _classes(values: Any, name: str) -> np.ndarray:
+    """Whole numbers, or text."""
+    text = _array(values)
+    if text.dtype.kind == "O" and all(isinstance(value, str) for value in text.flat) and text.size:
+        text = text.astype(str)
+    if text.dtype.kind != "U":
+        return _whole(values, name)
+    if len(np.unique(text)) > MOST_CLASSES:
+        raise TransferError(f"{name} has more than {MOST_CLASSES} different labels")
+    return _flat(text)
+
+
+def _columns(values: Any, name: str) -> np.ndarray:
+    """Finite numbers, float32 (N, T)."""
+    with np.errstate(over="ignore"):
+        labels = _numbers(values, "labels", name).astype(np.float32)
+    labels = labels[:, None] if labels.ndim == 1 else labels
+    if labels.ndim != 2 or not labels.size:
+        raise TransferError(f"{name}: labels have shape {labels.shape}; they should be (N, T)")
+    bad = np.flatnonzero(~np.isfinite(labels).all(axis=1))
+    if len(bad):
+        raise TransferError(f"{name}: labels hold NaN or infinity in {len(bad)} rows, the first is row {bad[0]}")
+    return labels
+
+
+def _bits(values: Any, name: str) -> np.ndarray:
+    """0 and 1, float32 (N, L)."""
+    labels = _columns(values, name)
+    if labels.shape[1] < 2 or not np.isin(labels, (0, 1)).all():
+        raise TransferError(f"{name}: labels should be 0 or 1, in two columns or more (config.head.target=labels)")
+    return labels
+
+
+# What labels are to be -> the function that makes them that.
+_TARGETS: dict[str, Callable[[Any, str], np.ndarray]] = {"classes": _classes, "labels": _bits, "values": _columns}
+
+
+def _array(values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError:  # lists of unlike lengths
+        return np.empty(0, object)
 
 
 def _numbers(values: Any, key: str, name: str) -> np.ndarray:
-    try:
-        array = np.asarray(values)
-    except ValueError:  # lists of unlike lengths
-        array = np.empty(0, object)
+    array = _array(values)
     if array.dtype.kind not in "fiub":
         kind = "objects" if array.dtype.kind == "O" else f"values of type {array.dtype}"
         raise TransferError(f"{name}: {key} hold {kind}, not numbers")

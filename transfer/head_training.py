@@ -1,43 +1,76 @@
-"""Trains a head on features: from the config and the rows to `result.json`, on one device or many, streamed or not."""
+"""Trains a head epoch by epoch: from the config and the rows to `result.json`, on one device or many, streamed or not.
+
+A head that is fitted in one go, and one whose settings are chosen first, is `transfer.head_fitting`'s.
+"""
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from etils import epath
+from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer import distributed, heads, results
+from transfer import distributed, head_evaluation, head_settings, results
 from transfer.allocator import limit_heaps
 from transfer.checkpoints import stopped_within
-from transfer.errors import UsageError
+from transfer.errors import TransferError, UsageError
+from transfer.head_data import Data
 from transfer.heads import plan as plans
 from transfer.heads.reading import Split
-from transfer.training import run_epochs, say
+from transfer.training import Run, run_epochs, say
 
 # Epochs of a head that are on the device at a time; three keep two cores busy.
 AHEAD = 3
-# Settings of `config.head` that are not the recipe's.
-NO_RECIPE = ("name", "epochs", "order", "window")
+# Rows that are evaluated at a time.
+EVALUATED = 4096
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UsageError for a head that is not known, and for settings that contradict each other."""
+    """Raises UsageError for settings of a resolved config that contradict each other."""
     if config.head.order == "chunks":
         limit_heaps()  # JAX has not been asked for its devices yet
-    plans.check(config, _head(config)[0])
+    plans.check(config, head_settings.program(config.head.name), whole(config))
 
 
-def _head(config: ConfigDict) -> tuple[Any, dict[str, Any]]:
-    """The program of the config's head and its settings; UsageError for one that is not known."""
-    recipe = {key: value for key, value in config.head.items() if key not in NO_RECIPE}
-    program = heads.program(config.head.name)
-    unknown = recipe.keys() - inspect.signature(program.make_epoch).parameters.keys()
-    if unknown:
-        raise UsageError(f"config.head: {config.head.name} has no setting {', '.join(sorted(unknown))}")
-    return program, recipe
+def whole(config: ConfigDict) -> str | None:
+    """What in the config needs all rows in the memory of one process, for a message; None for nothing."""
+    head = config.head
+    if head_settings.grid(config):
+        return "config.sweep"
+    if "," in (config.get("tap") or ""):
+        return f"config.tap={config.tap}"
+    if head.get("target", "classes") != "classes":
+        return f"config.head.target={head.target}"
+    for name in ("scaling", "class_weight"):
+        if head.get(name) is not None:
+            return f"config.head.{name}={head[name]}"
+    program = head_settings.program(head.name)
+    if program is None or not hasattr(program, "make_epochs"):
+        return f"config.head.name={head.name}"
+    beyond = _beyond(program, head_settings.own(config))
+    return f"config.head.{beyond[0]}={head[beyond[0]]}" if beyond else None
+
+
+def _beyond(program: Any, own: Mapping[str, Any]) -> list[str]:
+    """Settings that are not at their default and that training over several devices knows nothing of."""
+    from transfer.heads import epochs
+
+    known = inspect.signature(epochs.make_epochs).parameters.keys() | {"epochs", "scaling", "class_weight"}
+    usual = inspect.signature(program.make_epoch).parameters
+    return [key for key in own if key not in known and not (key in usual and usual[key].default == own[key])]
+
+
+def in_one_go(config: ConfigDict) -> bool:
+    """Whether `transfer.head_fitting` is to fit the head, and not epoch after epoch here."""
+    chooses = head_settings.grid(config) or "," in (config.get("tap") or "")
+    other = config.head.get("target", "classes") != "classes"
+    return bool(chooses or other or head_settings.program(config.head.name) is None)
 
 
 def row_bytes(shape: Sequence[int], dtype: str) -> int:
@@ -48,52 +81,149 @@ def row_bytes(shape: Sequence[int], dtype: str) -> int:
 def plan(config: ConfigDict, workdir: epath.Path, sizes: Mapping[str, int], dtype: str | None = None) -> plans.Plan:
     """How to train on splits of so many bytes; see `transfer.heads.plan.choose`."""
     within = distributed.broadcast(stopped_within(workdir), "stopped within an epoch")
-    return plans.choose(config, _head(config)[0], sizes, dtype or config.features_dtype, within)
+    program = head_settings.program(config.head.name)
+    return plans.choose(config, program, sizes, dtype or config.features_dtype, within, whole(config))
 
 
 def fit(
     config: ConfigDict,
     workdir: epath.Path,
-    splits: Mapping[str, Split],
-    num_classes: int,
+    data: Data,
     facts: Mapping[str, Any],
     chunk_rows: int,
     identity: ConfigDict | None = None,
 ) -> dict[str, Any]:
-    """Trains on the splits `train` and `validation`; writes and returns the result.
+    """Trains on the rows of `data`, of one tap; writes and returns the result.
 
     Args:
+        config: resolved (`transfer.head_settings`).
         facts: what the result says besides.
         chunk_rows: of the store that the rows are in.
         identity: what the workdir is bound to, where nothing has bound it yet.
     """
-    program, recipe = _head(config)
-    for features, labels in splits.values():
+    program, own = head_settings.program(config.head.name), head_settings.own(config)
+    assert program is not None
+    train, validation = data.train.split(), data.validation.split()
+    for features, labels in (train, validation):
         say(f"{features.shape} {labels.shape}")
-    train, validation = splits["train"], splits["validation"]
+    if lost := data.missing():
+        say(lost)
     sizes = {
-        split: len(rows.labels) * row_bytes(rows.features.shape[1:], rows.dtype.name) for split, rows in splits.items()
+        split: len(rows.labels) * row_bytes(rows.features.shape[1:], rows.dtype.name)
+        for split, rows in (("train", train), ("validation", validation))
     }
     chosen = plan(config, workdir, sizes, train.dtype.name)
-    state = program.init_state(train.num_features, num_classes, program.init_key(config.seed))
+    scaler, (train, validation) = _scaled(own["scaling"], train, validation)
+    started = _named(program.init_state, own)
+    state = program.init_state(train.num_features, data.num_outputs, program.init_key(config.seed), **started)
     epoch: Any
     if chosen.plain:
         arrays = [array[:] for split in (train, validation) for array in split]
-        epoch = program.make_epoch(*arrays, seed=config.seed, **recipe)
+        weights = _class_weights(own.get("class_weight"), arrays[1], data.num_outputs)
+        given = _named(program.make_epoch, {**own, "class_weight": weights})
+        epoch = program.make_epoch(*arrays, seed=config.seed, **given)
     else:
         order = dict(order=config.head.order, chunk_rows=chunk_rows, window_rows=config.head.window)
+        given = {key: value for key, value in own.items() if key in ("batch_size", "learning_rate")}
         epoch = program.make_epochs(
-            train, validation, num_classes, chosen.mesh, seed=config.seed, stream=chosen.stream, **order, **recipe
+            train, validation, data.num_outputs, chosen.mesh, seed=config.seed, stream=chosen.stream, **order, **given
         )
         state = epoch.place(state)
     if identity is not None:
         settings.settle(identity, workdir)
-    run = run_epochs(
-        epoch, state, config.head.epochs, workdir, checkpoint_seconds=config.checkpoint_seconds, ahead=AHEAD
-    )
-    counts = {f"num_{split}": len(rows.labels) for split, rows in splits.items()}
-    result = results.of_run(run, dict(facts), num_classes=num_classes, **counts)
+    before = results.read(workdir)
+    run = run_epochs(epoch, state, own["epochs"], workdir, checkpoint_seconds=config.checkpoint_seconds, ahead=AHEAD)
+    result = results.of_run(run, dict(facts), num_classes=data.num_outputs, **_counts(data))
     if not chosen.plain:
         result |= {"num_devices": chosen.mesh.size, "streamed": chosen.stream}
+    result |= {"head": config.head.name, "settings": own}
+    result |= _evaluated(workdir, data, validation, program, run, scaler, before, chunk_rows, result, config.seed)
     results.write(workdir, result)
     return result
+
+
+def _named(function: Any, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Those settings that a function of a program names."""
+    return {key: own[key] for key in inspect.signature(function).parameters if key in own}
+
+
+def _counts(data: Data) -> dict[str, int]:
+    return {"num_train": len(data.train.labels), "num_validation": len(data.validation.labels)}
+
+
+def _scaled(name: str | None, train: Split, validation: Split) -> tuple[Any, tuple[Split, Split]]:
+    """Both splits scaled by the training rows, in memory; as they are where nothing is to be done."""
+    if name is None:
+        return None, (train, validation)
+    from transfer.heads import scaling
+    from transfer.heads.rows import flat_features
+
+    scaling.check(name)
+    rows = [flat_features(split.features[:]) for split in (train, validation)]
+    scaler = scaling.fit(name, rows[0])
+    done = [np.asarray(scaling.apply(scaler, array)) for array in rows]
+    return scaler, (Split(done[0], train.labels[:]), Split(done[1], validation.labels[:]))
+
+
+def _class_weights(wanted: str | None, labels: Any, num_classes: int) -> np.ndarray | None:
+    """Float32 (C,): N / (C n) of a class of n rows, C those that have any, as scikit-learn's "balanced"; 0 of none."""
+    if wanted is None:
+        return None
+    if wanted != "balanced":
+        raise UsageError(f"config.head.class_weight={wanted!r} should be 'balanced', or left out")
+    counts = np.bincount(np.asarray(labels).reshape(-1).astype(np.int64), minlength=num_classes)
+    there = counts > 0
+    return np.where(there, counts.sum() / (there.sum() * np.maximum(counts, 1)), 0).astype(np.float32)
+
+
+def _evaluated(
+    workdir: epath.Path,
+    data: Data,
+    validation: Split,
+    program: Any,
+    run: Run,
+    scaler: Any,
+    before: Mapping[str, Any],
+    chunk_rows: int,
+    result: Mapping[str, Any],
+    seed: int,
+) -> dict[str, Any]:
+    """What the result says of the validation rows, by the last epoch's weights; process 0 finds it out.
+
+    Nothing is done over that an earlier run of the workdir has done.
+    """
+    params = _gathered(run.state["params"])
+    if not distributed.is_main() or not hasattr(program, "logits"):
+        return {}
+    if before.get("epochs") == run.epoch and head_evaluation.is_there(workdir) and "measures" in before:
+        found = {key: before[key] for key in head_evaluation.KEYS if key in before}
+    else:
+        parts = _logits(program, params, validation, max(1, EVALUATED // chunk_rows) * chunk_rows)
+        found = head_evaluation.of_scores(workdir, parts, data)
+        head_evaluation.keep_program(workdir, program, params, result, data, scaler, seed)
+    head_evaluation.tell(found)
+    return found
+
+
+def _gathered(params: Any) -> Any:
+    """Weights that are spread over devices, on the host."""
+    leaf = jax.tree.leaves(params)[0]
+    if isinstance(leaf.sharding, NamedSharding) and not leaf.is_fully_addressable:
+        everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())
+        params = jax.jit(lambda tree: tree, out_shardings=everywhere)(params)
+        return jax.tree.map(lambda one: np.asarray(one.addressable_data(0)), params)
+    return jax.device_get(params)
+
+
+def _logits(program: Any, params: Any, rows: Split, size: int) -> Iterator[np.ndarray]:
+    """Logits float32 (n, C) of the rows, `size` at a time, by one program."""
+    count = len(rows.labels)
+    size = min(size, count)
+    logits = jax.jit(program.logits)
+    for start in range(0, count, size):
+        block = np.asarray(rows.features[start : start + size]).reshape(-1, rows.num_features).astype(np.float32)
+        padded = np.pad(block, [(0, size - len(block)), (0, 0)])
+        found = np.asarray(logits(params, jnp.asarray(padded)))[: len(block)]
+        if not np.isfinite(found).all():
+            raise TransferError("the head's scores of the validation rows are not finite")
+        yield found

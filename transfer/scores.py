@@ -61,18 +61,17 @@ def _flat(rows: ArrayLike) -> np.ndarray:
 
 def _foreign(estimator: Any, rows: np.ndarray, kind: str) -> Scores:
     if kind == "values":
-        values = np.asarray(estimator.predict(rows), np.float32)
-        return Scores(values.reshape(len(rows), -1))
+        return Scores(np.asarray(estimator.predict(rows), np.float32).reshape(len(rows), -1))
     if hasattr(estimator, "predict_proba"):
         probability = estimator.predict_proba(rows)
         if isinstance(probability, list):  # of several labels: one (M, 2) a label
             probability = np.stack([one[:, -1] for one in probability], axis=1)
-        likely = np.maximum(np.asarray(probability, np.float64), SMALLEST)
+        likely: np.ndarray = np.maximum(np.asarray(probability, np.float64), SMALLEST)
         if kind == "labels":
             return Scores((np.log(likely) - np.log(np.maximum(1 - likely, SMALLEST))).astype(np.float32))
         return Scores(np.log(likely).astype(np.float32))
     if hasattr(estimator, "decision_function"):
-        values = np.asarray(estimator.decision_function(rows), np.float32)
+        values: np.ndarray = np.asarray(estimator.decision_function(rows), np.float32)
         if values.ndim == 1:
             values = np.stack([-values, values], axis=1) / 2
         return Scores(values, probable=False)

@@ -136,7 +136,7 @@ def select(
     return Selection(
         chosen={"tap": winner, **chosen},
         table=table,
-        probe=fit(estimator, chosen, _rows(features[winner], len(labels)), labels),
+        probe=fit_setting(estimator, chosen, _rows(features[winner], len(labels)), labels),
         holdout_scores=best[winner].scores,
         holdout_labels=labels[held],
         measure=measure,
@@ -146,7 +146,7 @@ def select(
     )
 
 
-def fit(estimator: Any, settings: Mapping[str, Any], features: np.ndarray, labels: np.ndarray) -> Any:
+def fit_setting(estimator: Any, settings: Mapping[str, Any], features: np.ndarray, labels: np.ndarray) -> Any:
     """A fresh estimator with `settings`, fitted on all of the rows; what the caller gave stays as it was."""
     from sklearn.base import clone
 
@@ -285,7 +285,7 @@ def _candidates(
     if hasattr(estimator, "fit_many") and settings[0]:
         columns = {name: [setting[name] for setting in settings] for name in settings[0]}
         return map(any_scores.Scores, estimator.fit_many(*train, columns)(x[held]))
-    return (any_scores.of(fit(estimator, setting, *train), x[held], classes, kind) for setting in settings)
+    return (any_scores.of(fit_setting(estimator, setting, *train), x[held], classes, kind) for setting in settings)
 
 
 def _edges(chosen: Mapping[str, Any], settings: list[dict[str, Any]]) -> list[str]:

@@ -1,0 +1,120 @@
+"""Which settings a head takes, and what they are where a config leaves them open."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from transfer import config as settings
+from transfer import heads
+from transfer.errors import UsageError
+
+# What of `config.head` says how a head is run, not what it is.
+RUN = ("name", "target", "order", "window")
+# What of `config.sweep` says how settings are chosen; the rest are values to choose among.
+CHOICE = ("holdout", "seed", "measure", "grid")
+TARGETS = ("classes", "labels", "values")
+# Passes over the rows of a head whose program does not say: the published recipe's.
+EPOCHS = 50
+# Of an estimator, what no config sets: chance is `config.seed`'s, and rows are always shuffled.
+NO_SETTINGS = ("seed", "random_state", "shuffle")
+_OF_THE_RUN = {*NO_SETTINGS, "class_weight", "kind", "epochs"}
+
+
+def program(name: str) -> Any | None:
+    """What trains the head epoch by epoch; None for a head that is fitted in one go. UsageError for an unknown one."""
+    return heads.find_program(name)
+
+
+def takes(name: str, target: str = "classes") -> dict[str, Any]:
+    """The settings of the head `name` and their defaults; UsageError for an unknown head."""
+    found = program(name) if target == "classes" else None
+    if found is None:
+        return {key: value for key, value in _parameters(estimator(name, target)) if key not in NO_SETTINGS}
+    own = dict(_of_program(found))
+    epochs = inspect.signature(found.make_epoch).parameters.get("epochs")
+    several = EPOCHS if epochs is None or epochs.default in (None, epochs.empty) else epochs.default
+    weighed = {"class_weight": None} if "class_weight" in inspect.signature(found.make_epoch).parameters else {}
+    return {"epochs": several, **own, "scaling": None, **weighed}
+
+
+def _of_program(found: Any) -> Iterator[tuple[str, Any]]:
+    for function in (found.init_state, found.make_epoch):
+        for key, parameter in inspect.signature(function).parameters.items():
+            if parameter.default is not parameter.empty and key not in _OF_THE_RUN:
+                yield key, parameter.default
+
+
+def estimator(name: str, target: str = "classes") -> type:
+    """The estimator class of the head `name` for a target; UsageError for an unknown head, or one without it."""
+    if target not in TARGETS:
+        raise UsageError(f"config.head.target={target!r} is not one of {', '.join(TARGETS)}")
+    return heads.regressor(name) if target == "values" else heads.HEADS[name]
+
+
+def _parameters(found: type) -> Iterator[tuple[str, Any]]:
+    for key, parameter in inspect.signature(found).parameters.items():
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            yield key, None if parameter.default is parameter.empty else parameter.default
+
+
+def make(name: str, target: str, own: dict[str, Any], seed: int) -> Any:
+    """The head as an estimator with its own settings, and `seed` where it takes one."""
+    found = estimator(name, target)
+    taken = dict(_parameters(found))
+    chance = {key: seed for key in ("seed", "random_state") if key in taken}
+    return found(**own, **chance)
+
+
+def own(config: ConfigDict) -> dict[str, Any]:
+    """The settings of a resolved config's head, without those of other heads."""
+    return {key: config.head[key] for key in takes(config.head.name, config.head.get("target", "classes"))}
+
+
+def grid(config: ConfigDict) -> dict[str, tuple]:
+    """The values that `config.sweep` tries, by the setting; empty where nothing is to be chosen.
+
+    Raises UsageError for settings that the head does not take, and for no values.
+    """
+    sweep = config.get("sweep") or {}
+    wanted = {key: tuple(values) for key, values in sweep.items() if key not in CHOICE and values is not None}
+    name, target = config.head.name, config.head.get("target", "classes")
+    if sweep.get("grid") is not None:
+        if sweep["grid"] != "default":
+            raise UsageError(f"config.sweep.grid={sweep['grid']!r} should be 'default', or left out")
+        usual = getattr(estimator(name, target), "GRID", {})
+        if not usual:
+            raise UsageError(f"config.sweep.grid=default: {name} has no values of its own; name some in config.sweep")
+        wanted = {**usual, **wanted}
+    _check_known("sweep", name, wanted, takes(name, target) if wanted else {})
+    for key, values in wanted.items():
+        if not values:
+            raise UsageError(f"config.sweep.{key} has no value to try")
+    return wanted
+
+
+def _check_known(section: str, name: str, given: Any, known: dict[str, Any]) -> None:
+    for key in given:
+        if key not in known:
+            raise UsageError(f"config.{section}.{key}: the head {name} takes no {key}; it takes {', '.join(known)}")
+
+
+def resolve(config: ConfigDict) -> ConfigDict:
+    """A copy of the config in which every setting of its head has a value; what other heads take is None.
+
+    So that `config.json` says what a head was trained with, whatever defaults become later. Raises UsageError for
+    an unknown head and for settings that it does not take.
+    """
+    name, target = config.head.name, config.head.get("target", "classes")
+    if target not in TARGETS:
+        raise UsageError(f"config.head.target={target!r} is not one of {', '.join(TARGETS)}")
+    known = takes(name, target)
+    given = {key: value for key, value in settings.given(config.head).items() if key not in RUN}
+    _check_known("head", name, given, known)
+    resolved = config.copy_and_resolve_references()
+    with resolved.unlocked():
+        for key, value in known.items():
+            resolved.head[key] = given.get(key, value)
+    grid(resolved)
+    return resolved
