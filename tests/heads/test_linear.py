@@ -29,9 +29,9 @@ def numpy_epoch(kernel, bias, x, y, order, batch_size, learning_rate):
         total_loss -= np.log(p[np.arange(len(taken)), y[taken]]).sum()
         right += (scores.argmax(axis=1) == y[taken]).sum()
         error = (p - np.eye(len(bias))[y[taken]]) / len(taken)
-        for i, gradient in enumerate((x[taken].T @ error, error.sum(axis=0))):
-            first[i] = 0.9 * first[i] + 0.1 * gradient
-            second[i] = 0.999 * second[i] + 0.001 * gradient**2
+        for i, slope in enumerate((x[taken].T @ error, error.sum(axis=0))):
+            first[i] = 0.9 * first[i] + 0.1 * slope
+            second[i] = 0.999 * second[i] + 0.001 * slope**2
             rate = learning_rate * np.sqrt(1 - 0.999**t) / (1 - 0.9**t)
             params[i] = params[i] - rate * first[i] / (np.sqrt(second[i]) + 1e-7)
     return params, total_loss / len(x), right / len(x)

@@ -181,6 +181,23 @@ MEASURES: Mapping[str, Measure] = {
 }
 
 
+def check_rates(learning_rate: float, weight_decay: float = 0.0, dropout: float = 0.0) -> None:
+    """Raises UsageError for a rate that is none."""
+    for name, value, right, wanted in (
+        ("learning_rate", learning_rate, 0 < learning_rate < np.inf, "above 0"),
+        ("weight_decay", weight_decay, 0 <= weight_decay < np.inf, "0 or more"),
+        ("dropout", dropout, 0 <= dropout < 1, "from 0 to below 1"),
+    ):
+        if not right:
+            raise UsageError(f"{name} must be a number {wanted}, not {value!r}")
+
+
+def rates_of(learning_rate: float, weight_decay: float = 0.0, dropout: float = 0.0) -> Rates:
+    """The rates of one head, without what changes nothing; UsageError for a rate that is none."""
+    check_rates(learning_rate, weight_decay, dropout)
+    return Rates(learning_rate, weight_decay or None, dropout or None)
+
+
 def init_key(seed: ArrayLike) -> jax.Array:
     """Key of a seed's first weights. The shuffles fold an epoch's number into the same seed; this number is none."""
     return jax.random.fold_in(jax.random.key(seed), np.uint32(2**32 - 1))

@@ -107,9 +107,8 @@ def make_epoch(
     """
     method = Method(batch_size, shuffle, kind)
     rows = (features, labels, validation_features, validation_labels)
-    return gradient.make_epoch(
-        *gradient.split(*rows, kind, class_weight), Rates(learning_rate, weight_decay or None), method, seed
-    )
+    rates = gradient.rates_of(learning_rate, weight_decay)
+    return gradient.make_epoch(*gradient.split(*rows, kind, class_weight), rates, method, seed)
 
 
 def make_epochs(

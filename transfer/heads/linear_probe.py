@@ -1,20 +1,21 @@
-"""The published head as a scikit-learn estimator; all epochs run as one jitted program."""
+"""The published head as scikit-learn estimators; all epochs run as one jitted program."""
 
-from typing import Any
+from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
-
-from transfer.errors import TransferError, UsageError
 from transfer.heads import linear
-from transfer.heads.rows import flat_features, flat_labels
+from transfer.heads.estimator import Probe, Regressor
+from transfer.heads.gradient import State
+from transfer.heads.trained import TrainedLinear
 
 
-class LinearProbe(ClassifierMixin, BaseEstimator):
+class _Linear(TrainedLinear):
+    GRID: ClassVar[dict[str, tuple]] = {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
+
+    def _start(self, num_features: int, num_outputs: int) -> State:
+        return linear.init_state(num_features, num_outputs, linear.init_key(self.seed))
+
+
+class LinearProbe(Probe, _Linear):
     """Softmax on features, trained by Adam: the published recipe where nothing else is asked for.
 
     Args:
@@ -23,9 +24,12 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         learning_rate: of Adam, constant. The recipe's 1e-3 suits features of about unit size.
         seed: of the first weights and of each epoch's shuffle.
         shuffle: False keeps the order of the rows.
+        weight_decay: of the kernel, beside Adam's step, as in AdamW.
+        scaling: a name of `transfer.heads.scaling.SCALINGS`, fitted on the training rows; None: features as they are.
+        class_weight: None, "balanced" or {class: weight}; a batch's loss is the sum of weighted losses over its rows.
 
     After `fit`: `classes_` (C,) the labels in sorted order; `coef_` (C, D) and `intercept_` (C,) float32;
-    `n_features_in_`, D; `history_`, metric name -> float32 (epochs,), as `transfer.heads.linear.train_epoch`
+    `n_features_in_`, D; `history_`, metric name -> float32 (epochs,), as `transfer.heads.gradient.train_epoch`
     defines them, the validation's only if `fit` was given such rows.
     """
 
@@ -39,72 +43,54 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         learning_rate: float = 1e-3,
         seed: int = 0,
         shuffle: bool = True,
+        *,
+        weight_decay: float = 0.0,
+        scaling: str | None = None,
+        class_weight: str | dict[Any, float] | None = None,
     ) -> None:
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.seed = seed
         self.shuffle = shuffle
+        self.weight_decay = weight_decay
+        self.scaling = scaling
+        self.class_weight = class_weight
 
-    def fit(
-        self, X: ArrayLike, y: ArrayLike, validation_data: tuple[ArrayLike, ArrayLike] | None = None
-    ) -> "LinearProbe":
-        """Trains on X (N, ...) and labels y (N,) or (N, 1): any numbers or strings.
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        # the recipe's steps are too few and too small for a few hundred rows
+        tags.classifier_tags.poor_score = True
+        return tags
 
-        `validation_data` = (Xv, yv) is measured after each epoch. Raises TransferError for rows that no head can
-        use (none at all, NaN or infinity, another number of labels), UsageError for a bad parameter.
-        """
-        self._check_parameters()
-        x = flat_features(X)
-        self.classes_, y_index = np.unique(flat_labels(y, len(x)), return_inverse=True)
-        train = (jnp.asarray(x), jnp.asarray(y_index, jnp.int32))
-        validation = None
-        if validation_data is not None:
-            validation = self._validation(*validation_data, width=x.shape[1])
-        state, history = linear.train_all(
-            linear.init_state(x.shape[1], len(self.classes_), linear.init_key(self.seed)),
-            self.seed,
-            self.learning_rate,
-            train,
-            validation,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            shuffle=self.shuffle,
-        )
-        # scikit-learn's layout of a linear model's weights
-        self.coef_, self.intercept_ = np.asarray(state["params"]["kernel"].T), np.asarray(state["params"]["bias"])
-        self.n_features_in_ = x.shape[1]
-        self.history_ = {name: np.asarray(history[name]) for name in linear.METRICS if name in history}
-        return self
 
-    def _check_parameters(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+class LinearRegressor(Regressor, _Linear):
+    """Linear regression by Adam: for what is too large for `RidgeRegressor`, which has the optimum itself.
 
-    def _validation(self, X: ArrayLike, y: ArrayLike, width: int) -> tuple[jax.Array, jax.Array]:
-        x = flat_features(X, "validation features")
-        if x.shape[1] != width:
-            raise TransferError(f"validation features are {x.shape[1]} a row, training features {width}")
-        labels = flat_labels(y, len(x), "validation labels")
-        if not (known := np.isin(labels, self.classes_)).all():
-            raise TransferError(f"validation label {labels[~known][0].item()!r} is on no training row")
-        return jnp.asarray(x), jnp.asarray(np.searchsorted(self.classes_, labels), jnp.int32)
+    Args as `LinearProbe`'s. After `fit`: `coef_` (T, D), `intercept_` (T,); `history_` of the loss (half the squared
+    error of values brought to deviation 1) and of `r2`.
+    """
 
-    def logits(self, X: ArrayLike) -> np.ndarray:
-        """Logits (N, C) float32 of X (N, ...), columns as in `classes_`."""
-        check_is_fitted(self)
-        x = flat_features(X)
-        if x.shape[1] != self.n_features_in_:
-            raise TransferError(f"the head takes {self.n_features_in_} features a row, but rows have {x.shape[1]}")
-        params: dict[str, Any] = {"kernel": jnp.asarray(self.coef_.T), "bias": jnp.asarray(self.intercept_)}
-        return np.asarray(linear.logits(params, jnp.asarray(x)))
+    def __init__(
+        self,
+        epochs: int = 50,
+        batch_size: int = 256,
+        learning_rate: float = 1e-2,
+        seed: int = 0,
+        shuffle: bool = True,
+        *,
+        weight_decay: float = 0.0,
+        scaling: str | None = "standard",
+    ) -> None:
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.seed = seed
+        self.shuffle = shuffle
+        self.weight_decay = weight_decay
+        self.scaling = scaling
 
-    def predict_proba(self, X: ArrayLike) -> np.ndarray:
-        """Probabilities (N, C) float32 of X (N, ...), columns as in `classes_`."""
-        return np.asarray(jax.nn.softmax(jnp.asarray(self.logits(X))))
-
-    def predict(self, X: ArrayLike) -> np.ndarray:
-        """Labels (N,) of X (N, ...), in the dtype of the labels that `fit` was given."""
-        best = self.logits(X).argmax(axis=1)  # first: it says so if nothing is fitted yet
-        return self.classes_[best]
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = True  # as the probe's
+        return tags

@@ -1,0 +1,111 @@
+"""Perceptrons with dropout as scikit-learn estimators; see `transfer.heads.mlp`."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from transfer.heads import affine, mlp
+from transfer.heads.estimator import Probe, Regressor
+from transfer.heads.gradient import Params, State, hidden_layers
+from transfer.heads.trained import Trained
+
+
+class _Mlp(Trained):
+    SIDE_BY_SIDE: ClassVar[tuple[str, ...]] = ("learning_rate", "weight_decay", "dropout")
+    GRID: ClassVar[dict[str, tuple]] = {"dropout": (0.75, 0.5, 0.25, 0.0), "learning_rate": (1e-4, 3e-4, 1e-3, 3e-3)}
+
+    hidden: tuple[int, ...]
+    dropout: float
+    coefs_: list[np.ndarray]
+    intercepts_: list[np.ndarray]
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        mlp.checked_hidden(self.hidden)
+
+    def _start(self, num_features: int, num_outputs: int) -> State:
+        return mlp.init_state(num_features, num_outputs, mlp.init_key(self.seed), hidden=self.hidden)
+
+    def _keep(self, params: Params) -> None:
+        layers = (*hidden_layers(params), params)
+        self.coefs_ = [np.asarray(layer["kernel"]) for layer in layers]
+        self.intercepts_ = [np.asarray(layer["bias"]) for layer in layers]
+
+    def _scores(self, x: np.ndarray) -> np.ndarray:
+        for kernel, bias in zip(self.coefs_[:-1], self.intercepts_[:-1], strict=True):
+            x = np.maximum(affine.scores(x, kernel.T, bias), 0)
+        return affine.scores(x, self.coefs_[-1].T, self.intercepts_[-1])
+
+
+class MlpProbe(Probe, _Mlp):
+    """A perceptron on features: hidden layers with ReLU and dropout, softmax, by Adam.
+
+    Args:
+        hidden: units of each hidden layer.
+        dropout: share of the hidden units that a step leaves out, below 1; none is left out of a prediction.
+        epochs: passes over the rows.
+        batch_size: rows a step; an epoch's last batch has what is left.
+        learning_rate: of Adam, constant.
+        seed: of the first weights, of each epoch's shuffle and of what is left out.
+        shuffle: False keeps the order of the rows.
+        weight_decay: of the kernels, beside Adam's step, as in AdamW.
+        scaling: a name of `transfer.heads.scaling.SCALINGS`, fitted on the training rows; None: features as they are.
+        class_weight: None, "balanced" or {class: weight}; a batch's loss is the sum of weighted losses over its rows.
+
+    After `fit`: `classes_`; `coefs_` and `intercepts_`, those of each layer as scikit-learn's `MLPClassifier` has
+    them, (D, U) and (U,) float32; `history_` as `LinearProbe`'s.
+    """
+
+    program = mlp
+
+    def __init__(
+        self,
+        hidden: tuple[int, ...] = mlp.HIDDEN,
+        dropout: float = 0.5,
+        epochs: int = 50,
+        batch_size: int = 256,
+        learning_rate: float = 1e-3,
+        seed: int = 0,
+        shuffle: bool = True,
+        *,
+        weight_decay: float = 0.0,
+        scaling: str | None = None,
+        class_weight: str | dict[Any, float] | None = None,
+    ) -> None:
+        self.hidden = hidden
+        self.dropout = dropout
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.seed = seed
+        self.shuffle = shuffle
+        self.weight_decay = weight_decay
+        self.scaling = scaling
+        self.class_weight = class_weight
+
+
+class MlpRegressor(Regressor, _Mlp):
+    """A perceptron on features that predicts numbers; args as `MlpProbe`'s, `history_` as `LinearRegressor`'s."""
+
+    def __init__(
+        self,
+        hidden: tuple[int, ...] = mlp.HIDDEN,
+        dropout: float = 0.0,
+        epochs: int = 50,
+        batch_size: int = 256,
+        learning_rate: float = 1e-3,
+        seed: int = 0,
+        shuffle: bool = True,
+        *,
+        weight_decay: float = 0.0,
+        scaling: str | None = "standard",
+    ) -> None:
+        self.hidden = hidden
+        self.dropout = dropout
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.seed = seed
+        self.shuffle = shuffle
+        self.weight_decay = weight_decay
+        self.scaling = scaling

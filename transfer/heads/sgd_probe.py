@@ -1,0 +1,100 @@
+"""A linear head under SGD with momentum and a cosine schedule as scikit-learn estimators; see `transfer.heads.sgd`."""
+
+from typing import Any, ClassVar
+
+from transfer.errors import UsageError
+from transfer.heads import sgd
+from transfer.heads.estimator import Probe, Regressor
+from transfer.heads.gradient import Method, State
+from transfer.heads.trained import TrainedLinear
+
+# Those of DINOv2's linear evaluation, for a step of 256 rows.
+LEARNING_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
+
+
+class _Sgd(TrainedLinear):
+    GRID: ClassVar[dict[str, tuple]] = {"learning_rate": LEARNING_RATES}
+
+    momentum: float
+
+    def _start(self, num_features: int, num_outputs: int) -> State:
+        return sgd.init_state(num_features, num_outputs, sgd.init_key(self.seed))
+
+    def _method(self, kind: str) -> Method:
+        return Method(self.batch_size, bool(self.shuffle), kind, "sgd", self.momentum, cosine=self.epochs)
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if not 0 <= self.momentum < 1:
+            raise UsageError(f"momentum must be a number from 0 to below 1, not {self.momentum!r}")
+
+
+class SgdProbe(Probe, _Sgd):
+    """Softmax on features by SGD with momentum, the learning rate falling to 0 along a cosine.
+
+    The linear probe of MoCo and DINOv2, whose learning rates are for 256 rows a step and suit their features; DINOv2
+    tries 13 of them, `SgdProbe.GRID`.
+
+    Args:
+        epochs: passes over the rows.
+        batch_size: rows a step; an epoch's last batch has what is left.
+        learning_rate: of the first step.
+        seed: of the first weights and of each epoch's shuffle.
+        shuffle: False keeps the order of the rows.
+        momentum: from 0, none, to below 1.
+        weight_decay: of the kernel, part of its gradient.
+        scaling: a name of `transfer.heads.scaling.SCALINGS`, fitted on the training rows; None: features as they are.
+        class_weight: None, "balanced" or {class: weight}; a batch's loss is the sum of weighted losses over its rows.
+
+    After `fit`: as `LinearProbe`.
+    """
+
+    program = sgd
+
+    def __init__(
+        self,
+        epochs: int = 50,
+        batch_size: int = 256,
+        learning_rate: float = 0.1,
+        seed: int = 0,
+        shuffle: bool = True,
+        *,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        scaling: str | None = None,
+        class_weight: str | dict[Any, float] | None = None,
+    ) -> None:
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.seed = seed
+        self.shuffle = shuffle
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.scaling = scaling
+        self.class_weight = class_weight
+
+
+class SgdRegressor(Regressor, _Sgd):
+    """Linear regression by SGD with momentum and a cosine schedule; see `SgdProbe`, and `LinearRegressor`."""
+
+    def __init__(
+        self,
+        epochs: int = 50,
+        batch_size: int = 256,
+        learning_rate: float = 1e-2,
+        seed: int = 0,
+        shuffle: bool = True,
+        *,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        scaling: str | None = "standard",
+    ) -> None:
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.seed = seed
+        self.shuffle = shuffle
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.scaling = scaling

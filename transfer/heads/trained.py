@@ -1,0 +1,204 @@
+"""Heads of `transfer.heads.gradient` as estimators: all epochs in one program, many heads side by side in another."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from transfer.errors import RowsError, TransferError, UsageError
+from transfer.heads import affine, gradient, scaling
+from transfer.heads.estimator import Grid, Head, Rows
+from transfer.heads.gradient import Method, Params, Rates, State
+from transfer.heads.targets import Targets
+
+# Bytes of the widest layer's units, of all heads, that are computed at a time.
+UNITS_BYTES = 256 << 20
+
+
+class Units(NamedTuple):
+    """What values are measured in while a head is trained on them: float64 (T,) each."""
+
+    offset: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def of(cls, targets: Targets) -> "Units | None":
+        """Mean and deviation of values; None for what has no unit."""
+        if targets.kind != "values":
+            return None
+        values = targets.array.astype(np.float64)
+        deviation = values.std(axis=0)
+        return cls(values.mean(axis=0), np.where(deviation > 1e-6 * np.abs(values).max(axis=0), deviation, 1))
+
+
+def _in(units: Units | None, targets: Targets) -> np.ndarray:
+    return targets.array if units is None else ((targets.array - units.offset) / units.scale).astype(np.float32)
+
+
+def _out_of(units: Units | None, params: Params) -> Params:
+    """The last layer in the units of the values as they were given; kernel (..., D, T) and bias (..., T)."""
+    params = jax.device_get(params)
+    if units is None:
+        return params
+    kernel, bias = params["kernel"] * units.scale, params["bias"] * units.scale + units.offset
+    return {**params, "kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
+
+
+class Trained(Head):
+    """What heads trained by gradient steps share; each says how it starts, steps, and keeps what it has learned.
+
+    Values that a regressor learns are brought to mean 0 and deviation 1 for the length of the training, so that one
+    learning rate suits them whatever their unit.
+    """
+
+    SIDE_BY_SIDE: ClassVar[tuple[str, ...]] = ("learning_rate", "weight_decay")
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    seed: int
+    shuffle: bool
+    history_: dict[str, np.ndarray]
+
+    def _start(self, num_features: int, num_outputs: int) -> State:
+        raise NotImplementedError
+
+    def _method(self, kind: str) -> Method:
+        return Method(self.batch_size, bool(self.shuffle), kind)
+
+    def _keep(self, params: Params) -> None:
+        """Sets the attributes that say what has been learned."""
+        raise NotImplementedError
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        gradient.check_rates(**self._named_rates())
+
+    def _named_rates(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in Rates._fields if hasattr(self, name)}
+
+    def fit(self, X: ArrayLike, y: ArrayLike, validation_data: tuple[ArrayLike, ArrayLike] | None = None) -> Self:
+        """Fits the head to X (N, ...), numbers, flattened row by row, and y.
+
+        `validation_data` = (Xv, yv) is measured after each epoch, in `history_`.
+
+        Raises:
+            RowsError: (a ValueError) rows that no head can use: none at all, NaN, infinity, another number of labels.
+            UsageError: a parameter that is wrong.
+            TransferError: training diverged.
+        """
+        self._check_parameters()
+        rows = self.prepare(X, y)
+        held = None if validation_data is None else self._held(*validation_data)
+        self._train(rows, held)
+        return self
+
+    def _fit(self, rows: Rows) -> None:
+        self._train(rows, None)
+
+    def _held(self, X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, Targets]:
+        found = np.asarray(X)
+        width = int(np.prod(found.shape[1:]))
+        if found.ndim > 1 and width != self.n_features_in_:
+            raise RowsError(f"validation features are {width} a row, training features {self.n_features_in_}")
+        x = self._scaled(self._features(X, name="validation features"))
+        return x, self._known(y, len(x), "validation labels")  # type: ignore[attr-defined]
+
+    def _train(self, rows: Rows, held: tuple[np.ndarray, Targets] | None) -> None:
+        units, validation = Units.of(rows.targets), None
+        if held is not None:
+            validation = gradient.Rows(jnp.asarray(held[0]), jnp.asarray(_in(units, held[1])))
+        state, history = gradient.train_all(
+            self._start(rows.x.shape[1], rows.targets.num_outputs),
+            self.seed,
+            gradient.rates_of(**self._named_rates()),
+            _on_device(rows, units),
+            validation,
+            epochs=self.epochs,
+            method=self._method(rows.targets.kind),
+        )
+        self.history_ = {name: np.asarray(values) for name, values in _ordered(history).items()}
+        if not np.isfinite(self.history_["loss"][-1]):
+            raise TransferError(f"the loss is {self.history_['loss'][-1]}: training diverged; lower the learning_rate")
+        self._keep(_out_of(units, state["params"]))
+
+    def _fit_many(self, rows: Rows, grid: Grid) -> Callable[[np.ndarray], np.ndarray]:
+        """Heads at rates of their own, trained by one program on the same batches."""
+        units = Units.of(rows.targets)
+        params = gradient.train_many(
+            self._start(rows.x.shape[1], rows.targets.num_outputs),
+            self.seed,
+            self._rates_of_all(grid),
+            _on_device(rows, units),
+            epochs=self.epochs,
+            method=self._method(rows.targets.kind),
+        )
+        params = jax.tree.map(jnp.asarray, _out_of(units, params))
+        return lambda x: _scores_of_many(params, x)
+
+    def _rates_of_all(self, grid: Grid) -> Rates:
+        """(H,) of each rate; None for one that is 0 in all of the heads."""
+        number = len(next(iter(grid.values())))
+        columns = {name: grid.get(name, [value] * number) for name, value in self._named_rates().items()}
+        for one in zip(*columns.values(), strict=True):
+            gradient.check_rates(**dict(zip(columns, one, strict=True)))
+        return Rates(**{name: np.asarray(column, np.float32) for name, column in columns.items() if any(column)})
+
+    def adopt(self, params: Params, *, classes: ArrayLike | None = None, scaler: scaling.Scaler | None = None) -> Self:
+        """Makes this the head that a `program` has trained epoch by epoch, on one class a row.
+
+        Args:
+            params: of the program's state.
+            classes: (C,) in sorted order; None: 0 ... C - 1.
+            scaler: that the rows went through; None: none.
+        """
+        first = (*gradient.hidden_layers(params), params)[0]
+        self.n_features_in_, outputs = first["kernel"].shape[0], params["bias"].shape[0]
+        self.kind_, self.scaler_ = "classes", scaler or scaling.fit(None, np.zeros((1, 1)))
+        self.classes_ = np.arange(outputs) if classes is None else np.asarray(classes)
+        self._keep(jax.device_get(params))
+        return self
+
+
+class TrainedLinear(Trained):
+    """What the linear ones share. After `fit`: `coef_` (C, D) and `intercept_` (C,) float32."""
+
+    coef_: np.ndarray
+    intercept_: np.ndarray
+
+    def _keep(self, params: Params) -> None:
+        # scikit-learn's layout of a linear model's weights
+        self.coef_, self.intercept_ = np.asarray(params["kernel"].T), np.asarray(params["bias"])
+
+    def _scores(self, x: np.ndarray) -> np.ndarray:
+        return affine.scores(x, self.coef_, self.intercept_)
+
+
+def _on_device(rows: Rows, units: Units | None) -> gradient.Rows:
+    weight = None if rows.weight is None else jnp.asarray(rows.weight)
+    return gradient.Rows(jnp.asarray(rows.x), jnp.asarray(_in(units, rows.targets)), weight)
+
+
+def _ordered(history: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Those of the training rows first, and losses before scores."""
+    return dict(sorted(history.items(), key=lambda item: (item[0].startswith("validation"), "loss" not in item[0])))
+
+
+_many_logits = jax.jit(jax.vmap(gradient.logits, in_axes=(0, None)))
+
+
+def _scores_of_many(params: Params, x: np.ndarray) -> np.ndarray:
+    """(H, M, C) of rows (M, D), so many at a time that the units of all heads fit."""
+    heads = params["bias"].shape[0]
+    widest = max(layer["bias"].shape[-1] for layer in (*gradient.hidden_layers(params), params))
+    size = max(1, UNITS_BYTES // (4 * heads * widest))
+    return np.concatenate(
+        [np.asarray(_many_logits(params, x[start : start + size])) for start in range(0, len(x), size)], axis=1
+    )
