@@ -145,20 +145,43 @@ def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     """Extracts where a store is missing, then trains the config's head on the features."""
     config = head_settings.resolve(config)  # a mistyped head is better named now than after hours
     head_training.check(config)
+    _check_few_shot(config)
     stores, facts = _extract(config, workdir, partial(head_training.plan, config, workdir))
     before = results.read(workdir)
     data = head_data.of_stores(stores, [tap.strip() for tap in config.tap.split(",")])
     result = _fit(config, workdir, data, facts, stores["train"].metadata["batch_size"])
     if config.get("few_shot") and distributed.is_main():  # the others wait for it at the end
-        from transfer import comparison
-
-        done = before.get("few_shot", {})
-        same = all(done.get(key) == value for key, value in config.few_shot.items())
-        rows = {split: (store.features[:], store.labels) for split, store in stores.items()}
-        result["few_shot"] = done if same else comparison.few_shot(config, rows)
+        result["few_shot"] = _few_shot(config, workdir, data, stores, before)
         results.write(workdir, result)
-        print(comparison.table(result["few_shot"]))
     return result
+
+
+def _check_few_shot(config: ConfigDict) -> None:
+    if config.get("few_shot"):
+        from transfer import shots
+
+        if shots.is_protocol(config):
+            shots.check(config)
+
+
+def _few_shot(
+    config: ConfigDict,
+    workdir: epath.Path,
+    data: head_data.Data,
+    stores: dict[str, "FeatureStore"],
+    before: dict[str, Any],
+) -> dict[str, Any]:
+    """What `config.few_shot` asks for, printed: the few-shot protocol, or a comparison with pixels by one head."""
+    from transfer import comparison, shots
+
+    if shots.is_protocol(config):
+        return shots.few_shot(config, workdir, data)
+    done = before.get("few_shot", {})
+    if not all(done.get(key) == value for key, value in config.few_shot.items()):
+        rows = {split: (store.features[:], store.labels) for split, store in stores.items()}
+        done = comparison.few_shot(config, rows)
+    print(comparison.table(done))
+    return done
 
 
 def _fit(
