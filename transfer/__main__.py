@@ -17,6 +17,7 @@ VERBS = {
     "arithmetic": ("transfer.arithmetic.commands", "arithmetic", "count what networks cost, and why they are built so"),
     "draw": ("transfer.drawing.commands", "draw", "draw a network, made from the model itself, as an SVG file"),
     "features": ("transfer.feature_commands", "features", "show, verify and repair a store of features"),
+    "compare": ("transfer.compare", "compare", "compare runs: measures with intervals, and whether they differ"),
     "similarity": ("transfer.evaluation.representation_commands", "similarity", "compare taps of stores: linear CKA"),
     "transferability": (
         "transfer.evaluation.representation_commands",

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from transfer.evaluation import intervals
-from transfer.evaluation.intervals import percentiles, resampled, wilson
+from transfer.evaluation.intervals import interval, percentiles, resampled, wilson
 from transfer.evaluation.measures import MEASURES, applicable
 from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.summary import per_class, summary
@@ -50,6 +50,24 @@ def test_intervals_cover_the_truth():
             covered[name] += low <= truth[name] <= high
     # 95 % less or more four standard deviations of 150 tries, and what percentiles of a skewed measure may lack
     assert all(0.86 < count / samples <= 1 for count in covered.values()), covered
+
+
+def test_intervals_of_the_calibration_error_cover_the_truth():
+    """Percentiles would cover it in hardly any sample: the error of a sample is larger than that of the population."""
+    random, measure, samples, rows = np.random.default_rng(0), MEASURES["classes"]["ece"], 100, 300
+    confidence = np.clip(random.beta(6, 1.5, 100_000), 0.5, 1)
+    right = random.random(len(confidence)) < confidence - 0.03
+    covered, by_percentiles = 0, 0
+    for _ in range(samples):
+        chosen = random.integers(len(confidence), size=rows)
+        logits = np.stack([np.log(confidence[chosen]), np.log1p(-confidence[chosen] + 1e-9)], axis=1)
+        sample = Predictions.of_logits(logits, 1 - right[chosen])
+        found = resampled({"ece": measure.of(sample)}, rows, resamples=200)["ece"]
+        low, high = interval(measure, measure.of(sample)(np.ones((1, rows)))[0], found, rows)
+        covered += low <= 0.03 <= high
+        low, high = percentiles(found)
+        by_percentiles += low <= 0.03 <= high
+    assert covered > 0.8 * samples and by_percentiles < 0.5 * samples, (covered, by_percentiles)
 
 
 def test_seeded_and_the_same_in_any_number_of_blocks(monkeypatch):

@@ -72,6 +72,19 @@ def test_written_and_read(name, ranked, tmp_path):
     assert list(again.rows(np.array([3, 1])).ids) == [ids[3], ids[1]]
 
 
+def test_parts_are_the_whole():
+    logits, labels = OF_KIND["classes"]
+    parts = [
+        Predictions.of_logits(logits[rows], labels[rows], list("abcdefg")[rows]) for rows in (slice(3), slice(3, 7))
+    ]
+    whole, joined = of_kind("classes", ids=list("abcdefg")), Predictions.concatenate(parts)
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
+    for wrong in ([], [parts[0], parts[0]], [parts[0], of_kind("labels")]):
+        with pytest.raises(RowsError):
+            Predictions.concatenate(wrong)
+
+
 def test_without_probabilities():
     found = of_kind("classes", probable=False)
     assert np.isnan(found.nll).all() and np.isnan(found.probability).all() and found.top.shape == (7, 5)

@@ -1,5 +1,6 @@
 """Whether probabilities can be believed: expected calibration error, reliability by bin, temperature scaling."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -99,7 +100,7 @@ def _loss(margins: np.ndarray, scale: float, kind: str) -> float:
     return float((highest[:, 0] + np.log(np.exp(scaled - highest).sum(axis=1))).sum())
 
 
-def _lowest(function, low: float, high: float) -> float:  # type: ignore[no-untyped-def]
+def _lowest(function: Callable[[float], float], low: float, high: float) -> float:
     """Where a function with one minimum between `low` and `high` has it, by golden sections."""
     share = (np.sqrt(5) - 1) / 2
     left, right = high - share * (high - low), low + share * (high - low)

@@ -26,6 +26,7 @@ class Measure(NamedTuple):
         more: whether more is better.
         share: whether it lies between 0 and 1, and is shown in per cent.
         of_rows: whether it is 0 or 1 just where no row or every row is right.
+        biased: whether a sample of the rows shows more of it than there is, and a resample more again.
         applies: whether it is defined for predictions of its kind.
     """
 
@@ -34,6 +35,7 @@ class Measure(NamedTuple):
     more: bool
     share: bool = True
     of_rows: bool = False
+    biased: bool = False
     applies: Callable[[Predictions], bool] = lambda predictions: True
 
 
@@ -42,19 +44,14 @@ def _mean(values: np.ndarray) -> Weighted:
     return lambda counts: counts @ column / counts.sum(axis=1)
 
 
-def _sums(groups: np.ndarray, size: int, counts: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
-    """Float64 (R, size): sums over the rows of each group of their counts, times `values` (N,)."""
-    weighted = (row if values is None else row * values for row in counts)
-    return np.stack([np.bincount(groups, row, minlength=size) for row in weighted])
-
-
 def _balanced_accuracy(predictions: Predictions) -> Weighted:
     _, classes = np.unique(predictions.labels, return_inverse=True)
     size = int(classes.max()) + 1
     groups = 2 * classes + predictions.right
 
     def weighted(counts: np.ndarray) -> np.ndarray:
-        wrong, right = np.moveaxis(_sums(groups, 2 * size, counts).reshape(len(counts), size, 2), 2, 0)
+        sums = np.stack([np.bincount(groups, row, minlength=2 * size) for row in counts])
+        wrong, right = np.moveaxis(sums.reshape(len(counts), size, 2), 2, 0)
         total = wrong + right
         recall = np.divide(right, total, out=np.zeros_like(right), where=total > 0)
         return recall.sum(axis=1) / (total > 0).sum(axis=1)
@@ -64,8 +61,9 @@ def _balanced_accuracy(predictions: Predictions) -> Weighted:
 
 def _ece(predictions: Predictions) -> Weighted:
     confidence = predictions.probability[:, 0]
-    bins, gaps = bins_of(confidence), confidence.astype(np.float64) - predictions.right
-    return lambda counts: np.abs(_sums(bins, BINS, counts, gaps)).sum(axis=1) / counts.sum(axis=1)
+    gaps = np.zeros((len(confidence), BINS))  # a product of matrices is faster than sums of groups, of so few
+    gaps[np.arange(len(gaps)), bins_of(confidence)] = confidence.astype(np.float64) - predictions.right
+    return lambda counts: np.abs(counts @ gaps).sum(axis=1) / counts.sum(axis=1)
 
 
 def _mean_average_precision(predictions: Predictions) -> Weighted:
@@ -149,7 +147,7 @@ MEASURES: Mapping[str, Mapping[str, Measure]] = {
         "log_loss": Measure(
             lambda p: _mean(p.nll), "log-loss", more=False, share=False, applies=lambda p: p.probable
         ),
-        "ece": Measure(_ece, "ECE", more=False, applies=lambda p: p.probable),
+        "ece": Measure(_ece, "ECE", more=False, biased=True, applies=lambda p: p.probable),
     },
     "labels": {
         "mean_average_precision": Measure(

@@ -122,6 +122,16 @@ class Predictions:
             **found,
         )
 
+    @classmethod
+    def concatenate(cls, parts: Sequence["Predictions"]) -> "Predictions":
+        """Those of several parts of the rows, one after another; RowsError where ids repeat, or parts are unlike."""
+        if not parts or len({(one.kind, one.num_outputs, one.ranked, one.probable) for one in parts}) > 1:
+            raise RowsError("parts of predictions are of one kind and as many outputs, and there is at least one")
+        joined: dict[str, Any] = {name: np.concatenate([getattr(one, name) for one in parts]) for name in ARRAYS}
+        if len(np.unique(joined["ids"])) != len(joined["ids"]):
+            raise RowsError("ids of rows repeat; each row of predictions needs its own")
+        return dataclasses.replace(parts[0], **joined)
+
     def write(self, path: Any) -> None:
         """Writes an `.npz` file, whole or not at all; OSError where it cannot be."""
         facts = np.asarray([FORMAT, self.num_outputs, self.ranked, self.probable], np.int64)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.evaluation.intervals import CONFIDENCE, RESAMPLES, percentiles, resampled, wilson
+from transfer.evaluation.intervals import CONFIDENCE, RESAMPLES, interval, resampled, wilson
 from transfer.evaluation.measures import applicable
 from transfer.evaluation.predictions import Predictions
 
@@ -30,10 +30,9 @@ def summary(
 
     Returns:
         measure -> {"value", "low", "high"} for each that applies (`transfer.evaluation.measures`), low and high the
-        ends of the 95 % percentile bootstrap interval over rows (of an accuracy of 0 or 1, on which resamples agree,
-        Wilson's); and "rows", "confidence", "resamples", "seed". Of up to 100 classes also "per_class" (see
-        `per_class`), and "classes_without_rows", which the balanced accuracy leaves out. A number that is not defined
-        is None.
+        ends of the 95 % bootstrap interval over rows (`transfer.evaluation.intervals.interval`); and "rows",
+        "confidence", "resamples", "seed". Of up to 100 classes also "per_class" (see `per_class`), and
+        "classes_without_rows", which the balanced accuracy leaves out. A number that is not defined is None.
     """
     found: dict[str, Any] = {}
     measures = applicable(predictions)
@@ -42,7 +41,7 @@ def summary(
     spread = resampled(functions, len(predictions), resamples=resamples, seed=seed)
     for name, function in functions.items():
         value = float(function(all_rows)[0])
-        low, high = interval(value, spread[name], len(predictions), measures[name].of_rows)
+        low, high = interval(measures[name], value, spread[name], len(predictions))
         found[name] = _rounded({"value": value, "low": low, "high": high})
     found |= {"rows": len(predictions), "confidence": CONFIDENCE, "resamples": resamples, "seed": seed}
     if predictions.kind == "classes":
@@ -51,15 +50,6 @@ def summary(
             found["per_class"] = [row for row in rows if row["rows"]]
         found["classes_without_rows"] = [row["class"] for row in rows if not row["rows"]][:MOST_CLASSES]
     return found
-
-
-def interval(value: float, resamples: np.ndarray, num_rows: int, of_rows: bool) -> tuple[float, float]:
-    """The ends of the interval of a measure; of a share of the rows that no resample puts in doubt, Wilson's."""
-    low, high = percentiles(resamples)
-    if of_rows and low == high and value in (0, 1):
-        ends = wilson(np.array([value * num_rows]), np.array([num_rows]))
-        return float(ends[0][0]), float(ends[1][0])
-    return low, high
 
 
 def per_class(predictions: Predictions, class_names: Sequence[Any] | None = None) -> list[dict[str, Any]]:

@@ -1,0 +1,95 @@
+"""Paired comparisons against statsmodels' values and scipy's; rows that two runs share."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from transfer.errors import TransferError
+from transfer.evaluation.paired import aligned, difference, holm, mcnemar
+from transfer.evaluation.predictions import Predictions
+
+RECORD = json.loads((Path(__file__).parents[1] / "golden" / "calibration.json").read_text())
+
+
+@pytest.mark.parametrize("only_first, only_second, p", RECORD["mcnemar"])
+def test_mcnemar_is_statsmodels_s(only_first, only_second, p):
+    first = np.repeat([True, True, False, False], [5, only_first, only_second, 7])
+    second = np.repeat([True, False, True, False], [5, only_first, only_second, 7])
+    found = mcnemar(first, second)
+    assert found[:2] == (only_first, only_second) and found.p == pytest.approx(p, rel=1e-12)
+
+
+def test_holm_is_statsmodels_s():
+    np.testing.assert_allclose(holm(RECORD["holm"]["p"]), RECORD["holm"]["adjusted"], rtol=1e-12)
+    assert holm([]) == [] and holm([0.3]) == [0.3]
+
+
+def two_runs(rows=150, seed=0):
+    """The first right on fewer rows, both mostly right on the same."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(5, size=rows)
+    shared = random.standard_normal((rows, 5))
+    shared[np.arange(rows), labels] += 2
+    return tuple(
+        Predictions.of_logits(shared + noise * random.standard_normal((rows, 5)), labels) for noise in (0.8, 0.3)
+    )
+
+
+@pytest.mark.parametrize("measure", ["accuracy", "log_loss"])
+def test_difference_is_scipy_s(measure):
+    first, second = two_runs()
+    a, b = (one.right.astype(float) if measure == "accuracy" else one.nll.astype(float) for one in (first, second))
+    found = difference(first, second, measure, resamples=4000)
+    theirs = stats.bootstrap(
+        (a, b),
+        lambda x, y, axis: y.mean(axis) - x.mean(axis),
+        paired=True,
+        n_resamples=4000,
+        method="percentile",
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    assert found.value == pytest.approx(b.mean() - a.mean())
+    np.testing.assert_allclose(found[1:], theirs, atol=0.06 * (theirs.high - theirs.low))
+    # less uncertain than the runs by themselves
+    assert found.high - found.low < 2 * 1.96 * np.hypot(a.std(), b.std()) / np.sqrt(len(a))
+
+
+def test_difference_of_a_run_to_itself():
+    first, _ = two_runs()
+    assert difference(first, first, "ece") == (0, 0, 0)
+
+
+LOGITS, LABELS = np.eye(3), np.array([0, 1, 2])
+
+
+def run(ids, labels=LABELS, **others):
+    return Predictions.of_logits(LOGITS, labels, list(ids), **others)
+
+
+def test_rows_are_aligned_by_id():
+    first, second = aligned(run("abc"), run("cab", [2, 0, 1]))
+    assert list(first.ids) == list(second.ids) == ["a", "b", "c"]
+    np.testing.assert_array_equal(first.labels, second.labels)
+    assert len(aligned(run("abc"), run("bcd", [1, 2, 0]))[0]) == 2
+
+
+def test_classes_are_compared_by_name_where_they_have_one():
+    aligned(run("abc", class_names="xyz"), run("abc", [2, 1, 0], class_names="zyx"))
+    with pytest.raises(TransferError, match="2 of 3 rows"):
+        aligned(run("abc", class_names="xyz"), run("abc", [2, 1, 0], class_names="xyz"))
+
+
+APART = {
+    "no row": (run("def"), "no validation row in common"),
+    "other labels": (run("abc", [0, 2, 1]), "2 of 3 rows with the same id have another label, first 'b'"),
+    "another kind": (Predictions.of_logits(LOGITS, LOGITS, list("abc"), kind="values"), "one predicts classes"),
+}
+
+
+@pytest.mark.parametrize("other, message", APART.values(), ids=APART)
+def test_what_cannot_be_compared(other, message):
+    with pytest.raises(TransferError, match=message):
+        aligned(run("abc"), other)

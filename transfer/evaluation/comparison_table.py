@@ -1,0 +1,244 @@
+"""A comparison of runs as a table: text for a terminal, Markdown, CSV, and LaTeX for a paper."""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from transfer.evaluation.compared import Compared, Value
+from transfer.evaluation.intervals import CONFIDENCE
+from transfer.evaluation.measures import MEASURES, Measure
+
+# Facts of a run -> how a heading has them.
+FACTS = {"model": "model", "tap": "tap", "head": "head", "rows": "rows"}
+NONE = "-"
+WIDTH = 100
+
+
+class Table(NamedTuple):
+    """A comparison, to be written in one form or another.
+
+    Attributes:
+        kind: what the runs predict.
+        measures: the columns, by name; the first is what differences are of.
+        resamples: of the bootstrap.
+    """
+
+    rows: Sequence[Compared]
+    kind: str
+    measures: Sequence[str]
+    resamples: int
+
+    def measure(self, name: str) -> Measure:
+        """What is known of a column."""
+        return MEASURES[self.kind][name]
+
+
+def text(table: Table, width: int = WIDTH) -> str:
+    """For a terminal: what all runs share above, notes below; names as a list where they would make lines too long."""
+    shared = _shared(table)
+    above = ["all runs: " + ", ".join(f"{FACTS[key]} {value}" for key, value in shared.items())] if shared else []
+    facts, numbers = _columns(table, shared)
+    rows = [[*left, *right] for left, right in zip(facts, numbers, strict=True)]
+    lines = _aligned(rows, len(facts[0]))
+    if max(map(len, lines)) > width:
+        places = ["", *(str(place) for place in range(1, len(facts)))]
+        above += _aligned([[place, *left] for place, left in zip(places, facts, strict=True)], len(facts[0]) + 1)
+        above.append("")
+        lines = _aligned([[place, *right] for place, right in zip(places, numbers, strict=True)], 1)
+    return "\n".join([*above, *lines, "", *(_wrapped(line, width) for line in _notes(table))]) + "\n"
+
+
+def _aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
+    """Lines of columns, the first `left` of them flush left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _wrapped(line: str, width: int) -> str:
+    import textwrap
+
+    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def markdown(table: Table) -> str:
+    """As GitHub shows it."""
+    facts, numbers = _columns(table, {})
+    cells = [[cell.replace("|", r"\|") for cell in [*left, *right]] for left, right in zip(facts, numbers, strict=True)]
+    rule = ["---"] * len(facts[0]) + ["---:"] * len(numbers[0])
+    lines = [f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:])]
+    return "\n".join([*lines, "", *(f"{line}  " for line in _notes(table))]) + "\n"
+
+
+def separated(table: Table) -> str:
+    """As CSV, for programs: numbers in full, shares between 0 and 1, and nothing where nothing is known."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    first = table.measures[0]
+    ends = ("", "_low", "_high", "_spread")
+    differences = [f"{first}_difference{end}" for end in ends[:3]]
+    heading = ["run", *FACTS, "seeds", *(name + end for name in table.measures for end in ends), *differences]
+    writer.writerow([*heading, "shared_rows", "p", "p_holm", "notes"])
+    for one in table.rows:
+        unknown = Value(math.nan)
+        values = [one.values.get(name, unknown) for name in table.measures]
+        numbers = [number for v in values for number in (v.value, v.low, v.high, v.spread)]
+        numbers += list(one.difference or [math.nan] * 3)
+        facts = [one.run.facts[key] for key in FACTS]
+        seeds = len(one.run.samples) or len(next(iter(one.run.recorded.values()), [])) if one.run.over_seeds else ""
+        cells = [one.run.path, *facts, seeds, *map(_full, numbers), one.shared or "", _full(one.p), _full(one.p_holm)]
+        writer.writerow([*cells, "; ".join(one.run.notes)])
+    return stream.getvalue()
+
+
+def _full(number: float) -> str:
+    return "" if math.isnan(number) else f"{number:.6g}"
+
+
+# What LaTeX takes for something else, and what stands for it.
+_LATEX = {
+    **{sign: rf"\{sign}" for sign in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "±": r"$\pm$",
+}
+
+
+def escaped(line: str) -> str:
+    """Text as LaTeX shows it letter by letter; what no font of pdfLaTeX has stays, and wants LuaLaTeX."""
+    return "".join(_LATEX.get(sign, sign) for sign in line)
+
+
+def latex(table: Table) -> str:
+    """A `tabular` in the style of booktabs, which wants that package and nothing else."""
+    facts, numbers = _columns(table, {})
+    # a minus, not a hyphen, and an interval that does not break
+    signed = [[_minus(escaped(cell)) for cell in row] for row in numbers]
+    cells = [[*map(escaped, left), *right] for left, right in zip(facts, signed, strict=True)]
+    lines = [f"{' & '.join(row)} \\\\" for row in cells]
+    notes = [f"% {line}" for line in _notes(table)]
+    opening = [r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{{'l' * len(facts[0])}{'r' * len(numbers[0])}}}"]
+    body = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*opening, *body, *notes]) + "\n"
+
+
+def _minus(cell: str) -> str:
+    return re.sub(r"(?<![\w.-])-(?=\d)", "$-$", cell)
+
+
+# Suffix of a file -> what writes it.
+WRITERS: Mapping[str, Callable[[Table], str]] = {
+    ".txt": text,
+    ".md": markdown,
+    ".csv": separated,
+    ".tex": latex,
+}
+
+
+def _shared(table: Table) -> dict[str, str]:
+    """The facts that several runs have alike."""
+    if len(table.rows) < 2:
+        return {}
+    of_fact = {key: {one.run.facts[key] for one in table.rows} for key in FACTS}
+    return {key: values.pop() for key, values in of_fact.items() if len(values) == 1 and values != {""}}
+
+
+def _columns(table: Table, shared: Mapping[str, Any]) -> tuple[list[list[str]], list[list[str]]]:
+    """Cells of names and facts, and cells of numbers, each with a row of headings first; facts nobody has left out."""
+    keys = [key for key in FACTS if key not in shared and any(one.run.facts[key] for one in table.rows)]
+    facts = [["run", *(FACTS[key] for key in keys)]]
+    facts += [[one.run.name, *(one.run.facts[key] or NONE for key in keys)] for one in table.rows]
+    numbers = [_headings(table)]
+    numbers += [_numbers(table, one, first=place == 0) for place, one in enumerate(table.rows)]
+    return facts, numbers
+
+
+def _headings(table: Table) -> list[str]:
+    titles = [table.measure(name).title + " %" * table.measure(name).share for name in table.measures]
+    if len(table.rows) < 2:
+        return titles
+    return [*titles, f"difference{' %' * table.measure(table.measures[0]).share}", "p"]
+
+
+def _numbers(table: Table, one: Compared, first: bool) -> list[str]:
+    cells = []
+    for place, name in enumerate(table.measures):
+        found = one.values.get(name)
+        # the interval of every measure would make a line of 150 columns; a file for programs has them
+        cells.append(_cell(found, table.measure(name), whole=place == 0) if found else NONE)
+    if len(table.rows) < 2:
+        return cells
+    measure = table.measure(table.measures[0])
+    if first or one.difference is None:
+        return [*cells, "" if first else NONE, "" if first else _p(one.p_holm)]
+    value, low, high = one.difference
+    return [*cells, _bracketed(value, low, high, measure.share, "+"), _p(one.p_holm)]
+
+
+def _cell(found: Value, measure: Measure, whole: bool) -> str:
+    if not math.isnan(found.spread):
+        return f"{_number(found.value, measure.share)} ± {_number(found.spread, measure.share)}"
+    if whole:
+        return _bracketed(found.value, found.low, found.high, measure.share, "")
+    return _number(found.value, measure.share)
+
+
+def _bracketed(value: float, low: float, high: float, share: bool, sign: str) -> str:
+    if math.isnan(low):
+        return _number(value, share, sign)
+    return f"{_number(value, share, sign)} [{_number(low, share, sign)}, {_number(high, share, sign)}]"
+
+
+def _number(value: float, share: bool, sign: str = "") -> str:
+    """In per cent with two digits, else with four, or with six in all where they are large."""
+    if share:
+        return f"{100 * value:{sign}.2f}"
+    return f"{value:{sign}.4f}" if abs(value) < 1000 else f"{value:{sign}.6g}"
+
+
+def _p(value: float) -> str:
+    if math.isnan(value):
+        return NONE
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _notes(table: Table) -> list[str]:
+    """What the numbers are, and what is to be said of single runs."""
+    single = any(not math.isnan(v.low) for one in table.rows for v in one.values.values())
+    seeds = any(one.run.over_seeds for one in table.rows)
+    lines = []
+    if single:
+        how = "basic" if table.measure(table.measures[0]).biased else "percentile"
+        lines.append(
+            f"[ ]: {CONFIDENCE:.0%} intervals, {how} bootstrap over validation rows, {table.resamples} resamples"
+        )
+    if seeds:
+        lines.append("±: the standard deviation of one run over seeds, beside the mean of all")
+    if any(one.difference or not math.isnan(one.p) for one in table.rows):
+        lines.append(
+            f"difference: {table.measure(table.measures[0]).title} less that of {table.rows[0].run.name}, on the same "
+            "rows" + "; over seeds its mean, and an interval by Student's t" * seeds
+        )
+    tests = [one for one in table.rows if not math.isnan(one.p)]
+    if tests:
+        names = {"McNemar's exact test" if not one.run.over_seeds else "a paired t-test over seeds" for one in tests}
+        holm = f", by Holm's correction for {len(tests)} comparisons" if len(tests) > 1 else ""
+        lines.append(f"p: {' or '.join(sorted(names))}, two-sided{holm}")
+    by_note: dict[str, list[str]] = {}
+    for one in table.rows:
+        for note in one.run.notes:
+            by_note.setdefault(note, []).append(one.run.name)
+    return lines + [f"{', '.join(names)}: {note}" for note, names in by_note.items()]

@@ -1,0 +1,166 @@
+"""Runs as they lie in their workdirs, read for a comparison: done or not, over seeds or single, new or old."""
+
+import dataclasses
+import difflib
+import os
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from etils import epath
+
+from transfer import json_file
+from transfer.errors import UsageError
+from transfer.evaluation import predictions as kept
+from transfer.evaluation.predictions import Predictions
+
+# Files by which a folder is a run's.
+FILES = ("config.json", "result.json")
+_SEED = re.compile(r"seed_(-?\d+)")
+
+
+@dataclasses.dataclass
+class Run:
+    """A run.
+
+    Attributes:
+        path: as it was given.
+        name: what tells it apart from the others.
+        facts: "model", "tap", "head", "rows", as text; "" where unknown.
+        samples: seed -> its predictions; of a single run under None. Empty for a run that has none.
+        over_seeds: whether it is one over seeds.
+        recorded: measure -> values, one a seed, where there are no predictions.
+        notes: what a reader should know.
+    """
+
+    path: str
+    name: str
+    facts: dict[str, str]
+    samples: dict[int | None, Predictions] = dataclasses.field(default_factory=dict)
+    over_seeds: bool = False
+    recorded: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+def load(paths: Sequence[str]) -> list[Run]:
+    """The runs in folders, in that order.
+
+    Raises UsageError for a folder that is not there, is no run's, or is given twice; TransferError for one whose files
+    are damaged.
+    """
+    plain = [os.path.normpath(path) if "://" not in path else path.rstrip("/") for path in paths]
+    for path in plain:
+        if plain.count(path) > 1:
+            raise UsageError(f"{path} is given {plain.count(path)} times; each run counts once")
+    return [_load(path, name) for path, name in zip(plain, _names(plain), strict=True)]
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """The ends of paths by which they differ."""
+    parts = [path.split("/") for path in paths]
+    shared = 0
+    while len(paths) > 1 and all(len(one) > shared + 1 for one in parts) and len({one[shared] for one in parts}) == 1:
+        shared += 1
+    return ["/".join(one[shared:]) for one in parts]
+
+
+def _load(path: str, name: str) -> Run:
+    folder = epath.Path(os.path.expanduser(path))
+    if not folder.is_dir():
+        raise UsageError(f"there is no run {path}{_suggestion(folder)}")
+    seeds = _seeds(folder)
+    if not seeds and not _is_run(folder):
+        raise UsageError(f"{path} is no run: no {' and no '.join(FILES)} in it{_inside(folder, path)}")
+    result = _read(folder / "result.json")
+    if not seeds:
+        run = Run(path, name, _facts(result, _read(folder / "config.json")))
+        _add(run, folder, None, result)
+        return run
+    results = {seed: _read(one / "result.json") for seed, one in seeds.items()}
+    facts = _facts(next(filter(None, results.values()), {}), _read(next(iter(seeds.values())) / "config.json"))
+    run = Run(path, name, facts, over_seeds=True)
+    for seed, one in seeds.items():
+        _add(run, one, seed, results[seed])
+    if not result:
+        run.notes.append(f"not done: {sum(map(bool, results.values()))} of its seeds are, so far")
+    if run.samples and len(run.samples) < sum(map(bool, results.values())):
+        run.notes.append(f"{len(run.samples)} of its seeds have predictions, the others are left out")
+    run.notes = list(dict.fromkeys(run.notes))
+    return run
+
+
+def _is_run(folder: epath.Path) -> bool:
+    return any((folder / file).exists() for file in FILES)
+
+
+def _seeds(folder: epath.Path) -> dict[int, epath.Path]:
+    found = ((_SEED.fullmatch(one.name), one) for one in folder.iterdir())
+    return dict(sorted((int(match[1]), one) for match, one in found if match and _is_run(one)))
+
+
+def _suggestion(folder: epath.Path) -> str:
+    """What a mistyped name may have been meant to be."""
+    parent = folder.parent
+    if not parent.is_dir():
+        return f"; there is no folder {parent}"
+    close = difflib.get_close_matches(folder.name, [one.name for one in parent.iterdir() if one.is_dir()], 1)
+    return f"; did you mean {parent / close[0]}?" if close else ""
+
+
+def _inside(folder: epath.Path, path: str) -> str:
+    count = sum(one.is_dir() and _is_run(one) for one in folder.iterdir())
+    return f"; {count} folders in it are runs: pass {path}/*" if count else ""
+
+
+def _read(path: epath.Path) -> dict[str, Any]:
+    return json_file.read(path) if path.exists() else {}
+
+
+def _facts(result: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
+    """What tells runs apart, from the result and, where there is none yet, from the config."""
+    head = config.get("head") if isinstance(config.get("head"), dict) else {}
+    model = config.get("model") if isinstance(config.get("model"), dict) else {}
+    tuned = config.get("train") == "finetune"
+    found = {
+        "model": result.get("model", model.get("name")),  # type: ignore[union-attr]
+        "tap": result.get("tap", None if tuned else config.get("tap")),
+        "head": "finetune" if tuned else head.get("name"),  # type: ignore[union-attr]
+        "rows": result.get("num_validation"),
+    }
+    return {key: "" if value is None else str(value) for key, value in found.items()}
+
+
+def _add(run: Run, folder: epath.Path, seed: int | None, result: dict[str, Any]) -> None:
+    """Takes in what one workdir holds."""
+    if not result:
+        run.notes += [] if run.over_seeds else [f"not done{_epochs(folder)}: it goes on, or was stopped"]
+        return
+    path = folder / kept.FILE
+    if path.exists():
+        run.samples[seed] = Predictions.read(path)
+        run.facts["rows"] = str(len(run.samples[seed]))
+        return
+    accuracy = result.get("validation_accuracy")
+    if isinstance(accuracy, int | float):
+        run.recorded.setdefault("accuracy", []).append(float(accuracy))
+    run.notes.append(f"no {kept.FILE}: nothing but its accuracy is known, without an interval")
+
+
+def _epochs(folder: epath.Path) -> str:
+    """How far a run has come, where it says so."""
+    path = folder / "metrics.jsonl"
+    wanted = (_read(folder / "config.json").get("head") or {}).get("epochs")
+    if not path.exists():
+        return ""
+    done = len(path.read_text().splitlines())
+    return f", {done} of {wanted} epochs" if wanted else f", {done} epochs"
+
+
+def kind_of(runs: Iterable[Run]) -> str:
+    """What all of the runs predict; UsageError where they do not predict the same."""
+    kinds = {run.path: next(iter(run.samples.values())).kind for run in runs if run.samples}
+    if len(set(kinds.values())) > 1:
+        first, *others = kinds
+        other = next(path for path in others if kinds[path] != kinds[first])
+        raise UsageError(f"{first} predicts {kinds[first]}, {other} {kinds[other]}; runs of one kind can be compared")
+    return next(iter(kinds.values()), "classes")
