@@ -161,6 +161,22 @@ def test_settings_are_chosen_on_training_rows_where_there_are_enough(digits, pat
     assert [row["chosen"] for row in blind["rows"]] == [row["chosen"] for row in result["rows"]]
 
 
+def test_one_division_of_few_rows_does_not_choose_alone(digits, path, monkeypatch):
+    protocol, seen, original = Protocol((5, 10), 1, ("ridge",), select=True), [], shots.select
+
+    def watched(*arguments, **options):
+        seen.append(original(*arguments, **options))
+        return seen[-1]
+
+    monkeypatch.setattr(shots, "select", watched)
+    row = run(protocol, digits, path)["rows"][0]
+    of_five = seen[:10]
+    assert [len(one.holdout_labels) for one in seen] == 2 * ([10] * 10 + [20] * 5)
+    assert len({tuple(one["accuracy"] for one in division.table) for division in of_five}) > 5
+    means = np.mean([[one["accuracy"] for one in division.table] for division in of_five], axis=0)
+    assert row["chosen"] == [{"alpha": of_five[0].table[int(np.argmax(means))]["alpha"]}]
+
+
 def test_labels_may_be_text_and_classes_that_nothing_was_trained_on_are_wrong(digits, path):
     names = np.array(list("abcdefghij"))
     protocol = Protocol((3,), 1, ("nearest_mean", "ridge"))

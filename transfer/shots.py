@@ -32,6 +32,11 @@ from transfer.training import say
 FILE = "shots.json"
 # Fewer rows of a class than this leave nothing to choose settings by: a head then has its defaults.
 FEWEST_TO_SELECT = 5
+# Settings are chosen on so many held-out rows at least, in several divisions of the rows where one has fewer: of 5
+# images a class one is held out, and ten rows alone would choose by luck.
+FEWEST_HELD = 100
+# More than are ever made, so that no two seeds divide alike.
+DIVISIONS_OF_A_SEED = 1000
 
 
 class Protocol(NamedTuple):
@@ -41,8 +46,9 @@ class Protocol(NamedTuple):
         per_class: numbers of training images a class; None: all of them.
         seeds: how many draws, by the seeds 0, 1, …; all images are drawn once.
         heads: names of `transfer.heads.HEADS`.
-        select: whether a head's settings are chosen (`transfer.selection`, from the head's own `GRID`) on a part of
-            the rows of the cell, where its smallest class has FEWEST_TO_SELECT of them; else they are its defaults.
+        select: whether a head's settings are chosen (`transfer.selection`, from the head's own `GRID`) on held-out
+            rows of the cell, where its smallest class has FEWEST_TO_SELECT rows; else they are its defaults. The
+            accuracies of several divisions are averaged until FEWEST_HELD rows have been held out.
         holdout: the share of the rows that is held out to choose by.
         settings: head -> parameters that differ from its defaults.
         baselines: also measure raw pixels, and the same taps of the same network with random weights.
@@ -203,7 +209,7 @@ def _of(cell: Cell, protocol: Protocol) -> dict[str, Any]:
     estimator = _estimator(cell, protocol)
     parameters = {key: _plain(value) for key, value in estimator.get_params(deep=False).items()}
     grid = {key: _plain(values) for key, values in getattr(estimator, "GRID", {}).items()}
-    chosen = {"holdout": protocol.holdout, "grid": grid} if protocol.select else None
+    chosen = {"holdout": protocol.holdout, "fewest_held": FEWEST_HELD, "grid": grid} if protocol.select else None
     return {**cell._asdict(), "parameters": parameters, "select": chosen}
 
 
@@ -227,22 +233,36 @@ def _measured(
 ) -> dict[str, Any]:
     start = time.monotonic()
     estimator = _estimator(cell, protocol)
+    chosen: dict[str, Any] = {}
     fewest = int(np.unique(train[1], return_counts=True)[1].min())
     if protocol.select and getattr(estimator, "GRID", None) and fewest >= FEWEST_TO_SELECT:
-        selection = select(
-            {"": train[0]}, train[1], estimator, None, holdout=protocol.holdout, seed=cell.seed, measure=None
-        )
-        fitted = selection.probe
-        chosen = {key: _plain(value) for key, value in selection.chosen.items() if key != "tap"}
+        fitted, chosen = _selected(estimator, *train, protocol.holdout, cell.seed)
     else:
-        fitted, chosen = estimator.fit(*train), {}
+        fitted = estimator.fit(*train)
     accuracy = float(np.mean(fitted.predict(validation[0]) == validation[1]))
     return {
         "accuracy": round(accuracy, 6),
         "num_train": len(train[1]),
-        "chosen": chosen,
+        "chosen": {key: _plain(value) for key, value in chosen.items()},
         "seconds": round(time.monotonic() - start, 3),
     }
+
+
+def _selected(estimator: Any, x: np.ndarray, y: np.ndarray, holdout: float, seed: int) -> tuple[Any, dict[str, Any]]:
+    """The head fitted on all rows with the setting that is best on held-out rows, and that setting."""
+    from sklearn.base import clone
+
+    first = select({"": x}, y, estimator, None, holdout=holdout, seed=seed, measure=None)
+    names, divisions = list(estimator.GRID), [first]
+    while sum(len(division.holdout_labels) for division in divisions) < FEWEST_HELD:
+        further = DIVISIONS_OF_A_SEED * (seed + 1) + len(divisions)
+        divisions.append(select({"": x}, y, estimator, None, holdout=holdout, seed=further, measure=None))
+    accuracies = np.mean([[row[first.measure] for row in division.table] for division in divisions], axis=0)
+    best = first.table[int(np.argmax(accuracies.round(9)))]  # the first of equals: the strongest regularisation
+    chosen = {name: best[name] for name in names}
+    if len(divisions) == 1:
+        return first.probe, chosen
+    return clone(estimator).set_params(**chosen).fit(x, y), chosen
 
 
 def _summary(
