@@ -8,15 +8,16 @@ A head is a class of a few lines: parameters in `__init__`, and
 `scaling` and `class_weight` are looked up among its parameters; a head need not have them.
 """
 
+import functools
 import itertools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -25,11 +26,15 @@ from transfer.errors import RowsError, UsageError
 from transfer.heads import scaling as scalings
 from transfer.heads import targets
 from transfer.heads.rows import flat_features
-from transfer.heads.targets import ACTIVATIONS, Targets
+from transfer.heads.targets import Targets
 
 # Rows (M, ...) -> scores (H, M, C) of H heads.
 Scores = Callable[[ArrayLike], np.ndarray]
 Grid = Mapping[str, Sequence[Any]]
+
+
+# `transfer.heads.targets.ACTIVATIONS` on the host: nothing to compile for each number of rows.
+_PROBABILITIES = {"classes": functools.partial(softmax, axis=-1), "labels": expit}
 
 
 class Rows(NamedTuple):
@@ -243,7 +248,7 @@ class Probe(ClassifierMixin, Head):
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Probabilities (M, C) float32 of X (M, ...), columns as in `classes_`; of labels each its own."""
         logits = self.logits(X)  # first: it says so if nothing is fitted yet
-        return np.asarray(ACTIVATIONS[self.kind_](jnp.asarray(logits)))
+        return _PROBABILITIES[self.kind_](logits)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Labels (M,) of X (M, ...), in the dtype of the labels that `fit` was given; int (M, L) of 0 and 1 for labels.
