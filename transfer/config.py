@@ -167,7 +167,7 @@ def _head() -> dict[str, Any]:
         "order": "rows",
         # Rows of a window at most; None: as many as are 256 MiB of float32.
         "window": placeholder(int),
-        # None: the head's own, which `config.json` then names.
+        # None: the head's own, which `config.json` then names; "none" where it has one and is to do without.
         **{name: placeholder(kind) for name, kind in HEAD_SETTINGS.items()},
     }
 

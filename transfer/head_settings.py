@@ -19,6 +19,8 @@ TARGETS = ("classes", "labels", "values")
 EPOCHS = 50
 # Of an estimator, what no config sets: chance is `config.seed`'s, and rows are always shuffled.
 NO_SETTINGS = ("seed", "random_state", "shuffle")
+# How a config writes None where a head's default is something else: None itself asks for the default.
+NONE = "none"
 _OF_THE_RUN = {*NO_SETTINGS, "class_weight", "kind", "epochs"}
 
 
@@ -69,7 +71,8 @@ def make(name: str, target: str, own: dict[str, Any], seed: int) -> Any:
 
 def own(config: ConfigDict) -> dict[str, Any]:
     """The settings of a resolved config's head, without those of other heads."""
-    return {key: config.head[key] for key in takes(config.head.name, config.head.get("target", "classes"))}
+    known = takes(config.head.name, config.head.get("target", "classes"))
+    return {key: None if config.head[key] == NONE else config.head[key] for key in known}
 
 
 def grid(config: ConfigDict) -> dict[str, tuple]:
@@ -78,7 +81,11 @@ def grid(config: ConfigDict) -> dict[str, tuple]:
     Raises UsageError for settings that the head does not take, and for no values.
     """
     sweep = config.get("sweep") or {}
-    wanted = {key: tuple(values) for key, values in sweep.items() if key not in CHOICE and values is not None}
+    wanted = {
+        key: tuple(None if value == NONE else value for value in values)
+        for key, values in sweep.items()
+        if key not in CHOICE and values is not None
+    }
     name, target = config.head.name, config.head.get("target", "classes")
     if sweep.get("grid") is not None:
         if sweep["grid"] != "default":
@@ -115,6 +122,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
     resolved = config.copy_and_resolve_references()
     with resolved.unlocked():
         for key, value in known.items():
-            resolved.head[key] = given.get(key, value)
+            # a setting that has no value either way is written as one that was left out
+            resolved.head[key] = None if value is None and given.get(key) == NONE else given.get(key, value)
     grid(resolved)
     return resolved
