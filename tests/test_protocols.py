@@ -1,4 +1,4 @@
-"""Every protocol of `configs/` in full on the digits: what it chooses, what it keeps, and that a second run does nothing."""
+"""Every protocol of `configs/` in full on the digits: what it chooses and keeps, and that a second run does nothing."""
 
 import json
 import runpy
