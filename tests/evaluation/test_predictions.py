@@ -116,7 +116,9 @@ def test_bad_rows(arguments, others, message):
         Predictions.of_logits(*arguments, **others)
 
 
-@pytest.mark.parametrize("how", ["truncated", "no zip", "another file", "another format", "classes", "ids", "objects"])
+@pytest.mark.parametrize(
+    "how", ["truncated", "no zip", "another file", "another format", "classes", "ids", "NaN", "objects"]
+)
 def test_a_damaged_file_is_one_line(how, tmp_path):
     path = tmp_path / "predictions.npz"
     of_kind("classes").write(path)
@@ -132,6 +134,7 @@ def test_a_damaged_file_is_one_line(how, tmp_path):
             "another format": {"facts": arrays["facts"] + 1},
             "classes": {"labels": arrays["labels"] + 9},
             "ids": {"ids": arrays["ids"][:2]},
+            "NaN": {"nll": arrays["nll"] * np.nan},
             "objects": {"nll": np.array([None] * 7)},
         }
         np.savez(path, **{**arrays, **changed[how]})

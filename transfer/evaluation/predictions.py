@@ -240,8 +240,19 @@ def _check_whole(found: Predictions) -> None:
             raise TransferError(f"{name} has shape {getattr(found, name).shape}, not {shape}; it is damaged")
     if found.kind == "classes" and not _within(found.labels, outputs) & _within(found.top, outputs):
         raise TransferError(f"its classes are not below {outputs}; it is damaged")
+    if not _finite(found):
+        raise TransferError("its numbers are not those of predictions; it is damaged")
     if len(found.class_names) not in (0, outputs):
         raise TransferError(f"it names {len(found.class_names)} of {outputs} classes; it is damaged")
+
+
+def _finite(found: Predictions) -> bool:
+    """Whether numbers are some where they should be."""
+    if found.kind == "classes":
+        shares = found.probability
+        return not found.probable or bool(np.isfinite(found.nll).all() and ((shares >= 0) & (shares <= 1.001)).all())
+    impossible = np.isneginf(found.scores) if found.kind == "labels" else False
+    return bool((np.isfinite(found.scores) | impossible).all() and np.isfinite(found.labels).all())
 
 
 def _within(indices: np.ndarray, count: int) -> bool:
