@@ -74,6 +74,7 @@ def test_probabilities_are_the_softmax_of_the_logits(digits, fitted):
 def test_parameters_clone_and_pickle(digits, fitted):
     x, _ = digits
     parameters = {"epochs": 3, "batch_size": 7, "learning_rate": 0.5, "seed": 9, "shuffle": False}
+    parameters |= {"weight_decay": 0.1, "scaling": "l2", "class_weight": "balanced"}
     assert clone(LinearProbe(**parameters)).get_params() == parameters
     assert LinearProbe().set_params(**parameters).get_params() == parameters
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).logits(x), fitted.logits(x))
@@ -115,7 +116,7 @@ def test_bad_use_is_one_clear_line(fitted):
         LinearProbe(epochs=0).fit(X, Y)
     with pytest.raises(UsageError, match="batch_size must be at least 1, not -2"):
         LinearProbe(batch_size=-2).fit(X, Y)
-    with pytest.raises(TransferError, match="takes 64 features a row, but rows have 4"):
+    with pytest.raises(TransferError, match="X has 4 features, but LinearProbe is expecting 64"):
         fitted.predict(X)
     with pytest.raises(NotFittedError):
         LinearProbe().predict(X)

@@ -2,7 +2,9 @@
 
 from typing import Any, ClassVar
 
-from transfer.heads import linear
+import jax
+
+from transfer.heads import gradient, linear
 from transfer.heads.estimator import Probe, Regressor
 from transfer.heads.gradient import State
 from transfer.heads.trained import TrainedLinear
@@ -90,7 +92,6 @@ class LinearRegressor(Regressor, _Linear):
         self.weight_decay = weight_decay
         self.scaling = scaling
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.regressor_tags.poor_score = True  # as the probe's
-        return tags
+    def _start(self, num_features: int, num_outputs: int) -> State:
+        zeros = jax.nn.initializers.zeros  # no recipe asks for another start, and from here it is not far
+        return gradient.init_state(num_features, num_outputs, linear.init_key(self.seed), initializer=zeros)

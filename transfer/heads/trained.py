@@ -19,7 +19,7 @@ UNITS_BYTES = 256 << 20
 
 
 class Units(NamedTuple):
-    """What values are measured in while a head is trained on them: float64 (T,) each."""
+    """What values are measured in while a head is trained on them: float64 (T,) each; scale 0 where none varies."""
 
     offset: np.ndarray
     scale: np.ndarray
@@ -31,11 +31,13 @@ class Units(NamedTuple):
             return None
         values = targets.array.astype(np.float64)
         deviation = values.std(axis=0)
-        return cls(values.mean(axis=0), np.where(deviation > 1e-6 * np.abs(values).max(axis=0), deviation, 1))
+        return cls(values.mean(axis=0), np.where(deviation > 1e-6 * np.abs(values).max(axis=0), deviation, 0))
 
 
 def _in(units: Units | None, targets: Targets) -> np.ndarray:
-    return targets.array if units is None else ((targets.array - units.offset) / units.scale).astype(np.float32)
+    if units is None:
+        return targets.array
+    return ((targets.array - units.offset) / np.where(units.scale > 0, units.scale, 1)).astype(np.float32)
 
 
 def _out_of(units: Units | None, params: Params) -> Params:
