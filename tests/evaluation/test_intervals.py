@@ -70,6 +70,19 @@ def test_intervals_of_the_calibration_error_cover_the_truth():
     assert covered > 0.8 * samples and by_percentiles < 0.5 * samples, (covered, by_percentiles)
 
 
+@pytest.mark.parametrize("rows, accuracy", [(360, 0.99), (360, 0.7), (100, 0.9), (1000, 0.98), (20, 0.8)])
+def test_intervals_of_an_accuracy_cover_the_truth(rows, accuracy):
+    """Summed over every number of rows that may be right; resamples of a share are binomial."""
+    right = np.arange(rows + 1)
+    covered = 0.0
+    for count, chance in zip(right, stats.binom.pmf(right, rows, accuracy), strict=True):
+        if chance > 1e-6:
+            resamples = stats.binom.ppf(np.linspace(0.0005, 0.9995, 1000), rows, count / rows) / rows
+            low, high = interval(MEASURES["classes"]["accuracy"], count / rows, resamples, rows)
+            covered += chance * (low <= accuracy <= high)
+    assert covered > 0.92
+
+
 def test_seeded_and_the_same_in_any_number_of_blocks(monkeypatch):
     found = classes(0)
     one, other = (resampled(functions(found), len(found), resamples=50, seed=seed) for seed in (3, 4))

@@ -16,6 +16,9 @@ from transfer.evaluation.measures import Measure, Weighted
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+# Rows wrong, or right, below which an accuracy's interval is Wilson's. Of 360 rows and an accuracy of 99 %, percentiles
+# hold the truth in 89 % of samples, with this in 97 %.
+FEW = 10
 # Counts of resamples that are in memory together.
 BLOCK_BYTES = 16 << 20
 
@@ -54,13 +57,13 @@ def percentiles(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[flo
 def interval(measure: Measure, value: float, resamples: np.ndarray, num_rows: int) -> tuple[float, float]:
     """The ends of a measure's interval, from its value on N rows and on their resamples (R,).
 
-    Percentiles; of a measure that is biased the basic interval, from 0; of an accuracy that no resample puts in doubt
-    Wilson's.
+    Percentiles; of a measure that is biased the basic interval, from 0; of an accuracy with few rows wrong, or few
+    right, Wilson's, as of so few the resamples are too coarse.
     """
     low, high = between(measure, value, resamples)
     if measure.biased:
         return max(low, 0.0), max(high, 0.0)
-    if measure.of_rows and low == high and value in (0, 1):
+    if measure.of_rows and num_rows * min(value, 1 - value) < FEW:
         ends = wilson(np.array([value * num_rows]), np.array([num_rows]))
         return float(ends[0][0]), float(ends[1][0])
     return low, high

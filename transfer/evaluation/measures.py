@@ -25,7 +25,7 @@ class Measure(NamedTuple):
         title: what a table calls it.
         more: whether more is better.
         share: whether it lies between 0 and 1, and is shown in per cent.
-        of_rows: whether it is 0 or 1 just where no row or every row is right.
+        of_rows: whether it is a share of the rows, or (balanced) would be if classes had as many.
         biased: whether a sample of the rows shows more of it than there is, and a resample more again.
         applies: whether it is defined for predictions of its kind.
     """
