@@ -8,7 +8,7 @@ google-research/big_vision): each column standardised by the drawn rows, least s
 accuracy: the bias is free, where big_vision's is the weight of a column of 100; and nothing is added to a deviation,
 where big_vision adds 1e-5. A test holds the accuracies to those of a float64 form of the original.
 
-Its data sets are others: --config.data.source=cifar10, --config.data.validation=test, … On the digits, 360 of them to
+Its data sets are others: --config.data.source=cifar10:FOLDER, tfds:NAME, … On the digits, 360 of them to
 validate on (mean and standard deviation over the seeds):
 
     images a class               1              5             10             25

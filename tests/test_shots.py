@@ -1,5 +1,6 @@
 """The few-shot protocol: big_vision's numbers, what a cell depends on, and going on where a run stopped."""
 
+import csv
 import json
 
 import numpy as np
@@ -8,7 +9,8 @@ from etils import epath
 from sklearn.datasets import load_digits
 
 from transfer import config as settings
-from transfer import experiment, head_data, preemption, shot_cells, shot_tables, shots, tables
+from transfer import experiment, head_data, preemption, results, shot_cells, shot_tables, shots
+from transfer.__main__ import main
 from transfer.errors import TransferError, UsageError
 from transfer.shot_cells import Cells
 from transfer.shots import Protocol, Rows
@@ -192,16 +194,49 @@ def test_too_few_images_of_a_class(digits, path):
         run(Protocol((95,), 1, ("ridge",)), digits, path)
 
 
-def test_tables(digits, path):
-    result = run(Protocol((1, None), 2, ("ridge", "nearest_mean")), digits, path)
+@pytest.fixture(scope="module")
+def result(digits, tmp_path_factory):
+    protocol = Protocol((1, None), 2, ("ridge", "nearest_mean"))
+    return run(protocol, digits, tmp_path_factory.mktemp("tables") / shots.FILE)
+
+
+def test_tables(result):
     made = shot_tables.make(result)
-    assert [title.partition(":")[0] for title, _ in made] == ["ridge", "nearest_mean", "squares"]
-    _, by_tap = made[0]
+    assert [table.title.partition(":")[0] for table in made] == ["ridge", "nearest_mean", "squares"]
+    by_tap = made[0].rows
     assert by_tap[0] == ["tap", "1", "all"] and [row[0] for row in by_tap[1:]] == ["pixels", "squares"]
-    few, every = (row for row in result["rows"] if (row["tap"], row["head"]) == ("squares", "ridge"))
+    of_ridge = [row for row in result["rows"] if row["head"] == "ridge"]
+    few, every = (row for row in of_ridge if row["tap"] == "squares")
     assert by_tap[2][1:] == [f"{few['mean']:.3f} ± {few['spread']:.3f}", f"{every['mean']:.3f}"]
-    assert made[2][1][1] == ["ridge", *by_tap[2][1:]]
-    assert "| squares |" in shot_tables.text(result, tables.markdown)
+    assert made[2].rows[1] == ["ridge", *by_tap[2][1:]]
+    for column, shots_ in enumerate((1, None), start=1):
+        means = [row["mean"] for row in of_ridge if row["per_class"] == shots_]
+        assert {i - 1 for i, j in made[0].best if j == column} == {
+            i for i, mean in enumerate(means) if mean == max(means)
+        }
+
+
+def test_the_verb_writes_tables_and_a_picture(result, tmp_path, capsys):
+    results.write(epath.Path(tmp_path), {"few_shot": result})
+    files = [tmp_path / f"shots{suffix}" for suffix in (".txt", ".md", ".csv", ".tex", ".svg")]
+    assert main(["shots", str(tmp_path), *(f"--output={file}" for file in files)]) == 0
+    shown = capsys.readouterr().out
+    text, markdown, separated, latex, picture = (file.read_text() for file in files)
+    assert text == shown and "ridge: validation accuracy" in text
+    best = next(row for row in markdown.splitlines() if row.startswith("| squares |") or row.startswith("| pixels |"))
+    assert markdown.count("**") >= 2 * 6 and "±" in best
+    assert latex.count(r"\textbf{") == markdown.count("**") / 2 and "$\\pm$" in latex
+    rows = list(csv.DictReader(separated.splitlines()))
+    assert [float(row["mean"]) for row in rows] == [row["mean"] for row in result["rows"]]
+    assert all(name in picture for name in ("images a class", "squares", "nearest_mean", "all"))
+
+
+def test_the_verb_on_a_run_without_the_protocol(tmp_path, capsys):
+    results.write(epath.Path(tmp_path), {"few_shot": {"per_class": 10, "seeds": 3, "rows": []}})
+    assert main(["shots", str(tmp_path)]) == 1
+    assert "has no finished few-shot protocol" in capsys.readouterr().err
+    assert main(["shots", str(tmp_path), "--output=shots.pdf"]) == 2
+    assert "must end in one of .txt, .md, .csv, .tex, .png, .svg" in capsys.readouterr().err
 
 
 def config_of(**few_shot):

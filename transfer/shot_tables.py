@@ -1,40 +1,87 @@
 """The few-shot protocol's results as tables: accuracy over images a class and over depth, head by head."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from transfer import tables
+from transfer.evaluation.comparison_table import escaped
 
 Row = dict[str, Any]
-Table = tuple[str, list[list[str]]]
+COLUMNS = ("tap", "head", "per_class", "num_train", "mean", "spread", "seconds", "accuracies")
+
+
+class Table(NamedTuple):
+    """One table.
+
+    Attributes:
+        rows: the first has the headings.
+        best: (row, column) of the highest mean of each column, of all that share it.
+    """
+
+    title: str
+    rows: list[list[str]]
+    best: set[tuple[int, int]]
 
 
 def make(result: dict[str, Any]) -> list[Table]:
-    """(title, rows) of each table, the first row its headings.
-
-    Args:
-        result: as `transfer.shots.few_shot` returns it.
+    """The tables of a result, as `transfer.shots.few_shot` returns it.
 
     One for each head, of taps by images a class, where there are several taps; and one of heads by images a class, of
     the last tap: the deepest, where taps are named in their order.
     """
-    rows, taps, heads = result["rows"], _distinct(result["rows"], "tap"), _distinct(result["rows"], "head")
-    columns = {row["per_class"]: heading(row) for row in rows}
+    rows, taps, heads = result["rows"], distinct(result["rows"], "tap"), distinct(result["rows"], "head")
     made = []
     if len(taps) > 1:
         for head in heads:
             of_head = [row for row in rows if row["head"] == head]
-            made.append((f"{head}: {_what(result)}, by tap", _grid(of_head, "tap", taps, columns)))
+            made.append(_table(f"{head}: {what(result)}, by tap", of_head, "tap"))
     of_tap = [row for row in rows if row["tap"] == taps[-1]]
-    made.append((f"{taps[-1]}: {_what(result)}, by head", _grid(of_tap, "head", heads, columns)))
+    made.append(_table(f"{taps[-1]}: {what(result)}, by head", of_tap, "head"))
     return made
 
 
-def text(result: dict[str, Any], form: Callable[..., str] = tables.text) -> str:
-    """All tables, one below the other; `form`: `transfer.tables.text` or `.markdown`."""
-    return "\n\n".join(
-        f"{title}\n{'' if form is tables.text else chr(10)}{form(rows, numbers=True)}" for title, rows in make(result)
-    )
+def text(result: dict[str, Any]) -> str:
+    """All tables for a terminal, one below the other."""
+    return "\n\n".join(f"{table.title}\n{tables.text(table.rows, numbers=True)}" for table in make(result))
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """All tables in Markdown, the highest mean of each column in bold."""
+    parts = [f"{t.title}\n\n{tables.markdown(_marked(t, '**{}**'), numbers=True)}" for t in make(result)]
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(result: dict[str, Any]) -> str:
+    """A `tabular` for each table, in the style of booktabs, the highest mean of each column in bold."""
+    parts = []
+    for table in make(result):
+        cells = [[escaped(cell) for cell in row] for row in table.rows]
+        lines = [f"{' & '.join(row)} \\\\" for row in _marked(table._replace(rows=cells), r"\textbf{{{}}}")]
+        body = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}"]
+        parts.append("\n".join([f"% {table.title}", rf"\begin{{tabular}}{{l{'r' * (len(cells[0]) - 1)}}}", *body]))
+    return "% \\usepackage{booktabs}\n" + "\n\n".join(parts) + "\n"
+
+
+def separated(result: dict[str, Any]) -> str:
+    """As CSV, for programs: a line for each tap, head and number of images a class, numbers in full."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in result["rows"]:
+        accuracies = " ".join(map(str, row["accuracies"]))
+        writer.writerow([*({**row, "per_class": heading(row), "accuracies": accuracies}[name] for name in COLUMNS)])
+    return stream.getvalue()
+
+
+# Suffix of a file -> what writes it.
+WRITERS: Mapping[str, Callable[[dict[str, Any]], str]] = {
+    ".txt": lambda result: text(result) + "\n",
+    ".md": markdown,
+    ".csv": separated,
+    ".tex": latex,
+}
 
 
 def heading(row: Row) -> str:
@@ -47,17 +94,38 @@ def cell(row: Row) -> str:
     return f"{row['mean']:.3f}" + (f" ± {row['spread']:.3f}" if len(row["accuracies"]) > 1 else "")
 
 
-def _what(result: dict[str, Any]) -> str:
+def what(result: dict[str, Any]) -> str:
+    """What the numbers are, in words."""
     seeds = result["seeds"]
     spread = f", mean ± deviation over {seeds} seeds" if seeds > 1 else ""
     chosen = ", settings chosen on held-out training rows" if result["select"] else ""
     return f"validation accuracy over images a class{spread}{chosen}"
 
 
-def _distinct(rows: Sequence[Row], name: str) -> list[str]:
+def distinct(rows: Sequence[Row], name: str) -> list[Any]:
+    """The values of a column in the order in which they come."""
     return list(dict.fromkeys(row[name] for row in rows))
 
 
-def _grid(rows: Sequence[Row], name: str, values: Sequence[str], columns: dict[int | None, str]) -> list[list[str]]:
-    found = {(row[name], row["per_class"]): cell(row) for row in rows}
-    return [[name, *columns.values()], *([value, *(found[value, key] for key in columns)] for value in values)]
+def _table(title: str, rows: Sequence[Row], name: str) -> Table:
+    found = {(row[name], row["per_class"]): row for row in rows}
+    names, columns = distinct(rows, name), {row["per_class"]: heading(row) for row in rows}
+    body = [[value, *(cell(found[value, key]) for key in columns)] for value in names]
+    highest = {key: max(found[value, key]["mean"] for value in names) for key in columns}
+    best = {
+        (i, j)
+        for i, value in enumerate(names, start=1)
+        for j, key in enumerate(columns, start=1)
+        if found[value, key]["mean"] == highest[key]
+    }
+    return Table(title, [[name, *columns.values()], *body], best)
+
+
+def _marked(table: Table, form: str) -> list[list[str]]:
+    """The rows with the best cells in `form`; a table of one row has none."""
+    if len(table.rows) == 2:
+        return table.rows
+    return [
+        [form.format(value) if (i, j) in table.best else value for j, value in enumerate(row)]
+        for i, row in enumerate(table.rows)
+    ]

@@ -1,0 +1,56 @@
+"""The verb `shots` of `python -m transfer`: a run's few-shot protocol as tables and as a picture."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from transfer import atomic, results, shot_plot, shot_tables
+from transfer.cli import output_file
+from transfer.errors import TransferError, UsageError
+
+Action = Callable[[argparse.Namespace], None]
+SUFFIXES = (*shot_tables.WRITERS, *shot_plot.SUFFIXES)
+
+
+def shots(parser: argparse.ArgumentParser) -> Action:
+    """`shots RUN [--output FILE]`."""
+    parser.add_argument("run", metavar="RUN", help="the workdir of a run with config.few_shot.heads, local or gs://")
+    parser.add_argument(
+        "--output",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help=f"also write to a file: tables as {', '.join(shot_tables.WRITERS)}, a picture as "
+        f"{', '.join(shot_plot.SUFFIXES)}; may be given several times",
+    )
+
+    def run(options: argparse.Namespace) -> None:
+        outputs = [_output(path) for path in options.output]
+        result = _result(options.run)
+        print(shot_tables.text(result))
+        for path in outputs:
+            if path.suffix in shot_plot.SUFFIXES:
+                shot_plot.draw(result, path)
+            else:
+                atomic.write_text(path, shot_tables.WRITERS[path.suffix](result))
+
+    return run
+
+
+def _output(path: str) -> Path:
+    suffix = Path(path).suffix
+    if suffix not in SUFFIXES:
+        raise UsageError(f"--output={path} must end in one of {', '.join(SUFFIXES)}")
+    return output_file(path, suffix)
+
+
+def _result(workdir: str) -> dict[str, Any]:
+    found = results.read(epath.Path(workdir)).get("few_shot")
+    if found is None or "heads" not in found:
+        raise TransferError(
+            f"{workdir} has no finished few-shot protocol; train.py writes one where config.few_shot names heads"
+        )
+    return found
