@@ -42,7 +42,6 @@ HEAD_SETTINGS: dict[str, type] = {
     "tol": float,
     "n_neighbors": int,
     "metric": str,
-    "weights": str,
     "temperature": float,
 }
 

@@ -34,7 +34,8 @@ def over_seeds(
         if config.data.seed is not None:
             one.data.seed = config.data.seed + step
         runs.append(train(one, workdir / f"seed_{one.seed}"))
-    columns = {name: [run[name] for run in runs] for name in MEASURES}
+    # a head without probabilities has no loss, and values have no accuracy
+    columns = {name: [run[name] for run in runs] for name in MEASURES if all(run[name] is not None for run in runs)}
     shared = {name: value for name, value in runs[0].items() if all(run.get(name) == value for run in runs)}
     result = {
         **shared,
@@ -54,7 +55,10 @@ def _spread(values: list[float]) -> float:
 
 
 def line(result: dict[str, Any]) -> str:
-    """The accuracy over the seeds, as one line."""
-    each = ", ".join(f"{run['validation_accuracy']:.4f}" for run in result["runs"])
-    mean, spread = result["validation_accuracy"], result["spread"]["validation_accuracy"]
-    return f"validation accuracy over {result['seeds']} seeds: mean {mean:.4f}, spread {spread:.4f} ({each})"
+    """The accuracy over the seeds, or what there is instead, as one line."""
+    name = next((name for name in reversed(MEASURES) if name in result["spread"]), None)
+    if name is None:
+        return f"{result['seeds']} seeds"
+    each = ", ".join(f"{run[name]:.4f}" for run in result["runs"])
+    mean, spread = result[name], result["spread"][name]
+    return f"{name.replace('_', ' ')} over {result['seeds']} seeds: mean {mean:.4f}, spread {spread:.4f} ({each})"

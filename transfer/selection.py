@@ -122,8 +122,8 @@ def select(
     labels = np.asarray(y)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    kind = kind_of(estimator, labels)
     settings = _combinations(getattr(estimator, "GRID", {}) if grid is None else grid, estimator)
+    kind = kind_of(estimator, labels)
     measure = _known_measure(measure, kind)
     kept, held = split(labels, kind, holdout, seed)
     table: list[Row] = []
@@ -181,6 +181,8 @@ def _rows(features: ArrayLike, num_rows: int) -> np.ndarray:
 
 def _combinations(grid: Grid, estimator: Any) -> list[dict[str, Any]]:
     """Every combination of the grid's values, the last parameter changing fastest; one empty for an empty grid."""
+    if not hasattr(estimator, "get_params"):
+        raise UsageError(f"settings of a {type(estimator).__name__} cannot be chosen: it has no get_params")
     known = estimator.get_params()
     for name, values in grid.items():
         if name not in known:
