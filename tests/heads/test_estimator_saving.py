@@ -8,16 +8,13 @@ from etils import epath
 from safetensors import safe_open
 from sklearn.datasets import load_digits
 
+from tests.heads.every_head import CLASSES, compiled_quickly, quick  # noqa: F401
 from transfer import digest, heads
 from transfer.errors import TransferError, UsageError
-from transfer.heads.estimator import Head, Probe, Regressor
+from transfer.heads.estimator import Probe, Regressor
 
 DIGITS, LABELS = load_digits(return_X_y=True)
 X, XV = DIGITS[:200].astype(np.float32), DIGITS[200:300].astype(np.float32)
-NAMES = [f"{heads.camel(name)}{ending}" for name in heads.HEADS for ending in ("Probe", "Regressor")]
-CLASSES = {name: getattr(heads, name) for name in NAMES if hasattr(heads, name)}
-# what makes a head cheap to fit
-QUICK = {"epochs": 2, "max_iter": 5}
 YS = {
     "numbers": LABELS[:200],
     "text": np.array([f"class {label}" for label in LABELS[:200]]),
@@ -27,13 +24,10 @@ YS = {
 
 
 def fitted(name, y, **parameters):
-    head = CLASSES[name]()
-    if not isinstance(head, Head):
-        pytest.skip("a head that is no `Head` is its author's to save")
-    quick = {key: value for key, value in QUICK.items() if key in head.get_params()}
-    return head.set_params(**quick, **parameters).fit(X, y)
+    return quick(name, epochs=2, max_iter=5, **parameters).fit(X, y)
 
 
+@pytest.mark.filterwarnings("ignore:.* had not converged")  # heads that are fitted for a moment
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("y, scaling", [("objects", "whiten"), ("several", None)])
 def test_what_is_loaded_predicts_the_same(tmp_path, name, y, scaling):
@@ -117,6 +111,10 @@ CHANGES = {
     "shape": (
         lambda head: head | {"fitted": {"text": ["a"], "dtype": "<U1", "shape": [99999999]}},
         "an array of text is not as it says",
+    ),
+    "long text": (
+        lambda head: head | {"fitted": {"text": ["a" * 10000] + ["b"] * 9999, "dtype": "<U1", "shape": [10000]}},
+        "an array of text would take",
     ),
     "nothing": (lambda head: {}, "cannot be made"),
 }

@@ -20,7 +20,7 @@ from etils import epath
 from transfer import atomic, digest, heads
 from transfer.errors import TransferError, UsageError
 from transfer.heads.scaling import Scaler
-from transfer.untrusted import named, reason, shown
+from transfer.untrusted import allowance, named, reason, shown
 
 if TYPE_CHECKING:
     from transfer.heads.estimator import Head
@@ -180,4 +180,6 @@ def _decoded(written: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> A
 def _text(content: list[str], dtype: str, shape: list[int]) -> np.ndarray:
     if np.dtype(dtype).kind not in "UO" or math.prod(shape) != len(content):
         raise TransferError("an array of text is not as it says")
+    if 4 * len(content) * max(map(len, content), default=0) > allowance(sum(map(len, content))):
+        raise TransferError("an array of text would take more memory than its words are worth")
     return np.array(content, object).reshape(shape).astype(object if np.dtype(dtype).kind == "O" else "U")
