@@ -14,6 +14,7 @@ from transfer.evaluation import comparison_table
 from transfer.evaluation.compared import Compared
 from transfer.evaluation.predictions import FILE, Predictions
 from transfer.evaluation.runs import Run
+from transfer.evaluation.summary import summary
 
 ROWS, CLASSES = 90, 7
 RANDOM = np.random.default_rng(0)
@@ -96,11 +97,13 @@ def test_runs_in_every_state(runs, compare):
     code, out, _ = compare("a", "b", "shuffled", "few", "old", "going", "--resamples=200")
     assert code == 0 and max(map(len, out.splitlines())) <= 100
     lines = {line.split()[0]: line for line in out.splitlines() if line}
-    assert lines["old"].split()[2:] == ["90", "75.00", *"----"] and lines["going"].split()[2:] == [*"------"]
+    assert lines["old"].split()[2:] == ["90", "75.00", "[65.16,", "82.78]", *"----"] and lines["going"].split()[2:] == [
+        *"------"
+    ]
     assert lines["shuffled"].split()[2:] == lines["b"].split()[2:]  # the order of the rows is nothing to it
     for note in (
         "few: the difference is on the 40 rows that it shares with a",
-        "old: no predictions.npz: nothing but its accuracy is known, without an interval",
+        "old: no predictions.npz: known is what its result says, row by row nothing",
         "going: not done, 12 of 50 epochs: it goes on, or was stopped",
         "two-sided, by Holm's correction for 3 comparisons",
     ):
@@ -110,6 +113,25 @@ def test_runs_in_every_state(runs, compare):
 def test_the_first_has_no_predictions(runs, compare):
     code, out, _ = compare("old", "a")
     assert code == 0 and "a: no difference: old, which comes first, has no predictions" in out
+
+
+def test_measures_of_a_result_whose_predictions_are_lost(runs, compare):
+    measures = summary(predictions(2), resamples=300)
+    write(runs / "lost", None, measures=measures)
+    code, out, _ = compare("lost", "a", "--resamples=300")
+    lines = {line.split()[0]: line.split() for line in out.splitlines() if line}
+    assert code == 0 and lines["lost"][1:] == lines["a"][1:6] and "lost: no predictions.npz" in out
+    scores = Predictions.of_logits(LOGITS, LOGITS > 0, IDS, kind="labels")
+    write(runs / "labels", None, measures=summary(scores, resamples=100))
+    code, out, _ = compare("labels")
+    assert code == 0 and "mAP %" in out and "100.00" in out
+
+
+def test_rows_without_ids_are_matched_by_number(runs, compare):
+    for name in ("n1", "n2"):
+        write(runs / name, Predictions.of_logits(LOGITS, LABELS))
+    code, out, _ = compare("n1", "n2")
+    assert code == 0 and "n2: its rows have no ids, and are matched with those of n1 by their numbers" in out
 
 
 def test_runs_over_seeds(runs, compare):
@@ -169,7 +191,11 @@ def test_every_form(runs, compare):
     assert float(second["accuracy_difference"]) == pytest.approx(
         float(second["accuracy"]) - float(first["accuracy"]), abs=1e-5
     )
-    assert old["accuracy"] == "0.75" and old["accuracy_low"] == "" and old["notes"].startswith("no predictions.npz")
+    assert (
+        old["accuracy"] == "0.75"
+        and old["accuracy_low"] == "0.651561"
+        and old["notes"].startswith("no predictions.npz")
+    )
     assert r"50\%\_a\&b\textbar{}c & vgg16.keras & pre\_logits & linear" in latex
     body = latex[latex.index(r"\toprule") : latex.index(r"\bottomrule")].splitlines()
     columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", latex)[1]

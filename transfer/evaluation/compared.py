@@ -106,7 +106,7 @@ def _of_one(
     run: Run, spreads: dict[str, dict[str, np.ndarray]], known: dict[str, Predictions], measures: Sequence[str]
 ) -> dict[str, Value]:
     if run.path not in known:
-        return {name: Value(found[0]) for name, found in run.recorded.items() if name in measures}
+        return {name: Value(*found[0]) for name, found in run.recorded.items() if name in measures}
     one, values = known[run.path], {}
     for name in measures:
         if name in spreads[run.path]:
@@ -117,7 +117,7 @@ def _of_one(
 
 
 def _over_seeds(run: Run, kind: str, measures: Sequence[str]) -> dict[str, Value]:
-    of_seed = run.recorded
+    of_seed = {name: [one for one, _, _ in found] for name, found in run.recorded.items()}
     if run.samples:
         of_seed = {
             name: [value(one, name) for one in run.samples.values()]
@@ -160,6 +160,8 @@ def _compare(
     one.shared = len(a)
     if len(a) < max(len(known[first.path]), len(known[run.path])):
         run.notes.append(f"the difference is on the {len(a)} rows that it shares with {first.name}")
+    if _numbered(a):
+        run.notes.append(f"its rows have no ids, and are matched with those of {first.name} by their numbers")
     if kind != "values":
         one.p = mcnemar(a.right, b.right).p
     if not (MEASURES[kind][measure].applies(a) and MEASURES[kind][measure].applies(b)):
@@ -170,6 +172,11 @@ def _compare(
         one.difference = Difference(apart, *between(MEASURES[kind][measure], apart, paired))
     else:
         one.difference = difference(a, b, measure, resamples=resamples, seed=seed)
+
+
+def _numbered(found: Predictions) -> bool:
+    """Whether ids are but the numbers of the rows, as those of feature files are."""
+    return set(found.ids.tolist()) <= {str(number) for number in range(len(found))}
 
 
 def _compare_seeds(first: Run, one: Compared, kind: str, measure: str) -> None:

@@ -7,15 +7,20 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from transfer import json_file
 from transfer.errors import UsageError
 from transfer.evaluation import predictions as kept
+from transfer.evaluation.intervals import wilson
+from transfer.evaluation.measures import MEASURES
 from transfer.evaluation.predictions import Predictions
 
 # Files by which a folder is a run's.
 FILES = ("config.json", "result.json")
+# A value, and the ends of its interval.
+Ends = tuple[float, float, float]
 _SEED = re.compile(r"seed_(-?\d+)")
 
 
@@ -29,7 +34,7 @@ class Run:
         facts: "model", "tap", "head", "rows", as text; "" where unknown.
         samples: seed -> its predictions; of a single run under None. Empty for a run that has none.
         over_seeds: whether it is one over seeds.
-        recorded: measure -> values, one a seed, where there are no predictions.
+        recorded: measure -> its value and the ends of its interval, once a seed, where there are no predictions.
         notes: what a reader should know.
     """
 
@@ -38,7 +43,7 @@ class Run:
     facts: dict[str, str]
     samples: dict[int | None, Predictions] = dataclasses.field(default_factory=dict)
     over_seeds: bool = False
-    recorded: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    recorded: dict[str, list[Ends]] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -140,10 +145,26 @@ def _add(run: Run, folder: epath.Path, seed: int | None, result: dict[str, Any])
         run.samples[seed] = Predictions.read(path)
         run.facts["rows"] = str(len(run.samples[seed]))
         return
-    accuracy = result.get("validation_accuracy")
-    if isinstance(accuracy, int | float):
-        run.recorded.setdefault("accuracy", []).append(float(accuracy))
-    run.notes.append(f"no {kept.FILE}: nothing but its accuracy is known, without an interval")
+    found = _recorded(result)
+    for name, ends in found.items():
+        run.recorded.setdefault(name, []).append(ends)
+    run.notes.append(
+        f"no {kept.FILE}: known is what {'its result says' if found else 'its settings are'}, row by row nothing"
+    )
+
+
+def _recorded(result: dict[str, Any]) -> dict[str, Ends]:
+    """The measures that a result holds; of one from before there were any the accuracy, with Wilson's interval."""
+    measures = result.get("measures")
+    if isinstance(measures, dict):
+        rows = {name: one for name, one in measures.items() if isinstance(one, dict)}
+        ends = {name: tuple(one.get(key) for key in ("value", "low", "high")) for name, one in rows.items()}
+        return {name: one for name, one in ends.items() if all(isinstance(end, int | float) for end in one)}  # type: ignore[misc]
+    accuracy, rows_there = result.get("validation_accuracy"), result.get("num_validation")
+    if not isinstance(accuracy, int | float) or not isinstance(rows_there, int) or not 0 <= accuracy <= 1:
+        return {}
+    low, high = wilson(np.array([accuracy * rows_there]), np.array([rows_there]))
+    return {"accuracy": (float(accuracy), float(low[0]), float(high[0]))}
 
 
 def _epochs(folder: epath.Path) -> str:
@@ -158,9 +179,16 @@ def _epochs(folder: epath.Path) -> str:
 
 def kind_of(runs: Iterable[Run]) -> str:
     """What all of the runs predict; UsageError where they do not predict the same."""
-    kinds = {run.path: next(iter(run.samples.values())).kind for run in runs if run.samples}
+    kinds = {run.path: _kind(run) for run in runs if run.samples or run.recorded}
     if len(set(kinds.values())) > 1:
         first, *others = kinds
         other = next(path for path in others if kinds[path] != kinds[first])
         raise UsageError(f"{first} predicts {kinds[first]}, {other} {kinds[other]}; runs of one kind can be compared")
     return next(iter(kinds.values()), "classes")
+
+
+def _kind(run: Run) -> str:
+    if run.samples:
+        return next(iter(run.samples.values())).kind
+    # told by the measures that it has
+    return next((kind for kind, there in MEASURES.items() if run.recorded.keys() <= there.keys()), "classes")
