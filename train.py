@@ -3,6 +3,8 @@
     python train.py --config=configs/quickstart.py
     python train.py --training_file=vgg_train.p --validation_file=vgg_validation.p --epochs=50 --batch_size=256
 
+    python train.py --config=configs/quickstart.py --config.head.name=ridge --config.sweep.grid=default --workdir=RUN
+
 Any field of a config can be set on the command line: --config.head.epochs=100 --config.data.source=PATH.
 """
 

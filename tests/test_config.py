@@ -1,6 +1,7 @@
 """A workdir is bound to the settings that it was made with, and to no others."""
 
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -28,6 +29,10 @@ from transfer.errors import TransferError, UsageError
         ("mesh.data", 2, False),
         ("stream", True, False),
         ("finetune.crop", 1, False),
+        ("head.alpha", 0.5, True),
+        ("head.target", "labels", True),
+        ("sweep.alpha", [0.5, 0.1], True),
+        ("sweep.holdout", 0.5, True),
     ],
 )
 def test_what_binds_a_workdir(tmp_path, field, value, binds):
@@ -38,7 +43,7 @@ def test_what_binds_a_workdir(tmp_path, field, value, binds):
     if not binds:
         settings.settle(config, workdir)
         return
-    with pytest.raises(TransferError, match=f"{field} was .* and is {value!r}"):
+    with pytest.raises(TransferError, match=f"{field} was .* and is {re.escape(repr(value))}"):
         settings.settle(config, workdir)
 
 
@@ -67,6 +72,8 @@ WITHOUT_USE = {
         ("features", "elsewhere"),
         ("few_shot", {"per_class": 3, "seeds": 2}),
         ("batch_size", 32),
+        ("sweep.alpha", (1.0, 0.1)),
+        ("sweep.grid", "default"),
     ],
     "head": [("unfreeze", "block5"), ("model.init_from.model", "vgg11")],
 }

@@ -157,7 +157,7 @@ def test_a_sweep_is_chosen_once(run, capsys):
     config = config_of("ridge", {"alpha": (1e3, 1.0), "scaling": ("standard", None)})
     result, workdir = run(config, labels=lambda y: y * 7 - 3)
     assert len(result["sweep"]["table"]) == 4 and result["settings"]["alpha"] in (1e3, 1.0)
-    assert result["sweep"]["num_fitted"] == 81 and 0 < result["temperature"]["value"]
+    assert result["sweep"]["num_fitted"] == 81 and result["temperature"]["value"] > 0
     assert json.loads((workdir / "result.json").read_text()) == result
     capsys.readouterr()
     assert run(config, labels=lambda y: y * 7 - 3)[0] == result

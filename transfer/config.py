@@ -231,9 +231,12 @@ def check_use(config: ConfigDict) -> None:
         raise UsageError(f"config.train={str(config.train)[:60]!r} is not one of {', '.join(WAYS)}")
     now, usual = (_flat(json.loads(c.to_json_best_effort())) for c in (config, default()))
     for name, hint in UNUSED[config.train].items():
-        value = _part(now, name)
-        if value != _part(usual, name):
-            raise UsageError(f"config.{name}={value!r} has no use with config.train={config.train}: {hint}")
+        # of a section that every config has, the setting itself
+        within = [key for key in usual if key.startswith(name + ".")] or [name]
+        for key in within:
+            value = _part(now, key)
+            if value != _part(usual, key):
+                raise UsageError(f"config.{key}={value!r} has no use with config.train={config.train}: {hint}")
 
 
 def settle(config: ConfigDict, workdir: epath.Path) -> None:

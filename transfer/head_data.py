@@ -63,13 +63,18 @@ class Data(NamedTuple):
         """A line about classes that validate and that no training row is of; None where there are none."""
         if self.kind != "classes":
             return None
-        trained, tested = (np.bincount(np.asarray(side.labels[:]), minlength=self.num_outputs) for side in self[:2])
+        trained, tested = (self._counts(side) for side in (self.train, self.validation))
         lost = np.flatnonzero((trained == 0) & (tested > 0))
         if not len(lost):
             return None
         names = ", ".join(shown(self.class_names[label]) for label in lost[:MOST_NAMED])
         more = " …" if len(lost) > MOST_NAMED else ""
         return f"{int(tested[lost].sum())} validation rows are of classes that no training row is of: {names}{more}"
+
+    def _counts(self, side: Labelled) -> np.ndarray:
+        """Rows of each class; whatever is no class is for the head to refuse."""
+        labels = np.asarray(side.labels[:]).reshape(-1)
+        return np.bincount(labels[(labels >= 0) & (labels < self.num_outputs)], minlength=self.num_outputs)
 
     def given(self, side: Labelled) -> np.ndarray:
         """The labels of a side as the user gave them, which is how an estimator is to learn them."""

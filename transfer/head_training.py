@@ -106,7 +106,7 @@ def fit(
     train, validation = data.train.split(), data.validation.split()
     for features, labels in (train, validation):
         say(f"{features.shape} {labels.shape}")
-    if lost := data.missing():
+    if distributed.is_main() and (lost := data.missing()):
         say(lost)
     sizes = {
         split: len(rows.labels) * row_bytes(rows.features.shape[1:], rows.dtype.name)
