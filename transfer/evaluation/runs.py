@@ -148,9 +148,8 @@ def _add(run: Run, folder: epath.Path, seed: int | None, result: dict[str, Any])
     found = _recorded(result)
     for name, ends in found.items():
         run.recorded.setdefault(name, []).append(ends)
-    run.notes.append(
-        f"no {kept.FILE}: known is what {'its result says' if found else 'its settings are'}, row by row nothing"
-    )
+    says = "its numbers are those of result.json" if found else "result.json has no measures either"
+    run.notes.append(f"no {kept.FILE}, so no difference row by row; {says}")
 
 
 def _recorded(result: dict[str, Any]) -> dict[str, Ends]:
