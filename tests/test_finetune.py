@@ -16,6 +16,8 @@ from transfer.backbone import build_network, build_preprocessing
 from transfer.data.loader import load_all
 from transfer.data.registry import open_source
 from transfer.errors import TransferError, UsageError
+from transfer.evaluation import predictions
+from transfer.evaluation.predictions import Predictions
 from transfer.extract import Extractor
 from transfer.models import registry
 from transfer.trainable import head_layers
@@ -71,6 +73,11 @@ def test_learns_resumes_and_its_file_loads(config, tmp_path, monkeypatch):
     whole = experiment.train(config, epath.Path(tmp_path / "whole"))
     assert whole["validation_accuracy"] > 0.9
     assert whole["num_train"] == 76 and whole["num_validation"] == 20
+
+    found = Predictions.read(tmp_path / "whole" / predictions.FILE)
+    assert found.right.mean() == pytest.approx(whole["validation_accuracy"], abs=1e-6)
+    assert found.nll.mean() == pytest.approx(whole["validation_loss"], abs=1e-5)
+    assert whole["measures"]["accuracy"]["value"] == whole["validation_accuracy"] and len(found) == 20
 
     # stopped in the middle of the second epoch, then run again
     step, calls = finetune.Network._step, []

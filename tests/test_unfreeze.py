@@ -41,7 +41,7 @@ def one_step(built: finetune.Network, rows) -> tuple[set[str], float]:
 
 
 def loss_at_inference(built: finetune.Network, rows) -> float:
-    return built.evaluate(built.init_state(), rows, jnp.arange(ROWS), jnp.ones(ROWS))[0] / ROWS
+    return built.evaluate(built.init_state(), rows, jnp.arange(ROWS), jnp.ones(ROWS))[0][0] / ROWS
 
 
 PARAMETERS = {"conv.kernel", "conv.bias", "bn.scale", "bn.bias"}

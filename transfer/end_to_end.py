@@ -17,10 +17,14 @@ from transfer.data import Source
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import load_all
 from transfer.data.splits import SPLITS, make_splits
+from transfer.errors import RowsError
+from transfer.evaluation import predictions
+from transfer.evaluation.predictions import Predictions
+from transfer.evaluation.summary import summary
 from transfer.models.registry import flat_state, layers_of
 from transfer.preprocess import Preprocessing
 from transfer.trainable import folded, trained_layers
-from transfer.training import run_epochs
+from transfer.training import Run, run_epochs
 from transfer.weights import native
 
 
@@ -57,6 +61,8 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         known["init_from"] = started
     sizes = {f"num_{split}": len(source) for split, source in sources.items()}
     result = results.of_run(run, known, num_classes=num_classes, **sizes)
+    with jax.default_matmul_precision(config.precision):
+        result |= _measured(network, run, rows["validation"], sources["validation"], workdir)
     results.write(workdir, result)
     return result
 
@@ -81,6 +87,25 @@ def _on_device(source: Source, preprocessing: Preprocessing | None) -> finetune.
     images = load_all(source, preprocessing)
     logging.info("%s: %d images read in %.1f s", source.name, len(images), time.monotonic() - start)
     return jnp.asarray(images), jnp.asarray(source.labels, jnp.int32)
+
+
+def _measured(
+    network: finetune.Network, run: Run, rows: finetune.Rows, source: Source, workdir: epath.Path
+) -> dict[str, Any]:
+    """Writes what the last epoch's network says of the validation images; their measures, for the result."""
+    path, before = workdir / predictions.FILE, results.read(workdir)
+    if path.exists() and "measures" in before and before.get("epochs") == run.epoch:
+        return {"measures": before["measures"]}
+    try:
+        found = Predictions.of_logits(
+            finetune.logits(network, run.state, rows), source.labels, source.ids, class_names=source.class_names
+        )
+    except RowsError as error:  # training has gone astray, which its losses say
+        logging.warning("no predictions are kept: %s", error)
+        path.unlink(missing_ok=True)
+        return {}
+    found.write(path)
+    return {"measures": summary(found)}
 
 
 def _write_model(

@@ -1,7 +1,7 @@
 """Trains a network, or its upper layers: augmentation on the device, SGD or AdamW, a cosine schedule, weight decay."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -173,12 +173,14 @@ class Network:
         params = optax.apply_updates(state["params"], updates)
         return {**state, "params": params, "stats": stats, "opt_state": opt_state}, measured
 
-    def _evaluate(self, state: State, validation: Rows, rows: jax.Array, real: jax.Array) -> jax.Array:
-        """[summed loss, right answers] over the images numbered `rows`, weighted by `real`."""
+    def _evaluate(
+        self, state: State, validation: Rows, rows: jax.Array, real: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """[summed loss, right answers] over the images numbered `rows`, weighted by `real`; and their logits (B, C)."""
         x, labels = self.prepare(validation[0][rows]), validation[1][rows]
         logits, _ = self._merge(self._eval_graph, state)(x)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return jnp.stack([(loss * real).sum(), ((logits.argmax(-1) == labels) * real).sum()])
+        return jnp.stack([(loss * real).sum(), ((logits.argmax(-1) == labels) * real).sum()]), logits
 
 
 def _dotted(path: Any) -> str:
@@ -240,8 +242,19 @@ def make_epoch(network: Network, train: Rows, validation: Rows, seed: int) -> Ca
 
 
 def _evaluate(network: Network, state: State, validation: Rows) -> jax.Array:
-    count, size = len(validation[1]), network.settings.batch_size
+    return jnp.stack([sums for sums, _ in _evaluated(network, state, validation)]).sum(0) / len(validation[1])
+
+
+def logits(network: Network, state: State, images: Rows) -> np.ndarray:
+    """What the network says of images: float32 (N, C)."""
+    parts = [np.asarray(found, np.float32) for _, found in _evaluated(network, state, images)]
+    return np.concatenate(parts)[: len(images[1])]
+
+
+def _evaluated(network: Network, state: State, images: Rows) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """Batch by batch, the last one filled up with its last image: sums over the others, and all logits."""
+    count, size = len(images[1]), network.settings.batch_size
     rows = np.arange(math.ceil(count / size) * size).reshape(-1, size)
     real = (rows < count).astype(np.float32)
-    sums = [network.evaluate(state, validation, np.minimum(r, count - 1), w) for r, w in zip(rows, real, strict=True)]
-    return jnp.stack(sums).sum(0) / count
+    for which, weight in zip(rows, real, strict=True):
+        yield network.evaluate(state, images, np.minimum(which, count - 1), weight)
