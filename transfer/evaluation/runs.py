@@ -149,7 +149,7 @@ def _add(run: Run, folder: epath.Path, seed: int | None, result: dict[str, Any])
     for name, ends in found.items():
         run.recorded.setdefault(name, []).append(ends)
     says = "its numbers are those of result.json" if found else "result.json has no measures either"
-    run.notes.append(f"no {kept.FILE}, so no difference row by row; {says}")
+    run.notes.append(f"no {kept.FILE}, which its command, run again, writes: no difference row by row; {says}")
 
 
 def _recorded(result: dict[str, Any]) -> dict[str, Ends]:
