@@ -139,6 +139,9 @@ def test_few_rows_one_class_and_more_features_than_rows():
 
 def test_what_is_wrong_is_one_clear_line():
     wrong = [
+        (UsageError, "epochs must be a whole number, not 2.5", lambda: head_of("mlp", epochs=2.5).fit(X, Y)),
+        (UsageError, "seed must be a whole number, not None", lambda: head_of("sgd", seed=None).fit(X, Y)),
+        (UsageError, "learning_rate must be a number", lambda: head_of("linear", learning_rate="fast").fit(X, Y)),
         (UsageError, "momentum must be", lambda: head_of("sgd", momentum=1.0).fit(X, Y)),
         (UsageError, "hidden='256' must be", lambda: head_of("mlp", hidden="256").fit(X, Y)),
         (UsageError, "hidden=.* whole numbers", lambda: head_of("mlp", hidden=(2.5,)).fit(X, Y)),

@@ -12,6 +12,7 @@ runs over rows.
 
 import dataclasses
 import functools
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -184,11 +185,11 @@ MEASURES: Mapping[str, Measure] = {
 def check_rates(learning_rate: float, weight_decay: float = 0.0, dropout: float = 0.0) -> None:
     """Raises UsageError for a rate that is none."""
     for name, value, right, wanted in (
-        ("learning_rate", learning_rate, 0 < learning_rate < np.inf, "above 0"),
-        ("weight_decay", weight_decay, 0 <= weight_decay < np.inf, "0 or more"),
-        ("dropout", dropout, 0 <= dropout < 1, "from 0 to below 1"),
+        ("learning_rate", learning_rate, lambda: 0 < learning_rate < np.inf, "above 0"),
+        ("weight_decay", weight_decay, lambda: 0 <= weight_decay < np.inf, "0 or more"),
+        ("dropout", dropout, lambda: 0 <= dropout < 1, "from 0 to below 1"),
     ):
-        if not right:
+        if not (isinstance(value, numbers.Real) and right()):
             raise UsageError(f"{name} must be a number {wanted}, not {value!r}")
 
 

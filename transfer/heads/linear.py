@@ -16,10 +16,23 @@ from jax.typing import ArrayLike
 
 from transfer.errors import UsageError
 from transfer.heads import gradient
-from transfer.heads.gradient import Method, Metrics, Params, Rates, Rows, State, init_key, keras_adam, logits, turned
+from transfer.heads.gradient import Method, Metrics, Params, Rates, Rows, State, init_key, keras_adam, logits
 
-__all__ = ["Metrics", "Params", "State", "evaluate", "init_key", "init_state", "keras_adam", "logits", "turned"]
-__all__ += ["Recipe", "make_epoch", "make_epochs", "train_all"]
+__all__ = [
+    "METRICS",
+    "Metrics",
+    "Params",
+    "Recipe",
+    "State",
+    "evaluate",
+    "init_key",
+    "init_state",
+    "keras_adam",
+    "logits",
+    "make_epoch",
+    "make_epochs",
+    "train_all",
+]
 
 METRICS = ("loss", "accuracy", "validation_loss", "validation_accuracy")
 

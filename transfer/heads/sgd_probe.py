@@ -1,5 +1,6 @@
 """A linear head under SGD with momentum and a cosine schedule as scikit-learn estimators; see `transfer.heads.sgd`."""
 
+import numbers
 from typing import Any, ClassVar
 
 from transfer.errors import UsageError
@@ -25,7 +26,7 @@ class _Sgd(TrainedLinear):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if not 0 <= self.momentum < 1:
+        if not (isinstance(self.momentum, numbers.Real) and 0 <= self.momentum < 1):
             raise UsageError(f"momentum must be a number from 0 to below 1, not {self.momentum!r}")
 
 

@@ -78,9 +78,12 @@ class Trained(Head):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("epochs", "batch_size", "seed"):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer):
+                raise UsageError(f"{name} must be a whole number, not {value!r}")
+            if name != "seed" and value < 1:
+                raise UsageError(f"{name} must be at least 1, not {value}")
         gradient.check_rates(**self._named_rates())
 
     def _named_rates(self) -> dict[str, Any]:
