@@ -75,10 +75,25 @@ def test_without_a_grid_only_the_tap_is_chosen():
 
 
 @pytest.mark.parametrize(
-    "grid, told", [({"C": [1e-9, 1e-8, 10.0]}, 1), ({"C": [1e-9, 1.0, 1e-8]}, 1), ({"C": [1e-9, 1.0]}, 0)]
+    "grid, told",
+    [
+        ([1e-9, 1e-8, 10.0], True),
+        ([10.0, 1e-9, 1e-8], True),
+        ([1e-9, 10.0], False),  # nothing between
+        ([1e-9, 1.0, 1.1, 1.2], False),  # as good further inside
+    ],
 )
 def test_an_edge_is_told(grid, told):
-    assert len(transfer.sweep(X, Y, LogisticRegression(), grid).notes) == told
+    notes = transfer.sweep(X, Y, LogisticRegression(), {"C": grid}).notes
+    assert any("is at the edge of what was tried" in note for note in notes) == told
+    assert len(notes) == told or len(grid) == 4
+
+
+def test_equal_settings_are_told():
+    found = transfer.sweep(X, Y, LogisticRegression(), {"C": [1.0, 1.001, 1.002]})
+    assert found.notes == ("3 settings are equal by accuracy, the first is taken; measure=log_loss tells them apart",)
+    by_loss = transfer.sweep(X, Y, LogisticRegression(), {"C": [0.01, 1.0, 100.0]}, measure="log_loss")
+    assert by_loss.notes == () and by_loss.chosen == {"C": 1.0}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ selection.chosen, selection.table, selection.probe.score(test, test_labels)
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,7 +142,7 @@ def select(
         measure=measure,
         best=best,
         num_fitted=len(kept),
-        notes=tuple(_edges(chosen, settings)),
+        notes=tuple(_notes(chosen, settings, table, measure)),
     )
 
 
@@ -290,17 +290,21 @@ def _candidates(
     return (any_scores.of(fit_setting(estimator, setting, *train), x[held], classes, kind) for setting in settings)
 
 
-def _edges(chosen: Mapping[str, Any], settings: list[dict[str, Any]]) -> list[str]:
-    """A line for each number that is the first or the last of those that were tried; none for 0, which is an end."""
-    notes = []
+def _notes(chosen: Mapping[str, Any], settings: list[dict[str, Any]], table: list[Row], measure: str) -> Iterator[str]:
+    """What to know of the choice: values at the edge of what was tried, settings between which it was not made."""
+    best = max(_rank(row[measure], measure) for row in table)
+    equal = [row for row in table if _rank(row[measure], measure) == best]
     for name, value in chosen.items():
         tried = sorted({setting[name] for setting in settings if _is_number(setting[name])})
-        if _is_number(value) and len(tried) > 2 and value in (tried[0], tried[-1]) and value != 0:
-            notes.append(
+        inside = any(_is_number(row[name]) and tried[0] < row[name] < tried[-1] for row in equal)
+        # 0 is an end of its own; and where a value further inside is as good, there is nothing to be had beyond
+        if len(tried) > 2 and value in (tried[0], tried[-1]) and value != 0 and not inside:
+            yield (
                 f"the chosen {name}={value:g} is at the edge of what was tried, {tried[0]:g} to {tried[-1]:g}: "
                 "there may be better beyond"
             )
-    return notes
+    if len(equal) > 1 and measure == "accuracy" and "log_loss" in table[0]:
+        yield f"{len(equal)} settings are equal by accuracy, the first is taken; measure=log_loss tells them apart"
 
 
 def _is_number(value: Any) -> bool:
