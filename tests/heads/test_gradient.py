@@ -12,6 +12,8 @@ import pytest
 
 from transfer.errors import RowsError, TransferError, UsageError
 from transfer.heads import gradient, linear, mlp, sgd
+from transfer.heads.criteria import CRITERIA
+from transfer.heads.layers import dropping, hidden_layers
 from transfer.heads.targets import LOSSES
 
 WIDTH, OUTPUTS, ROWS = 6, 4, 30
@@ -28,7 +30,7 @@ WEIGHTS = np.array([2.0, 0.0, 0.5, 1.0], np.float32)
 @pytest.mark.parametrize("kind", LOSSES)
 def test_losses_of_upright_scores_are_those_of_the_targets(kind):
     scores = RANDOM.normal(size=(3, ROWS, OUTPUTS)).astype(np.float32)
-    upright = gradient.MEASURES[kind].losses(scores.swapaxes(-1, -2), jnp.asarray(TARGETS[kind]))
+    upright = CRITERIA[kind].losses(scores.swapaxes(-1, -2), jnp.asarray(TARGETS[kind]))
     np.testing.assert_allclose(upright, LOSSES[kind](scores, jnp.asarray(TARGETS[kind])), rtol=1e-5, atol=1e-6)
 
 
@@ -44,7 +46,7 @@ def test_without_shuffling_every_epoch_is_that_of_keras(program, start, given, w
     state = program.init_state(WIDTH, OUTPUTS, jax.random.key(0), **start)
     hidden = [keras.layers.Dense(units, "relu") for units in start.get("hidden", ())]
     model = keras.Sequential([keras.Input((WIDTH,)), *hidden, keras.layers.Dense(OUTPUTS)])
-    layers = (*gradient.hidden_layers(state["params"]), state["params"])
+    layers = (*hidden_layers(state["params"]), state["params"])
     for layer, ours in zip(model.layers, layers, strict=True):
         layer.set_weights([np.asarray(ours["kernel"]), np.asarray(ours["bias"])])
     decay = given.get("weight_decay")
@@ -60,7 +62,7 @@ def test_without_shuffling_every_epoch_is_that_of_keras(program, start, given, w
     for index in range(3):
         state, metrics = epoch(state, index)
         np.testing.assert_allclose(metrics["loss"], history["loss"][index], rtol=1e-4)
-    layers = (*gradient.hidden_layers(state["params"]), state["params"])
+    layers = (*hidden_layers(state["params"]), state["params"])
     for layer, ours in zip(model.layers, layers, strict=True):
         for name, theirs in zip(("kernel", "bias"), layer.get_weights(), strict=True):
             np.testing.assert_allclose(ours[name], theirs, rtol=1e-3, atol=1e-5)
@@ -109,7 +111,7 @@ def test_sgd_is_that_of_numpy(kind, decay, weights):
     scores = X @ expected[0] + expected[1]
     losses = LOSSES[kind](scores.astype(np.float32), jnp.asarray(TARGETS[kind]))
     np.testing.assert_allclose(metrics["validation_loss"], np.mean(losses), rtol=1e-4)  # of rows without weights
-    score = f"validation_{gradient.MEASURES[kind].score}"
+    score = f"validation_{CRITERIA[kind].score}"
     np.testing.assert_allclose(metrics[score], score_of(kind, scores), rtol=1e-4, atol=1e-5)
     after, _ = epoch(state, 3)
     jax.tree.map(np.testing.assert_array_equal, after["params"], state["params"])  # the schedule has ended
@@ -126,10 +128,10 @@ def score_of(kind, scores):
 
 def test_dropout_leaves_out_its_share_of_units_and_makes_up_for_it():
     units = jnp.ones((200, 300))
-    one, other = (gradient._dropping(0.3, jax.random.key(seed))(0, units) for seed in (0, 1))
+    one, other = (dropping(0.3, jax.random.key(seed))(0, units) for seed in (0, 1))
     np.testing.assert_allclose(np.unique(one), [0, 1 / 0.7], rtol=1e-6)
     assert abs(np.mean(one == 0) - 0.3) < 0.01 and abs(np.mean((one == 0) & (other == 0)) - 0.09) < 0.01
-    assert np.any(one != gradient._dropping(0.3, jax.random.key(0))(1, units)), "layers share their bits"
+    assert np.any(one != dropping(0.3, jax.random.key(0))(1, units)), "layers share their bits"
 
 
 def test_dropout_is_of_training_alone_and_decided_by_seed_and_epoch():

@@ -3,40 +3,32 @@
 Rows stay on the device and are arguments of the program, never constants in it; so are the learning rate, the weight
 decay and the share of dropout, so that heads that differ in these train side by side under `vmap`. Of linear heads
 that read the same batches the scores of all are one product.
-
-A state holds kernels as the field does, (D, C). Training turns them to (C, D), "upright", for the length of its
-loops, and scores to (C, N): with few classes XLA's CPU product for the gradient is 8 times faster so (a step of 256
-rows: 0.10 ms instead of 0.48 at 512 features, 0.44 instead of 2.07 at 2,048), and so is a softmax whose inner loop
-runs over rows.
 """
 
 import dataclasses
 import functools
-import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.typing import ArrayLike
 
 from transfer.errors import RowsError, TransferError, UsageError
 from transfer.heads import targets
+from transfer.heads.criteria import CRITERIA
+from transfer.heads.layers import Params, dropping, hidden_layers, init_params, scores, turned
+from transfer.heads.optimisers import OPTIMISERS, Rates, cosine, stepped
 from transfer.heads.rows import class_indices, flat_features
 
 # {"params": Params, "opt_state": optax's own, "epoch": int32, epochs done so far}
 State = dict[str, Any]
-# {"kernel" (D, C), "bias" (C,)} of the last layer and, of a perceptron, "hidden1", "hidden2", … of the same two each
-Params = dict[str, Any]
 Metrics = dict[str, jax.Array]
 
 # Epochs whose heads are validated by one product hold at most so many bytes of scores, or of kernels.
 VALIDATION_BYTES = 8 << 20
 MOST_VALIDATED = 16
-
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # Keras' defaults; optax's epsilon would be 1e-8
 
 
 class Rows(NamedTuple):
@@ -53,20 +45,6 @@ class Rows(NamedTuple):
     weight: jax.Array | None = None
 
 
-class Rates(NamedTuple):
-    """What differs between heads that train side by side: numbers, or arrays (H,) of them; None where there is none.
-
-    Attributes:
-        learning_rate: of the optimiser; where a schedule lowers it, at the start.
-        weight_decay: of kernels, not of biases.
-        dropout: the share of a perceptron's hidden units that a step leaves out.
-    """
-
-    learning_rate: ArrayLike
-    weight_decay: ArrayLike | None = None
-    dropout: ArrayLike | None = None
-
-
 @dataclasses.dataclass(frozen=True)
 class Method:
     """What heads of one program have in common.
@@ -74,7 +52,7 @@ class Method:
     Attributes:
         batch_size: rows of a step; the last of an epoch has what is left.
         shuffle: False keeps the order of the rows.
-        kind: of targets, a key of `MEASURES`.
+        kind: of targets, a key of `CRITERIA`.
         optimiser: a key of `OPTIMISERS`.
         momentum: of "sgd".
         cosine: epochs over which the learning rate falls to 0 along a cosine, step by step; None: it is constant.
@@ -90,118 +68,13 @@ class Method:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {self.batch_size}")
-        if self.kind not in MEASURES:
-            raise UsageError(f"kind={self.kind!r} is not one of {', '.join(MEASURES)}")
+        if self.kind not in CRITERIA:
+            raise UsageError(f"kind={self.kind!r} is not one of {', '.join(CRITERIA)}")
 
     @property
     def score(self) -> str:
         """The metric that says how good a head is."""
-        return MEASURES[self.kind].score
-
-
-def keras_adam(learning_rate: ArrayLike) -> optax.GradientTransformation:
-    """Adam where Keras puts epsilon: beside the square root of the second moment *before* its bias correction.
-
-    Keras (and section 2 of Kingma & Ba, "epsilon hat") steps by `lr sqrt(c2)/c1 m / (sqrt(v) + eps)`, with
-    `c = 1 - beta^t`; optax by `lr (m/c1) / (sqrt(v/c2) + eps)`. The two are one where optax's epsilon is
-    `eps / sqrt(c2)`: 32 times larger at the first step, equal after a few thousand. So that is its schedule.
-    The learning rate is no part of the state, so that a sweep may trace it.
-    """
-
-    def epsilon(count: jax.Array) -> jax.Array:
-        return EPSILON / jnp.sqrt(1 - BETA_2 ** (count + 1))
-
-    adam = optax.inject_hyperparams(optax.scale_by_adam, static_args=("b1", "b2", "eps_root"))
-    return optax.chain(adam(b1=BETA_1, b2=BETA_2, eps=epsilon), optax.scale_by_learning_rate(learning_rate))
-
-
-class Optimiser(NamedTuple):
-    """How the gradient becomes a step.
-
-    Attributes:
-        of: learning rate and momentum -> the transformation, whose state's shape depends on neither.
-        decoupled: whether weight decay shrinks the kernels beside the step (as in AdamW), instead of being part of
-            the gradient (as in PyTorch's SGD).
-    """
-
-    of: Callable[[ArrayLike, float], optax.GradientTransformation]
-    decoupled: bool
-
-
-OPTIMISERS: Mapping[str, Optimiser] = {
-    "adam": Optimiser(lambda rate, _: keras_adam(rate), decoupled=True),
-    "sgd": Optimiser(lambda rate, momentum: optax.sgd(rate, momentum), decoupled=False),
-}
-
-
-class Measure(NamedTuple):
-    """What a head of a kind is measured by. Functions of upright scores (..., C, N), column by column a row.
-
-    Attributes:
-        score: name of the metric that says how good it is.
-        losses: scores and targets -> (..., N): `transfer.heads.targets.LOSSES` where nothing has to be turned.
-        parts: scores, targets and their variance (C,) -> (..., N), whose mean is the score.
-    """
-
-    score: str
-    losses: Callable[[jax.Array, jax.Array], jax.Array]
-    parts: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-
-
-def _cross_entropy(scores: jax.Array, classes: jax.Array) -> jax.Array:
-    of_label = jnp.arange(scores.shape[-2])[:, None] == classes
-    return jax.nn.logsumexp(scores, axis=-2) - jnp.sum(jnp.where(of_label, scores, 0), axis=-2)
-
-
-def _sigmoid_cross_entropy(scores: jax.Array, labels: jax.Array) -> jax.Array:
-    return jnp.sum(jax.nn.softplus(scores) - labels.T * scores, axis=-2)
-
-
-def _half_square(scores: jax.Array, values: jax.Array) -> jax.Array:
-    return jnp.sum((scores - values.T) ** 2, axis=-2) / 2
-
-
-def _right_class(scores: jax.Array, classes: jax.Array, _: jax.Array) -> jax.Array:
-    return (scores.argmax(axis=-2) == classes).astype(jnp.float32)
-
-
-def _right_labels(scores: jax.Array, labels: jax.Array, _: jax.Array) -> jax.Array:
-    return jnp.mean((scores > 0) == (labels.T > 0), axis=-2, dtype=jnp.float32)
-
-
-def _explained(scores: jax.Array, values: jax.Array, variance: jax.Array) -> jax.Array:
-    varies = variance[:, None] > 0
-    return 1 - jnp.mean((scores - values.T) ** 2 / jnp.where(varies, variance[:, None], 1), axis=-2)
-
-
-# The share of right classes, that of right labels, and the share of the variance that is explained, R squared.
-MEASURES: Mapping[str, Measure] = {
-    "classes": Measure("accuracy", _cross_entropy, _right_class),
-    "labels": Measure("accuracy", _sigmoid_cross_entropy, _right_labels),
-    "values": Measure("r2", _half_square, _explained),
-}
-
-
-def check_rates(learning_rate: float, weight_decay: float = 0.0, dropout: float = 0.0) -> None:
-    """Raises UsageError for a rate that is none."""
-    for name, value, right, wanted in (
-        ("learning_rate", learning_rate, lambda: 0 < learning_rate < np.inf, "above 0"),
-        ("weight_decay", weight_decay, lambda: 0 <= weight_decay < np.inf, "0 or more"),
-        ("dropout", dropout, lambda: 0 <= dropout < 1, "from 0 to below 1"),
-    ):
-        if not (isinstance(value, numbers.Real) and right()):
-            raise UsageError(f"{name} must be a number {wanted}, not {value!r}")
-
-
-def rates_of(learning_rate: float, weight_decay: float = 0.0, dropout: float = 0.0) -> Rates:
-    """The rates of one head, without what changes nothing; UsageError for a rate that is none."""
-    check_rates(learning_rate, weight_decay, dropout)
-    return Rates(learning_rate, weight_decay or None, dropout or None)
-
-
-def init_key(seed: ArrayLike) -> jax.Array:
-    """Key of a seed's first weights. The shuffles fold an epoch's number into the same seed; this number is none."""
-    return jax.random.fold_in(jax.random.key(seed), np.uint32(2**32 - 1))
+        return CRITERIA[self.kind].score
 
 
 def init_state(
@@ -222,66 +95,9 @@ def init_state(
         initializer: of the kernels; None: Glorot's uniform one.
         optimiser: a key of `OPTIMISERS`.
     """
-    make = initializer or jax.nn.initializers.glorot_uniform()
-    keys = jax.random.split(key, len(hidden) + 1) if hidden else [key]
-
-    def layer(i: int) -> Params:
-        inputs, outputs = (num_features, *hidden, num_outputs)[i : i + 2]
-        return {"kernel": make(keys[i], (inputs, outputs), jnp.float32), "bias": jnp.zeros(outputs, jnp.float32)}
-
-    params = layer(len(hidden)) | {f"hidden{i + 1}": layer(i) for i in range(len(hidden))}
+    params = init_params(num_features, num_outputs, key, hidden, initializer)
     opt_state = OPTIMISERS[optimiser].of(0.0, 0.0).init(params)
     return {"params": params, "opt_state": opt_state, "epoch": jnp.zeros((), jnp.int32)}
-
-
-def hidden_layers(params: Params) -> list[Params]:
-    """The layers before the last, in their order."""
-    return [params[f"hidden{i + 1}"] for i in range(len(params) - 2)]
-
-
-def logits(params: Params, features: jax.Array) -> jax.Array:
-    """(N, D) float32 -> (N, C) float32. Full precision everywhere: a head is bound by memory, not by arithmetic."""
-    product = functools.partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
-    for layer in hidden_layers(params):
-        features = jax.nn.relu(product(features, layer["kernel"]) + layer["bias"])
-    return product(features, params["kernel"]) + params["bias"]
-
-
-# (D, C) kernels, and their moments, to (C, D) and back; vectors and numbers stay as they are.
-turned = functools.partial(jax.tree.map, jnp.transpose)
-
-
-def scores(
-    upright: Params, features: jax.Array, drop: Callable[[int, jax.Array], jax.Array] | None = None
-) -> jax.Array:
-    """Kernels (C, D), biases (C,); (N, D) -> (C, N): `logits`, one column a row.
-
-    `drop(i, units)` is what becomes of the units (U, N) of hidden layer i.
-    """
-    inputs, axis = features, 1
-    for i, layer in enumerate(hidden_layers(upright)):
-        inputs, axis = jax.nn.relu(_layer(layer, inputs, axis)), 0
-        inputs = inputs if drop is None else drop(i, inputs)
-    return _layer(upright, inputs, axis)
-
-
-def _layer(layer: Params, inputs: jax.Array, axis: int) -> jax.Array:
-    """(C, N) of (N, D) or, with axis 0, of (D, N)."""
-    product = jax.lax.dot_general(
-        layer["kernel"], inputs, (((1,), (axis,)), ((), ())), precision=jax.lax.Precision.HIGHEST
-    )
-    return product + layer["bias"][:, None]
-
-
-def _dropping(rate: ArrayLike, key: jax.Array) -> Callable[[int, jax.Array], jax.Array]:
-    """Leaves units out, and makes up for it in the others. Heads side by side draw the same bits."""
-
-    def drop(i: int, units: jax.Array) -> jax.Array:
-        # 16 bits a unit: drawing them is most of what dropout costs
-        bits = jax.random.bits(jax.random.fold_in(key, i), units.shape, jnp.uint16).astype(jnp.float32)
-        return jnp.where(bits >= rate * 2.0**16, units / (1 - rate), 0)
-
-    return drop
 
 
 def train_epoch(
@@ -298,13 +114,13 @@ def train_epoch(
     taken, real = _batches(len(rows.features), method.batch_size, key if method.shuffle else None)
     steps = jnp.asarray(index) * len(taken) + jnp.arange(len(taken))
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(steps) if rates.dropout is not None else None
-    share = _cosine(steps, method.cosine * len(taken)) if method.cosine is not None else None
+    share = cosine(steps, method.cosine * len(taken)) if method.cosine is not None else None
 
     def step(carry: tuple[Any, Any], batch: Any) -> tuple[tuple[Any, Any], jax.Array]:
         params, opt_state = carry
         taken, real, share, key = batch
         own = jax.tree.map(lambda array: array.at[taken].get(mode="promise_in_bounds"), rows)
-        drop = _dropping(rates.dropout, key) if rates.dropout is not None else None
+        drop = dropping(rates.dropout, key) if rates.dropout is not None else None
 
         def mean_loss(params: Any) -> tuple[jax.Array, jax.Array]:
             sums = weighted(scores(params, own.features, drop), own.targets, real, own.weight)
@@ -312,7 +128,9 @@ def train_epoch(
 
         gradients, sums = jax.grad(mean_loss, has_aux=True)(params)
         rate = rates.learning_rate if share is None else rates.learning_rate * share
-        params, opt_state = _stepped(method, params, opt_state, gradients, rate, rates.weight_decay)
+        params, opt_state = stepped(
+            method.optimiser, params, opt_state, gradients, rate, method.momentum, rates.weight_decay
+        )
         return (params, opt_state), sums
 
     upright, sums = jax.lax.scan(step, turned((state["params"], state["opt_state"])), (taken, real, share, keys))
@@ -320,34 +138,6 @@ def train_epoch(
     loss, score = sums.sum(axis=0) / len(rows.features)
     new_state = {"params": params, "opt_state": opt_state, "epoch": state["epoch"] + 1}
     return new_state, {"loss": loss, method.score: score}
-
-
-def _stepped(
-    method: Method,
-    params: Params,
-    opt_state: Any,
-    gradients: Params,
-    rate: ArrayLike,
-    weight_decay: ArrayLike | None,
-) -> tuple[Params, Any]:
-    """After one step."""
-
-    def decayed(tree: Params, by: ArrayLike) -> Params:
-        """Kernels of `params` times `by` added to `tree`."""
-        return jax.tree.map(lambda leaf, value: leaf + by * value if value.ndim == 2 else leaf, tree, params)
-
-    optimiser = OPTIMISERS[method.optimiser]
-    if weight_decay is not None and not optimiser.decoupled:
-        gradients = decayed(gradients, weight_decay)
-    updates, opt_state = optimiser.of(rate, method.momentum).update(gradients, opt_state, params)
-    if weight_decay is not None and optimiser.decoupled:
-        updates = decayed(updates, -jnp.multiply(rate, weight_decay))
-    return optax.apply_updates(params, updates), opt_state
-
-
-def _cosine(steps: jax.Array, total: int) -> jax.Array:
-    """Share of the learning rate at each step, from 1 to 0 after `total` of them: PyTorch's `CosineAnnealingLR`."""
-    return (1 + jnp.cos(jnp.pi * jnp.minimum(steps / total, 1))) / 2
 
 
 def _batches(num_rows: int, batch_size: int, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -365,10 +155,10 @@ def _sums(kind: str, rows: Rows) -> Callable[..., jax.Array]:
 
     They are that of the loss, by weight, and that of each row's part in the score. `rows` are all that there are.
     """
-    measure, variance = MEASURES[kind], rows.targets.var(axis=0) if kind == "values" else jnp.zeros(())
+    criterion, variance = CRITERIA[kind], rows.targets.var(axis=0) if kind == "values" else jnp.zeros(())
 
     def sums(upright: jax.Array, targets: jax.Array, real: jax.Array, weight: jax.Array | None) -> jax.Array:
-        losses, parts = measure.losses(upright, targets), measure.parts(upright, targets, variance)
+        losses, parts = criterion.losses(upright, targets), criterion.parts(upright, targets, variance)
         by = real if weight is None else real * weight
         return jnp.stack([jnp.sum(by * losses, axis=-1), jnp.sum(real * parts, axis=-1)])
 
@@ -470,7 +260,6 @@ def make_epoch(
 
     `epoch` raises TransferError if the state is of another width, or of another number of outputs.
     """
-
     shapes = [(rows.features.shape[1], _outputs(rows, method.kind)) for rows in (train, validation) if rows is not None]
 
     def epoch(state: State, index: int) -> tuple[State, Metrics]:

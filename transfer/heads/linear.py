@@ -16,7 +16,9 @@ from jax.typing import ArrayLike
 
 from transfer.errors import UsageError
 from transfer.heads import gradient
-from transfer.heads.gradient import Method, Metrics, Params, Rates, Rows, State, init_key, keras_adam, logits
+from transfer.heads.gradient import Method, Metrics, Rows, State
+from transfer.heads.layers import Params, init_key, logits
+from transfer.heads.optimisers import Rates, keras_adam, rates_of
 
 __all__ = [
     "METRICS",
@@ -120,7 +122,7 @@ def make_epoch(
     """
     method = Method(batch_size, shuffle, kind)
     rows = (features, labels, validation_features, validation_labels)
-    rates = gradient.rates_of(learning_rate, weight_decay)
+    rates = rates_of(learning_rate, weight_decay)
     return gradient.make_epoch(*gradient.split(*rows, kind, class_weight), rates, method, seed)
 
 

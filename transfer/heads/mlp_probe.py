@@ -6,7 +6,8 @@ import numpy as np
 
 from transfer.heads import affine, mlp
 from transfer.heads.estimator import Probe, Regressor
-from transfer.heads.gradient import Params, State, hidden_layers
+from transfer.heads.gradient import State
+from transfer.heads.layers import Params, hidden_layers
 from transfer.heads.trained import Trained
 
 

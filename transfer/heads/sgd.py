@@ -13,7 +13,9 @@ import jax
 from jax.typing import ArrayLike
 
 from transfer.heads import gradient
-from transfer.heads.gradient import Method, Metrics, State, init_key, logits
+from transfer.heads.gradient import Method, Metrics, State
+from transfer.heads.layers import init_key, logits
+from transfer.heads.optimisers import rates_of
 
 __all__ = ["init_key", "init_state", "logits", "make_epoch"]
 
@@ -54,5 +56,5 @@ def make_epoch(
     """
     method = Method(batch_size, shuffle, kind, "sgd", momentum, cosine=epochs)
     rows = (features, labels, validation_features, validation_labels)
-    rates = gradient.rates_of(learning_rate, weight_decay)
+    rates = rates_of(learning_rate, weight_decay)
     return gradient.make_epoch(*gradient.split(*rows, kind, class_weight), rates, method, seed)

@@ -19,7 +19,9 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from transfer.heads.gradient import Params, State, keras_adam, turned
+from transfer.heads.gradient import State
+from transfer.heads.layers import Params, turned
+from transfer.heads.optimisers import keras_adam
 
 DATA, MODEL = "data", "model"
 # Rows of a device that are evaluated at a time.

@@ -11,7 +11,9 @@ from numpy.typing import ArrayLike
 from transfer.errors import RowsError, TransferError, UsageError
 from transfer.heads import affine, gradient, scaling
 from transfer.heads.estimator import Grid, Head, Rows
-from transfer.heads.gradient import Method, Params, Rates, State
+from transfer.heads.gradient import Method, State
+from transfer.heads.layers import Params, hidden_layers, logits
+from transfer.heads.optimisers import Rates, check_rates, rates_of
 from transfer.heads.targets import Targets
 
 # Bytes of the widest layer's units, of all heads, that are computed at a time.
@@ -84,7 +86,7 @@ class Trained(Head):
                 raise UsageError(f"{name} must be a whole number, not {value!r}")
             if name != "seed" and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
-        gradient.check_rates(**self._named_rates())
+        check_rates(**self._named_rates())
 
     def _named_rates(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in Rates._fields if hasattr(self, name)}
@@ -123,7 +125,7 @@ class Trained(Head):
         state, history = gradient.train_all(
             self._start(rows.x.shape[1], rows.targets.num_outputs),
             self.seed,
-            gradient.rates_of(**self._named_rates()),
+            rates_of(**self._named_rates()),
             _on_device(rows, units),
             validation,
             epochs=self.epochs,
@@ -153,7 +155,7 @@ class Trained(Head):
         number = len(next(iter(grid.values())))
         columns = {name: grid.get(name, [value] * number) for name, value in self._named_rates().items()}
         for one in zip(*columns.values(), strict=True):
-            gradient.check_rates(**dict(zip(columns, one, strict=True)))
+            check_rates(**dict(zip(columns, one, strict=True)))
         return Rates(**{name: np.asarray(column, np.float32) for name, column in columns.items() if any(column)})
 
     def adopt(self, params: Params, *, classes: ArrayLike | None = None, scaler: scaling.Scaler | None = None) -> Self:
@@ -164,7 +166,7 @@ class Trained(Head):
             classes: (C,) in sorted order; None: 0 ... C - 1.
             scaler: that the rows went through; None: none.
         """
-        first = (*gradient.hidden_layers(params), params)[0]
+        first = (*hidden_layers(params), params)[0]
         self.n_features_in_, outputs = first["kernel"].shape[0], params["bias"].shape[0]
         self.kind_, self.scaler_ = "classes", scaler or scaling.fit(None, np.zeros((1, 1)))
         self.classes_ = np.arange(outputs) if classes is None else np.asarray(classes)
@@ -196,13 +198,13 @@ def _ordered(history: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     return dict(sorted(history.items(), key=lambda item: (item[0].startswith("validation"), "loss" not in item[0])))
 
 
-_many_logits = jax.jit(jax.vmap(gradient.logits, in_axes=(0, None)))
+_many_logits = jax.jit(jax.vmap(logits, in_axes=(0, None)))
 
 
 def _scores_of_many(params: Params, x: np.ndarray) -> np.ndarray:
     """(H, M, C) of rows (M, D), so many at a time that the units of all heads fit."""
     heads = params["bias"].shape[0]
-    widest = max(layer["bias"].shape[-1] for layer in (*gradient.hidden_layers(params), params))
+    widest = max(layer["bias"].shape[-1] for layer in (*hidden_layers(params), params))
     size = max(1, UNITS_BYTES // (4 * heads * widest))
     return np.concatenate(
         [np.asarray(_many_logits(params, x[start : start + size])) for start in range(0, len(x), size)], axis=1
