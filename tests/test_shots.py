@@ -175,8 +175,21 @@ def test_one_division_of_few_rows_does_not_choose_alone(digits, path, monkeypatc
     of_five = seen[:10]
     assert [len(one.holdout_labels) for one in seen] == 2 * ([10] * 10 + [20] * 5)
     assert len({tuple(one["accuracy"] for one in division.table) for division in of_five}) > 5
-    means = np.mean([[one["accuracy"] for one in division.table] for division in of_five], axis=0)
-    assert row["chosen"] == [{"alpha": of_five[0].table[int(np.argmax(means))]["alpha"]}]
+    assert row["chosen"] == [{"alpha": of_five[0].table[shots._best([one.table for one in of_five])]["alpha"]}]
+
+
+BEST = {
+    "the highest mean": ([[(0.5, 1), (0.9, 1)], [(0.8, 1), (0.6, 1)]], 1),
+    "of equals the surest": ([[(0.5, 1), (0.9, 1), (0.9, 0.5), (0.9, 0.7), (0.1, 0.1)]], 2),
+    "of equals in both the first": ([[(0.5, 1), (0.9, 1), (0.9, 1)]], 1),
+    "without probabilities the first": ([[(0.5,), (0.9,), (0.9,)]], 1),
+}
+
+
+@pytest.mark.parametrize("divisions, expected", BEST.values(), ids=BEST)
+def test_the_best_setting_of_several_divisions(divisions, expected):
+    made = [[dict(zip(("accuracy", "log_loss"), row, strict=False)) for row in table] for table in divisions]
+    assert shots._best(made) == expected
 
 
 def test_labels_may_be_text_and_classes_that_nothing_was_trained_on_are_wrong(digits, path):

@@ -47,8 +47,8 @@ class Protocol(NamedTuple):
         seeds: how many draws, by the seeds 0, 1, …; all images are drawn once.
         heads: names of `transfer.heads.HEADS`.
         select: whether a head's settings are chosen (`transfer.selection`, from the head's own `GRID`) on held-out
-            rows of the cell, where its smallest class has FEWEST_TO_SELECT rows; else they are its defaults. The
-            accuracies of several divisions are averaged until FEWEST_HELD rows have been held out.
+            rows of the cell, where its smallest class has FEWEST_TO_SELECT rows; else they are its defaults. By
+            accuracy, of equals by log-loss, averaged over several divisions until FEWEST_HELD rows were held out.
         holdout: the share of the rows that is held out to choose by.
         settings: head -> parameters that differ from its defaults.
         baselines: also measure raw pixels, and the same taps of the same network with random weights.
@@ -209,7 +209,11 @@ def _of(cell: Cell, protocol: Protocol) -> dict[str, Any]:
     estimator = _estimator(cell, protocol)
     parameters = {key: _plain(value) for key, value in estimator.get_params(deep=False).items()}
     grid = {key: _plain(values) for key, values in getattr(estimator, "GRID", {}).items()}
-    chosen = {"holdout": protocol.holdout, "fewest_held": FEWEST_HELD, "grid": grid} if protocol.select else None
+    chosen = (
+        {"holdout": protocol.holdout, "fewest_held": FEWEST_HELD, "equals": "log_loss", "grid": grid}
+        if protocol.select
+        else None
+    )
     return {**cell._asdict(), "parameters": parameters, "select": chosen}
 
 
@@ -252,17 +256,26 @@ def _selected(estimator: Any, x: np.ndarray, y: np.ndarray, holdout: float, seed
     """The head fitted on all rows with the setting that is best on held-out rows, and that setting."""
     from sklearn.base import clone
 
-    first = select({"": x}, y, estimator, None, holdout=holdout, seed=seed, measure=None)
-    names, divisions = list(estimator.GRID), [first]
+    first = select({"": x}, y, estimator, None, holdout=holdout, seed=seed, measure="accuracy")
+    divisions = [first]
     while sum(len(division.holdout_labels) for division in divisions) < FEWEST_HELD:
         further = DIVISIONS_OF_A_SEED * (seed + 1) + len(divisions)
-        divisions.append(select({"": x}, y, estimator, None, holdout=holdout, seed=further, measure=None))
-    accuracies = np.mean([[row[first.measure] for row in division.table] for division in divisions], axis=0)
-    best = first.table[int(np.argmax(accuracies.round(9)))]  # the first of equals: the strongest regularisation
-    chosen = {name: best[name] for name in names}
-    if len(divisions) == 1:
+        divisions.append(select({"": x}, y, estimator, None, holdout=holdout, seed=further, measure="accuracy"))
+    best = first.table[_best([division.table for division in divisions])]
+    chosen = {name: best[name] for name in estimator.GRID}
+    if all(first.chosen[name] == value for name, value in chosen.items()):
         return first.probe, chosen
     return clone(estimator).set_params(**chosen).fit(x, y), chosen
+
+
+def _best(divisions: list[list[dict[str, Any]]]) -> int:
+    """The row of the tables with the highest mean accuracy, of equals the lowest mean log-loss, or the first.
+
+    Few rows make many equals: of 45 penalties a dozen may be right on all of them, and the strongest may be so by luck.
+    """
+    accuracies = np.mean([[row["accuracy"] for row in table] for table in divisions], axis=0).round(9)
+    losses = np.mean([[row.get("log_loss", 0.0) for row in table] for table in divisions], axis=0)
+    return int(np.argmin(np.where(accuracies == accuracies.max(), losses, np.inf)))
 
 
 def _summary(
