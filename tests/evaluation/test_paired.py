@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 
 from transfer.errors import TransferError
-from transfer.evaluation.paired import aligned, difference, holm, mcnemar
+from transfer.evaluation.intervals import matched
+from transfer.evaluation.paired import aligned, difference, holm, mcnemar, of_resamples
 from transfer.evaluation.predictions import Predictions
 
 RECORD = json.loads((Path(__file__).parents[1] / "golden" / "calibration.json").read_text())
@@ -60,6 +61,34 @@ def test_difference_is_scipy_s(measure):
 def test_difference_of_a_run_to_itself():
     first, _ = two_runs()
     assert difference(first, first, "ece") == (0, 0, 0)
+    found = difference(first, first, "accuracy")
+    assert found.value == 0 and -0.02 < found.low == -found.high < 0  # 150 rows without one that differs are no proof
+
+
+@pytest.mark.parametrize("only_first, only_second, rows", [(0, 4, 360), (2, 5, 100), (0, 0, 50), (3, 3, 2000)])
+def test_intervals_of_few_rows_agree_with_the_exact_test(only_first, only_second, rows):
+    low, high = matched(only_first, only_second, rows)
+    cells = np.array([only_first, only_second, rows - only_first - only_second]) + [0.5, 0.5, 1]
+    share = cells / cells.sum()  # Wald's interval of these cells, as Agresti and Min have it
+    error = np.sqrt((share[0] + share[1] - (share[1] - share[0]) ** 2) / cells.sum())
+    np.testing.assert_allclose([low, high], share[1] - share[0] + stats.norm.ppf(0.975) * error * np.array([-1, 1]))
+    truths = np.repeat([True, False, True], [only_first, only_second, rows - only_first - only_second])
+    others = np.repeat([False, True], [only_first, rows - only_first])
+    assert (low <= 0 <= high) == (mcnemar(truths, others).p > 0.05)
+
+
+@pytest.mark.parametrize("only_first, only_second, rows", [(0.02, 0.005, 100), (0.01, 0.002, 360), (0.05, 0.02, 360)])
+def test_intervals_of_a_difference_cover_the_truth(only_first, only_second, rows):
+    random, covered, truth = np.random.default_rng(0), 0, only_second - only_first
+    chances = [only_first, only_second, 1 - only_first - only_second]
+    for counts in random.multinomial(rows, chances, size=400):
+        a = np.repeat([0, 1, 0], counts)
+        b = np.repeat([1, 0, 0], counts)
+        runs = [Predictions.of_logits(np.eye(2)[said], np.zeros(rows)) for said in (a, b)]
+        resamples = random.multinomial(rows, counts / rows, size=300) @ [-1, 1, 0] / rows
+        _, low, high = of_resamples(*runs, "accuracy", resamples)
+        covered += low <= truth <= high
+    assert covered >= 0.91 * 400
 
 
 LOGITS, LABELS = np.eye(3), np.array([0, 1, 2])

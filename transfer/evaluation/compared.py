@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.evaluation.intervals import RESAMPLES, between, interval, resampled
+from transfer.evaluation.intervals import RESAMPLES, interval, resampled
 from transfer.evaluation.measures import MEASURES, applicable, value
-from transfer.evaluation.paired import Difference, aligned, difference, holm, mcnemar
+from transfer.evaluation.paired import Difference, aligned, difference, holm, mcnemar, of_resamples
 from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.runs import Run
 
@@ -168,8 +168,7 @@ def _compare(
         return
     if len(a) == len(known[first.path]) == len(known[run.path]):  # both have been on the same resamples already
         paired = spreads[run.path][measure] - spreads[first.path][measure]
-        apart = value(b, measure) - value(a, measure)
-        one.difference = Difference(apart, *between(MEASURES[kind][measure], apart, paired))
+        one.difference = of_resamples(a, b, measure, paired)
     else:
         one.difference = difference(a, b, measure, resamples=resamples, seed=seed)
 

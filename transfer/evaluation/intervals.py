@@ -16,8 +16,9 @@ from transfer.evaluation.measures import Measure, Weighted
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
-# Rows wrong, or right, below which an accuracy's interval is Wilson's. Of 360 rows and an accuracy of 99 %, percentiles
-# hold the truth in 89 % of samples, with this in 97 %.
+# Rows wrong, or right, below which an accuracy's interval is Wilson's; rows that one of two runs alone has right, below
+# which their difference's is Agresti and Min's. Of 360 rows and an accuracy of 99 % percentiles hold the truth in 89 %
+# of samples, with this in 97 %; of 100 rows and differences on 2.5 of them in 84 %, with this in 99 %.
 FEW = 10
 # Counts of resamples that are in memory together.
 BLOCK_BYTES = 16 << 20
@@ -89,3 +90,16 @@ def wilson(successes: np.ndarray, trials: np.ndarray, confidence: float = CONFID
     # at the ends exactly, not but for rounding
     low, high = np.where(k == 0, 0.0, middle - half), np.where(k == n, 1.0, middle + half)
     return low, high
+
+
+def matched(only_first: int, only_second: int, num_rows: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """The interval of the difference of two shares of the same rows, from how many only either of them has.
+
+    Agresti & Min 2005, "Simple improved confidence intervals for comparing matched proportions": Wald's, with half a
+    row more in each of the four cells.
+    """
+    rows = num_rows + 2
+    apart = (only_second - only_first) / rows
+    error = math.sqrt((only_first + only_second + 1) / rows - apart**2) / math.sqrt(rows)
+    half = NormalDist().inv_cdf((1 + confidence) / 2) * error
+    return apart - half, apart + half

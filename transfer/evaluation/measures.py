@@ -26,6 +26,7 @@ class Measure(NamedTuple):
         more: whether more is better.
         share: whether it lies between 0 and 1, and is shown in per cent.
         of_rows: whether it is a share of the rows, or (balanced) would be if classes had as many.
+        hits: predictions -> bool (N,), the rows whose share it is; None where it is none.
         biased: whether a sample of the rows shows more of it than there is, and a resample more again.
         applies: whether it is defined for predictions of its kind.
     """
@@ -35,6 +36,7 @@ class Measure(NamedTuple):
     more: bool
     share: bool = True
     of_rows: bool = False
+    hits: Callable[[Predictions], np.ndarray] | None = None
     biased: bool = False
     applies: Callable[[Predictions], bool] = lambda predictions: True
 
@@ -42,6 +44,14 @@ class Measure(NamedTuple):
 def _mean(values: np.ndarray) -> Weighted:
     column = values.astype(np.float64)
     return lambda counts: counts @ column / counts.sum(axis=1)
+
+
+def _right(predictions: Predictions) -> np.ndarray:
+    return predictions.right
+
+
+def _among_five(predictions: Predictions) -> np.ndarray:
+    return (predictions.top == predictions.labels[:, None]).any(axis=1)
 
 
 def _balanced_accuracy(predictions: Predictions) -> Weighted:
@@ -135,12 +145,13 @@ def _r2(predictions: Predictions) -> Weighted:
 # What is predicted -> measures, the first of them that runs are compared by.
 MEASURES: Mapping[str, Mapping[str, Measure]] = {
     "classes": {
-        "accuracy": Measure(lambda p: _mean(p.right), "accuracy", more=True, of_rows=True),
+        "accuracy": Measure(lambda p: _mean(_right(p)), "accuracy", more=True, of_rows=True, hits=_right),
         "top_5_accuracy": Measure(
-            lambda p: _mean((p.top == p.labels[:, None]).any(axis=1)),
+            lambda p: _mean(_among_five(p)),
             "top-5",
             more=True,
             of_rows=True,
+            hits=_among_five,
             applies=lambda p: p.ranked and p.num_outputs > MOST,
         ),
         "balanced_accuracy": Measure(_balanced_accuracy, "balanced", more=True, of_rows=True),
@@ -153,7 +164,7 @@ MEASURES: Mapping[str, Mapping[str, Measure]] = {
         "mean_average_precision": Measure(
             _mean_average_precision, "mAP", more=True, applies=lambda p: p.ranked and bool(p.labels.any())
         ),
-        "accuracy": Measure(lambda p: _mean(p.right), "all right", more=True, of_rows=True),
+        "accuracy": Measure(lambda p: _mean(_right(p)), "all right", more=True, of_rows=True, hits=_right),
         "log_loss": Measure(
             _labels_log_loss, "log-loss", more=False, share=False, applies=lambda p: p.probable
         ),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from transfer.errors import TransferError
-from transfer.evaluation.intervals import RESAMPLES, between, resampled
+from transfer.evaluation.intervals import FEW, RESAMPLES, between, matched, resampled
 from transfer.evaluation.measures import MEASURES, value
 from transfer.evaluation.predictions import Predictions
 from transfer.untrusted import shown
@@ -91,5 +91,19 @@ def difference(
     """The paired bootstrap of a measure's difference: both on the same resamples of the rows, which are `aligned`."""
     functions = {name: MEASURES[one.kind][measure].of(one) for name, one in (("a", first), ("b", second))}
     found = resampled(functions, len(first), resamples=resamples, seed=seed)
+    return of_resamples(first, second, measure, found["b"] - found["a"])
+
+
+def of_resamples(first: Predictions, second: Predictions, measure: str, resamples: np.ndarray) -> Difference:
+    """The difference between two runs whose rows are aligned, from its values on resamples of the rows, (R,).
+
+    Of an accuracy that differs on few rows, of which resamples are too coarse, Agresti and Min's interval.
+    """
+    known = MEASURES[first.kind][measure]
     apart = value(second, measure) - value(first, measure)
-    return Difference(apart, *between(MEASURES[first.kind][measure], apart, found["b"] - found["a"]))
+    if known.hits is not None:
+        a, b = known.hits(first), known.hits(second)
+        only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
+        if only_first + only_second < FEW:
+            return Difference(apart, *matched(only_first, only_second, len(first)))
+    return Difference(apart, *between(known, apart, resamples))
