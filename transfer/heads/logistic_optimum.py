@@ -7,7 +7,7 @@ penalty = 1 / C; the bias is free. Three things make a path of 45 penalties cost
   curvature at the start, so that L-BFGS sees a problem near the identity whatever the features' scale.
 * A coarse row of penalties is solved one after another, from the strongest, each from the line through the two
   before it; the penalties between start from a cubic through their neighbours, several in one product.
-* Scores are linear in the step, so a step costs two products of the rows with the kernel, whatever the line search
+* Margins are linear in the step, so a step costs two products of the rows with the kernel, whatever the line search
   tries: it looks at derivatives alone, which float32 resolves where it no longer resolves the objective.
 
 Pure JAX but for the order, which is made of the penalties on the host.
@@ -261,29 +261,37 @@ def path(
 class _Line(NamedTuple):
     """Heads along a direction: what the slope at a step is made of."""
 
-    scores: jax.Array  # (G, C, N) at step 0
+    margins: jax.Array  # (G, C, N) at step 0
     ahead: jax.Array  # (G, C, N) added at step 1
     slope: jax.Array  # (G,) of the penalty at step 0
     bend: jax.Array  # (G,) of the penalty
 
 
-def _wrong(problem: Problem, kind: str, scores: jax.Array) -> jax.Array:
-    """(G, C, N): the probability that goes to what is wrong, 0 where a column is the row's class.
+# What follows counts by what is wrong: a column leads what is right by its margin, and has a probability that float32
+# holds exactly when it is small, as the right one's distance from 1 is not. Weak penalties need it.
+#
+# Sums over columns are of `where`, not of products: XLA's CPU compiler makes matrix products of those, one for each
+# row, which are 20 times slower.
 
-    Small ones are exact in float32, which the right one's distance from 1 is not: weak penalties need it.
-    """
+
+def _margins(problem: Problem, kind: str, scores: jax.Array) -> jax.Array:
+    """(G, C, N): by how much each column leads the row's class, or each label what is right of it; linear."""
     if kind == "classes":
-        return jax.nn.softmax(scores, axis=1) * (1 - problem.wide)
-    return jax.nn.sigmoid(scores * (1 - 2 * problem.wide))
+        return scores - jnp.sum(jnp.where(problem.wide > 0, scores, 0), axis=1, keepdims=True)
+    return jnp.where(problem.wide > 0, -scores, scores)
+
+
+def _wrong(problem: Problem, kind: str, margins: jax.Array) -> jax.Array:
+    """(G, C, N): the probability of what is wrong, 0 where a column is the row's class."""
+    if kind == "classes":
+        return jnp.where(problem.wide > 0, 0, jax.nn.softmax(margins, axis=1))
+    return jax.nn.sigmoid(margins)
 
 
 def _residual(problem: Problem, kind: str, wrong: jax.Array) -> jax.Array:
     """(G, C, N): derivative of the loss by the scores."""
-    if kind == "classes":
-        wrong = wrong - problem.wide * jnp.sum(wrong, axis=1, keepdims=True)
-    else:
-        wrong = wrong * (1 - 2 * problem.wide)
-    return wrong * problem.weight
+    against = jnp.sum(wrong, axis=1, keepdims=True) if kind == "classes" else wrong
+    return jnp.where(problem.wide > 0, -against, wrong) * problem.weight
 
 
 def _loss(problem: Problem, kind: str, wrong: jax.Array) -> jax.Array:
@@ -295,15 +303,16 @@ def _loss(problem: Problem, kind: str, wrong: jax.Array) -> jax.Array:
 
 def _look(problem: Problem, kind: str, line: _Line, step: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """First and second derivative along the line at `step` (G,), and what is wrong (G, C, N) there."""
-    wrong = _wrong(problem, kind, line.scores + step[:, None, None] * line.ahead)
+    wrong = _wrong(problem, kind, line.margins + step[:, None, None] * line.ahead)
     if kind == "classes":
-        ahead = line.ahead - jnp.sum(line.ahead * problem.wide, axis=1, keepdims=True)
-        slopes = jnp.sum(wrong * ahead, axis=1)
-        bends = jnp.sum(wrong * ahead**2, axis=1) - slopes**2
+        right = problem.wide > 0
+        slopes = jnp.sum(jnp.where(right, 0, wrong * line.ahead), axis=1)
+        bends = jnp.sum(jnp.where(right, 0, wrong * line.ahead**2), axis=1) - slopes**2
+        slope, bend = (jnp.sum(of_rows * problem.weight, axis=1) for of_rows in (slopes, bends))
     else:
-        slopes = jnp.sum(wrong * (1 - 2 * problem.wide) * line.ahead, axis=1)
-        bends = jnp.sum(wrong * (1 - wrong) * line.ahead**2, axis=1)
-    return slopes @ problem.weight + line.slope + step * line.bend, bends @ problem.weight + line.bend, wrong
+        pull = wrong * line.ahead * problem.weight
+        slope, bend = jnp.sum(pull, axis=(1, 2)), jnp.sum(pull * (1 - wrong) * line.ahead, axis=(1, 2))
+    return slope + line.slope + step * line.bend, bend + line.bend, wrong
 
 
 def _search(
@@ -344,8 +353,8 @@ def _descend(
     lbfgs = optax.scale_by_lbfgs(MEMORY)
     counted = optax.ScaleByLBFGSState(None, 0, 0, 0, 0, 0)  # heads count steps together
 
-    def scores_of(params: jax.Array) -> jax.Array:
-        return jnp.einsum("gck,nk->gcn", params, problem.rows, precision=HIGHEST)
+    def margins_of(params: jax.Array) -> jax.Array:
+        return _margins(problem, kind, jnp.einsum("gck,nk->gcn", params, problem.rows, precision=HIGHEST))
 
     def gradient(wrong: jax.Array, params: jax.Array) -> jax.Array:
         residual = _residual(problem, kind, wrong)
@@ -364,14 +373,14 @@ def _descend(
         return (excess(grad) > limit) & gains & (steps < most_steps)
 
     def step(carry: tuple) -> tuple:
-        params, scores, grad, limit, state, gain, steps, count = carry
+        params, margins, grad, limit, state, gain, steps, count = carry
         going = busy(carry)
         turned, state = jax.vmap(lbfgs.update, (0, counted, 0), (0, counted))(grad * scale, state, params / scale)
         ahead = -turned * scale
         slope = jnp.sum(grad * ahead, axis=(1, 2))
         line = _Line(
-            scores,
-            scores_of(ahead),
+            margins,
+            margins_of(ahead),
             jnp.sum(ridge * params * ahead, axis=(1, 2)),
             jnp.sum(ridge * ahead**2, axis=(1, 2)),
         )
@@ -379,20 +388,20 @@ def _descend(
         first = jnp.where(count == 0, jnp.maximum(jnp.sqrt(jnp.sum((grad * scale) ** 2, axis=(1, 2))), 1), 1.0)
         size, there, wrong = _search(problem, kind, line, first, slope, going)
         size = jnp.where(going, size, 0)[:, None, None]
-        params, scores = params + size * ahead, scores + size * line.ahead
+        params, margins = params + size * ahead, margins + size * line.ahead
         grad = jnp.where(going[:, None, None], gradient(wrong, params), grad)
         limit = jnp.where(going, allowed(wrong, params), limit)
         gained = -size[:, 0, 0] * (slope + there) / (2 * total)
         gain = jnp.where(going, jnp.where(steps == 0, gained, 0.8 * gain + 0.2 * gained), gain)
-        return params, scores, grad, limit, state, gain, steps + going, count + 1
+        return params, margins, grad, limit, state, gain, steps + going, count + 1
 
-    scores = scores_of(start)
-    wrong = _wrong(problem, kind, scores)
+    margins = margins_of(start)
+    wrong = _wrong(problem, kind, margins)
     state = jax.vmap(lbfgs.init, out_axes=counted)(start)
     count = jnp.zeros(len(start), jnp.int32)
     carry = (
         start,
-        scores,
+        margins,
         gradient(wrong, start),
         allowed(wrong, start),
         state,
