@@ -82,6 +82,13 @@ def test_side_by_side_they_are_what_they_are_alone(name, monkeypatch):
     np.testing.assert_allclose(function(XV), found, rtol=1e-5, atol=1e-5)  # rows a part at a time
 
 
+def test_more_heads_than_fit_are_trained_group_by_group(monkeypatch):
+    head, grid = head_of("sgd", epochs=1), {"learning_rate": [0.1, 0.2, 0.3]}
+    whole = head.fit_many(X, Y, grid)(XV)
+    monkeypatch.setattr("transfer.heads.trained.TRAINED_BYTES", 2 * 4 * 4 * (64 + 1) * 10)
+    np.testing.assert_allclose(head.fit_many(X, Y, grid)(XV), whole, rtol=1e-4, atol=1e-6)
+
+
 def test_settings_side_by_side_are_checked():
     with pytest.raises(UsageError, match="learning_rate must be a number above 0, not -1"):
         head_of("linear").fit_many(X, Y, {"learning_rate": [0.1, -1.0]})

@@ -1,6 +1,6 @@
 """Heads of `transfer.heads.gradient` as estimators: all epochs in one program, many heads side by side in another."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
@@ -18,6 +18,8 @@ from transfer.heads.targets import Targets
 
 # Bytes of the widest layer's units, of all heads, that are computed at a time.
 UNITS_BYTES = 256 << 20
+# Bytes of weights, of their gradient and of two moments of each that train side by side.
+TRAINED_BYTES = 1 << 30
 
 
 class Units(NamedTuple):
@@ -139,15 +141,14 @@ class Trained(Head):
     def _fit_many(self, rows: Rows, grid: Grid) -> Callable[[np.ndarray], np.ndarray]:
         """Heads at rates of their own, trained by one program on the same batches."""
         units = Units.of(rows.targets)
-        params = gradient.train_many(
-            self._start(rows.x.shape[1], rows.targets.num_outputs),
-            self.seed,
-            self._rates_of_all(grid),
-            _on_device(rows, units),
-            epochs=self.epochs,
-            method=self._method(rows.targets.kind),
-        )
-        params = jax.tree.map(jnp.asarray, _out_of(units, params))
+        start = self._start(rows.x.shape[1], rows.targets.num_outputs)
+        train, method = _on_device(rows, units), self._method(rows.targets.kind)
+        parts = [
+            _out_of(units, gradient.train_many(start, self.seed, some, train, epochs=self.epochs, method=method))
+            for some in _groups(self._rates_of_all(grid), start["params"])
+        ]
+        number = len(next(iter(grid.values())))
+        params = jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)[:number]), *parts)
         return lambda x: _scores_of_many(params, x)
 
     def _rates_of_all(self, grid: Grid) -> Rates:
@@ -191,6 +192,17 @@ class TrainedLinear(Trained):
 def _on_device(rows: Rows, units: Units | None) -> gradient.Rows:
     weight = None if rows.weight is None else jnp.asarray(rows.weight)
     return gradient.Rows(jnp.asarray(rows.x), jnp.asarray(_in(units, rows.targets)), weight)
+
+
+def _groups(rates: Rates, params: Params) -> Iterator[Rates]:
+    """Rates of heads (H,), so many at a time that they fit, in groups of one size: the last repeats the last head."""
+    number = len(np.asarray(rates.learning_rate))
+    most = max(1, TRAINED_BYTES // (4 * sum(leaf.nbytes for leaf in jax.tree.leaves(params))))
+    groups = -(-number // most)
+    size = -(-number // groups)
+    for start in range(0, number, size):
+        places = np.minimum(np.arange(start, start + size), number - 1)
+        yield Rates(*(None if rate is None else np.asarray(rate)[places] for rate in rates))  # type: ignore[arg-type]
 
 
 def _ordered(history: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
