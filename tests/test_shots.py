@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from etils import epath
 from sklearn.datasets import load_digits
+from sklearn.neighbors import NearestCentroid
 
 from transfer import config as settings
 from transfer import experiment, head_data, preemption, results, shot_cells, shot_tables, shots
@@ -182,6 +183,7 @@ BEST = {
     "the highest mean": ([[(0.5, 1), (0.9, 1)], [(0.8, 1), (0.6, 1)]], 1),
     "of equals the surest": ([[(0.5, 1), (0.9, 1), (0.9, 0.5), (0.9, 0.7), (0.1, 0.1)]], 2),
     "of equals in both the first": ([[(0.5, 1), (0.9, 1), (0.9, 1)]], 1),
+    "not a number": ([[(0.9, float("nan")), (0.9, 7), (0.2, 0.1)]], 1),
     "without probabilities the first": ([[(0.5,), (0.9,), (0.9,)]], 1),
 }
 
@@ -200,6 +202,19 @@ def test_labels_may_be_text_and_classes_that_nothing_was_trained_on_are_wrong(di
     assert [row["mean"] for row in texts["rows"]] == [row["mean"] for row in usual["rows"]]
     strangers = run(protocol, digits, path.with_name("strangers.json"), yv=digits["yv"] + 100)
     assert {row["mean"] for row in strangers["rows"]} == {0.0}
+
+
+def test_a_rare_class_does_not_keep_settings_from_being_chosen(digits, path):
+    kept = np.concatenate([np.flatnonzero(digits["y"] == 0)[:1], np.flatnonzero(digits["y"] > 0)])
+    result = run(Protocol((None,), 1, ("ridge",), select=True), digits, path, x=digits["x"][kept], y=digits["y"][kept])
+    assert all(set(row["chosen"][0]) == {"alpha"} for row in result["rows"])
+
+
+def test_a_head_that_is_any_estimator_of_scikit_learns(digits, path, monkeypatch):
+    monkeypatch.setattr(shots.head_settings, "make", lambda head, kind, own, seed: NearestCentroid(**own))
+    result = run(Protocol((3, None), 2, ("centroid",), select=True), digits, path)
+    expected = NearestCentroid().fit(digits["x"], digits["y"]).score(digits["xv"], digits["yv"])
+    assert result["rows"][1]["mean"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_too_few_images_of_a_class(digits, path):

@@ -30,7 +30,7 @@ from transfer.shot_cells import Cells
 from transfer.training import say
 
 FILE = "shots.json"
-# Fewer rows of a class than this leave nothing to choose settings by: a head then has its defaults.
+# Fewer rows a class than this, on average, leave nothing to choose settings by: a head then has its defaults.
 FEWEST_TO_SELECT = 5
 # Settings are chosen on so many held-out rows at least, in several divisions of the rows where one has fewer: of 5
 # images a class one is held out, and ten rows alone would choose by luck.
@@ -47,8 +47,8 @@ class Protocol(NamedTuple):
         seeds: how many draws, by the seeds 0, 1, …; all images are drawn once.
         heads: names of `transfer.heads.HEADS`.
         select: whether a head's settings are chosen (`transfer.selection`, from the head's own `GRID`) on held-out
-            rows of the cell, where its smallest class has FEWEST_TO_SELECT rows; else they are its defaults. By
-            accuracy, of equals by log-loss, averaged over several divisions until FEWEST_HELD rows were held out.
+            rows of the cell, where it has FEWEST_TO_SELECT of them a class; else they are its defaults. By accuracy, of
+            equals by log-loss, averaged over several divisions until FEWEST_HELD rows were held out.
         holdout: the share of the rows that is held out to choose by.
         settings: head -> parameters that differ from its defaults.
         baselines: also measure raw pixels, and the same taps of the same network with random weights.
@@ -209,12 +209,8 @@ def _of(cell: Cell, protocol: Protocol) -> dict[str, Any]:
     estimator = _estimator(cell, protocol)
     parameters = {key: _plain(value) for key, value in estimator.get_params(deep=False).items()}
     grid = {key: _plain(values) for key, values in getattr(estimator, "GRID", {}).items()}
-    chosen = (
-        {"holdout": protocol.holdout, "fewest_held": FEWEST_HELD, "equals": "log_loss", "grid": grid}
-        if protocol.select
-        else None
-    )
-    return {**cell._asdict(), "parameters": parameters, "select": chosen}
+    how = {"holdout": protocol.holdout, "fewest_held": FEWEST_HELD, "equals": "log_loss", "grid": grid}
+    return {**cell._asdict(), "parameters": parameters, "select": how if protocol.select else None}
 
 
 def _plain(value: Any) -> Any:
@@ -238,8 +234,8 @@ def _measured(
     start = time.monotonic()
     estimator = _estimator(cell, protocol)
     chosen: dict[str, Any] = {}
-    fewest = int(np.unique(train[1], return_counts=True)[1].min())
-    if protocol.select and getattr(estimator, "GRID", None) and fewest >= FEWEST_TO_SELECT:
+    enough = len(train[1]) >= FEWEST_TO_SELECT * len(np.unique(train[1]))
+    if protocol.select and getattr(estimator, "GRID", None) and enough:
         fitted, chosen = _selected(estimator, *train, protocol.holdout, cell.seed)
     else:
         fitted = estimator.fit(*train)
@@ -275,6 +271,8 @@ def _best(divisions: list[list[dict[str, Any]]]) -> int:
     """
     accuracies = np.mean([[row["accuracy"] for row in table] for table in divisions], axis=0).round(9)
     losses = np.mean([[row.get("log_loss", 0.0) for row in table] for table in divisions], axis=0)
+    # what is not a number is no reason to choose a setting, nor not to have any
+    losses = np.nan_to_num(losses, nan=np.finfo(np.float64).max)
     return int(np.argmin(np.where(accuracies == accuracies.max(), losses, np.inf)))
 
 
