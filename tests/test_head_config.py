@@ -10,9 +10,10 @@ from etils import epath
 
 import transfer.heads
 from transfer import config as settings
-from transfer import experiment, head_settings
+from transfer import experiment, head_evaluation, head_settings
 from transfer.errors import TransferError, UsageError
 from transfer.evaluation.predictions import Predictions
+from transfer.head_data import Data, Labelled
 from transfer.heads import HEADS
 
 NAMES = list(HEADS)
@@ -78,6 +79,21 @@ def test_a_workdir_of_an_older_version(tmp_path):
     assert {key: written[key] for key in older} == older
     with pytest.raises(TransferError, match="head.learning_rate was 0.001 and is 0.01"):
         settings.settle(head_settings.resolve(config_of(learning_rate=0.01)), epath.Path(tmp_path))
+
+
+def test_a_schedule_binds_the_number_of_epochs(run):
+    run(config_of(epochs=2))
+    assert run(config_of(epochs=3))[0]["epochs"] == 3
+    run(config_of("sgd", epochs=2), workdir="sgd")
+    with pytest.raises(TransferError, match="head.schedule was 2 and is 3"):
+        run(config_of("sgd", epochs=3), workdir="sgd")
+
+
+def test_rows_of_one_name_are_told_apart():
+    labelled = Labelled({"tap": np.zeros((3, 2))}, np.array([0, 1, 1]), ["a", "b", "a"])
+    data = Data(labelled, labelled, "classes", np.arange(2), ("x", "y"))
+    parts = [np.zeros((2, 2), "f4"), np.ones((1, 2), "f4")]
+    assert head_evaluation.predicted(parts, data).ids.tolist() == ["0", "1", "2"]
 
 
 UNFIT = {

@@ -144,6 +144,8 @@ def _train_once(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
 def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     """Extracts where a store is missing, then trains the config's head on the features."""
     config = head_settings.resolve(config)  # a mistyped head is better named now than after hours
+    if config.head.target != "classes":
+        raise UsageError(f"config.head.target={config.head.target} is for --training_file; images have a class each")
     head_training.check(config)
     _check_few_shot(config)
     stores, facts = _extract(config, workdir, partial(head_training.plan, config, workdir))

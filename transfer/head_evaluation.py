@@ -55,7 +55,9 @@ def predicted(parts: Iterable[np.ndarray | Scores], data: Data) -> Predictions:
 
 
 def _each(parts: Iterable[np.ndarray | Scores], data: Data) -> Iterator[Predictions]:
-    start = 0
+    ids, start = list(data.validation.ids[:]), 0
+    if len(set(ids)) < len(ids):  # a source that names images alike: their places tell them apart
+        ids = [str(row) for row in range(len(ids))]
     for part in parts:
         scores = part if isinstance(part, Scores) else Scores(part)
         rows = slice(start, start + len(scores.values))
@@ -63,7 +65,7 @@ def _each(parts: Iterable[np.ndarray | Scores], data: Data) -> Iterator[Predicti
         yield Predictions.of_logits(
             scores.values,
             np.asarray(data.validation.labels[rows]),
-            data.validation.ids[rows],
+            ids[rows],
             kind=data.kind,
             ranked=scores.ranked,
             probable=scores.probable,
@@ -104,20 +106,20 @@ def keep(workdir: epath.Path, estimator: Any) -> None:
 
 
 def keep_program(
-    workdir: epath.Path, program: Any, params: Any, result: Mapping[str, Any], data: Data, scaler: Any, seed: int
+    workdir: epath.Path, name: str, params: Any, parameters: Mapping[str, Any], data: Data, scaler: Any
 ) -> None:
-    """Writes what a head's own program has trained as `keep` does; a user's own head is not written.
+    """Writes what the own program of our head `name` has trained, as `keep` does.
 
     A linear one without scikit-learn, which takes longer to import than JAX.
+
+    Args:
+        params: of the program's state.
+        parameters: of the estimator.
+        scaler: that the rows went through; None: none.
     """
-    name = result["head"]
-    if program.__name__ != f"{heads.__name__}.{name}":
-        return
-    parameters = {**result["settings"], "seed": seed}
     if set(params) != {"kernel", "bias"}:
         estimator = heads.HEADS[name](**parameters)
-        if hasattr(estimator, "adopt"):
-            keep(workdir, estimator.adopt(params, classes=data.classes, scaler=scaler))
+        keep(workdir, estimator.adopt(params, classes=data.classes, scaler=scaler))
         return
     from transfer.heads import saving, scaling
 

@@ -11,7 +11,7 @@ from transfer import heads
 from transfer.errors import UsageError
 
 # What of `config.head` says how a head is run, not what it is.
-RUN = ("name", "target", "order", "window")
+RUN = ("name", "target", "order", "window", "schedule")
 # What of `config.sweep` says how settings are chosen; the rest are values to choose among.
 CHOICE = ("holdout", "seed", "measure", "grid")
 TARGETS = ("classes", "labels", "values")
@@ -124,5 +124,13 @@ def resolve(config: ConfigDict) -> ConfigDict:
         for key, value in known.items():
             # a setting that has no value either way is written as one that was left out
             resolved.head[key] = None if value is None and given.get(key) == NONE else given.get(key, value)
+        if _has_schedule(name, target):
+            # the learning rate of each step depends on how many there are: no run may go on to another number
+            resolved.head["schedule"] = resolved.head.epochs
     grid(resolved)
     return resolved
+
+
+def _has_schedule(name: str, target: str) -> bool:
+    found = program(name) if target == "classes" else None
+    return found is not None and "epochs" in inspect.signature(found.make_epoch).parameters

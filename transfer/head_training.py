@@ -16,14 +16,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer import distributed, head_evaluation, head_settings, results
+from transfer import distributed, head_evaluation, head_settings, heads, results
 from transfer.allocator import limit_heaps
 from transfer.checkpoints import stopped_within
 from transfer.errors import TransferError, UsageError
 from transfer.head_data import Data
 from transfer.heads import plan as plans
 from transfer.heads.reading import Split
-from transfer.training import Run, run_epochs, say
+from transfer.training import run_epochs, say
 
 # Epochs of a head that are on the device at a time; three keep two cores busy.
 AHEAD = 3
@@ -114,41 +114,66 @@ def fit(
     }
     chosen = plan(config, workdir, sizes, train.dtype.name)
     scaler, (train, validation) = _scaled(own["scaling"], train, validation)
-    started = _named(program.init_state, own)
-    state = program.init_state(train.num_features, data.num_outputs, program.init_key(config.seed), **started)
-    epoch: Any
-    if chosen.plain:
-        arrays = [array[:] for split in (train, validation) for array in split]
-        weights = _class_weights(own.get("class_weight"), arrays[1], data.num_outputs)
-        given = _named(program.make_epoch, {**own, "class_weight": weights})
-        epoch = program.make_epoch(*arrays, seed=config.seed, **given)
-    else:
-        order = dict(order=config.head.order, chunk_rows=chunk_rows, window_rows=config.head.window)
-        given = {key: value for key, value in own.items() if key in ("batch_size", "learning_rate")}
-        epoch = program.make_epochs(
-            train, validation, data.num_outputs, chosen.mesh, seed=config.seed, stream=chosen.stream, **order, **given
-        )
-        state = epoch.place(state)
+    epoch, state = _started(config, program, train, validation, data.num_outputs, chosen, chunk_rows)
     if identity is not None:
         settings.settle(identity, workdir)
     before = results.read(workdir)
     run = run_epochs(epoch, state, own["epochs"], workdir, checkpoint_seconds=config.checkpoint_seconds, ahead=AHEAD)
-    result = results.of_run(run, dict(facts), num_classes=data.num_outputs, **_counts(data))
+    counts = {"num_train": len(data.train.labels), "num_validation": len(data.validation.labels)}
+    result = results.of_run(run, dict(facts), num_classes=data.num_outputs, **counts)
     if not chosen.plain:
         result |= {"num_devices": chosen.mesh.size, "streamed": chosen.stream}
     result |= {"head": config.head.name, "settings": own}
-    result |= _evaluated(workdir, data, validation, program, run, scaler, before, chunk_rows, result, config.seed)
+    params = _gathered(run.state["params"])
+    if distributed.is_main() and hasattr(program, "logits"):
+        done = before.get("epochs") == run.epoch and head_evaluation.is_there(workdir) and "measures" in before
+        if not done:
+            size = max(1, EVALUATED // chunk_rows) * chunk_rows
+            before = head_evaluation.of_scores(workdir, _logits(program, params, validation, size), data)
+            _keep(config, workdir, program, params, data, scaler)
+        result |= {key: before[key] for key in head_evaluation.KEYS if key in before}
+        head_evaluation.tell(result)
     results.write(workdir, result)
     return result
+
+
+def _started(
+    config: ConfigDict,
+    program: Any,
+    train: Split,
+    validation: Split,
+    num_classes: int,
+    chosen: plans.Plan,
+    chunk_rows: int,
+) -> tuple[Any, Any]:
+    """What goes through an epoch, and the state before the first."""
+    own, seed = head_settings.own(config), config.seed
+    state = program.init_state(
+        train.num_features, num_classes, program.init_key(seed), **_named(program.init_state, own)
+    )
+    if chosen.plain:
+        arrays = [array[:] for split in (train, validation) for array in split]
+        weights = _class_weights(own.get("class_weight"), arrays[1], num_classes)
+        given = _named(program.make_epoch, {**own, "class_weight": weights})
+        return program.make_epoch(*arrays, seed=seed, **given), state
+    order = dict(order=config.head.order, chunk_rows=chunk_rows, window_rows=config.head.window)
+    given = {key: value for key, value in own.items() if key in ("batch_size", "learning_rate")}
+    epoch = program.make_epochs(
+        train, validation, num_classes, chosen.mesh, seed=seed, stream=chosen.stream, **order, **given
+    )
+    return epoch, epoch.place(state)
+
+
+def _keep(config: ConfigDict, workdir: epath.Path, program: Any, params: Any, data: Data, scaler: Any) -> None:
+    """Keeps the head as an estimator, if it is one of ours; a user's that borrows a program is another estimator."""
+    if program.__name__ == f"{heads.__name__}.{config.head.name}":
+        parameters = {**head_settings.own(config), "seed": config.seed}
+        head_evaluation.keep_program(workdir, config.head.name, params, parameters, data, scaler)
 
 
 def _named(function: Any, own: Mapping[str, Any]) -> dict[str, Any]:
     """Those settings that a function of a program names."""
     return {key: own[key] for key in inspect.signature(function).parameters if key in own}
-
-
-def _counts(data: Data) -> dict[str, int]:
-    return {"num_train": len(data.train.labels), "num_validation": len(data.validation.labels)}
 
 
 def _scaled(name: str | None, train: Split, validation: Split) -> tuple[Any, tuple[Split, Split]]:
@@ -174,35 +199,6 @@ def _class_weights(wanted: str | None, labels: Any, num_classes: int) -> np.ndar
     counts = np.bincount(np.asarray(labels).reshape(-1).astype(np.int64), minlength=num_classes)
     there = counts > 0
     return np.where(there, counts.sum() / (there.sum() * np.maximum(counts, 1)), 0).astype(np.float32)
-
-
-def _evaluated(
-    workdir: epath.Path,
-    data: Data,
-    validation: Split,
-    program: Any,
-    run: Run,
-    scaler: Any,
-    before: Mapping[str, Any],
-    chunk_rows: int,
-    result: Mapping[str, Any],
-    seed: int,
-) -> dict[str, Any]:
-    """What the result says of the validation rows, by the last epoch's weights; process 0 finds it out.
-
-    Nothing is done over that an earlier run of the workdir has done.
-    """
-    params = _gathered(run.state["params"])
-    if not distributed.is_main() or not hasattr(program, "logits"):
-        return {}
-    if before.get("epochs") == run.epoch and head_evaluation.is_there(workdir) and "measures" in before:
-        found = {key: before[key] for key in head_evaluation.KEYS if key in before}
-    else:
-        parts = _logits(program, params, validation, max(1, EVALUATED // chunk_rows) * chunk_rows)
-        found = head_evaluation.of_scores(workdir, parts, data)
-        head_evaluation.keep_program(workdir, program, params, result, data, scaler, seed)
-    head_evaluation.tell(found)
-    return found
 
 
 def _gathered(params: Any) -> Any:
