@@ -82,7 +82,8 @@ def test_two_runs(runs, compare):
     assert a.split()[:3] == ["a", "linear", f"{100 * first.right.mean():.2f}"] and f"  {first.nll.mean():.4f}  " in a
     assert f"  +{100 * (second.right.mean() - first.right.mean()):.2f} [+" in b and b.endswith("<0.001")
     assert notes == [
-        "[ ]: 95% intervals, percentile bootstrap over validation rows, 300 resamples",
+        "[ ]: 95% intervals, percentile bootstrap over validation rows, 300 resamples; where fewer than 10",
+        "  rows decide, Wilson's, of differences Agresti and Min's",
         "difference: accuracy less that of a, on the same rows",
         "p: McNemar's exact test, two-sided",
     ]

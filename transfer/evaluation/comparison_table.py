@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from transfer.evaluation.compared import Compared, Value
-from transfer.evaluation.intervals import CONFIDENCE
+from transfer.evaluation.intervals import CONFIDENCE, FEW
 from transfer.evaluation.measures import MEASURES, Measure
 
 # Facts of a run -> how a heading has them.
@@ -221,10 +221,7 @@ def _notes(table: Table) -> list[str]:
     seeds = any(one.run.over_seeds for one in table.rows)
     lines = []
     if single:
-        how = "basic" if table.measure(table.measures[0]).biased else "percentile"
-        lines.append(
-            f"[ ]: {CONFIDENCE:.0%} intervals, {how} bootstrap over validation rows, {table.resamples} resamples"
-        )
+        lines.append(_how(table))
     if seeds:
         lines.append("±: the standard deviation of one run over seeds, beside the mean of all")
     if any(one.difference or not math.isnan(one.p) for one in table.rows):
@@ -242,3 +239,15 @@ def _notes(table: Table) -> list[str]:
         for note in one.run.notes:
             by_note.setdefault(note, []).append(one.run.name)
     return lines + [f"{', '.join(names)}: {note}" for note, names in by_note.items()]
+
+
+def _how(table: Table) -> str:
+    """Which intervals the first column and the differences have."""
+    measure = table.measure(table.measures[0])
+    how = "basic" if measure.biased else "percentile"
+    line = f"[ ]: {CONFIDENCE:.0%} intervals, {how} bootstrap over validation rows, {table.resamples} resamples"
+    if measure.of_rows:
+        line += f"; where fewer than {FEW} rows decide, Wilson's" + ", of differences Agresti and Min's" * (
+            len(table.rows) > 1
+        )
+    return line
