@@ -8,7 +8,7 @@ import pytest
 
 from transfer.bench import head
 from transfer.bench.heads import case as cases
-from transfer.bench.heads import processes
+from transfer.bench.heads import processes, sweep
 from transfer.bench.heads.case import HeadCase
 from transfer.bench.peers.worker import _build
 from transfer.errors import UsageError
@@ -34,6 +34,13 @@ def test_a_trainer_learns(name, toy):
         pytest.skip(f"{head.TRAINERS[name][0]} is not here")
     prepared = _build(f"transfer.bench.heads.{head.TRAINERS[name][1]}", toy)
     assert prepared.report(prepared.call()) > 0.6  # by chance 0.33
+
+
+@pytest.mark.parametrize("name", head.SWEEPERS)
+def test_a_sweeper_learns(name, toy, monkeypatch):
+    monkeypatch.setattr(sweep, "GRID", (1e-3, 1e-2, 1e-1))
+    prepared = _build(f"transfer.bench.heads.{head.SWEEPERS[name][1]}", toy)
+    assert prepared.report(prepared.call()) > 0.6
 
 
 def test_keras_starts_afresh_at_each_call(toy):
@@ -62,7 +69,7 @@ def test_whole_processes_read_the_same_files(toy):
 
 
 @pytest.mark.parametrize(
-    "text, names", [("*", list(head.CASES)), ("small", ["small"]), ("s*,small,lar*", ["small", "large"])]
+    "text, names", [("*", list(head.CASES)), ("small", ["small"]), ("sm*,small,lar*", ["small", "large"])]
 )
 def test_cases_by_name(text, names):
     parser = argparse.ArgumentParser()
@@ -71,5 +78,5 @@ def test_cases_by_name(text, names):
 
 
 def test_an_unknown_case():
-    with pytest.raises(UsageError, match="there is no 'huge', but small, large, process"):
+    with pytest.raises(UsageError, match="there is no 'huge', but small, large, process, sweep, sweep_large"):
         head.chosen("small,huge")

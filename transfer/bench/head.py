@@ -1,8 +1,11 @@
 """`python -m transfer bench --head`: our training of the published head beside that of others, the same recipe.
 
 The recipe: a linear layer with softmax, Glorot-uniform kernel, zero bias, Adam (1e-3, epsilon 1e-7), a fresh shuffle
-each epoch, the last partial batch kept, metrics of every epoch. Each contender but the whole processes is warm, in a
-process of its own that sleeps while others run, and trains from NumPy arrays; accuracy stands beside the time.
+each epoch, the last partial batch kept, metrics of every epoch. The cases named sweep are another: logistic regression at its optimum, for one penalty and for
+a grid of them (`transfer.bench.heads.sweep`).
+
+Each contender but the whole processes is warm, in a process of its own that sleeps while others run, and trains from
+NumPy arrays; accuracy stands beside the time.
 """
 
 import argparse
@@ -25,7 +28,7 @@ from transfer.bench.timing import interleaved, median_ratio
 from transfer.errors import UsageError
 
 # Contender -> (what it needs, function that prepares it). Ours first; a new one is one file and one line.
-TRAINERS = {
+TRAINERS: dict[str, tuple[tuple[str, ...], str]] = {
     "ours (train.py)": ((), "ours:trainer"),
     "ours (LinearProbe)": ((), "ours:estimator"),
     "PyTorch loop": (("torch",), "torch_loop:loop"),
@@ -33,19 +36,29 @@ TRAINERS = {
     "Keras fit (JAX), new model": (("keras",), "keras_fit:fit_new"),
     "scikit-learn LogisticRegression": ((), "logistic:regression"),
 }
+# The grid of penalties. Its figure is how many times one fit it takes, so that the first is one fit.
+SWEEPERS: dict[str, tuple[tuple[str, ...], str]] = {
+    "ours, one C (the median)": ((), "sweep:median"),
+    "ours, one C (the slowest)": ((), "sweep:slowest"),
+    "ours, 45 C (fit_many)": ((), "sweep:ours"),
+    "ours, 45 C one by one": ((), "sweep:one_by_one"),
+    "scikit-learn, C = 1": ((), "sweep:scikit_learn_one"),
+    "scikit-learn, 45 C": ((), "sweep:scikit_learn"),
+}
 PROCESSES: dict[str, Callable[[HeadCase], Callable[[], float]]] = {
     "ours (train.py)": processes.ours,
     "scikit-learn LogisticRegression": processes.scikit_learn,
 }
-OURS = "ours (train.py)"
+OURS = "ours (train.py)"  # what the ratios are to, unless a case has another
+Trainers = Mapping[str, tuple[tuple[str, ...], str]]
 Started = tuple[Mapping[str, Callable[[], Any]], dict[str, float], dict[str, str]]
 
 
-def in_workers(case: HeadCase) -> Started:
-    """`TRAINERS`, each warm in a process of its own."""
+def in_workers(case: HeadCase, trainers: Trainers | None = None) -> Started:
+    """`TRAINERS` or others, each warm in a process of its own."""
     running: dict[str, Worker] = {}
     skipped: dict[str, str] = {}
-    for name, (needs, builder) in TRAINERS.items():
+    for name, (needs, builder) in (TRAINERS if trainers is None else trainers).items():
         missing = [package for package in needs if importlib.util.find_spec(package) is None]
         try:
             if missing:
@@ -54,6 +67,11 @@ def in_workers(case: HeadCase) -> Started:
         except Skipped as reason:
             skipped[name] = str(reason)
     return running, {name: round(worker.report, 4) for name, worker in running.items()}, skipped
+
+
+def sweepers(case: HeadCase) -> Started:
+    """`SWEEPERS`, each warm in a process of its own."""
+    return in_workers(case, SWEEPERS)
 
 
 def whole_processes(case: HeadCase) -> Started:
@@ -77,6 +95,8 @@ CASES: dict[str, tuple[HeadCase, Callable[[HeadCase], Started]]] = {
         HeadCase("whole processes, 1,000 x 512, 50 epochs, 10,000 validation rows", 1_000, 512, 50),
         whole_processes,
     ),
+    "sweep": (HeadCase("45 C values, 1,000 x 512", 1_000, 512, 0, ours=next(iter(SWEEPERS))), sweepers),
+    "sweep_large": (HeadCase("45 C values, 10,000 x 512", 10_000, 512, 0, ours=next(iter(SWEEPERS))), sweepers),
 }
 
 
@@ -127,13 +147,14 @@ def measure(
         finally:
             for contender in running.values():
                 getattr(contender, "close", lambda: None)()
-    ratio = {name: median_ratio(samples[OURS], taken) for name, taken in samples.items() if OURS in samples}
-    sizes = {key: value for key, value in dataclasses.asdict(case).items() if key not in ("title", "folder")}
+    ours = case.ours or OURS
+    ratio = {name: median_ratio(samples[ours], taken) for name, taken in samples.items() if ours in samples}
+    sizes = {key: value for key, value in dataclasses.asdict(case).items() if key not in ("title", "folder", "ours")}
     return {
         "kind": "head",
         "case": case.title,
         **sizes,
-        "ours": OURS,
+        "ours": ours,
         "seconds": samples,
         "accuracy": accuracy,
         "ratio": ratio,

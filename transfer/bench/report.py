@@ -51,9 +51,17 @@ def _extractor(row: Row, names: Sequence[str]) -> list[str]:
 
 def _heads(rows: Sequence[Row]) -> str:
     rows = [row for row in rows if not row.get("failed")]
+    return "\n".join(
+        _heads_beside([row for row in rows if row["ours"] == ours])
+        for ours in dict.fromkeys(row["ours"] for row in rows)
+    )
+
+
+def _heads_beside(rows: Sequence[Row]) -> str:
+    """Of rows that have the same contender of ours."""
     names = list(dict.fromkeys(name for row in rows for name in row["seconds"] if name != row["ours"]))
     table = [["head", *names], *([row["case"], *(_number(_share(row, name)) for name in names)] for row in rows)]
-    return tables.markdown(table, numbers=True) if rows else ""
+    return tables.markdown(table, numbers=True)
 
 
 def _share(row: Row, name: str) -> float | None:

@@ -20,9 +20,11 @@ class HeadCase:
       rows, features, classes: of the training set.
       validation_rows: of the rows that accuracy is measured on.
       validates: whether those are evaluated after every epoch, or only after training, outside of the time.
-      epochs, batch: rows a step; the last batch of an epoch has what is left.
+      epochs: 0 where nothing is trained by epochs.
+      batch: rows a step; the last batch of an epoch has what is left.
       seed: of the data, the first weights and the shuffles.
       folder: holds the arrays.
+      ours: the contender that the others' ratios are to; empty: that of `transfer.bench.head`.
     """
 
     title: str
@@ -35,6 +37,7 @@ class HeadCase:
     validates: bool = True
     seed: int = 0
     folder: Path = Path()
+    ours: str = ""
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Features (N, D) float32 and labels (N,) int32, those of training and those of validation."""
