@@ -6,9 +6,12 @@ import re
 
 import numpy as np
 import pytest
+from etils import epath
 
+from transfer import experiment
 from transfer.__main__ import main
 from transfer.compare import tabulate
+from transfer.config import default
 from transfer.errors import TransferError
 from transfer.evaluation import comparison_table
 from transfer.evaluation.compared import Compared
@@ -133,6 +136,30 @@ def test_rows_without_ids_are_matched_by_number(runs, compare):
         write(runs / name, Predictions.of_logits(LOGITS, LABELS))
     code, out, _ = compare("n1", "n2")
     assert code == 0 and "n2: its rows have no ids, and are matched with those of n1 by their numbers" in out
+
+
+def test_a_network_that_is_still_trained(runs, compare):
+    config = {"train": "finetune", "finetune": {"epochs": 30}, "head": {"name": "linear", "epochs": 50}, "tap": "x"}
+    (runs / "going" / "config.json").write_text(json.dumps(config))
+    code, out, _ = compare("a", "going")
+    assert code == 0 and "going: not done, 12 of 30 epochs" in out
+    (line,) = (line for line in out.splitlines() if "finetune" in line)
+    assert line.split()[-5:] == ["going", "-", "-", "finetune", "-"]
+
+
+def test_runs_of_train_py(tmp_path, compare):
+    files = []
+    for split, rows in (("train", slice(60)), ("validation", slice(60, None))):
+        files.append(str(tmp_path / f"{split}.npz"))
+        np.savez(files[-1], features=LOGITS[rows] + np.eye(CLASSES)[LABELS[rows]], labels=LABELS[rows])
+    for head in ("ridge", "nearest_mean"):
+        config = default()
+        config.head.name = head
+        result = experiment.train_on_files(config, *files, epath.Path(tmp_path / head))
+    code, out, _ = compare(tmp_path / "ridge", tmp_path / "nearest_mean")
+    lines = {line.split()[0]: line for line in out.splitlines() if line}
+    assert code == 0 and "rows 30" in lines["all"] and "matched with those of ridge by their numbers" in out
+    assert f"nearest_mean  {100 * result['validation_accuracy']:.2f} [" in lines["nearest_mean"]
 
 
 def test_runs_over_seeds(runs, compare):

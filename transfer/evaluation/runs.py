@@ -169,7 +169,8 @@ def _recorded(result: dict[str, Any]) -> dict[str, Ends]:
 def _epochs(folder: epath.Path) -> str:
     """How far a run has come, where it says so."""
     path = folder / "metrics.jsonl"
-    wanted = (_read(folder / "config.json").get("head") or {}).get("epochs")
+    config = _read(folder / "config.json")
+    wanted = (config.get("finetune" if config.get("train") == "finetune" else "head") or {}).get("epochs")
     if not path.exists():
         return ""
     done = len(path.read_text().splitlines())
