@@ -1,8 +1,8 @@
 """`python -m transfer bench --head`: our training of the published head beside that of others, the same recipe.
 
 The recipe: a linear layer with softmax, Glorot-uniform kernel, zero bias, Adam (1e-3, epsilon 1e-7), a fresh shuffle
-each epoch, the last partial batch kept, metrics of every epoch. The cases named sweep are another: logistic regression at its optimum, for one penalty and for
-a grid of them (`transfer.bench.heads.sweep`).
+each epoch, the last partial batch kept, metrics of every epoch. The cases named sweep are another: logistic
+regression at its optimum, for one penalty and for a grid of them (`transfer.bench.heads.sweep`).
 
 Each contender but the whole processes is warm, in a process of its own that sleeps while others run, and trains from
 NumPy arrays; accuracy stands beside the time.
