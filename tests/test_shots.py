@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestCentroid
 
 from transfer import config as settings
-from transfer import experiment, head_data, preemption, results, shot_cells, shot_tables, shots
+from transfer import experiment, head_data, preemption, results, shot_cells, shot_selection, shot_tables, shots
 from transfer.__main__ import main
 from transfer.errors import TransferError, UsageError
 from transfer.shot_cells import Cells
@@ -165,18 +165,20 @@ def test_settings_are_chosen_on_training_rows_where_there_are_enough(digits, pat
 
 
 def test_one_division_of_few_rows_does_not_choose_alone(digits, path, monkeypatch):
-    protocol, seen, original = Protocol((5, 10), 1, ("ridge",), select=True), [], shots.select
+    protocol, seen, original = Protocol((5, 10), 1, ("ridge",), select=True), [], shot_selection.select
 
     def watched(*arguments, **options):
         seen.append(original(*arguments, **options))
         return seen[-1]
 
-    monkeypatch.setattr(shots, "select", watched)
+    monkeypatch.setattr(shot_selection, "select", watched)
     row = run(protocol, digits, path)["rows"][0]
     of_five = seen[:10]
     assert [len(one.holdout_labels) for one in seen] == 2 * ([10] * 10 + [20] * 5)
     assert len({tuple(one["accuracy"] for one in division.table) for division in of_five}) > 5
-    assert row["chosen"] == [{"alpha": of_five[0].table[shots._best([one.table for one in of_five])]["alpha"]}]
+    assert row["chosen"] == [
+        {"alpha": of_five[0].table[shot_selection.best_setting([one.table for one in of_five])]["alpha"]}
+    ]
 
 
 BEST = {
@@ -191,7 +193,7 @@ BEST = {
 @pytest.mark.parametrize("divisions, expected", BEST.values(), ids=BEST)
 def test_the_best_setting_of_several_divisions(divisions, expected):
     made = [[dict(zip(("accuracy", "log_loss"), row, strict=False)) for row in table] for table in divisions]
-    assert shots._best(made) == expected
+    assert shot_selection.best_setting(made) == expected
 
 
 def test_labels_may_be_text_and_classes_that_nothing_was_trained_on_are_wrong(digits, path):
@@ -210,11 +212,14 @@ def test_a_rare_class_does_not_keep_settings_from_being_chosen(digits, path):
     assert all(set(row["chosen"][0]) == {"alpha"} for row in result["rows"])
 
 
-def test_a_head_that_is_any_estimator_of_scikit_learns(digits, path, monkeypatch):
+@pytest.mark.filterwarnings("ignore:self.within_class")
+def test_a_head_that_is_any_estimator_of_scikit_learns(digits, path, monkeypatch, caplog):
     monkeypatch.setattr(shots.head_settings, "make", lambda head, kind, own, seed: NearestCentroid(**own))
     result = run(Protocol((3, None), 2, ("centroid",), select=True), digits, path)
     expected = NearestCentroid().fit(digits["x"], digits["y"]).score(digits["xv"], digits["yv"])
     assert result["rows"][1]["mean"] == pytest.approx(expected, abs=1e-6)
+    said = [line for line in caplog.messages if line.startswith("centroid: 6 of 6 cells, such as pixels, 3 images")]
+    assert len(said) == 1 and "standard deviation" in said[0], "columns that do not vary, said once"
 
 
 def test_too_few_images_of_a_class(digits, path):

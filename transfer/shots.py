@@ -13,10 +13,12 @@ import inspect
 import json
 import statistics
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -25,18 +27,11 @@ from transfer.data.splits import per_class as draw
 from transfer.errors import UsageError
 from transfer.head_data import Data
 from transfer.progress import Progress
-from transfer.selection import select
 from transfer.shot_cells import Cells
+from transfer.shot_selection import FEWEST_HELD, FEWEST_TO_SELECT, selected
 from transfer.training import say
 
 FILE = "shots.json"
-# Fewer rows a class than this, on average, leave nothing to choose settings by: a head then has its defaults.
-FEWEST_TO_SELECT = 5
-# Settings are chosen on so many held-out rows at least, in several divisions of the rows where one has fewer: of 5
-# images a class one is held out, and ten rows alone would choose by luck.
-FEWEST_HELD = 100
-# More than are ever made, so that no two seeds divide alike.
-DIVISIONS_OF_A_SEED = 1000
 
 
 class Protocol(NamedTuple):
@@ -144,6 +139,7 @@ def measure(
                 progress.update()
                 if preemption.requested():
                     raise preemption.Preempted
+    _warn(protocol, taps, cells)
     return _summary(protocol, taps, cells, drawn, len(validation_labels))
 
 
@@ -235,45 +231,33 @@ def _measured(
     estimator = _estimator(cell, protocol)
     chosen: dict[str, Any] = {}
     enough = len(train[1]) >= FEWEST_TO_SELECT * len(np.unique(train[1]))
-    if protocol.select and getattr(estimator, "GRID", None) and enough:
-        fitted, chosen = _selected(estimator, *train, protocol.holdout, cell.seed)
-    else:
-        fitted = estimator.fit(*train)
-    accuracy = float(np.mean(fitted.predict(validation[0]) == validation[1]))
+    # hundreds of cells may warn of the same: they keep it, and `_warn` says it once
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if protocol.select and getattr(estimator, "GRID", None) and enough:
+            fitted, chosen = selected(estimator, *train, protocol.holdout, cell.seed)
+        else:
+            fitted = estimator.fit(*train)
+        accuracy = float(np.mean(fitted.predict(validation[0]) == validation[1]))
     return {
         "accuracy": round(accuracy, 6),
         "num_train": len(train[1]),
         "chosen": {key: _plain(value) for key, value in chosen.items()},
         "seconds": round(time.monotonic() - start, 3),
+        "warnings": list(dict.fromkeys(" ".join(str(one.message).split()) for one in caught)),
     }
 
 
-def _selected(estimator: Any, x: np.ndarray, y: np.ndarray, holdout: float, seed: int) -> tuple[Any, dict[str, Any]]:
-    """The head fitted on all rows with the setting that is best on held-out rows, and that setting."""
-    from sklearn.base import clone
-
-    first = select({"": x}, y, estimator, None, holdout=holdout, seed=seed, measure="accuracy")
-    divisions = [first]
-    while sum(len(division.holdout_labels) for division in divisions) < FEWEST_HELD:
-        further = DIVISIONS_OF_A_SEED * (seed + 1) + len(divisions)
-        divisions.append(select({"": x}, y, estimator, None, holdout=holdout, seed=further, measure="accuracy"))
-    best = first.table[_best([division.table for division in divisions])]
-    chosen = {name: best[name] for name in estimator.GRID}
-    if all(first.chosen[name] == value for name, value in chosen.items()):
-        return first.probe, chosen
-    return clone(estimator).set_params(**chosen).fit(x, y), chosen
-
-
-def _best(divisions: list[list[dict[str, Any]]]) -> int:
-    """The row of the tables with the highest mean accuracy, of equals the lowest mean log-loss, or the first.
-
-    Few rows make many equals: of 45 penalties a dozen may be right on all of them, and the strongest may be so by luck.
-    """
-    accuracies = np.mean([[row["accuracy"] for row in table] for table in divisions], axis=0).round(9)
-    losses = np.mean([[row.get("log_loss", 0.0) for row in table] for table in divisions], axis=0)
-    # what is not a number is no reason to choose a setting, nor not to have any
-    losses = np.nan_to_num(losses, nan=np.finfo(np.float64).max)
-    return int(np.argmin(np.where(accuracies == accuracies.max(), losses, np.inf)))
+def _warn(protocol: Protocol, taps: Mapping[str, Rows], cells: Cells) -> None:
+    """A line for each head whose cells have warned."""
+    for head in protocol.heads:
+        of_head = [cell for tap in taps for cell in _cells(protocol, tap) if cell.head == head]
+        found = [(cell, (cells.get(_of(cell, protocol)) or {}).get("warnings")) for cell in of_head]
+        warned = [(cell, messages[0]) for cell, messages in found if messages]
+        if warned:
+            (tap, _, shots, seed), message = warned[0]
+            where = f"{tap}, {'all' if shots is None else shots} images a class, seed {seed}"
+            logging.warning("%s: %d of %d cells, such as %s: %s", head, len(warned), len(of_head), where, message)
 
 
 def _summary(
