@@ -69,7 +69,7 @@ def cka_matrix(
     if wide * num_rows**2 * 8 > MOST_GRAM_BYTES:
         raise TransferError(
             f"{wide} representations have more columns than the {num_rows} rows, and comparing them takes "
-            f"{wide * num_rows**2 * 8 / 1e9:.0f} GB; take fewer rows"
+            f"{wide * num_rows**2 * 8 / 1e9:.0f} GB; take fewer rows (--rows)"
         )
     hold = sum(num_rows * _width(features) * 4 for _, features in given) <= HELD_BYTES
     sides = [_Side(name, features, hold, debiased) for name, features in given]

@@ -85,7 +85,7 @@ def _blocks(features: Any) -> Iterator[tuple[slice, np.ndarray]]:
 def _spectrum(features: Any, targets: np.ndarray) -> _Spectrum:
     rows, width = len(features), int(np.prod(features.shape[1:]))
     if min(rows, width) ** 2 * 8 > MOST_PRODUCT_BYTES:
-        raise TransferError(f"LogME of {rows} rows by {width} columns takes more than 4 GiB; take fewer rows or pool")
+        raise TransferError(f"LogME of {rows} rows by {width} columns takes more than 4 GiB; take fewer rows (--rows)")
     squares = np.einsum("nt,nt->t", targets, targets)
     if rows >= width:
         product, with_targets = np.zeros((width, width)), np.zeros((width, targets.shape[1]))
