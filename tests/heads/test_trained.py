@@ -6,6 +6,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.linear_model import LinearRegression
 
+from tests.heads.every_head import compiled_quickly  # noqa: F401
 from transfer import heads
 from transfer.errors import RowsError, TransferError, UsageError
 from transfer.heads.estimator import Probe
