@@ -2,7 +2,7 @@
 
 python train.py --config=configs/kornblith_logistic.py
 
-As in "Do Better ImageNet Models Transfer Better?" (Kornblith, Shlens & Le, CVPR 2019), whose protocol SimCLR, BYOL and
+As in "Do Better ImageNet Models Transfer Better?" (Kornblith, Shlens & Le, CVPR 2019), whose protocol SimCLR and
 others take over: multinomial logistic regression by L-BFGS on the penultimate layer's features, as they come, of images
 that are not augmented; the L2 penalty is one of 45 logarithmically spaced values, chosen on validation images; then a
 fit on training and validation images, and one look at the test images. The penalty is on the sum of the losses, so
@@ -14,7 +14,8 @@ that the optimum is the same): all are fitted in one program.
 Where a data set is usually measured by mean accuracy a class (aircraft, pets, flowers, Caltech-101), choose by it too:
 --config.sweep.measure=balanced_accuracy.
 
-Result on 360 of the digits: C = 1778, accuracy 1.0000 [0.9894, 1.0000] (95 %, Wilson's), log-loss 0.0037.
+Result on 360 of the digits: C = 0.0178, accuracy 0.9917 [0.9758, 0.9972] (95 %), log-loss 0.0834. 32 of the
+C were equal on the 287 held-out images, and the strongest penalty of them was taken.
 """
 
 from ml_collections import ConfigDict
