@@ -38,7 +38,7 @@ def test_logme_of_the_code_of_the_first_paper_up_to_where_it_stops(name, in_bloc
 
 
 @pytest.mark.parametrize("name", ["wide", "wide and narrow", "square"])
-def test_logme_is_the_largest_evidence_of_a_bayesian_linear_model(name):
+def test_logme_is_near_the_largest_evidence_of_a_bayesian_linear_model_and_not_beyond(name):
     x, _, labels = golden.pair(name)
     rows, products = len(x), x @ x.T
 
@@ -47,9 +47,10 @@ def test_logme_is_the_largest_evidence_of_a_bayesian_linear_model(name):
         return -multivariate_normal.logpdf(y, np.zeros(rows), np.eye(rows) / beta + products / alpha) / rows
 
     wanted = [(labels == label).astype(float) for label in np.unique(labels)]
-    best = np.mean([-minimize(minus_evidence, (2, 2), (y,), method="Nelder-Mead").fun for y in wanted])
-    # eleven steps of the fixed point come close
-    assert best - 5e-3 <= logme(x, labels) <= best + 1e-3
+    # there may be several maxima; the fixed point takes eleven steps towards the one that it begins at
+    starts = [(a, b) for a in (0, 4, 8) for b in (1, 3)]
+    best = np.mean([max(-minimize(minus_evidence, start, (y,)).fun for start in starts) for y in wanted])
+    assert best - 0.02 <= logme(x, labels) <= best + 1e-3
 
 
 def test_logme_of_columns_that_repeat_and_of_none_that_vary():
