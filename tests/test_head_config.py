@@ -183,6 +183,18 @@ def test_a_sweep_is_chosen_once(run, capsys):
         run(config, labels=lambda y: y * 7 - 3)
 
 
+def test_the_validation_rows_choose_nothing(run):
+    """Other labels on them change what is measured, and nothing that is fitted or chosen."""
+    config = config_of("ridge", {"grid": "default"})
+    (one, first), (other, second) = (
+        run(config, labels=lambda y, by=by: y if len(y) == 90 else (y + by) % 3, workdir=f"by{by}") for by in (0, 1)
+    )
+    assert one["sweep"] == other["sweep"] and one["temperature"]["value"] == other["temperature"]["value"]
+    heads = [transfer.heads.load(workdir / "head.safetensors") for workdir in (first, second)]
+    np.testing.assert_array_equal(heads[0].coef_, heads[1].coef_)
+    assert one["validation_accuracy"] > 0.6 and other["validation_accuracy"] < 0.2
+
+
 def test_labels_and_values(run, rows):
     bits = lambda y: np.stack([y != 1, y > 0], axis=1).astype(int)  # noqa: E731
     result, _ = run(config_of("ridge", {"grid": "default"}, target="labels"), labels=bits)

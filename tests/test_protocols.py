@@ -78,3 +78,18 @@ def test_a_curve_over_depth(extracted, tmp_path):
     assert by_holdout["tap"] == "block4:avg" and all(set(row["settings"]) == {"alpha"} for row in taps)
     values = [row["validation"]["accuracy"]["value"] for row in taps]
     assert values[0] < values[3] > values[4]
+
+
+def test_a_curve_over_seeds(tmp_path, capsys):
+    config = runpy.run_path(str(CONFIGS / "layerwise.py"))["get_config"]()
+    config.seeds, config.tap, config.sweep.grid = 2, "block1:avg,block2:avg", None
+    config.data.update(train_per_class=10, validation_per_class=10)
+    result = experiment.train(config, epath.Path(tmp_path / "run"))
+    for tap, (one, other) in zip(
+        result["taps"], zip(*(run["taps"] for run in result["runs"]), strict=True), strict=True
+    ):
+        values = [row["validation"]["accuracy"]["value"] for row in (one, other)]
+        assert tap["tap"] == one["tap"] == other["tap"]
+        assert tap["mean"]["accuracy"] == pytest.approx(np.mean(values), abs=1e-6)
+        assert tap["spread"]["accuracy"] == pytest.approx(np.std(values, ddof=1), abs=1e-6)
+    assert f"block2:avg  {result['taps'][1]['mean']['accuracy']:.4f}" in capsys.readouterr().out

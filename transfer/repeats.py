@@ -7,7 +7,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import results
+from transfer import results, tables
 from transfer.errors import UsageError
 from transfer.training import say
 
@@ -43,11 +43,39 @@ def over_seeds(
         "spread": {name: round(_spread(values), 6) for name, values in columns.items()},
         "seeds": config.seeds,
         "seconds_train": round(sum(run["seconds_train"] for run in runs), 3),
+        **_curve(runs),
         "runs": runs,
     }
     results.write(workdir, result)
+    if "taps" in result:
+        say(_table(result["taps"]))
     say(line(result))
     return result
+
+
+def _curve(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of several taps what each measure of the validation images is over the seeds, whichever tap a seed chose."""
+    curves = [run.get("taps", []) for run in runs]
+    rows = []
+    for of_tap in zip(*curves, strict=True):
+        over = {name: [row["validation"][name]["value"] for row in of_tap] for name in of_tap[0]["validation"]}
+        known = {name: values for name, values in over.items() if None not in values}
+        rows.append(
+            {
+                "tap": of_tap[0]["tap"],
+                "num_features": of_tap[0]["num_features"],
+                "mean": {name: round(statistics.fmean(values), 6) for name, values in known.items()},
+                "spread": {name: round(_spread(values), 6) for name, values in known.items()},
+            }
+        )
+    return {"taps": rows} if rows else {}
+
+
+def _table(taps: list[dict[str, Any]]) -> str:
+    measure = next(iter(taps[0]["mean"]))
+    lines = [["tap", f"validation {measure}", "spread"]]
+    lines += [[row["tap"], f"{row['mean'][measure]:.4f}", f"{row['spread'][measure]:.4f}"] for row in taps]
+    return tables.text(lines)
 
 
 def _spread(values: list[float]) -> float:
