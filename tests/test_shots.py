@@ -235,13 +235,21 @@ def result(digits, tmp_path_factory):
 
 def test_tables(result):
     made = shot_tables.make(result)
-    assert [table.title.partition(":")[0] for table in made] == ["ridge", "nearest_mean", "squares"]
+    assert [table.title.partition(":")[0] for table in made] == [
+        "ridge",
+        "nearest_mean",
+        "which head is best",
+        "squares",
+    ]
     by_tap = made[0].rows
     assert by_tap[0] == ["tap", "1", "all"] and [row[0] for row in by_tap[1:]] == ["pixels", "squares"]
     of_ridge = [row for row in result["rows"] if row["head"] == "ridge"]
     few, every = (row for row in of_ridge if row["tap"] == "squares")
     assert by_tap[2][1:] == [f"{few['mean']:.3f} ± {few['spread']:.3f}", f"{every['mean']:.3f}"]
-    assert made[2].rows[1] == ["ridge", *by_tap[2][1:]]
+    assert made[3].rows[1] == ["ridge", *by_tap[2][1:]]
+    of_one = [row for row in result["rows"] if (row["tap"], row["per_class"]) == ("squares", 1)]
+    winner = max(of_one, key=lambda row: row["mean"])
+    assert made[2].rows[2][1] == f"{winner['head']} {winner['mean']:.3f}"
     for column, shots_ in enumerate((1, None), start=1):
         means = [row["mean"] for row in of_ridge if row["per_class"] == shots_]
         assert {i - 1 for i, j in made[0].best if j == column} == {

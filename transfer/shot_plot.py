@@ -38,9 +38,10 @@ def draw(result: dict[str, Any], path: Path) -> None:
             _panel(panels[0, column], of_head, "tap", "per_class", "images a class", head)
             if down > 1:
                 _panel(panels[1, column], of_head, "per_class", "tap", "tap", head)
-        for row in panels:
+        for row, lines in zip(panels, ("tap", "images a class"), strict=False):
             row[0].set_ylabel("validation accuracy")
-            row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, labelcolor=INK)
+            legend = row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, labelcolor=INK)
+            legend.set_title(lines)
         metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
         figure.savefig(path, dpi=150, metadata=metadata)
 

@@ -28,8 +28,8 @@ class Table(NamedTuple):
 def make(result: dict[str, Any]) -> list[Table]:
     """The tables of a result, as `transfer.shots.few_shot` returns it.
 
-    One for each head, of taps by images a class, where there are several taps; and one of heads by images a class, of
-    the last tap: the deepest, where taps are named in their order.
+    One for each head, of taps by images a class, where there are several taps; then which head has the highest mean
+    where; and one of heads by images a class, of the last tap: the deepest, where taps are named in their order.
     """
     rows, taps, heads = result["rows"], distinct(result["rows"], "tap"), distinct(result["rows"], "head")
     made = []
@@ -37,6 +37,8 @@ def make(result: dict[str, Any]) -> list[Table]:
         for head in heads:
             of_head = [row for row in rows if row["head"] == head]
             made.append(_table(f"{head}: {what(result)}, by tap", of_head, "tap"))
+        if len(heads) > 1:
+            made.append(_winners("which head is best: highest mean accuracy over images a class, by tap", rows))
     of_tap = [row for row in rows if row["tap"] == taps[-1]]
     made.append(_table(f"{taps[-1]}: {what(result)}, by head", of_tap, "head"))
     return made
@@ -119,6 +121,21 @@ def _table(title: str, rows: Sequence[Row], name: str) -> Table:
         if found[value, key]["mean"] == highest[key]
     }
     return Table(title, [[name, *columns.values()], *body], best)
+
+
+def _winners(title: str, rows: Sequence[Row]) -> Table:
+    """The best head of each tap and number of images, the first of equals; its lead may be chance."""
+    best: dict[tuple[str, int | None], Row] = {}
+    for row in rows:
+        place = row["tap"], row["per_class"]
+        if place not in best or row["mean"] > best[place]["mean"]:
+            best[place] = row
+    columns = {row["per_class"]: heading(row) for row in rows}
+    body = [
+        [tap, *(f"{best[tap, key]['head']} {best[tap, key]['mean']:.3f}" for key in columns)]
+        for tap in distinct(rows, "tap")
+    ]
+    return Table(title, [["tap", *columns.values()], *body], set())
 
 
 def _marked(table: Table, form: str) -> list[list[str]]:
