@@ -104,6 +104,9 @@ UNFIT = {
     "no grid": (config_of("nearest_mean", {"grid": "default"}), "nearest_mean has no values of its own"),
     "another grid": (config_of("ridge", {"grid": "fine"}), "config.sweep.grid='fine' should be 'default'"),
     "another target": (config_of("ridge", target="value"), "'value' is not one of classes, labels, values"),
+    "out of range": (config_of("ridge", alpha=-1.0), "alpha"),
+    "swept out of range": (config_of("logistic", {"C": (1.0, 0.0)}), "C must be"),
+    "unknown scaling": (config_of("knn", scaling="standart"), "standart"),
     "no regressor": (config_of("nearest_mean", target="values"), "nearest_mean' is a classifier"),
 }
 

@@ -69,6 +69,16 @@ def make(name: str, target: str, own: dict[str, Any], seed: int) -> Any:
     return found(**own, **chance)
 
 
+def check(config: ConfigDict) -> None:
+    """Raises UsageError for values that the head of a resolved config would refuse, those of its sweep included."""
+    name, target, usual = config.head.name, config.head.get("target", "classes"), own(config)
+    tried = [{key: value} for key, values in grid(config).items() for value in values]
+    for changed in ({}, *tried):
+        head = make(name, target, {**usual, **changed}, config.seed)
+        if hasattr(head, "_check_parameters"):  # a head of ours (`transfer.heads.estimator`)
+            head._check_parameters()
+
+
 def own(config: ConfigDict) -> dict[str, Any]:
     """The settings of a resolved config's head, without those of other heads."""
     known = takes(config.head.name, config.head.get("target", "classes"))

@@ -36,6 +36,8 @@ def check(config: ConfigDict) -> None:
     if config.head.order == "chunks":
         limit_heaps()  # JAX has not been asked for its devices yet
     plans.check(config, head_settings.program(config.head.name), whole(config))
+    if in_one_go(config):
+        head_settings.check(config)
 
 
 def whole(config: ConfigDict) -> str | None:
