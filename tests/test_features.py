@@ -270,6 +270,20 @@ def test_data_that_moved_are_the_same_data(path):
     assert writer(path, data="folder:elsewhere").complete
 
 
+def test_a_finished_store_may_have_more_taps_than_are_wanted(path):
+    both = {"pre_logits": (WIDTH,), "block5": (2,)}
+    with writer(path, taps=both) as store:
+        store.write(0, {tap: rows_of(0, BATCH, shape) for tap, shape in both.items()})
+    with pytest.raises(TransferError, match="begun with other settings: taps.block5 was"):
+        writer(path)
+    with writer(path, taps=both) as store:
+        for start, stop in [(4, 8), (8, 11)]:
+            store.write(start, {tap: rows_of(start, stop, shape) for tap, shape in both.items()})
+        store.finish()
+    assert writer(path).complete and writer(path, taps={"block5": (2,)}).complete
+    assert FeatureStore.open(path).taps == ("pre_logits", "block5")
+
+
 def test_the_batch_size_binds_an_unfinished_store_only(path):
     with writer(path) as store:
         store.write(0, {"pre_logits": rows_of(0, 4)})

@@ -88,7 +88,7 @@ def _extract(
         for split, source in sources.items()
     }
     if config.export and distributed.is_main():
-        _export(stores, epath.Path(config.export))
+        _export(stores, config.tap, epath.Path(config.export))
     seconds = _seconds_so_far(folder, time.monotonic() - start)
     return stores, results.facts(config, extractor.model, config.tap, seconds)
 
@@ -107,11 +107,11 @@ def _seconds_so_far(folder: epath.Path, seconds: float) -> float:
     return round(before + seconds, 3)
 
 
-def _export(stores: dict[str, "FeatureStore"], target: epath.Path) -> None:
+def _export(stores: dict[str, "FeatureStore"], tap: str, target: epath.Path) -> None:
     """Writes `NAME_train.SUFFIX` and `NAME_validation.SUFFIX` in a published file format."""
     for split, store in stores.items():
         path = target.with_name(f"{target.stem}_{split}{target.suffix}")
-        feature_files.write(path, store.features[:].astype(np.float32, copy=False), store.labels)
+        feature_files.write(path, store.tap(tap)[:].astype(np.float32, copy=False), store.labels)
         print(f"Exported {len(store)} rows to {path}")
 
 
@@ -180,7 +180,7 @@ def _few_shot(
         return shots.few_shot(config, workdir, data)
     done = before.get("few_shot", {})
     if not all(done.get(key) == value for key, value in config.few_shot.items()):
-        rows = {split: (store.features[:], store.labels) for split, store in stores.items()}
+        rows = {split: (store.tap(config.tap)[:], store.labels) for split, store in stores.items()}
         done = comparison.few_shot(config, rows)
     print(comparison.table(done))
     return done

@@ -336,9 +336,12 @@ def id_width(ids: Sequence[str]) -> int:
 def check_same(path: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises TransferError that names every setting in which the store `found` differs from what is `wanted`.
 
-    The batch size binds only a store that is not complete: its chunks are batches, and it may change low bits.
+    A complete store may have more taps than are wanted. The batch size binds only one that is not complete: its chunks
+    are batches, and it may change low bits.
     """
     found = {"features_dtype": "float32", **found}  # format 1 has no other
+    if found["complete"] and (shared := {tap: found["taps"][tap] for tap in wanted["taps"] if tap in found["taps"]}):
+        found["taps"] = shared
     keys = ["taps", "features_dtype", "num_images", "class_names"] + ([] if found["complete"] else ["batch_size"])
     if found["fingerprint"].get("images") != wanted["fingerprint"].get("images"):
         keys.insert(0, "data")  # its name explains the hash
