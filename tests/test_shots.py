@@ -196,6 +196,20 @@ def test_the_best_setting_of_several_divisions(divisions, expected):
     assert shot_selection.best_setting(made) == expected
 
 
+EDGES = {
+    "in the middle": ([{"alpha": 1.0}] * 5, []),
+    "nothing chosen": ([{}] * 5, []),
+    "now and then": ([{"alpha": 100.0}] + [{"alpha": 1.0}] * 10, []),
+    "often": ([{"alpha": 100.0}] * 2 + [{"alpha": 1.0}] * 3 + [{}], ["alpha=100, an end of what was tried, was"]),
+}
+
+
+@pytest.mark.parametrize("chosen, expected", EDGES.values(), ids=EDGES)
+def test_settings_at_an_end_of_what_was_tried(chosen, expected):
+    lines = list(shot_selection.at_edges({"alpha": (100.0, 1.0, 0.01), "scaling": (None, "l2")}, chosen))
+    assert [line.startswith(start) for line, start in zip(lines, expected, strict=True)] == [True] * len(expected)
+
+
 def test_labels_may_be_text_and_classes_that_nothing_was_trained_on_are_wrong(digits, path):
     names = np.array(list("abcdefghij"))
     protocol = Protocol((3,), 1, ("nearest_mean", "ridge"))

@@ -3,6 +3,7 @@
 `transfer.selection` chooses on one division, which is enough for many rows.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,3 +51,14 @@ def best_setting(divisions: list[list[dict[str, Any]]]) -> int:
     # what is not a number is no reason to choose a setting, nor not to have any
     losses = np.nan_to_num(losses, nan=np.finfo(np.float64).max)
     return int(np.argmin(np.where(accuracies == accuracies.max(), losses, np.inf)))
+
+
+def at_edges(grid: Mapping[str, Sequence[Any]], chosen: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A line for each parameter that a tenth of the cells, or more, chose at an end of what was tried."""
+    for name, values in grid.items():
+        numbers = sorted(value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool))
+        made = [one[name] for one in chosen if name in one]
+        for end in numbers[:1] + numbers[-1:] if len(numbers) > 2 else []:
+            count = made.count(end)
+            if end != 0 and count and 10 * count >= len(made):
+                yield f"{name}={end:g}, an end of what was tried, was chosen in {count} of {len(made)} cells"

@@ -28,7 +28,7 @@ from transfer.errors import UsageError
 from transfer.head_data import Data
 from transfer.progress import Progress
 from transfer.shot_cells import Cells
-from transfer.shot_selection import FEWEST_HELD, FEWEST_TO_SELECT, selected
+from transfer.shot_selection import FEWEST_HELD, FEWEST_TO_SELECT, at_edges, selected
 from transfer.training import say
 
 FILE = "shots.json"
@@ -249,15 +249,19 @@ def _measured(
 
 
 def _warn(protocol: Protocol, taps: Mapping[str, Rows], cells: Cells) -> None:
-    """A line for each head whose cells have warned."""
+    """Lines for each head: cells that have warned, and settings at the edge of what was tried."""
     for head in protocol.heads:
         of_head = [cell for tap in taps for cell in _cells(protocol, tap) if cell.head == head]
-        found = [(cell, (cells.get(_of(cell, protocol)) or {}).get("warnings")) for cell in of_head]
-        warned = [(cell, messages[0]) for cell, messages in found if messages]
+        found = [(cell, cells.get(_of(cell, protocol)) or {}) for cell in of_head]
+        warned = [(cell, one["warnings"][0]) for cell, one in found if one.get("warnings")]
         if warned:
             (tap, _, shots, seed), message = warned[0]
             where = f"{tap}, {'all' if shots is None else shots} images a class, seed {seed}"
             logging.warning("%s: %d of %d cells, such as %s: %s", head, len(warned), len(of_head), where, message)
+        for line in at_edges(
+            getattr(_estimator(of_head[0], protocol), "GRID", {}), [one["chosen"] for _, one in found]
+        ):
+            logging.warning("%s: %s", head, line)
 
 
 def _summary(
