@@ -196,6 +196,13 @@ def test_the_best_setting_of_several_divisions(divisions, expected):
     assert shot_selection.best_setting(made) == expected
 
 
+def test_grids_of_ones_own(digits, path):
+    grids = {"ridge": {"scaling": ("standard", "l2"), "alpha": (100.0, 1.0)}}
+    result = run(Protocol((10,), 1, ("ridge",), select=True, grids=grids), digits, path)
+    assert all(set(row["chosen"][0]) == {"scaling", "alpha"} for row in result["rows"])
+    assert result["grids"] == {"ridge": {"scaling": ["standard", "l2"], "alpha": [100.0, 1.0]}}
+
+
 EDGES = {
     "in the middle": ([{"alpha": 1.0}] * 5, []),
     "nothing chosen": ([{}] * 5, []),
@@ -312,6 +319,14 @@ BAD = {
     "another's parameter": (
         dict(heads=("ridge",), per_class=1, settings=dict(ridge=dict(n_neighbors=3))),
         "ridge takes no n_neighbors; it takes",
+    ),
+    "a grid of another's": (
+        dict(heads=("ridge",), per_class=1, grids=dict(ridge=dict(C=(1.0, 2.0)))),
+        "few_shot.grids: ridge takes no C; it takes alpha",
+    ),
+    "a grid of nothing": (
+        dict(heads=("ridge",), per_class=1, grids=dict(ridge=dict(alpha=()))),
+        "ridge needs values of alpha to choose among",
     ),
     "parameters of no head": (
         dict(heads=("ridge",), per_class=1, settings=dict(knn=dict(n_neighbors=3))),

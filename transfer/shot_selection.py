@@ -19,23 +19,26 @@ FEWEST_HELD = 100
 DIVISIONS_OF_A_SEED = 1000
 
 
-def selected(estimator: Any, x: np.ndarray, y: np.ndarray, holdout: float, seed: int) -> tuple[Any, dict[str, Any]]:
-    """The head fitted on all rows with the setting of its `GRID` that is best on held-out rows, and that setting.
+def selected(
+    estimator: Any, x: np.ndarray, y: np.ndarray, grid: Mapping[str, Sequence[Any]], holdout: float, seed: int
+) -> tuple[Any, dict[str, Any]]:
+    """The head fitted on all rows with the setting of the grid that is best on held-out rows, and that setting.
 
     Args:
         x, y: (N, D) and (N,) classes.
+        grid: parameter -> values, the strongest regularisation first.
         holdout: the share of the rows that is held out.
         seed: of the divisions of the rows.
     """
     from sklearn.base import clone
 
-    first = select({"": x}, y, estimator, None, holdout=holdout, seed=seed, measure="accuracy")
+    first = select({"": x}, y, estimator, grid, holdout=holdout, seed=seed, measure="accuracy")
     divisions = [first]
     while sum(len(division.holdout_labels) for division in divisions) < FEWEST_HELD:
         further = DIVISIONS_OF_A_SEED * (seed + 1) + len(divisions)
-        divisions.append(select({"": x}, y, estimator, None, holdout=holdout, seed=further, measure="accuracy"))
+        divisions.append(select({"": x}, y, estimator, grid, holdout=holdout, seed=further, measure="accuracy"))
     row = first.table[best_setting([division.table for division in divisions])]
-    chosen = {name: row[name] for name in estimator.GRID}
+    chosen = {name: row[name] for name in grid}
     if all(first.chosen[name] == value for name, value in chosen.items()):
         return first.probe, chosen
     return clone(estimator).set_params(**chosen).fit(x, y), chosen

@@ -14,7 +14,7 @@ import json
 import statistics
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,11 +41,12 @@ class Protocol(NamedTuple):
         per_class: numbers of training images a class; None: all of them.
         seeds: how many draws, by the seeds 0, 1, …; all images are drawn once.
         heads: names of `transfer.heads.HEADS`.
-        select: whether a head's settings are chosen (`transfer.selection`, from the head's own `GRID`) on held-out
-            rows of the cell, where it has FEWEST_TO_SELECT of them a class; else they are its defaults. By accuracy, of
+        select: whether a head's settings are chosen (`transfer.selection`, from the head's `GRID`) on held-out rows
+            of the cell, where it has FEWEST_TO_SELECT of them a class; else they are its defaults. By accuracy, of
             equals by log-loss, averaged over several divisions until FEWEST_HELD rows were held out.
         holdout: the share of the rows that is held out to choose by.
         settings: head -> parameters that differ from its defaults.
+        grids: head -> parameter -> values to choose among, where they differ from its `GRID`.
         baselines: also measure raw pixels, and the same taps of the same network with random weights.
     """
 
@@ -55,6 +56,7 @@ class Protocol(NamedTuple):
     select: bool = False
     holdout: float = 0.2
     settings: Mapping[str, Mapping[str, Any]] = {}
+    grids: Mapping[str, Mapping[str, Sequence[Any]]] = {}
     baselines: bool = False
 
 
@@ -160,13 +162,23 @@ def _protocol(config: ConfigDict) -> Protocol:
         raise UsageError(f"config.few_shot.per_class={protocol.per_class}: at least one image a class, or None for all")
     if not 0 < protocol.holdout < 1:
         raise UsageError(f"config.few_shot.holdout={protocol.holdout} must lie between 0 and 1")
-    if strangers := set(protocol.settings) - set(protocol.heads):
-        raise UsageError(f"config.few_shot.settings of {', '.join(sorted(strangers))}, which is none of its heads")
-    for head in protocol.heads:
-        known = inspect.signature(head_settings.estimator(head, "classes")).parameters
-        if unknown := set(protocol.settings.get(head, {})) - set(known):
-            raise UsageError(f"config.few_shot.settings: {head} takes no {', '.join(unknown)}; it takes {list(known)}")
+    _check_settings(protocol)
     return protocol
+
+
+def _check_settings(protocol: Protocol) -> None:
+    for field, of_heads in (("settings", protocol.settings), ("grids", protocol.grids)):
+        if strangers := set(of_heads) - set(protocol.heads):
+            raise UsageError(f"config.few_shot.{field} of {', '.join(sorted(strangers))}, which is none of its heads")
+        for head in protocol.heads:
+            known = inspect.signature(head_settings.estimator(head, "classes")).parameters
+            if unknown := set(of_heads.get(head, {})) - set(known):
+                raise UsageError(
+                    f"config.few_shot.{field}: {head} takes no {', '.join(unknown)}; it takes {', '.join(known)}"
+                )
+    for head, grid in protocol.grids.items():
+        if empty := [name for name, values in grid.items() if not isinstance(values, (tuple, list)) or not values]:
+            raise UsageError(f"config.few_shot.grids: {head} needs values of {empty[0]} to choose among, in a tuple")
 
 
 def _identity(labels: np.ndarray, validation_labels: np.ndarray, data: Data) -> str:
@@ -200,11 +212,15 @@ def _estimator(cell: Cell, protocol: Protocol) -> Any:
     return head_settings.make(cell.head, "classes", dict(protocol.settings.get(cell.head, {})), cell.seed)
 
 
+def _grid(cell: Cell, protocol: Protocol) -> Mapping[str, Sequence[Any]]:
+    return protocol.grids.get(cell.head) or getattr(_estimator(cell, protocol), "GRID", {})
+
+
 def _of(cell: Cell, protocol: Protocol) -> dict[str, Any]:
     """All that an accuracy depends on, as JSON values."""
     estimator = _estimator(cell, protocol)
     parameters = {key: _plain(value) for key, value in estimator.get_params(deep=False).items()}
-    grid = {key: _plain(values) for key, values in getattr(estimator, "GRID", {}).items()}
+    grid = {key: _plain(values) for key, values in _grid(cell, protocol).items()}
     how = {"holdout": protocol.holdout, "fewest_held": FEWEST_HELD, "equals": "log_loss", "grid": grid}
     return {**cell._asdict(), "parameters": parameters, "select": how if protocol.select else None}
 
@@ -212,6 +228,8 @@ def _of(cell: Cell, protocol: Protocol) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_plain(one) for one in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
     return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
 
 
@@ -234,8 +252,8 @@ def _measured(
     # hundreds of cells may warn of the same: they keep it, and `_warn` says it once
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        if protocol.select and getattr(estimator, "GRID", None) and enough:
-            fitted, chosen = selected(estimator, *train, protocol.holdout, cell.seed)
+        if protocol.select and enough and (grid := _grid(cell, protocol)):
+            fitted, chosen = selected(estimator, *train, grid, protocol.holdout, cell.seed)
         else:
             fitted = estimator.fit(*train)
         accuracy = float(np.mean(fitted.predict(validation[0]) == validation[1]))
@@ -258,9 +276,7 @@ def _warn(protocol: Protocol, taps: Mapping[str, Rows], cells: Cells) -> None:
             (tap, _, shots, seed), message = warned[0]
             where = f"{tap}, {'all' if shots is None else shots} images a class, seed {seed}"
             logging.warning("%s: %d of %d cells, such as %s: %s", head, len(warned), len(of_head), where, message)
-        for line in at_edges(
-            getattr(_estimator(of_head[0], protocol), "GRID", {}), [one["chosen"] for _, one in found]
-        ):
+        for line in at_edges(_grid(of_head[0], protocol), [one["chosen"] for _, one in found]):
             logging.warning("%s: %s", head, line)
 
 
@@ -288,6 +304,4 @@ def _summary(
                         "chosen": [one["chosen"] for one in found],
                     }
                 )
-    fields = {key: _plain(value) for key, value in protocol._asdict().items() if key != "settings"}
-    settings = {head: {key: _plain(value) for key, value in own.items()} for head, own in protocol.settings.items()}
-    return {**fields, "settings": settings, "num_validation": num_validation, "rows": rows}
+    return {**_plain(protocol._asdict()), "num_validation": num_validation, "rows": rows}
