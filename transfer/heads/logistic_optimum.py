@@ -323,20 +323,22 @@ def _search(
     def unfinished(slope_there: jax.Array) -> jax.Array:
         return (jnp.abs(slope_there) > SLOPE_LEFT * jnp.abs(slope)) & busy
 
+    # The first look is the loop's own too: what is compiled once is compiled in half the time.
     def again(carry: tuple) -> tuple:
-        step, low, high, (there, bend, _), trial = carry
+        step, _, low, high, _, _, trial = carry
+        there, bend, wrong = _look(problem, kind, line, step)
         low, high = jnp.where(there < 0, step, low), jnp.where(there > 0, step, high)
         newton = jnp.minimum(step - there / bend, 10 * step)
         halved = jnp.where(jnp.isfinite(high), (low + high) / 2, 10 * step)
         moved = jnp.where((newton > low) & (newton < high), newton, halved)
-        step = jnp.where(unfinished(there), moved, step)
-        return step, low, high, _look(problem, kind, line, step), trial + 1
+        return jnp.where(unfinished(there), moved, step), step, low, high, there, wrong, trial + 1
 
-    carry = (first, jnp.zeros_like(first), jnp.full_like(first, jnp.inf), _look(problem, kind, line, first), 0)
-    step, _, _, (there, _, wrong), _ = jax.lax.while_loop(
-        lambda carry: jnp.any(unfinished(carry[3][0])) & (carry[4] < MOST_TRIALS), again, carry
+    never = jnp.full_like(first, jnp.inf)
+    carry = (first, first, jnp.zeros_like(first), never, never, jnp.zeros_like(line.ahead), 0)
+    _, looked, _, _, there, wrong, _ = jax.lax.while_loop(
+        lambda carry: jnp.any(unfinished(carry[4])) & (carry[6] <= MOST_TRIALS), again, carry
     )
-    return step, there, wrong
+    return looked, there, wrong
 
 
 def _descend(
