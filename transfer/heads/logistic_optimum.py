@@ -23,7 +23,7 @@ import optax
 from jax.typing import ArrayLike
 
 HIGHEST = jax.lax.Precision.HIGHEST
-# Rows are turned where the axes to find are at most so many: beyond, finding them costs more than it saves.
+# Rows are turned where the axes to find are at most so many: what finding them takes grows with the cube.
 MOST_TURNED = 1024
 MEMORY = 10  # pairs of L-BFGS
 # Steps after which a head is looked at for what it still gains, and the share of the tolerance that a step must gain.
@@ -97,7 +97,8 @@ def optima(
         kind: "classes", a softmax over columns, or "labels", a sigmoid for each.
         penalties: (H,), above 0, in any order.
         weight: (N,) of each row, none below 0; None: 1.
-        tolerance: of the mean loss. A head is done when its `excess` is below, or when it gains no longer.
+        tolerance: of the mean loss, and a share of the objective where that is small (`SMALL_OBJECTIVE`). A head is
+            done when its `excess` is below, or when a step gains next to nothing.
         most_steps: of L-BFGS for each head.
 
     Holds N x C floats a few times for each head that is solved side by side, which are as many as `WIDTH_BYTES`
