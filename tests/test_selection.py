@@ -44,6 +44,21 @@ def test_the_split_is_its_seed_s():
     assert set(one) != set(other)
 
 
+class Diverges(LogisticRegression):
+    """Whose scores are no numbers with a large C."""
+
+    def logits(self, rows):
+        return np.full((len(rows), 3), np.nan if self.C > 1 else 0.0)
+
+
+def test_a_head_that_diverged_is_never_chosen():
+    # always class 0, which more of the held-out rows may be of than of what the other head finds
+    labels = np.where(np.arange(90) < 80, 0, Y)
+    found = transfer.sweep(X, labels, Diverges(), {"C": [10.0, 1.0]})
+    assert found.chosen == {"C": 1.0}
+    assert all(np.isnan(found.table[0][name]) for name in ("accuracy", "log_loss"))
+
+
 @pytest.mark.parametrize("labels", [Y, np.array(["c", "a", "b"])[Y], Y * 7 - 3], ids=["0..", "text", "apart"])
 def test_the_chosen_one_is_the_best_row_of_the_table_fitted_on_all(labels):
     found = transfer.sweep(

@@ -19,7 +19,7 @@ from transfer import head_evaluation, head_settings, results, scores, tables
 from transfer.errors import TransferError
 from transfer.head_data import Data, Labelled
 from transfer.scores import Scores
-from transfer.selection import MEASURES, Selection, fit_setting, select
+from transfer.selection import CHOICES, MORE_IS_BETTER, Selection, fit_setting, measured, select
 from transfer.training import say
 
 # Settings of a sweep that are printed, the best of them.
@@ -160,18 +160,15 @@ def _losses(data: Data, winner: Fitted) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     training = scores.of(winner.head, _Taps(data.train)[winner.tap], data.classes, data.kind)
     for split, of_rows, side in (("train", training, data.train), ("validation", winner.validation, data.validation)):
-        truth, measures = np.asarray(side.labels[:]), MEASURES[data.kind]
+        values = measured(of_rows, np.asarray(side.labels[:]), data.kind)
         loss = "rmse" if data.kind == "values" else "log_loss"
-        found[f"{split}_loss"] = _value(measures, loss, of_rows, truth) if of_rows.probable else None
-        found[f"{split}_accuracy"] = _value(measures, "accuracy", of_rows, truth)
+        found[f"{split}_loss"] = _rounded(values.get(loss))
+        found[f"{split}_accuracy"] = _rounded(values.get("accuracy"))
     return found
 
 
-def _value(measures: Mapping[str, Any], name: str, of_rows: Scores, truth: np.ndarray) -> float | None:
-    if name not in measures:
-        return None
-    value = measures[name][0](of_rows.values, truth)
-    return round(value, 6) if np.isfinite(value) else None
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else round(value, 6)
 
 
 def _choice(data: Data, selection: Selection, winner: Fitted) -> dict[str, Any]:
@@ -237,7 +234,7 @@ def tell(result: Mapping[str, Any]) -> None:
 
 def _table(sweep: Mapping[str, Any]) -> list[str]:
     """The best settings, the chosen one first and marked."""
-    measure, more = sweep["measure"], _more(sweep["measure"])
+    measure, more = sweep["measure"], MORE_IS_BETTER[sweep["measure"]]
     rows = sweep["table"]
     known = [name for name in MEASURES_SHOWN if name in rows[0]]
     names = [name for name in rows[0] if name not in known and (name == "tap" or len({str(r[name]) for r in rows}) > 1)]
@@ -255,11 +252,7 @@ def _table(sweep: Mapping[str, Any]) -> list[str]:
     return [head, tables.text(lines), *(f"note: {note}" for note in sweep["notes"])]
 
 
-MEASURES_SHOWN = tuple(dict.fromkeys(name for of_kind in MEASURES.values() for name in of_kind))
-
-
-def _more(measure: str) -> bool:
-    return next(of_kind[measure][1] for of_kind in MEASURES.values() if measure in of_kind)
+MEASURES_SHOWN = tuple(dict.fromkeys(name for of_kind in CHOICES.values() for name in of_kind))
 
 
 def _last(value: float | None, more: bool) -> float:

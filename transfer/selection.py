@@ -7,7 +7,7 @@ selection.chosen, selection.table, selection.probe.score(test, test_labels)
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike
 
 from transfer import scores as any_scores
 from transfer.errors import RowsError, UsageError
+from transfer.evaluation import measures
+from transfer.evaluation.predictions import Predictions
 from transfer.heads import targets
 
 Grid = Mapping[str, Sequence[Any]]
@@ -88,7 +90,7 @@ def sweep(
         grid: parameter -> values to try; None: the head's own `GRID`; empty: nothing but the tap is chosen. Those of
             the head's `SIDE_BY_SIDE` are fitted in one program.
         holdout: the share of the rows that is held out.
-        measure: a key of `MEASURES` of what is predicted; None: its first.
+        measure: one of `CHOICES` of what is predicted; None: the first.
 
     Raises:
         UsageError: an unknown head, parameter or measure, a parameter without values, a share that is none.
@@ -250,13 +252,11 @@ def _try(
     for setting, found in zip(
         settings, _candidates(estimator, settings, x, labels, kept, held, classes, kind), strict=True
     ):
-        row = {
-            name: float(function(found.values, truth))
-            for name, (function, _) in MEASURES[kind].items()
-            if found.probable or name not in NEED_PROBABILITIES
-        }
+        row = measured(found, truth, kind)
         if measure not in row:
-            raise UsageError(f"{type(estimator).__name__} gives no probabilities, which measure={measure} needs")
+            name = type(estimator).__name__
+            lacking = "no held-out row has a label" if found.probable else f"{name} gives no probabilities"
+            raise UsageError(f"the held-out rows have no {measure}: {lacking}")
         table.append({**setting, **row})
         if best is None or _rank(row[measure], measure) > _rank(best.measures[measure], measure):
             best = Best(setting, row, found.values, found.probable)
@@ -311,74 +311,37 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _accuracy(scores: np.ndarray, classes: np.ndarray) -> float:
-    return float(np.mean(scores.argmax(axis=1) == classes))
-
-
-def _balanced_accuracy(scores: np.ndarray, classes: np.ndarray) -> float:
-    right = scores.argmax(axis=1) == classes
-    return float(np.mean([right[classes == label].mean() for label in np.unique(classes)]))
-
-
-def _log_loss(scores: np.ndarray, classes: np.ndarray) -> float:
-    shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
-    return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(classes)), classes]))
-
-
-def _mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    from sklearn.metrics import average_precision_score
-
-    there = np.flatnonzero(labels.any(axis=0))
-    if not len(there):
-        return 0.0
-    return float(np.mean([average_precision_score(labels[:, label], scores[:, label]) for label in there]))
-
-
-def _labels_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
-    return float(np.mean(((scores > 0) == labels).all(axis=1)))
-
-
-def _labels_log_loss(scores: np.ndarray, labels: np.ndarray) -> float:
-    return float(np.mean(np.logaddexp(0, scores) - labels * scores))
-
-
-def _rmse(scores: np.ndarray, values: np.ndarray) -> float:
-    return math.sqrt(np.mean((scores - values) ** 2))
-
-
-def _r2(scores: np.ndarray, values: np.ndarray) -> float:
-    spread = ((values - values.mean(axis=0)) ** 2).sum()
-    return float(1 - ((scores - values) ** 2).sum() / spread) if spread > 0 else float("-inf")
-
-
-Measure = Callable[[np.ndarray, np.ndarray], float]
-# What is predicted -> measure -> (the function of scores (M, C) and `Targets.array`, whether more is better).
-MEASURES: Mapping[str, Mapping[str, tuple[Measure, bool]]] = {
-    "classes": {
-        "accuracy": (_accuracy, True),
-        "balanced_accuracy": (_balanced_accuracy, True),
-        "log_loss": (_log_loss, False),
-    },
-    "labels": {
-        "mean_average_precision": (_mean_average_precision, True),
-        "accuracy": (_labels_accuracy, True),
-        "log_loss": (_labels_log_loss, False),
-    },
-    "values": {"rmse": (_rmse, False), "r2": (_r2, True)},
+# What is predicted -> measures (`transfer.evaluation.measures`) that settings may be chosen by, the usual one first.
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "classes": ("accuracy", "balanced_accuracy", "log_loss"),
+    "labels": ("mean_average_precision", "accuracy", "log_loss"),
+    "values": ("rmse", "r2"),
 }
-NEED_PROBABILITIES = ("log_loss",)
-_MORE_IS_BETTER = {name: more for of_kind in MEASURES.values() for name, (_, more) in of_kind.items()}
+MORE_IS_BETTER = {name: one.more for of_kind in measures.MEASURES.values() for name, one in of_kind.items()}
+
+
+def measured(found: any_scores.Scores, truth: np.ndarray, kind: str) -> dict[str, float]:
+    """The measures of `CHOICES` that scores have; NaN, each of them, where a head has diverged.
+
+    Args:
+        truth: as `Targets.array` has it.
+    """
+    if np.isnan(found.values).any():
+        return dict.fromkeys(CHOICES[kind], math.nan)
+    predictions = Predictions.of_logits(found.values, truth, kind=kind, ranked=found.ranked, probable=found.probable)
+    there = measures.applicable(predictions)
+    return {name: measures.value(predictions, name) for name in CHOICES[kind] if name in there}
 
 
 def _known_measure(measure: str | None, kind: str) -> str:
-    there = MEASURES[kind]
+    there = CHOICES[kind]
     if measure is not None and measure not in there:
         raise UsageError(f"measure={measure!r} is not one of {', '.join(there)}, by which {kind} are chosen")
-    return measure or next(iter(there))
+    return measure or there[0]
 
 
 def _rank(value: float, measure: str) -> float:
     """The higher the better; what is not a number is worst."""
     if math.isnan(value):
         return -math.inf
-    return value if _MORE_IS_BETTER[measure] else -value
+    return value if MORE_IS_BETTER[measure] else -value
