@@ -1,6 +1,8 @@
 """What several tests share."""
 
+import itertools
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,20 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cac
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 SHARED_DATA = Path(os.environ.get("TRANSFER_TEST_DATA") or REPOSITORY / "data")
+
+
+# Each compiled program takes several memory maps, and Linux allows a process 65,530: beyond, XLA crashes. A test of an
+# estimator may need 2,000.
+MAPS, MOST_MAPS, LOOK_EVERY = Path("/proc/self/maps"), 10_000, 10
+_tests = itertools.count(1)
+
+
+def pytest_runtest_teardown() -> None:
+    """Forgets compiled programs where they have become too many; those on disk are read again."""
+    if next(_tests) % LOOK_EVERY or "jax" not in sys.modules or not MAPS.exists():
+        return
+    if MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+        sys.modules["jax"].clear_caches()
 
 
 @pytest.fixture(scope="session")
