@@ -73,6 +73,7 @@ def install() -> None:
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     if not _requested.is_set():  # a second one changes nothing
+        _requested.set()  # at once: it may come while the line is written
         # not by print: whatever the signal interrupts may be printing
         os.write(2, b"SIGTERM: finishing this step and saving, then the end\n")
         request()
