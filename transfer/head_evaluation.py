@@ -1,6 +1,5 @@
 """What a trained head says of the validation rows, kept in the workdir; and what that is worth, for `result.json`."""
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -48,10 +47,7 @@ def summarised(scores: Scores, data: Data) -> dict[str, Any]:
 def predicted(parts: Iterable[np.ndarray | Scores], data: Data) -> Predictions:
     """What scores say of the validation rows, with no more of them in memory than a part."""
     found = list(_each(parts, data))
-    if len(found) == 1:
-        return found[0]
-    joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in found]) for name in files.ARRAYS}
-    return dataclasses.replace(found[0], **joined)
+    return found[0] if len(found) == 1 else Predictions.concatenate(found)
 
 
 def _each(parts: Iterable[np.ndarray | Scores], data: Data) -> Iterator[Predictions]:

@@ -96,19 +96,16 @@ def fit(
 def _asked(config: ConfigDict) -> dict[str, Any]:
     """All of the config that the result depends on, beside the rows: JSON values."""
     sweep = {**config.get("sweep", {}), "grid": head_settings.grid(config)}
+    chooses = head_settings.chooses(config)
     asked = {
         "head": config.head.name,
         "target": config.head.get("target", "classes"),
         "settings": head_settings.own(config),
         "seed": config.seed,
         "tap": config.get("tap"),
-        "sweep": {key: sweep[key] for key in head_settings.CHOICE if key in sweep} if _chooses(config) else None,
+        "sweep": {key: sweep[key] for key in head_settings.CHOICE if key in sweep} if chooses else None,
     }
     return json.loads(json.dumps(asked, default=str))
-
-
-def _chooses(config: ConfigDict) -> bool:
-    return bool(head_settings.grid(config)) or "," in (config.get("tap") or "")
 
 
 def _result(config: ConfigDict, workdir: epath.Path, data: Data, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,7 +114,7 @@ def _result(config: ConfigDict, workdir: epath.Path, data: Data, facts: Mapping[
     estimator = head_settings.make(name, data.kind, own, config.seed)
     labels, taps = data.given(data.train), _Taps(data.train)
     selection, chosen = None, {}
-    if _chooses(config):
+    if head_settings.chooses(config):
         selection = _selected(config, taps, estimator, labels)
         chosen = dict(selection.chosen)
         tap, head = chosen.pop("tap"), selection.probe

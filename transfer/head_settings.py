@@ -111,6 +111,11 @@ def grid(config: ConfigDict) -> dict[str, tuple]:
     return wanted
 
 
+def chooses(config: ConfigDict) -> bool:
+    """Whether a resolved config leaves something to be chosen on held-out rows: settings, or one of several taps."""
+    return bool(grid(config)) or "," in (config.get("tap") or "")
+
+
 def _check_known(section: str, name: str, given: Any, known: dict[str, Any]) -> None:
     for key in given:
         if key not in known:

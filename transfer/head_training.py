@@ -70,9 +70,8 @@ def _beyond(program: Any, own: Mapping[str, Any]) -> list[str]:
 
 def in_one_go(config: ConfigDict) -> bool:
     """Whether `transfer.head_fitting` is to fit the head, and not epoch after epoch here."""
-    chooses = head_settings.grid(config) or "," in (config.get("tap") or "")
     other = config.head.get("target", "classes") != "classes"
-    return bool(chooses or other or head_settings.program(config.head.name) is None)
+    return head_settings.chooses(config) or other or head_settings.program(config.head.name) is None
 
 
 def row_bytes(shape: Sequence[int], dtype: str) -> int:
