@@ -23,7 +23,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     try:
         import matplotlib
     except ImportError as error:
-        raise TransferError("a plot needs Matplotlib; pip install 'transfer[bench]'") from error
+        raise TransferError("a plot needs Matplotlib; pip install 'transfer[plots]'") from error
     from matplotlib.figure import Figure
 
     rows = result["rows"]

@@ -80,7 +80,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     try:
         import matplotlib
     except ImportError as error:
-        raise TransferError("a plot needs Matplotlib; pip install 'transfer[bench]'") from error
+        raise TransferError("a plot needs Matplotlib; pip install 'transfer[plots]'") from error
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
