@@ -221,8 +221,8 @@ def train_on_files(config: ConfigDict, training_file: str, validation_file: str,
                 "seed": config.seed,
                 "head": config.head,
                 "sweep": config.sweep,
-                "training": _content_hash(*rows["train"]),
-                "validation": _content_hash(*rows["validation"]),
+                "training": content_hash(*rows["train"]),
+                "validation": content_hash(*rows["validation"]),
             }
         )
         facts = {
@@ -237,7 +237,8 @@ def train_on_files(config: ConfigDict, training_file: str, validation_file: str,
     return result
 
 
-def _content_hash(*arrays: np.ndarray) -> str:
+def content_hash(*arrays: np.ndarray) -> str:
+    """What tells the rows of a feature file from others: a hash of types, shapes and values."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype} {array.shape}".encode())

@@ -53,11 +53,16 @@ def load(paths: Sequence[str]) -> list[Run]:
     Raises UsageError for a folder that is not there, is no run's, or is given twice; TransferError for one whose files
     are damaged.
     """
+    return [_load(path, name) for path, name in named(paths)]
+
+
+def named(paths: Sequence[str]) -> list[tuple[str, str]]:
+    """(path, name) of each run, the name being what its path differs by; UsageError where one is given twice."""
     plain = [os.path.normpath(path) if "://" not in path else path.rstrip("/") for path in paths]
     for path in plain:
         if plain.count(path) > 1:
             raise UsageError(f"{path} is given {plain.count(path)} times; each run counts once")
-    return [_load(path, name) for path, name in zip(plain, _names(plain), strict=True)]
+    return list(zip(plain, _names(plain), strict=True))
 
 
 def _names(paths: Sequence[str]) -> list[str]:
@@ -69,13 +74,19 @@ def _names(paths: Sequence[str]) -> list[str]:
     return ["/".join(one[shared:]) for one in parts]
 
 
-def _load(path: str, name: str) -> Run:
+def opened(path: str) -> tuple[epath.Path, dict[int, epath.Path]]:
+    """The folder of a run, and those of its seeds, if it is one over seeds; UsageError where there is no run."""
     folder = epath.Path(os.path.expanduser(path))
     if not folder.is_dir():
         raise UsageError(f"there is no run {path}{_suggestion(folder)}")
     seeds = _seeds(folder)
     if not seeds and not _is_run(folder):
         raise UsageError(f"{path} is no run: no {' and no '.join(FILES)} in it{_inside(folder, path)}")
+    return folder, seeds
+
+
+def _load(path: str, name: str) -> Run:
+    folder, seeds = opened(path)
     result = _read(folder / "result.json")
     if not seeds:
         run = Run(path, name, _facts(result, _read(folder / "config.json")))

@@ -1,0 +1,91 @@
+"""The images of a run, looked up by their ids where the data set still lies where it was."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from transfer.data.source import BrokenImage, Source
+from transfer.errors import TransferError
+
+# Around an image that is no square.
+PAPER = 236
+THREADS = 4
+# What a JPEG's decoder can divide the sides of an image by.
+DIVISORS = (8, 4, 2)
+
+
+class Images:
+    """Thumbnails of the validation images.
+
+    `say` is told, once, why there are none.
+    """
+
+    def __init__(self, data_config: dict[str, Any] | None, say: Callable[[str], None]) -> None:
+        self._config, self._say = data_config, say
+
+    @cached_property
+    def _source(self) -> Source | None:
+        if not self._config:
+            self._say("Images are not shown: the run was given features, and does not know what they are of.")
+            return None
+        from transfer.data.splits import make_splits
+
+        try:
+            return make_splits(self._config)[1]
+        except (TransferError, OSError, AttributeError, TypeError, ValueError) as error:
+            source = self._config.get("source")
+            self._say(f"Images are not shown: the data set {source} cannot be read any more ({_line(error)}).")
+            return None
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {} if self._source is None else {id_: row for row, id_ in enumerate(self._source.ids)}
+
+    def get(self, ids: Sequence[str], side: int) -> list[np.ndarray | None]:
+        """The images of those ids, (side, side, 3) uint8 each, whole and centred; None for one that cannot be had."""
+        source, rows = self._source, self._rows
+        if source is None:
+            return [None] * len(ids)
+        missing = sum(id_ not in rows for id_ in ids)
+        if missing:
+            self._say(f"{missing} images that the run was validated on are not in {source.name} any more.")
+
+        def one(id_: str) -> np.ndarray | None:
+            return thumbnail(source, rows[id_], side) if id_ in rows else None
+
+        if len(ids) < 2 * THREADS:
+            return [one(id_) for id_ in ids]
+        with ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(one, ids))
+
+
+def thumbnail(source: Source, row: int, side: int) -> np.ndarray | None:
+    """Image `row`, (side, side, 3) uint8, as large as fits, on grey; None where it is broken.
+
+    What is smaller is enlarged pixel by pixel, so that a reader sees what the network was given.
+    """
+
+    def divisor(height: int, width: int) -> int:
+        return next((by for by in DIVISORS if max(height, width) >= 2 * side * by), 1)
+
+    try:
+        pixels = source.image_into(row, None, divisor)
+    except (BrokenImage, OSError):
+        return None
+    height, width = pixels.shape[:2]
+    scale = side / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    how = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
+    small = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(size, how))
+    made = np.full((side, side, 3), PAPER, np.uint8)
+    top, left = (side - size[1]) // 2, (side - size[0]) // 2
+    made[top : top + size[1], left : left + size[0]] = small
+    return made
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

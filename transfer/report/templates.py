@@ -1,0 +1,57 @@
+"""HTML from templates in `assets/`, which escape whatever they are given."""
+
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+ASSETS = Path(__file__).parent / "assets"
+# What stands for a number that is not known.
+NONE = "–"
+
+
+def render(name: str, **values: Any) -> Markup:
+    """The template `assets/NAME` filled in; a value that it wants and is not given raises jinja2.UndefinedError."""
+    return Markup(_environment().get_template(name).render(**values))
+
+
+def asset(name: str) -> str:
+    """The text of `assets/NAME`, empty where there is no such file."""
+    path = ASSETS / name
+    return path.read_text("utf-8") if path.exists() else ""
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(ASSETS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"percent": percent, "number": number, "count": count}
+    return made
+
+
+def percent(value: Any, digits: int = 1) -> str:
+    """A share as "97.5 %"."""
+    return NONE if not is_number(value) else f"{100 * value:.{digits}f}\u202f%"
+
+
+def number(value: Any, digits: int = 4) -> str:
+    """A number in so many digits behind the point."""
+    return NONE if not is_number(value) else f"{value:.{digits}f}"
+
+
+def count(value: Any) -> str:
+    """A whole number with thin spaces between its thousands."""
+    return NONE if not is_number(value) else f"{int(value):,}".replace(",", "\u202f")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a file is a number that can be shown."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
