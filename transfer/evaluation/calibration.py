@@ -49,7 +49,7 @@ def reliability(confidence: ArrayLike, right: ArrayLike, bins: int = BINS) -> Re
 
 
 def expected_calibration_error(confidence: ArrayLike, right: ArrayLike, bins: int = BINS) -> float:
-    """The mean over rows of |confidence - accuracy| of their bin (Naeini et al. 2015; Guo et al. 2017, 15 bins).
+    """The mean over rows of `|confidence - accuracy|` of their bin (Naeini et al. 2015; Guo et al. 2017, 15 bins).
 
     Equals `netcal.metrics.ECE` and `torchmetrics.classification.MulticlassCalibrationError` (norm "l1").
     """

@@ -22,7 +22,7 @@ class LogisticProbe(Probe):
     Several classes are a softmax, two are one sigmoid, several labels a sigmoid each; the intercept is free.
 
     Args:
-        C: inverse of the penalty, as in scikit-learn: C times the loss summed over rows + |coef|^2 / 2.
+        C: inverse of the penalty, as in scikit-learn: `C * (loss summed over rows) + |coef|^2 / 2`.
         scaling: a name of `transfer.heads.scaling.SCALINGS`, fitted on the training rows; None: features as they are.
         class_weight: None, "balanced" or {class: weight}, as in scikit-learn.
         tol: how far above its optimum the objective may be, over the rows (see `logistic_optimum.optima`). Not
