@@ -162,7 +162,7 @@ def _history(run: RunData) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     found, damaged = [], 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in path.read_bytes().decode("utf-8", "replace").splitlines():
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
