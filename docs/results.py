@@ -1,4 +1,4 @@
-"""Writes the tables of `docs/results.md` and of the README from what `docs/results.sh` has measured.
+"""Writes the tables of results.md, which-protocol.md and the README from what `docs/results.sh` has measured.
 
 python docs/results.py
 """
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 KEPT = Path(__file__).with_name("results")
-PAGES = (KEPT.with_suffix(".md"), KEPT.parents[1] / "README.md")
+PAGES = (KEPT.with_suffix(".md"), KEPT.with_name("which-protocol.md"), KEPT.parents[1] / "README.md")
 # <!-- table FILE WORDS --> … <!-- /table -->: the table of the file whose title has the words; all of it without words.
 BLOCK = re.compile(r"<!-- table (\S+?)(?: ([\w :]+))? -->\n.*?<!-- /table -->", re.DOTALL)
 
