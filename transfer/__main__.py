@@ -18,6 +18,7 @@ VERBS = {
     "draw": ("transfer.drawing.commands", "draw", "draw a network, made from the model itself, as an SVG file"),
     "features": ("transfer.feature_commands", "features", "show, verify and repair a store of features"),
     "compare": ("transfer.compare", "compare", "compare runs: measures with intervals, and whether they differ"),
+    "report": ("transfer.report.commands", "report", "make a page of runs to look at: curves, errors, images, a map"),
     "shots": ("transfer.shot_commands", "shots", "show a run's few-shot protocol: tables, a picture"),
     "similarity": ("transfer.evaluation.representation_commands", "similarity", "compare taps of stores: linear CKA"),
     "transferability": (

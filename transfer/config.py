@@ -22,6 +22,7 @@ FREE = (
     "few_shot",
     "mesh",
     "stream",
+    "report",
 )
 
 # Every setting that some head takes -> its type; a head says which are its own (`transfer.head_settings`). A config
@@ -136,6 +137,8 @@ def default() -> ConfigDict:
             "mesh": {"data": placeholder(int), "model": 1},
             "finetune": _finetune(),
             "checkpoint_seconds": 30.0,
+            # Whether a run ends with WORKDIR/report.html, a page to look at.
+            "report": True,
         }
     )
 
@@ -229,7 +232,7 @@ def check_use(config: ConfigDict) -> None:
     """Raises UsageError for settings that `config.train` has no use for, which would be ignored without a word."""
     if config.train not in WAYS:
         raise UsageError(f"config.train={str(config.train)[:60]!r} is not one of {', '.join(WAYS)}")
-    now, usual = (_flat(json.loads(c.to_json_best_effort())) for c in (config, default()))
+    now, usual = (flat(json.loads(c.to_json_best_effort())) for c in (config, default()))
     for name, hint in UNUSED[config.train].items():
         # of a section that every config has, the setting itself
         within = [key for key in usual if key.startswith(name + ".")] or [name]
@@ -250,8 +253,8 @@ def settle(config: ConfigDict, workdir: epath.Path) -> None:
     path = workdir / "config.json"
     ours = json.loads(config.to_json_best_effort())
     if path.exists():
-        before = _flat(json_file.read(path))
-        now = _flat(ours)
+        before = flat(json_file.read(path))
+        now = flat(ours)
         # a setting that the workdir does not have is younger than it, and at its default there
         unused = {"head": "finetune.", "finetune": "head."}.get(config.get("train"), "-")
         differing = [
@@ -280,8 +283,9 @@ def _part(flat: dict[str, Any], name: str) -> Any:
     return flat.get(name, section or None)
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every setting by its whole name: "head.epochs" -> 50."""
+    found = {}
     for name, value in tree.items():
-        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
-    return flat
+        found.update(flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+    return found

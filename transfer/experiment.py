@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -129,8 +130,25 @@ def train(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
             result = over_seeds(config, workdir, _train_once)
         else:
             result = _train_once(config, workdir)
+        _report(config, workdir)
     say(f"Workdir: {workdir}")
     return result
+
+
+def _report(config: ConfigDict, workdir: epath.Path) -> None:
+    """Writes `WORKDIR/report.html`; whatever goes wrong there is a line, for the run itself has ended well."""
+    if not config.get("report", True) or not distributed.is_main():
+        return
+    try:
+        from transfer.report import page
+
+        path = page.write([str(workdir)], workdir / page.FILE, page.Options())
+    except Exception as error:  # a page is worth no run
+        logging.debug("the report", exc_info=error)
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        logging.warning("no report was written (%s); `python -m transfer report %s` tries again", why, workdir)
+        return
+    say(f"Report: {path}")
 
 
 def _train_once(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
@@ -233,6 +251,7 @@ def train_on_files(config: ConfigDict, training_file: str, validation_file: str,
             "seconds_extract": 0.0,
         }
         result = _fit(config, workdir, head_data.of_files(rows, target), facts, config.batch_size, identity)
+        _report(config, workdir)
     say(f"Workdir: {workdir}")
     return result
 

@@ -51,6 +51,12 @@ def text(table: Table, width: int = WIDTH) -> str:
     return "\n".join([*above, *lines, "", *(_wrapped(line, width) for line in _notes(table))]) + "\n"
 
 
+def cells(table: Table) -> tuple[list[list[str]], int, list[str]]:
+    """Rows of cells, the headings first; how many of the columns are names and facts; and the notes below."""
+    facts, numbers = _columns(table, {})
+    return [[*left, *right] for left, right in zip(facts, numbers, strict=True)], len(facts[0]), _notes(table)
+
+
 def _aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
     """Lines of columns, the first `left` of them flush left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

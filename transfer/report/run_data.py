@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +27,7 @@ class RunData:
 
     Attributes:
         path: its workdir.
+        given: the same as text.
         folder: where its rows are from: the workdir, or of a run over seeds the first seed's.
         name: what tells it apart from other runs of the report.
         config: `config.json` of `folder`; empty where there is none.
@@ -36,6 +38,7 @@ class RunData:
     """
 
     path: epath.Path
+    given: str
     folder: epath.Path
     name: str
     config: dict[str, Any]
@@ -48,6 +51,11 @@ class RunData:
         """Adds a line for the reader, once."""
         if line not in self.notes:
             self.notes.append(line)
+
+    @property
+    def slug(self) -> str:
+        """The name as a folder or a file may have it."""
+        return re.sub(r"[^\w.-]+", "-", self.name).strip("-.") or "run"
 
     @property
     def class_names(self) -> list[str]:
@@ -123,7 +131,10 @@ def load(paths: list[str] | tuple[str, ...]) -> list[RunData]:
         UsageError: a folder that is not there, is no run's, or is given twice.
         TransferError: a `config.json` or `result.json` that is damaged.
     """
-    return [_load(path, name) for path, name in runs.named(paths)]
+    found = runs.named(paths)
+    if len(found) == 1:  # one run has nothing to be told apart from
+        return [_load(path, path.rstrip("/").split("/")[-1]) for path, _ in found]
+    return [_load(path, name) for path, name in found]
 
 
 def _load(path: str, name: str) -> RunData:
@@ -131,7 +142,7 @@ def _load(path: str, name: str) -> RunData:
     result, rows = _read(folder / RESULT), folder
     if of_seeds:
         rows = next((one for one in of_seeds.values() if (one / RESULT).exists()), next(iter(of_seeds.values())))
-    run = RunData(folder, rows, name, _read(rows / CONFIG), result, [], None)
+    run = RunData(folder, path, rows, name, _read(rows / CONFIG), result, [], None)
     if of_seeds:
         done = sum((one / RESULT).exists() for one in of_seeds.values())
         if not result:

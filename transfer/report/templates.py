@@ -13,7 +13,7 @@ ASSETS = Path(__file__).parent / "assets"
 NONE = "–"
 
 
-def render(name: str, **values: Any) -> Markup:
+def rendered(name: str, **values: Any) -> Markup:
     """The template `assets/NAME` filled in; a value that it wants and is not given raises jinja2.UndefinedError."""
     return Markup(_environment().get_template(name).render(**values))
 

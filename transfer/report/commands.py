@@ -1,0 +1,85 @@
+"""The verb `report` of `python -m transfer`: runs as a page to look at."""
+
+import argparse
+from collections.abc import Callable
+
+from etils import epath
+
+from transfer.cli import output_file
+from transfer.errors import UsageError
+
+Action = Callable[[argparse.Namespace], None]
+PLOT_FORMATS = ("png", "svg", "pdf")
+
+
+def report(parser: argparse.ArgumentParser) -> Action:
+    """`report RUN [RUN …] [--output FILE] [--map …] [--plots DIR]`."""
+    from transfer.report.sections import MAPS
+
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="a workdir, local or gs://; several are also compared with the first"
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="the page, .html; default: RUN/report.html, of several runs ./report.html"
+    )
+    parser.add_argument(
+        "--map",
+        choices=MAPS,
+        default=MAPS[0],
+        help="the features in two dimensions: pca at once, tsne in up to minutes; default %(default)s",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the map; default 0")
+    parser.add_argument("--plots", metavar="DIR", help="also draw the charts of each run as files, for papers")
+    parser.add_argument(
+        "--plot_format",
+        default="png",
+        metavar="NAMES",
+        help=f"of --plots, several with commas between: {', '.join(PLOT_FORMATS)}; default png",
+    )
+
+    def run(options: argparse.Namespace) -> None:
+        if options.seed < 0:
+            raise UsageError(f"--seed={options.seed} must be at least 0")
+        formats = _formats(options.plot_format)
+        output = _output(options)
+        from transfer.report import page
+        from transfer.report.run_data import load
+        from transfer.report.sections import Options
+
+        found = load(options.runs)
+        _write(page.page(found, Options(options.map, options.seed)), output)
+        if options.plots:
+            from transfer.report import plots
+
+            for place, one in enumerate(found):
+                folder = epath.Path(options.plots)
+                plots.draw(one, folder / f"{place}-{one.slug}" if len(found) > 1 else folder, formats)
+
+    return run
+
+
+def _write(text: str, output: epath.Path) -> None:
+    from transfer import atomic
+
+    atomic.write_text(output, text)
+    print(f"Report: {output} ({len(text.encode()) / 1e6:.1f} MB); open it in a browser")
+
+
+def _output(options: argparse.Namespace) -> epath.Path:
+    if options.output is not None:
+        if not options.output.endswith(".html"):
+            raise UsageError(f"--output={options.output} must end in .html")
+        return (
+            epath.Path(output_file(options.output, ".html"))
+            if "://" not in options.output
+            else epath.Path(options.output)
+        )
+    return epath.Path(options.runs[0]) / "report.html" if len(options.runs) == 1 else epath.Path("report.html")
+
+
+def _formats(given: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip().lstrip(".") for name in given.split(",")))
+    for name in names:
+        if name not in PLOT_FORMATS:
+            raise UsageError(f"--plot_format={name} is not one of {', '.join(PLOT_FORMATS)}")
+    return names

@@ -1,0 +1,65 @@
+"""Several runs beside each other: their measures with intervals, as a picture and a table."""
+
+import math
+
+from markupsafe import Markup
+
+from transfer.compare import tabulate
+from transfer.errors import TransferError
+from transfer.evaluation import comparison_table
+from transfer.evaluation.comparison_table import Table
+from transfer.report import svg
+from transfer.report.run_data import RunData
+from transfer.report.sections import Section
+from transfer.report.templates import rendered
+
+# Runs that are drawn; the table has all.
+MOST_DRAWN = 40
+
+
+def section(runs: list[RunData]) -> Section:
+    """What `python -m transfer compare` says of the runs, or in a line why they cannot be compared."""
+    anchors = {run.given: (place, run.name) for place, run in enumerate(runs)}
+    try:
+        table = tabulate(list(anchors))
+    except TransferError as error:
+        html = rendered("comparison.html", problem=" ".join(str(error).split()), table=None, chart=None, legend="")
+        return Section("comparison", "The runs beside each other", html)
+    rows, left, notes = comparison_table.cells(table)
+    html = rendered(
+        "comparison.html",
+        problem=None,
+        table={"head": rows[0], "rows": list(enumerate(rows[1:])), "left": left, "notes": notes},
+        chart=_chart(table),
+        legend=table.measure(table.measures[0]).title,
+    )
+    return Section("comparison", "The runs beside each other", html)
+
+
+def _chart(table: Table) -> Markup | None:
+    """A line for each run: the first measure with its interval, or with the spread over seeds."""
+    name = table.measures[0]
+    measure = table.measure(name)
+    rows = [(one.run.name, one.values[name]) for one in table.rows if name in one.values][:MOST_DRAWN]
+    if not rows:
+        return None
+    ends = []
+    for _, found in rows:
+        spread = found.spread if math.isfinite(found.spread) else math.nan
+        low, high = (
+            (found.low, found.high) if math.isfinite(found.low) else (found.value - spread, found.value + spread)
+        )
+        ends.append((low, found.value, high))
+    count = len(rows)
+    frame = svg.Frame(
+        svg.around(value for three in ends for value in three), (count - 0.4, -0.6),
+        width=560, height=64 + 30 * count, left=170, right=24, top=8, bottom=42,
+    )  # fmt: skip
+    xticks = [(value, f"{100 * value:.5g}%" if measure.share else svg.written(value)) for value in svg.ticks(*frame.x)]
+    parts = [svg.axes(frame, measure.title, xticks=xticks, yticks=[])]
+    for place, ((title, _), (low, value, high)) in enumerate(zip(rows, ends, strict=True)):
+        parts.append(svg.text(frame.left - 10, frame.at_y(place) + 4, svg.short(title, 24), "tick y"))
+        parts.append(svg.whisker(frame, place, low, high, 1, upright=False))
+        parts.append(svg.dot(frame, value, place, 1, title))
+    words = f"{measure.title} of {count} runs; the numbers are in the table below"
+    return svg.chart(frame, words, *parts, classes="forest")

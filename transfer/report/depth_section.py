@@ -1,0 +1,89 @@
+"""What was chosen among: the taps of a network from shallow to deep, and the settings of a head."""
+
+import math
+from typing import Any
+
+from transfer.evaluation.measures import MEASURES
+from transfer.report import svg
+from transfer.report.run_data import RunData
+from transfer.report.sections import Options, Section
+from transfer.report.templates import is_number, rendered
+
+# Settings of a sweep that are listed, the best first.
+MOST = 50
+
+
+def section(run: RunData, options: Options) -> Section | None:
+    """Accuracy over depth where there are several taps, and the table of the sweep where there was one."""
+    depth, sweep = _depth(run.result.get("taps")), _sweep(run.result.get("sweep"))
+    if depth is None and sweep is None:
+        return None
+    title = "Accuracy over depth" if depth else "The settings that were tried"
+    return Section("depth", title, rendered("depth.html", depth=depth, sweep=sweep))
+
+
+def _depth(taps: Any) -> dict[str, Any] | None:
+    """Of each tap, in the order of the config, the first measure that there is."""
+    if not isinstance(taps, list) or len(taps) < 2 or not all(isinstance(row, dict) for row in taps):
+        return None
+    over_seeds = "mean" in taps[0]
+    of_first = taps[0].get("mean" if over_seeds else "validation") or {}
+    if not of_first:
+        return None
+    measure = next(iter(of_first))
+    rows = [_row(row, measure, over_seeds) for row in taps]
+    known = MEASURES["classes"].get(measure) or MEASURES["labels"].get(measure) or MEASURES["values"][measure]
+    return {"title": known.title, "share": known.share, "rows": rows, "over_seeds": over_seeds} | {
+        "svg": _chart(rows, known.title, known.share)
+    }
+
+
+def _row(row: dict[str, Any], measure: str, over_seeds: bool) -> dict[str, Any]:
+    if over_seeds:
+        value, spread = row["mean"].get(measure), row["spread"].get(measure) or 0.0
+        ends = (value - spread, value + spread) if is_number(value) else (None, None)
+    else:
+        found = row.get("validation", {}).get(measure) or {}
+        value, ends = found.get("value"), (found.get("low"), found.get("high"))
+    low, high = (end if is_number(end) else math.nan for end in ends)
+    return {
+        "tap": str(row.get("tap")),
+        "size": row.get("num_features"),
+        "value": value if is_number(value) else math.nan,
+        "low": low,
+        "high": high,
+    }
+
+
+def _chart(rows: list[dict[str, Any]], title: str, share: bool) -> Any:
+    values = [row[name] for row in rows for name in ("value", "low", "high")]
+    frame = svg.Frame((-0.4, len(rows) - 0.6), svg.around(values), bottom=74, height=300)
+    names = [svg.slanted(frame, place, row["tap"]) for place, row in enumerate(rows)]
+    marks = [svg.line(frame, ((place, row["value"]) for place, row in enumerate(rows)), 1)]
+    for place, row in enumerate(rows):
+        marks.append(svg.whisker(frame, place, row["low"], row["high"], 1))
+        marks.append(svg.dot(frame, place, row["value"], 1, row["tap"]) if math.isfinite(row["value"]) else "")
+    label = f"{title} by tap: " + ", ".join(f"{row['tap']} {row['value']:.4f}" for row in rows)
+    return svg.chart(frame, label, svg.axes(frame, xticks=[], percent=share), *names, *marks)
+
+
+def _sweep(sweep: Any) -> dict[str, Any] | None:
+    """The settings that were tried, the best first."""
+    if not isinstance(sweep, dict) or not isinstance(sweep.get("table"), list) or not sweep["table"]:
+        return None
+    rows = [row for row in sweep["table"] if isinstance(row, dict)]
+    names = list(rows[0]) if rows else []
+    measure = str(sweep.get("measure"))
+    chosen = sweep.get("chosen") if isinstance(sweep.get("chosen"), dict) else {}
+    measures = {name: one for of_kind in MEASURES.values() for name, one in of_kind.items()}
+    sign = -1 if measure not in measures or measures[measure].more else 1
+    rows.sort(key=lambda row: sign * row[measure] if is_number(row.get(measure)) else math.inf)
+    is_chosen = [all(row.get(name) == value for name, value in chosen.items()) for row in rows]
+    return {
+        "names": names,
+        "rows": list(zip(is_chosen, rows, strict=True))[:MOST],
+        "num": len(rows),
+        "measure": measure,
+        "held": sweep.get("num_holdout"),
+        "notes": [str(note) for note in sweep.get("notes") or []],
+    }

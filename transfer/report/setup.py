@@ -1,0 +1,63 @@
+"""What was run, so that it can be run again: settings that differ from the defaults, hashes, versions, both files."""
+
+import json
+from typing import Any
+
+from transfer.report.run_data import RunData
+from transfer.report.sections import Options, Section
+from transfer.report.templates import rendered
+
+# Facts of `result.json` -> what a reader calls them.
+FACTS = {
+    "weights_sha256": "weights, SHA-256",
+    "device": "device",
+    "jax_version": "JAX",
+    "seconds_extract": "seconds to extract",
+    "seconds_train": "seconds to train",
+    "epochs": "epochs",
+    "best_epoch": "best epoch",
+}
+# Of these parts of the result the page shows more elsewhere, and a thousand classes are no reading.
+SHORTENED = 40
+
+
+def section(run: RunData, options: Options) -> Section:
+    """The settings and the files."""
+    facts = [(name, run.result[key]) for key, name in FACTS.items() if run.result.get(key) is not None]
+    html = rendered(
+        "setup.html",
+        workdir=str(run.path),
+        facts=[(name, str(value)) for name, value in facts],
+        changed=_changed(run.config),
+        config=_pretty(run.config),
+        result=_pretty(_shortened(run.result)),
+    )
+    return Section("setup", "What was run", html)
+
+
+def _changed(config: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """(setting, its value, its default) of those that differ."""
+    from transfer import config as settings
+
+    if "model" not in config:  # a run on feature files, which keeps but what its head is
+        return []
+    usual = settings.flat(json.loads(settings.default().to_json_best_effort()))
+    return [
+        (name, json.dumps(value, ensure_ascii=False), json.dumps(usual[name]) if name in usual else "")
+        for name, value in settings.flat(config).items()
+        if value != usual.get(name)
+    ]
+
+
+def _shortened(value: Any) -> Any:
+    """Long lists cut, with a line saying so."""
+    if isinstance(value, dict):
+        return {key: _shortened(one) for key, one in value.items()}
+    if isinstance(value, list):
+        cut = [_shortened(one) for one in value[:SHORTENED]]
+        return cut + [f"… {len(value) - SHORTENED} more"] * (len(value) > SHORTENED)
+    return value
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) if value else ""
