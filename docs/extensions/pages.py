@@ -6,19 +6,21 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 # [text](../path): into the repository, outside of the site
-OUTWARD = re.compile(r"\[([^\]]+)\]\((\.\./[^)#]+)(?:#[^)]*)?\)")
+OUTWARD = re.compile(r"\[([^\[\]]+)\]\((\.\./[^)#]+)(?:#[^)]*)?\)")
 TITLE = "results/"
 
 
 def prepare(app: Sphinx, page: str, content: list[str]) -> None:
-    """Titles for tables that are kept without one; links to folders of the repository become their text.
+    """Titles for tables that are kept without one; links to folders and pages of the repository become their text.
 
-    A link to a file of the repository stays: the site takes the file along as a download.
+    A link to any other file of the repository stays: the site takes the file along as a download.
     """
-    folder = Path(app.srcdir, page).parent
+    root, folder = Path(app.srcdir), Path(app.srcdir, page).parent
 
     def inward(link: re.Match[str]) -> str:
-        return link[0] if (folder / link[2]).is_file() else link[1]
+        path = (folder / link[2]).resolve()
+        taken = path.is_relative_to(root) or (path.is_file() and path.suffix != ".md")
+        return link[0] if taken else link[1]
 
     text = OUTWARD.sub(inward, content[0])
     if page.startswith(TITLE):
