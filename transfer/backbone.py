@@ -69,8 +69,8 @@ def build_preprocessing(config: ConfigDict, model: nnx.Module) -> Preprocessing:
     return recipe(model, preprocessing, config.image_size, config.resize)
 
 
-def build_extractor(config: ConfigDict) -> Extractor:
-    """The config's backbone as an extractor of its taps, without a classifier that no tap needs.
+def build_frozen(config: ConfigDict) -> tuple[nnx.Module, Preprocessing]:
+    """The config's backbone, without a classifier that no tap of the config needs, and its preprocessing.
 
     So VGG's pooled features take images of any size, and the smaller file where the catalogue has one.
     """
@@ -80,11 +80,17 @@ def build_extractor(config: ConfigDict) -> Extractor:
         )
     classifier = any(tap.endpoint.startswith(CLASSIFIER_TAPS) for tap in parse_taps(config.tap))
     model = build_model(config) if classifier else build_model(config, num_classes=0)
+    return model, build_preprocessing(config, model)
+
+
+def build_extractor(config: ConfigDict) -> Extractor:
+    """The config's frozen backbone as an extractor of its taps."""
+    model, preprocessing = build_frozen(config)
     return Extractor(
         model,
         tap=config.tap,
         batch_size=config.batch_size,
         dtype=config.dtype,
         precision=config.precision,
-        preprocessing=build_preprocessing(config, model),
+        preprocessing=preprocessing,
     )

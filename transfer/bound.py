@@ -1,0 +1,119 @@
+"""What a finished run's files bind together: network, preprocessing, tap and head, to be used on other images."""
+
+import dataclasses
+from typing import Any
+
+from etils import epath
+from flax import nnx
+from ml_collections import ConfigDict
+
+from transfer import head_evaluation, heads, json_file, results
+from transfer.backbone import build_frozen
+from transfer.errors import TransferError, UsageError
+from transfer.evaluation import predictions
+from transfer.evaluation.predictions import Predictions
+from transfer.preprocess import Preprocessing
+from transfer.untrusted import shown
+from transfer.weights import create_model
+
+CONFIG, NETWORK = "config.json", "model.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """A run as it was when it ended.
+
+    Attributes:
+        workdir: of the run.
+        config: all of its settings.
+        result: what `result.json` says.
+        model: the network, its weights checked against the result's hash.
+        preprocessing: from uint8 images to what the network takes.
+        tap: of the features that the head was fitted on; None for a network that was trained itself.
+        head: the fitted head; None for such a network, whose logits are the scores.
+        class_names: the C or L names of the scores; none of values.
+        kind: "classes", "labels" or "values".
+    """
+
+    workdir: epath.Path
+    config: ConfigDict
+    result: dict[str, Any]
+    model: nnx.Module
+    preprocessing: Preprocessing
+    tap: str | None
+    head: Any
+    class_names: tuple[str, ...]
+    kind: str
+
+
+def load(workdir: Any) -> Bound:
+    """Reads a finished run.
+
+    Raises:
+        UsageError: no run's folder, or one of a run over seeds.
+        TransferError: a run that is not done, is on feature files (no images lead to it), or kept no head; a weight
+            file that is not the run's; damaged files.
+    """
+    folder = epath.Path(workdir)
+    config, result = _finished(folder)
+    if config.get("train") == "finetune":
+        return _network(folder, config, result)
+    return _frozen(folder, config, result)
+
+
+def _finished(folder: epath.Path) -> tuple[ConfigDict, dict[str, Any]]:
+    if not folder.is_dir():
+        raise UsageError(f"--workdir={folder}: there is no such folder")
+    seeds = sorted(one.name for one in folder.iterdir() if one.name.startswith("seed_"))
+    if seeds:
+        raise UsageError(f"--workdir={folder} is a run over seeds; name one of them, --workdir={folder / seeds[0]}")
+    if not (folder / CONFIG).exists():
+        raise UsageError(f"--workdir={folder} is no run's: it has no {CONFIG}")
+    config, result = ConfigDict(_tuples(json_file.read(folder / CONFIG))), results.read(folder)
+    if "model" not in config:
+        raise TransferError(f"{folder} is a run on feature files: no network is known that makes features of images")
+    if not result:
+        raise TransferError(f"{folder} is not done: it has no {results.FILE}; the command that began it finishes it")
+    return config, result
+
+
+def _tuples(value: Any) -> Any:
+    """JSON as the config had it, which knows tuples and no lists."""
+    if isinstance(value, dict):
+        return {name: _tuples(part) for name, part in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _frozen(folder: epath.Path, config: ConfigDict, result: dict[str, Any]) -> Bound:
+    path = folder / head_evaluation.HEAD
+    if not path.exists():
+        raise TransferError(
+            f"{folder} kept no {path.name}: its head is a class of the user's own, or an older version made the run, "
+            "whose command, run again with another --workdir, keeps it"
+        )
+    model, preprocessing = build_frozen(config)
+    _check_weights(folder, config, result, model)
+    head, names = heads.load(path), _class_names(folder)
+    return Bound(folder, config, result, model, preprocessing, result.get("tap"), head, names, head.kind_)
+
+
+def _network(folder: epath.Path, config: ConfigDict, result: dict[str, Any]) -> Bound:
+    model: Any = create_model(str(config.model.name).partition(".")[0], str(folder / NETWORK))
+    return Bound(folder, config, result, model, model.preprocessing, None, None, _class_names(folder), "classes")
+
+
+def _class_names(folder: epath.Path) -> tuple[str, ...]:
+    path = folder / predictions.FILE
+    if not path.exists():
+        raise TransferError(f"{folder} has no {path.name}, which names the classes; the run's command writes it anew")
+    return Predictions.read(path).class_names
+
+
+def _check_weights(folder: epath.Path, config: ConfigDict, result: dict[str, Any], model: nnx.Module) -> None:
+    """Raises TransferError where the weights are not those that the run's features came from."""
+    was, now = result.get("weights_sha256"), getattr(model, "weights_sha256", None)
+    if was != now:
+        source = config.model.weights or config.model.name
+        raise TransferError(
+            f"the weights {shown(str(source))} are not those of {folder}: their SHA-256 is {now}, the run's {was}"
+        )
