@@ -1,6 +1,8 @@
 """Several runs beside each other: their measures with intervals, as a picture and a table."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from markupsafe import Markup
 
@@ -8,6 +10,7 @@ from transfer.compare import tabulate
 from transfer.errors import TransferError
 from transfer.evaluation import comparison_table
 from transfer.evaluation.comparison_table import Table
+from transfer.evaluation.runs import named
 from transfer.report import svg
 from transfer.report.run_data import RunData
 from transfer.report.sections import Section
@@ -18,22 +21,43 @@ MOST_DRAWN = 40
 
 
 def section(runs: list[RunData]) -> Section:
-    """What `python -m transfer compare` says of the runs, or in a line why they cannot be compared."""
-    anchors = {run.given: (place, run.name) for place, run in enumerate(runs)}
+    """What `python -m transfer compare` says of the runs; those that have no rows in common only beside each other."""
+    problem, table = None, None
+    paths = [run.given for run in runs]
     try:
-        table = tabulate(list(anchors))
+        table = tabulate(paths)
     except TransferError as error:
-        html = rendered("comparison.html", problem=" ".join(str(error).split()), table=None, chart=None, legend="")
-        return Section("comparison", "The runs beside each other", html)
-    rows, left, notes = comparison_table.cells(table)
-    html = rendered(
-        "comparison.html",
-        problem=None,
-        table={"head": rows[0], "rows": list(enumerate(rows[1:])), "left": left, "notes": notes},
-        chart=_chart(table),
-        legend=table.measure(table.measures[0]).title,
-    )
+        problem = " ".join(str(error).split())
+        table = _beside(paths)
+    known = {} if table is None else _filled(table)
+    html = rendered("comparison.html", **{"problem": problem, "table": None, "chart": None, "measure": "", **known})
     return Section("comparison", "The runs beside each other", html)
+
+
+def _beside(paths: Sequence[str]) -> Table | None:
+    """Each run's own measures, without differences; None where they do not measure the same."""
+    try:
+        tables = [tabulate([path]) for path in paths]
+    except TransferError:
+        return None
+    first = tables[0]
+    if any(one.kind != first.kind for one in tables):
+        return None
+    rows = [one.rows[0] for one in tables]
+    for row, path in zip(rows, named(paths), strict=True):
+        row.run.name = path[1]
+    return first._replace(rows=rows)
+
+
+def _filled(table: Table) -> dict[str, Any]:
+    """What the template shows of a table."""
+    rows, left, notes = comparison_table.cells(table)
+    name = table.measures[0]
+    return {
+        "table": {"head": rows[0], "rows": list(enumerate(rows[1:])), "left": left, "notes": notes},
+        "chart": _chart(table),
+        "measure": table.measure(name).title,
+    }
 
 
 def _chart(table: Table) -> Markup | None:

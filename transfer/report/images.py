@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from transfer.data.source import BrokenImage, Source
 from transfer.errors import TransferError
@@ -76,6 +75,8 @@ def thumbnail(source: Source, row: int, side: int) -> np.ndarray | None:
         pixels = source.image_into(row, None, divisor)
     except (BrokenImage, OSError):
         return None
+    from PIL import Image  # a run on feature files has no use for it
+
     height, width = pixels.shape[:2]
     scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -11,7 +11,7 @@ from etils import epath
 from markupsafe import Markup
 
 from transfer import atomic
-from transfer.report import comparison, sections
+from transfer.report import sections
 from transfer.report.run_data import RunData, load
 from transfer.report.sections import Options, Section
 from transfer.report.templates import asset, rendered
@@ -58,7 +58,7 @@ def write(paths: Sequence[str], output: epath.Path, options: Options) -> epath.P
 def page(runs: Sequence[RunData], options: Options) -> str:
     """The HTML of the runs; several begin with a comparison."""
     chapters = [_chapter(run, place, options) for place, run in enumerate(runs)]
-    first = [_part(comparison.section(list(runs)), "comparison")] if len(runs) > 1 else []
+    first = _comparison(runs) if len(runs) > 1 else []
     keys = dict.fromkeys(part.key for part in [*first, *(part for one in chapters for part in one.parts)])
     script = Markup(_script(keys))
     return rendered(
@@ -71,6 +71,12 @@ def page(runs: Sequence[RunData], options: Options) -> str:
         chapters=chapters,
         made=datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
     )
+
+
+def _comparison(runs: Sequence[RunData]) -> list[Part]:
+    from transfer.report import comparison  # which a page of one run has no use for
+
+    return [_part(comparison.section(list(runs)), "comparison")]
 
 
 def _chapter(run: RunData, place: int, options: Options) -> Chapter:

@@ -22,7 +22,7 @@ class Frame(NamedTuple):
     """Where values lie in the picture.
 
     Attributes:
-        x, y: (low, high) of the values; of y the low end is below.
+        x, y: the values at both ends: left and right, below and above.
         width, height: of the picture.
         left, right, top, bottom: margins around the marks.
     """
@@ -39,13 +39,13 @@ class Frame(NamedTuple):
     def at_x(self, value: float) -> float:
         """Where a value is, from the left."""
         low, high = self.x
-        share = (value - low) / (high - low) if high > low else 0.5
+        share = (value - low) / (high - low) if high != low else 0.5
         return round(self.left + share * (self.width - self.left - self.right), 2)
 
     def at_y(self, value: float) -> float:
         """Where a value is, from above."""
         low, high = self.y
-        share = (value - low) / (high - low) if high > low else 0.5
+        share = (value - low) / (high - low) if high != low else 0.5
         return round(self.height - self.bottom - share * (self.height - self.top - self.bottom), 2)
 
 
