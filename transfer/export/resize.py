@@ -18,7 +18,7 @@ from transfer.preprocess import Preprocessing, gives_floats
 
 
 class _Axis(NamedTuple):
-    """Along one axis: `size` pixels become `resized`, of which the output's pixel i is number i + `offset`, or black."""
+    """One axis: `size` pixels become `resized`; pixel i of the output is number i + `offset` of those, or black."""
 
     size: jax.Array
     resized: jax.Array

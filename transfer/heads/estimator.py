@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, softmax
@@ -25,6 +26,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from transfer.errors import RowsError, UsageError
 from transfer.heads import scaling as scalings
 from transfer.heads import targets
+from transfer.heads.dense import Dense
 from transfer.heads.rows import flat_features
 from transfer.heads.targets import Targets
 
@@ -186,6 +188,22 @@ class Head(BaseEstimator):
             return lambda others: np.stack([head.logits(others) for head in heads])
         function = many(self.prepare(X, y), grid)
         return lambda others: np.asarray(function(self._rows(others)), np.float32)
+
+    def dense(self) -> Dense:
+        """The head's scores of scaled rows as dense layers; UsageError for a head that is none."""
+        raise UsageError(f"{type(self).__name__} is no chain of dense layers")
+
+    def traced(self, x: jax.Array) -> jax.Array:
+        """Probabilities (M, C) of rows as `fit` takes them, float32 (M, D), or the values; JAX can trace it.
+
+        What a head of one's own that is no `dense` computes of scaled rows, `_traced_scores` says.
+        """
+        check_is_fitted(self)
+        return targets.ACTIVATIONS[self.kind_](self._traced_scores(scalings.apply(self.scaler_, x)))
+
+    def _traced_scores(self, x: jax.Array) -> jax.Array:
+        """`_scores`, traceable."""
+        return self.dense().scores(x)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the fitted head as one `.safetensors` file; see `transfer.heads.load`."""

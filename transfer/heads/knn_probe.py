@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from transfer.errors import UsageError
+from transfer.heads.dense import unit_rows as traced_unit_rows
 from transfer.heads.estimator import Grid, Head, Probe, Regressor, Rows
-from transfer.heads.neighbours import METRICS, search, unit_rows
+from transfer.heads.neighbours import METRICS, nearest, search, unit_rows
 
 # The least share of the votes that a class, or a label, is given, so that the logarithm of none is finite.
 LEAST = 1e-6
@@ -45,6 +48,25 @@ class _Neighbours(Head):
 
     def _scores(self, x: np.ndarray) -> np.ndarray:
         return self._scores_many(x, [(self.n_neighbors, self.temperature)])[0]
+
+    def _traced_scores(self, x: jax.Array) -> jax.Array:
+        placed = traced_unit_rows(x) if self.metric == "cosine" else x - self.centre_
+        similarities, index = nearest(placed, self.rows_, min(self.n_neighbors, len(self.rows_)), self.metric)
+        warmth = self.temperature
+        votes = jnp.ones_like(similarities)
+        if warmth is not None:
+            votes = jnp.exp((similarities - similarities[:, :1]) / warmth)
+        votes = votes * jnp.asarray(self.weight_)[index]
+        votes = votes / votes.sum(axis=1, keepdims=True)
+        aims = jnp.asarray(self.targets_)[index]
+        if self.kind_ == "classes":
+            shares = (votes[..., None] * jax.nn.one_hot(aims, self.num_outputs_)).sum(axis=1)
+            return jnp.log(jnp.maximum(shares, LEAST / self.num_outputs_))
+        shares = (votes[..., None] * aims).sum(axis=1)
+        if self.kind_ == "values":
+            return shares
+        shares = jnp.clip(shares, LEAST, 1 - LEAST)
+        return jnp.log(shares / (1 - shares))
 
     def _fit_many(self, rows: Rows, grid: Grid) -> Callable[[np.ndarray], np.ndarray]:
         count = len(next(iter(grid.values())))

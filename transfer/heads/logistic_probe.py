@@ -9,6 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from transfer.errors import UsageError
 from transfer.heads import affine, logistic_optimum
+from transfer.heads.dense import Dense
 from transfer.heads.estimator import Grid, Probe, Rows
 from transfer.heads.logistic_optimum import Optima
 
@@ -69,6 +70,9 @@ class LogisticProbe(Probe):
 
     def _scores(self, x: np.ndarray) -> np.ndarray:
         return affine.scores(x, self.coef_, self.intercept_)
+
+    def dense(self) -> Dense:
+        return Dense.of(self.coef_, self.intercept_)
 
     def _fit_many(self, rows: Rows, grid: Grid) -> Callable[[np.ndarray], np.ndarray]:
         for value in grid["C"]:

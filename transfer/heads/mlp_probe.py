@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from transfer.heads import affine, mlp
+from transfer.heads.dense import Dense
 from transfer.heads.estimator import Probe, Regressor
 from transfer.heads.gradient import State
 from transfer.heads.layers import Params, hidden_layers
@@ -36,6 +37,10 @@ class _Mlp(Trained):
         for kernel, bias in zip(self.coefs_[:-1], self.intercepts_[:-1], strict=True):
             x = np.maximum(affine.scores(x, kernel.T, bias), 0)
         return affine.scores(x, self.coefs_[-1].T, self.intercepts_[-1])
+
+    def dense(self) -> Dense:
+        kernels, biases = ([array.astype(np.float64) for array in each] for each in (self.coefs_, self.intercepts_))
+        return Dense(kernels, biases)
 
 
 class MlpProbe(Probe, _Mlp):

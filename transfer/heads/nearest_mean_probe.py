@@ -2,10 +2,12 @@
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from transfer.errors import UsageError
 from transfer.heads import affine, temperature
+from transfer.heads.dense import Dense
 from transfer.heads.estimator import Probe, Rows
 from transfer.heads.neighbours import METRICS, unit_rows
 
@@ -70,6 +72,16 @@ class NearestMeanProbe(Probe):
 
     def _scores(self, x: np.ndarray) -> np.ndarray:
         return affine.scores(self._placed(x), self.coef_, self.intercept_, self.temperature_)
+
+    def dense(self) -> Dense:
+        of_centre = self.coef_.astype(np.float64) @ self.centre_.astype(np.float64)
+        return Dense.of(self.coef_, self.intercept_ - of_centre, self.temperature_, unit=self.metric == "cosine")
+
+    def _traced_scores(self, x: jax.Array) -> jax.Array:
+        # centred first: float32 keeps what is left
+        return Dense.of(self.coef_, self.intercept_, self.temperature_, self.metric == "cosine").scores(
+            x - self.centre_
+        )
 
     def _temperature(
         self, x: np.ndarray, member: np.ndarray, groups: _Means, others: _Means | None, rows: Rows

@@ -43,14 +43,15 @@ def search(queries: np.ndarray, rows: np.ndarray, k: int, metric: str) -> tuple[
     for start in range(0, len(queries), size):
         some = queries[start : start + size]
         some = np.pad(some, ((0, size - len(some)), (0, 0)))  # one shape, one compilation
-        parts = [_nearest(some, block, min(k, block.shape[0]), metric) for block in blocks]
+        parts = [nearest(some, block, min(k, block.shape[0]), metric) for block in blocks]
         best = parts[0] if count == 1 else _merged(parts, tuple(edges[:-1]), k)
         found.append(tuple(np.asarray(array)[: len(queries) - start] for array in best))
     return np.concatenate([part[0] for part in found]), np.concatenate([part[1] for part in found])
 
 
 @functools.partial(jax.jit, static_argnames=("k", "metric"))
-def _nearest(queries: jax.Array, rows: jax.Array, k: int, metric: str) -> tuple[jax.Array, jax.Array]:
+def nearest(queries: jax.Array, rows: jax.Array, k: int, metric: str) -> tuple[jax.Array, jax.Array]:
+    """`search` on the device, of all rows at once; traceable."""
     products = jax.lax.dot_general(queries, rows, (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST)
     if metric == "cosine":
         return jax.lax.top_k(products, k)

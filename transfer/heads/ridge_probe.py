@@ -7,6 +7,7 @@ import numpy as np
 
 from transfer.errors import UsageError
 from transfer.heads import affine, ridge, temperature
+from transfer.heads.dense import Dense
 from transfer.heads.estimator import Grid, Head, Probe, Regressor, Rows
 from transfer.heads.targets import Targets
 
@@ -36,6 +37,9 @@ class _Ridge(Head):
 
     def _scores(self, x: np.ndarray) -> np.ndarray:
         return affine.scores(x, self.coef_, self.intercept_, self.temperature_)
+
+    def dense(self) -> Dense:
+        return Dense.of(self.coef_, self.intercept_, self.temperature_)
 
     def _fit_many(self, rows: Rows, grid: Grid) -> Callable[[np.ndarray], np.ndarray]:
         y = _aims(rows.targets)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from transfer.errors import RowsError, TransferError, UsageError
 from transfer.heads import affine, gradient, scaling
+from transfer.heads.dense import Dense
 from transfer.heads.estimator import Grid, Head, Rows
 from transfer.heads.gradient import Method, State
 from transfer.heads.layers import Params, hidden_layers, logits
@@ -187,6 +188,9 @@ class TrainedLinear(Trained):
 
     def _scores(self, x: np.ndarray) -> np.ndarray:
         return affine.scores(x, self.coef_, self.intercept_)
+
+    def dense(self) -> Dense:
+        return Dense.of(self.coef_, self.intercept_)
 
 
 def _on_device(rows: Rows, units: Units | None) -> gradient.Rows:
