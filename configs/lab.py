@@ -1,11 +1,11 @@
-"""The published lab: VGG16, Inception v3 or ResNet-50, on CIFAR-10 or traffic signs, 100 images a class, one dense layer.
+"""The published lab: VGG16, Inception v3 or ResNet-50 on CIFAR-10 or traffic signs, 100 images a class, a dense layer.
 
     python train.py --config=configs/lab.py:vgg_cifar10
     python train.py --config=configs/lab.py:resnet_traffic --config.data.source=pickle:traffic-signs-data
 
 As published: bilinear to 224 pixels (299 for Inception) without rounding, Keras' weights and preprocessing, the average
-of the last convolutional output; a random fifth of CIFAR-10, a third of the traffic signs validate; 100 of the remaining
-images of each class train. The rows that were drawn are not the lab's, whose 100 a class were kept without their indices.
+of the last convolutional output; a random fifth of CIFAR-10, a third of the traffic signs validate; 100 of the other
+images of each class train. The rows that were drawn are not the lab's, which kept its 100 a class without indices.
 `docs/tutorial-lab.md` goes through it. `small_cifar10` and `small_traffic` take the backbone that ships instead.
 """
 

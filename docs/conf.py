@@ -1,7 +1,7 @@
 """The site: `pip install -e '.[docs]' && sphinx-build -W docs docs/_build`, then open docs/_build/index.html.
 
-Its pages are the Markdown files of this folder, which read as well where they lie; `pages.py` has what the site needs of
-them beside, `verbs.py` the page of commands.
+Its pages are the Markdown files of this folder, which read as well where they lie; `pages.py` has what the site needs
+of them beside, `verbs.py` the page of commands.
 """
 
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 sys.path[:0] = [str(FOLDER / "extensions"), str(FOLDER.parent)]
-# Before JAX is imported, by the build and by the notebook's kernel: nothing here needs an accelerator, and no cell shows
-# a warning that there is none.
+# Before JAX is imported, by the build and by the notebook's kernel: nothing here needs an accelerator, and no cell
+# shows a warning that there is none.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from transfer import __version__  # noqa: E402
@@ -51,11 +51,13 @@ default_role = "code"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"
-autodoc_class_signature = "separated"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+# of a signature, `axis=AXIS` rather than its value
+autodoc_preserve_defaults = True
 # scikit-learn gives its estimators these, with docstrings that link into its own site
 METADATA = ("set_fit_request", "set_score_request", "set_predict_request", "set_predict_proba_request")
-autodoc_default_options = {"members": True, "exclude-members": ", ".join(("__init__", "__new__", *METADATA))}
+autodoc_default_options = {"members": True, "exclude-members": ", ".join(("__init__", "__new__", "program", *METADATA))}
 
 html_theme = "furo"
 html_title = "transfer"

@@ -1,4 +1,4 @@
-"""The site builds as its page says, without a warning; its notebook runs, and shows what it says; no link leads nowhere."""
+"""The site builds without a warning; its notebook runs and shows what it says; no link leads nowhere."""
 
 import html
 import json
