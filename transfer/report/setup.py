@@ -23,7 +23,7 @@ SHORTENED = 40
 
 def section(run: RunData, options: Options) -> Section:
     """The settings and the files."""
-    facts = [(name, run.result[key]) for key, name in FACTS.items() if run.result.get(key) is not None]
+    facts = [(name, run.result[key]) for key, name in FACTS.items() if run.result.get(key) not in (None, "")]
     html = rendered(
         "setup.html",
         workdir=str(run.path),

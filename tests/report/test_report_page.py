@@ -1,0 +1,278 @@
+"""What a report says of runs as they may lie there: done or not, damaged, over seeds, of another version."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from etils import epath
+from head_runs import make_files
+
+from transfer import config, experiment
+from transfer.__main__ import main
+from transfer.evaluation.predictions import Predictions
+from transfer.report import page, run_data, svg
+from transfer.report.page import embedded
+from transfer.report.sections import SECTIONS, Options
+
+PLAIN = Options(map="none")
+
+
+def text(*paths: Path) -> str:
+    return page.page(run_data.load([str(path) for path in paths]), PLAIN)
+
+
+def titles(html: str) -> list[str]:
+    return re.findall(r"<h2 id=[^>]*>([^<]*)</h2>", html)
+
+
+def edit(path: Path, **fields: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def files_run(folder: Path, workdir: Path, **settings: Any) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
+    make_files(folder, 200, 100)
+    chosen = config.default()
+    if "head.name" not in settings:
+        chosen.head.epochs, chosen.head.batch_size = 2, 32
+    chosen.update_from_flattened_dict(settings)
+    return experiment.train_on_files(
+        chosen, str(folder / "train.npz"), str(folder / "validation.npz"), epath.Path(workdir)
+    )
+
+
+def test_training_ends_with_a_report(trained: Path) -> None:
+    html = (trained / "report.html").read_text("utf-8")
+    assert {"At a glance", "Learning curves", "Accuracy over training images", "What was run"} <= set(titles(html))
+    result = json.loads((trained / "result.json").read_text())
+    assert result["weights_sha256"] in html and result["device"] in html
+    assert f"{100 * result['measures']['accuracy']['value']:.1f}<span" in html
+
+
+def test_it_is_one_file(trained: Path) -> None:
+    html = (trained / "report.html").read_text("utf-8")
+    markup = re.sub(r"<pre.*?</pre>", "", html, flags=re.S)
+    assert not re.search(r"""\s(?:src|href|srcset|action)=["']?(?!data:|#)|@import|url\((?!["']?data:)""", markup)
+    assert html.count("Content-Security-Policy") == 1 and html.index("Content-Security-Policy") < html.index("<style")
+
+
+def test_features_from_files(tmp_path: Path) -> None:
+    """No network and no images are known; the map's features are those of the file, while it is the same one."""
+    files_run(tmp_path / "files", tmp_path / "run")
+    html = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "features from files" in html and "Learning curves" in titles(html)
+    (run,) = run_data.load([str(tmp_path / "run")])
+    assert run.features(np.arange(3)).shape == (3, 6)
+    assert run.images.get(["0"], 16) == [None] and "given features" in run.notes[0]
+    make_files(tmp_path / "files", 200, 99)
+    (run,) = run_data.load([str(tmp_path / "run")])
+    assert run.features(np.arange(3)) is None and "another one is" in run.notes[0]
+
+
+@pytest.mark.parametrize("head", ["ridge", "knn"])
+def test_heads_without_epochs(tmp_path: Path, head: str) -> None:
+    files_run(tmp_path / "files", tmp_path / "run", **{"head.name": head})
+    html = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "At a glance" in titles(html) and "Learning curves" not in titles(html)
+
+
+def test_what_was_chosen_among(tmp_path: Path) -> None:
+    files_run(tmp_path / "files", tmp_path / "run", **{"head.name": "ridge", "sweep.alpha": (0.1, 10.0)})
+    html = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "The settings that were tried" in titles(html) and html.count('<tr class="chosen">') == 1
+
+
+def test_no_report_is_written_where_none_is_wanted(tmp_path: Path) -> None:
+    files_run(tmp_path / "files", tmp_path / "run", report=False)
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_report_that_fails_does_not_fail_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """Here its place is taken by a folder."""
+    (tmp_path / "run" / "report.html").mkdir(parents=True)
+    assert files_run(tmp_path / "files", tmp_path / "run")["validation_accuracy"] > 0
+    lines = [record.message for record in caplog.records if "report" in record.message]
+    assert len(lines) == 1 and f"python -m transfer report {tmp_path / 'run'}" in lines[0]
+
+
+def test_not_done(run: Path) -> None:
+    (run / "result.json").unlink()
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(lines[:2]) + lines[2][:20])
+    html = text(run)
+    assert "Not done: 2 of 3 epochs have been trained" in html and "1 lines of metrics.jsonl are damaged" in html
+    assert "Learning curves" in titles(html) and "at the last epoch so far" in html
+
+
+def test_no_predictions_as_in_an_older_run(run: Path) -> None:
+    (run / "predictions.npz").unlink()
+    result = json.loads((run / "result.json").read_text())
+    for name in ("measures", "few_shot", "settings", "head", "best_epoch"):
+        result.pop(name, None)
+    (run / "result.json").write_text(json.dumps(result))
+    html = text(run)
+    assert "An older version wrote this run" in html
+    assert f"{100 * result['validation_accuracy']:.1f}<span" in html
+
+
+def test_predictions_of_a_newer_version(run: Path) -> None:
+    with np.load(run / "predictions.npz") as archive:
+        arrays = dict(archive)
+    arrays["facts"][0] = 99
+    np.savez(run / "predictions.npz", **arrays)
+    html = text(run)
+    assert "a newer version wrote them?" in html and "At a glance" in titles(html)
+
+
+def test_settings_of_another_version(run: Path) -> None:
+    """Fields that this version does not know, and those of its own that are not what they were."""
+    edit(run / "config.json", future={"depth": 3}, data=7, few_shot="no", head=None)
+    edit(run / "result.json", measures=[1], few_shot=[], sweep="x", taps=[{"tap": 1}, {}], runs=3, spread="wide")
+    html = text(run)
+    assert "future.depth" in html and "At a glance" in titles(html)
+
+
+@pytest.mark.parametrize("name", ["result.json", "config.json"])
+def test_damaged_files_are_one_line(run: Path, name: str, capsys: Any) -> None:
+    (run / name).write_text('{"half')
+    assert main(["report", str(run)]) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.count("\n") == 0 and name in error and "damaged" in error
+
+
+def test_nothing_there_is_one_line(tmp_path: Path, run: Path, capsys: Any) -> None:
+    for arguments, word in (
+        ([str(tmp_path / "ran")], "did you mean"),
+        ([str(tmp_path)], "is no run"),
+        ([str(run), str(run)], "2 times"),
+        ([str(run), "--output", "page.txt"], "--output"),
+        ([str(run), "--output", str(tmp_path / "no" / "page.html")], "--output"),
+        ([str(run), "--seed=-1"], "--seed"),
+        ([str(run), "--plots=x", "--plot_format=gif"], "--plot_format"),
+    ):
+        assert main(["report", *arguments]) == 2
+        error = capsys.readouterr().err.strip()
+        assert error.count("\n") == 0 and word in error
+
+
+def test_over_seeds(tmp_path: Path, run: Path) -> None:
+    for seed in (0, 1):
+        shutil.copytree(run, tmp_path / "seeds" / f"seed_{seed}")
+    one = json.loads((run / "result.json").read_text())
+    html = text(tmp_path / "seeds")
+    assert "Not done: 2 of its seeds are" in html
+    whole = {**one, "spread": {"validation_accuracy": 0.02, "validation_loss": 0.3}, "seeds": 2, "runs": [one, one]}
+    whole.pop("measures")
+    (tmp_path / "seeds" / "result.json").write_text(json.dumps(whole))
+    html = text(tmp_path / "seeds")
+    assert "mean over 2 seeds" in html and "± 2.0" in html and "are those of seed_0" in html
+
+
+def test_runs_beside_each_other(trained: Path, run: Path) -> None:
+    html = text(trained, run)
+    assert titles(html)[0] == "The runs beside each other" and html.count('<details class="run"') == 2
+    ids = re.findall(r'\bid="([^"]*)"', html)
+    assert len(ids) == len(set(ids)) and {"curves-0", "curves-1"} <= set(ids)
+
+
+def test_runs_that_cannot_be_compared(tmp_path: Path, trained: Path) -> None:
+    files_run(tmp_path / "files", tmp_path / "other")
+    html = text(trained, tmp_path / "other")
+    assert "no validation row in common" in html and html.count('<details class="run"') == 2
+    assert html.count('scope="row"><a href="#run-') == 2, "each has its own measures all the same"
+
+
+NASTY = ("</script><script>alert(1)</script>", "<!--", "\"'&amp;", "<b>ünï🙂</b>\u2028", "]]>", "{{ 7*7 }}")
+
+
+def test_any_name_is_only_text(trained: Path, run: Path) -> None:
+    path = run / "predictions.npz"
+    before = Predictions.read(path)
+    names = [NASTY[number % len(NASTY)] + str(number) for number in range(before.num_outputs)]
+    Predictions(**{**vars(before), "class_names": tuple(names)}).write(path)
+    edit(run / "result.json", model="<i>m</i>", dataset="folder:</script><b>", device='a"b<c>')
+    edit(run / "config.json", tap="</pre><script>")
+    html, plain = text(run), text(trained)
+    assert html.count("<script") == plain.count("<script") and html.count("<!--") == plain.count("<!--")
+    for bad in ("<script>alert", "<b>ünï", "<i>m</i>", "</pre><script>", "folder:</script>"):
+        assert bad not in html
+
+
+def test_embedded_data_are_read_back() -> None:
+    data = {"names": NASTY, "line": "\u2028\u2029", "n": [1, None, 0.5]}
+    written = str(embedded(data))
+    assert json.loads(written) == json.loads(json.dumps(data)) and not re.search("[<>&\u2028\u2029]", written)
+    with pytest.raises(ValueError, match="JSON"):
+        embedded({"no number": float("nan")})
+
+
+def test_values_that_are_no_numbers_are_left_out(run: Path) -> None:
+    """A head that diverges writes NaN; its curve ends there."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows[2] |= {"loss": float("nan"), "validation_loss": float("inf")}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    edit(run / "result.json", train_loss=float("nan"), seconds_train=None)
+    html = text(run)
+    assert "Learning curves" in titles(html) and "NaN" not in re.sub(r"<(pre|script)>.*?</\1>", "", html, flags=re.S)
+    assert not re.search(r'="[^"]*\b(?:nan|inf)\b', html)
+
+
+def test_images_are_thumbnails(trained: Path) -> None:
+    (run,) = run_data.load([str(trained)])
+    found = run.images.get([*map(str, run.predictions.ids[:9]), "not there"], 24)
+    assert all(one.shape == (24, 24, 3) and one.dtype == np.uint8 for one in found[:9])
+    assert found[9] is None and len(run.notes) == 1 and "1 images" in run.notes[0]
+    # eight pixels, each three by three
+    assert (found[0] == np.repeat(np.repeat(found[0][::3, ::3], 3, 0), 3, 1)).all() and found[0].std() > 0
+
+
+def test_images_that_are_gone_are_said_once(run: Path) -> None:
+    edit(run / "config.json", data={"source": "folder:/nowhere at all"})
+    (found,) = run_data.load([str(run)])
+    assert found.images.get(["a", "b"], 8) == [None, None] == found.images.get(["a", "b"], 8)
+    assert len(found.notes) == 1 and "/nowhere at all" in found.notes[0]
+
+
+def test_ticks_are_round_and_inside() -> None:
+    for low, high in ((0, 1), (0.123, 0.97), (-3, 12000), (5, 5), (1e-9, 3e-9)):
+        found = svg.ticks(low, high)
+        assert found and all(low - 1e-12 <= value <= high + 1e-12 for value in found) and len(found) <= 12
+
+
+def test_every_section_is_a_module_that_makes_one(trained: Path) -> None:
+    import importlib
+
+    (run,) = run_data.load([str(trained)])
+    keys = []
+    for name in SECTIONS:
+        made = importlib.import_module(f"transfer.report.{name}").section(run, PLAIN)
+        if made is not None:
+            assert re.fullmatch(r"[a-z_]+", made.key) and made.title
+            embedded(made.data)
+            keys.append(made.key)
+    assert len(keys) == len(set(keys)) >= 4
+
+
+def test_a_linear_head_on_files_imports_nothing_heavy(tmp_path: Path) -> None:
+    """The report at the end of train.py may not bring in what training did without."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from pathlib import Path
+from head_runs import make_files, train
+folder = Path({str(tmp_path)!r})
+make_files(folder, 64, 32)
+train(dict(folder=str(folder), workdir=str(folder / "run")))
+assert (folder / "run" / "report.html").exists()
+print(sorted(name for name in ("sklearn", "matplotlib", "scipy.sparse", "PIL", "tensorflow") if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr[-2000:]
