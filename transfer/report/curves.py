@@ -25,8 +25,7 @@ def section(run: RunData, options: Options) -> Section | None:
     if not rows:
         return None
     best = run.result.get("best_epoch")
-    charts = [_chart(rows, *one, best) for one in CHARTS]
-    charts = [one for one in charts if one is not None]
+    charts = [made for one in CHARTS if (made := _chart(rows, *one, best)) is not None]
     if not charts:
         return None
     table = [[row["epoch"], *(row.get(name) for name in NAMES)] for row in _thinned(run.history, 100)]

@@ -62,7 +62,8 @@ def _chart(rows: list[dict[str, Any]], title: str, share: bool) -> Any:
     marks = [svg.line(frame, ((place, row["value"]) for place, row in enumerate(rows)), 1)]
     for place, row in enumerate(rows):
         marks.append(svg.whisker(frame, place, row["low"], row["high"], 1))
-        marks.append(svg.dot(frame, place, row["value"], 1, row["tap"]) if math.isfinite(row["value"]) else "")
+        if math.isfinite(row["value"]):
+            marks.append(svg.dot(frame, place, row["value"], 1, row["tap"]))
     label = f"{title} by tap: " + ", ".join(f"{row['tap']} {row['value']:.4f}" for row in rows)
     return svg.chart(frame, label, svg.axes(frame, xticks=[], percent=share), *names, *marks)
 
@@ -74,7 +75,8 @@ def _sweep(sweep: Any) -> dict[str, Any] | None:
     rows = [row for row in sweep["table"] if isinstance(row, dict)]
     names = list(rows[0]) if rows else []
     measure = str(sweep.get("measure"))
-    chosen = sweep.get("chosen") if isinstance(sweep.get("chosen"), dict) else {}
+    chosen = sweep.get("chosen")
+    chosen = chosen if isinstance(chosen, dict) else {}
     measures = {name: one for of_kind in MEASURES.values() for name, one in of_kind.items()}
     sign = -1 if measure not in measures or measures[measure].more else 1
     rows.sort(key=lambda row: sign * row[measure] if is_number(row.get(measure)) else math.inf)

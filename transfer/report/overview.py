@@ -36,7 +36,8 @@ class Tile(NamedTuple):
 
 def section(run: RunData, options: Options) -> Section:
     """Measures as tiles, and the facts in a line."""
-    seeds = run.result.get("runs") if isinstance(run.result.get("runs"), list) else []
+    runs = run.result.get("runs")
+    seeds = runs if isinstance(runs, list) else []
     html = rendered("overview.html", tiles=_tiles(run), facts=_facts(run), seeds=_seeds(seeds), done=bool(run.result))
     return Section("overview", "At a glance", html)
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -124,7 +125,7 @@ class RunData:
         return None
 
 
-def load(paths: list[str] | tuple[str, ...]) -> list[RunData]:
+def load(paths: Sequence[str]) -> list[RunData]:
     """The runs in workdirs, local or gs://, in that order, named by what their paths differ in.
 
     Raises:
