@@ -19,6 +19,7 @@ VERBS = {
     "features": ("transfer.feature_commands", "features", "show, verify and repair a store of features"),
     "compare": ("transfer.compare", "compare", "compare runs: measures with intervals, and whether they differ"),
     "report": ("transfer.report.commands", "report", "make a page of runs to look at: curves, errors, images, a map"),
+    "predict": ("transfer.predict_commands", "predict", "classify images and folders of them by a finished run"),
     "shots": ("transfer.shot_commands", "shots", "show a run's few-shot protocol: tables, a picture"),
     "similarity": ("transfer.evaluation.representation_commands", "similarity", "compare taps of stores: linear CKA"),
     "transferability": (
@@ -26,6 +27,7 @@ VERBS = {
         "transferability",
         "score taps of stores without a head: LogME, LEEP",
     ),
+    "export": ("transfer.export.commands", "export", "write a run as one file that needs no transfer, or its head"),
     "bench": ("transfer.bench.commands", "bench", "measure speed: networks, heads, beside others, for other devices"),
 }
 

@@ -1,0 +1,112 @@
+"""Writes what a run is exported as, and beside it MODEL.json, which says what the numbers in and out of it mean."""
+
+import dataclasses
+import hashlib
+import importlib
+import json
+from typing import Any
+
+import jax
+import PIL
+from etils import epath
+
+import transfer
+from transfer import atomic, head_evaluation
+from transfer.bound import NETWORK, Bound
+from transfer.errors import UsageError
+from transfer.export import program
+from transfer.export.layers import Layers, layers_of
+
+# Of what is in MODEL.json; a reader that finds a larger one knows less than it says.
+VERSION = 1
+# Of the numbers that come out, by kind.
+OUTPUTS = {
+    "classes": "probabilities of the classes, a column each; a row's sum is 1",
+    "labels": "the probability of each label, a column each, whatever the others are",
+    "values": "the values themselves",
+}
+
+
+def write_program(
+    bound: Bound, path: epath.Path, platforms: tuple[str, ...], input_size: tuple[int, int] | None
+) -> tuple[epath.Path, ...]:
+    """Writes the run as one `jax.export` artefact and its description; returns both paths.
+
+    Raises:
+        UsageError: a head that cannot be exported.
+    """
+    artefact = program.exported(bound, platforms, input_size)
+    content = bytes(artefact.serialize())
+    sides = list(input_size or ("any", "any"))
+    described = {
+        "format": "stablehlo",
+        "input": {"dtype": "uint8", "shape": ["any", *sides, 3], "channels": "RGB, 0 to 255, upright"},
+        "preprocessing_inside": dataclasses.asdict(bound.preprocessing),
+        "platforms": list(platforms),
+        "calling_convention_version": artefact.calling_convention_version,
+        "pillow_version": PIL.__version__,
+    }
+    return _written(bound, path, content, described)
+
+
+def write_head(bound: Bound, path: epath.Path, form: str) -> tuple[epath.Path, ...]:
+    """Writes the head alone, rows of features in, probabilities out; returns the paths of it and its description.
+
+    Args:
+        form: "safetensors", "onnx" or "keras".
+
+    Raises:
+        UsageError: a head that is no chain of dense layers, or a package that is not installed.
+    """
+    layers = layers_of(bound)
+    module: Any = importlib.import_module(f"transfer.export.{form}_file")
+    described = {
+        "format": form,
+        "input": {"dtype": "float32", "shape": ["any", layers.width], "features": f"tap {bound.tap}, flattened"},
+        "layers": _shapes(layers),
+    }
+    return _written(bound, path, module.content(layers), described)
+
+
+def _shapes(layers: Layers) -> dict[str, Any]:
+    return {
+        "unit_norm_first": layers.unit,
+        "kernels": [list(kernel.shape) for kernel in layers.kernels],
+        "between": "relu",
+        "activation": layers.activation,
+    }
+
+
+def _written(bound: Bound, path: epath.Path, content: bytes, described: dict[str, Any]) -> tuple[epath.Path, ...]:
+    beside = path.with_suffix(".json")
+    with atomic.written(path) as stream:
+        stream.write(content)
+    text = json.dumps(_facts(bound) | described | {"sha256": hashlib.sha256(content).hexdigest()}, indent=2)
+    atomic.write_text(beside, text + "\n")
+    return path, beside
+
+
+def _facts(bound: Bound) -> dict[str, Any]:
+    kept = head_evaluation.HEAD if bound.head is not None else NETWORK
+    columns = list(bound.class_names)
+    return {
+        "version": VERSION,
+        "kind": bound.kind,
+        "class_names": columns,
+        "output": {"dtype": "float32", "shape": ["any", len(columns) or "any"], "meaning": OUTPUTS[bound.kind]},
+        "model": str(bound.config.model.name),
+        "tap": bound.tap,
+        "head": bound.result.get("head"),
+        "precision": str(bound.config.precision),
+        "weights_sha256": bound.result.get("weights_sha256"),
+        f"{'head' if bound.head is not None else 'network'}_sha256": _sha256(bound.workdir / kept),
+        "jax_version": jax.__version__,
+        "transfer_version": transfer.__version__,
+    }
+
+
+def _sha256(path: epath.Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror or error})") from error

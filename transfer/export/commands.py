@@ -1,0 +1,86 @@
+"""`python -m transfer export`: a finished run as files that others use without this package."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import PurePosixPath
+
+from etils import epath
+
+from transfer.errors import UsageError
+
+ANY = "any"
+PLATFORMS = "cpu,cuda,tpu"
+
+
+def export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], None]:
+    """Adds the verb's arguments; returns what to do with them."""
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="of a finished run on images")
+    parser.add_argument("--output", required=True, metavar="FILE", help=f"to write: {', '.join(_ENDINGS.values())}")
+    parser.add_argument(
+        "--format",
+        choices=tuple(_ENDINGS),
+        help="stablehlo: all of it, from uint8 images to probabilities; the others: the head alone, from features to "
+        "probabilities; default: what the name of the file ends in",
+    )
+    parser.add_argument(
+        "--platforms", default=PLATFORMS, metavar="LIST", help=f"that a stablehlo file runs on; default: {PLATFORMS}"
+    )
+    parser.add_argument(
+        "--input_size",
+        default=ANY,
+        metavar="any|N|HxW",
+        help="of the images that a stablehlo file takes, pixels; default: any, and they are resized as in the run",
+    )
+    return _export
+
+
+_ENDINGS = {"stablehlo": ".stablehlo", "safetensors": ".safetensors", "onnx": ".onnx", "keras": ".keras"}
+
+
+def _export(options: argparse.Namespace) -> None:
+    path, form = epath.Path(options.output), _format(options)
+    platforms, size = _platforms(options.platforms), _input_size(options.input_size)
+    if form != "stablehlo" and (options.platforms != PLATFORMS or size is not None):
+        raise UsageError(f"--platforms and --input_size are for --format=stablehlo, not for {form}: leave them out")
+    if not path.parent.is_dir():
+        raise UsageError(f"--output={path}: there is no folder {path.parent}")
+    from transfer import bound
+    from transfer.export import artefacts
+
+    run = bound.load(options.workdir)
+    if form == "stablehlo":
+        written = artefacts.write_program(run, path, platforms, size)
+    else:
+        written = artefacts.write_head(run, path, form)
+    for one in written:
+        print(f"{one} ({one.stat().length / 1e6:.3f} MB)")
+
+
+def _format(options: argparse.Namespace) -> str:
+    """As asked, or as the file's name ends; the two have to agree, as does the name with that of the file beside it."""
+    ending = PurePosixPath(options.output).suffix
+    form = options.format or next((form for form, own in _ENDINGS.items() if own == ending), None)
+    if form is None:
+        raise UsageError(f"--output={options.output} ends in none of {', '.join(_ENDINGS.values())}; or say --format")
+    if ending != _ENDINGS[form]:
+        raise UsageError(f"--output={options.output} should end in {_ENDINGS[form]}, as --format={form} has it")
+    return form
+
+
+def _platforms(text: str) -> tuple[str, ...]:
+    from transfer.export.program import PLATFORMS as KNOWN
+
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in KNOWN:
+            raise UsageError(f"--platforms={text!r}: {name!r} is not one of {', '.join(KNOWN)}")
+    return names
+
+
+def _input_size(text: str) -> tuple[int, int] | None:
+    if text == ANY:
+        return None
+    sides = text.split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and int(side) > 0 for side in sides):
+        raise UsageError(f"--input_size={text!r} should be {ANY}, or pixels such as 224 or 224x320 (height x width)")
+    return int(sides[0]), int(sides[-1])

@@ -1,0 +1,15 @@
+"""A head as a `.safetensors` file: `W1` (D, U), `b1` (U,), `W2`, …, and in the metadata what lies between them."""
+
+import numpy as np
+
+from transfer import digest
+from transfer.export.layers import Layers
+
+
+def content(layers: Layers) -> bytes:
+    """The bytes of the file; float32."""
+    tensors: dict[str, np.ndarray] = {}
+    for number, (kernel, bias) in enumerate(zip(layers.kernels, layers.biases, strict=True), 1):
+        tensors |= {f"W{number}": kernel.copy(order="C"), f"b{number}": bias}
+    metadata = {"unit_norm_first": str(layers.unit).lower(), "between": "relu", "activation": layers.activation}
+    return b"".join(bytes(piece) for piece in digest.safetensors(tensors, metadata))
