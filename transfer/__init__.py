@@ -7,17 +7,19 @@ if TYPE_CHECKING:
     from transfer.extract import Extractor
     from transfer.features import FeatureStore
     from transfer.heads import LinearProbe
+    from transfer.predictor import Predictor
     from transfer.selection import sweep
     from transfer.weights import create_model, list_models
 
 __version__ = "0.1.0"
-__all__ = ["Extractor", "FeatureStore", "LinearProbe", "create_model", "list_models", "sweep"]
+__all__ = ["Extractor", "FeatureStore", "LinearProbe", "Predictor", "create_model", "list_models", "sweep"]
 
 # Public name -> the module that holds it, imported at first use: `import transfer` costs nothing.
 _HOMES = {
     "Extractor": "transfer.extract",
     "FeatureStore": "transfer.features",
     "LinearProbe": "transfer.heads",
+    "Predictor": "transfer.predictor",
     "create_model": "transfer.weights",
     "list_models": "transfer.weights",
     "sweep": "transfer.selection",

@@ -28,6 +28,8 @@ VERBS = {
         "score taps of stores without a head: LogME, LEEP",
     ),
     "export": ("transfer.export.commands", "export", "write a run as one file that needs no transfer, or its head"),
+    "doctor": ("transfer.doctor", "doctor", "what this machine has for the package, and what is wrong, in plain words"),
+    "completion": ("transfer.completion", "completion", "print what makes a shell complete commands: bash, zsh, fish"),
     "bench": ("transfer.bench.commands", "bench", "measure speed: networks, heads, beside others, for other devices"),
 }
 

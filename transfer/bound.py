@@ -7,13 +7,14 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
+from transfer import config as settings
 from transfer import head_evaluation, heads, json_file, results
 from transfer.backbone import build_frozen
 from transfer.errors import TransferError, UsageError
 from transfer.evaluation import predictions
 from transfer.evaluation.predictions import Predictions
 from transfer.preprocess import Preprocessing
-from transfer.untrusted import shown
+from transfer.untrusted import reason, shown
 from transfer.weights import create_model
 
 CONFIG, NETWORK = "config.json", "model.safetensors"
@@ -69,11 +70,18 @@ def _finished(folder: epath.Path) -> tuple[ConfigDict, dict[str, Any]]:
         raise UsageError(f"--workdir={folder} is a run over seeds; name one of them, --workdir={folder / seeds[0]}")
     if not (folder / CONFIG).exists():
         raise UsageError(f"--workdir={folder} is no run's: it has no {CONFIG}")
-    config, result = ConfigDict(_tuples(json_file.read(folder / CONFIG))), results.read(folder)
-    if "model" not in config:
+    found, result = json_file.read(folder / CONFIG), results.read(folder)
+    if "model" not in found:
         raise TransferError(f"{folder} is a run on feature files: no network is known that makes features of images")
     if not result:
         raise TransferError(f"{folder} is not done: it has no {results.FILE}; the command that began it finishes it")
+    # what an older version had no setting for is at its default
+    config = settings.default()
+    try:
+        with config.unlocked():
+            config.update(_tuples(found))
+    except (ValueError, TypeError, KeyError) as error:
+        raise TransferError(f"{folder / CONFIG} is not the config of a run ({reason(error)})") from error
     return config, result
 
 

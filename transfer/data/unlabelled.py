@@ -1,0 +1,49 @@
+"""Images that nobody has labelled: files, and folders of them at any depth, as one source."""
+
+import os
+from collections.abc import Iterable, Sequence
+
+from transfer.data import decode
+from transfer.data.folder import Entry, Folder, FolderSource
+from transfer.errors import TransferError, UsageError
+from transfer.untrusted import shown
+
+NAME = "images"
+
+
+class UnlabelledSource(FolderSource):
+    """Files in the order in which they were named, those of a folder sorted; ids are paths; all labels are 0."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        entries = [(path, 0, Entry((path,), b"", False, path)) for path in paths]
+        super().__init__(NAME, Folder(""), (), entries)
+
+    def shared_shape(self, indices: Iterable[int]) -> None:
+        """None: images are resized as they are read, so that one program serves images of all sizes."""
+        return None
+
+
+def open_images(paths: Iterable[str | os.PathLike[str]]) -> UnlabelledSource:
+    """The images `paths`: a file is taken whatever its name is, of a folder the JPEG, PNG and PPM files below it.
+
+    A file that is named twice counts once.
+
+    Raises:
+        UsageError: there is no such file or folder.
+        TransferError: a folder without images; no paths.
+    """
+    found = list(dict.fromkeys(file for path in map(os.fspath, paths) for file in _files(path)))
+    if not found:
+        raise TransferError("there are no images to predict; name files or folders")
+    return UnlabelledSource(found)
+
+
+def _files(path: str) -> list[str]:
+    if not os.path.exists(path):
+        raise UsageError(f"there is no file or folder {shown(path, 200)}")
+    if not os.path.isdir(path):
+        return [path]
+    entries = sorted((entry for entry in Folder(path).entries() if not entry.is_folder), key=lambda e: e.parts)
+    if not entries:
+        raise TransferError(f"{shown(path, 200)}: no images below it ({', '.join(decode.EXTENSIONS)})")
+    return [os.path.join(path, *entry.parts) for entry in entries]

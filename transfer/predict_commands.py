@@ -1,0 +1,168 @@
+"""The verb `predict` of `python -m transfer`: images classified by a finished run, as CSV or as JSON lines."""
+
+import argparse
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from absl import logging
+
+from transfer import atomic, compilation_cache
+from transfer.data.loader import ON_ERROR
+from transfer.errors import TransferError, UsageError
+
+Action = Callable[[argparse.Namespace], None]
+# Digits that tell any two float32 apart.
+DIGITS = 9
+
+
+class Row(NamedTuple):
+    """What is said of an image: its likeliest classes, most likely first; none of one that could not be read."""
+
+    image: str
+    top: list[tuple[str, float]]
+    everything: list[float]
+    error: str | None
+
+
+def predict(parser: argparse.ArgumentParser) -> Action:
+    """`predict --workdir DIR IMAGE_OR_FOLDER…`."""
+    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="files, and folders of JPEG, PNG and PPM")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="of the finished run")
+    parser.add_argument("--format", choices=WRITERS, default="csv", help="default: csv; jsonl is an object a line")
+    parser.add_argument("--top", type=int, default=1, metavar="K", help="so many classes an image (default: 1)")
+    parser.add_argument("--all", action="store_true", help="also the probability of every class")
+    parser.add_argument("--output", metavar="FILE", help="a file, instead of the screen")
+    parser.add_argument(
+        "--on_error", choices=ON_ERROR, default="raise", help="skip: go on after an image that cannot be read"
+    )
+    parser.add_argument("--batch_size", type=int, metavar="N", help="images a step (default: the run's)")
+    compilation_cache.add_argument(parser)
+
+    def run(options: argparse.Namespace) -> None:
+        if options.top < 1:
+            raise UsageError(f"--top={options.top} must be at least 1")
+        _predict(options)
+
+    return run
+
+
+def _predict(options: argparse.Namespace) -> None:
+    compilation_cache.use(options.compilation_cache)
+    from transfer.devices import use_cores
+
+    use_cores()
+    from transfer import bound
+    from transfer.data.unlabelled import open_images
+    from transfer.predictor import Predictor, suitable_batch
+
+    source, run = open_images(options.images), bound.load(options.workdir)
+    predictor = Predictor(run, suitable_batch(run, len(source), options.batch_size))
+    skipped = 0
+    with _output(options.output) as stream:
+        # the bytes of a name that is no UTF-8 stay as they are in CSV; of JSON they are escapes, for it is UTF-8
+        errors = "surrogateescape" if options.format == "csv" else "backslashreplace"
+        text = io.TextIOWrapper(stream, "utf-8", errors=errors, newline="", write_through=True)
+        write = WRITERS[options.format](text, predictor.class_names, options)
+        for row in _rows(predictor, source, options):
+            write(row)
+            skipped += row.error is not None
+        text.detach()
+    if skipped == len(source):
+        raise TransferError(f"none of the {skipped} images could be read")
+    note = f", {skipped} of them could not be read" if skipped else ""
+    print(f"{len(source)} images{note}: {options.output or 'done'}", file=sys.stderr)
+
+
+@contextmanager
+def _output(path: str | None) -> Iterator[IO[bytes]]:
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    folder = os.path.dirname(path) or "."
+    if "://" not in path and not os.path.isdir(folder):
+        raise UsageError(f"--output={path}: there is no folder {folder}")
+    with atomic.written(path) as stream:
+        yield stream
+
+
+def _rows(predictor: Any, source: Any, options: argparse.Namespace) -> Iterator[Row]:
+    from transfer.data import BrokenImage
+    from transfer.progress import Progress
+
+    with Progress("predict", len(source), "images") as progress:
+        try:
+            for batch, found in predictor.stream(source, options.on_error):
+                for place, probabilities in enumerate(found):
+                    row = batch.start + place
+                    error = _why(source, row) if row in batch.failed else None
+                    yield _row(source.ids[row], probabilities, predictor.class_names, options, error)
+                progress.update(batch.size)
+        except BrokenImage as error:
+            raise BrokenImage(f"{error}; --on_error=skip goes on without it") from error
+
+
+def _row(image: str, found: np.ndarray, names: Sequence[str], options: argparse.Namespace, error: str | None) -> Row:
+    if error is not None:
+        return Row(image, [], [], error)
+    best = np.argsort(-found, kind="stable")[: options.top]
+    return Row(
+        image, [(names[i], _number(found[i])) for i in best], list(map(_number, found)) if options.all else [], None
+    )
+
+
+def _number(value: np.float32) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def _why(source: Any, row: int) -> str:
+    """Reads an image that could not be read once more, for the reason, which is also logged."""
+    try:
+        source.image(row)
+    except TransferError as error:
+        logging.warning("%s", error)
+        return str(error)
+    return "it could not be read"
+
+
+def _csv(text: Any, names: Sequence[str], options: argparse.Namespace) -> Callable[[Row], None]:
+    writer = csv.writer(text, lineterminator="\n")
+    top = min(options.top, len(names))
+    pairs = [("class", "probability"), *((f"class_{k}", f"probability_{k}") for k in range(2, top + 1))]
+    everything = [f"probability of {name}" for name in names] if options.all else []
+    header = ["image", *(name for pair in pairs for name in pair), *everything]
+    writer.writerow(header)
+
+    def write(row: Row) -> None:
+        cells = [row.image, *(cell for pair in row.top for cell in pair), *row.everything]
+        writer.writerow(cells + [""] * (len(header) - len(cells)))
+
+    return write
+
+
+def _jsonl(text: Any, names: Sequence[str], options: argparse.Namespace) -> Callable[[Row], None]:
+    def write(row: Row) -> None:
+        said: dict[str, Any] = {"image": row.image}
+        if row.error is not None:
+            said["error"] = row.error
+        else:
+            best, probability = row.top[0]
+            said |= {"class": best, "probability": probability}
+            if options.top > 1:
+                said["top"] = [{"class": name, "probability": value} for name, value in row.top]
+            if options.all:
+                said["probabilities"] = dict(zip(names, row.everything, strict=True))
+        text.write(json.dumps(said, ensure_ascii=False) + "\n")
+
+    return write
+
+
+# The value of --format -> (stream, class names, options) -> what writes a row.
+WRITERS = {"csv": _csv, "jsonl": _jsonl}
