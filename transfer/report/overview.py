@@ -38,7 +38,13 @@ def section(run: RunData, options: Options) -> Section:
     """Measures as tiles, and the facts in a line."""
     runs = run.result.get("runs")
     seeds = runs if isinstance(runs, list) else []
-    html = rendered("overview.html", tiles=_tiles(run), facts=_facts(run), seeds=_seeds(seeds), done=bool(run.result))
+    html = rendered(
+        "overview.html",
+        tiles=_tiles(run),
+        facts=_facts(run),
+        seeds=_seeds(seeds, run.config.get("seed")),
+        done=bool(run.result),
+    )
     return Section("overview", "At a glance", html)
 
 
@@ -116,12 +122,13 @@ def duration(seconds: float) -> str:
     return f"{minutes:.1f}\u202fmin" if minutes < 120 else f"{minutes / 60:.1f}\u202fh"
 
 
-def _seeds(runs: list[Any]) -> list[dict[str, Any]]:
+def _seeds(runs: list[Any], first: Any) -> list[dict[str, Any]]:
     """What each seed came to."""
     rows = []
     for place, one in enumerate(runs):
         if isinstance(one, dict):
-            rows.append({"place": place, **{key: one.get(key) for key in (*PLAIN, "seconds_train")}})
+            name = first + place if isinstance(first, int) else place
+            rows.append({"seed": name, **{key: one.get(key) for key in (*PLAIN, "seconds_train")}})
     return rows
 
 

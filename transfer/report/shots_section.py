@@ -79,7 +79,7 @@ def _chart(
     names = [svg.slanted(frame, place, _name(name)) for place, name in enumerate(places)] if slanted else []
     label = "" if slanted else "images a class" if across == "per_class" else across
     words = f"Validation accuracy, {title}; every number is in the table below"
-    legend = [_name(name) + (" images a class" if line == "per_class" and name is not None else "") for name in lines]
+    legend = [_name(name) + (" a class" if line == "per_class" and name is not None else "") for name in lines]
     return {
         "title": title,
         "legend": svg.legend(legend),
