@@ -1,4 +1,4 @@
-"""`docs/tutorial-lab.md`: its commands word for word where no file is needed; the runs of the large networks as configs."""
+"""`docs/tutorial-lab.md`: its commands word for word where no file is needed; runs of the large networks as configs."""
 
 import importlib.util
 import json
