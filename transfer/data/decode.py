@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from transfer.data.orientation import LYING, orientation, upright
 from transfer.data.source import BrokenImage
 from transfer.untrusted import shown
 
@@ -36,6 +37,8 @@ Divisor = Callable[[int, int], int]
 def decode(data: bytes, where: str, out: np.ndarray | None = None, divisor: Divisor | None = None) -> np.ndarray:
     """JPEG, PNG or PPM bytes -> (h, w, 3) uint8 RGB: grey repeated, alpha dropped, 16 bits cut to the upper 8.
 
+    Photographs that their EXIF says to lie are turned upright; of an animation it is the first picture.
+
     Args:
         data: the whole file.
         where: names the image in an error.
@@ -47,21 +50,30 @@ def decode(data: bytes, where: str, out: np.ndarray | None = None, divisor: Divi
         BrokenImage: the bytes are truncated, corrupt or no image, or claim more than `PIL.Image.MAX_IMAGE_PIXELS`;
             `out` may hold anything.
     """
-    image = _by_turbo(data, out, divisor)
-    return _by_pillow(data, where, divisor) if image is None else image
+    turned = orientation(data)
+    divide = _of_lying(divisor) if divisor and turned in LYING else divisor
+    image = _by_turbo(data, out, divide)
+    return upright(_by_pillow(data, where, divide) if image is None else image, turned)
+
+
+def _of_lying(divisor: Divisor) -> Divisor:
+    return lambda height, width: divisor(width, height)
 
 
 def size(data: bytes) -> tuple[int, int, int] | None:
     """(h, w, 3) from the header of an encoded image, which may end anywhere after it; None if it is broken."""
-    if header := _turbo_header(data):
-        return (header[0], header[1], 3)
     try:
-        with _by_header(data) as image:
-            return (image.height, image.width, 3)
+        height, width = _turbo_header(data) or _pillow_header(data)
     except MemoryError:
         raise
     except Exception:
         return None
+    return (width, height, 3) if orientation(data) in LYING else (height, width, 3)
+
+
+def _pillow_header(data: bytes) -> tuple[int, int]:
+    with _by_header(data) as image:
+        return image.height, image.width
 
 
 @functools.cache

@@ -32,7 +32,7 @@ def open_images(paths: Iterable[str | os.PathLike[str]]) -> UnlabelledSource:
         UsageError: there is no such file or folder.
         TransferError: a folder without images; no paths.
     """
-    found = list(dict.fromkeys(file for path in map(os.fspath, paths) for file in _files(path)))
+    found = list(dict.fromkeys(file for path in paths for file in _files(os.fspath(path))))
     if not found:
         raise TransferError("there are no images to predict; name files or folders")
     return UnlabelledSource(found)

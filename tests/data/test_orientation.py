@@ -1,0 +1,109 @@
+"""Photographs stand upright, whichever way the camera was held; every mode of a file is the picture that it means."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from real_formats import pixels
+
+from transfer.bench import photographs
+from transfer.data import decode
+from transfer.data.orientation import ORIENTATION, TURNS, orientation
+
+PHOTOGRAPH = photographs.draw(np.random.default_rng(0), 40, 64)
+
+
+def photograph(kind, turned, **options):
+    stream, exif = io.BytesIO(), Image.Exif()
+    exif[0x010F] = "A camera"
+    exif[ORIENTATION] = turned
+    Image.fromarray(PHOTOGRAPH).save(stream, kind, exif=exif, **options)
+    return stream.getvalue()
+
+
+def by_pillow(data):
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+@pytest.fixture(params=["turbo", "pillow"])
+def road(request, monkeypatch):
+    if request.param == "pillow":
+        monkeypatch.setattr(decode, "_turbo", lambda: None)
+
+
+@pytest.mark.parametrize("turned", range(10))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_turned_as_pillow_turns_them(kind, turned, road):
+    data = photograph(kind, turned)
+    image = decode.decode(data, "a", np.zeros(PHOTOGRAPH.size, np.uint8))
+    np.testing.assert_array_equal(image, by_pillow(data))
+    assert image.flags.c_contiguous
+    assert decode.size(data) == decode.size(data[:4096]) == image.shape
+
+
+@pytest.mark.parametrize("turned", [1, 6])
+def test_the_divisor_is_asked_about_what_is_seen(turned, road):
+    asked = []
+
+    def divisor(height, width):
+        asked.append((height, width))
+        return 2
+
+    image = decode.decode(photograph("JPEG", turned), "a", None, divisor)
+    seen = by_pillow(photograph("JPEG", turned)).shape[:2]
+    assert set(asked) == {seen} and image.shape[:2] == tuple(side // 2 for side in seen)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_exif_that_is_cut_off_or_damaged_turns_nothing(kind):
+    data = photograph(kind, 6)
+    place = data.index(b"MM\0*") if b"MM\0*" in data else data.index(b"II*\0")
+    assert orientation(data) == 6
+    for end in range(place + 20):
+        assert orientation(data[:end]) == 1
+    numbers = np.random.default_rng(0)
+    for _ in range(500):
+        changed = bytearray(data)
+        for at in numbers.integers(0, place + 60, 4):
+            changed[at] = numbers.integers(256)
+        assert orientation(bytes(changed)) in (1, *TURNS)
+
+
+RGBA = np.dstack([PHOTOGRAPH, np.full(PHOTOGRAPH.shape[:2], 9, np.uint8)])
+GREY = PHOTOGRAPH[..., 1]
+FRAMES = [Image.fromarray(frame) for frame in pixels(3, 8, 9)]
+# What a file holds -> (picture, how it is saved, the RGB that it means).
+MODES = {
+    "grey": (Image.fromarray(GREY), {}, np.repeat(GREY[..., None], 3, -1)),
+    "1 bit": (Image.fromarray(GREY > 99), {}, np.repeat(np.where(GREY > 99, 255, 0)[..., None], 3, -1)),
+    "16 bits": (Image.fromarray(GREY.astype(np.uint16) * 257), {}, np.repeat(GREY[..., None], 3, -1)),
+    "alpha": (Image.fromarray(RGBA), {}, PHOTOGRAPH),
+    "grey and alpha": (Image.merge("LA", [Image.fromarray(GREY)] * 2), {}, np.repeat(GREY[..., None], 3, -1)),
+    "palette": (Image.fromarray(GREY).convert("P"), {"transparency": 3}, np.repeat(GREY[..., None], 3, -1)),
+    "animated": (FRAMES[0], {"save_all": True, "append_images": FRAMES[1:]}, np.asarray(FRAMES[0])),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_of_a_png_is_the_picture_that_it_means(mode):
+    picture, options, expected = MODES[mode]
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", **options)
+    np.testing.assert_array_equal(decode.decode(stream.getvalue(), "a"), expected)
+
+
+def test_cmyk_is_near_the_picture_that_it_means():
+    stream = io.BytesIO()
+    Image.fromarray(PHOTOGRAPH).convert("CMYK").save(stream, "JPEG", quality=95)
+    error = np.abs(decode.decode(stream.getvalue(), "a").astype(int) - PHOTOGRAPH)
+    assert error.mean() < 5
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "BMP", "TIFF"])
+def test_another_format_under_a_jpegs_name_is_said(kind):
+    stream = io.BytesIO()
+    FRAMES[0].save(stream, kind)
+    with pytest.raises(decode.BrokenImage, match="a.jpg: .*neither JPEG, PNG nor PPM"):
+        decode.decode(stream.getvalue(), "a.jpg")
