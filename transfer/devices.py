@@ -7,13 +7,13 @@ import contextlib
 import itertools
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from transfer.errors import UsageError
+from transfer.memory import host_memory
 
 AXIS = "batch"
 # Each core's program runs on that core alone; without it, every operation of every core would ask for all of them.
@@ -67,12 +67,3 @@ def memory_of(mesh: Mesh) -> int | None:
         return host_memory() * len({device.process_index for device in mesh.devices.flat})
     limit = (device.memory_stats() or {}).get("bytes_limit")
     return limit and limit * mesh.shape["data"]
-
-
-def host_memory() -> int:
-    """Bytes of this machine, or of the container that this process is in."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # none, or "max"
-            total = min(total, int(Path(file).read_text()))
-    return total

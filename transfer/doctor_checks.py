@@ -1,0 +1,256 @@
+"""What `python -m transfer doctor` looks at, a function each; none of them changes anything on the machine."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from transfer import doctor_jax
+from transfer.cache import cache_dir
+from transfer.doctor import Examined, Problem
+from transfer.memory import host_memory
+
+NETWORK = "network"
+OLDEST_PYTHON = (3, 11)
+# Below this, a machine runs out of memory, or its disk fills up, in what the guides do.
+LITTLE_MEMORY, LITTLE_DISK = 2e9, 2e9
+# A store of features has a file open for each chunk that is written.
+FEW_FILES = 512
+NETWORK_SECONDS = 4.0
+# Environment variables that change what a run does.
+VARIABLES = (
+    "TRANSFER_CACHE",
+    "JAX_COMPILATION_CACHE_DIR",
+    "JAX_PLATFORMS",
+    "JAX_NUM_CPU_DEVICES",
+    "XLA_FLAGS",
+    "CUDA_VISIBLE_DEVICES",
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
+    "XLA_PYTHON_CLIENT_MEM_FRACTION",
+    "OMP_NUM_THREADS",
+)
+# May hold passwords: that they are set is said, not to what.
+PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "NO_PROXY", "no_proxy")
+
+
+def python() -> Examined:
+    """The interpreter, and where the package lies."""
+    found = sys.version_info[:2]
+    problems = []
+    if found < OLDEST_PYTHON:
+        wanted = ".".join(map(str, OLDEST_PYTHON))
+        problems.append(Problem(f"Python {platform.python_version()} is too old; use {wanted} or newer", fatal=True))
+    if sys.getfilesystemencoding().lower() != "utf-8":
+        problems.append(Problem("names of files are not read as UTF-8; set LC_ALL=C.UTF-8"))
+    facts = {
+        "Python": f"{platform.python_version()} ({sys.executable})",
+        "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
+        "transfer": f"{_version('transfer') or 'not installed'} ({Path(__file__).parent})",
+    }
+    return Examined(facts, problems)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def packages() -> Examined:
+    """Everything that the package needs: which version, and whether it will do."""
+    from packaging.requirements import Requirement
+
+    facts, problems = {}, []
+    if _version("transfer") is None:
+        text = "transfer is not installed, so what it needs is not known; run: pip install -e . in its repository"
+        return Examined({}, [Problem(text)])
+    for text in importlib.metadata.requires("transfer") or []:
+        wanted = Requirement(text)
+        if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        version = _version(wanted.name)
+        facts[wanted.name] = version or "missing"
+        if version is None:
+            fix = f"run: pip install '{wanted.name}{wanted.specifier}'"
+            problems.append(Problem(f"{wanted.name} is not installed; {fix}", fatal=True))
+        elif not wanted.specifier.contains(version, prereleases=True):
+            fix = f"run: pip install '{wanted.name}{wanted.specifier}'"
+            problems.append(Problem(f"{wanted.name} {version} is not {wanted.specifier}; {fix}", fatal=True))
+    return Examined(facts, problems)
+
+
+def extras() -> Examined:
+    """What else can be installed; nothing of it is needed."""
+    facts: dict[str, str] = {}
+    for extra in importlib.metadata.metadata("transfer").get_all("Provides-Extra") or []:
+        missing = sorted({name for name in _of_extra("transfer", extra) if _version(name) is None})
+        facts[extra] = f"pip install 'transfer[{extra}]' adds {', '.join(missing)}" if missing else "installed"
+    return Examined(facts, [])
+
+
+def _of_extra(package: str, extra: str) -> Iterator[str]:
+    """The packages that an extra adds, those of extras that it names (`jax[tpu]`) too."""
+    from packaging.requirements import Requirement
+
+    for text in (importlib.metadata.requires(package) or []) if _version(package) else []:
+        one = Requirement(text)
+        if one.marker and one.marker.evaluate({"extra": extra}) and not one.marker.evaluate({"extra": ""}):
+            yield one.name
+            for inner in one.extras:
+                yield from _of_extra(one.name, inner)
+
+
+def machine() -> Examined:
+    """Cores, memory, open files."""
+    cores, memory, free = len(os.sched_getaffinity(0)), host_memory(), _available()
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    facts = {
+        "cores": f"{cores} of {os.cpu_count()}",
+        "memory": f"{size(memory)}, {size(free)} of it free",
+        "open files": "any number" if files == resource.RLIM_INFINITY else f"{files} at most",
+    }
+    problems = []
+    if free < LITTLE_MEMORY:
+        problems.append(
+            Problem(f"only {size(free)} of memory are free; end other programs, or lower --config.batch_size")
+        )
+    if 0 <= files < FEW_FILES:
+        problems.append(Problem(f"only {files} files may be open at a time; run: ulimit -n 4096"))
+    return Examined(facts, problems)
+
+
+def _available() -> int:
+    """Bytes that programs can still have, by the kernel and by the container's limit."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and (text := limit.read_text().strip()) != "max":
+        free = min(free, int(text) - int(used.read_text()))
+    return max(free, 0)
+
+
+def folders() -> Examined:
+    """Where weights and compiled programs are kept, where runs go: how much is there, and how much more may come."""
+    compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_dir() / "compiled")
+    places = (
+        ("weights", cache_dir(), "set TRANSFER_CACHE to a folder that can be written"),
+        ("compiled programs", Path(compiled), "set JAX_COMPILATION_CACHE_DIR to a folder that can be written"),
+        ("runs (here)", Path("runs").absolute(), "name another with --workdir"),
+        ("temporary files", Path(tempfile.gettempdir()), "set TMPDIR to a folder that can be written"),
+    )
+    facts, problems = {}, []
+    for title, path, fix in places:
+        if "://" in str(path):
+            facts[title] = f"{path}, not on this machine"
+            continue
+        facts[title], wrong = _folder(title, path, fix)
+        problems += wrong
+    return Examined(facts, problems)
+
+
+def _folder(title: str, path: Path, fix: str) -> tuple[str, list[Problem]]:
+    """A line about a folder, and what is wrong with it."""
+    parent = next(one for one in (path, *path.parents) if one.exists())
+    free, problems = shutil.disk_usage(parent).free, []
+    if not parent.is_dir():
+        problems.append(Problem(f"{title}: {parent} is not a folder; {fix}"))
+    elif not os.access(parent, os.W_OK | os.X_OK):
+        problems.append(Problem(f"{title}: {parent} cannot be written; {fix}"))
+    if free < LITTLE_DISK:
+        problems.append(Problem(f"{title}: only {size(free)} free on the disk of {parent}; free some space, or {fix}"))
+    held = "not there yet" if not path.exists() else f"{size(_held(path))} in it"
+    if path == Path(tempfile.gettempdir()):  # others' files, which are many
+        held = "there"
+    return f"{path}: {held}, {size(free)} free{'' if not problems else ', see below'}", problems
+
+
+def _held(folder: Path, seconds: float = 2.0) -> int:
+    """Bytes of the files in a folder; what was counted within so many seconds, if there are very many."""
+    total, end = 0, time.monotonic() + seconds
+    for base, _, names in os.walk(folder):
+        for name in names:
+            total += os.lstat(os.path.join(base, name)).st_size if os.path.lexists(os.path.join(base, name)) else 0
+        if time.monotonic() > end:
+            break
+    return total
+
+
+def weights() -> Examined:
+    """Which weight files are on this machine."""
+    from transfer.weights import cache, catalogue
+
+    records = [catalogue.get(name) for name in catalogue.names("*")]
+    there = [record.name for record in records if cache.local_path(record.file).is_file()]
+    shipped = {record.name for record in records if record.file.url is None}
+    missing = sorted(shipped - set(there))
+    text = f"the weights that come with the package are missing ({', '.join(missing)}); install transfer again"
+    return Examined(
+        {"models in the catalogue": len(records), "on this machine": there}, [Problem(text)] if missing else []
+    )
+
+
+def network() -> Examined:
+    """Whether the sources of weights answer, all asked at once."""
+    from transfer.weights import catalogue
+
+    urls = [catalogue.get(name).file.url for name in catalogue.names("*")]
+    hosts = sorted({urlsplit(url).netloc for url in urls if url})
+    with ThreadPoolExecutor(max(len(hosts), 1)) as pool:
+        answers = dict(zip(hosts, pool.map(_answer, hosts), strict=True))
+    silent = [host for host, answer in answers.items() if not answer.startswith("answers")]
+    if not silent:
+        return Examined(dict(answers), [])
+    where = "weights from there have to be fetched elsewhere and laid into the folder of weights"
+    proxy = "; behind a proxy, set HTTPS_PROXY" if not any(map(os.environ.get, PROXIES[:3])) else "; HTTPS_PROXY is set"
+    return Examined(dict(answers), [Problem(f"{', '.join(silent)} cannot be reached; {where}{proxy}")])
+
+
+def _answer(host: str) -> str:
+    import requests
+
+    start = time.monotonic()
+    try:
+        with requests.head(f"https://{host}/", timeout=NETWORK_SECONDS, allow_redirects=False) as response:
+            del response  # any answer will do, an error too
+    except requests.RequestException as error:
+        return f"no answer ({type(error).__name__})"
+    return f"answers ({(time.monotonic() - start) * 1000:.0f} ms)"
+
+
+def environment() -> Examined:
+    """Variables that change what a run does, where they are set."""
+    facts = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    facts |= {name: "set" for name in PROXIES if name in os.environ}
+    return Examined(facts or {"nothing that matters": "is set"}, [])
+
+
+def size(count: float) -> str:
+    """Bytes as a person reads them, in powers of ten."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit in ("bytes", "kB") else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+CHECKS: dict[str, Callable[[], Examined]] = {
+    "Python": python,
+    "packages": packages,
+    "extras": extras,
+    "devices": doctor_jax.devices,
+    "machine": machine,
+    "folders": folders,
+    "weights": weights,
+    NETWORK: network,
+    "environment": environment,
+}

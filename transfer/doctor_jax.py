@@ -1,0 +1,78 @@
+"""What JAX says of this machine, asked in a process of its own: it may crash, hang, or not be there at all."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from transfer.doctor import Examined, Problem
+
+SECONDS = 60.0
+MARK = "devices: "
+# Computes something on each device: that one is listed does not mean that it works.
+PROGRAM = f"""
+import json
+import jax, jax.numpy as jnp
+found = []
+for device in jax.devices():
+    sum_ = float(jnp.dot(*[jax.device_put(jnp.ones((8, 8)), device)] * 2).sum())
+    found.append([device.platform, device.device_kind, (device.memory_stats() or {{}}).get("bytes_limit"), sum_ == 512])
+print({MARK!r} + json.dumps({{"jax": jax.__version__, "devices": found}}))
+"""
+# What shows that there is an accelerator, and how JAX is told of it.
+ACCELERATORS = (
+    ("NVIDIA GPU", ("/dev/nvidia0", "/proc/driver/nvidia/version"), "gpu", "pip install 'jax[cuda12]'"),
+    ("TPU", ("/dev/accel0",), "tpu", "pip install 'jax[tpu]'"),
+)
+
+
+def devices() -> Examined:
+    """What JAX computes on, each tried; and accelerators that it does not see."""
+    # a GPU's memory stays with the programs that run on it
+    env = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        fix = "set JAX_PLATFORMS=cpu to leave accelerators out, or see which other program holds them"
+        return Examined({}, [Problem(f"JAX does not start within {SECONDS:.0f} s; {fix}", fatal=True)])
+    lines = [line.removeprefix(MARK) for line in asked.stdout.splitlines() if line.startswith(MARK)]
+    if asked.returncode or not lines:
+        return Examined({}, [Problem(_why(asked.returncode, asked.stderr), fatal=True)])
+    return _described(json.loads(lines[-1]))
+
+
+def _described(found: dict[str, Any]) -> Examined:
+    from transfer.doctor_checks import size
+
+    facts: dict[str, Any] = {"JAX": found["jax"]}
+    problems = []
+    for place, (kind, name, memory, works) in enumerate(found["devices"]):
+        facts[f"{kind} {place}"] = name + (f", {size(memory)}" if memory else "")
+        if not works:
+            problems.append(
+                Problem(f"{kind} {place} ({name}) computes wrong numbers; leave it out or replace it", True)
+            )
+    kinds = {kind for kind, *_ in found["devices"]}
+    for title, signs, kind, fix in ACCELERATORS:
+        if kind not in kinds and any(Path(sign).exists() for sign in signs):
+            forced = os.environ.get("JAX_PLATFORMS")
+            do = f"JAX_PLATFORMS={forced} leaves it out; unset it" if forced else f"run: {fix}"
+            problems.append(Problem(f"there is a {title}, but JAX does not use it; {do}"))
+    return Examined(facts, problems)
+
+
+def _why(code: int, errors: str) -> str:
+    """Why JAX does not work, from how its process ended."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        cpu = "; its wheels need a processor with AVX" if name == "SIGILL" else ""
+        return f"JAX crashes at its start ({name}){cpu}; run: pip install -U jax jaxlib"
+    last = next((line.strip() for line in reversed(errors.splitlines()) if line.strip()), "no message")
+    platforms = os.environ.get("JAX_PLATFORMS")
+    fix = f"unset JAX_PLATFORMS={platforms}, or run" if platforms else "run"
+    return f"JAX does not start ({last[:200]}); {fix}: pip install -U jax jaxlib"
