@@ -1,6 +1,6 @@
 """A finished run as one program for any JAX: uint8 images in, probabilities out, every weight inside."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -45,41 +45,62 @@ def _precision(bound: Bound, platforms: tuple[str, ...]) -> str:
     """The one precision that keeps the run's promise on all of the platforms."""
     if _dtype(bound) == jnp.bfloat16:
         return "default"
-    asked = bound.config.precision
+    # as `transfer.predictor` has it: a trained network's own steps are plain float32
+    asked = bound.config.precision if bound.head is not None else "highest"
     found = {PRECISIONS[asked].get(PLATFORMS[platform], asked) for platform in platforms}
     return found.pop() if len(found) == 1 else "highest"
 
 
 def _dtype(bound: Bound) -> Any:
-    return jnp.dtype(DTYPES[bound.config.dtype]) if bound.head is not None else jnp.dtype(jnp.float32)
+    return jnp.dtype(DTYPES[bound.config.dtype])
 
 
 def _run(bound: Bound) -> Run:
-    preprocessing, dtype, network, output = bound.preprocessing, _dtype(bound), _network(bound), _output(bound)
+    preprocessing, network, output = bound.preprocessing, _Network(bound), _output(bound)
+    dtype = _dtype(bound)
+    leaves, definition = jax.tree.flatten(network.state)
+    image = jax.ShapeDtypeStruct((1, *preprocessing.input_shape), dtype)
+    used = _used(lambda given, images: output(network(jax.tree.unflatten(definition, given), images)), leaves, image)
 
     def run(images: jax.Array) -> jax.Array:
+        # what nothing depends on is made up on the spot, so that the file need not hold it
+        given = [leaf if at in used else jnp.zeros_like(leaf) for at, leaf in enumerate(leaves)]
         resized = resize(preprocessing, images)
-        return output(network(preprocess.normalise(preprocessing, resized).astype(dtype)))
+        return output(
+            network(jax.tree.unflatten(definition, given), preprocess.normalise(preprocessing, resized).astype(dtype))
+        )
 
     return run
 
 
-def _network(bound: Bound) -> Callable[[jax.Array], dict[str, jax.Array]]:
-    """Preprocessed images -> end points, in inference mode; parameters in the run's type."""
-    graph, state = nnx.split(bound.model)
-    dtype = _dtype(bound)
+class _Network:
+    """Parameters, and preprocessed images -> end points, in inference mode.
 
-    def cast(leaf: Any) -> Any:
-        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+    Attributes:
+        state: the parameters, in the run's type.
+    """
 
-    state = jax.tree.map(cast, state)
+    def __init__(self, bound: Bound) -> None:
+        dtype = _dtype(bound)
+        self._graph, state = nnx.split(bound.model)
+        self.state = jax.tree.map(
+            lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, state
+        )
 
-    def network(images: jax.Array) -> dict[str, jax.Array]:
-        model: Any = nnx.merge(graph, state)
+    def __call__(self, state: Any, images: jax.Array) -> dict[str, jax.Array]:
+        model: Any = nnx.merge(self._graph, state)
         model.eval()
         return model(images)[1]
 
-    return network
+
+def _used(function: Callable[[Any, Any], Any], leaves: Sequence[Any], images: jax.ShapeDtypeStruct) -> set[int]:
+    """Numbers of the leaves that the function's value depends on."""
+    jaxpr = jax.make_jaxpr(function)(leaves, images).jaxpr
+    needed = {id(one) for one in jaxpr.outvars}
+    for equation in reversed(jaxpr.eqns):
+        if any(id(one) in needed for one in equation.outvars):
+            needed |= {id(one) for one in equation.invars}
+    return {at for at, one in enumerate(jaxpr.invars[: len(leaves)]) if id(one) in needed}
 
 
 def _output(bound: Bound) -> Callable[[dict[str, jax.Array]], jax.Array]:
@@ -89,9 +110,10 @@ def _output(bound: Bound) -> Callable[[dict[str, jax.Array]], jax.Array]:
     if not hasattr(bound.head, "traced"):
         raise UsageError(f"--workdir={bound.workdir}: its head, {type(bound.head).__name__}, cannot be exported")
     tap, columns = Tap.parse(str(bound.tap)), columns_of(bound)
+    stored = jnp.dtype(DTYPES[bound.config.get("features_dtype", "float32")])
 
     def output(endpoints: dict[str, jax.Array]) -> jax.Array:
-        rows = tap.of(endpoints)
+        rows = tap.of(endpoints).astype(stored).astype(jnp.float32)  # the bits that a store keeps
         found = bound.head.traced(rows.reshape(rows.shape[0], -1))
         if columns is None:
             return found
