@@ -14,6 +14,11 @@ sys.path[:0] = [str(FOLDER / "extensions"), str(FOLDER.parent)]
 # shows a warning that there is none.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import numpy.typing  # noqa: E402
+
+# In the API a name, not the dozen types that it stands for; before a module of the package has taken it.
+numpy.typing.ArrayLike = type("ArrayLike", (), {"__module__": "numpy.typing"})
+
 from transfer import __version__  # noqa: E402
 
 project = "transfer"
