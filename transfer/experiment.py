@@ -69,7 +69,8 @@ def _extract(
     """`planned` is told the bytes of each split's features before they are computed, and may raise."""
     # Here, because a head on two feature files is trained before any of this could be imported.
     from transfer.backbone import build_extractor
-    from transfer.data.splits import SPLITS, make_splits
+    from transfer.data.source import BrokenImage
+    from transfer.data.splits import SPLITS, check_classes, make_splits
     from transfer.extract import extract_to_store
 
     if config.export:
@@ -77,6 +78,8 @@ def _extract(
         if "," in config.tap:
             raise UsageError(f"config.tap={config.tap!r}: a feature file holds one tap; export them one by one")
     sources = dict(zip(SPLITS, make_splits(config.data), strict=True))
+    if planned is not None:
+        check_classes(sources["train"])
     extractor = build_extractor(config)
     if planned is not None:
         row = max(head_training.row_bytes(shape, config.features_dtype) for shape in extractor.shapes.values())
@@ -84,10 +87,13 @@ def _extract(
     settings.settle(config, workdir)
     start = time.monotonic()
     folder = epath.Path(config.features or workdir / "features")
-    stores = {
-        split: extract_to_store(extractor, source, folder / split, config.on_error, split, config.features_dtype)
-        for split, source in sources.items()
-    }
+    try:
+        stores = {
+            split: extract_to_store(extractor, source, folder / split, config.on_error, split, config.features_dtype)
+            for split, source in sources.items()
+        }
+    except BrokenImage as error:
+        raise BrokenImage(f"{error}; --config.on_error=skip goes on without it") from error
     if config.export and distributed.is_main():
         _export(stores, config.tap, epath.Path(config.export))
     seconds = _seconds_so_far(folder, time.monotonic() - start)

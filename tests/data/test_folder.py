@@ -13,6 +13,7 @@ from real_formats import encoded, pixels, write_files, write_zip
 from transfer.data import BrokenImage, open_source
 from transfer.data.decode import decode
 from transfer.data.loader import load_all
+from transfer.data.splits import check_classes
 from transfer.errors import TransferError, UsageError
 
 IMAGE = pixels(1, 8, 6)[0]
@@ -186,3 +187,23 @@ def test_another_image_of_the_same_size_is_another_data_set(tmp_path):
         Image.new("RGB", (4, 4), (level,) * 3).save(tmp_path / "cat" / "a.ppm")
         fingerprints.add(open_source(f"folder:{tmp_path}").fingerprint)
     assert len(fingerprints) == 2
+
+
+@pytest.mark.parametrize(
+    "files, words",
+    [
+        ({"1.png": PNG, "2.png": PNG}, "2 lie beside them: put each into a folder that is named after its class"),
+        ({"a/1.webp": b"", "b/1.gif": b""}, "2 files are of other kinds: convert them to JPEG or PNG"),
+        ({"a": None, "b": None}, "no JPEG, PNG or PPM files in class folders$"),
+    ],
+)
+def test_a_folder_without_class_folders_of_images_says_what_to_do(write, files, words):
+    with pytest.raises(TransferError, match=words):
+        open_source(write(files))
+
+
+def test_images_of_one_class_are_nothing_to_train_on(write):
+    source = open_source(write({"it's <b>/1.png": PNG, "it's <b>/2.png": PNG, "none": None}))
+    with pytest.raises(TransferError, match="all images to train on are of one class, .it's <b>."):
+        check_classes(source)
+    check_classes(open_source("digits"))

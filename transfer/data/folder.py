@@ -228,7 +228,8 @@ def open_split(path: str, split: str | None) -> FolderSource:
     class_names = sorted({e.parts[0] for e in entries if e.is_folder or len(e.parts) > 1})
     images = sorted((e for e in entries if not e.is_folder and len(e.parts) > 1), key=lambda e: e.parts)
     if not images:
-        raise TransferError(f"{name}: no JPEG, PNG or PPM files in class folders{_in(split)}")
+        instead = _instead(entries, container)
+        raise TransferError(f"{name}: no JPEG, PNG or PPM files in class folders{_in(split)}{instead}")
     number = {class_name: label for label, class_name in enumerate(class_names)}
     empty = set(class_names).difference(e.parts[0] for e in images)
     if empty:
@@ -240,6 +241,15 @@ def open_split(path: str, split: str | None) -> FolderSource:
     prefix = (split,) if split else ()
     rows = [("/".join(prefix + e.parts), number[e.parts[0]], e) for e in images]
     return FolderSource(name, container, class_names, rows)
+
+
+def _instead(entries: list[Entry], container: Container) -> str:
+    """What there is where no image is in a class folder, and what to do."""
+    if loose := sum(not e.is_folder for e in entries):
+        return f"; {loose} lie beside them: put each into a folder that is named after its class"
+    if container.left_out:
+        return f"; {container.left_out} files are of other kinds: convert them to JPEG or PNG"
+    return ""
 
 
 def _in(split: str | None) -> str:

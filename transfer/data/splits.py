@@ -106,6 +106,16 @@ def make_splits(data_config: Mapping[str, Any] | Any) -> tuple[Source, Source]:
     )
 
 
+def check_classes(source: Source) -> None:
+    """Raises TransferError for images to train on that are all of one class."""
+    if len(source) and (source.labels == source.labels[0]).all():
+        only = _name(int(source.labels[0]), source.class_names)
+        raise TransferError(
+            f"{source.name}: all images to train on are of one class, {only}; "
+            "a classifier tells at least two apart: add a folder for another (config.data.source)"
+        )
+
+
 def _divide(source: Source, config: Mapping[str, Any]) -> tuple[Source, Source]:
     if config["seed"] is None:
         raise UsageError("config.data.seed=None goes with a named validation split; a random one needs a seed")
