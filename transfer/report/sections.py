@@ -1,7 +1,6 @@
 """What a report consists of: the sections, in the order in which a reader meets them."""
 
 import importlib
-import importlib.util
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
@@ -57,11 +56,6 @@ class Section(NamedTuple):
 
 def make(run: RunData, options: Options) -> list[Section]:
     """The sections of a run, those that it has something for."""
-    modules = (importlib.import_module(f"transfer.report.{name}") for name in SECTIONS if _there(name))
+    modules = (importlib.import_module(f"transfer.report.{name}") for name in SECTIONS)
     made = (module.section(run, options) for module in modules)
     return [section for section in made if section is not None]
-
-
-def _there(name: str) -> bool:
-    rows = ("confusion", "classes", "reliability", "pairs", "errors_section", "feature_map")
-    return name not in rows or importlib.util.find_spec("transfer.report.feature_map") is not None

@@ -67,7 +67,8 @@ def _chart(
     slanted = max(len(_name(place)) for place in places) > 5
     frame = svg.Frame((-0.3, len(places) - 0.7), svg.around(means, (0, 1)), height=300, bottom=74 if slanted else 40)
     parts = []
-    for series, name in enumerate(lines, start=1):
+    for number, name in enumerate(lines):
+        series = svg.apart(number)
         own = [row for row in rows if row.get(line) == name]
         points = [(places.index(row.get(across)), row["mean"], row.get("spread") or 0.0) for row in own]
         parts.append(svg.line(frame, ((x, y) for x, y, _ in points), series))
