@@ -19,8 +19,9 @@ from PIL import Image
 from transfer import bound, experiment, heads, preprocess
 from transfer import config as config_module
 from transfer.__main__ import main
-from transfer.export import program
+from transfer.export import artefacts, program
 from transfer.export.resize import resize
+from transfer.features import FeatureStore
 from transfer.predictor import Predictor
 from transfer.preprocess import Preprocessing
 
@@ -36,10 +37,12 @@ SETTINGS = {
     "mlp": {"epochs": 3, "scaling": "standard"},
     "nearest_mean": {"metric": "cosine"},
     "ridge": {"scaling": "whiten"},
-    "sgd": {"epochs": 3, "scaling": "l2", "learning_rate": 1.0},
+    "sgd": {"epochs": 20, "scaling": "l2", "learning_rate": 10.0},
 }
 # Shapes (B, h, w) that the linear head's model is asked for; odd, larger, as the network has it.
 SHAPES = ((1, 41, 23), (3, 8, 8), (17, 32, 32))
+# A layer with its scaling, one with a norm before it, and several.
+DENSE = ("linear", "mlp", "nearest_mean")
 FORMATS = ("safetensors", "onnx", "keras")
 
 
@@ -57,12 +60,21 @@ def _config(folder: Path):
 def folder(tmp_path_factory):
     """A run of each head on one pair of stores, each exported in every format that holds it."""
     root = tmp_path_factory.mktemp("export")
+    config = _config(root)
+    config.head.update({"name": "linear", **SETTINGS["linear"]})
+    experiment.train(config, epath.Path(root / "linear"))
+    store = FeatureStore.open(root / "features" / "train")
+    rows = np.asarray(store.features[:]), np.asarray(store.labels[:])
     for name in heads.HEADS:
-        config = _config(root)
-        config.head.update({"name": name, **SETTINGS.get(name, {})})
-        experiment.train(config, epath.Path(root / name))
-        for form in ("stablehlo", *(FORMATS if name != "knn" else ())):
-            assert main(["export", f"--workdir={root / name}", f"--output={root / name / 'model'}.{form}"]) == 0
+        if name != "linear":  # the same run but for what was fitted
+            shutil.copytree(root / "linear", root / name, ignore=shutil.ignore_patterns("model.*"))
+            heads.HEADS[name](**SETTINGS[name]).fit(*rows).save(root / name / "head.safetensors")
+        run, model = bound.load(root / name), epath.Path(root / name / "model")
+        # of any size the one that is asked for several
+        size = None if name == "linear" else SHAPES[1][1:]
+        artefacts.write_program(run, model.with_suffix(".stablehlo"), ("cpu", "cuda", "tpu"), size)
+        for form in FORMATS if name in DENSE else ():
+            artefacts.write_head(run, model.with_suffix(f".{form}"), form)
     return root
 
 
@@ -70,16 +82,20 @@ def folder(tmp_path_factory):
 def answers(folder):
     """(head, format, shape) -> (what a stranger's process says, what `Predictor` says)."""
     random, jobs, expected = np.random.default_rng(0), {}, {}
+    images = {shape: random.integers(0, 256, (*shape, 3)).astype(np.uint8) for shape in SHAPES}
+    extractor = Predictor.load(folder / "linear", 4).extractor
+    rows = {shape: extractor(pixels) for shape, pixels in images.items()}
+
+    def ask(name, form, shape, given):
+        key = f"{folder / name / 'model'}.{form}|{len(jobs)}"
+        jobs[key], expected[key] = given, (name, form, shape, predictor.probabilities(rows[shape]))
+
     for name in heads.HEADS:
         predictor = Predictor.load(folder / name, 4)
         for shape in SHAPES if name == "linear" else SHAPES[1:2]:
-            images = random.integers(0, 256, (*shape, 3)).astype(np.uint8)
-            key = f"{folder / name / 'model.stablehlo'}|{len(jobs)}"
-            jobs[key], expected[key] = images, (name, "stablehlo", shape, predictor(images))
-        features = predictor.extractor(images)
-        for form in FORMATS if name != "knn" else ():
-            key = f"{folder / name / 'model'}.{form}|{len(jobs)}"
-            jobs[key], expected[key] = features, (name, form, shape, predictor.probabilities(features))
+            ask(name, "stablehlo", shape, images[shape])
+        for form in FORMATS if name in DENSE else ():
+            ask(name, form, SHAPES[1], rows[SHAPES[1]])
     np.savez(folder / "jobs.npz", **jobs)
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     command = [sys.executable, HERE / "export_reader.py", folder / "jobs.npz", folder / "answers.npz"]
@@ -98,16 +114,24 @@ def test_exported_model_says_what_predict_says(answers, name):
         assert len(expected) == 1 or expected.std(axis=0).max() > 10 * TOLERANCE  # different images, different answers
 
 
-@pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("name", [name for name in heads.HEADS if name != "knn"])
+def test_scaling_folds_into_the_layers(folder, name):
+    head = bound.load(folder / name).head
+    rows = np.random.default_rng(3).normal(size=(9, head.n_features_in_)).astype(np.float32)
+    layers = head.dense().folded(head.scaler_)
+    np.testing.assert_allclose(jax.nn.softmax(layers.scores(rows)), head.predict_proba(rows), atol=2e-5)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", DENSE)
 def test_exported_heads_say_what_the_head_says(answers, name, form):
     ((found, expected),) = [values for (head, kind, _), values in answers.items() if (head, kind) == (name, form)]
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-def test_the_file_beside_it_says_what_goes_in_and_out(folder):
-    path = folder / "linear" / "model.stablehlo"
-    main(["export", f"--workdir={folder / 'linear'}", f"--output={path}"])
+def test_the_file_beside_it_says_what_goes_in_and_out(folder, tmp_path):
+    path = tmp_path / "model.stablehlo"
+    assert main(["export", f"--workdir={folder / 'linear'}", f"--output={path}"]) == 0
     described = json.loads(path.with_suffix(".json").read_text())
     assert described["class_names"] == [str(digit) for digit in range(10)]
     assert described["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -138,9 +162,9 @@ def test_a_size_of_its_own_is_the_only_one(folder, tmp_path):
 
 def test_example_names_the_classes_of_files(folder, tmp_path):
     for name in ("model.stablehlo", "model.json"):
-        shutil.copy(folder / "ridge" / name, tmp_path)
+        shutil.copy(folder / "linear" / name, tmp_path)
     images = np.random.default_rng(2).integers(0, 256, (2, 9, 9, 3)).astype(np.uint8)
-    expected = Predictor.load(folder / "ridge", 2)(images)
+    expected = Predictor.load(folder / "linear", 2)(images)
     for number, pixels in enumerate(images):
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
     # where the package cannot be found at all
@@ -161,7 +185,7 @@ def test_a_network_trained_end_to_end(small_network, tmp_path):
     np.savez(tmp_path / "tiny.npz", images=images, labels=labels)
     config = config_module.default()
     config.train, config.image_size, config.report = "finetune", 16, False
-    config.finetune.update({"epochs": 1, "batch_size": 16})
+    config.finetune.update({"epochs": 1, "warmup_epochs": 0, "batch_size": 16})
     config.model.update({"name": small_network, "weights": "random"})
     config.preprocessing = {"scale": 1 / 255, "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
     config.data.source = f"npz:{tmp_path / 'tiny.npz'}"

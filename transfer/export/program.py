@@ -15,6 +15,7 @@ from transfer.errors import UsageError
 from transfer.export.resize import resize
 from transfer.extract import DTYPES, Tap
 from transfer.heads.targets import ACTIVATIONS
+from transfer.preprocess import Preprocessing
 from transfer.program import PRECISIONS
 
 # What a platform is called by `jax.export`, and by us.
@@ -37,8 +38,9 @@ def exported(bound: Bound, platforms: tuple[str, ...], input_size: tuple[int, in
     sides = "h, w" if input_size is None else "{}, {}".format(*input_size)
     shape = export.symbolic_shape(f"b, {sides}, 3")
     images = jax.ShapeDtypeStruct(shape, jnp.uint8)
+    run = _run(bound, resize if input_size is None else preprocess.resize)
     with jax.default_matmul_precision(_precision(bound, platforms)):
-        return export.export(jax.jit(_run(bound)), platforms=platforms)(images)
+        return export.export(jax.jit(run), platforms=platforms)(images)
 
 
 def _precision(bound: Bound, platforms: tuple[str, ...]) -> str:
@@ -55,7 +57,7 @@ def _dtype(bound: Bound) -> Any:
     return jnp.dtype(DTYPES[bound.config.dtype])
 
 
-def _run(bound: Bound) -> Run:
+def _run(bound: Bound, resized: Callable[[Preprocessing, jax.Array], jax.Array]) -> Run:
     preprocessing, network, output = bound.preprocessing, _Network(bound), _output(bound)
     dtype = _dtype(bound)
     leaves, definition = jax.tree.flatten(network.state)
@@ -65,10 +67,8 @@ def _run(bound: Bound) -> Run:
     def run(images: jax.Array) -> jax.Array:
         # what nothing depends on is made up on the spot, so that the file need not hold it
         given = [leaf if at in used else jnp.zeros_like(leaf) for at, leaf in enumerate(leaves)]
-        resized = resize(preprocessing, images)
-        return output(
-            network(jax.tree.unflatten(definition, given), preprocess.normalise(preprocessing, resized).astype(dtype))
-        )
+        prepared = preprocess.normalise(preprocessing, resized(preprocessing, images)).astype(dtype)
+        return output(network(jax.tree.unflatten(definition, given), prepared))
 
     return run
 
