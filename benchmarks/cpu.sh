@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every CPU figure of the README: JSON with the command that made it, pictures, and the README's tables.
 #
-#   pip install -e '.[bench,peers]'
+#   pip install -e '.[plots,peers]'
 #   benchmarks/cpu.sh                     # about 40 minutes on two cores; leave the machine alone meanwhile
 #   TOY=1 benchmarks/cpu.sh FOLDER        # a minute: does everything run?
 set -euo pipefail

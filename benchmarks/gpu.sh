@@ -2,7 +2,7 @@
 # Every GPU figure in one command, on the day there is a GPU: beside torch.compile max-autotune in the same run, MFU,
 # from uint8 to NumPy, every precision, heads; JSON with the command that made each, pictures, and the README's tables.
 #
-#   pip install -e '.[bench,peers]' 'jax[cuda12]'
+#   pip install -e '.[plots,peers]' 'jax[cuda12]'
 #   benchmarks/gpu.sh                     # about half an hour on an H100, most of it compiling
 #   TOY=1 benchmarks/gpu.sh FOLDER        # a minute, on a CPU too: does everything run?
 set -euo pipefail

@@ -7,6 +7,6 @@ from tests.campaigns import short
 
 @pytest.mark.slow
 def test_on_a_few_clocks(tmp_path):
-    done, figures = short.run("clock", "--trials=4", "--cold", folder=tmp_path)
+    done, figures = short.run("clock", "--trials=2", "--cold", folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert figures["held"] == figures["done"] == 4
+    assert figures["held"] == figures["done"] == 2

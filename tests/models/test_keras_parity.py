@@ -18,16 +18,17 @@ from models.catalogue_parity import MARGIN, TOLERANCE, stated  # noqa: E402
 from models.parts import compiled  # noqa: E402
 
 LARGE = ("vgg16.keras", "vgg19.keras")  # with classifier, 550 MB a file
-# name, its file without classifier, its file with: every format meets networks with and without batch norm
-FILES = [
+# name, its file without classifier, its file with: every format meets networks with and without batch norm. One depth
+# of a family is compared without a classifier, too: what that leaves out is the same in the others.
+FILES: list[tuple[str, str | None, str]] = [
     ("vgg16.keras", "legacy weights", "legacy model"),
-    ("vgg19.keras", "weights", "archive"),
+    ("vgg19.keras", None, "archive"),
     ("resnet50.keras", "archive", "legacy weights"),
-    ("resnet101.keras", "legacy model", "weights"),
-    ("resnet152.keras", "legacy weights", "archive"),
+    ("resnet101.keras", None, "weights"),
+    ("resnet152.keras", None, "archive"),
     ("resnet50v2.keras", "legacy model", "archive"),
-    ("resnet101v2.keras", "weights", "legacy weights"),
-    ("resnet152v2.keras", "archive", "legacy model"),
+    ("resnet101v2.keras", None, "legacy weights"),
+    ("resnet152v2.keras", None, "legacy model"),
     ("inception_v3.keras", "weights", "legacy weights"),
 ]
 
@@ -37,7 +38,7 @@ def test_every_record_of_keras_is_compared() -> None:
     assert records == set(keras_parity.APPLICATIONS) == {name for name, *_ in FILES} and len(records) == 9
 
 
-@pytest.mark.parametrize(("name", "file_format"), [(name, notop) for name, notop, _ in FILES])
+@pytest.mark.parametrize(("name", "file_format"), [(name, notop) for name, notop, _ in FILES if notop])
 def test_every_tap_without_classifier(name: str, file_format: str, tmp_path: Path) -> None:
     errors = keras_parity.compare(name, False, file_format, tmp_path)
     assert {tap for _, tap in errors} == {*keras_parity.APPLICATIONS[name].taps, "pre_logits"} | (
