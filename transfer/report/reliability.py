@@ -80,12 +80,12 @@ def _diagram(lines: list[dict[str, Any]]) -> Markup:
     for line in lines:
         if line["rows"]:
             parts += _bin(frame, counts, line, width)
-    diagonal = Markup('<line class="mark" x1="{}" y1="{}" x2="{}" y2="{}"/>')
+    diagonal = Markup('<line class="mark honest" x1="{}" y1="{}" x2="{}" y2="{}"/>')
     parts.append(diagonal.format(frame.at_x(0), frame.at_y(0), frame.at_x(1), frame.at_y(1)))
     parts.append(svg.axes(counts, "how sure the run was", "", xticks=percents, yticks=[]))
     parts.append(svg.text(frame.left - 7, 330, "rows", "tick y"))
     seen = [f"{100 * line['confidence']:.0f} % sure: {100 * line['accuracy']:.0f} %" for line in lines if line["rows"]]
-    return svg.chart(frame, f"Reliability: share that is right by confidence. {'; '.join(seen)}", *parts)
+    return svg.chart(frame, f"Reliability: share that is right by confidence. {'; '.join(seen)}", *parts, classes="reliable")
 
 
 def _bin(frame: svg.Frame, counts: svg.Frame, line: dict[str, Any], width: float) -> list[Markup]:
@@ -93,8 +93,8 @@ def _bin(frame: svg.Frame, counts: svg.Frame, line: dict[str, Any], width: float
     title = f"{line['rows']} rows, {100 * line['confidence']:.1f} % sure, {100 * line['accuracy']:.1f} % right"
     return [
         svg.bar(frame, middle, width, line["accuracy"], 1, title),
-        svg.whisker(frame, middle, line["low"], line["high"], 8),
-        svg.bar(counts, middle, width, line["rows"], 8, title),
+        svg.whisker(frame, middle, line["low"], line["high"]),
+        svg.bar(counts, middle, width, line["rows"], 1, title),
     ]
 
 

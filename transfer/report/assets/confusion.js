@@ -106,6 +106,7 @@ report.register("confusion", function (root, data) {
     }
     const side = width - gutter - 2, cell = side / view.size;
     box = { left: gutter, top: gutter, side: side, cell: cell };
+    canvas.dataset.side = String(side);
     canvas.style.height = width + "px";
     canvas.width = Math.round(width * scale);
     canvas.height = Math.round(width * scale);
@@ -130,7 +131,9 @@ report.register("confusion", function (root, data) {
     entries.forEach(function (e) {
       const x = place[e.p], y = place[e.a];
       if (x < 0 || y < 0 || x < first || x >= last || y < top || y >= bottom || (wrongOnly && e.a === e.p)) return;
-      const share = value(e.a, e.p, e.n), strength = e.a === e.p ? 0.06 + 0.94 * share : 0.14 + 0.86 * Math.sqrt(share);
+      const share = value(e.a, e.p, e.n), root = 0.14 + 0.86 * Math.sqrt(share);
+      // a mark of a pixel or two needs more of its colour to be seen
+      const strength = e.a === e.p ? 0.06 + 0.94 * share : cell < 4 ? 0.4 + 0.6 * root : root;
       const left = box.left + (x - view.x) * cell, down = box.top + (y - view.y) * cell;
       pen.globalAlpha = Math.min(strength, 1);
       pen.fillStyle = e.a === e.p ? hit : miss;

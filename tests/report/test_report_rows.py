@@ -1,0 +1,208 @@
+"""What a report says row by row and class by class, against scikit-learn and against the images themselves."""
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_runs import ODD, made_run, of_classes, of_labels, of_values
+from PIL import Image
+from sklearn.metrics import precision_score, recall_score
+
+from transfer.evaluation.calibration import expected_calibration_error
+from transfer.evaluation.predictions import KINDS, Predictions
+from transfer.evaluation.summary import per_class
+from transfer.report import classes, errors_section, page, pairs, reliability, run_data, thumbnails
+from transfer.report.sections import Options, make
+
+PLAIN = Options(map="none")
+OF_KIND: dict[str, Callable[[], Predictions]] = {
+    "classes": lambda: of_classes(4, 200, names=ODD),
+    "labels": of_labels,
+    "values": of_values,
+}
+
+
+def keys(predictions: Predictions | None, **result: Any) -> list[str]:
+    return [section.key for section in make(made_run(predictions, **result), PLAIN)]
+
+
+def test_classes_are_those_of_the_result_and_of_scikit_learn() -> None:
+    predictions = of_classes(9, 300)
+    found = classes.of_classes(predictions)
+    for row, known in zip(found, per_class(predictions), strict=True):
+        assert (row["name"], row["rows"]) == (known["class"], known["rows"])
+        assert [row[name] for name in ("value", "low", "high")] == pytest.approx(
+            [known[name] for name in ("value", "low", "high")], abs=1e-6
+        )
+    precision = precision_score(predictions.labels, predictions.top[:, 0], average=None)
+    assert [row["precision"] for row in found] == pytest.approx(precision.tolist())
+    for number, row in enumerate(found):
+        wrong = predictions.top[(predictions.labels == number) & ~predictions.right, 0]
+        assert row["taken"] == (str(np.bincount(wrong).argmax()), np.bincount(wrong).max())
+
+
+def test_labels_are_those_of_scikit_learn() -> None:
+    predictions = of_labels()
+    found = classes.of_labels(predictions)
+    said = predictions.scores > 0
+    assert [r["value"] for r in found] == pytest.approx(recall_score(predictions.labels, said, average=None).tolist())
+    assert [r["precision"] for r in found] == pytest.approx(
+        precision_score(predictions.labels, said, average=None).tolist()
+    )
+    assert all(row["low"] < row["value"] < row["high"] for row in found)
+
+
+def test_values_each_have_their_error() -> None:
+    predictions = of_values(targets=3)
+    squares = ((predictions.scores.astype(np.float64) - predictions.labels) ** 2).mean(axis=0)
+    assert [row["rmse"] for row in classes.of_values(predictions)] == pytest.approx(np.sqrt(squares).tolist(), rel=1e-5)
+
+
+def test_classes_without_rows_have_no_bar() -> None:
+    predictions = Predictions.of_logits(np.eye(3)[[0, 0, 1]], [0, 0, 0])
+    found = classes.of_classes(predictions)
+    assert [row["value"] for row in found] == [pytest.approx(2 / 3), None, None]
+    assert [row["precision"] for row in found] == [1, 0, None]
+    assert "no rows" in classes.section(made_run(predictions), PLAIN).html  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", ["classes", "labels"])
+def test_bins_make_the_calibration_error(kind: str) -> None:
+    confidence, right = reliability.believed(OF_KIND[kind]())
+    bins = reliability.bins(confidence, right)
+    gaps = [abs(b["confidence"] - b["accuracy"]) * b["rows"] for b in bins if b["rows"]]
+    assert sum(gaps) / len(confidence) == pytest.approx(expected_calibration_error(confidence, right))
+    assert all(b["from"] <= b["confidence"] <= b["to"] and b["low"] <= b["accuracy"] <= b["high"]
+               for b in bins if b["rows"])  # fmt: skip
+
+
+def test_pairs_are_the_rows_that_were_confused() -> None:
+    predictions = of_classes(5, 400)
+    found = pairs.confused(predictions)
+    for actual, predicted, rows in found:
+        assert (predictions.labels[rows] == actual).all() and (predictions.top[rows, 0] == predicted).all()
+        assert (np.diff(predictions.probability[rows, 0]) <= 0).all()
+    counts = [len(rows) for *_, rows in found]
+    assert counts == sorted(counts, reverse=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_worst_errors_come_first(kind: str) -> None:
+    predictions = OF_KIND[kind]()
+    rows = errors_section.worst(predictions, 10)
+    assert len(rows) == 10
+    if kind == "classes":
+        wrong = np.sort(predictions.probability[~predictions.right, 0])[::-1]
+        assert (predictions.probability[rows, 0] == wrong[:10]).all()
+    elif kind == "labels":
+        margin = np.where(predictions.labels > 0, -predictions.scores, predictions.scores).max(axis=1)
+        assert margin[rows].tolist() == np.sort(margin)[::-1][:10].tolist() and (margin[rows] > 0).all()
+    else:
+        off = (np.abs(predictions.scores - predictions.labels) / predictions.labels.std(axis=0)).max(axis=1)
+        assert off[rows].tolist() == np.sort(off)[::-1][:10].tolist()
+
+
+SHOWN = {
+    "classes": ["overview", "confusion", "classes", "reliability", "pairs", "errors"],
+    "labels": ["overview", "classes", "reliability", "errors"],
+    "values": ["overview", "classes", "reliability", "errors"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_has_what_makes_sense(kind: str) -> None:
+    assert [key for key in keys(OF_KIND[kind]()) if key in SHOWN["classes"]] == SHOWN[kind]
+
+
+def test_scores_that_are_no_probabilities_and_in_no_order() -> None:
+    predictions = of_classes(6, 100, ranked=False, probable=False)
+    found = keys(predictions)
+    assert "reliability" not in found and {"confusion", "classes", "pairs", "errors"} <= set(found)
+    html = page.page([made_run(predictions)], PLAIN)
+    assert "no probabilities" in html and not re.search(r"nan\W", re.sub(r"base64,[^\"]*", "", html), re.IGNORECASE)
+
+
+def test_all_right_shows_no_errors() -> None:
+    found = keys(Predictions.of_logits(np.eye(3), [0, 1, 2]))
+    assert {"confusion", "classes", "reliability"} <= set(found) and not {"pairs", "errors"} & set(found)
+
+
+def test_without_predictions_the_result_says_what_it_knows() -> None:
+    rows = [{"class": ODD[0], "rows": 5, "value": 0.8, "low": 0.4, "high": 0.9}]
+    assert "classes" in keys(None, measures={"per_class": rows})
+    html = classes.section(made_run(None, measures={"per_class": rows}), PLAIN).html  # type: ignore[union-attr]
+    assert "80.0" in html and "<script>" not in html and "&lt;script&gt;" in html
+
+
+@pytest.mark.parametrize("damaged", [3, "x", [1], [{"class": "a"}], [{"value": 2, "low": 0, "high": 1}], {}])
+def test_damaged_results_are_left_out(damaged: Any) -> None:
+    assert "classes" not in keys(None, measures={"per_class": damaged})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_kind_fits_the_screen(kind: str, width: int, tmp_path: Path, watched: Any) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(page.page([made_run(OF_KIND[kind]())], PLAIN), "utf-8")
+    opened = watched(path, width)
+    assert opened.evaluate("document.documentElement.scrollWidth") == width
+    assert opened.evaluate("report.problems.length") == 0
+    if kind != "values":
+        assert opened.locator("#classes-0 tbody th").all_inner_texts() == list(ODD)
+
+
+def test_names_filter_the_classes(tmp_path: Path, watched: Any) -> None:
+    path = tmp_path / "report.html"
+    names = [f"sign {i}" for i in range(43)]
+    path.write_text(page.page([made_run(of_classes(43, 900, names=names))], PLAIN), "utf-8")
+    opened = watched(path)
+    shown = opened.locator("#classes-0 tbody tr:visible b").all_inner_texts()
+    shares = [float(text.split("\u202f")[0]) for text in shown]
+    assert len(shares) == 43 and shares == sorted(shares), "the worst come first"
+    opened.locator("#classes-0 .filter").fill("SIGN 1")
+    assert opened.locator("#classes-0 tbody tr:visible").count() == 11
+    assert opened.locator("#classes-0 .found").inner_text() == "11 of 43"
+    opened.locator("#classes-0 thead button").first.click()
+    assert opened.locator("#classes-0 tbody tr:visible th").first.inner_text() == "sign 1"
+
+
+def pixels(address: str) -> np.ndarray:
+    kind, text = address.split(",", 1)
+    assert kind in ("data:image/jpeg;base64", "data:image/png;base64")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")).astype(int)
+
+
+def test_the_images_are_those_of_the_rows(trained: Path) -> None:
+    run = run_data.load([str(trained)])[0]
+    assert run.predictions is not None and not run.predictions.right.all(), "three epochs leave some errors"
+    made = errors_section.section(run, PLAIN)
+    shown = re.findall(r'<img src="([^"]+)"[^>]* alt="([^"]+)"', str(made.html))  # type: ignore[union-attr]
+    rows = errors_section.worst(run.predictions)
+    assert [alt for _, alt in shown] == run.predictions.ids[rows].tolist()
+    wanted = run.images.get([alt for _, alt in shown], errors_section.SIDE)
+    for (address, _), image in zip(shown, wanted, strict=True):
+        assert np.abs(pixels(address) - image).mean() < 4
+    images = json.loads(json.dumps([alt for _, alt in shown]))
+    assert len(set(images)) == len(images)
+
+
+def test_tiles_of_a_sheet_do_not_bleed() -> None:
+    random = np.random.default_rng(0)
+    flat = [np.full((48, 48, 3), colour, np.uint8) for colour in random.integers(0, 256, (11, 3))]
+    flat[4] = None  # type: ignore[call-overload]
+    made = thumbnails.sheet(flat, 48)
+    assert made is not None
+    whole = pixels(made.address)
+    for place, image in enumerate(flat):
+        top, left = place // made.columns * 48, place % made.columns * 48
+        found = whole[top : top + 48, left : left + 48]
+        assert np.abs(found - (128 if image is None else image)).max() <= 6
+    assert thumbnails.sheet([None, None], 48) is None and thumbnails.address(None) is None
+    with pytest.raises(ValueError, match="20 pixels would bleed"):
+        thumbnails.sheet(flat, 20)
