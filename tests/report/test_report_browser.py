@@ -69,7 +69,8 @@ CONTRASTS = """() => {
 # What a screen reader could not tell: pictures without words, buttons without names, tables without headings.
 NAMELESS = """() => [
   ...[...document.querySelectorAll('svg, canvas, img')].filter(one =>
-      !one.closest('[aria-hidden=true], [aria-label]') && !one.getAttribute('alt') && !one.getAttribute('aria-labelledby')),
+      !one.closest('[aria-hidden=true], [aria-label]') && !one.getAttribute('alt') &&
+      !one.getAttribute('aria-labelledby')),
   ...[...document.querySelectorAll('button, a, summary, input, select')].filter(one => !(one.textContent.trim() ||
       one.getAttribute('aria-label') || one.getAttribute('title') || one.labels && one.labels.length)),
   ...[...document.querySelectorAll('table')].filter(one => !one.querySelector('th[scope]')),
@@ -189,3 +190,25 @@ def test_nothing_could_be_fetched(trained: Path, browser: Any) -> None:
     }""")
     assert refused == [["connect-src", "img-src", "script-src-elem"], False]
     context.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_map_shows_an_image_to_pointer_and_keyboard(trained: Path, watched: Any, size: str) -> None:
+    page = watched(trained / "report.html", *SIZES[size])
+    canvas = page.locator("#map-0 canvas.points")
+    canvas.scroll_into_view_if_needed()
+    tip = page.locator("#map-0 .tip")
+    assert not tip.is_visible()
+    box = canvas.bounding_box()
+    # the middle of all marks has one near it
+    for step in range(1, 20):
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * step / 20)
+        if tip.is_visible():
+            break
+    image = page.locator("#map-0 .tip .image")
+    assert image.is_visible() and "url(" in image.evaluate("one => getComputedStyle(one).backgroundImage")
+    shown = page.locator("#map-0 .reading").inner_text()
+    page.mouse.move(1, 1)
+    canvas.focus()
+    page.keyboard.press("ArrowRight")
+    assert image.is_visible() and page.locator("#map-0 .reading").inner_text() != shown
