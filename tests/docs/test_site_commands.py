@@ -1,4 +1,4 @@
-"""Every command that a page shows is one that the programs take: their own parsers read it, the config has the field."""
+"""Every command that a page shows is one that its program takes: its own parser reads it, the config has the field."""
 
 import importlib
 import re
@@ -74,3 +74,15 @@ def test_a_run_that_is_shown_has_a_config_and_settings_that_are_there(page: Path
             for name in flag.split(".")[1:]:
                 assert name in section or section is fields.get("few_shot"), flag
                 section = section[name]
+
+
+def test_the_sections_of_a_report_are_those_that_its_page_explains() -> None:
+    from transfer.report.sections import SECTIONS
+
+    sources = "".join(
+        (DOCS.parent / "transfer" / "report" / f"{name}.py").read_text() for name in (*SECTIONS, "comparison")
+    )
+    rows = re.findall(r"^\| ([A-Z][^|]+?) \|", (DOCS / "report.md").read_text("utf-8"), re.MULTILINE)
+    titles = [title for row in rows for title in row.split(", ")]
+    assert len(titles) >= len(SECTIONS)
+    assert not [title for title in titles if f'"{title}"' not in sources]
