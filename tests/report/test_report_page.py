@@ -176,6 +176,14 @@ def test_over_seeds(tmp_path: Path, run: Path) -> None:
     assert "mean over 2 seeds" in html and "± 2.0" in html and "are those of seed_0" in html
 
 
+def test_the_folder_one_is_in(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(run)
+    (run / "report.html").unlink()
+    assert main(["report", ".", "--map=none"]) == 0
+    assert "<h1>run</h1>" in (run / "report.html").read_text("utf-8")
+    assert capsys.readouterr().out.startswith("Report: ")
+
+
 def test_runs_beside_each_other(trained: Path, run: Path) -> None:
     html = text(trained, run)
     assert titles(html)[0] == "The runs beside each other" and html.count('<details class="run"') == 2

@@ -134,7 +134,8 @@ def load(paths: Sequence[str]) -> list[RunData]:
     """
     found = runs.named(paths)
     if len(found) == 1:  # one run has nothing to be told apart from
-        return [_load(path, path.rstrip("/").split("/")[-1]) for path, _ in found]
+        path = found[0][0]
+        return [_load(path, os.path.basename(path if "://" in path else os.path.abspath(path)) or path)]
     return [_load(path, name) for path, name in found]
 
 
