@@ -23,11 +23,12 @@ NETWORKS = {
 
 
 def get_config(network: str = "small") -> ConfigDict:
-    """A fifth of the images validates; logistic regression, its strength and its tap chosen on held-out images."""
+    """A fifth of the images validates; logistic regression on the tap that serves held-out images best."""
     config = settings.default()
     config.update(NETWORKS[network])
     # PATH: what holds the class folders
     config.data.source = "folder:photos"
     config.head.name = "logistic"
-    config.sweep.grid = "default"
+    # Of the taps one is chosen: by probabilities, for a few images leave several of them without a mistake.
+    config.sweep.update(measure="log_loss", holdout=0.25)
     return config
