@@ -92,8 +92,13 @@ def _lead(run: RunData) -> str:
     tuned = config.get("train") == "finetune"
     head = result.get("head") or (config.get("head") or {}).get("name") or "head"
     data = result.get("dataset") or (config.get("data") or {}).get("source")
-    what = f"{model}, trained end to end" if tuned else f"A {head} head on {_of(model, run)}"
+    trained = f"of which {config['unfreeze']} was trained" if config.get("unfreeze") else "trained end to end"
+    what = f"{model}, {trained}" if tuned else f"{_article(head)} {head} head on {_of(model, run)}"
     return f"{what} · {data}" if data else what
+
+
+def _article(word: str) -> str:
+    return "An" if str(word)[:1] in "aeiou" or word == "mlp" else "A"
 
 
 def _of(model: Any, run: RunData) -> str:
