@@ -142,12 +142,17 @@ def train(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
 
 
 def _report(config: ConfigDict, workdir: epath.Path) -> None:
-    """Writes `WORKDIR/report.html`; whatever goes wrong there is a line, for the run itself has ended well."""
+    """Writes `WORKDIR/report.html`, and what TensorBoard shows of results.
+
+    Whatever goes wrong there is a line, for the run itself has ended well.
+    """
     if not config.get("report", True) or not distributed.is_main():
         return
     try:
+        from transfer import board_results
         from transfer.report import page
 
+        board_results.write(workdir)
         path = page.write([str(workdir)], workdir / page.FILE, page.Options())
     except Exception as error:  # a page is worth no run
         logging.debug("the report", exc_info=error)

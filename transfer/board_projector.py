@@ -1,0 +1,105 @@
+"""The features of validation rows as TensorBoard's projector reads them: points, what each is, and their images."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from etils import epath
+
+from transfer import atomic
+
+if TYPE_CHECKING:
+    from transfer.report.run_data import RunData
+
+CONFIG = "projector_config.pbtxt"
+FOLDER = "projector"
+# More rows are sampled: the projector lays out all that it is given, and their images have to be read.
+MOST_ROWS = 500
+# The first principal components: what the projector lays out, and the time of the end of every run.
+MOST_NUMBERS = 20
+SIDE = 32
+
+
+def write(run: "RunData", folder: epath.Path) -> None:
+    """Writes `projector_config.pbtxt`, last, and `projector/`; nothing for a run whose features are not there."""
+    from transfer.report.feature_map import sample
+
+    predictions = run.predictions
+    if predictions is None:
+        return
+    rows = sample(len(predictions), MOST_ROWS, 0)
+    features = run.features(rows)
+    if features is None or len(rows) < 3:
+        return
+    places = _components(np.nan_to_num(features, posinf=0, neginf=0))
+    target = folder / FOLDER
+    target.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(target / "tensors.tsv", _lines("\t".join(f"{x:.5g}" for x in row) for row in places))
+    atomic.write_text(target / "metadata.tsv", _lines(_metadata(run, rows)))
+    images = run.images.get([str(i) for i in predictions.ids[rows]], SIDE)
+    sprite = any(image is not None for image in images)
+    if sprite:
+        _sprite(images, target / "sprite.png")
+    atomic.write_text(folder / CONFIG, _config(places.shape, run.result.get("tap"), sprite))
+
+
+def _components(features: np.ndarray) -> np.ndarray:
+    """The first principal components float64 (n, K) of features (n, D), by way of (n, n): n is small, and D is not."""
+    centred = features - features.mean(axis=0)
+    values, vectors = np.linalg.eigh((centred @ centred.T).astype(np.float64))
+    first = slice(None, -1 - min(MOST_NUMBERS, *features.shape), -1)
+    return (vectors * np.sqrt(np.maximum(values, 0)))[:, first]
+
+
+def _lines(lines: Iterator[str]) -> str:
+    return "\n".join(lines) + "\n"
+
+
+def _metadata(run: "RunData", rows: np.ndarray) -> Iterator[str]:
+    """A heading and a line a row: which image, what it is, what the run took it for."""
+    found = run.predictions
+    assert found is not None
+    if found.kind != "classes":
+        yield from (_cell(found.ids[row]) for row in rows)  # a single column has no heading
+        return
+    names = [_cell(name) for name in run.class_names]
+    yield "id\tclass\tpredicted\tright"
+    for row in rows:
+        actual, said = names[found.labels[row]], names[found.top[row, 0]]
+        yield f"{_cell(found.ids[row])}\t{actual}\t{said}\t{'right' if actual == said else 'wrong'}"
+
+
+def _cell(text: object) -> str:
+    """On one line, without tabs, and not empty, which the projector would take for no line at all."""
+    return " ".join(str(text).split()) or "-"
+
+
+def _sprite(images: list[np.ndarray | None], path: epath.Path) -> None:
+    """All of them in a square, row by row, as the projector cuts it up."""
+    from PIL import Image
+
+    across = int(np.ceil(np.sqrt(len(images))))
+    sheet = np.full((across * SIDE, across * SIDE, 3), 236, np.uint8)
+    for place, image in enumerate(images):
+        if image is not None:
+            top, left = (place // across) * SIDE, (place % across) * SIDE
+            sheet[top : top + SIDE, left : left + SIDE] = image
+    with atomic.written(path) as stream:
+        Image.fromarray(sheet).save(stream, "PNG")
+
+
+def _config(shape: tuple[int, ...], tap: object, sprite: bool) -> str:
+    """The projector's protocol buffer as text; its paths are from the folder that it lies in."""
+    name = f"features of {_cell(tap)}" if tap else "features"
+    lines = [
+        "embeddings {",
+        f'  tensor_name: "{name}"',
+        f"  tensor_shape: {shape[0]}",
+        f"  tensor_shape: {shape[1]}",
+        f'  tensor_path: "{FOLDER}/tensors.tsv"',
+        f'  metadata_path: "{FOLDER}/metadata.tsv"',
+    ]
+    if sprite:
+        lines += ["  sprite {", f'    image_path: "{FOLDER}/sprite.png"']
+        lines += [f"    single_image_dim: {SIDE}", f"    single_image_dim: {SIDE}", "  }"]
+    return _lines(iter([*lines, "}"]))
