@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 
+from transfer.evaluation.predictions import KINDS
 from transfer.report import feature_map, page, run_data
 from transfer.report.sections import Options
 
@@ -49,13 +50,12 @@ def test_features_that_are_all_alike() -> None:
 
 
 def test_tsne_keeps_neighbours() -> None:
-    features, of = blobs(150, 20)
+    features, of = blobs(60, 20)
     places, _ = feature_map.laid_out(features, "tsne", 0)
     assert trustworthiness(features, places) > 0.9
     centres = np.stack([places[of == i].mean(axis=0) for i in range(5)])
     nearest = ((places[:, None] - centres) ** 2).sum(axis=2).argmin(axis=1)
     assert (nearest == of).mean() > 0.97
-    assert (feature_map.laid_out(features, "tsne", 0)[0] == places).all(), "the same seed, the same map"
 
 
 @pytest.mark.parametrize("rows", [3, 5])
@@ -84,7 +84,9 @@ def test_no_map_is_made_unless_it_can_be() -> None:
     assert feature_map.section(run, Options()) is None and "fewer than three" in run.notes[0]
 
 
-@pytest.mark.parametrize("made", [of_classes(50, 90), of_labels(90), of_values(90)], ids=["classes", "labels", "values"])
+@pytest.mark.parametrize(
+    "made", [of_classes(50, 90), of_labels(90), of_values(90)], ids=["classes", "labels", "values"]
+)
 def test_every_kind_is_drawn(made: Any, tmp_path: Path, watched: Any) -> None:
     path = tmp_path / "report.html"
     path.write_text(page.page([made_run(made, blobs(90, 5)[0])], Options()), "utf-8")

@@ -112,7 +112,7 @@ def section(run: "RunData", options: Options) -> Section | None:
         return None
     places, meaning = laid_out(features, options.map, options.seed)
     ids = [str(i) for i in predictions.ids[rows]]
-    data = {"points": _grid(places), "kind": predictions.kind, "ids": list(map(names.shown, ids))}
+    data: dict[str, Any] = {"points": _grid(places), "kind": predictions.kind, "ids": list(map(names.shown, ids))}
     data |= _facts(predictions, rows)
     pictures = sheet(run.images.get(ids, SIDE), SIDE)
     data |= {"sheet": pictures._asdict() if pictures else None}
@@ -135,7 +135,7 @@ def _facts(predictions: Predictions, rows: np.ndarray) -> dict[str, Any]:
     chosen = predictions.rows(rows)
     titles = names.of_outputs(predictions)
     if chosen.kind == "classes":
-        found = {"names": titles, "right": chosen.labels.tolist(), "said": chosen.top[:, 0].tolist()}
+        found: dict[str, Any] = {"names": titles, "right": chosen.labels.tolist(), "said": chosen.top[:, 0].tolist()}
         sure = np.rint(1000 * chosen.probability[:, 0]).astype(int).tolist() if chosen.probable else None
         return found | {"ok": chosen.right.astype(int).tolist(), "sure": sure}
     if chosen.kind == "labels":

@@ -85,7 +85,9 @@ def _diagram(lines: list[dict[str, Any]]) -> Markup:
     parts.append(svg.axes(counts, "how sure the run was", "", xticks=percents, yticks=[]))
     parts.append(svg.text(frame.left - 7, 330, "rows", "tick y"))
     seen = [f"{100 * line['confidence']:.0f} % sure: {100 * line['accuracy']:.0f} %" for line in lines if line["rows"]]
-    return svg.chart(frame, f"Reliability: share that is right by confidence. {'; '.join(seen)}", *parts, classes="reliable")
+    return svg.chart(
+        frame, f"Reliability: share that is right by confidence. {'; '.join(seen)}", *parts, classes="reliable"
+    )
 
 
 def _bin(frame: svg.Frame, counts: svg.Frame, line: dict[str, Any], width: float) -> list[Markup]:

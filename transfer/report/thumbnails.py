@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 QUALITY = 84
-# A sheet's tiles are of whole blocks of JPEG (16 pixels with its halved colours), so that none bleeds into the next.
-BLOCK = 16
+# A sheet's tiles are of whole blocks of JPEG, and its colours are not halved, so that none bleeds into the next.
+BLOCK = 8
 
 
 class Sheet(NamedTuple):
@@ -28,7 +28,7 @@ def address(image: np.ndarray | None) -> str | None:
 
 
 def sheet(images: Sequence[np.ndarray | None], side: int) -> Sheet | None:
-    """All images, uint8 (side, side, 3) each, in one; `side` a multiple of 16. None where there is no image at all."""
+    """All images, uint8 (side, side, 3) each, in one; `side` a multiple of 8. None where there is no image at all."""
     if side % BLOCK:
         raise ValueError(f"tiles of {side} pixels would bleed into each other; multiples of {BLOCK} do not")
     if all(image is None for image in images):
@@ -40,7 +40,7 @@ def sheet(images: Sequence[np.ndarray | None], side: int) -> Sheet | None:
         if image is not None:
             top, left = place // columns * side, place % columns * side
             canvas[top : top + side, left : left + side] = image
-    return Sheet(_written(canvas, "JPEG", quality=QUALITY), side, columns)
+    return Sheet(_written(canvas, "JPEG", quality=QUALITY, subsampling=0), side, columns)
 
 
 def _written(image: np.ndarray, kind: str, **settings: int) -> str:

@@ -137,6 +137,7 @@ report.register("map", function (root, data) {
         image.dataset.row = String(i);
       }
     } else reading.textContent = hint;
+    place();
     draw();
   }
 
