@@ -9,6 +9,8 @@ from absl import logging
 from transfer import distributed
 
 SECONDS_BETWEEN_LINES = 10.0
+# For what is usually over at once, and with large files or many rows is not.
+NOTICEABLE = 2.0
 
 
 class Progress:
@@ -16,11 +18,11 @@ class Progress:
 
     On a terminal it draws a tqdm bar with rate and time left; otherwise it logs a line at most every
     ten seconds. `done` units are counted as there from the start and left out of the rate. Of several processes the
-    first shows it.
+    first shows it. Of what has ended within `delay` seconds nothing is seen.
     """
 
-    def __init__(self, title: str, total: int | None, unit: str, done: int = 0) -> None:
-        self.title, self.total, self.unit = title, total, unit
+    def __init__(self, title: str, total: int | None, unit: str, done: int = 0, *, delay: float = 0.0) -> None:
+        self.title, self.total, self.unit, self.delay = title, total, unit, delay
         self.start_count = self.line_count = self.count = done
         self.start_time = self.last_line = time.monotonic()
         self.bar = None
@@ -28,7 +30,14 @@ class Progress:
             from tqdm import tqdm
 
             self.bar = tqdm(
-                total=total, initial=done, desc=title, unit=unit, unit_scale=True, file=sys.stderr, leave=True
+                total=total,
+                initial=done,
+                desc=title,
+                unit=unit,
+                unit_scale=True,
+                file=sys.stderr,
+                leave=True,
+                delay=delay,
             )
 
     def __enter__(self) -> "Progress":
@@ -39,7 +48,7 @@ class Progress:
     ) -> None:
         if self.bar is not None:
             self.bar.close()
-        elif kind is None and self.count > self.line_count:
+        elif kind is None and self.count > self.line_count and time.monotonic() - self.start_time >= self.delay:
             self._line()
 
     def update(self, n: int = 1) -> None:

@@ -9,6 +9,7 @@ from absl import logging
 
 from transfer.cache import cache_dir
 from transfer.errors import TransferError
+from transfer.progress import NOTICEABLE, Progress
 from transfer.weights import download
 from transfer.weights.catalogue import Record, WeightFile
 
@@ -25,10 +26,12 @@ def local_path(file: WeightFile) -> Path:
 def digests(path: Path) -> dict[str, str]:
     """The SHA-256 and MD5 of a file as hex, in one pass over it."""
     hashes = {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
-    with path.open("rb") as stream:
+    size = path.stat().st_size
+    with path.open("rb") as stream, Progress(f"hashing {path.name}", size, "B", delay=NOTICEABLE) as progress:
         while block := stream.read(BLOCK):
             for each in hashes.values():
                 each.update(block)
+            progress.update(len(block))
     return {name: each.hexdigest() for name, each in hashes.items()}
 
 

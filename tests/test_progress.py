@@ -1,0 +1,69 @@
+"""Progress: a bar on a terminal, lines elsewhere, and nothing of what is over at once."""
+
+import io
+import logging
+import time
+
+import pytest
+
+from transfer import progress
+from transfer.progress import Progress
+from transfer.weights import cache
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def lines(caplog):
+    caplog.set_level(logging.INFO, logger="absl")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def test_a_last_line_says_how_much_was_done(lines):
+    with Progress("counting", 4, "things") as shown:
+        shown.update(3)
+    assert len(lines()) == 1 and lines()[0].startswith("counting: 3/4 things, ")
+
+
+def test_a_line_now_and_then(lines, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    with Progress("counting", None, "things") as shown:
+        for _ in range(3):
+            time.sleep(0.002)
+            shown.update()
+    assert [line.split(",")[0] for line in lines()] == [f"counting: {n} things" for n in (1, 2, 3)]
+
+
+def test_what_is_over_within_the_delay_is_not_seen(lines, monkeypatch):
+    terminal = Terminal()
+    with Progress("counting", 4, "things", delay=60) as shown:
+        shown.update(4)
+    monkeypatch.setattr("sys.stderr", terminal)
+    with Progress("counting", 4, "things", delay=60) as shown:
+        shown.update(4)
+    assert lines() == [] and "counting" not in terminal.getvalue()
+
+
+def test_a_bar_on_a_terminal(lines, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with Progress("counting", 4, "things", done=1) as shown:
+        shown.update(3)
+    assert "counting: 100%" in terminal.getvalue() and lines() == []
+
+
+def test_an_error_ends_it_without_a_line(lines):
+    with pytest.raises(KeyError), Progress("counting", 4, "things") as shown:
+        shown.update()
+        raise KeyError
+    assert lines() == []
+
+
+def test_hashing_a_file_counts_its_bytes(lines, monkeypatch, tmp_path):
+    (tmp_path / "weights").write_bytes(b"abc" * 1000)
+    monkeypatch.setattr(cache, "NOTICEABLE", 0.0)
+    found = cache.digests(tmp_path / "weights")
+    assert lines()[0].startswith("hashing weights: 3000/3000 B") and len(found["sha256"]) == 64
