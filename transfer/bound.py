@@ -80,7 +80,7 @@ def _finished(folder: epath.Path) -> tuple[ConfigDict, dict[str, Any]]:
     try:
         with config.unlocked():
             config.update(_tuples(found))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise TransferError(f"{folder / CONFIG} is not the config of a run ({reason(error)})") from error
     return config, result
 
