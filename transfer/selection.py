@@ -19,6 +19,7 @@ from transfer.errors import RowsError, UsageError
 from transfer.evaluation import measures
 from transfer.evaluation.predictions import Predictions
 from transfer.heads import targets
+from transfer.progress import NOTICEABLE, Progress
 
 Grid = Mapping[str, Sequence[Any]]
 Row = dict[str, Any]
@@ -249,9 +250,8 @@ def _try(
     classes, truth = _truth(labels, held, kind)
     table: list[Row] = []
     best: Best | None = None
-    for setting, found in zip(
-        settings, _candidates(estimator, settings, x, labels, kept, held, classes, kind), strict=True
-    ):
+    candidates = _candidates(estimator, settings, x, labels, kept, held, classes, kind)
+    for setting, found in zip(settings, _shown(candidates, len(settings)), strict=True):
         row = measured(found, truth, kind)
         if measure not in row:
             name = type(estimator).__name__
@@ -262,6 +262,14 @@ def _try(
             best = Best(setting, row, found.values, found.probable)
     assert best is not None
     return table, best
+
+
+def _shown(candidates: Iterator[any_scores.Scores], count: int) -> Iterator[any_scores.Scores]:
+    """The same, with progress where it takes longer than a moment."""
+    with Progress("sweep", count, "settings", delay=NOTICEABLE) as progress:
+        for found in candidates:
+            progress.update()
+            yield found
 
 
 def _truth(labels: np.ndarray, held: np.ndarray, kind: str) -> tuple[np.ndarray | None, np.ndarray]:

@@ -13,6 +13,7 @@ from statistics import NormalDist
 import numpy as np
 
 from transfer.evaluation.measures import Measure, Weighted
+from transfer.progress import NOTICEABLE, Progress
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -29,9 +30,11 @@ def resampled(
 ) -> dict[str, np.ndarray]:
     """Each measure on the same resamples of the rows, with replacement: float64 (resamples,), drawn by `seed` alone."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in measures}
-    for counts in _counts(num_rows, resamples, seed):
-        for name, measure in measures.items():
-            found[name].append(measure(counts))
+    with Progress("resampling", resamples, "resamples", delay=NOTICEABLE) as progress:
+        for counts in _counts(num_rows, resamples, seed):
+            for name, measure in measures.items():
+                found[name].append(measure(counts))
+            progress.update(len(counts))
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
