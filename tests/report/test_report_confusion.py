@@ -19,11 +19,11 @@ def test_counts_are_those_of_scikit_learn(classes: int) -> None:
     predictions = of_classes(classes, 400)
     found = confusion(predictions)
     dense = np.zeros((classes, classes), int)
-    dense[found.actual, found.predicted] = found.times
+    dense[found.actual, found.predicted] = found.count
     assert (dense == confusion_matrix(predictions.labels, predictions.top[:, 0], labels=range(classes))).all()
     assert (found.rows == dense.sum(axis=1)).all() and (found.said == dense.sum(axis=0)).all()
     wrong = found.mistakes()
-    assert wrong.times.sum() == (~predictions.right).sum() and (np.diff(wrong.times) <= 0).all()
+    assert wrong.count.sum() == (~predictions.right).sum() and (np.diff(wrong.count) <= 0).all()
 
 
 def test_alike_puts_confused_classes_beside_each_other() -> None:

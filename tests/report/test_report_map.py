@@ -14,7 +14,6 @@ from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 
-from transfer.evaluation.predictions import KINDS
 from transfer.report import feature_map, page, run_data
 from transfer.report.sections import Options
 

@@ -32,7 +32,7 @@ def of_classes(predictions: Predictions) -> list[dict[str, Any]]:
     low, high = wilson(right, found.rows)
     taken: dict[int, tuple[str, int]] = {}
     wrong = found.mistakes()
-    for a, p, n in zip(wrong.actual.tolist(), wrong.predicted.tolist(), wrong.times.tolist(), strict=True):
+    for a, p, n in zip(wrong.actual.tolist(), wrong.predicted.tolist(), wrong.count.tolist(), strict=True):
         taken.setdefault(a, (titles[p], n))
     return [
         {

@@ -21,23 +21,23 @@ class Confusion(NamedTuple):
     """How often each class was taken for each, of the M pairs that happened.
 
     Attributes:
-        actual, predicted, times: int64 (M,), by actual and then by predicted; the right ones among them.
+        actual, predicted, count: int64 (M,), by actual and then by predicted; the right ones among them.
         rows: int64 (C,), how many rows each class has.
         said: int64 (C,), how many rows were said to be of it.
     """
 
     actual: np.ndarray
     predicted: np.ndarray
-    times: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]
     rows: np.ndarray
     said: np.ndarray
 
     def mistakes(self) -> "Confusion":
         """Those that are wrong, the most frequent first; of equals those that are the larger share of their class."""
         wrong = np.flatnonzero(self.actual != self.predicted)
-        share = self.times[wrong] / self.rows[self.actual[wrong]]
-        order = wrong[np.lexsort((self.predicted[wrong], self.actual[wrong], -share, -self.times[wrong]))]
-        return self._replace(actual=self.actual[order], predicted=self.predicted[order], times=self.times[order])
+        share = self.count[wrong] / self.rows[self.actual[wrong]]
+        order = wrong[np.lexsort((self.predicted[wrong], self.actual[wrong], -share, -self.count[wrong]))]
+        return self._replace(actual=self.actual[order], predicted=self.predicted[order], count=self.count[order])
 
 
 def confusion(predictions: Predictions) -> Confusion:
@@ -58,7 +58,7 @@ def alike(found: Confusion) -> np.ndarray:
     low, high = np.minimum(wrong.actual, wrong.predicted), np.maximum(wrong.actual, wrong.predicted)
     width = len(found.rows)
     pairs, place = np.unique(low * width + high, return_inverse=True)
-    weight = np.bincount(place, wrong.times / found.rows[wrong.actual], minlength=len(pairs))
+    weight = np.bincount(place, wrong.count / found.rows[wrong.actual], minlength=len(pairs))
     chain_of = [[number] for number in range(width)]
     for pair in pairs[np.argsort(-weight, kind="stable")].tolist():
         first, second = chain_of[pair // width], chain_of[pair % width]
@@ -90,8 +90,8 @@ def section(run: "RunData", options: Options) -> Section | None:
     html = rendered(
         "confusion.html",
         lines=lines,
-        kinds=len(wrong.times),
-        mistakes=int(wrong.times.sum()),
+        kinds=len(wrong.count),
+        mistakes=int(wrong.count.sum()),
         rows=len(run.predictions),
         classes=len(titles),
     )

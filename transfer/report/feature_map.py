@@ -19,8 +19,8 @@ MOST_POINTS = 2000
 # Numbers that are read for a map: of wide features fewer rows are looked at.
 MOST_NUMBERS = 1 << 23
 FEWEST_POINTS = 200
-# Pixels on a side of an image in the sheet.
-SIDE = 48
+# Pixels on a side of an image in the sheet, and of one among more than MANY.
+SIDE, SMALL_SIDE, MANY = 48, 32, 1000
 # Places of a point along an axis.
 STEPS = 4000
 # Passes over the features; each brings the two directions closer to those of an exact PCA.
@@ -114,7 +114,8 @@ def section(run: "RunData", options: Options) -> Section | None:
     ids = [str(i) for i in predictions.ids[rows]]
     data: dict[str, Any] = {"points": _grid(places), "kind": predictions.kind, "ids": list(map(names.shown, ids))}
     data |= _facts(predictions, rows)
-    pictures = sheet(run.images.get(ids, SIDE), SIDE)
+    side = SIDE if len(rows) <= MANY else SMALL_SIDE
+    pictures = sheet(run.images.get(ids, side), side)
     data |= {"sheet": pictures._asdict() if pictures else None}
     values = {"rows": len(rows), "total": len(predictions), "method": METHODS[options.map], "meaning": meaning}
     html = rendered("map.html", **values, size=features.shape[1], kind=predictions.kind, classes=len(data["names"]),
