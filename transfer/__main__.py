@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from absl import flags, logging
+
 from transfer.cli import guarded, prepare_logging
 
 # verb -> (module, function, help). The function adds its arguments to a parser and returns what to run on them;
@@ -67,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # a benchmark writes down the command that made it
     parser.set_defaults(arguments=given[1:])
     options = parser.parse_args(given[1:])
+    # log lines look as they do in train.py, where absl starts the program
+    flags.FLAGS.mark_as_parsed()
+    logging.use_absl_handler()
     prepare_logging()
     return guarded(lambda: action(options), options.debug)
 
