@@ -99,7 +99,7 @@ def confusion(run: "RunData") -> Any:
     found, titles = counted(run.predictions), run.class_names
     size = len(titles)
     shares = np.zeros((size, size))
-    shares[found.actual, found.predicted] = found.times / np.maximum(found.rows[found.actual], 1)
+    shares[found.actual, found.predicted] = found.count / np.maximum(found.rows[found.actual], 1)
     side = min(max(3.6, 1.6 + 0.3 * size), 9)
     figure, (axes,) = _figure(side + 1, side)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
