@@ -67,3 +67,30 @@ def test_hashing_a_file_counts_its_bytes(lines, monkeypatch, tmp_path):
     monkeypatch.setattr(cache, "NOTICEABLE", 0.0)
     found = cache.digests(tmp_path / "weights")
     assert lines()[0].startswith("hashing weights: 3000/3000 B") and len(found["sha256"]) == 64
+
+
+def test_work_without_steps_says_that_it_goes_on(lines, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.01)
+    with progress.waiting("thinking"):
+        time.sleep(0.1)
+    assert len(lines()) >= 2 and all(line == "thinking: 0 s so far" for line in lines())
+
+
+def test_work_without_steps_that_is_over_at_once_is_not_seen(lines, monkeypatch):
+    terminal = Terminal()
+    with progress.waiting("thinking"):
+        pass
+    monkeypatch.setattr("sys.stderr", terminal)
+    with progress.waiting("thinking"):
+        pass
+    assert lines() == [] and terminal.getvalue() == ""
+
+
+def test_work_without_steps_counts_seconds_on_a_terminal(lines, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr(progress, "NOTICEABLE", 0.01)
+    with pytest.raises(KeyError), progress.waiting("thinking"):
+        time.sleep(0.05)
+        raise KeyError
+    assert terminal.getvalue() == "\rthinking: 0 s \n" and lines() == []

@@ -19,6 +19,7 @@ from etils import epath
 from transfer import archives, atomic, digest, numpy_files
 from transfer.archives import Archive
 from transfer.errors import TransferError, UsageError
+from transfer.progress import waiting
 from transfer.unpickle import load_arrays
 from transfer.untrusted import MOST_CLASSES, named, shown
 
@@ -46,7 +47,7 @@ def read(path: Any, target: str = "classes") -> tuple[np.ndarray, np.ndarray]:
         OSError: there is no such file.
     """
     name = str(path)
-    with _opened(name) as stream:
+    with waiting(f"reading {name}"), _opened(name) as stream:
         start = stream.read(16)
         stream.seek(0)
         arrays = next(reader for matches, reader in _READERS if matches(start))(stream, name)
@@ -74,7 +75,7 @@ def write(path: Any, features: Any, labels: Any) -> None:
     if features.ndim == 2:
         features = features[:, None, None, :]
     target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic.written(target, shared=True) as stream:
+    with waiting(f"writing {path}"), atomic.written(target, shared=True) as stream:
         writer(stream, {"features": features, "labels": labels})
 
 

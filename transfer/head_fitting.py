@@ -18,6 +18,7 @@ from transfer import config as settings
 from transfer import head_evaluation, head_settings, results, scores, tables
 from transfer.errors import TransferError
 from transfer.head_data import Data, Labelled
+from transfer.progress import waiting
 from transfer.scores import Scores
 from transfer.selection import CHOICES, MORE_IS_BETTER, Selection, fit_setting, measured, select
 from transfer.training import say
@@ -120,7 +121,8 @@ def _result(config: ConfigDict, workdir: epath.Path, data: Data, facts: Mapping[
         tap, head = chosen.pop("tap"), selection.probe
     else:
         tap = next(iter(taps))
-        head = estimator.fit(taps[tap], labels)
+        with waiting(f"fitting {name} on {len(labels)} rows"):
+            head = estimator.fit(taps[tap], labels)
     winner = _on_validation(data, tap, head)
     seconds = time.monotonic() - start
     result = {**facts, **({} if facts.get("tap") is None else {"tap": tap})}

@@ -1,7 +1,10 @@
 """Progress of anything that takes longer than a moment: a bar on a terminal, log lines elsewhere."""
 
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from absl import logging
@@ -65,3 +68,35 @@ class Progress:
         of = "" if self.total is None else f"/{self.total}"
         left = "" if not self.total or not rate else f", {(self.total - self.count) / rate:.0f} s left"
         logging.info("%s: %d%s %s, %.1f %s/s%s", self.title, self.count, of, self.unit, rate, self.unit, left)
+
+
+@contextmanager
+def waiting(title: str) -> Iterator[None]:
+    """Around work without steps to count: says from time to time that it goes on, and since when.
+
+    On a terminal in a line that counts seconds, from NOTICEABLE on; elsewhere a log line every ten seconds.
+    """
+    if not distributed.is_main():
+        yield
+        return
+    over, terminal, start = threading.Event(), sys.stderr.isatty(), time.monotonic()
+
+    def tell() -> None:
+        wait = NOTICEABLE if terminal else SECONDS_BETWEEN_LINES
+        while not over.wait(wait):
+            text = f"{title}: {time.monotonic() - start:.0f} s"
+            if terminal:
+                wait = 1.0
+                print(f"\r{text} ", end="", file=sys.stderr, flush=True)
+            else:
+                logging.info("%s so far", text)
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()
+        if terminal and time.monotonic() - start >= NOTICEABLE:
+            print(file=sys.stderr, flush=True)

@@ -19,7 +19,7 @@ from transfer.errors import RowsError, UsageError
 from transfer.evaluation import measures
 from transfer.evaluation.predictions import Predictions
 from transfer.heads import targets
-from transfer.progress import NOTICEABLE, Progress
+from transfer.progress import NOTICEABLE, Progress, waiting
 
 Grid = Mapping[str, Sequence[Any]]
 Row = dict[str, Any]
@@ -153,7 +153,8 @@ def fit_setting(estimator: Any, settings: Mapping[str, Any], features: np.ndarra
     """A fresh estimator with `settings`, fitted on all of the rows; what the caller gave stays as it was."""
     from sklearn.base import clone
 
-    return clone(estimator).set_params(**settings).fit(features, labels)
+    with waiting(f"fitting {type(estimator).__name__} on {len(labels)} rows"):
+        return clone(estimator).set_params(**settings).fit(features, labels)
 
 
 def _estimator(head: Any) -> Any:
@@ -294,7 +295,8 @@ def _candidates(
     train = x[kept], labels[kept]
     if hasattr(estimator, "fit_many") and settings[0]:
         columns = {name: [setting[name] for setting in settings] for name in settings[0]}
-        return map(any_scores.Scores, estimator.fit_many(*train, columns)(x[held]))
+        with waiting(f"fitting {len(settings)} settings side by side"):
+            return map(any_scores.Scores, estimator.fit_many(*train, columns)(x[held]))
     return (any_scores.of(fit_setting(estimator, setting, *train), x[held], classes, kind) for setting in settings)
 
 

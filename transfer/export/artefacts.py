@@ -16,6 +16,7 @@ from transfer.bound import NETWORK, Bound
 from transfer.errors import UsageError
 from transfer.export import program
 from transfer.export.layers import Layers, layers_of
+from transfer.progress import waiting
 
 # Of what is in MODEL.json; a reader that finds a larger one knows less than it says.
 VERSION = 1
@@ -35,8 +36,9 @@ def write_program(
     Raises:
         UsageError: a head that cannot be exported.
     """
-    artefact = program.exported(bound, platforms, input_size)
-    content = bytes(artefact.serialize())
+    with waiting(f"exporting {bound.config.model.name}"):
+        artefact = program.exported(bound, platforms, input_size)
+        content = bytes(artefact.serialize())
     sides = list(input_size or ("any", "any"))
     described = {
         "format": "stablehlo",

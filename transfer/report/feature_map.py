@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer.evaluation.predictions import Predictions
+from transfer.progress import waiting
 from transfer.report import names
 from transfer.report.sections import Options, Section
 from transfer.report.templates import rendered
@@ -81,7 +82,8 @@ def _tsne(features: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
         return _pca(features, seed)
     perplexity = min(PERPLEXITY, (len(reduced) - 1) / 3)
     start = reduced[:, :2] / (reduced[:, 0].std() or 1.0) * 1e-4
-    made = TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(reduced.astype(np.float32))
+    with waiting(f"t-SNE of {len(reduced)} rows"):
+        made = TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(reduced.astype(np.float32))
     return made.astype(np.float64), "Near points are alike; how far groups lie from each other says little."
 
 

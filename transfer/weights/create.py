@@ -15,6 +15,7 @@ from transfer import digest
 from transfer.errors import TransferError, UsageError
 from transfer.models import registry
 from transfer.preprocess import Preprocessing
+from transfer.progress import waiting
 from transfer.weights import cache, catalogue, identify, native, readers
 from transfer.weights.catalogue import Record
 from transfer.weights.follow import by_name_or_edges
@@ -78,7 +79,8 @@ def create_model(
     if record is None:
         fields = native.fields(path, arch) | fields
     fields.pop("num_classes", None)
-    tensors = readers.read(path)
+    with waiting(f"reading {path}"):
+        tensors = readers.read(path)
     model = from_tensors(
         arch,
         tensors,
