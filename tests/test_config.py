@@ -63,6 +63,28 @@ def test_counts_are_counts(field):
         settings.check(config)
 
 
+NAMED = {
+    "a value": ("tap='fc9' is none", "config.tap='fc9' is none"),
+    "a sentence": ("batch_size must be at least 1, not 0", "config.batch_size must be at least 1, not 0"),
+    "no setting of the section": ("window=0 is none", "window=0 is none"),
+    "a word that is a setting, too": ("tap fc9 of a.png is none", "tap fc9 of a.png is none"),
+}
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_errors_name_the_setting(case):
+    said, shown = NAMED[case]
+    with pytest.raises(UsageError) as error, settings.named(settings.default()):
+        raise UsageError(said)
+    assert str(error.value) == shown
+
+
+def test_errors_of_a_sweep_name_the_sweep():
+    head, sweep = settings.named(["C"], "config.head"), settings.named(["C"], "config.sweep")
+    with pytest.raises(UsageError, match="^config.sweep.C=0 is none$"), head, sweep:
+        raise UsageError("C=0 is none")
+
+
 WITHOUT_USE = {
     "finetune": [
         ("tap", "block3:flatten"),

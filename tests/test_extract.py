@@ -108,7 +108,7 @@ def test_later_changes_of_the_model_do_not_count(images):
 
 
 BAD_SETTINGS = {
-    "tap": (dict(tap="block9:avg"), "no tap 'block9'; it has block1, pre_logits, logits"),
+    "tap": (dict(tap="block9:avg"), "tap='block9': the model has no such end point; it has block1, pre_logits, logits"),
     "pooling": (dict(tap="block1:sum"), "unknown pooling; known are avg, max, flatten"),
     "twice": (dict(tap=["logits", "logits"]), "one name, or several different ones"),
     "no tap": (dict(tap=[]), "one name, or several different ones"),

@@ -6,7 +6,7 @@ from typing import Any
 from flax import nnx
 from ml_collections import ConfigDict
 
-from transfer.config import given
+from transfer.config import given, named
 from transfer.errors import UsageError
 from transfer.extract import Extractor, parse_taps, recipe
 from transfer.preprocess import Preprocessing
@@ -28,7 +28,10 @@ def build_model(config: ConfigDict, **fields: Any) -> nnx.Module:
             )
         random = True
     weights = False if random else wanted
-    return create_model(config.model.name, weights, seed=config.seed, **{**given(config.model.fields), **fields})
+    try:
+        return create_model(config.model.name, weights, seed=config.seed, **{**given(config.model.fields), **fields})
+    except UsageError as error:
+        raise UsageError(f"config.model: {error}") from error
 
 
 def architecture(config: ConfigDict, num_classes: int) -> tuple[str, dict[str, Any]]:
@@ -58,15 +61,17 @@ def build_preprocessing(config: ConfigDict, model: nnx.Module) -> Preprocessing:
     before, own = getattr(model, "preprocessing", None), given(config.preprocessing)
     preprocessing = None
     try:
-        if own and before is not None:
-            preprocessing = dataclasses.replace(before, **own)
-        elif own:
-            preprocessing = Preprocessing(**{"image_size": config.image_size, **own})
+        with named(own, "config.preprocessing"), named(config):
+            if own and before is not None:
+                preprocessing = dataclasses.replace(before, **own)
+            elif own:
+                preprocessing = Preprocessing(**{"image_size": config.image_size, **own})
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
         raise UsageError(f"config.preprocessing: {str(error).split('() ')[-1]}") from error
-    return recipe(model, preprocessing, config.image_size, config.resize)
+    with named(config):
+        return recipe(model, preprocessing, config.image_size, config.resize)
 
 
 def build_frozen(config: ConfigDict) -> tuple[nnx.Module, Preprocessing]:
@@ -78,7 +83,8 @@ def build_frozen(config: ConfigDict) -> tuple[nnx.Module, Preprocessing]:
         raise UsageError(
             "config.model.init_from starts a network that is trained (config.train=finetune), not features"
         )
-    classifier = any(tap.endpoint.startswith(CLASSIFIER_TAPS) for tap in parse_taps(config.tap))
+    with named(config):
+        classifier = any(tap.endpoint.startswith(CLASSIFIER_TAPS) for tap in parse_taps(config.tap))
     model = build_model(config) if classifier else build_model(config, num_classes=0)
     return model, build_preprocessing(config, model)
 
@@ -86,11 +92,12 @@ def build_frozen(config: ConfigDict) -> tuple[nnx.Module, Preprocessing]:
 def build_extractor(config: ConfigDict) -> Extractor:
     """The config's frozen backbone as an extractor of its taps."""
     model, preprocessing = build_frozen(config)
-    return Extractor(
-        model,
-        tap=config.tap,
-        batch_size=config.batch_size,
-        dtype=config.dtype,
-        precision=config.precision,
-        preprocessing=preprocessing,
-    )
+    with named(config):
+        return Extractor(
+            model,
+            tap=config.tap,
+            batch_size=config.batch_size,
+            dtype=config.dtype,
+            precision=config.precision,
+            preprocessing=preprocessing,
+        )

@@ -73,7 +73,7 @@ def baselines(config: ConfigDict, workdir: epath.Path) -> dict[str, dict[str, An
 def _images(config: ConfigDict, extracted: Rows) -> dict[str, np.ndarray]:
     images = dict(zip(extracted, map(load_all, make_splits(config.data)), strict=True))
     if any(len(images[split]) != len(labels) for split, (_, labels) in extracted.items()):
-        raise TransferError("few_shot compares with raw pixels and takes no skipped images; use on_error=raise")
+        raise TransferError("config.few_shot compares with raw pixels, none skipped; use config.on_error=raise")
     return images
 
 

@@ -1,6 +1,9 @@
 """The default experiment, which every file in `configs/` starts from and overrides in a few fields."""
 
 import json
+import re
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from etils import epath
@@ -216,6 +219,21 @@ def _finetune() -> dict[str, Any]:
 def given(section: ConfigDict) -> dict[str, Any]:
     """The fields of a section that are set, without those left to the record (None)."""
     return {name: value for name, value in section.items() if value is not None}
+
+
+@contextmanager
+def named(section: Container[str], path: str = "config") -> Iterator[None]:
+    """A UsageError that begins with a setting of the section (`tap=...`) begins with its whole name (`config.tap=...`).
+
+    For what is called with the settings of a config, and from Python with the same names.
+    """
+    try:
+        yield
+    except UsageError as error:
+        found = re.match(r"(\w+)(=| must | needs )", str(error))
+        if found is None or found[1] not in section:
+            raise
+        raise UsageError(f"{path}.{error}") from error
 
 
 def check(config: ConfigDict) -> None:

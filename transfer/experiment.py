@@ -88,10 +88,13 @@ def _extract(
     start = time.monotonic()
     folder = epath.Path(config.features or workdir / "features")
     try:
-        stores = {
-            split: extract_to_store(extractor, source, folder / split, config.on_error, split, config.features_dtype)
-            for split, source in sources.items()
-        }
+        with settings.named(config):
+            stores = {
+                split: extract_to_store(
+                    extractor, source, folder / split, config.on_error, split, config.features_dtype
+                )
+                for split, source in sources.items()
+            }
     except BrokenImage as error:
         raise BrokenImage(f"{error}; --config.on_error=skip goes on without it") from error
     if config.export and distributed.is_main():
@@ -224,11 +227,15 @@ def _fit(
     identity: ConfigDict | None = None,
 ) -> dict[str, Any]:
     """Epoch by epoch where the head and the config allow it, else in one go."""
-    if not head_training.in_one_go(config):
-        return head_training.fit(config, workdir, data, facts, chunk_rows, identity)
-    from transfer import head_fitting  # with scikit-learn, which takes longer to import than JAX
+    with (
+        settings.named(config.head, "config.head"),
+        settings.named(config.get("sweep") or {}, "config.sweep"),
+    ):
+        if not head_training.in_one_go(config):
+            return head_training.fit(config, workdir, data, facts, chunk_rows, identity)
+        from transfer import head_fitting  # with scikit-learn, which takes longer to import than JAX
 
-    return head_fitting.fit(config, workdir, data, facts, identity)
+        return head_fitting.fit(config, workdir, data, facts, identity)
 
 
 def train_on_files(config: ConfigDict, training_file: str, validation_file: str, workdir: epath.Path) -> dict[str, Any]:

@@ -53,13 +53,13 @@ class Tap:
         """UsageError for an unknown pooling."""
         endpoint, colon, pooling = text.partition(":")
         if colon and pooling not in POOLINGS:
-            raise UsageError(f"tap {text!r} ends in an unknown pooling; known are {', '.join(POOLINGS)}")
+            raise UsageError(f"tap={text!r} ends in an unknown pooling; known are {', '.join(POOLINGS)}")
         return cls(text, endpoint, pooling or None)
 
     def of(self, endpoints: Mapping[str, jax.Array]) -> jax.Array:
         """(B, ...) float32; UsageError if the model has no such end point."""
         if self.endpoint not in endpoints:
-            raise UsageError(f"the model has no tap {self.endpoint!r}; it has {', '.join(endpoints)}")
+            raise UsageError(f"tap={self.endpoint!r}: the model has no such end point; it has {', '.join(endpoints)}")
         values = endpoints[self.endpoint]
         # pooled in float32, whatever the backbone computes in
         values = values.astype(jnp.float32)
@@ -252,7 +252,7 @@ def recipe(
     if preprocessing is None:
         raise UsageError(
             "a model without a catalogue record, whose weight file does not say it either, has no preprocessing of "
-            "its own; pass preprocessing="
+            "its own; pass preprocessing= (config.preprocessing)"
         )
     if image_size is not None:
         preprocessing = preprocessing.with_image_size(image_size)
@@ -373,5 +373,6 @@ def _check_finite(features: Mapping[str, np.ndarray], batch: Batch, source: Sour
         if not finite.all():
             row = batch.start + int(np.flatnonzero(~finite)[0])
             raise TransferError(
-                f"tap {name} of {source.ids[row]} is NaN or infinite; check the weights, or use dtype=float32"
+                f"tap {name} of {source.ids[row]} is NaN or infinite; "
+                "check the weights (config.model), or use dtype=float32 (config.dtype)"
             )

@@ -35,10 +35,10 @@ def make_optimizer(settings: ConfigDict, num_rows: int, head: frozenset[str]) ->
     """
     if settings.warmup_epochs >= settings.epochs:
         raise UsageError(
-            f"finetune.warmup_epochs={settings.warmup_epochs} must be less than the {settings.epochs} epochs"
+            f"config.finetune.warmup_epochs={settings.warmup_epochs} must be less than the {settings.epochs} epochs"
         )
     if settings.optimizer not in OPTIMIZERS:
-        raise UsageError(f"finetune.optimizer={settings.optimizer!r} is not one of {', '.join(OPTIMIZERS)}")
+        raise UsageError(f"config.finetune.optimizer={settings.optimizer!r} is not one of {', '.join(OPTIMIZERS)}")
     steps = math.ceil(num_rows / settings.batch_size)
     own = settings.head_learning_rate
     rates = {"backbone": settings.learning_rate, "head": settings.learning_rate if own is None else own}
@@ -190,7 +190,7 @@ def _dotted(path: Any) -> str:
 def _set_training(model: nnx.Module, trained: frozenset[str], batch_norm: str) -> None:
     """Puts dropout into training mode, and of batch norm the trained layers, if their statistics are to move."""
     if batch_norm not in BATCH_NORM:
-        raise UsageError(f"finetune.batch_norm={batch_norm!r} is not one of {', '.join(BATCH_NORM)}")
+        raise UsageError(f"config.finetune.batch_norm={batch_norm!r} is not one of {', '.join(BATCH_NORM)}")
     model.eval()
     for path, module in nnx.iter_modules(model):
         moves = batch_norm == "update" and _dotted(path) in trained
@@ -207,7 +207,7 @@ def make_epoch(network: Network, train: Rows, validation: Rows, seed: int) -> Ca
     """
     count, size = len(train[1]), network.settings.batch_size
     if count < size:
-        raise UsageError(f"finetune.batch_size={size} is more than the {count} training images; lower it")
+        raise UsageError(f"config.finetune.batch_size={size} is more than the {count} training images; lower it")
 
     def epoch(state: State, index: int) -> tuple[State, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), index)

@@ -101,11 +101,15 @@ def of_files(rows: Mapping[str, tuple[np.ndarray, np.ndarray]], kind: str) -> Da
     classes = None
     if kind == "classes":
         if (train.dtype.kind == "U") != (validation.dtype.kind == "U"):
-            raise TransferError(f"labels to train on are {train.dtype}, labels to validate on {validation.dtype}")
+            raise TransferError(
+                f"--training_file has labels of {train.dtype}, --validation_file of {validation.dtype}; make both alike"
+            )
         classes = np.union1d(train, validation)
         train, validation = (np.searchsorted(classes, labels) for labels in (train, validation))
     elif train.shape[1:] != validation.shape[1:]:
-        raise TransferError(f"rows to train on have {train.shape[1]} {kind}, rows to validate on {validation.shape[1]}")
+        raise TransferError(
+            f"--training_file has {train.shape[1]} {kind} a row, --validation_file {validation.shape[1]}"
+        )
     elif kind == "labels":
         classes = np.arange(train.shape[1])
     names = tuple(str(name) for name in classes) if classes is not None else ()

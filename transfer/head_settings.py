@@ -76,7 +76,8 @@ def check(config: ConfigDict) -> None:
     for changed in ({}, *tried):
         head = make(name, target, {**usual, **changed}, config.seed)
         if hasattr(head, "_check_parameters"):  # a head of ours (`transfer.heads.estimator`)
-            head._check_parameters()
+            with settings.named(usual, "config.head"), settings.named(changed, "config.sweep"):
+                head._check_parameters()
 
 
 def own(config: ConfigDict) -> dict[str, Any]:
@@ -131,7 +132,10 @@ def resolve(config: ConfigDict) -> ConfigDict:
     name, target = config.head.name, config.head.get("target", "classes")
     if target not in TARGETS:
         raise UsageError(f"config.head.target={target!r} is not one of {', '.join(TARGETS)}")
-    known = takes(name, target)
+    try:
+        known = takes(name, target)
+    except UsageError as error:
+        raise UsageError(f"config.head.name: {error}") from error
     given = {key: value for key, value in settings.given(config.head).items() if key not in RUN}
     _check_known("head", name, given, known)
     resolved = config.copy_and_resolve_references()

@@ -222,5 +222,5 @@ def _logits(program: Any, params: Any, rows: Split, size: int) -> Iterator[np.nd
         padded = np.pad(block, [(0, size - len(block)), (0, 0)])
         found = np.asarray(logits(params, jnp.asarray(padded)))[: len(block)]
         if not np.isfinite(found).all():
-            raise TransferError("the head's scores of the validation rows are not finite")
+            raise TransferError("the head's scores of the validation rows are not finite; lower its learning_rate")
         yield found

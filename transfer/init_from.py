@@ -120,6 +120,9 @@ def keep(report: dict[str, Any] | None, workdir: epath.Path) -> None:
 
 def _source(config: ConfigDict) -> nnx.Module:
     wanted = config.model.init_from
-    if wanted.get("weights") == "random":  # of the same width, or nothing would fit
-        return create_model(wanted.model, False, seed=config.seed, **settings.given(config.model.fields))
-    return create_model(wanted.model, wanted.get("weights"))
+    try:
+        if wanted.get("weights") == "random":  # of the same width, or nothing would fit
+            return create_model(wanted.model, False, seed=config.seed, **settings.given(config.model.fields))
+        return create_model(wanted.model, wanted.get("weights"))
+    except UsageError as error:
+        raise UsageError(f"config.model.init_from: {error}") from error

@@ -192,7 +192,7 @@ def _combinations(grid: Grid, estimator: Any) -> list[dict[str, Any]]:
         if name not in known:
             raise UsageError(f"{type(estimator).__name__} takes no {name}; it takes {', '.join(known)}")
         if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray) or len(values) == 0:
-            raise UsageError(f"the values of {name} to try should be several, not {values!r}")
+            raise UsageError(f"{name}={values!r} should be several values to try")
     columns = [[_plain(value) for value in values] for values in grid.values()]
     return [dict(zip(grid, combination, strict=True)) for combination in itertools.product(*columns)]
 
@@ -257,7 +257,7 @@ def _try(
         if measure not in row:
             name = type(estimator).__name__
             lacking = "no held-out row has a label" if found.probable else f"{name} gives no probabilities"
-            raise UsageError(f"the held-out rows have no {measure}: {lacking}")
+            raise UsageError(f"measure={measure}: the held-out rows have none, {lacking}")
         table.append({**setting, **row})
         if best is None or _rank(row[measure], measure) > _rank(best.measures[measure], measure):
             best = Best(setting, row, found.values, found.probable)

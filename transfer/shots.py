@@ -171,7 +171,10 @@ def _check_settings(protocol: Protocol) -> None:
         if strangers := set(of_heads) - set(protocol.heads):
             raise UsageError(f"config.few_shot.{field} of {', '.join(sorted(strangers))}, which is none of its heads")
         for head in protocol.heads:
-            known = inspect.signature(head_settings.estimator(head, "classes")).parameters
+            try:
+                known = inspect.signature(head_settings.estimator(head, "classes")).parameters
+            except UsageError as error:
+                raise UsageError(f"config.few_shot.heads: {error}") from error
             if unknown := set(of_heads.get(head, {})) - set(known):
                 raise UsageError(
                     f"config.few_shot.{field}: {head} takes no {', '.join(unknown)}; it takes {', '.join(known)}"

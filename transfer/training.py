@@ -212,7 +212,9 @@ def _parts(epoch: Epoch | Parts, run: Run, epochs: int) -> Iterator[Part]:
     indices = range(run.epoch, epochs)
     if not callable(getattr(epoch, "parts", None)):
         if run.position is not None:
-            raise TransferError("this run stopped within an epoch, and this way of training goes on after whole ones")
+            raise TransferError(
+                "this run stopped within an epoch, and these settings take whole ones; take another --workdir"
+            )
         for state, on_device in one_by_one(cast(Epoch, epoch), run.state, indices):
             yield Part(state, partial(jax.device_get, on_device), None)
     else:
@@ -267,7 +269,7 @@ def _check_finite(row: dict[str, float], epoch: int) -> None:
     if wrong:
         raise TransferError(
             f"{LABELS.get(wrong[0], wrong[0])} is {row[wrong[0]]} in epoch {epoch}: training diverged; "
-            "lower the learning rate, in another --workdir"
+            "lower the config's learning_rate, in another --workdir"
         )
 
 

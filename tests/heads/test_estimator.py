@@ -144,7 +144,7 @@ def test_bad_rows_are_one_clear_line(head, x, y, message):
 
 
 USES = {
-    "scaling": (Correlation(scaling="minmax"), {}, "unknown scaling 'minmax'; there is: standard, l2"),
+    "scaling": (Correlation(scaling="minmax"), {}, "scaling='minmax' is unknown; there is: standard, l2"),
     "weights": (Correlation(class_weight={"maybe": 1}), {}, "class_weight=.*maybe"),
     "negative weights": (Correlation(class_weight={True: -1}), {}, "none below 0"),
     "parameter": (Correlation(), {"k": [1]}, "Correlation has no parameter k; it takes: class_weight, scale"),

@@ -77,7 +77,7 @@ def test_bad_rows_are_one_clear_line(digits):
         ((x, y % 9, 5, 2, xv, yv), {}, TransferError, "validation label 9 is on no training row"),
         ((x, y, 500, 2, xv, yv), {}, UsageError, "fewer than the 500"),
         ((x, y, 5, 0, xv, yv), {}, UsageError, "at least one seed"),
-        ((x, y, 5, 2, xv, yv), {"scaling": "rows"}, UsageError, "unknown scaling 'rows'"),
+        ((x, y, 5, 2, xv, yv), {"scaling": "rows"}, UsageError, "scaling='rows' is unknown"),
     ]
     for arguments, options, kind, message in bad:
         with pytest.raises(kind, match=message):

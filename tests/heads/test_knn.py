@@ -93,7 +93,7 @@ def test_weights_of_classes_weigh_votes():
 
 
 BAD = {
-    "metric": (dict(metric="l1"), "unknown metric 'l1'; there is: cosine, l2"),
+    "metric": (dict(metric="l1"), "metric='l1' is unknown; there is: cosine, l2"),
     "k": (dict(n_neighbors=0), "n_neighbors must be a whole number from 1, not 0"),
     "temperature": (dict(temperature=0.0), "temperature must be a number above 0, or None"),
 }

@@ -69,5 +69,5 @@ def test_rows_that_say_little(metric, x, y):
 
 
 def test_bad_use_is_one_clear_line():
-    with pytest.raises(UsageError, match="unknown metric 'l1'; there is: cosine, l2"):
+    with pytest.raises(UsageError, match="metric='l1' is unknown; there is: cosine, l2"):
         NearestMeanProbe("l1").fit(X, Y)

@@ -87,5 +87,5 @@ def test_a_scaler_is_a_pytree_and_pure_jax():
 
 
 def test_another_name():
-    with pytest.raises(UsageError, match="unknown scaling 'minmax'; there is: standard, l2, whiten, columns, whole"):
+    with pytest.raises(UsageError, match="scaling='minmax' is unknown; there is: standard, l2, whiten, columns, whole"):
         scaling.fit("minmax", TRAIN)

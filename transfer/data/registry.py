@@ -65,7 +65,7 @@ def _parse(spec: str) -> tuple[str, str]:
     if os.sep in kind or spec.lower().endswith(tuple(ENDINGS)):
         raise TransferError(f"{spec}: no such file or folder")
     near = difflib.get_close_matches(kind, SOURCES, cutoff=0.5) or list(SOURCES)
-    raise UsageError(f"unknown data source {spec!r}; did you mean {', '.join(near)}?")
+    raise UsageError(f"unknown data source {spec!r}; did you mean {', '.join(near)} (config.data.source)?")
 
 
 def _guess(path: str) -> str:

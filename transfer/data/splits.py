@@ -37,7 +37,7 @@ def stratified(
         name = _name(int(classes[counts.argmin()]), class_names)
         raise TransferError(
             f"class {name} has one image, which cannot be on both sides of a stratified split; "
-            "add images or set stratify=False"
+            "add images or set config.data.stratify=False"
         )
     return _split(labels, fraction, seed, labels)
 
@@ -53,12 +53,12 @@ def _split(
     from sklearn.model_selection import train_test_split
 
     if not 0 < fraction < 1:
-        raise UsageError(f"validation_fraction={fraction} must lie between 0 and 1")
+        raise UsageError(f"config.data.validation_fraction={fraction} must lie between 0 and 1")
     rows = np.arange(len(labels))
     try:
         train, validation = train_test_split(rows, test_size=float(fraction), random_state=seed, stratify=stratify)
     except ValueError as error:
-        raise UsageError(f"validation_fraction={fraction} of {len(rows)} images: {error}") from error
+        raise UsageError(f"config.data.validation_fraction={fraction} of {len(rows)} images: {error}") from error
     return train, validation
 
 
@@ -101,8 +101,8 @@ def make_splits(data_config: Mapping[str, Any] | Any) -> tuple[Source, Source]:
     else:
         train, validation = _divide(train, config)
     return (
-        _thin(train, config["train_per_class"], config["seed"]),
-        _thin(validation, config["validation_per_class"], config["seed"]),
+        _thin(train, config, "train_per_class"),
+        _thin(validation, config, "validation_per_class"),
     )
 
 
@@ -130,13 +130,14 @@ def _divide(source: Source, config: Mapping[str, Any]) -> tuple[Source, Source]:
     return select(source, train), select(source, validation)
 
 
-def _thin(source: Source, n: int | None, seed: int | None) -> Source:
+def _thin(source: Source, config: Mapping[str, Any], key: str) -> Source:
+    n = config[key]
     if n is None:
         return source
     try:
-        return select(source, per_class(source.labels, n, seed, source.class_names))
+        return select(source, per_class(source.labels, n, config["seed"], source.class_names))
     except TransferError as error:
-        raise type(error)(f"{source.name}: {error}") from error
+        raise type(error)(f"config.data.{key}={n} of {source.name}: {error}") from error
 
 
 def _name(label: int, class_names: Sequence[str] | None) -> str:

@@ -59,7 +59,7 @@ def accuracy_by_seed(
     scaling.
     """
     if scaling is not None and scaling not in SCALINGS:
-        raise UsageError(f"unknown scaling {scaling!r}; there is: {', '.join(SCALINGS)}, None")
+        raise UsageError(f"scaling={scaling!r} is unknown; there is: {', '.join(SCALINGS)}, None")
     # Imported here so that heads can be used without the data road.
     from transfer.data.splits import per_class as choose_rows
 

@@ -30,7 +30,7 @@ class _Neighbours(Head):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         if self.metric not in METRICS:
-            raise UsageError(f"unknown metric {self.metric!r}; there is: {', '.join(METRICS)}")
+            raise UsageError(f"metric={self.metric!r} is unknown; there is: {', '.join(METRICS)}")
         _check_votes(self.n_neighbors, self.temperature)
 
     def _fit(self, rows: Rows) -> None:

@@ -51,7 +51,7 @@ class NearestMeanProbe(Probe):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         if self.metric not in METRICS:
-            raise UsageError(f"unknown metric {self.metric!r}; there is: {', '.join(METRICS)}")
+            raise UsageError(f"metric={self.metric!r} is unknown; there is: {', '.join(METRICS)}")
 
     def _fit(self, rows: Rows) -> None:
         # centred: float32 keeps the distances of rows that are far from 0

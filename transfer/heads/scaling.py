@@ -92,7 +92,7 @@ SCALINGS: Mapping[str, Callable[[jax.Array], tuple[jax.Array | None, jax.Array |
 def check(name: str | None) -> None:
     """Raises UsageError for a scaling that there is not."""
     if name is not None and name not in SCALINGS:
-        raise UsageError(f"unknown scaling {name!r}; there is: {', '.join(SCALINGS)}, None")
+        raise UsageError(f"scaling={name!r} is unknown; there is: {', '.join(SCALINGS)}, None")
 
 
 def fit(name: str | None, x: ArrayLike) -> Scaler:

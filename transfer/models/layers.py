@@ -192,6 +192,6 @@ def check_images(images: jax.Array, minimum: int, model: str, channels: int = 3)
     """Raises UsageError unless `images` is (B, H, W, channels) with both sides at least `minimum` pixels."""
     if images.ndim != 4 or images.shape[-1] != channels or min(images.shape[1:3]) < minimum:
         raise UsageError(
-            f"{model} takes images (batch, height, width, {channels}) of at least {minimum}x{minimum} pixels, "
-            f"got {tuple(images.shape)}"
+            f"{model} takes images (batch, height, width, {channels}) of at least {minimum}x{minimum} pixels "
+            f"(image_size), got {tuple(images.shape)}"
         )

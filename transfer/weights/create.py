@@ -117,7 +117,8 @@ def _file(
             known = catalogue.names(f"{name}.*")
             choice = f"choose {', '.join(known)}, or " if known else ""
             raise UsageError(
-                f"{name} has no weights of its own; {choice}pass weights=FILE, or weights=False for random"
+                f"{name} has no weights of its own; {choice}pass weights=FILE, or weights=False for random "
+                "(config.model.weights=random)"
             )
         return cache.fetch(record, notop=without_classifier)
     path = Path(weights).expanduser()
