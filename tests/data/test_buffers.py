@@ -58,4 +58,5 @@ def test_threads_never_share():
         thread.start()
     for thread in threads:
         thread.join()
-    assert not errors and len(buffers._free) <= 4
+    # each thread holds its last array while it asks for the next
+    assert not errors and len(buffers._free) <= 2 * len(threads)
