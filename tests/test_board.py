@@ -24,7 +24,7 @@ def finished(tmp_path_factory):
     config.data.train_per_class, config.data.validation_per_class = 4, 3
     config.head.epochs, config.report = 2, False
     experiment.train(config, epath.Path(workdir))
-    board_results.write(epath.Path(workdir))
+    board_results.write(*load([str(workdir)]))
     return workdir
 
 
@@ -92,10 +92,10 @@ def test_metadata_says_what_the_predictions_say(finished):
 def test_is_written_once_and_again_where_the_predictions_are_newer(workdir):
     (path,) = workdir.glob("*.results")
     before = path.stat().st_mtime_ns
-    board_results.write(epath.Path(workdir))
+    board_results.write(*load([str(workdir)]))
     assert path.stat().st_mtime_ns == before
     os.utime(path, (0, 0))
-    board_results.write(epath.Path(workdir))
+    board_results.write(*load([str(workdir)]))
     (path,) = workdir.glob("*.results")
     assert path.stat().st_mtime > 0 and len([*workdir.glob("events.out.tfevents.*")]) == 2
 
@@ -107,11 +107,11 @@ def test_runs_without_what_it_needs(workdir):
 
     shutil.rmtree(workdir / "features")
     forget()
-    board_results.write(epath.Path(workdir))
+    board_results.write(*load([str(workdir)]))
     assert [*workdir.glob("*.results")] and not (workdir / board_projector.CONFIG).exists()
     forget()
     (workdir / "predictions.npz").unlink()
-    board_results.write(epath.Path(workdir))
+    board_results.write(*load([str(workdir)]))
     assert not [*workdir.glob("*.results")]
 
 

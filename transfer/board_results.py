@@ -9,19 +9,18 @@ from etils import epath
 
 from transfer import atomic, board_pictures, board_projector
 from transfer.evaluation import predictions as kept
-from transfer.report.run_data import RunData, load
+from transfer.report.run_data import RunData
 
 # TensorBoard reads a folder's files by their names, which hold a time; an older one of ours goes.
 FILE = "events.out.tfevents.{:010d}.results"
 TAG = "confusion matrix"
 
 
-def write(workdir: epath.Path) -> None:
+def write(run: RunData) -> None:
     """Writes both into the folder of the run's predictions, unless they are there and newer; nothing without those.
 
-    Raises TransferError for a run whose files are damaged, OSError where nothing can be written.
+    Raises OSError where nothing can be written.
     """
-    (run,) = load([str(workdir)])
     if run.predictions is None or _is_there(run.folder):
         return
     board_projector.write(run, run.folder)

@@ -153,10 +153,12 @@ def _report(config: ConfigDict, workdir: epath.Path) -> None:
         return
     try:
         from transfer import board_results
-        from transfer.report import page
+        from transfer.report import page, run_data
 
-        board_results.write(workdir)
-        path = page.write([str(workdir)], workdir / page.FILE, page.Options())
+        # both look at the same rows and images, which are read once
+        (run,) = run_data.load([str(workdir)])
+        board_results.write(run)
+        path = page.write([run], workdir / page.FILE, page.Options())
     except Exception as error:  # a page is worth no run
         logging.debug("the report", exc_info=error)
         why = " ".join(f"{type(error).__name__}: {error}".split())[:300]

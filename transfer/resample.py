@@ -8,7 +8,7 @@ floats.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,28 +25,31 @@ class Band(NamedTuple):
     weights: np.ndarray  # (out, taps) float64
 
 
-def _triangle(x: np.ndarray) -> np.ndarray:
-    return np.maximum(1.0 - np.abs(x), 0.0)
+# The kernels take arrays of NumPy or of JAX, traced ones too: each array says by which library it is computed on.
+def _triangle(x: Any) -> Any:
+    return x.__array_namespace__().maximum(1.0 - abs(x), 0.0)
 
 
-def _keys_cubic(x: np.ndarray) -> np.ndarray:
-    a, x = -0.5, np.abs(x)
+def _keys_cubic(x: Any) -> Any:
+    xp = x.__array_namespace__()
+    a, x = -0.5, abs(x)
     inner = ((a + 2.0) * x - (a + 3.0)) * x * x + 1
     outer = (((x - 5) * x + 8) * x - 4) * a
-    return np.where(x < 1.0, inner, np.where(x < 2.0, outer, 0.0))
+    return xp.where(x < 1.0, inner, xp.where(x < 2.0, outer, 0.0))
 
 
-def _sinc(x: np.ndarray) -> np.ndarray:
+def _sinc(x: Any) -> Any:
+    xp = x.__array_namespace__()
     x = x * np.pi
-    return np.where(x == 0.0, 1.0, np.sin(x) / np.where(x == 0.0, 1.0, x))
+    return xp.where(x == 0.0, 1.0, xp.sin(x) / xp.where(x == 0.0, 1.0, x))
 
 
-def _lanczos3(x: np.ndarray) -> np.ndarray:
-    return np.where((x >= -3.0) & (x < 3.0), _sinc(x) * _sinc(x / 3), 0.0)
+def _lanczos3(x: Any) -> Any:
+    return x.__array_namespace__().where((x >= -3.0) & (x < 3.0), _sinc(x) * _sinc(x / 3), 0.0)
 
 
 # interpolation -> (radius in input pixels, kernel); "nearest" picks pixels and has no kernel
-KERNELS: dict[str, tuple[float, Callable[[np.ndarray], np.ndarray]]] = {
+KERNELS: dict[str, tuple[float, Callable[[Any], Any]]] = {
     "bilinear": (1.0, _triangle),
     "bicubic": (2.0, _keys_cubic),
     "lanczos": (3.0, _lanczos3),

@@ -276,7 +276,8 @@ def test_a_report_without_images_imports_nothing_heavy(tmp_path: Path) -> None:
 import sys
 from etils import epath
 from transfer.report import page
-page.write([{str(tmp_path / "run")!r}], epath.Path({str(tmp_path / "page.html")!r}), page.Options())
+from transfer.report.run_data import load
+page.write(load([{str(tmp_path / "run")!r}]), epath.Path({str(tmp_path / "page.html")!r}), page.Options())
 print(sorted(name for name in ("sklearn", "matplotlib", "scipy", "PIL", "tensorflow", "flax") if name in sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

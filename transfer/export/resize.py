@@ -5,7 +5,7 @@ symbols of `jax.export`, so the program makes the weights itself, in float64 as 
 as long as the image at hand needs. What follows from a size (`transfer.preprocess`) is arithmetic of int64 scalars.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -126,7 +126,7 @@ def _fixed_point(weights: jax.Array) -> jax.Array:
 
 def _runs(preprocessing: Preprocessing, axis: _Axis) -> _Runs:
     """As `resample.band`."""
-    radius, kernel = resample.KERNELS[preprocessing.interpolation][0], KERNELS[preprocessing.interpolation]
+    radius, kernel = resample.KERNELS[preprocessing.interpolation]
     size, scale = axis.size, axis.size.astype(jnp.float64) / axis.resized.astype(jnp.float64)
     antialias = preprocessing.antialias or not gives_floats(preprocessing)
     stretch = jnp.maximum(scale, 1.0) if antialias else jnp.ones((), jnp.float64)
@@ -158,31 +158,3 @@ def _nearest(preprocessing: Preprocessing, axis: _Axis) -> jax.Array:
 
     _, centres = lax.scan(one, first, axis.kept)
     return jnp.minimum(centres.astype(jnp.int64), axis.size - 1)
-
-
-def _triangle(x: jax.Array) -> jax.Array:
-    return jnp.maximum(1.0 - jnp.abs(x), 0.0)
-
-
-def _keys_cubic(x: jax.Array) -> jax.Array:
-    a, x = -0.5, jnp.abs(x)
-    inner = ((a + 2.0) * x - (a + 3.0)) * x * x + 1
-    outer = (((x - 5) * x + 8) * x - 4) * a
-    return jnp.where(x < 1.0, inner, jnp.where(x < 2.0, outer, 0.0))
-
-
-def _sinc(x: jax.Array) -> jax.Array:
-    x = x * np.pi
-    return jnp.where(x == 0.0, 1.0, jnp.sin(x) / jnp.where(x == 0.0, 1.0, x))
-
-
-def _lanczos3(x: jax.Array) -> jax.Array:
-    return jnp.where((x >= -3.0) & (x < 3.0), _sinc(x) * _sinc(x / 3), 0.0)
-
-
-# `resample.KERNELS`, traced; their radii are there.
-KERNELS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
-    "bilinear": _triangle,
-    "bicubic": _keys_cubic,
-    "lanczos": _lanczos3,
-}

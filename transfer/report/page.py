@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from transfer import atomic
 from transfer.report import sections
-from transfer.report.run_data import RunData, load
+from transfer.report.run_data import RunData
 from transfer.report.sections import Options, Section
 from transfer.report.templates import asset, rendered
 
@@ -43,15 +43,12 @@ class Chapter(NamedTuple):
     parts: Sequence[Part]
 
 
-def write(paths: Sequence[str], output: epath.Path, options: Options) -> epath.Path:
-    """Writes the report of the runs in `paths` to a file, whole or not at all.
+def write(runs: Sequence[RunData], output: epath.Path, options: Options) -> epath.Path:
+    """Writes the report of the runs to a file, whole or not at all.
 
-    Raises:
-        UsageError: a folder that is not there, is no run's, or is given twice.
-        TransferError: a damaged `config.json` or `result.json`.
-        OSError: the file cannot be written.
+    Raises OSError where the file cannot be written.
     """
-    atomic.write_text(output, page(load(paths), options))
+    atomic.write_text(output, page(runs, options))
     return output
 
 

@@ -9,6 +9,7 @@ from transfer.evaluation import calibration
 from transfer.evaluation.intervals import wilson
 from transfer.evaluation.predictions import Predictions
 from transfer.report import names, svg
+from transfer.report.feature_map import sample
 from transfer.report.sections import Options, Section
 from transfer.report.templates import rendered
 
@@ -102,9 +103,7 @@ def _bin(frame: svg.Frame, counts: svg.Frame, line: dict[str, Any], width: float
 
 def _values(predictions: Predictions, options: Options) -> Section:
     """One small picture a target, of a sample of the rows."""
-    rows = np.arange(len(predictions))
-    if len(rows) > MOST_POINTS:
-        rows = np.sort(np.random.default_rng(options.seed).choice(rows, MOST_POINTS, replace=False))
+    rows = sample(len(predictions), MOST_POINTS, options.seed)
     charts = [
         {"name": f"Value {title}", "svg": _scatter(predictions.labels[rows, i], predictions.scores[rows, i])}
         for i, title in enumerate(names.of_outputs(predictions)[:MOST_CHARTS])
