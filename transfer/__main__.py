@@ -58,14 +58,18 @@ def _top_parser() -> Parser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    verb = _top_parser().parse_args(given[:1]).verb
+def parser_of(verb: str) -> tuple[Parser, Action]:
+    """The parser of a verb's arguments, and what to run on them; the verb's module is imported."""
     module, function, text = VERBS[verb]
     parser = Parser(prog=f"python -m transfer {verb}", description=text)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    action: Action = getattr(importlib.import_module(module), function)(parser)
+    return parser, getattr(importlib.import_module(module), function)(parser)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser, action = parser_of(_top_parser().parse_args(given[:1]).verb)
     # a benchmark writes down the command that made it
     parser.set_defaults(arguments=given[1:])
     options = parser.parse_args(given[1:])

@@ -29,5 +29,6 @@ def prepare(app: Sphinx, page: str, content: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    """What Sphinx calls to have it."""
     app.connect("source-read", prepare)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
