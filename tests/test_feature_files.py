@@ -6,6 +6,7 @@ import pickle
 import pickletools
 import resource
 import signal
+import warnings
 import zipfile
 
 import numpy as np
@@ -55,6 +56,39 @@ def test_the_export_is_the_published_format(tmp_path):
     assert list(content) == ["features", "labels"]
     assert content["features"].shape == (4, 1, 1, 6) and content["features"].dtype == np.float32
     assert content["labels"].shape == (4,) and content["labels"].dtype == np.int64
+
+
+# Every global that a pickle of plain arrays needs, by the names that NumPy has had since Python 2: NumPy 1 knows no
+# other, NumPy 2 knows them too.
+OLD_NAMES = {("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")}
+
+
+class Naming(pickle.Unpickler):
+    """An unpickler that notes which globals it is asked for."""
+
+    def __init__(self, stream):
+        super().__init__(stream)
+        self.named = set()
+
+    def find_class(self, module, name):
+        self.named.add((module, name))
+        return super().find_class(module, name)
+
+
+@pytest.mark.parametrize("extension", [".p", ".pkl", ".pickle"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_the_export_names_what_every_numpy_has(tmp_path, extension, order):
+    path = tmp_path / f"a{extension}"
+    feature_files.write(path, np.asarray(FEATURES, order=order), LABELS)
+    reader = Naming(io.BytesIO(path.read_bytes()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as NumPy 2 gives them for most names in numpy.core
+        content = reader.load()
+    assert reader.named == OLD_NAMES
+    np.testing.assert_array_equal(content["features"], FEATURES)
+    np.testing.assert_array_equal(content["labels"], LABELS)
+    content["features"][:] = 0  # writable, as what NumPy's own pickles hold
+    assert_is_the_example(feature_files.read(path))
 
 
 # Labels as the published files hold them: uint8 (N, 1) from Keras' CIFAR-10, or (N,).

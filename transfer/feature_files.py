@@ -242,9 +242,28 @@ _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO, str], Any]], 
 )
 
 
+# The one written in Python: the one in C takes the name of a function from the function.
+_Pickler: Any = pickle._Pickler  # type: ignore[attr-defined]
+
+
+class _Portable(_Pickler):
+    """A pickler whose files NumPy 1 reads too: NumPy 2 names its parts `numpy._core`, and finds them in both places."""
+
+    def save_global(self, value: Any, name: str | None = None) -> None:
+        """Writes the module and the name of a function of NumPy's core as they have always been."""
+        module, dot, rest = getattr(value, "__module__", "").partition("numpy._core.")
+        if module or not dot:
+            super().save_global(value, name)
+            return
+        self.save(f"numpy.core.{rest}")
+        self.save(name or value.__qualname__)
+        self.write(pickle.STACK_GLOBAL)
+        self.memoize(value)
+
+
 def _write_pickle(stream: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
     sealed = digest.Sealed(stream)
-    pickle.dump(dict(arrays), sealed, protocol=PICKLE_PROTOCOL)
+    _Portable(sealed, PICKLE_PROTOCOL).dump(dict(arrays))
     sealed.seal()
 
 
