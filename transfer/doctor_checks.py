@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from transfer import doctor_jax
 from transfer.cache import cache_dir
 from transfer.doctor import Examined, Problem
+from transfer.errors import how_to_add
 from transfer.memory import host_memory
 
 NETWORK = "network"
@@ -94,7 +95,7 @@ def extras() -> Examined:
     facts: dict[str, str] = {}
     for extra in importlib.metadata.metadata("transfer").get_all("Provides-Extra") or []:
         missing = sorted({name for name in _of_extra("transfer", extra) if _version(name) is None})
-        facts[extra] = f"pip install 'transfer[{extra}]' adds {', '.join(missing)}" if missing else "installed"
+        facts[extra] = f"{how_to_add(extra)} adds {', '.join(missing)}" if missing else "installed"
     return Examined(facts, [])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from transfer import shot_tables
 from transfer.bench.plot import INK, STYLE
-from transfer.errors import TransferError
+from transfer.errors import TransferError, how_to_add
 
 SUFFIXES = (".png", ".svg")
 Row = shot_tables.Row
@@ -23,7 +23,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     try:
         import matplotlib
     except ImportError as error:
-        raise TransferError("a plot needs Matplotlib; pip install 'transfer[plots]'") from error
+        raise TransferError(f"a plot needs Matplotlib: {how_to_add('plots')}") from error
     from matplotlib.figure import Figure
 
     rows = result["rows"]

@@ -203,7 +203,7 @@ def test_something_else_called_onnx(content: bytes, tmp_path: Path) -> None:
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(onnx_graphs.model(LENET), tmp_path)
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(TransferError, match=r"model.onnx: .*pip install 'transfer\[onnx\]'"):
+    with pytest.raises(TransferError, match=r"model.onnx: .*pip install -e '\.\[onnx\]'"):
         readers.read(path)
 
 

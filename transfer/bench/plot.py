@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from transfer.bench.table import pixels, significant
-from transfer.errors import TransferError
+from transfer.errors import TransferError, how_to_add
 
 SUFFIXES = (".png", ".svg")
 Row = Mapping[str, Any]
@@ -80,7 +80,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     try:
         import matplotlib
     except ImportError as error:
-        raise TransferError("a plot needs Matplotlib; pip install 'transfer[plots]'") from error
+        raise TransferError(f"a plot needs Matplotlib: {how_to_add('plots')}") from error
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):

@@ -20,7 +20,7 @@ from transfer import tables
 from transfer.bench.cases import Case, cases, whole_numbers, words
 from transfer.bench.peaks import PUBLISHED
 from transfer.bench.target_chips import Target, parse
-from transfer.errors import TransferError, UsageError
+from transfer.errors import TransferError, UsageError, how_to_add
 from transfer.extract import DTYPES, PRECISIONS
 
 Row = dict[str, Any]
@@ -60,7 +60,7 @@ def _check_installed(platform: str) -> None:
     module, extra = EXTRAS[platform]
     parent = module.partition(".")[0]
     if importlib.util.find_spec(parent) is None or importlib.util.find_spec(module) is None:
-        raise TransferError(f"--target={platform}:… needs a compiler for it: pip install 'transfer[{extra}]'")
+        raise TransferError(f"--target={platform}:… needs a compiler for it: {how_to_add(extra)}")
 
 
 def _rows(target: Target, chosen: Sequence[Case], options: argparse.Namespace) -> Iterator[Row]:

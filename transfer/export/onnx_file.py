@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.errors import UsageError
+from transfer.errors import UsageError, how_to_add
 from transfer.export.layers import Layers
 
 OPSET, IR_VERSION = 13, 8
@@ -18,7 +18,7 @@ def content(layers: Layers) -> bytes:
     try:
         import onnx
     except ImportError as error:
-        raise UsageError("--format=onnx needs the package onnx: pip install 'transfer[onnx]'") from error
+        raise UsageError(f"--format=onnx needs the package onnx: {how_to_add('onnx')}") from error
     helper: Any = onnx.helper
     nodes, constants = _graph(helper, layers)
     number = onnx.TensorProto.FLOAT

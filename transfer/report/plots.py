@@ -8,7 +8,7 @@ from etils import epath
 
 from transfer import atomic
 from transfer.bench.plot import COLOURS, INK, STYLE
-from transfer.errors import TransferError
+from transfer.errors import TransferError, how_to_add
 from transfer.progress import Progress
 from transfer.report import names
 
@@ -40,7 +40,7 @@ def draw(run: "RunData", folder: epath.Path, formats: Sequence[str] = ("png",)) 
     try:
         import matplotlib
     except ImportError as error:
-        raise TransferError("--plots needs Matplotlib; pip install 'transfer[plots]'") from error
+        raise TransferError(f"--plots needs Matplotlib: {how_to_add('plots')}") from error
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     with matplotlib.rc_context(STYLE), Progress("Plots", len(CHARTS), "charts") as progress:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.errors import TransferError
+from transfer.errors import TransferError, how_to_add
 from transfer.weights.readers._onnx_operators import OPERATORS
 from transfer.weights.readers._onnx_sizes import check_functions
 from transfer.weights.readers._onnx_steps import Steps
@@ -54,7 +54,7 @@ def _parse(path: Path) -> Any:
         import onnx
         from google.protobuf.message import DecodeError
     except ImportError as error:
-        raise TransferError("an ONNX file, which takes the package onnx: pip install 'transfer[onnx]'") from error
+        raise TransferError(f"an ONNX file, which takes the package onnx: {how_to_add('onnx')}") from error
     try:
         model = onnx.load(str(path), load_external_data=False)
     except (DecodeError, ValueError) as error:

@@ -1,0 +1,97 @@
+"""What pages, messages and scripts say about installing: never by a name that is another project's on PyPI."""
+
+import configparser
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from transfer.bench import target
+from transfer.errors import how_to_add
+
+REPOSITORY = Path(__file__).parent.parent
+# Whatever lists packages to install, up to the end of the command; continued lines and Dockerfile's too.
+INSTALLS = re.compile(
+    r"""\b(?: pip[\d.]*\b (?:\s+-\S+)* \s+ (?:install|download|wheel)      # pip, pip3, python -m pip, uv pip, %pip
+          | pipx \s+ (?:install|run) | uv \s+ (?:add|tool \s+ install) | uvx | poetry \s+ add )
+        (?P<rest> (?: \\\r?\n | [^\n;&|`] )* )""",
+    re.VERBOSE,
+)
+# The package by its import's name: alone, with extras, a version or a URL; no path, no option's value, no word in it.
+OURS = re.compile(
+    r"""(?<![\w./:=@-]) ['"\\]* transfer (?: \[[^\]]*\] )? (?: [=<>~!]=? [\w.*]+ )? (?= ["'\\\s,.)] | $ )""", re.VERBOSE
+)
+
+
+def advice(text: str) -> list[str]:
+    """The commands in a text that would install `transfer` from PyPI."""
+    return [found[0] for found in INSTALLS.finditer(text) if OURS.search(found["rest"])]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pip install transfer",
+        "`pip install 'transfer[plots]'`",
+        'pip install "transfer[onnx]"',
+        "pip install transfer[onnx,plots]",
+        "f\"pip install 'transfer[{extra}]' adds\"",
+        "pip3 install -U transfer",
+        "python -m pip install --upgrade --quiet transfer",
+        "uv pip install transfer",
+        "%pip install transfer",
+        "uv add transfer",
+        "pip install jax transfer",
+        "pip install transfer==0.1.0",
+        "pip install 'transfer>=0.1'",
+        "pip install \\\n    --no-cache-dir transfer",
+        'pip install \\"transfer[tpu]\\"',
+        "run pip install transfer.",
+        "pipx install transfer",
+    ],
+)
+def test_advice_is_found(text: str) -> None:
+    assert advice(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pip install -e .",
+        "pip install -e '.[plots]'",
+        "pip install -e . && transfer doctor",
+        "pip install ./transfer",
+        "pip install 'jax[tpu]'; python -m transfer bench",
+        "`pip install -e .` and then `transfer doctor`",
+        "pip install transferable",
+        "pip install nice-transfer",
+        "COPY transfer transfer",
+    ],
+)
+def test_other_commands_are_not(text: str) -> None:
+    assert not advice(text)
+
+
+def test_messages_name_extras_that_there_are() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(REPOSITORY / "setup.cfg")
+    sources = "".join(path.read_text() for path in (REPOSITORY / "transfer").rglob("*.py"))
+    named = {*re.findall(r"how_to_add\([\"'](\w+)", sources), *(extra for _, extra in target.EXTRAS.values())}
+    assert {"onnx", "plots"} <= named <= set(setup["options.extras_require"])
+    assert not any(map(advice, map(how_to_add, named)))
+
+
+def test_nothing_advises_another_project() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git repository")
+    found = []
+    for name in filter(None, listed.stdout.split("\0")):
+        path = REPOSITORY / name
+        if path == Path(__file__).resolve() or not path.is_file():
+            continue
+        content = path.read_bytes()
+        if b"\0" not in content:
+            found += [f"{name}: {each}" for each in advice(content.decode("utf-8", "replace"))]
+    assert not found
