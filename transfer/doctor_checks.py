@@ -1,25 +1,31 @@
 """What `python -m transfer doctor` looks at, a function each; none of them changes anything on the machine."""
 
+import configparser
 import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import resource
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import transfer
 from transfer import doctor_jax
 from transfer.cache import cache_dir
 from transfer.doctor import Examined, Problem
 from transfer.errors import how_to_add
 from transfer.memory import host_memory
 
+# What this package is installed as; the name `transfer` is another project's on PyPI.
+DISTRIBUTION = "transfer-flax"
+SETUP = Path(__file__).parents[1] / "setup.cfg"
 NETWORK = "network"
 OLDEST_PYTHON = (3, 11)
 # Below this, a machine runs out of memory, or its disk fills up, in what the guides do.
@@ -55,7 +61,7 @@ def python() -> Examined:
     facts = {
         "Python": f"{platform.python_version()} ({sys.executable})",
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
-        "transfer": f"{_version('transfer') or 'not installed'} ({Path(__file__).parent})",
+        "transfer": f"{transfer.__version__} ({Path(__file__).parent})",
     }
     return Examined(facts, problems)
 
@@ -72,10 +78,11 @@ def packages() -> Examined:
     from packaging.requirements import Requirement
 
     facts, problems = {}, []
-    if _version("transfer") is None:
+    listed = _listed()
+    if not listed:
         text = "transfer is not installed, so what it needs is not known; run: pip install -e . in its repository"
         return Examined({}, [Problem(text)])
-    for text in importlib.metadata.requires("transfer") or []:
+    for text in listed:
         wanted = Requirement(text)
         if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
             continue
@@ -93,22 +100,40 @@ def packages() -> Examined:
 def extras() -> Examined:
     """What else can be installed; nothing of it is needed."""
     facts: dict[str, str] = {}
-    for extra in importlib.metadata.metadata("transfer").get_all("Provides-Extra") or []:
-        missing = sorted({name for name in _of_extra("transfer", extra) if _version(name) is None})
+    listed = _listed()
+    for extra in dict.fromkeys(re.findall(r"""\bextra == ["']([\w-]+)""", "\n".join(listed))):
+        missing = sorted({name for name in _of_extra(listed, extra) if _version(name) is None})
         facts[extra] = f"{how_to_add(extra)} adds {', '.join(missing)}" if missing else "installed"
     return Examined(facts, [])
 
 
-def _of_extra(package: str, extra: str) -> Iterator[str]:
-    """The packages that an extra adds, those of extras that it names (`jax[tpu]`) too."""
+def _listed() -> list[str]:
+    """What this package needs, and what its extras add, as metadata say it: by the list in a clone, else as installed.
+
+    A clone may be used without being installed, and its list may be newer than its installation.
+    """
+    setup = configparser.ConfigParser()
+    setup.read(SETUP)
+    if setup.get("metadata", "name", fallback=None) != DISTRIBUTION:
+        return (importlib.metadata.requires(DISTRIBUTION) or []) if _version(DISTRIBUTION) else []
+    listed = setup["options"]["install_requires"].strip().splitlines()
+    for extra, lines in setup["options.extras_require"].items():
+        for line in lines.strip().splitlines():
+            name, _, marker = line.partition(";")
+            listed.append(f"{name}; {f'({marker}) and ' if marker else ''}extra == '{extra}'")
+    return listed
+
+
+def _of_extra(listed: Sequence[str], extra: str) -> Iterator[str]:
+    """The packages that an extra adds to a list, those of extras that it names (`jax[tpu]`) too."""
     from packaging.requirements import Requirement
 
-    for text in (importlib.metadata.requires(package) or []) if _version(package) else []:
+    for text in listed:
         one = Requirement(text)
         if one.marker and one.marker.evaluate({"extra": extra}) and not one.marker.evaluate({"extra": ""}):
             yield one.name
-            for inner in one.extras:
-                yield from _of_extra(one.name, inner)
+            for inner in one.extras if _version(one.name) else ():
+                yield from _of_extra(importlib.metadata.requires(one.name) or [], inner)
 
 
 def machine() -> Examined:
