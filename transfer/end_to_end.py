@@ -16,7 +16,7 @@ from transfer.backbone import architecture, build_network, build_preprocessing
 from transfer.data import Source
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import load_all
-from transfer.data.splits import SPLITS, check_classes, make_splits
+from transfer.data.splits import splits_to_train
 from transfer.errors import RowsError
 from transfer.evaluation import predictions
 from transfer.evaluation.predictions import Predictions
@@ -34,8 +34,7 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     The last epoch's weights become `workdir/model.safetensors`, which `create_model(ARCH, FILE)` reads, preprocessing
     included. Not the best epoch's: chosen by the validation images, their accuracy would flatter.
     """
-    sources = dict(zip(SPLITS, make_splits(config.data), strict=True))
-    check_classes(sources["train"])
+    sources = splits_to_train(config.data)
     num_classes = len(sources["train"].class_names)
     model = build_network(config, num_classes)
     preprocessing = build_preprocessing(config, model)

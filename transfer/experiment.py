@@ -70,16 +70,14 @@ def _extract(
     # Here, because a head on two feature files is trained before any of this could be imported.
     from transfer.backbone import build_extractor
     from transfer.data.source import BrokenImage
-    from transfer.data.splits import SPLITS, check_classes, make_splits
+    from transfer.data.splits import splits_to_train
     from transfer.extract import extract_to_store
 
     if config.export:
         feature_files.writer_for(config.export)  # a wrong suffix is better said now than after hours
         if "," in config.tap:
             raise UsageError(f"config.tap={config.tap!r}: a feature file holds one tap; export them one by one")
-    sources = dict(zip(SPLITS, make_splits(config.data), strict=True))
-    if planned is not None:
-        check_classes(sources["train"])
+    sources = splits_to_train(config.data)
     extractor = build_extractor(config)
     if planned is not None:
         row = max(head_training.row_bytes(shape, config.features_dtype) for shape in extractor.shapes.values())

@@ -88,6 +88,8 @@ def test_sizes_are_uniform_or_not(write):
         ({"train/a/1.png": PNG, "test/a/1.png": PNG}, None, UsageError, "name one as the split: test, train"),
         ({"train/a/1.png": PNG, "test/a/1.png": PNG}, "val", UsageError, "no split 'val'; there is test, train"),
         ({"a/1.gif": b"", "a/2.txt": b""}, None, TransferError, "no JPEG, PNG or PPM"),
+        ({"train/a/1.png": PNG, "test/a/1.png": PNG, "stray.png": PNG}, None, UsageError, "as the split: test, train"),
+        ({"set/a/b/1.png": PNG}, "set/c", UsageError, "no split 'set/c'; there is a"),
         ({"1.png": PNG}, None, TransferError, "no JPEG, PNG or PPM files in class folders"),
         ({"train/1.png": PNG}, "train", TransferError, "no JPEG, PNG or PPM files in class folders of 'train'"),
     ],
@@ -207,3 +209,66 @@ def test_images_of_one_class_are_nothing_to_train_on(write):
     with pytest.raises(TransferError, match="all images to train on are of one class, .it's <b>."):
         check_classes(source)
     check_classes(open_source("digits"))
+
+
+SIGNS = {"Train/0/1.png": PNG, "Train/1/1.png": PNG, "Test/1.png": PNG, "Meta/0.png": PNG}
+NO_CLASSES = {
+    "signs": (SIGNS, None, "like a class: Meta, Test, Train; .*--config.data.train=Train.; .* rename its folder"),
+    "flat": ({"train/cat.0.jpg": PNG, "test1/1.jpg": PNG}, None, "test1, train; none holds folders of classes: put"),
+    "a stray image in one": ({"Val/a/1.png": PNG, "Val/1.png": PNG, "b/a/1.png": PNG}, None, "class: Val; .*=Val or b"),
+    "among classes": ({"cat/1.png": PNG, "dog/1.png": PNG, "IMAGES/1.png": PNG}, None, "class: IMAGES; none holds"),
+    "an empty one": ({"cat/1.png": PNG, "dog/1.png": PNG, "validation": None}, None, "class: validation; none holds"),
+    "below a split": ({"train/train/a/1.png": PNG}, "train", "of 'train' named .* class: train; .*train=train/train."),
+    "the official signs": ({"F/Images/00000/1.ppm": PNG}, "F", "of 'F' named .* class: Images; .*train=F/Images."),
+    "below a path": ({"a/b/test/c/1.png": PNG, "a/b/d/e/1.png": PNG}, "a/b", "class: test; .*=a/b/d or a/b/test."),
+    "of two kinds": (
+        {"fit/0/1.png": PNG, "held/1.png": PNG},
+        None,
+        "kind: fit with .*, held with images; .*=fit",
+    ),
+}
+
+
+@pytest.mark.parametrize("files, split, words", NO_CLASSES.values(), ids=NO_CLASSES)
+def test_splits_are_no_classes(write, files, split, words):
+    with pytest.raises(UsageError, match=words) as caught:
+        open_source(write(files), split)
+    assert "\n" not in str(caught.value)
+
+
+ADVISED = {
+    "signs": (SIGNS, "Train", ["Train/0/1.png", "Train/1/1.png"]),
+    "a path": (
+        {"F/Images/7/1.png": PNG, "F/Images/8/1.png": PNG},
+        "F/Images/",
+        ["F/Images/7/1.png", "F/Images/8/1.png"],
+    ),
+    "a path in a folder": ({"around/F/Images/7/1.png": PNG, "around/1.txt": b""}, "./F/Images", ["F/Images/7/1.png"]),
+}
+
+
+@pytest.mark.parametrize("files, split, ids", ADVISED.values(), ids=ADVISED)
+def test_the_split_that_the_message_advises(write, files, split, ids):
+    source = open_source(write(files), split)
+    assert source.ids == ids and source.class_names == tuple(id_.split("/")[-2] for id_ in ids)
+
+
+OF_SYSTEMS = ("@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "System Volume Information", "$Recycle.Bin")
+
+
+@pytest.mark.parametrize("name", OF_SYSTEMS)
+@pytest.mark.parametrize("split", [None, "s"])
+def test_what_a_system_leaves_is_no_class_and_no_image(write, name, split, monkeypatch):
+    above = f"{split}/" if split else ""
+    files = {f"{at}{name}/1.png": PNG for at in ("", above, f"{above}a/", f"{above}a/deeper/")}
+    spec = write(files | {f"{above}a/1.png": PNG, f"{above}b/1.png": PNG})
+    scandir = os.scandir  # which root may do everywhere
+
+    def guarded(path):
+        if name in str(path):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    source = open_source(spec, split)
+    assert source.class_names == ("a", "b") and source.ids == [f"{above}a/1.png", f"{above}b/1.png"]

@@ -1,5 +1,8 @@
 """Splits are scikit-learn's own, and N images a class are N images of every class."""
 
+import logging
+import re
+
 import ml_collections
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from real_formats import cifar_files, encoded, pixels, write_files
 from sklearn.model_selection import train_test_split
 
 from transfer.data import open_source, splits
+from transfer.data.source import ArraySource
 from transfer.errors import TransferError, UsageError
 
 LABELS = np.random.default_rng(0).integers(0, 7, 200)
@@ -101,3 +105,27 @@ def test_splits_with_different_classes_are_refused(tmp_path):
     path = write_files(tmp_path, {"train/a/1.png": png, "train/b/1.png": png, "test/b/1.png": png})
     with pytest.raises(TransferError, match="different classes: a"):
         splits.make_splits({"source": f"folder:{path}", "train": "train", "validation": "test"})
+
+
+DESCRIBED = {
+    "several": ([0, 1, 2, 3] * 6, "0123", "train: 24 images of 4 classes: 0, 1, 2, 3"),
+    "one of each": ([0], ["cat"], "train: 1 image of 1 class: cat"),
+    "many": (range(43), [f"{i:05d}" for i in range(43)], "train: 43 images of 43 classes: 00000, .*, 00009, …"),
+    "none of some": ([0, 0, 2], ["a", "b", "c"], "train: 3 images of 2 classes: a, c; none of b"),
+    "odd names": ([0, 1], ["b\nc", "caf\udce9"], r"train: 2 images of 2 classes: b\\nc, caf\\udce9"),
+}
+
+
+@pytest.mark.parametrize("labels, names, words", DESCRIBED.values(), ids=DESCRIBED)
+def test_a_side_in_a_line(labels, names, words):
+    labels = np.asarray(labels)
+    source = ArraySource("here", np.zeros((len(labels), 1, 1), np.uint8), labels, names)
+    assert re.fullmatch(words, splits.described("train", source))
+
+
+def test_images_and_classes_are_said(caplog):
+    with caplog.at_level(logging.INFO):
+        sources = splits.splits_to_train({"source": "digits", "train_per_class": 3})
+    assert list(sources) == ["train", "validation"]
+    for line in ("train: 30 images of 10 classes: 0, 1, 2,", "validation: 360 images of 10 classes: 0, 1, 2,"):
+        assert line in caplog.text

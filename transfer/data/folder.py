@@ -13,12 +13,16 @@ import numpy as np
 from absl import logging
 
 from transfer import archives
-from transfer.data import decode
+from transfer.data import decode, layout
 from transfer.data.source import BrokenImage, Source, digest
-from transfer.errors import TransferError, UsageError
+from transfer.errors import TransferError
 from transfer.untrusted import named, shown
 
 UNCOMPRESSED = (".ppm",)
+# What systems and network drives leave in folders, in lower case: thumbnails, what was deleted, what was found.
+OF_THE_SYSTEM = (
+    "__macosx", "thumbs.db", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information",
+)  # fmt: skip
 HEADER_BYTES = 64 * 1024  # mostly enough of a file to learn its size; the whole of it is tried next
 
 
@@ -147,7 +151,7 @@ class Zip:
 
 
 def _ignored(name: str) -> bool:
-    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db")
+    return name.startswith(".") or name.casefold() in OF_THE_SYSTEM
 
 
 @functools.lru_cache(maxsize=4096)  # a folder is asked about once a file
@@ -217,15 +221,16 @@ class FolderSource(Source):
 
 
 def open_split(path: str, split: str | None) -> FolderSource:
-    """Opens class folders at `path` (a folder or a zip), below the sub-folder `split` if one is named.
+    """Opens class folders at `path` (a folder or a zip), below the sub-folder or path `split` if one is named.
 
     A class folder without images stays a class, so that the splits of a data set agree on the labels, and is
-    named in a warning. Raises UsageError for a missing or unknown split, TransferError where there are no images.
+    named in a warning. Raises UsageError for a missing or unknown split and where splits would become classes,
+    TransferError where there are no images.
     """
     container = Folder(path) if os.path.isdir(path) else Zip(path)
     name = f"folder:{path}"
-    entries = _below_split(name, container.entries(), split)
-    class_names = sorted({e.parts[0] for e in entries if e.is_folder or len(e.parts) > 1})
+    entries = layout.below_split(name, container.entries(), split)
+    class_names = layout.tops(entries)
     images = sorted((e for e in entries if not e.is_folder and len(e.parts) > 1), key=lambda e: e.parts)
     if not images:
         instead = _instead(entries, container)
@@ -233,12 +238,10 @@ def open_split(path: str, split: str | None) -> FolderSource:
     number = {class_name: label for label, class_name in enumerate(class_names)}
     empty = set(class_names).difference(e.parts[0] for e in images)
     if empty:
-        logging.warning(
-            "%s: no images in class folder %s%s", name, ", ".join(map(shown, sorted(empty)[:8])), _in(split)
-        )
+        logging.warning("%s: no images in class folder %s%s", name, layout.named(sorted(empty)), _in(split))
     if container.left_out:
         logging.warning("%s: %d files left out, which are no %s", name, container.left_out, _kinds())
-    prefix = (split,) if split else ()
+    prefix = layout.split_parts(split)
     rows = [("/".join(prefix + e.parts), number[e.parts[0]], e) for e in images]
     return FolderSource(name, container, class_names, rows)
 
@@ -254,20 +257,3 @@ def _instead(entries: list[Entry], container: Container) -> str:
 
 def _in(split: str | None) -> str:
     return f" of {split!r}" if split else ""
-
-
-def _below_split(name: str, entries: list[Entry], split: str | None) -> list[Entry]:
-    tops = sorted({e.parts[0] for e in entries if e.is_folder or len(e.parts) > 1})
-    files = [e for e in entries if not e.is_folder]
-    if split is None:
-        if files and tops and all(len(e.parts) > 2 for e in files):
-            raise UsageError(
-                f"{name}: holds folders of class folders; name one as the split: {', '.join(map(shown, tops[:8]))}"
-            )
-        return entries
-    if split not in tops and len(tops) == 1:  # a zip of one folder that holds the splits
-        entries = [e._replace(parts=e.parts[1:]) for e in entries if len(e.parts) > 1]
-        tops = sorted({e.parts[0] for e in entries if e.is_folder or len(e.parts) > 1})
-    if split not in tops:
-        raise UsageError(f"{name}: no split {split!r}; there is {', '.join(map(shown, tops[:8])) or 'nothing'}")
-    return [e._replace(parts=e.parts[1:]) for e in entries if e.parts[0] == split and len(e.parts) > 1]

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
+from transfer.data import layout
 from transfer.data.registry import open_source
 from transfer.data.source import Source, select
 from transfer.errors import TransferError, UsageError
@@ -104,6 +106,33 @@ def make_splits(data_config: Mapping[str, Any] | Any) -> tuple[Source, Source]:
         _thin(train, config, "train_per_class"),
         _thin(validation, config, "validation_per_class"),
     )
+
+
+def splits_to_train(data_config: Mapping[str, Any] | Any) -> dict[str, Source]:
+    """The sources of `make_splits` by their names, each of them said in the log.
+
+    Raises TransferError for images to train on that are all of one class.
+    """
+    sources = dict(zip(SPLITS, make_splits(data_config), strict=True))
+    for split, source in sources.items():
+        logging.info("%s", described(split, source))
+    check_classes(sources["train"])
+    return sources
+
+
+def described(split: str, source: Source) -> str:
+    """What a side of the data set is: `train: 24 images of 4 classes: 0, 1, 2, 3`; classes without an image are last.
+
+    Long lists are cut.
+    """
+    counts = np.bincount(source.labels, minlength=len(source.class_names))
+    there, absent = ([source.class_names[label] for label in np.flatnonzero(of)] for of in (counts, counts == 0))
+    lacking = f"; none of {layout.named(absent)}" if absent else ""
+    return f"{split}: {_many(len(source), 'image')} of {_many(len(there), 'class')}: {layout.named(there)}{lacking}"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def check_classes(source: Source) -> None:

@@ -1,0 +1,83 @@
+"""Where in a folder or a zip the class folders lie, and whether they are classes: splits are named, not guessed."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from transfer.errors import UsageError
+from transfer.untrusted import shown
+
+if TYPE_CHECKING:
+    from transfer.data.folder import Entry
+
+# What the parts of a data set are called, in lower case; as classes they would be learned without a word.
+NO_CLASSES = (
+    "train", "training", "val", "valid", "validation", "test", "testing", "test1", "meta", "images",
+)  # fmt: skip
+MOST_NAMED = 10
+
+
+def split_parts(split: str | None) -> tuple[str, ...]:
+    """The folders on the way to a split, which may be a path: `train`, `data/train`."""
+    return tuple(part for part in (split or "").split("/") if part not in ("", "."))
+
+
+def below_split(name: str, entries: list["Entry"], split: str | None) -> list["Entry"]:
+    """What lies below the split, or everything; one folder around the splits is looked through.
+
+    Raises UsageError for a split that is not there, and where class folders are not what is found.
+    """
+    if split is None:
+        files = [e for e in entries if not e.is_folder and len(e.parts) > 1]
+        if files and all(len(e.parts) > 2 for e in files):
+            raise UsageError(f"{name}: holds folders of class folders; name one as the split: {named(tops(entries))}")
+    else:
+        there = tops(entries)
+        parts = split_parts(split) or (split,)
+        if parts[0] not in there and len(there) == 1:  # a zip of one folder that holds the splits
+            entries = _inside(entries, there[0])
+        for part in parts:
+            there = tops(entries)
+            if part not in there:
+                raise UsageError(f"{name}: no split {split!r}; there is {named(there) or 'nothing'}")
+            entries = _inside(entries, part)
+    _check_classes(name, entries, split)
+    return entries
+
+
+def tops(entries: Iterable["Entry"]) -> list[str]:
+    """The folders at the top, sorted."""
+    return sorted({e.parts[0] for e in entries if e.is_folder or len(e.parts) > 1})
+
+
+def named(folders: list[str]) -> str:
+    """Folders as a message names them: the first few."""
+    return ", ".join(map(shown, folders[:MOST_NAMED])) + (", …" if len(folders) > MOST_NAMED else "")
+
+
+def _inside(entries: list["Entry"], folder: str) -> list["Entry"]:
+    return [e._replace(parts=e.parts[1:]) for e in entries if e.parts[0] == folder and len(e.parts) > 1]
+
+
+def _check_classes(name: str, entries: list["Entry"], split: str | None) -> None:
+    """Raises UsageError where the folders at the top are parts of a data set rather than classes."""
+    files = [e.parts for e in entries if not e.is_folder]
+    direct = {parts[0] for parts in files if len(parts) == 2}
+    deeper = {parts[0] for parts in files if len(parts) > 2}
+    parts_of_a_set = [top for top in tops(entries) if top.casefold() in NO_CLASSES]
+    only_folders, only_files = sorted(deeper - direct), sorted(direct - deeper)
+    if parts_of_a_set:
+        why = f"named like a part of a data set, not like a class: {named(parts_of_a_set)}"
+        unless = "if it is a class, rename its folder"
+    elif only_folders and only_files:
+        why = f"not all of one kind: {named(only_folders)} with nothing but folders, {named(only_files)} with images"
+        unless = "if these are classes, put the images of each right into its folder"
+    else:
+        return
+    holders = [shown("/".join((*split_parts(split), top))) for top in sorted(deeper)][:MOST_NAMED]
+    instead = (
+        f"name the one whose folders are the classes as the split (--config.data.train={' or '.join(holders)})"
+        if holders
+        else "none holds folders of classes: put the images of each class into a folder that is named after it"
+    )
+    where = f" of {split!r}" if split else ""
+    raise UsageError(f"{name}: folders{where} {why}; {instead}; {unless}")
