@@ -7,7 +7,8 @@
 # The repository around this script (what git tracks or would track) is copied to each worker and installed there.
 # Where the TPU is taken away, or the command ends with 75 (it was asked to stop and has saved), the same command goes
 # on, on another TPU where need be: give it a --workdir on gs://, since a worker's disk goes with it.
-# The TPU is deleted at the end, after a failure and after Ctrl-C; one that was there before is used and left alone.
+# The TPU is deleted at the end, after a failure and after Ctrl-C; one that was there before is used and left alone:
+# what this command creates carries the label transfer_run=ID, and nothing without its ID is ever deleted.
 #
 #   --name=NAME          of the TPU
 #   --zone=ZONE          that has the type: gcloud compute tpus accelerator-types list --zone=ZONE
@@ -39,10 +40,11 @@ name='' zone='' type='v5litepod-64' version='' project='' logs='' retries=5 paus
 keep=false dry_run=false queued=false
 install="python3 -m pip install --quiet --user uv && $UV venv --quiet --allow-existing --python=3.12 $ENVIRONMENT && \
 $UV pip install --quiet --python=$ENVIRONMENT/bin/python -e \"${COPY}[tpu]\""
-create_flags=() command=()
-# created: whether the end has a TPU to delete; child: what is waited for; shown: what shows worker 0's output;
-# state: of the TPU, at the last look
-created=false child=0 shown=0 state=''
+create_flags=() command=() labels=''
+# questions: how often gcloud is asked the same before there is no answer
+# id: the label of what this command creates; asked: whether it has asked for a TPU; child: what is waited for;
+# shown: what shows worker 0's output; state, owner: of the TPU or its request, at the last look
+questions=10 id='' asked=false child=0 shown=0 state='' owner=''
 
 main() {
   parse "$@"
@@ -69,10 +71,13 @@ main() {
 # Everything from nothing to the command's end, logs in folder $1. 0; 75: to be tried again; else failed.
 attempt() {
   run mkdir -p "$1" || return
-  look
-  if [[ $state != READY ]]; then
+  look || return 1
+  if [[ -z $state || $owner == "$id" && $state != READY ]]; then
     create || return
-  elif ! $created; then
+  elif [[ $state != READY ]]; then
+    say "$name is there ($state) and was not created by this command, so it is left alone; delete it or take another --name"
+    return 1
+  elif [[ $owner != "$id" ]]; then
     say "$name is there and is used; it is not deleted at the end"
   fi
   local code=0
@@ -84,27 +89,48 @@ attempt() {
   fi
   if ((code != 0 && code != 2 && code != PREEMPTED)); then
     wait_for sleep "$pause"
-    look
-    if [[ $state != READY ]]; then return "$PREEMPTED"; fi
+    if ! look || [[ $state != READY ]]; then return "$PREEMPTED"; fi
   fi
   return "$code"
 }
 
-# Sets `state`: READY, PREEMPTED, CREATING …; empty where there is no TPU of this name.
+# Sets `state` (READY, PREEMPTED, CREATING …) and `owner` of what has the name: the TPU, or else the request for one.
+# Both are empty where there is nothing; fails where that could not be found out.
 look() {
-  local question=(gcloud compute tpus tpu-vm describe "$name" "--zone=$zone" "${common[@]}" '--format=value(state)')
-  if $dry_run; then
-    print "${question[@]}"
-  else
-    state=$("${question[@]}" 2>/dev/null) || state=''
+  ask tpu-vm 'value(state,labels.transfer_run)' || return 1
+  if $queued && [[ -z $state ]]; then
+    ask queued-resources 'value(state.state,tpu.nodeSpec[0].node.labels.transfer_run)' || return 1
   fi
 }
 
+# Asks gcloud for a $1 of this name, the answer in format $2, again where none comes; for `look`.
+ask() {
+  local question=(gcloud compute tpus "$1" describe "$name" "--zone=$zone" "${common[@]}" "--format=$2")
+  local answer errors try
+  state='' owner=''
+  # a bare `return` would give the code of what came before the trap, where `finish` asks
+  if $dry_run; then print "${question[@]}" && return 0; fi
+  errors="$logs/gcloud.err"
+  for ((try = 1; try <= questions; try++)); do
+    if answer=$("${question[@]}" 2>"$errors"); then
+      IFS=$'\t' read -r state owner <<<"$answer"
+      return 0
+    elif grep -q NOT_FOUND "$errors"; then
+      return 0
+    fi
+    if ((try < questions)); then wait_for sleep "$pause"; fi
+  done
+  cat "$errors" >&2
+  say "what there is of the name $name could not be found out"
+  return 1
+}
+
 create() {
-  local flags=("--zone=$zone" "${common[@]}" "--accelerator-type=$type" ${create_flags[@]+"${create_flags[@]}"})
+  local flags=("--zone=$zone" "${common[@]}" "--accelerator-type=$type" "--labels=${labels}transfer_run=$id")
+  flags+=(${create_flags[@]+"${create_flags[@]}"})
   # of a TPU that was taken away the name is still in use
-  if [[ -n $state ]] || $created; then delete || true; fi
-  created=true
+  if [[ -n $state ]]; then delete || true; fi
+  asked=true
   if $queued; then
     run gcloud compute tpus queued-resources create "$name" "--node-id=$name" "--runtime-version=$version" \
       "${flags[@]}" && wait_in_queue
@@ -115,17 +141,15 @@ create() {
 
 # 0 as soon as the TPU is there; 75 where the request was given up.
 wait_in_queue() {
-  local said='' before=''
-  local question=(gcloud compute tpus queued-resources describe "$name" "--zone=$zone" "${common[@]}")
-  question+=('--format=value(state.state)')
-  if $dry_run; then print "${question[@]}" && return; fi
+  local before=''
   while :; do
-    said=$("${question[@]}") || return
-    if [[ $said != "$before" ]]; then say "queue: $said"; fi
-    before=$said
-    case $said in
+    ask queued-resources 'value(state.state)' || return
+    if $dry_run; then return; fi
+    if [[ $state != "$before" ]]; then say "queue: $state"; fi
+    before=$state
+    case $state in
       ACTIVE) return ;;
-      FAILED | SUSPENDING | SUSPENDED) return "$PREEMPTED" ;;
+      FAILED | SUSPENDING | SUSPENDED | '') return "$PREEMPTED" ;;
     esac
     wait_for sleep "$pause"
   done
@@ -174,11 +198,14 @@ timeout 300 tail --pid=\$pid -f /dev/null; rm -f $PID_FILE; fi"
 }
 
 delete() {
-  if $queued; then
-    run gcloud compute tpus queued-resources delete "$name" "--zone=$zone" "${common[@]}" --force
-  else
-    run gcloud compute tpus tpu-vm delete "$name" "--zone=$zone" "${common[@]}"
-  fi
+  local force=()
+  # the TPU goes with its request
+  if $queued; then force=(--force); fi
+  run gcloud compute tpus "$(kind)" delete "$name" "--zone=$zone" "${common[@]}" ${force[@]+"${force[@]}"}
+}
+
+kind() {
+  if $queued; then printf 'queued-resources'; else printf 'tpu-vm'; fi
 }
 
 # Whatever ended the script: nothing of it runs on, and a TPU that it created is deleted.
@@ -186,14 +213,30 @@ finish() {
   local code=$?
   trap - EXIT
   trap '' INT TERM HUP
+  # somebody waits for the end, and Ctrl-C does nothing any more
+  questions=2
   if ((child)); then kill -TERM -- "-$child" 2>/dev/null || true; fi
   hide
-  if $created && ! $keep; then
-    delete || say "$name may still be there and cost money: gcloud compute tpus tpu-vm delete $name --zone=$zone"
+  if $asked && ! $keep; then
+    delete_ours "$code"
   elif ((code > 128)) && [[ -n $zone ]]; then
     on_all_workers "$(stopping)" || true
   fi
   exit "$code"
+}
+
+# Deletes what carries this command's label, and says so where something may be left; $1: the script's exit code.
+delete_ours() {
+  local left
+  left="$name may still be there and cost money: gcloud compute tpus $(kind) delete $name --zone=$zone"
+  if ! $dry_run && ! look; then
+    say "$left"
+  elif $dry_run || [[ -n $state && $owner == "$id" ]]; then
+    delete || say "$left"
+  elif [[ -z $state ]] && (($1 > 128)); then
+    # the request was cut off: what it asked for may come yet
+    say "$left"
+  fi
 }
 
 # Runs a command and returns its exit code; under --dry_run prints it only.
@@ -247,6 +290,8 @@ parse() {
       --type=?*) type=$value ;;
       --version=?*) version=$value ;;
       --project=?*) project=$value ;;
+      # gcloud takes the last --labels alone
+      --create_flag=--labels=?*) labels+="${value#*=}," ;;
       --create_flag=-*) create_flags+=("$value") ;;
       --install=?*) install=$value ;;
       --logs=?*) logs=$value ;;
@@ -264,6 +309,7 @@ parse() {
   check
   logs=${logs:-logs/$name}
   version=${version:-$(plain_version)}
+  if $dry_run; then id=ID; else id="$(date -u +%Y%m%d-%H%M%S)-$$-$RANDOM"; fi
   common=(--quiet ${project:+"--project=$project"})
 }
 

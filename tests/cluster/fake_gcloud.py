@@ -1,6 +1,7 @@
 """Stands in for gcloud: a TPU is a line in a file, its two workers are folders of this machine, ssh is a local shell.
 
-Everything that is asked of it is a line of `calls`. `FAKE_GCLOUD` names the folder that it keeps all of this in.
+Everything that is asked of it is a line of `calls`. `FAKE_GCLOUD` names the folder that it keeps all of this in. A file
+`fails.VERB` holds the numbers of the first and the last call of VERB that fail as they do without a network.
 """
 
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 
 FOLDER = Path(os.environ["FAKE_GCLOUD"])
 STATE, WORKERS = FOLDER / "state", (FOLDER / "worker0", FOLDER / "worker1")
+REQUEST, LABEL = FOLDER / "request", FOLDER / "label"
 
 
 def value(name: str) -> str | None:
@@ -18,25 +20,41 @@ def value(name: str) -> str | None:
 
 
 def create() -> int:
-    """A TPU with workers that nothing was ever copied to."""
+    """A TPU with workers that nothing was ever copied to, with its request if asked; an error if the name is taken."""
+    queued = "queued-resources" in sys.argv
+    if STATE.exists() or (queued and REQUEST.exists()):
+        print("ERROR: (gcloud.compute.tpus) ALREADY_EXISTS: Resource 'pod' already exists", file=sys.stderr)
+        return 1
     for worker in WORKERS:
         subprocess.run(["rm", "-rf", str(worker)], check=True)
         worker.mkdir()
+    label = (value("labels") or "").partition("transfer_run=")[2].partition(",")[0]
+    if queued:
+        REQUEST.write_text("ACTIVE")
     STATE.write_text("READY")
+    LABEL.write_text(label)
+    if (FOLDER / "loses_the_answer").exists():
+        return 1
     return 0
 
 
 def describe() -> int:
-    """As gcloud does: an error where there is none."""
-    if not STATE.exists():
+    """State and label, as gcloud prints them; an error where there is none."""
+    found = REQUEST if "queued-resources" in sys.argv else STATE
+    if not found.exists():
+        print("ERROR: (gcloud.compute.tpus) NOT_FOUND: Resource 'pod' was not found", file=sys.stderr)
         return 1
-    print("ACTIVE" if "queued-resources" in sys.argv else STATE.read_text())
+    print(found.read_text().strip(), LABEL.read_text() if LABEL.exists() else "", sep="\t")
     return 0
 
 
 def delete() -> int:
-    """Its name is free again."""
-    STATE.unlink()
+    """Its name is free again; of a request, the TPU goes with it."""
+    if "queued-resources" in sys.argv:
+        REQUEST.unlink()
+        STATE.unlink(missing_ok=True)
+    else:
+        STATE.unlink()
     return 0
 
 
@@ -74,10 +92,21 @@ def shell() -> int:
     return next((code for code in codes if code), 0)
 
 
+def fails() -> bool:
+    """Whether this call is one of those that fail: `fails.VERB` holds the number of the first and of the last."""
+    wanted = FOLDER / f"fails.{sys.argv[4]}"
+    number = sum(line.split()[1] == sys.argv[4] for line in (FOLDER / "calls").read_text().splitlines())
+    first, last = map(int, wanted.read_text().split()) if wanted.exists() else (0, 0)
+    return first <= number <= last
+
+
 def main() -> int:
     """One call."""
     with open(FOLDER / "calls", "a") as calls:
         calls.write(" ".join(sys.argv[3:5]) + "\n")
+    if fails():
+        print("ERROR: gcloud crashed (ConnectionError): the network is unreachable", file=sys.stderr)
+        return 1
     verbs = {"create": create, "describe": describe, "delete": delete, "scp": copy, "ssh": shell}
     return verbs[sys.argv[4]]()
 

@@ -166,14 +166,96 @@ def test_a_failure_is_not_tried_again(tmp_path):
     assert cloud.calls("create", "delete") == ["create", "delete"]
 
 
-def test_a_tpu_of_somebody_else_is_not_deleted(tmp_path):
-    cloud = Cloud(tmp_path, "true")
+def existing(cloud: Cloud, state: str, *files: str) -> None:
+    """Somebody else's TPU, or request for one, in this state."""
     for worker in ("worker0", "worker1"):
         (cloud.fake / worker).mkdir()
-    (cloud.fake / "state").write_text("READY")
+    for name in files:
+        (cloud.fake / name).write_text(state)
+    (cloud.fake / "label").write_text("somebody_elses")
+
+
+@pytest.mark.parametrize("label", ["somebody_elses", ""])
+def test_a_tpu_that_is_there_is_used_and_not_deleted(tmp_path, label):
+    cloud = Cloud(tmp_path, "true")
+    existing(cloud, "READY", "state")
+    (cloud.fake / "label").write_text(label)
     code, _, errors = cloud.run()
     assert code == 0, errors
     assert cloud.calls("create", "delete") == [] and (cloud.fake / "state").exists()
+
+
+@pytest.mark.parametrize("state", ["CREATING", "STOPPED", "PREEMPTED", "REPAIRING", "DELETING", "HIDDEN"])
+@pytest.mark.parametrize(("way", "files"), [([], ["state"]), (["--queued"], ["state"]), (["--queued"], ["request"])])
+def test_what_somebody_else_has_in_another_state_is_left_alone(tmp_path, state, way, files):
+    cloud = Cloud(tmp_path, "true")
+    existing(cloud, state, *files)
+    code, _, errors = cloud.run(*way)
+    assert code == 1 and f"pod is there ({state}) and was not created by this command" in errors
+    assert cloud.calls("create", "delete", "ssh") == [] and (cloud.fake / files[0]).exists()
+
+
+def test_a_request_of_somebody_else_is_left_alone_by_a_tpu_without_one(tmp_path):
+    cloud = Cloud(tmp_path, "true")
+    existing(cloud, "WAITING_FOR_RESOURCES", "request")
+    assert cloud.run()[0] == 0
+    assert (cloud.fake / "request").exists()
+
+
+@pytest.mark.parametrize("way", ["--spot", "--queued"])
+def test_where_gcloud_cannot_say_what_is_there_nothing_is_touched(tmp_path, way):
+    cloud = Cloud(tmp_path, "true")
+    existing(cloud, "READY", "state", "request")
+    (cloud.fake / "fails.describe").write_text("1 1000")
+    code, _, errors = cloud.run(way)
+    assert code == 1 and "the network is unreachable" in errors and "could not be found out" in errors
+    assert cloud.calls("create", "delete") == [] and (cloud.fake / "state").exists()
+
+
+def test_a_tpu_of_somebody_else_that_is_taken_away_is_left_to_them(tmp_path):
+    cloud = Cloud(tmp_path, TAKEN_AWAY_TWICE)
+    existing(cloud, "READY", "state")
+    code, _, errors = cloud.run()
+    assert code == 1 and "was not created by this command" in errors
+    assert cloud.calls("create", "delete") == [] and (cloud.fake / "state").exists()
+
+
+@pytest.mark.parametrize("way", ["--spot", "--queued"])
+def test_a_name_that_somebody_else_took_meanwhile_is_left_to_them(tmp_path, way):
+    """Between the look and the request: the request fails, and what has the name is not this command's."""
+    cloud = Cloud(tmp_path, "true")
+    gcloud = tmp_path / "bin" / "gcloud"
+    taken = "".join(f"printf 'READY\\telse' >{cloud.fake}/{name}; " for name in ("state", "request"))
+    gcloud.write_text(gcloud.read_text().replace("exec", f'if [ "$4" = create ]; then {taken}fi\nexec'))
+    code, _, errors = cloud.run(way)
+    assert code == 1 and "ALREADY_EXISTS" in errors
+    assert cloud.calls("delete") == [] and (cloud.fake / "state").exists()
+
+
+@pytest.mark.parametrize("way", ["--spot", "--queued"])
+def test_a_tpu_whose_answer_was_lost_is_this_commands_own(tmp_path, way):
+    cloud = Cloud(tmp_path, "true")
+    (cloud.fake / "loses_the_answer").touch()
+    code, _, _ = cloud.run(way, "--create_flag=--labels=team=vision")
+    assert code == 1
+    assert cloud.calls("create", "delete") == ["create", "delete"] and not (cloud.fake / "state").exists()
+
+
+def test_a_question_without_an_answer_is_asked_again(tmp_path):
+    """In the queue, which may have taken hours, and at the start."""
+    cloud = Cloud(tmp_path, "true")
+    (cloud.fake / "fails.describe").write_text("1 8")
+    code, _, errors = cloud.run("--queued")
+    assert code == 0, errors
+    assert cloud.calls("create", "delete") == ["create", "delete"]
+
+
+def test_a_tpu_that_may_be_left_is_named_at_the_end(tmp_path):
+    cloud = Cloud(tmp_path, "true")
+    (cloud.fake / "fails.describe").write_text("2 1000")
+    code, _, errors = cloud.run()
+    assert code == 0 and "pod may still be there and cost money" in errors
+    assert cloud.calls("delete") == []
 
 
 SAVES = """
