@@ -3,42 +3,19 @@
 import dataclasses
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from golden import reading
+from keras_notop import keras_notop
 
 from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.weights import cache, catalogue, create_model, native
 from transfer.weights.catalogue import WeightFile
 from transfer.weights.create import from_tensors
-from transfer.weights.names import name_map
 
 KERAS = catalogue.names("*.keras")
 WIDTH = 1 / 16
-
-
-def keras_notop(path: Path, arch: str, fields: dict) -> dict[str, np.ndarray]:
-    """Writes a `notop` file as Keras 2 did, with random arrays; returns them by our paths."""
-    model = registry.build(arch, seed=None, num_classes=0, **fields)
-    random = np.random.default_rng(0)
-    shapes = {p: a.shape for p, a in registry.flat_state(model).items()}
-    arrays = {p: random.uniform(0.5, 1, shape).astype(np.float32) for p, shape in shapes.items()}
-    sources = name_map(arch, "keras", shapes).sources
-    layers: dict[str, dict[str, np.ndarray]] = {}
-    for p, array in arrays.items():
-        layer, variable = sources[p].name.split("/")
-        layers.setdefault(layer, {})[f"{layer}/{variable}:0"] = array
-    with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = [name.encode() for name in ("input_1", *layers)]
-        file.create_group("input_1").attrs["weight_names"] = []
-        for layer, variables in layers.items():
-            group = file.create_group(layer)
-            group.attrs["weight_names"] = [name.encode() for name in variables]
-            for name, array in variables.items():
-                group[name] = array
-    return arrays
 
 
 @pytest.mark.parametrize("name", KERAS)

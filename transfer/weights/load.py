@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from transfer.errors import TransferError
@@ -105,17 +106,35 @@ def require_fit(
 
 
 def require_numbers(arrays: Mapping[str, np.ndarray], names: NameMap, file: str, model: str) -> None:
-    """Raises TransferError, naming the tensors of the file, if any array holds NaN or infinity.
+    """Raises TransferError, naming the tensors of the file, if any array holds no floats, or NaN or infinity.
 
-    A network with one such value in it answers NaN to every image, and nothing later says where it comes from.
+    Whole numbers are quantised weights without what they are to be multiplied by. A network with one NaN in it answers
+    NaN to every image. Nothing later says where either comes from.
     """
+    others = [path for path, array in arrays.items() if not _is_of_floats(array)]
+    if others:
+        raise TransferError(
+            f"{file} cannot be used for {model}: {len(others)} of its tensors {'hold' if others[1:] else 'holds'} no "
+            f"floats ({_few([f'{names.sources[path].name} {arrays[path].dtype}' for path in others])})"
+            f"{_without_classifier(others, names)}; if it is quantised, save the weights that it was made from, "
+            "as float32"
+        )
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite in the model
         bad = [path for path, array in arrays.items() if not np.isfinite(np.asarray(array, np.float32)).all()]
     if bad:
-        broken = [names.sources[path].name for path in bad]
-        only_classifier = all(map(names.in_classifier, broken))
-        advice = "; num_classes=0 leaves the classifier out" if only_classifier else ""
+        broken = _few([names.sources[path].name for path in bad])
         raise TransferError(
             f"{file} cannot be used for {model}: there is NaN or infinity in {len(bad)} of its tensors "
-            f"({_few(broken)}){advice}"
+            f"({broken}){_without_classifier(bad, names)}"
         )
+
+
+def _is_of_floats(array: np.ndarray) -> bool:
+    """Whether an array's numbers are of NumPy's floats, or of those that it knows only by `ml_dtypes`."""
+    return bool(jnp.issubdtype(array.dtype, jnp.floating))
+
+
+def _without_classifier(paths: Iterable[str], names: NameMap) -> str:
+    """What to do where only the arrays of the classifier are broken."""
+    only_classifier = all(names.in_classifier(names.sources[path].name) for path in paths)
+    return "; num_classes=0 leaves the classifier out" if only_classifier else ""
