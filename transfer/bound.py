@@ -15,7 +15,7 @@ from transfer.evaluation import predictions
 from transfer.evaluation.predictions import Predictions
 from transfer.preprocess import Preprocessing
 from transfer.untrusted import reason, shown
-from transfer.weights import create_model
+from transfer.weights import catalogue, create_model
 
 CONFIG, NETWORK = "config.json", "model.safetensors"
 
@@ -106,7 +106,9 @@ def _frozen(folder: epath.Path, config: ConfigDict, result: dict[str, Any]) -> B
 
 
 def _network(folder: epath.Path, config: ConfigDict, result: dict[str, Any]) -> Bound:
-    model: Any = create_model(str(config.model.name).partition(".")[0], str(folder / NETWORK))
+    # by its architecture, not its record: the file says which fields and which preprocessing it was trained with
+    arch, _ = catalogue.architecture(str(config.model.name), {})
+    model: Any = create_model(arch, str(folder / NETWORK))
     return Bound(folder, config, result, model, model.preprocessing, None, None, _class_names(folder), "classes")
 
 
