@@ -1,5 +1,6 @@
 """Heads that several processes train, for `several.py`: on two feature files, as `train.py` does."""
 
+import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,14 @@ def make_files(folder: Path, rows: int = 1003, validation: int = 203) -> None:
 def train(settings: dict[str, Any]) -> None:
     """Trains on the files of `folder` in `workdir`; `slow` makes every reading of a window take so many seconds more.
 
-    A window that has been read leaves a file in `workdir`/read.
+    A window that has been read leaves a file in `workdir`/read. The disk of the process `full` takes no checkpoint.
     """
-    from transfer import config, experiment
+    from transfer import config, distributed, experiment
     from transfer.heads import reading
 
-    settings = {"slow": 0.0, "config": {}, **settings}
+    settings = {"slow": 0.0, "config": {}, "full": None, **settings}
+    if settings["full"] == distributed.process_index():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
     chosen = config.default()
     chosen.head.epochs, chosen.head.batch_size, chosen.head.learning_rate, chosen.batch_size = 3, 32, 0.02, 8
     chosen.update_from_flattened_dict(settings["config"])

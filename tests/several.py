@@ -4,6 +4,7 @@ Run as a program it imports everything once and computes nothing, then makes the
 saves seconds for each. A case is one of `ACTIONS`, which the processes run as `extract.py` runs its own, flags and all.
 """
 
+import errno
 import json
 import os
 import signal
@@ -261,6 +262,23 @@ def told_by_jax(settings: dict[str, Any]) -> None:
     raise preemption.Preempted()
 
 
+def save(settings: dict[str, Any]) -> None:
+    """Waits until it is asked to stop, then saves, or does not: `fates` has what each process does, and its delay."""
+    from transfer import distributed, preemption
+
+    Path(settings["folder"], str(distributed.process_index())).touch()
+    while not preemption.requested():
+        time.sleep(0.01)
+    fate, seconds = settings["fates"][distributed.process_index()]
+    time.sleep(seconds)
+    if fate == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fate == "no room":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if fate == "saved":
+        raise preemption.Preempted
+
+
 def head(settings: dict[str, Any]) -> None:
     """Trains a head on two feature files."""
     import head_runs
@@ -281,7 +299,7 @@ def nothing(settings: dict[str, Any]) -> None:
 
 
 ACTIONS: dict[str, Callable[[dict[str, Any]], None]] = {
-    action.__name__: action for action in (extract, extract_many, head, steps, told_by_jax, wait, nothing)
+    action.__name__: action for action in (extract, extract_many, head, save, steps, told_by_jax, wait, nothing)
 }
 
 if __name__ == "__main__":

@@ -70,6 +70,32 @@ def test_all_stop_at_the_same_step_and_so_does_orbax(several, tmp_path):
     assert all("stopped on request" in one.errors[0] for one in ended)
 
 
+SAVED, NO_ROOM, KILLED, DONE = (["saved", 0], ["no room", 0.3], ["killed", 0.3], ["done", 0.3])
+# what becomes of each process after SIGTERM, and the exit codes
+FATES = {
+    "all save": ([SAVED, ["saved", 0.3], SAVED], [75, 75, 75]),
+    "the first cannot": ([NO_ROOM, SAVED, SAVED], [1, 1, 1]),
+    "another cannot": ([SAVED, SAVED, NO_ROOM], [1, 1, 1]),
+    "one is killed": ([SAVED, KILLED, SAVED], [1, -signal.SIGKILL, 1]),
+    "the first is killed": ([KILLED, SAVED, SAVED], [-signal.SIGKILL, 1, 1]),
+    "the others are done": ([SAVED, DONE, DONE], [75, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("fates, codes", FATES.values(), ids=FATES)
+def test_all_is_saved_where_all_have_saved(several, tmp_path, fates, codes):
+    """Not before, and never beside one that could not; then each of the others names it."""
+    settings = {"folder": str(tmp_path), "fates": fates}
+    ended = several.run("save", settings, 3, send=signal.SIGTERM, to=[1], when=(str(tmp_path), 3))
+    assert [one.code for one in ended] == codes, [one.err for one in ended]
+    (failed,) = [process for process, (fate, _) in enumerate(fates) if fate in ("no room", "killed")] or [None]
+    for process, one in enumerate(ended):
+        if codes[process] == 75:
+            assert "everything is saved" in one.errors[0]
+        elif failed is not None and process != failed:
+            assert f"process {failed} has " in one.errors[-1] and "saved" not in one.err
+
+
 def test_a_preemption_that_jax_is_told_of_counts(several):
     ended = several.run("told_by_jax", {}, 2)
     assert [one.code for one in ended] == [75, 75], [one.err for one in ended]

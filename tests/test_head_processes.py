@@ -18,7 +18,8 @@ from transfer.heads import linear
 TOLERANCE = 1e-5
 # 126 chunks of 8 rows, in 11 windows an epoch of 3 or 4 batches of 32.
 STREAMED = {"head.order": "chunks", "head.window": 100, "stream": True}
-EPOCHS = 3
+# Three windows an epoch, of 13 batches or fewer.
+WIDE = {**STREAMED, "head.window": 400, "head.epochs": 8}
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,8 @@ def run(several, folder):
     """Trains in a workdir; returns the processes."""
 
     def of(workdir, count, config=None, **more):
-        slow = {"slow": more.pop("slow")} if "slow" in more else {}
-        settings = {"folder": str(folder), "workdir": str(workdir), "config": config or {}, **slow}
+        own = {key: more.pop(key) for key in ("slow", "full") if key in more}
+        settings = {"folder": str(folder), "workdir": str(workdir), "config": config or {}, **own}
         return several.run("head", settings, count, **more)
 
     return of
@@ -65,8 +66,9 @@ def finished(run, tmp_path_factory):
 def arrays(workdir, item):
     state = linear.init_state(WIDTH, CLASSES, linear.init_key(0))
     target = state if item == "latest" else {"params": state["params"]}
+    (folder,) = (path for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
     with ocp.StandardCheckpointer() as checkpointer:
-        tree = checkpointer.restore(workdir / "checkpoints" / str(EPOCHS) / item, target)
+        tree = checkpointer.restore(folder / item, target)
     return jax.tree.map(np.asarray, tree)
 
 
@@ -136,6 +138,29 @@ def test_sigterm_within_an_epoch(run, finished, tmp_path):
         assert "batches into the next one" in ended[0].out
         assert not any(path.name.isdigit() for path in (workdir / "checkpoints_within_epoch").iterdir())
         (assert_equal if then == count else assert_close)(workdir, finished(count, STREAMED))
+
+
+def test_within_a_late_epoch(run, finished, tmp_path):
+    """Saved by the clock and at SIGTERM, in the sixth epoch or later; then the same command goes on."""
+    config = {**WIDE, "checkpoint_seconds": 0.1}
+    when = (str(tmp_path / "read"), 3 * 4 * 6)  # processes, windows with that of validation, epochs
+    ended = run(tmp_path, 3, config, slow=0.05, send=signal.SIGTERM, to=[1], when=when)
+    assert [one.code for one in ended] == [75] * 3, [one.err for one in ended]
+    ended = run(tmp_path, 3, config)
+    assert [one.code for one in ended] == [0] * 3, [one.err for one in ended]
+    (line,) = [line for line in ended[0].out.splitlines() if line.startswith("Going on after epoch ")]
+    assert int(line.split()[4].rstrip(",.")) >= 5
+    assert_equal(tmp_path, finished(3, WIDE))
+
+
+def test_one_that_cannot_save_lets_none_say_that_all_is_saved(run, tmp_path):
+    """The first has no room for its part of the checkpoint, at SIGTERM; from the one before all go on."""
+    read = tmp_path / "read"
+    ended = run(tmp_path, 3, WIDE, slow=0.05, full=0, send=signal.SIGTERM, to=[2], when=(str(read), 20))
+    assert [one.code for one in ended] == [1] * 3, [one.err for one in ended]
+    assert "File too large" in ended[0].errors[-1]
+    for one in ended[1:]:
+        assert "process 0 has failed" in one.errors[-1] and "saved" not in one.err
 
 
 def test_killed_and_gone_on_with_by_one(run, finished, tmp_path):

@@ -73,7 +73,7 @@ class Checkpoints:
     def _manager(self, name: str) -> Any:
         if name not in self._managers:
             ocp = self._ocp
-            self._managers[name] = ocp.CheckpointManager(
+            manager = ocp.CheckpointManager(
                 (self._workdir / name).resolve(),  # Orbax takes absolute paths only
                 # at once, as `save` waits anyway: the thread's time limits go by the wall clock, which may jump
                 options=ocp.CheckpointManagerOptions(
@@ -85,6 +85,10 @@ class Checkpoints:
                     "progress": ocp.JsonCheckpointHandler(),
                 },
             )
+            # Before every save it asks JAX whether all processes are to stop at this step, and JAX knows steps of 32
+            # bits only. We settle that ourselves (`transfer.preemption`); the answer would change nothing.
+            manager.reached_preemption = lambda step: False
+            self._managers[name] = manager
         return self._managers[name]
 
     def restore(self, run: "Run") -> None:

@@ -92,7 +92,11 @@ def run(main: Callable[[], object]) -> None:
         def checked() -> object:
             if len(argv) > 1:
                 raise UsageError(f"unexpected argument {argv[1]!r}; see --help")
-            return main()
+            try:
+                return main()
+            except preemption.Preempted:
+                distributed.finish()  # that everything is saved is true of all processes, or said by none
+                raise
 
         preemption.install()
         try:

@@ -186,14 +186,22 @@ def _interruptibly(action: Callable[[], T]) -> T:
     return value  # type: ignore[return-value]
 
 
+def finish() -> None:
+    """Waits until every process has done, and saved, all that it is to do; from then on the others may go.
+
+    Where one of them fails or is gone before, this process ends here, with a line that names it.
+    """
+    if _watch is not None and not _watch.left.is_set():
+        barrier("end")
+        _watch.stop()
+
+
 def shutdown() -> None:
     """The end of the run: waits for the others, then leaves; afterwards this is one process again."""
     global _place, _watch
     if _place is None:
         return
-    barrier("end")
-    if _watch is not None:
-        _watch.stop()
+    finish()
     import jax
 
     jax.distributed.shutdown()

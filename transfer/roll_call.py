@@ -317,8 +317,7 @@ class Watch:
                     except (ConnectionError, ValueError):
                         selector.unregister(key.fileobj)
                         line = self.lines.pop(key.data)
-                        if not self.left.is_set():
-                            self._lost(key.data, "has gone;")
+                        self._lost(key.data, "has gone;")
                         line.close()
                 self._break_silence()
 
@@ -332,7 +331,7 @@ class Watch:
         self._beaten = now
         _to_all(self.lines, beat=True)
         for process in self.lines:
-            if now - self._heard_at[process] > self._patience and not self.left.is_set():
+            if now - self._heard_at[process] > self._patience:
                 self._lost(process, f"has not answered for {self._patience} s;")
 
     def _woken(self, by: bytes) -> None:
@@ -381,20 +380,21 @@ class Watch:
             preemption.agreement.settle(stop)
 
     def _lost(self, process: int, why: str) -> None:
-        """Ends this process, and, where it is process 0, all the others before it."""
+        """Ends this process, and, where it is process 0, all the others before it; not where all is done and saved."""
+        if self.left.is_set():
+            return
         if self._main:
             _to_all(self.lines, gone=process, why=why)
             _wait_until_read(line for other, line in self.lines.items() if other != process)
-        code = preemption.EXIT_PREEMPTED if preemption.requested() else 1
-        end_now(f"process {self.place.process_id} of {self.place.num_processes}: process {process} {why} {AGAIN}", code)
+        end_now(f"process {self.place.process_id} of {self.place.num_processes}: process {process} {why} {AGAIN}")
 
 
-def end_now(message: str, code: int) -> NoReturn:
+def end_now(message: str) -> NoReturn:
     """The end of this process from any thread, while the main one may be deep in a computation; one line on stderr."""
     os.write(2, f"error: {message}\n".encode())
     with contextlib.suppress(Exception):
         sys.stdout.flush()
-    os._exit(code)
+    os._exit(1)
 
 
 def _to_all(lines: dict[int, Line], **message: Any) -> None:
