@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -66,9 +67,15 @@ def parser_of(verb: str) -> tuple[Parser, Action]:
     return parser, getattr(importlib.import_module(module), function)(parser)
 
 
+def _expanded(argument: str) -> str:
+    """The argument with a leading `~` as the home, in `--output=~/page.html` too, where a shell leaves it as it is."""
+    name, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return name + equals + os.path.expanduser(value)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = [_expanded(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     parser, action = parser_of(_top_parser().parse_args(given[:1]).verb)
     # a benchmark writes down the command that made it
     parser.set_defaults(arguments=given[1:])

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorstore as ts
 
+from transfer import paths
 from transfer.errors import TransferError
 
 # Written by TensorStore into the messages of its file driver.
@@ -29,7 +29,7 @@ def kvstore_spec(path: str, below: str = "") -> dict[str, str]:
         bucket, _, prefix = path.removeprefix("gs://").partition("/")
         return {"driver": "gcs", "bucket": bucket, "path": f"{prefix.rstrip('/')}/{below}".lstrip("/")}
     # the file driver renames a flushed temporary file onto each key
-    return {"driver": "file", "path": f"{Path(path).expanduser().absolute()}/{below}"}
+    return {"driver": "file", "path": f"{os.path.abspath(paths.given(path))}/{below}"}
 
 
 def open_kvstore(path: str) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags, logging
 
-from transfer import compilation_cache, distributed, preemption
+from transfer import compilation_cache, distributed, paths, preemption
 from transfer.errors import TransferError, UsageError
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _only_main_prints() -> None:
 
 def output_file(path: str, suffix: str) -> Path:
     """The `--output` of a verb; UsageError unless it ends in `suffix` and lies in a folder that exists."""
-    output = Path(path)
+    output = Path(paths.given(path))
     if output.suffix != suffix:
         raise UsageError(f"--output={output} must end in {suffix}")
     if not output.absolute().parent.is_dir():
@@ -248,4 +248,4 @@ class Config:
     def workdir(self, name: str | None = None) -> str:
         """The `--workdir`, or `runs/` and `name` (default: the config file's)."""
         stem = PurePath(name or (self.path or "").partition(":")[0]).stem
-        return os.path.expanduser(self._workdir.value or f"runs/{stem}")
+        return paths.given(self._workdir.value or f"runs/{stem}")

@@ -25,6 +25,7 @@ from transfer import (
     head_training,
     json_file,
     lock,
+    paths,
     results,
 )
 from transfer import config as settings
@@ -84,7 +85,7 @@ def _extract(
         planned({split: len(source) * row for split, source in sources.items()})
     settings.settle(config, workdir)
     start = time.monotonic()
-    folder = epath.Path(config.features or workdir / "features")
+    folder = epath.Path(paths.given(config.features or workdir / "features"))
     try:
         with settings.named(config):
             stores = {
@@ -96,7 +97,7 @@ def _extract(
     except BrokenImage as error:
         raise BrokenImage(f"{error}; --config.on_error=skip goes on without it") from error
     if config.export and distributed.is_main():
-        _export(stores, config.tap, epath.Path(config.export))
+        _export(stores, config.tap, epath.Path(paths.given(config.export)))
     seconds = _seconds_so_far(folder, time.monotonic() - start)
     return stores, results.facts(config, extractor.model, config.tap, seconds)
 

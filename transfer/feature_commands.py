@@ -1,14 +1,15 @@
 """The verb `features` of `python -m transfer`: what a feature store is, whether it is whole, and making it so."""
 
 import argparse
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from transfer import lock, tables
+from transfer import lock, paths, tables
 from transfer.errors import TransferError, UsageError
 from transfer.features import FeatureStore
 from transfer.store_format import DTYPES, FORMAT, METADATA, OLD_FORMAT, read_metadata
@@ -91,7 +92,7 @@ def _metadata(path: str) -> dict[str, Any]:
 
 
 def _origin(options: argparse.Namespace) -> Origin | None:
-    split = options.split or PurePosixPath(options.store).name
+    split = options.split or os.path.basename(os.path.abspath(paths.given(options.store)))
     if options.config:
         return of_config(options.config, split)
     if options.workdir:
@@ -105,7 +106,7 @@ def _workdir_of(store: str) -> str:
     """DIR of DIR/features/SPLIT."""
     if store.startswith("gs://"):
         return store.rsplit("/", 2)[0]
-    return str(Path(store).expanduser().absolute().parent.parent)
+    return str(Path(paths.given(store)).absolute().parent.parent)
 
 
 def _verify(options: argparse.Namespace) -> None:

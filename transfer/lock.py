@@ -27,6 +27,7 @@ from typing import Any
 
 from absl import logging
 
+from transfer import paths
 from transfer.errors import TransferError
 
 NAME = ".lock"
@@ -61,7 +62,7 @@ def held(path: Any, what: str, *, kvstore: Any = None, refresh: float | None = N
     """
     where = f"the {what} {path}"
     if kvstore is None and not str(path).startswith("gs://"):
-        with _local(Path(path).expanduser() / NAME, where) as found:
+        with _local(Path(paths.given(path)) / NAME, where) as found:
             yield found
         return
     from transfer.chunks import open_kvstore, readable

@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from transfer import atomic, results, shot_plot, shot_tables
+from transfer import atomic, paths, results, shot_plot, shot_tables
 from transfer.cli import output_file
 from transfer.errors import TransferError, UsageError
 
@@ -48,7 +48,7 @@ def _output(path: str) -> Path:
 
 
 def _result(workdir: str) -> dict[str, Any]:
-    found = results.read(epath.Path(workdir)).get("few_shot")
+    found = results.read(epath.Path(paths.given(workdir))).get("few_shot")
     if found is None or "heads" not in found:
         raise TransferError(
             f"{workdir} has no finished few-shot protocol; train.py writes one where config.few_shot names heads"

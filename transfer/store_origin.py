@@ -13,6 +13,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import config as settings
+from transfer import paths
 from transfer.errors import TransferError, UsageError
 from transfer.store_format import SKIPPED, open_array
 
@@ -130,7 +131,7 @@ def _first_whole(
 
 def of_workdir(workdir: Any, split: str) -> Origin | None:
     """By the `config.json` of a run's workdir, None where there is none; TransferError if that is damaged."""
-    path = epath.Path(workdir) / "config.json"
+    path = epath.Path(paths.given(workdir)) / "config.json"
     if not path.exists():
         return None
     try:

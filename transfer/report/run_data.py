@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from transfer import json_file
+from transfer import json_file, paths
 from transfer.errors import TransferError
 from transfer.evaluation import predictions as kept
 from transfer.evaluation import runs
@@ -103,7 +103,7 @@ class RunData:
     def _of_store(self) -> Any:
         from transfer.features import FeatureStore
 
-        folder = epath.Path(self.config.get("features") or self.folder / "features")
+        folder = epath.Path(paths.given(self.config.get("features") or self.folder / "features"))
         return FeatureStore.open(folder / "validation").tap(self.result["tap"])
 
     def _of_file(self) -> Any:

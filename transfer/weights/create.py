@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 from flax import nnx
 
-from transfer import digest
+from transfer import digest, paths
 from transfer.errors import TransferError, UsageError
 from transfer.models import registry
 from transfer.preprocess import Preprocessing
@@ -121,7 +121,7 @@ def _file(
                 "(config.model.weights=random)"
             )
         return cache.fetch(record, notop=without_classifier)
-    path = Path(weights).expanduser()
+    path = Path(paths.given(weights))
     if not path.is_file():
         raise TransferError(f"{path}: no such weight file")
     sha256 = cache.digests(path)["sha256"]

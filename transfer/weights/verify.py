@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from transfer import preprocess
+from transfer import paths, preprocess
 from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.weights import cache, catalogue
@@ -90,7 +90,7 @@ def verify(
 
 def _local_file(record: Record, weights: str | os.PathLike[str] | None) -> Path:
     if weights is not None:
-        path = Path(weights).expanduser()
+        path = Path(paths.given(weights))
         if not path.is_file():
             raise TransferError(f"{path}: no such weight file")
         return path
