@@ -7,11 +7,13 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
-from transfer import doctor, doctor_checks, doctor_jax
+from transfer import doctor, doctor_checks, doctor_jax, feature_files
 from transfer.__main__ import main
 
 
@@ -109,6 +111,46 @@ def test_jax_that_does_not_start(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "nonsense")
     (problem,) = doctor_jax.devices().problems
     assert problem.fatal and "unset JAX_PLATFORMS=nonsense" in problem.text
+
+
+REPOSITORY = Path(__file__).parent.parent
+QUICKSTART = f"--config={REPOSITORY / 'configs' / 'quickstart.py'}"
+VERBS = ["-m", "transfer"]
+# Commands that start JAX, each in another place of the program.
+STARTS = {
+    "train": [REPOSITORY / "train.py", QUICKSTART, "--workdir=run"],
+    "train on files": [REPOSITORY / "train.py", "--training_file=a.npz", "--validation_file=a.npz", "--workdir=run"],
+    "extract": [REPOSITORY / "extract.py", QUICKSTART, "--workdir=run"],
+    "bench": [*VERBS, "bench", "--models=vgg11_slim.cifar10", "--batch=1", "--seconds=0.1", "--rounds=1"],
+    "weights": [*VERBS, "weights", "verify", "vgg11_slim.cifar10"],
+}
+# JAX_PLATFORMS -> what is said of it on a machine without accelerators.
+PLATFORMS = {
+    "cuda": "unset JAX_PLATFORMS=cuda, or for one that is there (NVIDIA GPU) run: pip install 'jax[cuda12]'",
+    "gpu": "unset JAX_PLATFORMS=gpu, or for one that is there (NVIDIA GPU) run: pip install 'jax[cuda12]'",
+    "rocm": "unset JAX_PLATFORMS=rocm",
+    "tpu": "unset JAX_PLATFORMS=tpu, or for one that is there (TPU) run: pip install 'jax[tpu]'",
+    "cdua": "unset JAX_PLATFORMS=cdua",
+    "cpu,cdua": "unset JAX_PLATFORMS=cpu,cdua",
+    " cpu": "unset JAX_PLATFORMS= cpu",
+}
+
+
+@pytest.mark.parametrize(
+    ("platform", "command"), [*((name, "train on files") for name in PLATFORMS), *(("cuda", name) for name in STARTS)]
+)
+def test_a_platform_that_is_not_there_is_one_line_of_every_command(monkeypatch, tmp_path, platform, command):
+    if any(Path(sign).exists() for _, signs, *_ in doctor_jax.ACCELERATORS for sign in signs):
+        pytest.skip("there is an accelerator")
+    feature_files.write(tmp_path / "a.npz", np.eye(6, dtype=np.float32), np.arange(6) % 2)
+    monkeypatch.setenv("JAX_PLATFORMS", platform)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    done = subprocess.run([sys.executable, *STARTS[command]], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert [line for line in lines if line.startswith("error: ")] == lines[-1:]
+    assert lines[-1].startswith("error: JAX does not start (") and PLATFORMS[platform] in lines[-1]
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -58,10 +58,14 @@ def guarded(action: Callable[[], object], debug: bool) -> int:
         return _fail(f"out of memory: {error}", 1, debug)
     except ImportError as error:
         return _fail(f"{error}; pip install what it names", 1, debug)
-    except RuntimeError as error:  # what JAX raises
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        return _fail(f"out of device memory; lower the batch size ({str(error).splitlines()[0]})", 1, debug)
+    except (RuntimeError, AssertionError) as error:  # what JAX raises
+        if "RESOURCE_EXHAUSTED" in str(error):
+            return _fail(f"out of device memory; lower the batch size ({str(error).splitlines()[0]})", 1, debug)
+        from transfer.doctor_jax import why_not
+
+        if why := why_not(error):
+            return _fail(why, 1, debug)
+        raise
     except BrokenPipeError:  # `… | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE

@@ -12,6 +12,8 @@ from transfer.doctor import Examined, Problem
 
 SECONDS = 60.0
 MARK = "devices: "
+# How JAX's own message about a device that it cannot start begins.
+FAILED = "Unable to initialize backend"
 # Computes something on each device: that one is listed does not mean that it works.
 PROGRAM = f"""
 import json
@@ -72,7 +74,34 @@ def _why(code: int, errors: str) -> str:
         name = signal.Signals(-code).name
         cpu = "; its wheels need a processor with AVX" if name == "SIGILL" else ""
         return f"JAX crashes at its start ({name}){cpu}; run: pip install -U jax jaxlib"
-    last = next((line.strip() for line in reversed(errors.splitlines()) if line.strip()), "no message")
+    return _not_started(next((line.strip() for line in reversed(errors.splitlines()) if line.strip()), "no message"))
+
+
+def why_not(error: Exception) -> str | None:
+    """The same of an error in this process, where it is that JAX could not start its devices; None for any other."""
+    if isinstance(error, AssertionError):  # of JAX_PLATFORMS=cuda without a GPU, JAX says no more; does it again?
+        return _not_started(type(error).__name__) if "jax" in sys.modules and not _starts() else None
+    return _not_started(str(error)) if FAILED in str(error) else None
+
+
+def _starts() -> bool:
+    import jax
+
+    try:
+        return bool(jax.devices())
+    except (RuntimeError, AssertionError):
+        return False
+
+
+def _not_started(said: str) -> str:
+    """The line for what JAX said, and what to do about it."""
     platforms = os.environ.get("JAX_PLATFORMS")
-    fix = f"unset JAX_PLATFORMS={platforms}, or run" if platforms else "run"
-    return f"JAX does not start ({last[:200]}); {fix}: pip install -U jax jaxlib"
+    if not platforms:
+        return f"JAX does not start ({said[:200]}); run: pip install -U jax jaxlib"
+    if said == AssertionError.__name__:
+        said = "there is no such device, or JAX has no support for it"
+    asked = {"gpu" if name == "cuda" else name for name in platforms.split(",")}
+    fixes = [
+        f", or for one that is there ({title}) run: {fix}" for title, _, kind, fix in ACCELERATORS if kind in asked
+    ]
+    return f"JAX does not start ({said.partition(' (set ')[0][:200]}); unset JAX_PLATFORMS={platforms}{''.join(fixes)}"
