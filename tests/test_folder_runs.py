@@ -1,7 +1,12 @@
 """Runs on a folder of small images of one's own: what is said of them, and what becomes of those that go wrong."""
 
 import io
+import json
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,7 +39,7 @@ def photos(tmp_path):
 def settings(photos, **changed):
     chosen = config.default()
     chosen.model.name, chosen.tap, chosen.image_size, chosen.batch_size = "vgg11_slim.cifar10", "block2:avg", 32, 4
-    chosen.data.source, chosen.data.validation_fraction, chosen.head.epochs = f"folder:{photos}", 0.34, 2
+    chosen.data.source, chosen.data.validation_fraction = f"folder:{photos}", 0.34
     chosen.update_from_flattened_dict(changed)
     return chosen
 
@@ -53,3 +58,110 @@ def test_extraction_says_what_there_is_and_refuses_one_class(photos, tmp_path, c
     with pytest.raises(TransferError, match="all images to train on are of one class, 'cat'"):
         extract(photos, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def train(photos, workdir, **changed):
+    return experiment.train(settings(photos, **changed), epath.Path(workdir))
+
+
+def spoil(photos):
+    """An image of each class that cannot be read, each in another way, and what is said of them."""
+    (photos / "cat" / "0.png").write_bytes(b"<html>not found</html>")
+    (photos / "dog" / "1.png").write_bytes(png(3)[:-2000])
+    (photos / "eel" / "2.png").unlink()
+    (photos / "eel" / "2.png").symlink_to("nowhere.png")
+
+
+LINES = (
+    "train: 2 of 11 images could not be read and were skipped: dog/1.png, eel/2.png (1 of dog, 1 of eel)",
+    "validation: 1 of 7 images could not be read and was skipped: cat/0.png (1 of cat)",
+)
+FACTS = {
+    "train": {"images": 2, "of": 11, "first": ["dog/1.png", "eel/2.png"], "classes": {"dog": 1, "eel": 1}},
+    "validation": {"images": 1, "of": 7, "first": ["cat/0.png"], "classes": {"cat": 1}},
+}
+
+
+# a head of epochs, and one that is fitted in one go
+@pytest.mark.parametrize("head", [{"head.epochs": 2}, {"head.name": "ridge"}], ids=["epochs", "in one go"])
+def test_skipped_images_are_said_everywhere_and_every_time(photos, tmp_path, caplog, head):
+    spoil(photos)
+    for _ in range(2):
+        caplog.clear()
+        result = train(photos, tmp_path / "run", on_error="skip", **head)
+        assert [caplog.text.count(line) for line in LINES] == [1, 1]
+        kept = json.loads((tmp_path / "run" / "result.json").read_text())
+        assert kept == result and kept["skipped"] == FACTS and kept["num_train"] == 9
+        report = (tmp_path / "run" / "report.html").read_text("utf-8")
+        assert all(line in report for line in LINES)
+    with pytest.raises(TransferError, match="eel/2.png: cannot be read|cat/0.png: not a readable|dog/1.png: not a"):
+        extract(photos, tmp_path / "other")
+
+
+def test_skipped_images_are_counted_over_all_runs(photos, tmp_path, caplog, monkeypatch):
+    spoil(photos)
+
+    def stopped(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("transfer.store_writer.StoreWriter.finish", stopped)
+        extract(photos, tmp_path / "run", on_error="skip")
+    _, facts = extract(photos, tmp_path / "run", on_error="skip")
+    assert facts["skipped"] == FACTS and all(line in caplog.text for line in LINES)
+
+
+@pytest.mark.parametrize("lost, left", [(["eel"], "2 of 3"), (["cat", "dog"], "1 of 3")])
+def test_a_class_that_is_skipped_altogether_is_an_error(photos, tmp_path, lost, left):
+    for name in lost:
+        for path in (photos / name).iterdir():
+            path.write_bytes(b"<html>not found</html>")
+    words = f"train: no image of class {', '.join(lost)} could be read, so that {left} classes are left"
+    for run in (train, train, extract):
+        with pytest.raises(TransferError, match=words):
+            run(photos, tmp_path / "run", on_error="skip")
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_class_that_only_the_validation_side_has_lost(photos, tmp_path):
+    stores, _ = extract(photos, tmp_path / "whole")
+    for id_ in stores["validation"].ids:
+        if id_.startswith("dog/"):
+            (photos / id_).write_bytes(b"")
+    with pytest.raises(TransferError, match="validation: no image of class dog could be read, so that 2 of 3"):
+        train(photos, tmp_path / "run", on_error="skip")
+
+
+OF_A_FILE = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_folder_runs import settings
+def get_config():
+    return settings({photos!r}, on_error="skip", **{{"head.epochs": 2}})
+"""
+
+
+@pytest.mark.slow
+def test_several_processes_say_once_what_they_have_skipped(photos, tmp_path):
+    from several import free_port
+
+    spoil(photos)
+    tests, file = Path(__file__).parent, tmp_path / "of_photos.py"
+    file.write_text(OF_A_FILE.format(tests=str(tests), photos=str(photos)))
+    command = [sys.executable, str(tests.parent / "train.py"), f"--config={file}", f"--workdir={tmp_path / 'run'}"]
+    command += [f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
+    environment = {**os.environ, "PYTHONPATH": str(tests.parent)}
+    both = [
+        subprocess.Popen([*command, f"--process_id={i}"], env=environment, stderr=subprocess.PIPE) for i in range(2)
+    ]
+    said = [process.communicate(timeout=120)[1].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert [[text.count(line) for line in LINES] for text in said] == [[1, 1], [0, 0]]
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["skipped"] == FACTS
+
+
+def test_a_comparison_with_pixels_takes_every_image(photos, tmp_path):
+    spoil(photos)
+    few = {"per_class": 2, "seeds": 1}
+    with pytest.raises(TransferError, match="few_shot compares with raw pixels, none skipped; repair the images"):
+        train(photos, tmp_path / "run", on_error="skip", few_shot=few, **{"head.epochs": 1})

@@ -71,10 +71,12 @@ def baselines(config: ConfigDict, workdir: epath.Path) -> dict[str, dict[str, An
 
 
 def _images(config: ConfigDict, extracted: Rows) -> dict[str, np.ndarray]:
-    images = dict(zip(extracted, map(load_all, make_splits(config.data)), strict=True))
-    if any(len(images[split]) != len(labels) for split, (_, labels) in extracted.items()):
-        raise TransferError("config.few_shot compares with raw pixels, none skipped; use config.on_error=raise")
-    return images
+    sources = dict(zip(extracted, make_splits(config.data), strict=True))
+    if any(len(sources[split]) != len(labels) for split, (_, labels) in extracted.items()):
+        raise TransferError(
+            "config.few_shot compares with raw pixels, none skipped; repair the images that were, or leave it out"
+        )
+    return {split: load_all(source) for split, source in sources.items()}
 
 
 def _with_labels(features: dict[str, np.ndarray], extracted: Rows) -> Rows:

@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,12 +27,14 @@ from transfer import (
     lock,
     paths,
     results,
+    skipped,
 )
 from transfer import config as settings
 from transfer.errors import UsageError
 from transfer.training import say
 
 if TYPE_CHECKING:
+    from transfer.data import Source
     from transfer.features import FeatureStore
 
 
@@ -96,10 +98,22 @@ def _extract(
             }
     except BrokenImage as error:
         raise BrokenImage(f"{error}; --config.on_error=skip goes on without it") from error
+    left_out = _skipped(stores, sources)
     if config.export and distributed.is_main():
         _export(stores, config.tap, epath.Path(paths.given(config.export)))
     seconds = _seconds_so_far(folder, time.monotonic() - start)
-    return stores, results.facts(config, extractor.model, config.tap, seconds)
+    return stores, results.facts(config, extractor.model, config.tap, seconds) | left_out
+
+
+def _skipped(stores: Mapping[str, "FeatureStore"], sources: Mapping[str, "Source"]) -> dict[str, Any]:
+    """What `result.json` says of images that were skipped, which is said; TransferError where a class is lost."""
+    found = {split: facts for split in stores if (facts := skipped.facts(stores[split], sources[split]))}
+    if distributed.is_main():
+        for split, facts in found.items():
+            logging.warning("%s", skipped.line(split, facts))
+    for split in found:
+        skipped.check(split, stores[split], sources[split])
+    return {skipped.KEY: found} if found else {}
 
 
 def _seconds_so_far(folder: epath.Path, seconds: float) -> float:

@@ -15,7 +15,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer import head_evaluation, head_settings, results, scores, tables
+from transfer import head_evaluation, head_settings, results, scores, skipped, tables
 from transfer.errors import TransferError
 from transfer.head_data import Data, Labelled
 from transfer.progress import waiting
@@ -86,6 +86,9 @@ def fit(
     asked, before = _asked(config), results.read(workdir)
     if before.get("asked") == asked and head_evaluation.is_there(workdir):
         say("Already fitted; nothing to do.")
+        if skipped.KEY in facts and skipped.KEY not in before:  # fitted by an earlier version
+            before |= {skipped.KEY: facts[skipped.KEY]}
+            results.write(workdir, before)
         tell(before)
         return before
     result = _result(config, workdir, data, facts) | {"asked": asked}

@@ -49,10 +49,13 @@ class Container(Protocol):
 
 def _identity(item: os.DirEntry) -> bytes:
     """What tells an image from another of its name: its size, and its content where sizes of a geometry are equal."""
-    if not item.name.lower().endswith(UNCOMPRESSED):
-        return b"%d" % item.stat().st_size
-    with open(item.path, "rb") as file:
-        return b"%d" % zlib.crc32(file.read())
+    try:
+        if not item.name.lower().endswith(UNCOMPRESSED):
+            return b"%d" % item.stat().st_size
+        with open(item.path, "rb") as file:
+            return b"%d" % zlib.crc32(file.read())
+    except OSError:  # a link to nothing, for example: an image that cannot be read, as whoever reads it will say
+        return b"unreadable"
 
 
 class Folder:
@@ -80,7 +83,7 @@ class Folder:
                     if item.is_dir():
                         waiting.append((below, item.path, (*above, identity)))
                         found.append(Entry(below, b"", True, item.path))
-                    # a pipe might never end; a link to nothing is an error
+                    # a pipe might never end; a link to nothing is an image that cannot be read
                     elif _is_image(item.name) and (item.is_file() or not os.path.exists(item.path)):
                         found.append(Entry(below, _identity(item), False, item.path))
                     else:

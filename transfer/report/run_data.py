@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from transfer import json_file, paths
+from transfer import json_file, paths, skipped
 from transfer.errors import TransferError
 from transfer.evaluation import predictions as kept
 from transfer.evaluation import runs
@@ -151,12 +151,24 @@ def _load(path: str, name: str) -> RunData:
             run.note(f"Not done: {done} of its seeds are, so far.")
         run.note(f"A run over {len(of_seeds)} seeds: rows, curves and images are those of {rows.name}.")
         run.result = result or _read(rows / RESULT)
+    for line in _skipped(run.result):
+        run.note(line)
     run.history = _history(run)
     if not run.result:
         run.note(f"Not done: {_progress(run)}. What is here is what there is so far.")
     else:
         run.predictions = _predictions(run)
     return run
+
+
+def _skipped(result: dict[str, Any]) -> list[str]:
+    """Lines about images that were left out; of a run over seeds those of the first."""
+    runs = result.get("runs")
+    try:
+        found = (runs[0] if runs else result).get(skipped.KEY, {})
+        return [skipped.line(split, facts) for split, facts in found.items()]
+    except (KeyError, TypeError, AttributeError):  # somebody has written in the file
+        return []
 
 
 def _read(path: epath.Path) -> dict[str, Any]:
