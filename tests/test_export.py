@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -160,6 +161,35 @@ def test_a_size_of_its_own_is_the_only_one(folder, tmp_path):
         loaded.call(images[:, :19])
 
 
+def the_other_side_needs():
+    """The packages that the guide names for whoever reads an exported file."""
+    (said,) = re.findall(
+        r"The other side needs (.*), nothing of ours", (HERE.parent / "docs" / "export.md").read_text()
+    )
+    return re.findall(r"`([^`]+)`", said)
+
+
+def read_by_a_stranger(folder, *arguments):
+    """Runs the example where what the guide names can be imported, and no more."""
+    code = f"import sys, plain_install; plain_install.only({the_other_side_needs()}); sys.argv[0] = 'example.py'\n"
+    command = [sys.executable, "-c", code + EXAMPLE.read_text(), *arguments]
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(HERE)}, capture_output=True, text=True
+    )
+
+
+def test_the_guide_and_the_example_name_the_same_packages():
+    needed = the_other_side_needs()
+    assert "flatbuffers" in needed and f"pip install {' '.join(needed)}\n" in EXAMPLE.read_text()
+
+
+@pytest.mark.parametrize("arguments", [(), ("model.stablehlo",)])
+def test_example_without_arguments_says_how_it_is_used(tmp_path, arguments):
+    run = read_by_a_stranger(tmp_path, *arguments)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr == "usage: python example.py MODEL.stablehlo IMAGE [IMAGE …]\n"
+
+
 def test_example_names_the_classes_of_files(folder, tmp_path):
     for name in ("model.stablehlo", "model.json"):
         shutil.copy(folder / "linear" / name, tmp_path)
@@ -167,11 +197,8 @@ def test_example_names_the_classes_of_files(folder, tmp_path):
     expected = Predictor.load(folder / "linear", 2)(images)
     for number, pixels in enumerate(images):
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    # where the package cannot be found at all
-    code = "import sys; sys.modules['transfer'] = None; sys.argv = ['', 'model.stablehlo', '0.png', '1.png']\n"
-    run = subprocess.run(
-        [sys.executable, "-c", code + EXAMPLE.read_text()], cwd=tmp_path, check=True, capture_output=True, text=True
-    )
+    run = read_by_a_stranger(tmp_path, "model.stablehlo", "0.png", "1.png")
+    assert run.returncode == 0, run.stderr
     for number, line in enumerate(run.stdout.splitlines()):
         name, found = line.removeprefix(f"{number}.png: ").split()
         assert name == str(expected[number].argmax())
