@@ -41,6 +41,12 @@ def stopped_within(workdir: epath.Path) -> bool:
     return _newest(workdir)[1] is not None
 
 
+def epochs_begun(workdir: epath.Path) -> int:
+    """Epochs that the newest checkpoint of the run in `workdir` has, or has a part of."""
+    whole, within = _newest(workdir)
+    return (whole or 0) if within is None else within // _BATCHES + 1
+
+
 def _latest(folder: epath.Path) -> int | None:
     """The number of the latest checkpoint in a folder."""
     names = [path.name for path in folder.iterdir()] if folder.exists() else []

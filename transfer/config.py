@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,19 +14,11 @@ from transfer import atomic, distributed, json_file
 from transfer.errors import TransferError, UsageError
 from transfer.untrusted import SHOWN
 
-# Settings that may change between two runs over one workdir without making its contents wrong.
-FREE = (
-    "head.epochs",
-    "checkpoint_seconds",
-    "export",
-    "on_error",
-    "features",
-    "batch_size",
-    "few_shot",
-    "mesh",
-    "stream",
-    "report",
-)
+# Settings that may change between two runs over one workdir without making its contents wrong. `config.json` has them
+# as they were when what they are about was last done.
+OF_FEATURES = ("batch_size", "on_error", "features", "export")
+OF_TRAINING = ("head.epochs", "mesh", "stream", "checkpoint_seconds", "report")
+FREE = (*OF_FEATURES, *OF_TRAINING, "few_shot")
 
 # Every setting that some head takes -> its type; a head says which are its own (`transfer.head_settings`). A config
 # file may add those of a head of the user's.
@@ -61,6 +53,7 @@ COUNTS = (
 )
 # Settings that a message names at once.
 MOST_NAMED = 8
+FILE = "config.json"
 
 WAYS = ("head", "finetune")
 # Settings that one way of training has no use for -> what to do instead; refused where they are set.
@@ -250,7 +243,7 @@ def check_use(config: ConfigDict) -> None:
     """Raises UsageError for settings that `config.train` has no use for, which would be ignored without a word."""
     if config.train not in WAYS:
         raise UsageError(f"config.train={str(config.train)[:60]!r} is not one of {', '.join(WAYS)}")
-    now, usual = (flat(json.loads(c.to_json_best_effort())) for c in (config, default()))
+    now, usual = (flat(_plain(one)) for one in (config, default()))
     for name, hint in UNUSED[config.train].items():
         # of a section that every config has, the setting itself
         within = [key for key in usual if key.startswith(name + ".")] or [name]
@@ -263,32 +256,114 @@ def check_use(config: ConfigDict) -> None:
 def settle(config: ConfigDict, workdir: epath.Path) -> None:
     """Writes `config.json` on a workdir's first run; on a later one, refuses settings that would contradict it.
 
+    A later run writes nothing here: what it does about settings that may change, it says when that is done (`record`).
     Of several processes the first writes; all refuse.
 
     Raises:
         TransferError: the workdir was made with other settings; the message names them.
     """
-    path = workdir / "config.json"
-    ours = json.loads(config.to_json_best_effort())
-    if path.exists():
-        before = flat(json_file.read(path))
-        now = flat(ours)
-        # a setting that the workdir does not have is younger than it, and at its default there
-        unused = {"head": "finetune.", "finetune": "head."}.get(config.get("train"), "-")
-        differing = [
-            f"{name[:SHOWN]} was {repr(value)[:SHOWN]} and is {now.get(name)!r}"
-            for name, value in sorted(before.items())
-            if not (_is_free(name) or name.startswith(unused)) and value != now.get(name)
-        ]
-        if differing:
-            raise TransferError(
-                f"{workdir} was made with other settings: {'; '.join(differing[:MOST_NAMED])}; "
-                f"take another --workdir (--config.features={workdir}/features uses its features again), "
-                "or delete this one"
-            )
-    if distributed.is_main():
+    check_workdir(config, workdir)
+    path = workdir / FILE
+    if distributed.is_main() and not path.exists():
         workdir.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(path, json.dumps(ours, indent=2) + "\n")
+        _write(path, _plain(config))
+
+
+def check_workdir(config: ConfigDict, workdir: epath.Path) -> None:
+    """Raises TransferError where the workdir was made with other settings; writes nothing."""
+    made_with = _made_with(workdir)
+    if made_with is None:
+        return
+    before, now = flat(made_with), flat(_plain(config))
+    usual = _usual(config, before)
+    for found in (before, now):  # what was not there yet, or is left open, was at its default
+        found.update({name: usual[name] for name in usual if name not in found})
+        found.update({name: usual[name] for name in usual if name.startswith("head.") and found[name] is None})
+    unused = {"head": "finetune.", "finetune": "head."}.get(config.get("train"), "-")
+    differing = [
+        f"{name[:SHOWN]} was {repr(before.get(name))[:SHOWN]} and is {now.get(name)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if not (_is_free(name) or name.startswith(unused) or _same(name, before.get(name), now.get(name)))
+    ]
+    if differing:
+        raise TransferError(
+            f"{workdir} was made with other settings: {'; '.join(differing[:MOST_NAMED])}; "
+            f"take another --workdir (--config.features={workdir}/features uses its features again), "
+            "or delete this one"
+        )
+
+
+def record(config: ConfigDict, workdir: epath.Path, names: Iterable[str]) -> None:
+    """Says in `config.json` how something was done: the settings `names`, all of `FREE`, are now those of `config`."""
+    if not distributed.is_main():
+        return
+    path, ours = workdir / FILE, _plain(config)
+    written, before = json_file.read(path), path.read_bytes()
+    for name in names:
+        section, _, last = name.rpartition(".")
+        source, target = (tree.get(section, {}) if section else tree for tree in (ours, written))
+        if last in source:
+            target[last] = source[last]
+    if _text(written).encode() != before:
+        _write(path, written)
+
+
+@contextmanager
+def unless_refused(workdir: epath.Path) -> Iterator[None]:
+    """A workdir in which a refused command has written nothing but `config.json` is bound to nothing: it is removed."""
+    before = _names(workdir)
+    try:
+        yield
+    except TransferError:
+        if distributed.is_main() and _names(workdir) - before == {FILE}:
+            (workdir / FILE).unlink()
+        raise
+
+
+def _names(folder: epath.Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def _made_with(workdir: epath.Path) -> dict[str, Any] | None:
+    """The settings that a workdir is bound to; None for a new one. One over seeds is to what its first seed was."""
+    from transfer.evaluation import runs
+
+    seeds = runs.seeds(workdir) if workdir.is_dir() else {}
+    for seed, folder in seeds.items():
+        if (folder / FILE).exists():
+            return {**json_file.read(folder / FILE), "seeds": len(seeds), "seed": seed}
+    return json_file.read(workdir / FILE) if (workdir / FILE).exists() else None
+
+
+def _usual(config: ConfigDict, before: dict[str, Any]) -> dict[str, Any]:
+    """What a setting that a `config.json` lacks was: its default, for the head of `config` that head's own."""
+    from transfer import head_settings
+
+    usual = default()
+    if config.get("train") != "finetune":
+        usual.head.name, usual.head.target = config.head.name, config.head.get("target", "classes")
+        usual = head_settings.resolve(usual)
+    found = flat(_plain(usual))
+    if "head.schedule" in found:
+        found["head.schedule"] = before.get("head.epochs")
+    return found
+
+
+def _same(name: str, before: Any, now: Any) -> bool:
+    """Whether a setting is what it was; of seeds there may be more or fewer."""
+    return before == now or name == "seeds" and None not in (before, now)
+
+
+def _plain(config: ConfigDict) -> dict[str, Any]:
+    return json.loads(config.to_json_best_effort())
+
+
+def _text(tree: dict[str, Any]) -> str:
+    return json.dumps(tree, indent=2) + "\n"
+
+
+def _write(path: epath.Path, tree: dict[str, Any]) -> None:
+    atomic.write_text(path, _text(tree))
 
 
 def _is_free(name: str) -> bool:

@@ -61,8 +61,12 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         known["init_from"] = started
     sizes = {f"num_{split}": len(source) for split, source in sources.items()}
     result = results.of_run(run, known, num_classes=num_classes, **sizes)
+    before = results.read(workdir)
+    if not results.trained(run, before):
+        result |= results.how(before)
     with jax.default_matmul_precision(config.precision):
         result |= _measured(network, run, rows["validation"], sources["validation"], workdir)
+    settings.record(config, workdir, settings.OF_TRAINING)
     results.write(workdir, result)
     return result
 

@@ -28,6 +28,7 @@ from transfer import (
     paths,
     results,
     skipped,
+    store_format,
 )
 from transfer import config as settings
 from transfer.errors import UsageError
@@ -43,20 +44,26 @@ def extract(config: ConfigDict, workdir: epath.Path) -> tuple[dict[str, "Feature
 
     Returns the stores by split, and what `result.json` says of the extraction. One run at a time may do so.
     """
+    config = head_settings.resolve(config)
     with claimed(workdir):
-        return _extract(head_settings.resolve(config), workdir)
+        found = _extract(config, workdir)
+        settings.record(config, workdir, settings.OF_FEATURES)
+        return found
 
 
 @contextmanager
 def claimed(workdir: epath.Path) -> Iterator[None]:
-    """Holds the workdir against a second run of it; process 0 does so for all. Leaves no folder that is empty."""
+    """Holds the workdir against a second run of it; process 0 does so for all.
+
+    Leaves no folder that is empty, and no workdir that is bound to settings that were refused.
+    """
     if not distributed.is_main():
         yield
         return
     local = Path(workdir)
     new = [] if "://" in str(workdir) else list(itertools.takewhile(lambda p: not p.exists(), (local, *local.parents)))
     try:
-        with lock.held(workdir, "workdir"):
+        with lock.held(workdir, "workdir"), settings.unless_refused(workdir):
             yield
     finally:
         for folder in new:
@@ -69,7 +76,10 @@ def claimed(workdir: epath.Path) -> Iterator[None]:
 def _extract(
     config: ConfigDict, workdir: epath.Path, planned: Callable[[dict[str, int]], object] | None = None
 ) -> tuple[dict[str, "FeatureStore"], dict[str, Any]]:
-    """`planned` is told the bytes of each split's features before they are computed, and may raise."""
+    """`planned` is told the bytes of each split's features before they are computed, and may raise.
+
+    The batch size of `config` becomes that of stores that are there already.
+    """
     # Here, because a head on two feature files is trained before any of this could be imported.
     from transfer.backbone import build_extractor
     from transfer.data.source import BrokenImage
@@ -88,6 +98,7 @@ def _extract(
     settings.settle(config, workdir)
     start = time.monotonic()
     folder = epath.Path(paths.given(config.features or workdir / "features"))
+    there = all(store_format.is_complete(folder / split) for split in sources)
     try:
         with settings.named(config):
             stores = {
@@ -101,7 +112,8 @@ def _extract(
     left_out = _skipped(stores, sources)
     if config.export and distributed.is_main():
         _export(stores, config.tap, epath.Path(paths.given(config.export)))
-    seconds = _seconds_so_far(folder, time.monotonic() - start)
+    config.batch_size = stores["train"].metadata["batch_size"]
+    seconds = _seconds_so_far(folder, 0.0 if there else time.monotonic() - start)
     return stores, results.facts(config, extractor.model, config.tap, seconds) | left_out
 
 
@@ -120,6 +132,8 @@ def _seconds_so_far(folder: epath.Path, seconds: float) -> float:
     """Adds this run's seconds to those of the runs that it goes on from, so that a resumed run reports them all."""
     path = folder / "seconds.json"
     before = float(json_file.read(path).get("seconds_extract", 0)) if path.exists() else 0.0
+    if not seconds:
+        return before
     try:
         if distributed.is_main():
             atomic.write_text(path, json.dumps({"seconds_extract": round(before + seconds, 3)}))
@@ -181,11 +195,12 @@ def _report(config: ConfigDict, workdir: epath.Path) -> None:
 
 
 def _train_once(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
-    if config.train == "head":
-        return train_head(config, workdir)
-    from transfer.end_to_end import train_network
+    with settings.unless_refused(workdir):
+        if config.train == "head":
+            return train_head(config, workdir)
+        from transfer.end_to_end import train_network
 
-    return train_network(config, workdir)
+        return train_network(config, workdir)
 
 
 def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
@@ -197,10 +212,14 @@ def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     _check_few_shot(config)
     stores, facts = _extract(config, workdir, partial(head_training.plan, config, workdir))
     before = results.read(workdir)
+    if "few_shot" in before:  # it is of the features, whatever the head: it stays until another one is there
+        facts["few_shot"] = before["few_shot"]
     data = head_data.of_stores(stores, [tap.strip() for tap in config.tap.split(",")])
-    result = _fit(config, workdir, data, facts, stores["train"].metadata["batch_size"])
+    result = _fit(config, workdir, data, facts, config.batch_size)
+    settings.record(config, workdir, settings.OF_FEATURES)
     if config.get("few_shot") and distributed.is_main():  # the others wait for it at the end
         result["few_shot"] = _few_shot(config, workdir, data, stores, before)
+        settings.record(config, workdir, ["few_shot"])
         results.write(workdir, result)
     return result
 
@@ -241,16 +260,23 @@ def _fit(
     chunk_rows: int,
     identity: ConfigDict | None = None,
 ) -> dict[str, Any]:
-    """Epoch by epoch where the head and the config allow it, else in one go."""
+    """Epoch by epoch where the head and the config allow it, else in one go; the fewest epochs are those done already.
+
+    `identity` is what binds the workdir, where `config` has not been settled.
+    """
+    if identity is not None:
+        settings.settle(identity, workdir)
+    bound = config if identity is None else identity
+    config.head.epochs = bound.head.epochs = head_training.epochs(config, workdir)
     with (
         settings.named(config.head, "config.head"),
         settings.named(config.get("sweep") or {}, "config.sweep"),
     ):
         if not head_training.in_one_go(config):
-            return head_training.fit(config, workdir, data, facts, chunk_rows, identity)
+            return head_training.fit(config, workdir, data, facts, chunk_rows, bound)
         from transfer import head_fitting  # with scikit-learn, which takes longer to import than JAX
 
-        return head_fitting.fit(config, workdir, data, facts, identity)
+        return head_fitting.fit(config, workdir, data, facts, bound)
 
 
 def train_on_files(config: ConfigDict, training_file: str, validation_file: str, workdir: epath.Path) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def fit(
     workdir: epath.Path,
     data: Data,
     facts: Mapping[str, Any],
-    identity: ConfigDict | None = None,
+    bound: ConfigDict,
 ) -> dict[str, Any]:
     """Fits the config's head, chosen among the settings of `config.sweep` and the taps; writes and returns the result.
 
@@ -72,7 +72,7 @@ def fit(
 
     Args:
         config: resolved (`transfer.head_settings`).
-        facts, identity: as for `transfer.head_training.fit`.
+        facts, bound: as for `transfer.head_training.fit`.
 
     Raises:
         TransferError: validation rows of classes that no training row is of; whatever the head says of its rows.
@@ -81,8 +81,6 @@ def fit(
         say(" ".join(str(rows.shape) for rows in (*side.taps.values(), side.labels)))
     if lost := data.missing():
         raise TransferError(f"{lost}; drop those rows, or train on some of each class")
-    if identity is not None:
-        settings.settle(identity, workdir)
     asked, before = _asked(config), results.read(workdir)
     if before.get("asked") == asked and head_evaluation.is_there(workdir):
         say("Already fitted; nothing to do.")
@@ -92,6 +90,7 @@ def fit(
         tell(before)
         return before
     result = _result(config, workdir, data, facts) | {"asked": asked}
+    settings.record(bound, workdir, settings.OF_TRAINING)
     results.write(workdir, result)
     tell(result)
     return result

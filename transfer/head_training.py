@@ -15,8 +15,8 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from transfer import checkpoints, distributed, head_evaluation, head_settings, heads, results
 from transfer import config as settings
-from transfer import distributed, head_evaluation, head_settings, heads, results
 from transfer.allocator import limit_heaps
 from transfer.checkpoints import stopped_within
 from transfer.errors import TransferError, UsageError
@@ -86,13 +86,37 @@ def plan(config: ConfigDict, workdir: epath.Path, sizes: Mapping[str, int], dtyp
     return plans.choose(config, program, sizes, dtype or config.features_dtype, within, whole(config))
 
 
+def epochs(config: ConfigDict, workdir: epath.Path) -> int | None:
+    """How many epochs to train for in all: what the config asks for, or those that are there already, if they are more.
+
+    An epoch that has been begun cannot be undone either. Of heads that have epochs; None for others.
+    """
+    asked, begun = config.head.epochs, epochs_begun(config, workdir)
+    if asked is None or begun <= asked:
+        return asked
+    within = not in_one_go(config) and distributed.broadcast(stopped_within(workdir), "stopped within an epoch")
+    so_far, rest = (
+        (f"is in epoch {begun}", "that one is finished") if within else (f"has trained {begun} epochs", "nothing to do")
+    )
+    say(f"The head {so_far} already; {asked} asked: {rest}; for a head of {asked} give another --workdir.")
+    return begun
+
+
+def epochs_begun(config: ConfigDict, workdir: epath.Path) -> int:
+    """Epochs of the head in a workdir, with one that it was stopped within; 0 where there is none."""
+    if in_one_go(config):
+        asked = results.read(workdir).get("asked") or {}
+        return asked.get("settings", {}).get("epochs") or 0
+    return distributed.broadcast(checkpoints.epochs_begun(workdir), "epochs begun")
+
+
 def fit(
     config: ConfigDict,
     workdir: epath.Path,
     data: Data,
     facts: Mapping[str, Any],
     chunk_rows: int,
-    identity: ConfigDict | None = None,
+    bound: ConfigDict,
 ) -> dict[str, Any]:
     """Trains on the rows of `data`, of one tap; writes and returns the result.
 
@@ -100,7 +124,7 @@ def fit(
         config: resolved (`transfer.head_settings`).
         facts: what the result says besides.
         chunk_rows: of the store that the rows are in.
-        identity: what the workdir is bound to, where nothing has bound it yet.
+        bound: what `config.json` holds, in which it is said how training was done.
     """
     program, own = head_settings.program(config.head.name), head_settings.own(config)
     assert program is not None
@@ -116,24 +140,27 @@ def fit(
     chosen = plan(config, workdir, sizes, train.dtype.name)
     scaler, (train, validation) = _scaled(own["scaling"], train, validation)
     epoch, state = _started(config, program, train, validation, data.num_outputs, chosen, chunk_rows)
-    if identity is not None:
-        settings.settle(identity, workdir)
     before = results.read(workdir)
+    if not before:  # what is under way
+        settings.record(bound, workdir, settings.OF_TRAINING)
     run = run_epochs(epoch, state, own["epochs"], workdir, checkpoint_seconds=config.checkpoint_seconds, ahead=AHEAD)
     counts = {"num_train": len(data.train.labels), "num_validation": len(data.validation.labels)}
     result = results.of_run(run, dict(facts), num_classes=data.num_outputs, **counts)
-    if not chosen.plain:
+    trained = results.trained(run, before)
+    if not trained:
+        result |= results.how(before)
+    elif not chosen.plain:
         result |= {"num_devices": chosen.mesh.size, "streamed": chosen.stream}
     result |= {"head": config.head.name, "settings": own}
     params = _gathered(run.state["params"])
     if distributed.is_main() and hasattr(program, "logits"):
-        done = before.get("epochs") == run.epoch and head_evaluation.is_there(workdir) and "measures" in before
-        if not done:
+        if trained or not head_evaluation.is_there(workdir) or "measures" not in before:
             size = max(1, EVALUATED // chunk_rows) * chunk_rows
             before = head_evaluation.of_scores(workdir, _logits(program, params, validation, size), data)
             _keep(config, workdir, program, params, data, scaler)
         result |= {key: before[key] for key in head_evaluation.KEYS if key in before}
         head_evaluation.tell(result)
+    settings.record(bound, workdir, settings.OF_TRAINING if trained else ["head.epochs"])
     results.write(workdir, result)
     return result
 

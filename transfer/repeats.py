@@ -7,8 +7,10 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import results, tables
+from transfer import config as settings
+from transfer import head_settings, head_training, results, tables
 from transfer.errors import UsageError
+from transfer.evaluation import runs as loaded
 from transfer.training import say
 
 MEASURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
@@ -21,14 +23,24 @@ def over_seeds(
 
     Both `config.seed` (weights, order, augmentation) and `config.data.seed` (which images) count up, so that the
     spread is over all that chance decides. Writes and returns `result.json`: of each measure the mean over the runs
-    and under `spread` the standard deviation of one run; under `runs` the results themselves.
+    and under `spread` the standard deviation of one run; under `runs` the results themselves. Seeds that have been
+    begun before are among them, however few are asked for now.
+
+    Raises:
+        UsageError: no seed; seeds that would be trained for different numbers of epochs.
+        TransferError: the workdir was made with other settings.
     """
     if config.seeds < 1:
         raise UsageError(f"config.seeds={config.seeds} must be at least 1")
     if config.features:
         raise UsageError("config.features is one folder, and each of config.seeds draws other images; leave one out")
+    resolved = head_settings.resolve(config) if config.train == "head" else config
+    settings.check_workdir(resolved, workdir)
+    count = _count(config, workdir)
+    if config.train == "head":
+        _check_epochs(resolved, [workdir / f"seed_{config.seed + step}" for step in range(count)])
     runs = []
-    for step in range(config.seeds):
+    for step in range(count):
         one = config.copy_and_resolve_references()
         one.seeds, one.seed = None, config.seed + step
         if config.data.seed is not None:
@@ -41,7 +53,7 @@ def over_seeds(
         **shared,
         **{name: round(statistics.fmean(values), 6) for name, values in columns.items()},
         "spread": {name: round(_spread(values), 6) for name, values in columns.items()},
-        "seeds": config.seeds,
+        "seeds": count,
         "seconds_train": round(sum(run["seconds_train"] for run in runs), 3),
         **_curve(runs),
         "runs": runs,
@@ -51,6 +63,30 @@ def over_seeds(
         say(_table(result["taps"]))
     say(line(result))
     return result
+
+
+def _count(config: ConfigDict, workdir: epath.Path) -> int:
+    """How many seeds: what is asked for, or as many as have been begun, if they are more."""
+    there = loaded.seeds(workdir) if workdir.is_dir() else {}
+    begun = config.seeds
+    while config.seed + begun in there:
+        begun += 1
+    if begun > config.seeds:
+        say(
+            f"{begun} seeds have been begun already; {config.seeds} asked: the result is of all {begun}; "
+            f"for {config.seeds} give another --workdir."
+        )
+    return begun
+
+
+def _check_epochs(config: ConfigDict, folders: list[epath.Path]) -> None:
+    """Raises UsageError where some seeds have trained more epochs than the config asks for and others would not."""
+    there = [head_training.epochs_begun(config, folder) for folder in folders]
+    if max(there) > (config.head.epochs or max(there)) and min(there) < max(there):
+        raise UsageError(
+            f"config.head.epochs={config.head.epochs}: {folders[there.index(max(there))]} has trained {max(there)} "
+            f"already, and all seeds train equally long; take config.head.epochs={max(there)}, or another --workdir"
+        )
 
 
 def _curve(runs: list[dict[str, Any]]) -> dict[str, Any]:

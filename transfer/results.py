@@ -11,6 +11,8 @@ from transfer import atomic, distributed, json_file
 from transfer.training import Run
 
 FILE = "result.json"
+# How training was done, whatever a later command that trains nothing would do.
+HOW = ("device", "jax_version", "num_devices", "streamed")
 
 
 def facts(config: ConfigDict, model: Any, tap: str | None = None, seconds: float = 0.0) -> dict[str, Any]:
@@ -43,6 +45,16 @@ def of_run(run: Run, known: dict[str, Any], **sizes: int) -> dict[str, Any]:
     }
 
 
+def trained(run: Run, before: dict[str, Any]) -> bool:
+    """Whether `run` has come to another epoch than the result that was there says."""
+    return before.get("epochs") != run.epoch
+
+
+def how(before: dict[str, Any]) -> dict[str, Any]:
+    """What a result says of how training was done."""
+    return {key: before[key] for key in HOW if key in before}
+
+
 def read(workdir: epath.Path) -> dict[str, Any]:
     """The result in `workdir`, empty if there is none yet."""
     path = workdir / FILE
@@ -50,6 +62,6 @@ def read(workdir: epath.Path) -> dict[str, Any]:
 
 
 def write(workdir: epath.Path, result: dict[str, Any]) -> None:
-    """Writes the result into `workdir`, atomically; of several processes the first does."""
-    if distributed.is_main():
+    """Writes the result into `workdir`, atomically, unless it is there; of several processes the first does."""
+    if distributed.is_main() and read(workdir) != json.loads(json.dumps(result)):
         atomic.write_text(workdir / FILE, json.dumps(result, indent=2) + "\n")

@@ -69,6 +69,11 @@ def read_metadata(path: str) -> dict[str, Any] | None:
     return metadata
 
 
+def is_complete(path: Any) -> bool:
+    """Whether there is a store at `path` that lacks no image."""
+    return bool((read_metadata(str(path)) or {}).get("complete"))
+
+
 def check_metadata(path: str, metadata: Mapping[str, Any]) -> None:
     """Raises TransferError for metadata that lack what a store is opened by."""
     if not _describes(metadata):

@@ -131,6 +131,12 @@ class Metrics:
             file.write(json.dumps(row) + "\n")
         self._board.write(int(row["epoch"]), {name: value for name, value in row.items() if name != "epoch"})
 
+    @staticmethod
+    def beyond(workdir: epath.Path, epochs: int) -> bool:
+        """Whether `metrics.jsonl` has more lines than so many epochs: those after the checkpoint of a killed run."""
+        path = workdir / "metrics.jsonl"
+        return distributed.is_main() and path.exists() and len(path.read_text().splitlines()) > epochs
+
     def close(self) -> None:
         """Flushes the events."""
         if self._board is not None:
@@ -163,6 +169,8 @@ def run_epochs(
         checkpoints.restore(run)
         if run.epoch >= epochs:
             say(f"Already trained for {run.epoch} epochs; nothing to do.")
+            if Metrics.beyond(workdir, run.epoch):
+                Metrics(workdir, run.history).close()
             return run
         if any(run.reached):
             within = f", {run.reached[1]} batches into the next one" if run.position else ""

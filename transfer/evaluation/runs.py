@@ -79,10 +79,10 @@ def opened(path: str) -> tuple[epath.Path, dict[int, epath.Path]]:
     folder = epath.Path(paths.given(path))
     if not folder.is_dir():
         raise UsageError(f"there is no run {path}{_suggestion(folder)}")
-    seeds = _seeds(folder)
-    if not seeds and not _is_run(folder):
+    of_seeds = seeds(folder)
+    if not of_seeds and not _is_run(folder):
         raise UsageError(f"{path} is no run: no {' and no '.join(FILES)} in it{_inside(folder, path)}")
-    return folder, seeds
+    return folder, of_seeds
 
 
 def _load(path: str, name: str) -> Run:
@@ -109,7 +109,8 @@ def _is_run(folder: epath.Path) -> bool:
     return any((folder / file).exists() for file in FILES)
 
 
-def _seeds(folder: epath.Path) -> dict[int, epath.Path]:
+def seeds(folder: epath.Path) -> dict[int, epath.Path]:
+    """The folders of a run over seeds, by seed; empty for any other."""
     found = ((_SEED.fullmatch(one.name), one) for one in folder.iterdir())
     return dict(sorted((int(match[1]), one) for match, one in found if match and _is_run(one)))
 
