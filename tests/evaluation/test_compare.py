@@ -15,6 +15,7 @@ from transfer.config import default
 from transfer.errors import TransferError
 from transfer.evaluation import comparison_table
 from transfer.evaluation.compared import Compared
+from transfer.evaluation.measures import MEASURES
 from transfer.evaluation.predictions import FILE, Predictions
 from transfer.evaluation.runs import Run
 from transfer.evaluation.summary import summary
@@ -231,6 +232,34 @@ def test_every_form(runs, compare):
     assert all(line.startswith("%") for line in latex[latex.index(r"\end{tabular}") :].splitlines()[1:])
 
 
+TESTS = {
+    "accuracy": "McNemar's exact test",
+    "top_5_accuracy": "McNemar's exact test",
+    "balanced_accuracy": "a score test of the mean over classes",
+    "log_loss": "a paired bootstrap over validation rows",
+    "ece": "a paired bootstrap over validation rows",
+}
+
+
+@pytest.mark.parametrize("measure", MEASURES["classes"])
+def test_p_is_of_the_measure_that_is_shown(runs, compare, measure):
+    """Of two runs that are right on the same rows, one of them far too sure, p says so by the log-loss alone."""
+    sure = predictions(2)
+    logits = LOGITS + np.random.default_rng(0).standard_normal(LOGITS.shape) / 2
+    logits[np.arange(ROWS), LABELS] += 2
+    write(runs / "sure", Predictions.of_logits(20 * logits, LABELS, IDS))
+    files = [runs / f"p{suffix}" for suffix in comparison_table.WRITERS]
+    code, out, _ = compare("a", "sure", f"--measure={measure}", "--resamples=300", *(f"--output={x}" for x in files))
+    assert code == 0 and (sure.right == Predictions.of_logits(20 * logits, LABELS).right).all()
+    (line,) = (line for line in out.splitlines() if line.startswith("sure"))
+    p = float(line.split()[-1])
+    assert p < 0.01 if measure == "log_loss" else 0.01 < p < 1 if measure == "ece" else p == 1
+    text, markdown, separated, latex = (file.read_text() for file in files)
+    assert all(f"p: {TESTS[measure]}, two-sided" in one for one in (text, markdown, latex))
+    row = list(csv.DictReader(separated.splitlines()))[1]
+    assert row["p_of"] == TESTS[measure] and float(row["p"]) == pytest.approx(p, abs=5e-4)
+
+
 def test_every_sign_that_latex_takes_for_its_own_is_escaped():
     assert comparison_table.escaped(r"a_b&c%d$e#f{g}\~^") == (
         r"a\_b\&c\%d\$e\#f\{g\}\textbackslash{}\textasciitilde{}\textasciicircum{}"
@@ -244,7 +273,7 @@ def test_other_kinds(runs, compare, kind, heading):
         scores = LOGITS + np.random.default_rng(number).standard_normal(LOGITS.shape) / number
         write(runs / f"{kind}{number}", Predictions.of_logits(scores, truth, IDS, kind=kind))
     code, out, _ = compare(f"{kind}1", f"{kind}2", "--resamples=100")
-    assert code == 0 and heading in out and ("McNemar" in out) == (kind == "labels")
+    assert code == 0 and heading in out and "p: a paired bootstrap over validation rows, two-sided" in out
     code, _, err = compare("a", f"{kind}1")
     assert code == 2 and err == f"error: a predicts classes, {kind}1 {kind}; runs of one kind can be compared\n"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from transfer.evaluation import intervals
+from transfer.evaluation import intervals, stratified
 from transfer.evaluation.intervals import interval, percentiles, resampled, wilson
 from transfer.evaluation.measures import MEASURES, applicable
 from transfer.evaluation.predictions import Predictions
@@ -39,7 +39,7 @@ def test_intervals_are_scipy_s():
 def test_intervals_cover_the_truth():
     """Of 95 % intervals about as many hold the value of the population."""
     population = classes(0, rows=20000)
-    wanted = ("accuracy", "log_loss", "balanced_accuracy")
+    wanted = ("accuracy", "log_loss")
     truth = {name: MEASURES["classes"][name].of(population)(np.ones((1, 20000)))[0] for name in wanted}
     random, covered, samples = np.random.default_rng(1), dict.fromkeys(wanted, 0), 150
     for _ in range(samples):
@@ -81,6 +81,78 @@ def test_intervals_of_an_accuracy_cover_the_truth(rows, accuracy):
             low, high = interval(MEASURES["classes"]["accuracy"], count / rows, resamples, rows)
             covered += chance * (low <= accuracy <= high)
     assert covered > 0.92
+
+
+# Rows of each class, and their true recalls.
+IMBALANCED = [
+    ([1000, 10], [0.99, 0.8]),
+    ([1000, 10], [0.9, 0.6]),
+    ([1000, 10], [0.7, 0.95]),
+    ([2000, 20], [0.99, 0.8]),
+    ([2000, 20], [0.9, 0.7]),
+    ([2000, 20], [0.9, 0.99]),
+    ([300, 300, 15], [0.9, 0.7, 0.5]),
+    ([300, 300, 15], [0.99, 0.98, 0.95]),
+    ([300, 300, 15], [0.99, 0.9, 0.97]),
+    ([200, 5, 5, 5], [0.99, 0.8, 0.6, 0.7]),
+    ([200, 5, 5, 5], [0.9, 0.7, 0.5, 0.5]),
+    ([200, 5, 5, 5], [0.9, 0.97, 0.95, 0.9]),
+    ([100, 100], [0.9, 0.7]),
+    ([100, 100, 100], [0.95, 0.98, 0.9]),
+    ([12] * 10, [0.9, 0.7, 0.8, 0.95, 0.6] * 2),
+    ([2] * 40, [0.9, 0.7] * 20),
+    ([1] * 60 + [6] * 20, [0.8] * 80),
+]
+
+
+@pytest.mark.parametrize("rows, recalls", IMBALANCED)
+def test_intervals_of_the_balanced_accuracy_cover_the_truth(rows, recalls):
+    """In 93 to 97 % of samples, however few rows a class has. A bootstrap's do in as few as 25 %."""
+    rows, recalls = np.array(rows, float), np.array(recalls)
+    samples = np.random.default_rng(0).binomial(
+        rows.astype(int), recalls, size=(2500 if len(rows) < 9 else 700, len(rows))
+    )
+    right, times = np.unique(samples, axis=0, return_counts=True)
+    low, high = stratified.of_shares(right.astype(float), rows, 0.95)
+    covered = times[(low <= recalls.mean()) & (recalls.mean() <= high)].sum() / times.sum()
+    assert 0.93 <= covered <= 0.97
+
+
+def test_intervals_of_the_balanced_accuracy_cover_recalls_up_to_1_on_average():
+    """Of ten rows nothing can cover every recall in 93 to 97 %: of 0.98 there are 82 % or 98 %, none between."""
+    rows, recalls = np.array([1000.0, 10.0]), np.random.default_rng(0).uniform(0.5, 1, size=(3000, 2))
+    right = np.random.default_rng(1).binomial(rows.astype(int), recalls).astype(float)
+    low, high = stratified.of_shares(right, rows, 0.95)
+    assert 0.93 <= np.mean((low <= recalls.mean(axis=1)) & (recalls.mean(axis=1) <= high)) <= 0.97
+
+
+@pytest.mark.parametrize("right, rows", [(0, 1), (1, 1), (0, 20), (20, 20), (7, 9), (480, 500)])
+def test_the_score_interval_of_one_class_and_of_equal_ones_that_are_all_right_is_wilson_s(right, rows):
+    expected = np.ravel(wilson(np.array([right]), np.array([rows])))
+    found = stratified.of_shares(np.array([float(right)]), np.array([float(rows)]), 0.95)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    twice = stratified.of_shares(np.full(2, 7.0), np.full(2, 7.0), 0.95)
+    np.testing.assert_allclose(twice, np.ravel(wilson(np.array([14]), np.array([14]))), atol=1e-9)
+
+
+def of_classes(rows, right):
+    """Predictions with so many rows of each class, of which so many are right."""
+    labels = np.repeat(np.arange(len(rows)), rows)
+    hits = np.concatenate([np.arange(n) < k for n, k in zip(rows, right, strict=True)])
+    return Predictions.of_logits(9 * np.eye(len(rows))[np.where(hits, labels, (labels + 1) % len(rows))], labels)
+
+
+@pytest.mark.parametrize("rows, right", [([1000, 10], [1000, 10]), ([300, 1, 15], [290, 0, 15]), ([4, 900], [0, 900])])
+def test_a_rare_class_is_as_uncertain_in_the_balanced_accuracy_as_alone(rows, right):
+    found = summary(of_classes(rows, right))
+    of_class = found["per_class"]
+    rare = min(of_class, key=lambda one: one["rows"])
+    balanced = found["balanced_accuracy"]
+    assert balanced["value"] == pytest.approx(np.mean(np.divide(right, rows)), abs=1e-6)
+    assert balanced["low"] <= balanced["value"] <= balanced["high"]
+    width = balanced["high"] - balanced["low"]
+    assert width >= 0.99 * (rare["high"] - rare["low"]) / len(rows)
+    assert width <= sum(one["high"] - one["low"] for one in of_class) / len(rows)
 
 
 def test_seeded_and_the_same_in_any_number_of_blocks(monkeypatch):

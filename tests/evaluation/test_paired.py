@@ -8,8 +8,19 @@ import pytest
 from scipy import stats
 
 from transfer.errors import TransferError
+from transfer.evaluation import stratified
 from transfer.evaluation.intervals import matched
-from transfer.evaluation.paired import aligned, difference, holm, mcnemar, of_resamples
+from transfer.evaluation.measures import MEASURES
+from transfer.evaluation.paired import (
+    aligned,
+    chance,
+    difference,
+    holm,
+    mcnemar,
+    name_of_test,
+    of_resamples,
+    paired_resamples,
+)
 from transfer.evaluation.predictions import Predictions
 
 RECORD = json.loads((Path(__file__).parents[1] / "golden" / "calibration.json").read_text())
@@ -56,6 +67,65 @@ def test_difference_is_scipy_s(measure):
     np.testing.assert_allclose(found[1:], theirs, atol=0.06 * (theirs.high - theirs.low))
     # less uncertain than the runs by themselves
     assert found.high - found.low < 2 * 1.96 * np.hypot(a.std(), b.std()) / np.sqrt(len(a))
+
+
+@pytest.mark.parametrize(
+    "rows, differ", [([1000, 10], [0.1, 0.3]), ([2000, 20], [0.02, 0.2]), ([300, 300, 15], [0.1, 0.1, 0.2]),
+                     ([200, 5, 5, 5], [0.1, 0.2, 0.3, 0.3]), ([100, 100, 100], [0.1, 0.1, 0.1])]
+)  # fmt: skip
+@pytest.mark.parametrize("for_the_second", [0.5, 0.8])
+def test_differences_of_the_balanced_accuracy_cover_the_truth(rows, differ, for_the_second):
+    """In 93 % of samples or more (of a few discordant rows more are unavoidable); a bootstrap's do in 86 to 95 %."""
+    random, rows = np.random.default_rng(0), np.array(rows, float)
+    second = np.array(differ) * for_the_second
+    first = np.array(differ) - second
+    drawn = [
+        random.multinomial(int(n), [a, b, 1 - a - b], size=1200) for n, a, b in zip(rows, first, second, strict=True)
+    ]
+    a, b = (np.stack([one[:, place] for one in drawn], axis=1).astype(float) for place in (0, 1))
+    low, high = stratified.of_differences(a, b, rows, 0.95)
+    assert np.mean((low <= (second - first).mean()) & ((second - first).mean() <= high)) >= 0.93
+    p = stratified.p_of_difference(a, b, rows)
+    np.testing.assert_array_equal(p < 0.05, (low > 0) | (high < 0))
+    if for_the_second == 0.5:
+        assert np.mean(p < 0.05) <= 0.07  # as often as it may be wrong
+
+
+@pytest.mark.parametrize("only_first, only_second", [(3, 9), (9, 3), (0, 6), (40, 41), (5, 5), (0, 0)])
+def test_the_score_test_of_one_class_is_mcnemar_s_without_continuity(only_first, only_second):
+    found = stratified.p_of_difference(*(np.array([float(x)]) for x in (only_first, only_second, 100)))
+    chi = abs(only_second - only_first) / np.sqrt(max(only_first + only_second, 1))
+    assert found == pytest.approx(2 * stats.norm.sf(chi), rel=1e-6)
+
+
+def test_a_rare_class_without_a_differing_row_is_not_certain():
+    labels = np.repeat([0, 1], [1000, 10])
+    first, second = (np.eye(2)[np.where(np.arange(1010) < wrong, 1 - labels, labels)] for wrong in (60, 40))
+    found = difference(*(Predictions.of_logits(9 * one, labels) for one in (first, second)), "balanced_accuracy")
+    assert found.value == pytest.approx(0.01) and found.low < -0.1 and found.high > 0.1
+
+
+@pytest.mark.parametrize("kind, measure", [(kind, name) for kind, of_kind in MEASURES.items() for name in of_kind])
+def test_every_measure_has_a_p_of_its_own(kind, measure):
+    """Small where the second is plainly better by this measure, 1 of a run and itself; and it has a name."""
+    random = np.random.default_rng(0)
+    labels = {
+        "classes": random.integers(7, size=300),
+        "labels": random.random((300, 3)) < 0.3,
+        "values": random.standard_normal((300, 3)),
+    }[kind]
+    truth = np.eye(7)[labels] * 4 if kind == "classes" else labels * 8 - 4.0 if kind == "labels" else labels
+    # sure and often wrong, against less sure and seldom wrong
+    worse, better = (
+        Predictions.of_logits(scale * (truth + noise * random.standard_normal(truth.shape)), labels, kind=kind)
+        for scale, noise in ((3, 4), (1, 0.7))
+    )
+
+    def p(a, b):
+        return chance(a, b, measure, paired_resamples(a, b, measure, resamples=400))
+
+    assert p(worse, better) < 0.01 and p(better, worse) < 0.01
+    assert p(worse, worse) == 1 and name_of_test(MEASURES[kind][measure])
 
 
 def test_difference_of_a_run_to_itself():

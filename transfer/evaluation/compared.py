@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.evaluation.intervals import RESAMPLES, interval, resampled
+from transfer.evaluation.intervals import RESAMPLES, interval_of, resampled
 from transfer.evaluation.measures import MEASURES, applicable, value
-from transfer.evaluation.paired import Difference, aligned, difference, holm, mcnemar, of_resamples
+from transfer.evaluation.paired import Difference, aligned, chance, holm, of_resamples, paired_resamples
 from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.runs import Run
 
@@ -40,7 +40,7 @@ class Compared:
         values: measure -> what it is; those that the run does not have are not there.
         difference: to the first run, of the first measure; None for the first itself, or where it cannot be said.
         shared: rows that the difference is of.
-        p: whether it may be chance: McNemar's, over seeds that of a paired t-test; NaN where there is none.
+        p: whether it may be chance, see `paired.chance`; over seeds that of a paired t-test; NaN where there is none.
         p_holm: p corrected for the number of comparisons.
     """
 
@@ -93,7 +93,7 @@ def _of_single_runs(
             f"{place} {name}": MEASURES[kind][name].of(known[path])
             for place, path in enumerate(paths)
             for name in applicable(known[path])
-            if name in measures
+            if name in measures and not MEASURES[kind][name].by_class
         }
         drawn = resampled(functions, len(known[paths[0]]), resamples=resamples, seed=seed)
         for key, values in drawn.items():
@@ -109,10 +109,9 @@ def _of_one(
         return {name: Value(*found[0]) for name, found in run.recorded.items() if name in measures}
     one, values = known[run.path], {}
     for name in measures:
-        if name in spreads[run.path]:
+        if (measure := MEASURES[one.kind][name]).applies(one):
             number = value(one, name)
-            ends = interval(MEASURES[one.kind][name], number, spreads[run.path][name], len(one))
-            values[name] = Value(number, *ends)
+            values[name] = Value(number, *interval_of(measure, one, number, spreads[run.path].get(name)))
     return values
 
 
@@ -162,15 +161,13 @@ def _compare(
         run.notes.append(f"the difference is on the {len(a)} rows that it shares with {first.name}")
     if _numbered(a):
         run.notes.append(f"its rows have no ids, and are matched with those of {first.name} by their numbers")
-    if kind != "values":
-        one.p = mcnemar(a.right, b.right).p
     if not (MEASURES[kind][measure].applies(a) and MEASURES[kind][measure].applies(b)):
         return
-    if len(a) == len(known[first.path]) == len(known[run.path]):  # both have been on the same resamples already
-        paired = spreads[run.path][measure] - spreads[first.path][measure]
-        one.difference = of_resamples(a, b, measure, paired)
+    if measure in spreads[run.path] and len(a) == len(known[first.path]) == len(known[run.path]):
+        paired = spreads[run.path][measure] - spreads[first.path][measure]  # both are of the same resamples already
     else:
-        one.difference = difference(a, b, measure, resamples=resamples, seed=seed)
+        paired = paired_resamples(a, b, measure, resamples=resamples, seed=seed)
+    one.difference, one.p = of_resamples(a, b, measure, paired), chance(a, b, measure, paired)
 
 
 def _numbered(found: Predictions) -> bool:

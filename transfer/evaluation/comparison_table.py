@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from transfer.evaluation.compared import Compared, Value
 from transfer.evaluation.intervals import CONFIDENCE, FEW
 from transfer.evaluation.measures import MEASURES, Measure
+from transfer.evaluation.paired import name_of_test
 
 # Facts of a run -> how a heading has them.
 FACTS = {"model": "model", "tap": "tap", "head": "head", "rows": "rows"}
@@ -92,7 +93,7 @@ def separated(table: Table) -> str:
     ends = ("", "_low", "_high", "_spread")
     differences = [f"{first}_difference{end}" for end in ends[:3]]
     heading = ["run", *FACTS, "seeds", *(name + end for name in table.measures for end in ends), *differences]
-    writer.writerow([*heading, "shared_rows", "p", "p_holm", "notes"])
+    writer.writerow([*heading, "shared_rows", "p", "p_holm", "p_of", "notes"])
     for one in table.rows:
         unknown = Value(math.nan)
         values = [one.values.get(name, unknown) for name in table.measures]
@@ -101,7 +102,7 @@ def separated(table: Table) -> str:
         facts = [one.run.facts[key] for key in FACTS]
         seeds = len(one.run.samples) or len(next(iter(one.run.recorded.values()), [])) if one.run.over_seeds else ""
         cells = [one.run.path, *facts, seeds, *map(_full, numbers), one.shared or "", _full(one.p), _full(one.p_holm)]
-        writer.writerow([*cells, "; ".join(one.run.notes)])
+        writer.writerow([*cells, "" if math.isnan(one.p) else _test(table, one), "; ".join(one.run.notes)])
     return stream.getvalue()
 
 
@@ -236,7 +237,7 @@ def _notes(table: Table) -> list[str]:
         )
     tests = [one for one in table.rows if not math.isnan(one.p)]
     if tests:
-        names = {"McNemar's exact test" if not one.run.over_seeds else "a paired t-test over seeds" for one in tests}
+        names = {_test(table, one) for one in tests}
         holm = f", by Holm's correction for {len(tests)} comparisons" if len(tests) > 1 else ""
         lines.append(f"p: {' or '.join(sorted(names))}, two-sided{holm}")
     by_note: dict[str, list[str]] = {}
@@ -246,12 +247,19 @@ def _notes(table: Table) -> list[str]:
     return lines + [f"{', '.join(names)}: {note}" for note, names in by_note.items()]
 
 
+def _test(table: Table, one: Compared) -> str:
+    """What the p of a run is of."""
+    return "a paired t-test over seeds" if one.run.over_seeds else name_of_test(table.measure(table.measures[0]))
+
+
 def _how(table: Table) -> str:
     """Which intervals the first column and the differences have."""
     measure = table.measure(table.measures[0])
+    if measure.by_class:
+        return f"[ ]: {CONFIDENCE:.0%} score intervals of the mean over classes"
     how = "basic" if measure.biased else "percentile"
     line = f"[ ]: {CONFIDENCE:.0%} intervals, {how} bootstrap over validation rows, {table.resamples} resamples"
-    if measure.of_rows:
+    if measure.hits is not None:
         line += f"; where fewer than {FEW} rows decide, Wilson's" + ", of differences Agresti and Min's" * (
             len(table.rows) > 1
         )

@@ -1,4 +1,4 @@
-"""How far a measure may be off because the rows are a sample: percentile bootstrap, and Wilson's for a share.
+"""How far a measure may be off because the rows are a sample: percentile bootstrap, and score intervals of shares.
 
 Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13; Wilson 1927. For the expected
 calibration error, of which a sample shows more than there is and a resample more again, the basic bootstrap (Davison &
@@ -12,7 +12,9 @@ from statistics import NormalDist
 
 import numpy as np
 
+from transfer.evaluation import stratified
 from transfer.evaluation.measures import Measure, Weighted
+from transfer.evaluation.predictions import Predictions
 from transfer.progress import NOTICEABLE, Progress
 
 CONFIDENCE = 0.95
@@ -29,6 +31,8 @@ def resampled(
     measures: Mapping[str, Weighted], num_rows: int, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, np.ndarray]:
     """Each measure on the same resamples of the rows, with replacement: float64 (resamples,), drawn by `seed` alone."""
+    if not measures:
+        return {}
     found: dict[str, list[np.ndarray]] = {name: [] for name in measures}
     with Progress("resampling", resamples, "resamples", delay=NOTICEABLE) as progress:
         for counts in _counts(num_rows, resamples, seed):
@@ -58,6 +62,22 @@ def percentiles(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[flo
     return float(low), float(high)
 
 
+def interval_of(
+    measure: Measure, predictions: Predictions, value: float, resamples: np.ndarray | None
+) -> tuple[float, float]:
+    """The ends of the interval of a measure of predictions, which is `value`.
+
+    Of a share that is averaged over classes the score interval (`transfer.evaluation.stratified`), which needs no
+    resamples; else `interval`.
+    """
+    if measure.by_class and measure.hits is not None:
+        rows, right = stratified.counted(predictions.labels, measure.hits(predictions))
+        low, high = stratified.of_shares(right, rows, CONFIDENCE)
+        return float(low), float(high)
+    assert resamples is not None
+    return interval(measure, value, resamples, len(predictions))
+
+
 def interval(measure: Measure, value: float, resamples: np.ndarray, num_rows: int) -> tuple[float, float]:
     """The ends of a measure's interval, from its value on N rows and on their resamples (R,).
 
@@ -67,7 +87,7 @@ def interval(measure: Measure, value: float, resamples: np.ndarray, num_rows: in
     low, high = between(measure, value, resamples)
     if measure.biased:
         return max(low, 0.0), max(high, 0.0)
-    if measure.of_rows and num_rows * min(value, 1 - value) < FEW:
+    if measure.hits is not None and num_rows * min(value, 1 - value) < FEW:
         ends = wilson(np.array([value * num_rows]), np.array([num_rows]))
         return float(ends[0][0]), float(ends[1][0])
     return low, high

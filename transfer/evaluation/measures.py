@@ -25,8 +25,8 @@ class Measure(NamedTuple):
         title: what a table calls it.
         more: whether more is better.
         share: whether it lies between 0 and 1, and is shown in per cent.
-        of_rows: whether it is a share of the rows, or (balanced) would be if classes had as many.
         hits: predictions -> bool (N,), the rows whose share it is; None where it is none.
+        by_class: whether it is the mean of that share over classes.
         biased: whether a sample of the rows shows more of it than there is, and a resample more again.
         applies: whether it is defined for predictions of its kind.
     """
@@ -35,8 +35,8 @@ class Measure(NamedTuple):
     title: str
     more: bool
     share: bool = True
-    of_rows: bool = False
     hits: Callable[[Predictions], np.ndarray] | None = None
+    by_class: bool = False
     biased: bool = False
     applies: Callable[[Predictions], bool] = lambda predictions: True
 
@@ -145,16 +145,15 @@ def _r2(predictions: Predictions) -> Weighted:
 # What is predicted -> measures, the first of them that runs are compared by.
 MEASURES: Mapping[str, Mapping[str, Measure]] = {
     "classes": {
-        "accuracy": Measure(lambda p: _mean(_right(p)), "accuracy", more=True, of_rows=True, hits=_right),
+        "accuracy": Measure(lambda p: _mean(_right(p)), "accuracy", more=True, hits=_right),
         "top_5_accuracy": Measure(
             lambda p: _mean(_among_five(p)),
             "top-5",
             more=True,
-            of_rows=True,
             hits=_among_five,
             applies=lambda p: p.ranked and p.num_outputs > MOST,
         ),
-        "balanced_accuracy": Measure(_balanced_accuracy, "balanced", more=True, of_rows=True),
+        "balanced_accuracy": Measure(_balanced_accuracy, "balanced", more=True, hits=_right, by_class=True),
         "log_loss": Measure(
             lambda p: _mean(p.nll), "log-loss", more=False, share=False, applies=lambda p: p.probable
         ),
@@ -164,7 +163,7 @@ MEASURES: Mapping[str, Mapping[str, Measure]] = {
         "mean_average_precision": Measure(
             _mean_average_precision, "mAP", more=True, applies=lambda p: p.ranked and bool(p.labels.any())
         ),
-        "accuracy": Measure(lambda p: _mean(_right(p)), "all right", more=True, of_rows=True, hits=_right),
+        "accuracy": Measure(lambda p: _mean(_right(p)), "all right", more=True, hits=_right),
         "log_loss": Measure(
             _labels_log_loss, "log-loss", more=False, share=False, applies=lambda p: p.probable
         ),

@@ -1,4 +1,4 @@
-"""Whether one run is better than another on the same rows: McNemar's test, paired bootstrap, Holm's correction.
+"""Whether one run is better than another on the same rows: a test of the measure that is shown, Holm's correction.
 
 Two runs that are right and wrong on the same rows may differ for certain though their intervals overlap; so runs are
 compared row by row.
@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from transfer.errors import TransferError
-from transfer.evaluation.intervals import FEW, RESAMPLES, between, matched, resampled
-from transfer.evaluation.measures import MEASURES, value
+from transfer.evaluation import stratified
+from transfer.evaluation.intervals import CONFIDENCE, FEW, RESAMPLES, between, matched, resampled
+from transfer.evaluation.measures import MEASURES, Measure, value
 from transfer.evaluation.predictions import Predictions
 from transfer.untrusted import shown
 
@@ -88,22 +89,68 @@ def _truth(predictions: Predictions) -> np.ndarray:
 def difference(
     first: Predictions, second: Predictions, measure: str, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Difference:
-    """The paired bootstrap of a measure's difference: both on the same resamples of the rows, which are `aligned`."""
+    """A measure's difference between two runs whose rows are `aligned`; see `of_resamples`."""
+    paired = paired_resamples(first, second, measure, resamples=resamples, seed=seed)
+    return of_resamples(first, second, measure, paired)
+
+
+def paired_resamples(
+    first: Predictions, second: Predictions, measure: str, *, resamples: int = RESAMPLES, seed: int = 0
+) -> np.ndarray | None:
+    """The difference of both on the same resamples of the rows, (R,); None for a measure that needs none."""
+    if MEASURES[first.kind][measure].by_class:
+        return None
     functions = {name: MEASURES[one.kind][measure].of(one) for name, one in (("a", first), ("b", second))}
     found = resampled(functions, len(first), resamples=resamples, seed=seed)
-    return of_resamples(first, second, measure, found["b"] - found["a"])
+    return found["b"] - found["a"]
 
 
-def of_resamples(first: Predictions, second: Predictions, measure: str, resamples: np.ndarray) -> Difference:
+def of_resamples(first: Predictions, second: Predictions, measure: str, resamples: np.ndarray | None) -> Difference:
     """The difference between two runs whose rows are aligned, from its values on resamples of the rows, (R,).
 
-    Of an accuracy that differs on few rows, of which resamples are too coarse, Agresti and Min's interval.
+    Of an accuracy that differs on few rows, of which resamples are too coarse, Agresti and Min's interval; of one that
+    is averaged over classes the score interval.
     """
     known = MEASURES[first.kind][measure]
     apart = value(second, measure) - value(first, measure)
+    if known.by_class:
+        low, high = stratified.of_differences(*_discordant(known, first, second), CONFIDENCE)
+        return Difference(apart, float(low), float(high))
+    assert resamples is not None
     if known.hits is not None:
         a, b = known.hits(first), known.hits(second)
         only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
         if only_first + only_second < FEW:
             return Difference(apart, *matched(only_first, only_second, len(first)))
     return Difference(apart, *between(known, apart, resamples))
+
+
+def _discordant(measure: Measure, first: Predictions, second: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Float64 (C,) each: of each class the rows that only the first hits, those that only the second hits, and all."""
+    assert measure.hits is not None
+    a, b = measure.hits(first), measure.hits(second)
+    rows, only_first, only_second = stratified.counted(first.labels, a & ~b, b & ~a)
+    return only_first, only_second, rows
+
+
+def chance(first: Predictions, second: Predictions, measure: str, resamples: np.ndarray | None) -> float:
+    """Whether the difference of `of_resamples` may be chance: p, two-sided, of the test that `name_of_test` names."""
+    known = MEASURES[first.kind][measure]
+    if known.by_class:
+        return float(stratified.p_of_difference(*_discordant(known, first, second)))
+    if known.hits is not None:
+        return mcnemar(known.hits(first), known.hits(second)).p
+    assert resamples is not None
+    there = resamples[~np.isnan(resamples)]
+    if known.biased:  # mirrored, as its interval is
+        there = 2 * (value(second, measure) - value(first, measure)) - there
+    # the sample is one more of those that might have been drawn (Davison & Hinkley 1997, section 4.2)
+    beyond = 1 + min(np.count_nonzero(there <= 0), np.count_nonzero(there >= 0))
+    return float(min(1.0, 2 * beyond / (len(there) + 1)))
+
+
+def name_of_test(measure: Measure) -> str:
+    """What a table calls the test of a difference of the measure."""
+    if measure.by_class:
+        return "a score test of the mean over classes"
+    return "McNemar's exact test" if measure.hits is not None else "a paired bootstrap over validation rows"

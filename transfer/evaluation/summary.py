@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.evaluation.intervals import CONFIDENCE, RESAMPLES, interval, resampled, wilson
+from transfer.evaluation.intervals import CONFIDENCE, RESAMPLES, interval_of, resampled, wilson
 from transfer.evaluation.measures import applicable
 from transfer.evaluation.predictions import Predictions
 
@@ -30,7 +30,7 @@ def summary(
 
     Returns:
         measure -> {"value", "low", "high"} for each that applies (`transfer.evaluation.measures`), low and high the
-        ends of the 95 % bootstrap interval over rows (`transfer.evaluation.intervals.interval`); and "rows",
+        ends of the 95 % interval over rows (`transfer.evaluation.intervals.interval_of`); and "rows",
         "confidence", "resamples", "seed". Of up to 100 classes also "per_class" (see `per_class`), and
         "classes_without_rows", which the balanced accuracy leaves out. A number that is not defined is None.
     """
@@ -38,10 +38,11 @@ def summary(
     measures = applicable(predictions)
     functions = {name: measure.of(predictions) for name, measure in measures.items()}
     all_rows = np.ones((1, len(predictions)))
-    spread = resampled(functions, len(predictions), resamples=resamples, seed=seed)
+    drawn = {name: function for name, function in functions.items() if not measures[name].by_class}
+    spread = resampled(drawn, len(predictions), resamples=resamples, seed=seed)
     for name, function in functions.items():
         value = float(function(all_rows)[0])
-        low, high = interval(measures[name], value, spread[name], len(predictions))
+        low, high = interval_of(measures[name], predictions, value, spread.get(name))
         found[name] = _rounded({"value": value, "low": low, "high": high})
     found |= {"rows": len(predictions), "confidence": CONFIDENCE, "resamples": resamples, "seed": seed}
     if predictions.kind == "classes":
