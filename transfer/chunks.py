@@ -1,6 +1,7 @@
 """Zarr v3 arrays through TensorStore: every chunk is one file, written atomically, flushed and checksummed."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ import numpy as np
 import tensorstore as ts
 
 from transfer import paths
+from transfer.bucket import answer
 from transfer.errors import TransferError
 
 # Written by TensorStore into the messages of its file driver.
@@ -34,7 +36,7 @@ def kvstore_spec(path: str, below: str = "") -> dict[str, str]:
 
 def open_kvstore(path: str) -> Any:
     """The directory `path` as TensorStore's key-value store."""
-    return ts.KvStore.open(kvstore_spec(path)).result()
+    return answer(ts.KvStore.open(kvstore_spec(path)), path)
 
 
 class Directory:
@@ -48,13 +50,13 @@ class Directory:
     def read(self, key: str) -> bytes | None:
         """What is at `key`, None where there is no such file."""
         with readable(f"{self.path}/{key}"):
-            found = self._files.read(key).result()
+            found = answer(self._files.read(key), f"{self.path}/{key}")
         return found.value if found.state == "value" else None
 
     def write(self, key: str, value: bytes) -> None:
         """Writes `value` at `key`, whole or not at all, and on the disk when this returns."""
         with readable(f"{self.path}/{key}"):
-            self._files.write(key, value).result()
+            answer(self._files.write(key, value), f"{self.path}/{key}")
 
     def write_json(self, key: str, value: object) -> None:
         """Writes `value` at `key`, whole or not at all, and on the disk when this returns."""
@@ -74,18 +76,18 @@ class Directory:
 
     def _list(self, keys: Any, strip: int = 0) -> set[str]:
         with readable(self.path):
-            found = self._files.list(keys, strip_prefix_length=strip).result()
+            found = answer(self._files.list(keys, strip_prefix_length=strip), self.path, math.inf)
         return {key.decode("utf-8", "surrogateescape") for key in found}
 
     def remove(self, key: str) -> None:
         """Removes the file at `key`, if it is there."""
         with readable(f"{self.path}/{key}"):
-            self._files.write(key, None).result()
+            answer(self._files.write(key, None), f"{self.path}/{key}")
 
     def delete(self, prefix: str) -> None:
         """Removes every file below `prefix`."""
         with readable(f"{self.path}/{prefix}"):
-            self._files.delete_range(_range(prefix)).result()
+            answer(self._files.delete_range(_range(prefix)), f"{self.path}/{prefix}", math.inf)
 
 
 def _range(prefix: str) -> Any:
@@ -200,7 +202,7 @@ class ChunkedArray:
     def read(self, rows: slice | np.ndarray) -> np.ndarray:
         """Rows by a slice with a start and a stop, or by an array of indices; TransferError for a damaged chunk."""
         with readable(f"{self.path}/{self.name}", self.path):
-            return np.asarray(self._array[rows].read().result())
+            return np.asarray(answer(self._array[rows].read(), self.path, math.inf))
 
     def write(self, start: int, values: np.ndarray) -> Any:
         """Starts to write whole chunks from row `start`; `wait` on what it returns."""
@@ -208,13 +210,13 @@ class ChunkedArray:
             # into an incomplete last chunk TensorStore would write what it reads there first, which may be damaged
             with readable(f"{self.path}/{self.name}", self.path):
                 last = "/".join([str(self.shape[0] // self._chunk_rows)] + ["0"] * (len(self.shape) - 1))
-                self._array.kvstore.write(f"c/{last}", None).result()
+                answer(self._array.kvstore.write(f"c/{last}", None), self.path)
         return self._array[start : start + len(values)].write(values)
 
     def wait(self, writing: Any) -> None:
         """Returns when the chunks are on the disk; OSError where it is full."""
         with readable(f"{self.path}/{self.name}", self.path):
-            writing.result()
+            answer(writing, self.path, math.inf)
 
 
 def _open(path: str, name: str, array: ArraySpec | None, optional_chunks: bool = False, **mode: Any) -> Any:
@@ -228,4 +230,4 @@ def _open(path: str, name: str, array: ArraySpec | None, optional_chunks: bool =
     if array is not None:
         spec["metadata"] = array.metadata
     with readable(f"{path}/{name}", path):
-        return ts.open(spec, **mode).result()
+        return answer(ts.open(spec, **mode), path)

@@ -27,7 +27,8 @@ from typing import Any
 
 from absl import logging
 
-from transfer import paths
+from transfer import paths, preemption
+from transfer.bucket import answer
 from transfer.errors import TransferError
 
 NAME = ".lock"
@@ -35,6 +36,8 @@ REFRESH_SECONDS = 15.0
 EXPIRY_SECONDS = 75.0
 # What systems say that do not know locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+# What a bucket's silence and its errors are raised as.
+_UNANSWERED = (TransferError, ValueError, RuntimeError, OSError)
 _LONGEST_COMMAND = 200
 # Descriptors of the locks that this process holds; a forked child must not keep them alive.
 _descriptors: set[int] = set()
@@ -69,7 +72,7 @@ def held(path: Any, what: str, *, kvstore: Any = None, refresh: float | None = N
 
     with readable(f"{path}/{NAME}"):
         kvstore = kvstore or open_kvstore(str(path))
-        lease = _Lease(kvstore, where, REFRESH_SECONDS if refresh is None else refresh)
+        lease = _Lease(kvstore, str(path), where, REFRESH_SECONDS if refresh is None else refresh)
     try:
         yield lease
     finally:
@@ -152,8 +155,9 @@ os.register_at_fork(after_in_child=_close_inherited)
 class _Lease(Held):
     """The lease in a key-value store, and the thread that keeps it."""
 
-    def __init__(self, kvstore: Any, where: str, refresh: float) -> None:
+    def __init__(self, kvstore: Any, path: str, where: str, refresh: float) -> None:
         self._files, self._where, self._refresh = kvstore, where, refresh
+        self._path = f"{path}/{NAME}"
         self._identity = {**_mine(), "nonce": uuid.uuid4().hex}
         self._count, self._lost = 0, False
         self._generation = self._acquire()
@@ -162,13 +166,13 @@ class _Lease(Held):
         self._thread.start()
 
     def _read(self) -> Any:
-        return self._files.read(NAME).result()
+        return answer(self._files.read(NAME), self._path)
 
     def _write(self, generation: bytes) -> bytes:
         """The new generation, empty where the object is no longer of `generation`."""
         self._count += 1
         value = json.dumps({**self._identity, "count": self._count}).encode()
-        return self._files.write(NAME, value, if_equal=generation).result().generation
+        return answer(self._files.write(NAME, value, if_equal=generation), self._path).generation
 
     def _acquire(self) -> bytes:
         seen, since = None, time.monotonic()
@@ -183,6 +187,8 @@ class _Lease(Held):
                 logging.info("%s: waiting up to %.0f s to see whether its holder lives", self._where, self._expiry)
             elif not free and seen != generation:
                 raise _in_use(self._where, found.value)
+            if preemption.requested():
+                raise preemption.Preempted(f"stopped on request, waiting for {self._where}; nothing had begun")
             time.sleep(self._refresh / 10)
 
     @property
@@ -204,7 +210,7 @@ class _Lease(Held):
                         return
                     generation = found.stamp.generation
                 self._generation = generation
-            except (ValueError, RuntimeError, OSError) as error:  # the network: the next try may do
+            except _UNANSWERED as error:  # the network: the next try may do
                 logging.warning("%s: the lease was not renewed (%s)", self._where, error)
 
     def check(self) -> None:
@@ -218,6 +224,6 @@ class _Lease(Held):
         self._thread.join()
         if not self._lost:
             try:
-                self._files.write(NAME, None, if_equal=self._generation).result()
-            except (ValueError, RuntimeError, OSError) as error:  # it expires
+                answer(self._files.write(NAME, None, if_equal=self._generation), self._path)
+            except _UNANSWERED as error:  # it expires
                 logging.warning("%s: the lease was not given back (%s)", self._where, error)
