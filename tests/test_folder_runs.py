@@ -14,7 +14,10 @@ from etils import epath
 from PIL import Image
 
 from transfer import config, experiment
+from transfer.__main__ import main
+from transfer.data.splits import make_splits
 from transfer.errors import TransferError
+from transfer.evaluation.predictions import Predictions
 
 
 def png(seed: int) -> bytes:
@@ -130,6 +133,43 @@ def test_a_class_that_only_the_validation_side_has_lost(photos, tmp_path):
             (photos / id_).write_bytes(b"")
     with pytest.raises(TransferError, match="validation: no image of class dog could be read, so that 2 of 3"):
         train(photos, tmp_path / "run", on_error="skip")
+
+
+@pytest.fixture
+def odd_photos(photos):
+    """The same in names that are not UTF-8, of a class and of all images."""
+    for path in photos.glob("*/*"):
+        os.rename(os.fsencode(path), os.fsencode(path.parent) + b"/\xff" + path.name.encode())
+    os.rename(os.fsencode(photos / "cat"), os.fsencode(photos) + b"/caf\xe9")
+    return photos
+
+
+USUAL = config.default()
+WAYS = {
+    "epochs": {"head.epochs": 2},
+    "in one go": {"head.name": "ridge"},
+    "finetune": {"train": "finetune", "tap": USUAL.tap, "batch_size": USUAL.batch_size, "finetune.epochs": 2},
+}
+
+
+@pytest.mark.parametrize("how", WAYS.values(), ids=WAYS)
+def test_names_that_are_not_utf8(odd_photos, tmp_path, capsys, how):
+    workdirs = [tmp_path / "run", tmp_path / "again"]
+    for workdir in workdirs:
+        train(odd_photos, workdir, **{"finetune.batch_size": 4, **how})
+        kept = Predictions.read(workdir / "predictions.npz")
+        assert kept.class_names == ("caf\udce9", "dog", "eel")
+        assert sorted(kept.ids) == sorted(make_splits(settings(odd_photos).data)[1].ids) and "\udcff" in kept.ids[0]
+        assert "caf?" in (workdir / "report.html").read_text("utf-8")
+    chosen = [str(path) for path in workdirs]
+    for verb in (["compare", *chosen], ["report", *chosen, f"--output={tmp_path / 'both.html'}"]):
+        assert main(verb) == 0, capsys.readouterr().err
+    assert "caf?" in (tmp_path / "both.html").read_text("utf-8")
+    if "train" in how:
+        return
+    assert len((workdir / "projector" / "metadata.tsv").read_text("utf-8").splitlines()) == 8
+    assert main(["predict", f"--output={tmp_path / 'said.csv'}", f"--workdir={workdir}", str(odd_photos)]) == 0
+    assert b"/photos/caf\xe9/\xff" in (tmp_path / "said.csv").read_bytes()
 
 
 OF_A_FILE = """

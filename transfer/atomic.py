@@ -38,6 +38,6 @@ def written(path: Any, shared: bool = False) -> Iterator[IO[bytes]]:
 
 
 def write_text(path: Any, text: str) -> None:
-    """Writes a small file of UTF-8, which no other process writes."""
+    """Writes a small file of UTF-8, which no other process writes; names of files that are not keep their bytes."""
     with written(path) as stream:
-        stream.write(text.encode("utf-8"))
+        stream.write(text.encode("utf-8", "surrogateescape"))

@@ -7,6 +7,7 @@ import numpy as np
 from etils import epath
 
 from transfer import atomic
+from transfer.report import names
 
 if TYPE_CHECKING:
     from transfer.report.run_data import RunData
@@ -62,16 +63,16 @@ def _metadata(run: "RunData", rows: np.ndarray) -> Iterator[str]:
     if found.kind != "classes":
         yield from (_cell(found.ids[row]) for row in rows)  # a single column has no heading
         return
-    names = [_cell(name) for name in run.class_names]
+    classes = [_cell(name) for name in run.class_names]
     yield "id\tclass\tpredicted\tright"
     for row in rows:
-        actual, said = names[found.labels[row]], names[found.top[row, 0]]
+        actual, said = classes[found.labels[row]], classes[found.top[row, 0]]
         yield f"{_cell(found.ids[row])}\t{actual}\t{said}\t{'right' if actual == said else 'wrong'}"
 
 
 def _cell(text: object) -> str:
     """On one line, without tabs, and not empty, which the projector would take for no line at all."""
-    return " ".join(str(text).split()) or "-"
+    return " ".join(names.shown(text).split()) or "-"
 
 
 def _sprite(images: list[np.ndarray | None], path: epath.Path) -> None:

@@ -136,6 +136,36 @@ def test_tfds_is_read_from_its_files_without_tensorflow(tmp_path, monkeypatch):
     assert out.stdout.split("\n")[0] == f"6 {CLASSES} False", out.stderr
 
 
+MISTYPED = (
+    "[:50 %]",
+    "[:x]",
+    "[",
+    "]",
+    "[99:]",
+    "[:1000]",
+    "[50%:150%]",
+    "[0.5:]",
+    "[:50%]x",
+    "[10%]",
+    "[:50%:2]",
+    "+",
+)
+EMPTY = ("[:0]", "[:0%]", "[:1%]", "[5:2]", "[5:5]")
+
+
+def test_a_mistyped_slice_of_tfds_is_what_is_wrong(tmp_path, monkeypatch):
+    make_tfds(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    for slice_ in (*MISTYPED, *EMPTY, "all[:3]"):
+        split = slice_ if slice_.startswith("all") else f"train{slice_}"
+        with pytest.raises(UsageError) as caught:
+            open_source("tfds:tiny_animals", split)
+        message = str(caught.value)
+        assert repr(split) in message and "\n" not in message and "remove" not in message, message
+        assert ("holds no images" in message) == (slice_ in EMPTY)
+    assert len(open_source("tfds:tiny_animals", "train[:-50%] + test")) == 12
+
+
 @pytest.mark.parametrize("sizes, uniform", [([(9, 7), (9, 7)], (9, 7, 3)), ([(9, 7), (8, 7)], None)])
 def test_tfds_images_are_decoded_here(tmp_path, monkeypatch, sizes, uniform):
     """With an Image feature the file holds JPEG or PNG bytes, of sizes that only the bytes know."""
@@ -158,5 +188,9 @@ def test_tfds_not_prepared_says_what_to_run(tmp_path, monkeypatch):
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(TransferError, match=r"pip install tensorflow && tfds build mnist --file_format=array_record"):
         open_source("tfds:mnist", "train")
-    with pytest.raises(UsageError, match="did you mean .*fashion_mnist"):
-        open_source("tfds:fashion_mnits", "train")
+    for name, near in (("fashion_mnits", "fashion_mnist"), ("cifar-10", "cifar10"), ("CIFAR10", "cifar10")):
+        with pytest.raises(UsageError, match=f"did you mean .*{near}"):
+            open_source(f"tfds:{name}", "train")
+    with pytest.raises(UsageError, match="mnist.*9.9.9") as caught:
+        open_source("tfds:mnist:9.9.9", "train")
+    assert "did you mean" not in str(caught.value)

@@ -5,7 +5,7 @@ import functools
 import importlib.util
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -118,13 +118,20 @@ def _builder(spec: str, name: str) -> Any:
     try:
         return tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
     except tfds.core.DatasetNotFoundError as error:
-        near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False))
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise UsageError(f"{spec}: TensorFlow Datasets has no {name!r}{hint}") from error
+        raise UsageError(f"{spec}: TensorFlow Datasets has no {name!r}{_near(name)}") from error
     except ImportError as error:
         raise TransferError(f"{spec}: needs a package that is not installed ({_first_line(error)})") from error
     except (ValueError, AssertionError) as error:
-        raise UsageError(f"{spec}: {_first_line(error)}") from error
+        raise UsageError(f"{spec}: {_first_line(error)}{_near(name)}") from error
+
+
+def _near(name: str) -> str:
+    """What may have been meant, by names as they are written there: small letters, no hyphens."""
+    import tensorflow_datasets as tfds
+
+    known, base = tfds.list_builders(with_community_datasets=False), name.partition(":")[0].partition("/")[0]
+    near = [] if base in known else difflib.get_close_matches(base.lower().replace("-", "_"), known)
+    return f"; did you mean {', '.join(near)}?" if near else ""
 
 
 def _prepare(spec: str, name: str, builder: Any) -> None:
@@ -143,13 +150,21 @@ def _command(name: str) -> str:
     return f"tfds build {name} --file_format=array_record"
 
 
-def _check_split(spec: str, split: str | None, there: Sequence[str]) -> None:
-    names = ", ".join(there)
+def _check_split(spec: str, split: str | None, there: Mapping[str, Any]) -> None:
+    """Raises UsageError where the split is not there, is not in tfds' grammar, or holds nothing."""
+    names, example = ", ".join(there), "slices are written train[:50%], train[100:200], train+test"
     if not split:
         raise UsageError(f"{spec}: needs a split; there is {names}")
     for part in split.split("+"):
         if part.split("[")[0].strip() not in (*there, "all"):
             raise UsageError(f"{spec}: no split {split!r}; there is {names}")
+    try:
+        images = there[split].num_examples
+    except (ValueError, NotImplementedError) as error:
+        why = str(error).strip().splitlines()[-1]  # before it stands which split, once more
+        raise UsageError(f"{spec}: no split {split!r} ({why}); {example}") from error
+    if images < 1:
+        raise UsageError(f"{spec}: the split {split!r} holds no images; {example}")
 
 
 def _first_line(error: Exception) -> str:

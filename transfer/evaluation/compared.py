@@ -84,9 +84,9 @@ def _of_single_runs(
         for run in runs
         if not run.over_seeds and (only := run.samples.get(None)) is not None
     }
-    groups: dict[bytes, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for path, one in known.items():
-        groups.setdefault("\0".join(one.ids.tolist()).encode(), []).append(path)
+        groups.setdefault("\0".join(one.ids.tolist()), []).append(path)
     spreads: dict[str, dict[str, np.ndarray]] = {path: {} for path in known}
     for paths in groups.values():
         functions = {

@@ -23,6 +23,8 @@ KINDS = ("classes", "labels", "values")
 MOST = 5
 # What is said to be impossible and happens counts as this probability, so that a mean over rows stays a number.
 SMALLEST = float(np.finfo(np.float32).tiny)
+# Names of files that are not UTF-8 keep their bytes.
+ODD = "surrogateescape"
 # Logits that are looked at together.
 BLOCK = 1 << 22
 
@@ -135,9 +137,9 @@ class Predictions:
     def write(self, path: Any) -> None:
         """Writes an `.npz` file, whole or not at all; OSError where it cannot be."""
         facts = np.asarray([FORMAT, self.num_outputs, self.ranked, self.probable], np.int64)
-        names = np.asarray([name.encode() for name in self.class_names] or [], np.bytes_)
+        names = np.asarray([name.encode("utf-8", ODD) for name in self.class_names] or [], np.bytes_)
         arrays = {name: getattr(self, name) for name in ARRAYS}
-        arrays["ids"] = np.char.encode(self.ids, "utf-8")
+        arrays["ids"] = np.char.encode(self.ids, "utf-8", ODD)
         with atomic.written(path) as stream:
             np.savez_compressed(
                 stream,  # type: ignore[arg-type]
@@ -214,8 +216,8 @@ def _read(archive: Archive) -> Predictions:
         raise TransferError(f"predictions of another format than {FORMAT}; a newer version wrote them?")
     try:
         kind = arrays.pop("kind").item().decode()
-        names = tuple(name.decode() for name in arrays.pop("class_names").tolist())
-        arrays["ids"] = np.char.decode(arrays["ids"], "utf-8")
+        names = tuple(name.decode("utf-8", ODD) for name in arrays.pop("class_names").tolist())
+        arrays["ids"] = np.char.decode(arrays["ids"], "utf-8", ODD)
     except (AttributeError, TypeError, ValueError) as error:
         raise TransferError("its names are not text; it is damaged") from error
     found = Predictions(kind, num_outputs=int(facts[1]), ranked=bool(facts[2]), probable=bool(facts[3]), **arrays,

@@ -11,7 +11,7 @@ from etils import epath
 from markupsafe import Markup
 
 from transfer import atomic
-from transfer.report import sections
+from transfer.report import names, sections
 from transfer.report.run_data import RunData
 from transfer.report.sections import Options, Section
 from transfer.report.templates import asset, rendered
@@ -58,7 +58,7 @@ def page(runs: Sequence[RunData], options: Options) -> str:
     first = _comparison(runs) if len(runs) > 1 else []
     keys = dict.fromkeys(part.key for part in [*first, *(part for one in chapters for part in one.parts)])
     script = Markup(_script(keys))
-    return rendered(
+    html = rendered(
         "page.html",
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
         policy=_policy(script),
@@ -68,6 +68,7 @@ def page(runs: Sequence[RunData], options: Options) -> str:
         chapters=chapters,
         made=datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
     )
+    return names.shown(html)
 
 
 def _comparison(runs: Sequence[RunData]) -> list[Part]:
