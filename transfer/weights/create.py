@@ -16,7 +16,7 @@ from transfer.errors import TransferError, UsageError
 from transfer.models import registry
 from transfer.preprocess import Preprocessing
 from transfer.progress import waiting
-from transfer.weights import cache, catalogue, identify, native, readers
+from transfer.weights import cache, catalogue, claims, identify, native, readers
 from transfer.weights.catalogue import Record
 from transfer.weights.follow import by_name_or_edges
 from transfer.weights.load import fit, require_fit, require_numbers
@@ -39,6 +39,7 @@ def create_model(
     *,
     num_classes: int | None = None,
     new_classifier: bool = False,
+    by_names: bool = False,
     seed: int = 0,
     **fields: Any,
 ) -> nnx.Module:
@@ -54,6 +55,8 @@ def create_model(
         unusable, gives a model without. 0: no classifier, whatever the file has. Another number than the file's: the
         last layer is random, from `seed`.
       new_classifier: the last layer is random even where the file's has as many classes.
+      by_names: True: names and shapes that fit are enough, though the file says that it is another function: by its
+        `arch`, by a `config.json` beside it, by the layers of a whole Keras model in front of the first weights.
       seed: for random weights.
       fields: of the architecture (`width`, `stride_in_1x1`, …), over the record's.
 
@@ -64,8 +67,8 @@ def create_model(
 
     Raises:
       UsageError: unknown name or field; an architecture without `weights`.
-      TransferError: no file, a damaged one, one with NaN in it, one of another architecture (the message says what it
-        looks like, or lists what does not fit).
+      TransferError: no file, a damaged one, one with NaN or without floats in it, one of another architecture (the
+        message says what it looks like, or lists what does not fit), one that says that it is another function.
     """
     record = _find(name)
     arch = record.arch if record else name
@@ -93,7 +96,9 @@ def create_model(
         name=name,
         **fields,
     )
-    return _annotated(model, record, sha256, native.preprocessing(path))
+    preprocessing = native.preprocessing(path) or (record.preprocessing if record else None)
+    claims.compare(path, tensors, arch, preprocessing, name=name, by_names=by_names)
+    return _annotated(model, record, sha256, preprocessing)
 
 
 def _find(name: str) -> Record | None:

@@ -53,3 +53,5 @@ def _parts(layer: str) -> tuple[int, int, str]:
 
 
 NAMES = {"torchvision": torchvision, "timm": torchvision, "keras": keras}
+# Zeros around the image, a layer of their own in front of the first convolution.
+KERAS_PADDING = 3

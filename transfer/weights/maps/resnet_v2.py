@@ -25,3 +25,5 @@ def keras(layers: Sequence[str]) -> dict[str, str]:
 
 
 NAMES = {"keras": keras}
+# Zeros around the image, a layer of their own in front of the first convolution.
+KERAS_PADDING = 3

@@ -18,6 +18,9 @@ import numpy as np
 
 from transfer.errors import TransferError
 from transfer.pickle_machine import DAMAGE
+from transfer.weights.readers._described import Described, Layer, said
+
+__all__ = ["Described", "Layer", "formats", "read", "said"]
 
 HEAD_BYTES = 64
 

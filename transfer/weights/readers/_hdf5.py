@@ -5,6 +5,7 @@ that ends a process which has limits on memory and time, and whose answer the re
 file (`transfer.weights.readers.keras_h5`).
 """
 
+import dataclasses
 import io
 import json
 import math
@@ -12,7 +13,7 @@ import os
 import re
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import IO, Any
 
@@ -22,6 +23,7 @@ import numpy as np
 from transfer.errors import TransferError
 from transfer.pickle_machine import DAMAGE
 from transfer.untrusted import FLOOR, RATIO, allowance, reason, shown
+from transfer.weights.readers._described import Layer, front
 
 # For a small file; HDF5's library and NumPy alone take 0.2 GiB of addresses.
 MEMORY = 1 << 30
@@ -74,10 +76,10 @@ def limit(size: int, seconds: int) -> None:
 
 
 def answer(file: Any, size: int, output: IO[bytes]) -> None:
-    """Writes a line of JSON, `error` or `tensors`, and behind it the bytes of those that are not plain in the file.
+    """Writes a line of JSON, `error` or `tensors` and `front`, and then the bytes of those not plain in the file.
 
     A tensor is [layer, group, variable, dtype, shape, offset in the file or None]; `layer` is None where the file has
-    only the name of its group.
+    only the name of its group. `front` is [name, class, configuration] of each layer in front of those with weights.
     """
     import h5py
 
@@ -85,7 +87,8 @@ def answer(file: Any, size: int, output: IO[bytes]) -> None:
         with h5py.File(file, "r") as opened:
             found = list(_variables(opened, size))
             tensors = [[*names, _dtype(each).name, each.shape, _offset(each)] for *names, each in found]
-            output.write(json.dumps({"tensors": tensors}).encode() + b"\n")
+            before = [dataclasses.astuple(layer) for layer in _front(opened, found)]
+            output.write(json.dumps({"tensors": tensors, "front": before}).encode() + b"\n")
             for (*_, dataset), (*_, offset) in zip(found, tensors, strict=True):
                 if offset is None:
                     output.write(np.asarray(dataset[()], _dtype(dataset).newbyteorder("<")).tobytes())
@@ -93,6 +96,13 @@ def answer(file: Any, size: int, output: IO[bytes]) -> None:
         output.write(json.dumps({"error": str(error)}).encode() + b"\n")
     except (*DAMAGE, OSError, RuntimeError) as error:
         output.write(json.dumps({"error": f"a damaged or truncated Keras .h5 file ({reason(error)})"}).encode() + b"\n")
+
+
+def _front(file: Any, variables: Sequence[Sequence[Any]]) -> list[Layer]:
+    """The layers in front of those with weights, where the file holds a model and not weights alone."""
+    model = _text(file, "model_config")
+    owners = {name for layer, group, *_ in variables for name in (layer, group)}
+    return front(json.loads(model), owners) if model else []
 
 
 def _variables(file: Any, size: int) -> Iterator[tuple[str | None, str, str, Any]]:

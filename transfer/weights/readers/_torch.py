@@ -11,6 +11,7 @@ from transfer.errors import TransferError
 from transfer.pickle_machine import Constructor, Pending
 from transfer.unpickle import ARRAY_CONSTRUCTORS, MOST_AXES
 from transfer.untrusted import FLOOR, shown
+from transfer.weights.readers._described import Described, said
 
 # torch.dtype name -> NumPy dtype (little-endian, which is what both formats store).
 DTYPES: Mapping[str, np.dtype] = {
@@ -204,8 +205,9 @@ def resolve(pid: Any, storage_of: Callable[[str, np.dtype, int], Storage]) -> Vi
     return View(storage, start)
 
 
-def state_dict(value: Any) -> dict[str, np.ndarray]:
+def state_dict(value: Any) -> Described:
     """The tensors of a state dict, unwrapped from a checkpoint and from DataParallel's `module.` prefix."""
+    says = said(value)
     for wrapper in WRAPPERS:
         if isinstance(value, dict) and isinstance(value.get(wrapper), dict):
             value = value[wrapper]
@@ -214,4 +216,4 @@ def state_dict(value: Any) -> dict[str, np.ndarray]:
     tensors = {name: v for name, v in value.items() if isinstance(name, str) and isinstance(v, np.ndarray)}
     if tensors and all(name.startswith(PARALLEL_PREFIX) for name in tensors):
         tensors = {name.removeprefix(PARALLEL_PREFIX): v for name, v in tensors.items()}
-    return tensors
+    return Described(tensors, says)

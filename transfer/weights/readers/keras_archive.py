@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from transfer.weights.readers import keras_h5
 from transfer.weights.readers._archive import members, opened
+from transfer.weights.readers._described import Described, front
 
 FORMAT = "Keras .keras"
 WEIGHTS = "model.weights.h5"
@@ -22,11 +21,12 @@ def recognises(path: Path, head: bytes) -> bool:
     return WEIGHTS in members(path, head)
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
+def read(path: Path) -> Described:
     """All variables as `layer/variable`, checksums of the zip verified."""
     with opened(path) as archive:
-        names = dict(layer_names(archive.read(CONFIG))) if CONFIG in archive else {}
-        return keras_h5.read(archive.read(WEIGHTS), names)
+        config = archive.read(CONFIG) if CONFIG in archive else b"{}"
+        tensors = keras_h5.read(archive.read(WEIGHTS), dict(layer_names(config)))
+    return Described(tensors, front=front(json.loads(config), {name.split("/")[0] for name in tensors}))
 
 
 def layer_names(config: bytes) -> Iterator[tuple[str, str]]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from transfer.errors import TransferError
 from transfer.untrusted import allowance, shown
+from transfer.weights.readers._described import Described, Layer
 from transfer.weights.readers._hdf5 import NUMBERS
 
 FORMAT = "Keras .h5"
@@ -33,7 +34,7 @@ def recognises(path: Path, head: bytes) -> bool:
     return head.startswith(MAGIC)
 
 
-def read(path: Path | bytes, layer_names: Mapping[str, str] | None = None) -> dict[str, np.ndarray]:
+def read(path: Path | bytes, layer_names: Mapping[str, str] | None = None) -> Described:
     """All variables of all layers, as `block1_conv1/kernel`, `conv1_bn/moving_variance`; a nested model's are flat.
 
     An optimiser's state is left out.
@@ -62,9 +63,7 @@ def _asked(path: Path | bytes, size: int) -> Iterator[IO[bytes]]:
             process.kill()
 
 
-def assembled(
-    answer: IO[bytes], path: Path | bytes, size: int, layer_names: Mapping[str, str]
-) -> dict[str, np.ndarray]:
+def assembled(answer: IO[bytes], path: Path | bytes, size: int, layer_names: Mapping[str, str]) -> Described:
     """The arrays of an answer (`_hdf5.answer`), which is believed no more than the file."""
     line = answer.readline(LONGEST_ANSWER)
     if not line.endswith(b"\n"):
@@ -92,7 +91,7 @@ def assembled(
         if len(raw) != length:
             raise TransferError(f"a damaged or truncated {FORMAT} file ({shown(name)} ends early)")
         tensors[name] = np.frombuffer(raw, kind).reshape(shape)
-    return tensors
+    return Described(tensors, front=[Layer(str(name), str(kind), dict(config)) for name, kind, config in said["front"]])
 
 
 def _at(path: Path | bytes, offset: int, length: int) -> bytes:

@@ -7,6 +7,7 @@ import numpy as np
 
 from transfer import digest
 from transfer.errors import TransferError
+from transfer.weights.readers._described import Described, said
 
 FORMAT = ".safetensors"
 LENGTH_BYTES = 8
@@ -19,7 +20,7 @@ def recognises(path: Path, head: bytes) -> bool:
     return head[LENGTH_BYTES : LENGTH_BYTES + 2] in JSON_STARTS
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
+def read(path: Path) -> Described:
     """All tensors, bfloat16 as `ml_dtypes.bfloat16`; a file of ours must have the digest that is in its metadata."""
     from safetensors import SafetensorError, safe_open
 
@@ -32,8 +33,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
     try:
         with safe_open(path, "numpy") as file:
             tensors = {name: _tensor(file, name) for name in file.keys()}  # noqa: SIM118
-            digest.check_tensors(tensors, file.metadata() or {})
-            return tensors
+            metadata = file.metadata() or {}
+            digest.check_tensors(tensors, metadata)
+            return Described(tensors, said(metadata))
     except SafetensorError as error:
         raise TransferError(f"a damaged or truncated {FORMAT} file ({error})") from error
 

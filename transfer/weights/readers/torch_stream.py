@@ -12,6 +12,7 @@ import numpy as np
 from transfer.errors import TransferError
 from transfer.pickle_machine import RestrictedUnpickler, finish
 from transfer.untrusted import Bounded, shown
+from transfer.weights.readers._described import Described
 from transfer.weights.readers._torch import TORCH_CONSTRUCTORS, Storage, resolve, state_dict
 
 FORMAT = "PyTorch .pth (older format)"
@@ -27,7 +28,7 @@ def recognises(path: Path, head: bytes) -> bool:
     return head.startswith(MAGIC)
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
+def read(path: Path) -> Described:
     """The state dict; a file that ends early raises."""
     storages: dict[str, Storage] = {}
 

@@ -9,6 +9,7 @@ from transfer.errors import TransferError
 from transfer.pickle_machine import RestrictedUnpickler, finish
 from transfer.untrusted import shown
 from transfer.weights.readers._archive import members, opened
+from transfer.weights.readers._described import Described
 from transfer.weights.readers._torch import TORCH_CONSTRUCTORS, Storage, resolve, state_dict
 
 FORMAT = "PyTorch .pth"
@@ -20,7 +21,7 @@ def recognises(path: Path, head: bytes) -> bool:
     return any(name.endswith(f"/{PICKLE}") for name in members(path, head))
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
+def read(path: Path) -> Described:
     """The state dict; checksums of the zip are verified as it is read."""
     with opened(path) as archive:
         root = next(n for n in archive.members if n.endswith(f"/{PICKLE}")).removesuffix(PICKLE)

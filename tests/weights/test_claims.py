@@ -1,0 +1,261 @@
+"""Files that say of themselves that they are another network than the one their tensors fit: a line, never silence."""
+
+import json
+import logging
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from golden import reading
+from safetensors.numpy import save_file
+
+from transfer import __main__ as command
+from transfer.errors import TransferError
+from transfer.models import registry
+from transfer.weights import catalogue, claims, create_model, native
+from transfer.weights.readers import Described, said
+from transfer.weights.readers._torch import state_dict
+
+WIDTH = 1 / 16
+RECORDS = catalogue.records()
+
+
+def resnet(folder: Path, **metadata: str) -> Path:
+    tensors = {name: np.ascontiguousarray(each) for name, each in reading.cases()["resnet18_slim"].state_dict().items()}
+    save_file(tensors, folder / "model.safetensors", metadata or None)
+    return folder / "model.safetensors"
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def loaded(path: Path, **options: Any) -> Any:
+    return create_model("resnet18", weights=path, width=WIDTH, **options)
+
+
+def by_other_names(name: str) -> set[str]:
+    """How torchvision, timm, Keras, Hugging Face and people write the architecture of a record."""
+    record = RECORDS[name]
+    arch, (first, *rest) = record.arch, name.split(".")
+    plain = first if record.name_map != "native" else arch
+    return {
+        name,
+        arch,
+        arch.upper(),
+        arch.title(),
+        arch.replace("_", "-"),
+        arch.replace("_", ""),
+        f"tv_{arch}",
+        f"tf_{arch}",
+        f"timm/{name}",
+        f"hf-hub:timm/{plain}.{'.'.join(rest)}",
+        f"torchvision.models.{arch}",
+        f"keras.applications.{arch.title().replace('_', '')}",
+        f"{arch.replace('_', ' ')} ",
+        f"{arch.title().replace('_', '')}_Weights.IMAGENET1K_V1",
+    }
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_every_record_is_known_by_its_names(name: str) -> None:
+    arch, names = RECORDS[name].arch, by_other_names(name)
+    assert {text: claims.named(text, arch) for text in names} == dict.fromkeys(names, arch)
+
+
+@pytest.mark.parametrize(
+    ("text", "arch", "found"),
+    [
+        ("microsoft/resnet-50", "resnet50", "resnet50"),
+        ("torchvision.models.resnet.resnet50", "resnet50", "resnet50"),
+        ("ResNetForImageClassification", "resnet50", "resnet50"),
+        ("resnet", "wide_resnet50_2", "wide_resnet50_2"),
+        ("ResNet", "resnext101_32x8d", "resnext101_32x8d"),
+        ("VGG", "vgg19_bn", "vgg19_bn"),
+        ("inception", "inception_v3", "inception_v3"),
+        ("resnext50", "resnext50_32x4d", "resnext50_32x4d"),
+        ("ig_resnext101_32x8d", "resnext101_32x8d", "resnext101_32x8d"),
+        ("gluon_resnet50_v1b", "resnet50", "resnet50"),
+        ("adv_inception_v3", "inception_v3", "inception_v3"),
+        # surely other functions of tensors with the same names and shapes
+        ("resnetblur50", "resnet50", claims.OTHER),
+        ("timm/resnetblur50.bt_in1k", "resnet50", claims.OTHER),
+        ("resnetaa101d", "resnet101", claims.OTHER),
+        ("ResNetBlur18", "resnet18", claims.OTHER),
+        ("resnet50_silu", "resnet50", claims.OTHER),
+        ("resnet50-dilated8", "resnet50", claims.OTHER),
+        ("vgg16_leaky", "vgg16", claims.OTHER),
+        # others of ours; the tensors say that it is none of them
+        ("resnet18", "resnet50", "resnet18"),
+        ("vgg16", "vgg16_bn", "vgg16"),
+        ("wide_resnet50_2", "resnet50", "wide_resnet50_2"),
+        # who knows
+        ("my_model", "resnet50", None),
+        ("resnet10", "resnet101", None),
+        ("resnet50_vggface2", "resnet50", None),
+        ("caffe", "resnet50", None),
+        ("vit_base_patch16_224.augreg_in21k", "resnet50", None),
+        ("", "resnet50", None),
+        ("./:..", "resnet50", None),
+        ("\u212bber\u0130", "resnet50", None),
+    ],
+)
+def test_what_a_name_means(text: str, arch: str, found: str | None) -> None:
+    assert claims.named(text, arch) == found
+
+
+CHECKPOINTS = {
+    "arch": {"arch": "{}", "epoch": 90},
+    "args.model": {"args": {"model": "{}", "lr": 0.1}},
+    "args.arch": {"args": {"arch": "{}"}},
+    "model_name": {"model_name": "{}"},
+    "hyper_parameters.backbone": {"hyper_parameters": {"backbone": "{}"}},
+    "config.model_args.architecture": {"config": {"model_args": {"architecture": "{}"}}},
+    "architectures": {"architectures": ["{}"]},
+    "pretrained_cfg.architecture": {"pretrained_cfg": {"architecture": "{}"}, "num_classes": 1000},
+}
+
+
+def named(content: Any, name: str) -> Any:
+    """The content with `{}` replaced by a name."""
+    return json.loads(json.dumps(content).replace("{}", name))
+
+
+@pytest.mark.parametrize("key", CHECKPOINTS)
+@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model"])
+def test_what_a_checkpoint_says_beside_its_tensors(key: str, wrapper: str, tmp_path: Path) -> None:
+    tensors = {"a.weight": np.ones(3, np.float32)}
+    read = state_dict({**named(CHECKPOINTS[key], "resnetblur18"), wrapper: tensors})
+    assert list(read) == ["a.weight"] and read.says == {key: "resnetblur18"}
+    with pytest.raises(TransferError, match=f"x.pth says {key}=resnetblur18: not resnet18.a1, but another function"):
+        claims.compare(tmp_path / "x.pth", read, "resnet18", None, name="resnet18.a1")
+
+
+@pytest.mark.parametrize("arch", ["resnetblur18", "resnet18", "my net"])
+def test_a_checkpoint_of_pytorch(arch: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "x.pth"
+    text = arch.encode()
+    with zipfile.ZipFile(reading.HERE / "resnet18_slim.pth") as good, zipfile.ZipFile(path, "w") as checkpoint:
+        for name in good.namelist():
+            content = good.read(name)
+            if name.endswith("data.pkl"):
+                start = b"\x80\x02}(X\x04\x00\x00\x00archX" + struct.pack("<I", len(text)) + text
+                content = start + b"X\x0a\x00\x00\x00state_dict" + content[2:-1] + b"u."
+            checkpoint.writestr(name, content)
+    if arch == "resnetblur18":
+        with pytest.raises(TransferError, match="x.pth says arch=resnetblur18: not resnet18, but another function"):
+            loaded(path)
+    loaded(path, by_names=True)
+    assert len(lines(caplog)) == (arch != "resnet18")
+
+
+@pytest.mark.parametrize("key", CHECKPOINTS)
+def test_a_config_beside_the_file(key: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, beside = resnet(tmp_path), tmp_path / "config.json"
+    beside.write_text(json.dumps(named(CHECKPOINTS[key], "resnetblur18")))
+    with pytest.raises(TransferError) as error:
+        loaded(path)
+    assert str(error.value).startswith(f"{beside} says {key}=resnetblur18: not resnet18, but")
+    assert str(error.value).endswith("; by_names=True takes the tensors all the same")
+    model = loaded(path, by_names=True)
+    assert model.weights_sha256 and f"says {key}=resnetblur18" in caplog.text
+    caplog.clear()
+    beside.write_text(json.dumps(named(CHECKPOINTS[key], "timm/resnet18.a1_in1k")))
+    loaded(path)
+    assert lines(caplog) == []
+    beside.write_text(json.dumps(named(CHECKPOINTS[key], "mobilenetv3_large_100")))
+    loaded(path)
+    (line,) = lines(caplog)
+    assert line == (
+        f"{beside} says {key}=mobilenetv3_large_100, a name that is not known here; the tensors fit resnet18, so they "
+        "are taken as resnet18"
+    )
+
+
+def test_the_header_of_safetensors(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(TransferError, match="model.safetensors says arch=resnetaa18: not resnet18"):
+        loaded(resnet(tmp_path, arch="resnetaa18", format="pt"))
+    loaded(resnet(tmp_path, architecture="resnet34", format="pt"))
+    assert "says architecture=resnet34, the name of resnet34; the tensors fit resnet18" in lines(caplog)[0]
+
+
+SETTINGS = [
+    ({"model_args": {"act_layer": "silu"}}, "model_args.act_layer=silu"),
+    ({"architecture": "resnet18", "model_args": {"output_stride": 8}}, "model_args.output_stride=8"),
+    ({"model_type": "resnet", "hidden_act": "gelu"}, "hidden_act=gelu"),
+    ({"architecture": "resnet18", "global_pool": "max"}, "global_pool=max"),
+    ({"args": {"model": "resnet18", "model_kwargs": {"aa_layer": "blurpool"}}}, "args.model_kwargs.aa_layer=blurpool"),
+]
+
+
+@pytest.mark.parametrize(("config", "says"), SETTINGS)
+def test_settings_that_make_another_function(config: dict, says: str, tmp_path: Path) -> None:
+    path = resnet(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(TransferError, match=f"says {says}: resnet18 is another function of the same tensors; by_names"):
+        loaded(path)
+    loaded(path, by_names=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"architecture": "resnet18", "num_classes": 1000, "num_features": 512, "global_pool": "avg",
+         "pretrained_cfg": {"tag": "a1_in1k", "mean": [0.485, 0.456, 0.406], "classifier": "fc"}},
+        {"model_type": "resnet", "architectures": ["ResNetForImageClassification"], "hidden_act": "relu"},
+        {"model": {"name": "vgg16", "weights": None}, "train": "finetune", "data": {"source": "digits"}},
+        {"arch": None, "args": None, "model": {"a": 1}, "config": [], "architectures": ["a", "b"]},
+        {},
+        [],
+        7,
+    ],
+    ids=str,
+)  # fmt: skip
+def test_configs_that_say_nothing_else(content: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = resnet(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    loaded(path)
+    assert lines(caplog) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe{", b"{" * 9, b'{"arch": ' + b"[" * 100_000, b"no"])
+def test_a_config_that_is_none_is_not_in_the_way(content: bytes, tmp_path: Path, caplog: Any) -> None:
+    path = resnet(tmp_path)
+    (tmp_path / "config.json").write_bytes(content)
+    loaded(path)
+    (line,) = lines(caplog)
+    assert line.startswith(f"{tmp_path / 'config.json'}: not looked at (")
+
+
+def test_what_is_said_is_bounded() -> None:
+    deep: Any = {"arch": "x"}
+    for _ in range(10_000):
+        deep = {"args": deep}
+    assert said(deep) == {}
+    assert said({1: "a", ("arch",): "b", "arch": b"bytes", "model_name": ["x", "y"]}) == {}
+    assert Described({}).says == {} and Described({}).front == ()
+
+
+def test_our_own_files_say_what_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    arrays = registry.flat_state(registry.build("resnet18", seed=0, width=WIDTH))
+    metadata = native.describe("resnet18", {"width": WIDTH}, model="resnet18.a1_in1k")
+    native.write(tmp_path / "model.safetensors", arrays, metadata)
+    (tmp_path / "config.json").write_text(json.dumps({"model": {"name": "resnet18.a1_in1k", "fields": {"arch": 1}}}))
+    create_model("resnet18", weights=tmp_path / "model.safetensors")
+    assert lines(caplog) == []
+
+
+def test_the_command_says_it_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arrays = registry.flat_state(registry.build("resnet18", seed=0, width=WIDTH))
+    path = tmp_path / "model.safetensors"
+    native.write(path, arrays, native.describe("resnet18", {"width": WIDTH}))
+    (tmp_path / "config.json").write_text('{"architecture": "resnetblur18\\u001b[31m\\n"}')
+    assert command.main(["convert", str(path), "--model=resnet18", f"--output={tmp_path / 'out.safetensors'}"]) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(
+        f"error: {tmp_path / 'config.json'} says architecture=resnetblur18\\x1b[31m\\n: not resnet18"
+    )
+    assert printed.count("\n") == 1 and not (tmp_path / "out.safetensors").exists()

@@ -1,0 +1,158 @@
+"""What a weight file says of its network beside the tensors, compared with the model that they were loaded into.
+
+The same tensors may be those of two networks: timm's `resnetblur50` has all names and shapes of `resnet50`. A
+checkpoint's `arch`, a `config.json` beside the file, or the layers of a whole Keras model often tell them apart.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from transfer.errors import TransferError
+from transfer.models import registry
+from transfer.preprocess import Preprocessing
+from transfer.untrusted import reason, shown
+from transfer.weights import catalogue, keras_front
+from transfer.weights.names import family
+from transfer.weights.readers import Described, said
+
+CONFIG = "config.json"
+LARGEST_CONFIG = 1 << 20
+
+# Words around the name of an architecture that leave it what it is: who trained it, where it lies, on what.
+PLAIN = {"tv", "tf", "torchvision", "timm", "keras", "gluon", "ssl", "swsl", "ig", "fb", "adv", "microsoft", "google"}
+PLAIN |= {"in1k", "imagenet", "imagenet1k", "weights", "pretrained", "model", "a1", "a2", "a3"}
+# Names of an architecture that are neither the catalogue's nor made of the same letters and digits.
+OTHER_NAMES = {
+    "resnext50": "resnext50_32x4d",
+    "resnext101": "resnext101_32x8d",
+    "wideresnet50": "wide_resnet50_2",
+    "wideresnet101": "wide_resnet101_2",
+    "inceptionv1": "googlenet",
+    "lenet": "lenet5",
+    "resnet50v1b": "resnet50",
+    "resnet101v1b": "resnet101",
+    "resnet152v1b": "resnet152",
+}
+OTHER = "another function"
+# What makes another function of the same tensors: resnetblur50, resnetaa101; resnet50_silu, resnet50-dilated8.
+OTHER_MEMBER = re.compile(r"(?:resnet|resnext|vgg|inception|alexnet|googlenet|lenet)[a-z]+\d{2,3}[a-z]*")
+OTHER_FUNCTION = re.compile(
+    r"(?:blur|aa|antialias(?:ed)?|dilated)\d*|os\d+|caffe"
+    r"|silu|swish|hardswish|mish|gelu|elu|celu|selu|leaky(?:relu)?|prelu"
+)
+# Setting -> the values that say the usual; any other says another function.
+USUAL: Mapping[str, tuple[object, ...]] = {
+    "act_layer": ("relu", "ReLU", ""),
+    "hidden_act": ("relu", "ReLU", ""),
+    "aa_layer": ("", "None"),
+    "output_stride": (32, "32"),
+    "global_pool": ("avg", "avgpool", "fast", "", "token"),
+}
+
+
+def compare(
+    path: Path,
+    tensors: Mapping[str, np.ndarray],
+    arch: str,
+    preprocessing: Preprocessing | None,
+    *,
+    name: str,
+    by_names: bool = False,
+) -> None:
+    """Compares what a file says with the model `name` of `arch`, whose images `preprocessing` makes.
+
+    Raises TransferError where the file's network is another function. With `by_names` that is only worth a warning, as
+    is a name of the network that nobody here knows.
+    """
+    described = tensors if isinstance(tensors, Described) else Described(tensors)
+    beside = path.with_name(CONFIG)
+    for file, found in ((path, described.says), (beside, _beside(beside))):
+        for key, value in found.items():
+            says = f"{file} says {shown(key)}={shown(value)}"
+            _compare_one(says, key.rpartition(".")[2], value, arch, name, by_names)
+    problem = keras_front.problem(described.front, arch, preprocessing, name)
+    if problem:
+        _differs(f"{path} does not fit {name}: {problem}", by_names)
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    """What a `config.json` of timm or Hugging Face beside the file says; nothing of one that is no such file."""
+    try:
+        if not path.is_file() or path.stat().st_size > LARGEST_CONFIG:
+            return {}
+        return said(json.loads(path.read_bytes()))
+    except (OSError, ValueError, RecursionError) as error:
+        logging.warning("%s: not looked at (%s)", path, reason(error))
+        return {}
+
+
+def _differs(message: str, by_names: bool) -> None:
+    if not by_names:
+        raise TransferError(f"{message}; by_names=True takes the tensors all the same")
+    logging.warning("%s (loaded by its names, which fit)", message)
+
+
+def _compare_one(says: str, key: str, value: object, arch: str, name: str, by_names: bool) -> None:
+    """One thing that a file says; `key` is the last of the keys that lead to it."""
+    if key in USUAL:
+        if value not in USUAL[key]:
+            _differs(f"{says}: {name} is another function of the same tensors", by_names)
+    elif isinstance(value, str) and value:
+        other = named(value, arch)
+        if other == OTHER:
+            _differs(f"{says}: not {name}, but another function of tensors with the same names", by_names)
+        elif other != arch:
+            known = f"the name of {other}" if other else "a name that is not known here"
+            logging.warning("%s, %s; the tensors fit %s, so they are taken as %s", says, known, arch, name)
+
+
+def named(text: str, arch: str) -> str | None:
+    """The architecture that a name from a file means, where `arch` is expected; `OTHER` for another with its tensors.
+
+    None for a name that says nothing to us. Names of torchvision, timm, Keras and Hugging Face, of classes and of
+    families, count: `vgg16_bn`, `VGG16`, `timm/resnet50.a1_in1k`, `tf_inception_v3`, `ResNetForImageClassification`.
+    """
+    last = re.split(r"[/:]", text.strip())[-1]
+    record = catalogue.find(last)
+    if record:
+        return record.arch
+    parts = [words for part in last.split(".") if (words := _words(part))]
+    for words in parts:
+        found = _known("".join(words))
+        if found:
+            return found
+    for words in parts:
+        joined = "".join(words)
+        if joined == _letters(family(arch).__name__.split(".")[-1]) or (
+            joined.isalpha() and _letters(arch).startswith(joined)
+        ):
+            return arch  # `resnet`, `VGG`: a family, and this one
+        usual = [word for word in words if not OTHER_FUNCTION.fullmatch(word)]
+        if OTHER_MEMBER.fullmatch(words[0]) or (usual != words and _known("".join(usual))):
+            return OTHER
+    return None
+
+
+def _known(letters: str) -> str | None:
+    return {_letters(each): each for each in registry.architectures()}.get(letters) or OTHER_NAMES.get(letters)
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def _words(part: str) -> list[str]:
+    """The words of a name in lower case, without those around it that leave an architecture what it is."""
+    part = re.sub(r"(?:For[A-Z]\w*|Model|Backbone)$", "", part)  # ResNetForImageClassification
+    words = [word for word in re.split(r"[^a-z0-9]+", part.lower()) if word]
+    while words and words[-1] in PLAIN:
+        words.pop()
+    while words and words[0] in PLAIN:
+        words.pop(0)
+    return words

@@ -1,0 +1,89 @@
+"""What a whole Keras model does to its images before the first layer with weights, compared with a preprocessing."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from transfer.preprocess import Preprocessing
+from transfer.untrusted import shown
+from transfer.weights.names import family
+from transfer.weights.readers import Layer
+
+# Keras' layers in front that do nothing to an image once trained.
+IDLE = {"InputLayer", "Identity", "Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "Cast"}
+IDLE |= {f"Random{what}" for what in ("Flip", "Rotation", "Zoom", "Translation", "Contrast", "Brightness", "Shear")}
+PIXELS = np.array([[0.0], [255.0]])
+ADVICE = "save the layers behind it as a model of their own"
+
+
+def problem(layers: Sequence[Layer], arch: str, preprocessing: Preprocessing | None, name: str) -> str:
+    """What is wrong with what a Keras model does to its images before the first layer with weights; empty if nothing.
+
+    Nothing is where it does nothing, and where it does to pixels from 0 to 255 what `preprocessing` does.
+    """
+    values, doing = PIXELS, []
+    for layer in layers:
+        if _is_idle(layer) or _is_own_padding(layer, arch):
+            continue
+        doing.append(f"{shown(layer.name)} ({shown(layer.kind)})")
+        apply = SCALINGS.get(layer.kind)
+        after = apply(layer.config, values) if apply else None
+        if after is None:
+            return f"{doing[-1]} stands before its first weights, and {name} has nothing like it; {ADVICE}"
+        values = after
+    if not doing:
+        return ""
+    they, make = ("stand", "make") if doing[1:] else ("stands", "makes")
+    who = f"{' and '.join(doing)} {they} before its first weights"
+    if preprocessing is None:
+        return f"{who}, and {name} does not say how its images are made; {ADVICE}"
+    wanted = (PIXELS * preprocessing.scale - np.array(preprocessing.mean)) / np.array(preprocessing.std)
+    if preprocessing.channels == "rgb" and np.allclose(values, wanted, rtol=0, atol=1e-3 * np.abs(wanted).max()):
+        return ""
+    ours = f"{_range(wanted)} in {preprocessing.channels}"
+    return f"{who} and {make} {_range(values)} of pixels from 0 to 255, where {name} has {ours}; {ADVICE}"
+
+
+def _is_idle(layer: Layer) -> bool:
+    return layer.kind in IDLE or (layer.kind == "Activation" and layer.config.get("activation") == "linear")
+
+
+def _range(values: np.ndarray) -> str:
+    low, high = (", ".join(f"{value:.4g}" for value in np.unique(row)) for row in values)
+    return f"{low} to {high}"
+
+
+def _is_own_padding(layer: Layer, arch: str) -> bool:
+    """Whether a layer is the padding that Keras has in front of the first convolution of `arch`."""
+    padding = getattr(family(arch), "KERAS_PADDING", None)
+    alike = () if padding is None else (padding, [padding] * 2, [[padding] * 2] * 2)
+    return layer.kind == "ZeroPadding2D" and layer.config.get("padding") in alike
+
+
+def _rescaled(config: Mapping[str, Any], values: np.ndarray) -> np.ndarray | None:
+    return _a_channel(lambda scale, offset: values * scale + offset, config.get("scale"), config.get("offset", 0))
+
+
+def _normalised(config: Mapping[str, Any], values: np.ndarray) -> np.ndarray | None:
+    if config.get("invert"):
+        return None
+    mean, variance = config.get("mean"), config.get("variance")
+    return _a_channel(lambda mean, variance: (values - mean) / np.maximum(np.sqrt(variance), 1e-7), mean, variance)
+
+
+def _a_channel(function: Callable[..., np.ndarray], *numbers: object) -> np.ndarray | None:
+    """`function` of numbers, one or one a channel; None where they are anything else."""
+    try:
+        arrays = [np.asarray(each, float).reshape(-1) for each in numbers]
+        with np.errstate(all="ignore"):
+            result = function(*arrays)
+    except (TypeError, ValueError):
+        return None
+    return result if result.shape in ((2, 1), (2, 3)) and np.isfinite(result).all() else None
+
+
+SCALINGS: Mapping[str, Callable[[Mapping[str, Any], np.ndarray], np.ndarray | None]] = {
+    "Rescaling": _rescaled,
+    "Normalization": _normalised,
+}

@@ -1,0 +1,84 @@
+"""Tensors together with what their file says of the network beside them: names, settings, layers in front."""
+
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+# Where checkpoints, `config.json` and headers name the network, and where they say how it differs from the usual one.
+NAMING = ("arch", "architecture", "architectures", "model", "model_name", "model_type", "backbone")
+SETTING = ("act_layer", "hidden_act", "aa_layer", "output_stride", "global_pool")
+# The dicts in which they may lie.
+WITHIN = (
+    *("args", "config", "cfg", "hparams", "hyper_parameters", "kwargs"),
+    *("model_args", "model_kwargs", "opt", "pretrained_cfg"),
+)
+DEEPEST = 3
+
+# Keras' layers that have weights of an image's network; in front of the first stands what is done to the images.
+WEIGHTED = ("Conv2D", "Convolution2D", "DepthwiseConv2D", "SeparableConv2D", "Dense", "BatchNormalization")
+# What is kept of the configuration of a layer in front.
+KEPT = ("scale", "offset", "mean", "variance", "invert", "padding", "activation")
+MOST_IN_FRONT = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A layer of a Keras model: its name, its class, and of its configuration what `KEPT` lists."""
+
+    name: str
+    kind: str
+    config: Mapping[str, Any]
+
+
+class Described(dict[str, np.ndarray]):
+    """Tensors by name.
+
+    Attributes:
+      says: key in the file, such as `arch` or `args.model` -> text or a number.
+      front: of a whole Keras model, the layers before the first one with weights.
+    """
+
+    def __init__(
+        self, tensors: Mapping[str, np.ndarray], says: Mapping[str, Any] | None = None, front: Sequence[Layer] = ()
+    ) -> None:
+        super().__init__(tensors)
+        self.says, self.front = dict(says or {}), tuple(front)
+
+
+def said(content: object, depth: int = 0) -> dict[str, Any]:
+    """What a dict from a file says of the network, by the keys that lead there."""
+    found: dict[str, Any] = {}
+    for key in (*NAMING, *SETTING, *WITHIN) if isinstance(content, Mapping) else ():
+        value = content.get(key)  # type: ignore[attr-defined]
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if key in WITHIN and isinstance(value, Mapping) and depth < DEEPEST:
+            found |= {f"{key}.{inner}": each for inner, each in said(value, depth + 1).items()}
+        elif key not in WITHIN and isinstance(value, (str, int, float)):
+            found[key] = value
+    return found
+
+
+def front(model: object, owners: Collection[str]) -> list[Layer]:
+    """The layers before the first with weights, of a model as Keras' JSON has it; `owners` names layers with some."""
+    found = []
+    for layer in _flat(model):
+        if layer.kind in WEIGHTED or (layer.name in owners and layer.kind != "Normalization"):
+            break
+        found.append(layer)
+    return found[:MOST_IN_FRONT]
+
+
+def _flat(model: object) -> Iterator[Layer]:
+    """The layers of a model in Keras' order, from the images on; those of a model in it in its place."""
+    config = model.get("config") if isinstance(model, Mapping) else None
+    layers = config.get("layers") if isinstance(config, Mapping) else config  # a list in Keras 1
+    for each in layers if isinstance(layers, list) else ():
+        inner = each.get("config") if isinstance(each, Mapping) else None
+        if isinstance(inner, list) or (isinstance(inner, Mapping) and isinstance(inner.get("layers"), list)):
+            yield from _flat(each)
+        elif isinstance(inner, Mapping):
+            kept = {key: inner[key] for key in KEPT if key in inner}
+            yield Layer(str(inner.get("name")), str(each.get("class_name")), kept)
