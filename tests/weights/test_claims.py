@@ -1,5 +1,6 @@
 """Files that say of themselves that they are another network than the one their tensors fit: a line, never silence."""
 
+import dataclasses
 import json
 import logging
 import struct
@@ -15,7 +16,8 @@ from safetensors.numpy import save_file
 from transfer import __main__ as command
 from transfer.errors import TransferError
 from transfer.models import registry
-from transfer.weights import catalogue, claims, create_model, native
+from transfer.weights import cache, catalogue, claims, create_model, native
+from transfer.weights.catalogue import WeightFile
 from transfer.weights.readers import Described, said
 from transfer.weights.readers._torch import state_dict
 
@@ -97,6 +99,7 @@ def test_every_record_is_known_by_its_names(name: str) -> None:
         ("resnet10", "resnet101", None),
         ("resnet50_vggface2", "resnet50", None),
         ("caffe", "resnet50", None),
+        ("resnetblur50", "vgg16", None),
         ("vit_base_patch16_224.augreg_in21k", "resnet50", None),
         ("", "resnet50", None),
         ("./:..", "resnet50", None),
@@ -130,6 +133,7 @@ def test_what_a_checkpoint_says_beside_its_tensors(key: str, wrapper: str, tmp_p
     tensors = {"a.weight": np.ones(3, np.float32)}
     read = state_dict({**named(CHECKPOINTS[key], "resnetblur18"), wrapper: tensors})
     assert list(read) == ["a.weight"] and read.says == {key: "resnetblur18"}
+    (tmp_path / "x.pth").touch()
     with pytest.raises(TransferError, match=f"x.pth says {key}=resnetblur18: not resnet18.a1, but another function"):
         claims.compare(tmp_path / "x.pth", read, "resnet18", None, name="resnet18.a1")
 
@@ -159,7 +163,7 @@ def test_a_config_beside_the_file(key: str, tmp_path: Path, caplog: pytest.LogCa
     with pytest.raises(TransferError) as error:
         loaded(path)
     assert str(error.value).startswith(f"{beside} says {key}=resnetblur18: not resnet18, but")
-    assert str(error.value).endswith("; by_names=True takes the tensors all the same")
+    assert str(error.value).endswith("; by_names=True (convert: --by_names) takes the weights by their names")
     model = loaded(path, by_names=True)
     assert model.weights_sha256 and f"says {key}=resnetblur18" in caplog.text
     caplog.clear()
@@ -243,19 +247,50 @@ def test_our_own_files_say_what_they_are(tmp_path: Path, caplog: pytest.LogCaptu
     arrays = registry.flat_state(registry.build("resnet18", seed=0, width=WIDTH))
     metadata = native.describe("resnet18", {"width": WIDTH}, model="resnet18.a1_in1k")
     native.write(tmp_path / "model.safetensors", arrays, metadata)
-    (tmp_path / "config.json").write_text(json.dumps({"model": {"name": "resnet18.a1_in1k", "fields": {"arch": 1}}}))
+    (tmp_path / "config.json").write_text('{"architecture": "resnetblur18"}')  # of the file that this was made from
     create_model("resnet18", weights=tmp_path / "model.safetensors")
     assert lines(caplog) == []
 
 
+@pytest.mark.parametrize("digits", [{"sha256": 64}, {"sha256_prefix": 8}, {"md5": 32}], ids=lambda digits: min(digits))
+@pytest.mark.parametrize("notop", [False, True])
+def test_the_file_of_another_record(
+    digits: dict, notop: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = resnet(tmp_path)
+    ((key, count),) = digits.items()
+    own = WeightFile("a.pth", "http://127.0.0.1:9/a", **{key: cache.digests(path)[key.split("_")[0]][:count]})
+    other = WeightFile("b.pth", "http://127.0.0.1:9/b", sha256_prefix="01234567")
+    nameless = WeightFile("c.pth", "http://127.0.0.1:9/c")
+    base = RECORDS["resnet18.tv"]
+    made = {
+        "resnet18.v1": dataclasses.replace(base, file=other if notop else own, notop=own if notop else None),
+        "resnet18.v2": dataclasses.replace(base, file=other, notop=nameless),
+        "resnet18.same": dataclasses.replace(base, file=own),
+        "resnet18.none": dataclasses.replace(base, file=nameless),
+    }
+    made = {name: dataclasses.replace(record, name=name) for name, record in made.items()}
+    monkeypatch.setattr(catalogue, "records", lambda: made)
+    for name in ("resnet18.v2", "resnet18.none"):
+        caplog.clear()
+        assert create_model(name, weights=path, width=WIDTH).record.name == name
+        assert lines(caplog) == [
+            f"{name}: by its hash, {path} is the file of resnet18.v1 and resnet18.same; preprocessing and all else are "
+            f"taken from {name}"
+        ]
+    caplog.clear()
+    for name in ("resnet18.v1", "resnet18.same", "resnet18"):
+        create_model(name, weights=path, width=WIDTH)
+    assert lines(caplog) == []
+
+
 def test_the_command_says_it_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arrays = registry.flat_state(registry.build("resnet18", seed=0, width=WIDTH))
-    path = tmp_path / "model.safetensors"
-    native.write(path, arrays, native.describe("resnet18", {"width": WIDTH}))
-    (tmp_path / "config.json").write_text('{"architecture": "resnetblur18\\u001b[31m\\n"}')
-    assert command.main(["convert", str(path), "--model=resnet18", f"--output={tmp_path / 'out.safetensors'}"]) == 1
+    path, beside, output = (tmp_path / name for name in ("model.safetensors", "config.json", "out.safetensors"))
+    native.write(path, registry.flat_state(registry.build("lenet5", seed=0)))
+    beside.write_text('{"architecture": "lenet5_leaky\\u001b\\n"}')
+    assert command.main(["convert", str(path), "--model=lenet5", f"--output={output}"]) == 1
     printed = capsys.readouterr().err
     assert printed.startswith(
-        f"error: {tmp_path / 'config.json'} says architecture=resnetblur18\\x1b[31m\\n: not resnet18"
+        f"error: {beside} says architecture=lenet5_leaky\\x1b\\n: not lenet5, but another function"
     )
-    assert printed.count("\n") == 1 and not (tmp_path / "out.safetensors").exists()
+    assert printed.count("\n") == 1 and not output.exists()

@@ -44,6 +44,12 @@ def mismatch(file: WeightFile, found: dict[str, str]) -> str | None:
     return None
 
 
+def is_file_of(record: Record, found: dict[str, str]) -> bool:
+    """Whether a file of these digests is one of the record's."""
+    known = [file for file in (record.file, record.notop) if file and file.verified_by != "nothing"]
+    return any(mismatch(file, found) is None for file in known)
+
+
 def fetch(record: Record, *, notop: bool = False) -> tuple[Path, str]:
     """The verified local file of a record, downloaded first where it is neither shipped nor cached.
 

@@ -17,9 +17,9 @@ from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.preprocess import Preprocessing
 from transfer.untrusted import reason, shown
-from transfer.weights import catalogue, keras_front
+from transfer.weights import catalogue, keras_front, native
 from transfer.weights.names import family
-from transfer.weights.readers import Described, said
+from transfer.weights.readers import Described, safetensors_file, said
 
 CONFIG = "config.json"
 LARGEST_CONFIG = 1 << 20
@@ -41,7 +41,7 @@ OTHER_NAMES = {
 }
 OTHER = "another function"
 # What makes another function of the same tensors: resnetblur50, resnetaa101; resnet50_silu, resnet50-dilated8.
-OTHER_MEMBER = re.compile(r"(?:resnet|resnext|vgg|inception|alexnet|googlenet|lenet)[a-z]+\d{2,3}[a-z]*")
+OTHER_MEMBER = re.compile(r"(resnet|resnext|vgg|inception|alexnet|googlenet|lenet)[a-z]+\d{2,3}[a-z]*")
 OTHER_FUNCTION = re.compile(
     r"(?:blur|aa|antialias(?:ed)?|dilated)\d*|os\d+|caffe"
     r"|silu|swish|hardswish|mish|gelu|elu|celu|selu|leaky(?:relu)?|prelu"
@@ -71,8 +71,7 @@ def compare(
     is a name of the network that nobody here knows.
     """
     described = tensors if isinstance(tensors, Described) else Described(tensors)
-    beside = path.with_name(CONFIG)
-    for file, found in ((path, described.says), (beside, _beside(beside))):
+    for file, found in ((path, described.says), (path.with_name(CONFIG), _beside(path))):
         for key, value in found.items():
             says = f"{file} says {shown(key)}={shown(value)}"
             _compare_one(says, key.rpartition(".")[2], value, arch, name, by_names)
@@ -81,8 +80,14 @@ def compare(
         _differs(f"{path} does not fit {name}: {problem}", by_names)
 
 
-def _beside(path: Path) -> dict[str, Any]:
-    """What a `config.json` of timm or Hugging Face beside the file says; nothing of one that is no such file."""
+def _beside(file: Path) -> dict[str, Any]:
+    """What a `config.json` of timm or Hugging Face beside the file says; nothing of one that is no such file.
+
+    Our own files say all themselves; a `config.json` beside one is its run's, or of the file that it was made from.
+    """
+    if safetensors_file.metadata(file).get("format") == native.FORMAT:
+        return {}
+    path = file.with_name(CONFIG)
     try:
         if not path.is_file() or path.stat().st_size > LARGEST_CONFIG:
             return {}
@@ -94,7 +99,7 @@ def _beside(path: Path) -> dict[str, Any]:
 
 def _differs(message: str, by_names: bool) -> None:
     if not by_names:
-        raise TransferError(f"{message}; by_names=True takes the tensors all the same")
+        raise TransferError(f"{message}; by_names=True (convert: --by_names) takes the weights by their names")
     logging.warning("%s (loaded by its names, which fit)", message)
 
 
@@ -134,7 +139,8 @@ def named(text: str, arch: str) -> str | None:
         ):
             return arch  # `resnet`, `VGG`: a family, and this one
         usual = [word for word in words if not OTHER_FUNCTION.fullmatch(word)]
-        if OTHER_MEMBER.fullmatch(words[0]) or (usual != words and _known("".join(usual))):
+        member = OTHER_MEMBER.fullmatch(words[0])
+        if (member and member[1] in _letters(arch)) or (usual != words and _known("".join(usual))):
             return OTHER
     return None
 

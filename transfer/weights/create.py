@@ -129,9 +129,13 @@ def _file(
     path = Path(paths.given(weights))
     if not path.is_file():
         raise TransferError(f"{path}: no such weight file")
-    sha256 = cache.digests(path)["sha256"]
-    digest.check_beside(path, sha256)
-    return path, sha256
+    found = cache.digests(path)
+    digest.check_beside(path, found["sha256"])
+    owners = [other for other in catalogue.records().values() if cache.is_file_of(other, found)]
+    if record and owners and record not in owners:
+        text = "%s: by its hash, %s is the file of %s; preprocessing and all else are taken from %s"
+        logging.warning(text, name, path, " and ".join(other.name for other in owners), name)
+    return path, found["sha256"]
 
 
 def _libraries_of(record: Record) -> list[str]:

@@ -15,6 +15,7 @@ from transfer.models import registry
 from transfer.preprocess import Preprocessing
 from transfer.weights.readers import safetensors_file
 
+FORMAT = "transfer"
 FIELDS_KEY = "fields"
 PREPROCESSING_KEY = "preprocessing"
 
@@ -42,7 +43,7 @@ def describe(
 ) -> dict[str, str]:
     """The metadata of a file for `arch` built with `fields`, whose input is made by `preprocessing` (if known)."""
     recipe = {} if preprocessing is None else {PREPROCESSING_KEY: json.dumps(asdict(preprocessing))}
-    return {"format": "transfer", "arch": arch, FIELDS_KEY: json.dumps(dict(fields)), **recipe, **more}
+    return {"format": FORMAT, "arch": arch, FIELDS_KEY: json.dumps(dict(fields)), **recipe, **more}
 
 
 def fields(path: str | os.PathLike[str], arch: str) -> dict[str, Any]:
