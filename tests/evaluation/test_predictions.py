@@ -47,6 +47,23 @@ def test_of_classes(logits):
     np.testing.assert_allclose(found.nll, expected, rtol=1e-5, atol=1e-6)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(2, 12).flatmap(
+        lambda width: arrays.arrays(np.float32, (6, width), elements=st.sampled_from([-np.inf, -3, 0, 1e-8, 2e-8, 90]))
+    ),
+    st.integers(0, 99),
+)
+def test_rivals_of_the_right_class(logits, seed):
+    """Whatever the order of the classes; what is nearly equal beside a large score is no tie."""
+    random = np.random.default_rng(seed)
+    labels, order = random.integers(logits.shape[1], size=6), random.permutation(logits.shape[1])
+    found = Predictions.of_logits(logits, labels)
+    assert found.rivals.tolist() == [sum(row >= row[right]) - 1 for row, right in zip(logits, labels, strict=True)]
+    moved = Predictions.of_logits(logits[:, order], np.argsort(order)[labels])
+    np.testing.assert_array_equal(moved.rivals, found.rivals)
+
+
 def test_rows_in_blocks_are_the_same(monkeypatch):
     whole = of_kind("classes")
     monkeypatch.setattr("transfer.evaluation.predictions.BLOCK", 13)
@@ -70,6 +87,16 @@ def test_written_and_read(name, ranked, tmp_path):
     assert (again.kind, again.num_outputs, again.ranked) == (found.kind, found.num_outputs, ranked)
     assert again.probable == (ranked and found.kind != "values") and [*tmp_path.iterdir()] == [tmp_path / "p.npz"]
     assert list(again.rows(np.array([3, 1])).ids) == [ids[3], ids[1]]
+
+
+@pytest.mark.parametrize("name", OF_KIND)
+def test_a_file_of_an_earlier_version_is_read(name, tmp_path):
+    """It had no rivals: they are the places among the highest, as far as those go."""
+    found = of_kind(name)
+    found.write(tmp_path / "p.npz")
+    arrays = dict(np.load(tmp_path / "p.npz", allow_pickle=False))
+    np.savez(tmp_path / "p.npz", **{key: array for key, array in arrays.items() if key != "rivals"})
+    np.testing.assert_array_equal(Predictions.read(tmp_path / "p.npz").rivals, np.minimum(found.rivals, 5))
 
 
 def test_parts_are_the_whole():
@@ -117,7 +144,7 @@ def test_bad_rows(arguments, others, message):
 
 
 @pytest.mark.parametrize(
-    "how", ["truncated", "no zip", "another file", "another format", "classes", "ids", "NaN", "objects"]
+    "how", ["truncated", "no zip", "another file", "another format", "classes", "rivals", "ids", "NaN", "objects"]
 )
 def test_a_damaged_file_is_one_line(how, tmp_path):
     path = tmp_path / "predictions.npz"
@@ -134,6 +161,7 @@ def test_a_damaged_file_is_one_line(how, tmp_path):
             "another format": {"facts": arrays["facts"] + 1},
             "classes": {"labels": arrays["labels"] + 9},
             "ids": {"ids": arrays["ids"][:2]},
+            "rivals": {"rivals": arrays["rivals"] + 6},
             "NaN": {"nll": arrays["nll"] * np.nan},
             "objects": {"nll": np.array([None] * 7)},
         }

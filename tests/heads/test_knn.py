@@ -6,6 +6,8 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from transfer.errors import UsageError
+from transfer.evaluation.predictions import Predictions
+from transfer.evaluation.summary import summary
 from transfer.heads import KnnProbe, KnnRegressor, neighbours
 
 DIGITS, LABELS = load_digits(return_X_y=True)
@@ -23,6 +25,22 @@ def test_equal_votes_are_scikit_learns(metric, k):
     theirs = KNeighborsClassifier(k, metric=METRICS[metric], algorithm="brute").fit(X, Y)
     np.testing.assert_array_equal(ours.predict(XV), theirs.predict(XV))
     np.testing.assert_allclose(ours.predict_proba(XV), theirs.predict_proba(XV), atol=2e-6)
+
+
+@pytest.mark.parametrize("k, temperature", [(1, None), (1, 0.07), (3, None), (20, None), (20, 0.07), (600, None)])
+@pytest.mark.parametrize("names", ["abcdefghij", "jihgfedcba", "ecafbdhgij"])
+def test_a_class_without_a_vote_is_not_among_the_five(k, temperature, names):
+    """Whatever the classes are called: of one neighbour top-5 is the accuracy."""
+    called = np.array(list(names))
+    probe = KnnProbe(k, temperature).fit(X, called[Y])
+    places = np.argsort(np.argsort(called))
+    measured = summary(Predictions.of_logits(probe.logits(XV), places[YV]), resamples=2)
+    nearest = neighbours.search(neighbours.unit_rows(XV), probe.rows_, k, "cosine")[1]
+    voted = (Y[nearest] == YV[:, None]).any(axis=1).mean()
+    accuracy, among = measured["accuracy"]["value"], measured["top_5_accuracy"]["value"]
+    assert among <= voted + 1e-6 and (k > 1 or among == accuracy)
+    same = summary(Predictions.of_logits(KnnProbe(k, temperature).fit(X, Y).logits(XV), YV), resamples=2)
+    assert among == same["top_5_accuracy"]["value"]
 
 
 def test_several_labels_and_values_are_scikit_learns_too():

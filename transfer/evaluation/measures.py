@@ -51,7 +51,8 @@ def _right(predictions: Predictions) -> np.ndarray:
 
 
 def _among_five(predictions: Predictions) -> np.ndarray:
-    return (predictions.top == predictions.labels[:, None]).any(axis=1)
+    """Whose class is among the five in any order of equal scores; one without a vote of neighbours never is."""
+    return predictions.rivals < MOST
 
 
 def _balanced_accuracy(predictions: Predictions) -> Weighted:

@@ -45,6 +45,8 @@ class Predictions:
         ranked: whether the scores put classes or labels in order; where not, K is 1.
         probable: whether they make probabilities; where not, `probability` and `nll` are NaN.
         class_names: C or L names, or none.
+        rivals: of classes int32 (N,), how many others have as high a score as the right one, or a higher; where it is
+            not given, the right one's place in `top`, which says the same where no scores are equal.
     """
 
     kind: str
@@ -58,6 +60,11 @@ class Predictions:
     ranked: bool = True
     probable: bool = True
     class_names: tuple[str, ...] = ()
+    rivals: np.ndarray = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.rivals is None:
+            object.__setattr__(self, "rivals", _places(self.labels, self.top))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -109,6 +116,7 @@ class Predictions:
             "top": np.empty((count, 0), np.int32),
             "probability": np.empty((count, 0), np.float32),
             "nll": np.empty((count, 0), np.float32),
+            "rivals": np.empty((count, 0), np.int32),
         }
         if kind == "classes":
             found = {"scores": np.empty((count, 0), np.float32)}
@@ -157,7 +165,9 @@ class Predictions:
 
 
 # The fields that have a row for each.
-ARRAYS = ("ids", "labels", "scores", "top", "probability", "nll")
+ARRAYS = ("ids", "labels", "scores", "top", "probability", "nll", "rivals")
+# Those that files had from the first.
+ALWAYS = ARRAYS[:-1]
 
 
 def _check(kind: str, outputs: np.ndarray, truth: np.ndarray, ids: np.ndarray) -> None:
@@ -184,13 +194,14 @@ def _of_classes(logits: np.ndarray, labels: np.ndarray, most: int, probable: boo
     """The highest of each row, their probabilities and the loss, some rows at a time."""
     count, width = logits.shape
     top, probability = np.empty((count, most), np.int32), np.full((count, most), np.nan, np.float32)
-    nll = np.full(count, np.nan, np.float32)
+    nll, rivals = np.full(count, np.nan, np.float32), np.empty(count, np.int32)
     step = max(1, BLOCK // width)
     for start in range(0, count, step):
         rows = slice(start, start + step)
         # so that -inf can mark those that are taken, and a row of nothing but -inf is one of equals
         block = np.maximum(logits[rows], np.finfo(np.float32).min)
         here = np.arange(len(block))
+        rivals[rows] = (block >= block[here, labels[rows], None]).sum(axis=1) - 1
         with np.errstate(over="ignore"):
             block -= block.max(axis=1, keepdims=True)
         if probable:
@@ -203,14 +214,26 @@ def _of_classes(logits: np.ndarray, labels: np.ndarray, most: int, probable: boo
             if probable:
                 probability[rows, rank] = np.exp(block[here, found] - total)
             block[here, found] = -np.inf
-    return {"top": top, "probability": probability, "nll": nll}
+    return {"top": top, "probability": probability, "nll": nll, "rivals": rivals}
+
+
+def _places(labels: np.ndarray, top: np.ndarray) -> np.ndarray:
+    """How many classes are above the right one in `top` (N, K), K where it is none of them."""
+    if not top.shape[1]:
+        return np.empty((len(top), 0), np.int32)
+    found = top == labels[:, None]
+    return np.where(found.any(axis=1), found.argmax(axis=1), top.shape[1]).astype(np.int32)
 
 
 def _read(archive: Archive) -> Predictions:
-    missing = {*ARRAYS, "kind", "facts", "class_names"} - set(numpy_files.names(archive))
+    there = set(numpy_files.names(archive))
+    missing = {*ALWAYS, "kind", "facts", "class_names"} - there
     if missing:
         raise TransferError(f"no predictions of a run: {', '.join(sorted(missing))} missing")
-    arrays = {name: numpy_files.read(archive, name) for name in (*ARRAYS, "kind", "facts", "class_names")}
+    arrays = {
+        name: numpy_files.read(archive, name)
+        for name in (*(ARRAYS if "rivals" in there else ALWAYS), "kind", "facts", "class_names")
+    }
     facts = arrays.pop("facts")
     if facts.dtype.kind != "i" or facts.shape != (4,) or facts[0] != FORMAT:
         raise TransferError(f"predictions of another format than {FORMAT}; a newer version wrote them?")
@@ -231,16 +254,25 @@ def _check_whole(found: Predictions) -> None:
     n, outputs = found.ids.shape[0] if found.ids.ndim == 1 else 0, found.num_outputs
     if found.kind == "classes":
         k = min(MOST, outputs) if found.ranked else 1
-        shapes = {"labels": (n,), "scores": (n, 0), "top": (n, k), "probability": (n, k), "nll": (n,)}
+        shapes = {"labels": (n,), "scores": (n, 0), "top": (n, k), "probability": (n, k), "nll": (n,), "rivals": (n,)}
     else:
-        shapes = {"labels": (n, outputs), "scores": (n, outputs), "top": (n, 0), "probability": (n, 0), "nll": (n, 0)}
+        shapes = {
+            "labels": (n, outputs),
+            "scores": (n, outputs),
+            "top": (n, 0),
+            "probability": (n, 0),
+            "nll": (n, 0),
+            "rivals": (n, 0),
+        }
     numbers = all(getattr(found, name).dtype.kind in "if" for name in shapes)
     if found.kind not in KINDS or not n or not numbers or len(np.unique(found.ids)) != n:
         raise TransferError("its arrays are not predictions of rows; it is damaged")
     for name, shape in shapes.items():
         if getattr(found, name).shape != shape:
             raise TransferError(f"{name} has shape {getattr(found, name).shape}, not {shape}; it is damaged")
-    if found.kind == "classes" and not _within(found.labels, outputs) & _within(found.top, outputs):
+    if found.kind == "classes" and not all(
+        _within(getattr(found, name), outputs) for name in ("labels", "top", "rivals")
+    ):
         raise TransferError(f"its classes are not below {outputs}; it is damaged")
     if not _finite(found):
         raise TransferError("its numbers are not those of predictions; it is damaged")
