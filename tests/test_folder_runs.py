@@ -1,11 +1,15 @@
 """Runs on a folder of small images of one's own: what is said of them, and what becomes of those that go wrong."""
 
+import contextlib
+import errno
 import io
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +19,28 @@ from PIL import Image
 
 from transfer import config, experiment
 from transfer.__main__ import main
+from transfer.chunks import Directory
+from transfer.data.folder import Folder
 from transfer.data.splits import make_splits
 from transfer.errors import TransferError
 from transfer.evaluation.predictions import Predictions
+from transfer.store_format import read_metadata
+from transfer.store_writer import StoreWriter
+
+
+def encoded(seed: int, kind: str = "PNG", **options) -> bytes:
+    """Noise of 32x32."""
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)).save(stream, kind, **options)
+    return stream.getvalue()
 
 
 def png(seed: int) -> bytes:
-    """A PNG of 32x32, of the same size for each seed: noise does not compress."""
-    stream = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(stream, "PNG", compress_level=0)
-    return stream.getvalue()
+    """All of one size."""
+    return encoded(seed, compress_level=0)
+
+
+JPEG = encoded(96, "JPEG")
 
 
 @pytest.fixture
@@ -144,6 +159,198 @@ def odd_photos(photos):
     return photos
 
 
+def written_over(photos):
+    """Two classes' images, of one size, exchanged."""
+    one, other = (photos / "cat" / "0.png").read_bytes(), (photos / "dog" / "0.png").read_bytes()
+    (photos / "cat" / "0.png").write_bytes(other)
+    (photos / "dog" / "0.png").write_bytes(one)
+
+
+def turned(photos):
+    """The same size and the same date."""
+    path, before = photos / "eel" / "1.png", (photos / "eel" / "1.png").stat()
+    path.write_bytes(png(99))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def renamed(photos):
+    """Files keep their dates when names are exchanged."""
+    for path in (photos / "eel" / "1.png", photos / "eel" / "2.png"):
+        os.utime(path, (0, 0))
+        path.rename(photos / "eel" / f"{3 - int(path.stem)}.tmp")
+    for number in (1, 2):
+        (photos / "eel" / f"{number}.tmp").rename(photos / "eel" / f"{number}.png")
+
+
+def linked(photos):
+    (photos / "dog" / "2.png").unlink()
+    (photos / "dog" / "2.png").symlink_to("nowhere.png")
+
+
+CHANGES = {
+    "written over": (written_over, "2 images changed: cat/0.png, dog/0.png;"),
+    "the same date": (turned, "1 image changed: eel/1.png;"),
+    "renamed": (renamed, "2 images changed: eel/1.png, eel/2.png;"),
+    "a link to nothing": (linked, "1 image changed: dog/2.png;"),
+    "one more": (lambda photos: (photos / "cat" / "new.png").write_bytes(png(1)), "1 more: cat/new.png;"),
+    "fewer": (
+        lambda photos: [(photos / "dog" / f"{n}.png").unlink() for n in (0, 5)],
+        "2 fewer: dog/0.png, dog/5.png;",
+    ),
+    "another size": (lambda photos: (photos / "cat" / "5.png").write_bytes(JPEG), "1 image changed: cat/5.png;"),
+    "all of it": (
+        lambda photos: [written_over(photos), (photos / "eel" / "5.png").rename(photos / "eel" / "6.png")],
+        "2 images changed: cat/0.png, dog/0.png; 1 more: eel/6.png; 1 fewer: eel/5.png;",
+    ),
+}
+
+
+@pytest.mark.parametrize("change, words", CHANGES.values(), ids=CHANGES)
+def test_images_that_have_changed_are_named_by_the_next_run(photos, tmp_path, change, words, capsys):
+    stores, _ = extract(photos, tmp_path / "run")
+    change(photos)
+    with pytest.raises(TransferError) as caught:
+        extract(photos, tmp_path / "run", on_error="skip")
+    assert f"{words} take another --workdir, or delete {tmp_path / 'run'}" in str(caught.value)
+    said = ""
+    for store in stores.values():
+        capsys.readouterr()
+        main(["features", "verify", store.path])
+        said += "".join(capsys.readouterr())
+    for name in words.split(": ")[1].split(";")[0].split(", "):
+        assert name in said
+    extract(photos, tmp_path / "other", on_error="skip")
+
+
+def as_zip(photos, file):
+    with zipfile.ZipFile(file, "w") as archive:
+        for path in sorted(photos.glob("*/*")):
+            archive.write(path, path.relative_to(photos))
+    return file
+
+
+@pytest.mark.parametrize("change", ["written over", "one more", "all of it"])
+def test_members_of_a_zip_are_named_too(photos, tmp_path, change):
+    file = as_zip(photos, tmp_path / "photos.zip")
+    extract(file, tmp_path / "run")
+    as_zip(photos, file)  # other dates, the same members
+    extract(file, tmp_path / "run")
+    change, words = CHANGES[change]
+    change(photos)
+    as_zip(photos, file)
+    with pytest.raises(TransferError) as caught:
+        extract(file, tmp_path / "run")
+    assert words in str(caught.value)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Names of the files that are read as a whole."""
+    found = []
+
+    def read(self, locator, limit=None, original=Folder.read):
+        if limit is None:
+            found.append(os.path.relpath(locator, self.path))
+        return original(self, locator, limit)
+
+    monkeypatch.setattr(Folder, "read", read)
+    return found
+
+
+def test_images_that_are_the_same_are_not_read_again(photos, tmp_path, reads):
+    """A touch, a copy and a clone change dates; their bytes are compared once."""
+
+    def again():
+        reads.clear()
+        extract(photos, tmp_path / "run")
+        return sorted(reads)
+
+    assert len(again()) == 18 and again() == []
+    (photos / "cat" / "3.png").touch()
+    assert again() == ["cat/3.png"] and again() == []
+    shutil.copytree(photos, tmp_path / "copy")
+    shutil.rmtree(photos)
+    (tmp_path / "copy").rename(photos)
+    assert len(again()) == 18 and again() == []
+    for split in ("train", "validation"):
+        (tmp_path / "run" / "features" / split / ".seen").unlink()
+    assert len(again()) == 18 and again() == []
+
+
+def test_a_store_that_is_only_read_is_read(photos, tmp_path, monkeypatch, reads):
+    extract(photos, tmp_path / "run")
+    (photos / "cat" / "3.png").touch()
+
+    def refuse(self, key, value):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Directory, "write", refuse)
+    reads.clear()
+    extract(photos, tmp_path / "run")
+    assert set(reads) == {"cat/3.png"}
+
+
+def test_what_changes_while_a_run_is_stopped(photos, tmp_path, monkeypatch):
+    """Rows that are there are compared before the others are computed."""
+    writing, calls = StoreWriter.write, []
+
+    def stopped(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        writing(self, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(StoreWriter, "write", stopped)
+        extract(photos, tmp_path / "run")
+    ids = make_splits(settings(photos).data)[0].ids
+    before = (photos / ids[0]).read_bytes()
+    (photos / ids[0]).write_bytes(png(98))
+    (photos / ids[10]).write_bytes(png(97))  # has not been read yet
+    with pytest.raises(TransferError, match=f"1 image changed: {ids[0]};"):
+        extract(photos, tmp_path / "run")
+    (photos / ids[0]).write_bytes(before)
+    stores, _ = extract(photos, tmp_path / "run")
+    whole, _ = extract(photos, tmp_path / "whole")
+    np.testing.assert_array_equal(stores["train"].features[:], whole["train"].features[:])
+    assert main(["features", "verify", stores["train"].path]) == 0
+
+
+def test_the_rows_of_changed_images_are_redone(photos, tmp_path, capsys):
+    stores, _ = extract(photos, tmp_path / "run")
+    written_over(photos)
+    for store in stores.values():
+        assert main(["features", "verify", store.path, "--repair"]) == 0
+        said = capsys.readouterr().out
+        assert "1 image changed: " in said and "train again, with another --workdir" in said
+        assert main(["features", "verify", store.path]) == 0
+    new, _ = extract(photos, tmp_path / "run")
+    whole, _ = extract(photos, tmp_path / "whole")
+    for split in new:
+        np.testing.assert_array_equal(new[split].features[:], whole[split].features[:])
+
+
+@pytest.mark.parametrize("done", [True, False], ids=["complete", "begun"])
+def test_a_store_of_an_earlier_version_goes_on(photos, tmp_path, monkeypatch, caplog, capsys, done):
+    """It has no checksums of images, which is said once."""
+    with monkeypatch.context() as patch:
+        patch.setattr("transfer.store_images.reader", lambda source: None)
+        if not done:
+            patch.setattr(StoreWriter, "finish", lambda self: None)
+        with contextlib.nullcontext() if done else pytest.raises(TransferError, match="incomplete"):
+            extract(photos, tmp_path / "run")
+    store = tmp_path / "run" / "features" / "train"
+    assert not (store / "content").exists()
+    fingerprint = read_metadata(str(store))["fingerprint"]
+    with caplog.at_level(logging.INFO):
+        stores, _ = extract(photos, tmp_path / "run")
+    assert caplog.text.count("it cannot tell images that change in place") <= 1
+    assert main(["features", "verify", str(store)]) == 0 and not (store / "content").exists()
+    assert stores["train"].metadata["fingerprint"] == fingerprint
+    new, _ = extract(photos, tmp_path / "new")
+    assert new["train"].metadata["fingerprint"] == fingerprint
+
+
 USUAL = config.default()
 WAYS = {
     "epochs": {"head.epochs": 2},
@@ -198,6 +405,8 @@ def test_several_processes_say_once_what_they_have_skipped(photos, tmp_path):
     assert [process.returncode for process in both] == [0, 0], said
     assert [[text.count(line) for line in LINES] for text in said] == [[1, 1], [0, 0]]
     assert json.loads((tmp_path / "run" / "result.json").read_text())["skipped"] == FACTS
+    for split in FACTS:  # each process has kept the checksums of what it has read
+        assert main(["features", "verify", str(tmp_path / "run" / "features" / split)]) == 0
 
 
 def test_a_comparison_with_pixels_takes_every_image(photos, tmp_path):

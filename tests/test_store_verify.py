@@ -27,8 +27,13 @@ class Source:
     labels, ids = np.arange(ROWS) % 3, IDS
 
 
+def content_of(rows):
+    """Checksums of the files of images."""
+    return np.arange(rows.start, rows.stop) * 999_999_937 % (1 << 32)
+
+
 def our_writer(path, **changed):
-    settings = dict(taps=TAPS, ids=IDS, labels=Source.labels, class_names=("a", "b", "c"))
+    settings = dict(taps=TAPS, ids=IDS, labels=Source.labels, class_names=("a", "b", "c"), content=content_of)
     return writer(path, **{**settings, **changed})
 
 
@@ -202,6 +207,7 @@ def damaged_metadata(path):
         data="folder:images",
         fingerprint=read_metadata(str(path))["fingerprint"],
         batch_size=64,  # of the config, which may have changed since
+        content=True,
     )
     (path / "zarr.json").write_text("{")
     return rebuilt_metadata(str(path), wanted, Source)
@@ -212,7 +218,8 @@ REPAIRS = {
     "checks": ["checks/c/2"],
     "labels": ["labels/c/0", "labels/c/2"],
     "ids": ["ids/c/1/0"],
-    "array metadata": ["features/pre_logits/zarr.json", "labels/zarr.json", "features/zarr.json", "checks/zarr.json"],
+    "content": ["content/c/1"],
+    "array metadata": ["features/pre_logits/zarr.json", "labels/zarr.json", "features/zarr.json", "content/zarr.json"],
     "all at once": ["features/pre_logits/c/0/0", "labels/c/0", "ids/c/2/0", "ids/zarr.json", "checks/c/1"],
 }
 

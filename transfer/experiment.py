@@ -31,7 +31,7 @@ from transfer import (
     store_format,
 )
 from transfer import config as settings
-from transfer.errors import UsageError
+from transfer.errors import TransferError, UsageError
 from transfer.training import say
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ def _extract(
         if "," in config.tap:
             raise UsageError(f"config.tap={config.tap!r}: a feature file holds one tap; export them one by one")
     sources = splits_to_train(config.data)
+    folder = epath.Path(config.features or workdir / "features")
+    _check_images(config, workdir, {str(folder / split): source for split, source in sources.items()})
     extractor = build_extractor(config)
     if planned is not None:
         row = max(head_training.row_bytes(shape, config.features_dtype) for shape in extractor.shapes.values())
@@ -115,6 +117,21 @@ def _extract(
     config.batch_size = stores["train"].metadata["batch_size"]
     seconds = _seconds_so_far(folder, 0.0 if there else time.monotonic() - start)
     return stores, results.facts(config, extractor.model, config.tap, seconds) | left_out
+
+
+def _check_images(config: ConfigDict, workdir: epath.Path, sources: Mapping[str, "Source"]) -> None:
+    """Raises TransferError where images are not those that the stores, by their paths, were made from."""
+    from transfer import store_images
+
+    if not distributed.is_main() or not (changes := store_images.changes(sources)):
+        return
+    # a head that was trained on stale features is as stale as they are
+    own = f"--workdir, or delete {workdir}"
+    shared = f"--config.features and --workdir, or delete {config.features} and {workdir}"
+    raise TransferError(
+        f"the images are not those that the features were computed from: {changes}; "
+        f"take another {shared if config.features else own}"
+    )
 
 
 def _skipped(stores: Mapping[str, "FeatureStore"], sources: Mapping[str, "Source"]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from absl import logging
 from flax import nnx
 from jax.sharding import Mesh
 
-from transfer import distributed, preemption, separate
+from transfer import distributed, preemption, separate, store_images
 from transfer.data import Source, canvas
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import Batch, batches
@@ -287,8 +287,8 @@ def extract_to_store(
         features_dtype: "float32", or "bfloat16" for half the bytes, whatever the network computes in.
 
     Raises:
-        TransferError: the store was made with other settings (they are named), an image cannot be read, a feature
-            is NaN or infinite.
+        TransferError: the store was made with other settings (they are named) or of images that have changed since,
+            an image cannot be read, a feature is NaN or infinite.
         Preempted: SIGTERM came, here or to another of the processes; what has been computed is in the store.
         OSError: the disk is full; nothing half-written is left.
     """
@@ -299,6 +299,7 @@ def extract_to_store(
     with _opened(path, extractor, source, features_dtype) as writer:
         if distributed.is_main():
             _check_skipped(writer, on_error)
+            _check_images(writer, source)
         if writer.complete:
             logging.info("%s: %s is complete, %d images; nothing to do", title, path, len(source))
         else:
@@ -326,6 +327,7 @@ def _opened(path: Any, extractor: Extractor, source: Source, features_dtype: str
         batch_size=extractor.batch_size,
         provenance={"device": jax.local_devices()[0].device_kind, "jax": jax.__version__},
         features_dtype=features_dtype,
+        content=store_images.reader(source),
     )
     writer = StoreWriter(path, **settings) if distributed.is_main() else None
     distributed.barrier("created")
@@ -364,6 +366,15 @@ def _check_skipped(writer: StoreWriter, on_error: str) -> None:
         raise TransferError(
             f"{writer.path} was made with on_error=skip and lacks {len(skipped)} images that could not be read, "
             f"the first is {skipped[0]}; keep on_error=skip, or repair them and delete the store"
+        )
+
+
+def _check_images(writer: StoreWriter, source: Source) -> None:
+    rows = store_images.changed(writer.path, writer.metadata, source)
+    if len(rows):
+        raise TransferError(
+            f"{writer.path} was made from other images: {store_images.said([source.ids[row] for row in rows])}; "
+            "choose another path, or delete the store"
         )
 
 

@@ -5,17 +5,20 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from transfer import lock, paths, tables
 from transfer.errors import TransferError, UsageError
 from transfer.features import FeatureStore
-from transfer.store_format import DTYPES, FORMAT, METADATA, OLD_FORMAT, read_metadata
+from transfer.store_format import CONTENT, DTYPES, FORMAT, METADATA, OLD_FORMAT, read_metadata
 from transfer.store_origin import Origin, of_config, of_workdir
 from transfer.store_repair import is_damaged_store, rebuilt_metadata, remove_damage
 from transfer.store_verify import Damage, verify
+
+if TYPE_CHECKING:
+    from transfer.data.source import Source
 
 Action = Callable[[argparse.Namespace], None]
 
@@ -92,14 +95,22 @@ def _metadata(path: str) -> dict[str, Any]:
 
 
 def _origin(options: argparse.Namespace) -> Origin | None:
-    split = options.split or os.path.basename(os.path.abspath(paths.given(options.store)))
     if options.config:
-        return of_config(options.config, split)
+        return of_config(options.config, _split(options))
     if options.workdir:
-        if origin := of_workdir(options.workdir, split):
+        if origin := of_workdir(options.workdir, _split(options)):
             return origin
         raise UsageError(f"--workdir={options.workdir} has no config.json")
-    return of_workdir(_workdir_of(options.store), split) if options.repair else None
+    return _beside(options) if options.repair else None
+
+
+def _split(options: argparse.Namespace) -> str:
+    return options.split or os.path.basename(os.path.abspath(paths.given(options.store)))
+
+
+def _beside(options: argparse.Namespace) -> Origin | None:
+    """By the run that the store lies in, if it does."""
+    return of_workdir(_workdir_of(options.store), _split(options))
 
 
 def _workdir_of(store: str) -> str:
@@ -127,14 +138,32 @@ def _verify(options: argparse.Namespace) -> None:
         )
     elif origin:
         origin.check_source(path, metadata)
-    damage = verify(path, metadata, origin.source if origin else None)
+    images = _images(options, origin, metadata)
+    damage = verify(path, metadata, origin.source if origin else None, images)
     if error is not None:
         damage.lines.insert(0, str(error).partition(";")[0])
-    _report(path, metadata, damage, compared=origin is not None)
+    _report(path, metadata, damage, origin is not None, images is not None)
     if damage and options.repair:
         _repair(path, metadata, damage, origin, rebuilt)
     elif damage:
         raise TransferError(f"{path} is damaged: {_what(damage, rebuilt)}; --repair redoes that, and only that")
+
+
+def _images(options: argparse.Namespace, origin: Origin | None, metadata: dict[str, Any]) -> "Source | None":
+    """The source whose files are compared: the given one, else what the run beside the store had, if it is there."""
+    if CONTENT not in metadata:
+        return None
+    if origin is not None:
+        return origin.source
+    try:
+        beside = _beside(options)
+        source = beside.source if beside else None
+    except (TransferError, OSError) as error:
+        print(f"not compared with the images, which are not to be had: {error}")
+        return None
+    if beside:
+        beside.check_source(options.store, metadata)
+    return source
 
 
 def _found(path: str) -> tuple[dict[str, Any] | None, TransferError | None]:
@@ -150,7 +179,7 @@ def _found(path: str) -> tuple[dict[str, Any] | None, TransferError | None]:
     return None, error or TransferError(f"{path}/{METADATA} is missing")
 
 
-def _report(path: str, metadata: dict[str, Any], damage: Damage, compared: bool) -> None:
+def _report(path: str, metadata: dict[str, Any], damage: Damage, compared: bool, images: bool) -> None:
     for line in damage.lines:
         print(line)
     if damage.more:
@@ -162,6 +191,8 @@ def _report(path: str, metadata: dict[str, Any], damage: Damage, compared: bool)
         print(f"{path}: {rows} rows, each beside its label and id, every file as it was written")
         if damage.missing:
             print(f"{damage.missing} rows are not there yet; the command that began the store completes it")
+        if images:
+            print("the images are those that were read, byte for byte")
         if not compared:
             print("not compared with the source; --workdir=DIR or --config=FILE does that too")
 
@@ -170,6 +201,7 @@ def _what(damage: Damage, rebuilt: bool) -> str:
     parts = ["its metadata"] if rebuilt or damage.metadata else []
     parts += [f"{len(chunks)} chunks of {name}" for name, chunks in damage.beside.items() if chunks]
     parts += [f"{damage.rows_to_redo} rows"] if damage.redo else []
+    parts += [f"{damage.changed} of them of images that have changed since"] if damage.changed else []
     parts += [f"{len(damage.surplus)} surplus files"] if damage.surplus else []
     return ", ".join(parts)
 
@@ -191,5 +223,7 @@ def _repair(path: str, metadata: dict[str, Any], damage: Damage, origin: Origin 
             if metadata["checks_crc32"] not in (None, store.metadata["checks_crc32"]):
                 print("the rows that were redone differ in low bits from before: another device or version than then?")
     print(f"{path}: repaired")
+    if damage.changed:
+        print("a head that was trained before is of the images as they were; train again, with another --workdir")
     if foreign:
         raise TransferError(f"{path}: left alone, remove what you do not know: {', '.join(foreign)}")

@@ -6,6 +6,8 @@
     PATH/ids                uint8 (N, W), UTF-8 padded by zeros, in chunks of rows
     PATH/checks             uint32 (N,), a chunk for each batch: 0 not there yet, 1 an image that was skipped, else
                             the checksum of the row (`transfer.row_checks`)
+    PATH/content            int64 (N,), where images are files: CRC-32 of each as it was read, -1 where it could not be;
+                            a chunk for each batch, written before that of `checks` (`transfer.store_images`)
 
 Any Zarr v3 reader opens it; bfloat16 is an extension type that TensorStore has and zarr-python does not.
 
@@ -33,6 +35,9 @@ OLD_FORMAT = 1
 # In `checks`; any other value is a row's checksum.
 MISSING, SKIPPED = 0, 1
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+# The array of the images' checksums, and the key of the metadata of a store that has it.
+CONTENT = "content"
+UNREAD = -1
 # A tap's name is that of a folder.
 LONGEST_TAP = 200
 # Rows, sizes and the like, far from what overflows in the library that reads the arrays.
@@ -129,6 +134,8 @@ def arrays(metadata: Mapping[str, Any]) -> dict[str, ArraySpec]:
         ArraySpec("ids", (rows, metadata["id_width"]), "uint8", chunk),
         ArraySpec("checks", (rows,), "uint32", batch, MISSING),
     ]
+    if metadata.get(CONTENT):
+        specs.append(ArraySpec(CONTENT, (rows,), "int64", batch, UNREAD))
     return {spec.name: spec for spec in specs}
 
 

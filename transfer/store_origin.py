@@ -13,9 +13,9 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer import paths
+from transfer import paths, store_images
 from transfer.errors import TransferError, UsageError
-from transfer.store_format import SKIPPED, open_array
+from transfer.store_format import SKIPPED, open_array, read_metadata
 
 if TYPE_CHECKING:
     from transfer.data import Source
@@ -32,11 +32,15 @@ class Origin:
     @cached_property
     def source(self) -> "Source":
         """The images of the split. Raises UsageError for a name that is no split."""
+        if self.split not in self._sources:
+            raise UsageError(f"{self.split!r} is not one of {', '.join(self._sources)}: pass --split")
+        return self._sources[self.split]
+
+    @cached_property
+    def _sources(self) -> "dict[str, Source]":
         from transfer.data.splits import SPLITS, make_splits
 
-        if self.split not in SPLITS:
-            raise UsageError(f"{self.split!r} is not one of {', '.join(SPLITS)}: pass --split")
-        return make_splits(self.config.data)[SPLITS.index(self.split)]
+        return dict(zip(SPLITS, make_splits(self.config.data), strict=True))
 
     @cached_property
     def extractor(self) -> "Extractor":
@@ -52,11 +56,15 @@ class Origin:
 
     def check_source(self, path: str, metadata: dict[str, Any]) -> None:
         """Raises TransferError unless the store was made from this very source."""
-        if metadata["fingerprint"].get("images") != self.source.fingerprint:
-            raise TransferError(
-                f"the feature store {path} was made from other images ({metadata['data']}) than those of "
-                f"{self.source.name}: the config is another, or the images have changed"
-            )
+        if metadata["fingerprint"].get("images") == self.source.fingerprint:
+            return
+        beside = epath.Path(path).parent  # an image may have come to the other split
+        stores = {str(beside / split): source for split, source in self._sources.items()} | {path: self.source}
+        changes = store_images.changes({at: source for at, source in stores.items() if read_metadata(at) is not None})
+        raise TransferError(
+            f"the feature store {path} was made from other images ({metadata['data']}) than those of "
+            f"{self.source.name}: {changes or 'the config is another, or the images have changed'}"
+        )
 
     def metadata(self) -> dict[str, Any]:
         """Of a store that this config begins, but for the width of the ids."""
@@ -73,6 +81,7 @@ class Origin:
             batch_size=self.extractor.batch_size,
             provenance={"device": jax.devices()[0].device_kind, "jax": jax.__version__},
             features_dtype=self.config.get("features_dtype", "float32"),
+            content=store_images.reader(self.source) is not None,
         )
 
     def check_reproduces(self, path: str, metadata: dict[str, Any], damaged: Sequence[tuple[int, int]]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from transfer import lock
 from transfer.chunks import ArraySpec, ChunkedArray, Directory
 from transfer.errors import TransferError
-from transfer.store_format import GROUP, METADATA, arrays, write_metadata
+from transfer.store_format import CONTENT, GROUP, METADATA, arrays, write_metadata
 from transfer.store_verify import GROUP_OF_TAPS, Damage, Labelled, beside_of
 from transfer.store_writer import id_width
 
@@ -105,7 +105,8 @@ def rebuilt_metadata(path: str, wanted: Mapping[str, Any], source: Labelled) -> 
     """
     directory = Directory(path)
     found = {"batch_size": _chunk_rows(directory, "checks"), "row_chunk": _chunk_rows(directory, "labels")}
-    return {**wanted, **{key: rows for key, rows in found.items() if rows}, "id_width": id_width(source.ids)}
+    kept = {key: value for key, value in wanted.items() if key != CONTENT or directory.list(f"{CONTENT}/")}
+    return {**kept, **{key: rows for key, rows in found.items() if rows}, "id_width": id_width(source.ids)}
 
 
 def _chunk_rows(directory: Directory, name: str) -> int | None:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -20,7 +20,11 @@ from transfer.errors import TransferError
 from transfer.lock import NAME as LOCK
 from transfer.progress import Progress
 from transfer.row_checks import row_checks
-from transfer.store_format import GROUP, METADATA, MISSING, SKIPPED, arrays, decode_raw, encode_ids, open_array
+from transfer.store_format import CONTENT, GROUP, METADATA, MISSING, SKIPPED, arrays, decode_raw, encode_ids, open_array
+from transfer.store_images import SEEN, said
+
+if TYPE_CHECKING:
+    from transfer.data.source import Source
 
 READERS = 4
 # What is read ahead, at most: bytes of features, and batches.
@@ -50,6 +54,7 @@ class Damage:
         metadata: keys of the arrays' own metadata that are damaged.
         surplus: keys of files that do not belong to the store.
         missing: rows that are not there yet, of a store that is not complete.
+        changed: rows whose images have other bytes now.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -59,6 +64,7 @@ class Damage:
     metadata: list[str] = field(default_factory=list)
     surplus: list[str] = field(default_factory=list)
     missing: int = 0
+    changed: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.lines)
@@ -81,30 +87,37 @@ class Damage:
         self.redo.append((start, stop))
 
 
-def verify(path: str, metadata: Mapping[str, Any], source: Labelled | None = None) -> Damage:
+def verify(
+    path: str, metadata: Mapping[str, Any], source: Labelled | None = None, images: "Source | None" = None
+) -> Damage:
     """Reads the whole store at `path`, of the present format, and says what is wrong with it.
 
     Args:
         metadata: the store's, or as they should be.
         source: where the labels and ids come from, where that is at hand: N of each.
+        images: where the images come from, whose files are read again and compared with what was read.
 
     Raises:
         OSError: files may not be read. A disk that cannot read a file any more is damage.
     """
-    return _Verification(path, metadata, source).run()
+    return _Verification(path, metadata, source, images).run()
 
 
 class _Verification:
-    def __init__(self, path: str, metadata: Mapping[str, Any], source: Labelled | None) -> None:
-        self.path, self.metadata, self.source = path, metadata, source
+    def __init__(
+        self, path: str, metadata: Mapping[str, Any], source: Labelled | None, images: "Source | None"
+    ) -> None:
+        self.path, self.metadata, self.source, self.images = path, metadata, source, images
         self.damage = Damage()
         self._directory = Directory(path)
         self._specs = arrays(metadata)
         # as they should be: an array's own damaged metadata do not hide its chunks
         self._arrays = {name: open_array(path, metadata, name, assume=True) for name in self._specs}
         self._taps = [name for name in self._specs if name.startswith("features/")]
+        self._content = [name for name in self._specs if name == CONTENT]
         self._blocks: dict[str, tuple[int, np.ndarray | None]] = {name: (-1, None) for name in BESIDE}
         self._skipped = np.asarray(metadata["skipped_rows"], np.int64)
+        self._changed: list[int] = []
 
     def run(self) -> Damage:
         self._check_metadata()
@@ -118,6 +131,7 @@ class _Verification:
                 self.damage.missing += int((checks == MISSING).sum())
                 crc = zlib.crc32(checks.astype("<u4").tobytes(), crc)
                 progress.update(len(checks))
+        self.damage.changed = sum(self._changed)
         if self.metadata["complete"] and not self.damage.redo and crc != self.metadata["checks_crc32"]:
             self.damage.redo = [(0, rows)]
             self.damage.say("rows of another store are among these: their checksums are not those of the end")
@@ -138,7 +152,7 @@ class _Verification:
     def _check_files(self) -> None:
         prefixes = [f"{name}/" for name in self._specs]
         for key in self._directory.list_outside(prefixes):
-            if key not in (METADATA, GROUP_OF_TAPS, LOCK):
+            if key not in (METADATA, GROUP_OF_TAPS, LOCK, SEEN):
                 self.damage.surplus.append(key)
         for name, spec in self._specs.items():
             for key in self._directory.list(f"{name}/"):
@@ -212,13 +226,14 @@ class _Verification:
         if not lines and not self.metadata["complete"] and (checks == MISSING).any():
             # a batch that was not finished; what lies there is written over
             return start, np.zeros_like(checks), lines
-        for tap in self._taps:
+        for name in (*self._taps, *self._content):
             try:
-                values.append(self._arrays[tap].read(rows))
+                values.append(self._arrays[name].read(rows))
             except (TransferError, OSError) as error:
                 lines.append(self._reason(error))
         if lines:
             return start, checks, lines
+        content = values.pop() if self._content else None
         if (checks == MISSING).any():
             lines.append(f"{_rows(start, checks == MISSING)} are missing, though the store is complete")
         elif wrong := self._wrongly_skipped(start, checks, values):
@@ -227,6 +242,11 @@ class _Verification:
             different = (row_checks(start, labels, decode_raw(ids), values) != checks) & (checks != SKIPPED)
             if different.any():
                 lines.append(f"{_rows(start, different)}: features, label or id are not those that were written")
+        if content is not None and self.images is not None:
+            other = np.flatnonzero(content != self.images.file_checksums(range(start, stop))).tolist()
+            if other:
+                self._changed.append(len(other))
+                lines.append(said([self.images.ids[start + row] for row in other]))
         return start, checks, lines
 
     def _wrongly_skipped(self, start: int, checks: np.ndarray, values: list[np.ndarray]) -> str | None:

@@ -8,7 +8,7 @@ lie there. `complete` is set when every row has been counted by its index.
 
 import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from transfer.errors import TransferError, UsageError
 from transfer.fingerprint import differences
 from transfer.row_checks import row_checks
 from transfer.store_format import (
+    CONTENT,
     DTYPES,
     FORMAT,
     GROUP,
@@ -71,6 +72,7 @@ class StoreWriter:
             and do not `finish`.
         features_dtype: "float32", or "bfloat16" for half the bytes: float32 rounded to 8 bits of mantissa. TensorStore
             reads it back as `ml_dtypes.bfloat16`; zarr-python does not know the type and refuses the array.
+        content: gives the CRC-32 of the files of some rows' images, int64, as they were read; None where they are none.
 
     Raises:
         TransferError: the store was made with other settings, is damaged, or another process is writing it.
@@ -91,6 +93,7 @@ class StoreWriter:
         provenance: Mapping[str, Any] | None = None,
         create: bool = True,
         features_dtype: str = "float32",
+        content: Callable[[range], np.ndarray] | None = None,
     ) -> None:
         self.path, self.num_images = str(path), len(ids)
         self._directory = Directory(self.path)
@@ -104,6 +107,7 @@ class StoreWriter:
             batch_size=batch_size,
             provenance=provenance,
             features_dtype=features_dtype,
+            content=content is not None,
         )
         self._create_allowed = create
         self._lock = lock.Held()
@@ -113,6 +117,9 @@ class StoreWriter:
             self.batch_size: int = self.metadata["batch_size"]
             self._taps = {tap: open_array(self.path, self.metadata, f"features/{tap}") for tap in self.metadata["taps"]}
             self._checks = None if self.complete else open_array(self.path, self.metadata, "checks")
+            self._content = None
+            if content is not None and self.metadata.get(CONTENT) and not self.complete:
+                self._content = open_array(self.path, self.metadata, CONTENT), content
         except BaseException:
             self._open.close()
             raise
@@ -141,7 +148,14 @@ class StoreWriter:
         return found
 
     def _create(self, metadata: dict[str, Any]) -> dict[str, Any]:
-        for prefix in ("features/", "labels/", "ids/", "checks/", "status/"):  # of a creation that was cut short
+        for prefix in (
+            "features/",
+            "labels/",
+            "ids/",
+            "checks/",
+            f"{CONTENT}/",
+            "status/",
+        ):  # of a creation that was cut short
             self._directory.delete(prefix)
         metadata = {**metadata, "id_width": id_width(self._ids)}
         created = {name: ChunkedArray.create(self.path, spec) for name, spec in arrays(metadata).items()}
@@ -257,6 +271,9 @@ class StoreWriter:
         labels, ids = self._rows_of_source(start, start + len(next(iter(values.values()))))
         checks = row_checks(start, labels, raw_ids(ids), list(values.values()))
         checks[skipped] = SKIPPED
+        if self._content is not None:
+            array, read = self._content
+            writing.append((array, array.write(start, read(range(start, start + len(checks))))))
         for array, future in writing:
             array.wait(future)
         # only now: the features of these rows are on the disk
@@ -304,6 +321,7 @@ def new_metadata(
     batch_size: int,
     provenance: Mapping[str, Any] | None = None,
     features_dtype: str = "float32",
+    content: bool = False,
 ) -> dict[str, Any]:
     """The metadata of a store that is begun, but for `id_width`; UsageError for an unknown `features_dtype`."""
     if features_dtype not in DTYPES:
@@ -324,6 +342,7 @@ def new_metadata(
         "batch_size": batch_size,
         "row_chunk": max(min(num_images, ROWS_AT_ONCE), 1),
         "provenance": dict(provenance or {}),
+        **({CONTENT: True} if content else {}),
     }
 
 

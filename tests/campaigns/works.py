@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.campaigns import source
 from tests.campaigns.figures import REPOSITORY
+from transfer.store_images import SEEN
 
 CONFIG = f"--config={Path(__file__).parent / 'small.py'}"
 
@@ -60,12 +61,16 @@ def whole_files(folder: Path, *patterns: str) -> dict[str, str]:
 
 
 def of_stores(folder: Path) -> dict[str, str]:
-    """Every file of complete stores; of others nothing, for nobody would open them."""
+    """Every file of complete stores; of others nothing, for nobody would open them.
+
+    But for dates of images, which are other ones for each copy of them.
+    """
     digests = {}
     for store in sorted(folder.glob("run/features/*/zarr.json")):
         if not json.loads(store.read_text())["attributes"]["complete"]:
             continue
         files = [p for p in sorted(store.parent.rglob("*")) if p.is_file() and not is_temporary(p)]
+        files = [p for p in files if p.name != SEEN]
         digests |= {str(p.relative_to(folder)): sha256(p.read_bytes()) for p in files}
     return digests
 

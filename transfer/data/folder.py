@@ -46,6 +46,12 @@ class Container(Protocol):
     def read(self, locator: object, limit: int | None = None) -> bytes:
         """The bytes of one file, or about its first `limit`; thread-safe; OSError or ValueError if it cannot."""
 
+    def checksum(self, locator: object) -> int:
+        """CRC-32 of one file; errors as of `read`."""
+
+    def stamp(self, locator: object) -> int | None:
+        """Another one where the file has been written to, moved or copied; None where identities tell all content."""
+
 
 def _identity(item: os.DirEntry) -> bytes:
     """What tells an image from another of its name: its size, and its content where sizes of a geometry are equal."""
@@ -96,6 +102,16 @@ class Folder:
                 raise ValueError("no regular file")
             return file.read(-1 if limit is None else limit)
 
+    def checksum(self, locator: object) -> int:
+        return zlib.crc32(self.read(locator))
+
+    def stamp(self, locator: object) -> int:
+        try:
+            status = os.stat(str(locator))
+        except OSError:
+            return 0
+        return hash((status.st_size, status.st_mtime_ns, status.st_ctime_ns))  # of numbers: the same in each process
+
 
 class Zip:
     """Members of a zip, read side by side by position: `zipfile` would make the threads take turns."""
@@ -141,6 +157,13 @@ class Zip:
             raise ValueError("damaged zip: wrong checksum")
         return data
 
+    def checksum(self, locator: object) -> int:
+        assert isinstance(locator, zipfile.ZipInfo)
+        return locator.CRC
+
+    def stamp(self, locator: object) -> None:
+        return None
+
     def _packed(self, member: zipfile.ZipInfo, limit: int | None) -> bytes:
         descriptor, offset = self.file.fileno(), member.header_offset
         length = member.compress_size if limit is None else min(limit, member.compress_size)
@@ -183,6 +206,7 @@ class FolderSource(Source):
         self.ids = [id_ for id_, _, _ in entries]
         self.labels = np.asarray([label for _, label, _ in entries], np.int64)
         self.files = [entry for _, _, entry in entries]
+        self._checksums = np.full(len(self.ids), -1, np.int64)  # of what has been read
 
     def image(self, index: int) -> np.ndarray:
         return self.image_into(index)
@@ -195,7 +219,24 @@ class FolderSource(Source):
             data = self.container.read(self.files[index].locator)
         except (OSError, ValueError) as error:
             raise BrokenImage(f"{where}: cannot be read ({error})") from error
+        self._checksums[index] = zlib.crc32(data)
         return decode.decode(data, where, out, divisor)
+
+    def file_stamps(self, rows: Sequence[int]) -> np.ndarray | None:
+        found = [self.container.stamp(self.files[row].locator) for row in rows]
+        return None if None in found else np.array(found, np.int64)
+
+    def file_checksums(self, rows: Sequence[int]) -> np.ndarray:
+        return np.array([self._checksum(row) for row in rows], np.int64)
+
+    def _checksum(self, row: int) -> int:
+        try:
+            return self.container.checksum(self.files[row].locator)
+        except (OSError, ValueError):
+            return -1
+
+    def file_checksums_read(self, rows: Sequence[int]) -> np.ndarray:
+        return self._checksums[rows]
 
     @functools.cached_property
     def uniform_shape(self) -> tuple[int, int, int] | None:  # type: ignore[override]

@@ -56,6 +56,21 @@ class Source(abc.ABC):
     def shared_shape(self, indices: Iterable[int]) -> tuple[int, int, int] | None:
         """`uniform_shape` of the images `indices`."""
 
+    def file_stamps(self, rows: Sequence[int]) -> np.ndarray | None:
+        """A number int64 for each of some images that changes when its file is written to, moved or copied.
+
+        None where the images are no files of their own, so that `fingerprint` has seen all of them.
+        """
+        return None
+
+    def file_checksums(self, rows: Sequence[int]) -> np.ndarray:
+        """CRC-32 of the files of some images as they are now, int64; -1 of what cannot be read."""
+        return np.full(len(rows), -1, np.int64)
+
+    def file_checksums_read(self, rows: Sequence[int]) -> np.ndarray | None:
+        """`file_checksums` as the images were read, -1 of those that were not; None where there are no files."""
+        return None
+
     @property
     @abc.abstractmethod
     def fingerprint(self) -> str:
@@ -164,6 +179,15 @@ class Selection(Source):
 
     def shared_shape(self, indices: Iterable[int]) -> tuple[int, int, int] | None:
         return self.source.shared_shape(int(self.indices[i]) for i in indices)
+
+    def file_stamps(self, rows: Sequence[int]) -> np.ndarray | None:
+        return self.source.file_stamps(self.indices[rows].tolist())
+
+    def file_checksums(self, rows: Sequence[int]) -> np.ndarray:
+        return self.source.file_checksums(self.indices[rows].tolist())
+
+    def file_checksums_read(self, rows: Sequence[int]) -> np.ndarray | None:
+        return self.source.file_checksums_read(self.indices[rows].tolist())
 
     @functools.cached_property
     def fingerprint(self) -> str:
