@@ -68,14 +68,17 @@ def folder(tmp_path_factory):
     rows = np.asarray(store.features[:]), np.asarray(store.labels[:])
     for name in heads.HEADS:
         if name != "linear":  # the same run but for what was fitted
-            shutil.copytree(root / "linear", root / name, ignore=shutil.ignore_patterns("model.*"))
+            shutil.copytree(root / "linear", root / name, ignore=shutil.ignore_patterns("stablehlo", *FORMATS))
             heads.HEADS[name](**SETTINGS[name]).fit(*rows).save(root / name / "head.safetensors")
-        run, model = bound.load(root / name), epath.Path(root / name / "model")
+        run = bound.load(root / name)
+        for form in ("stablehlo", *FORMATS):
+            (root / name / form).mkdir()
+        model = epath.Path(root / name / "stablehlo" / "model.stablehlo")
         # of any size the one that is asked for several
         size = None if name == "linear" else SHAPES[1][1:]
-        artefacts.write_program(run, model.with_suffix(".stablehlo"), ("cpu", "cuda", "tpu"), size)
+        artefacts.write_program(run, model, ("cpu", "cuda", "tpu"), size)
         for form in FORMATS if name in DENSE else ():
-            artefacts.write_head(run, model.with_suffix(f".{form}"), form)
+            artefacts.write_head(run, epath.Path(root / name / form / f"model.{form}"), form)
     return root
 
 
@@ -88,7 +91,7 @@ def answers(folder):
     rows = {shape: extractor(pixels) for shape, pixels in images.items()}
 
     def ask(name, form, shape, given):
-        key = f"{folder / name / 'model'}.{form}|{len(jobs)}"
+        key = f"{folder / name / form / 'model'}.{form}|{len(jobs)}"
         jobs[key], expected[key] = given, (name, form, shape, predictor.probabilities(rows[shape]))
 
     for name in heads.HEADS:
@@ -146,7 +149,7 @@ def test_the_file_beside_it_says_what_goes_in_and_out(folder, tmp_path):
 def test_holds_no_weights_that_no_tap_needs(folder):
     run = bound.load(folder / "linear")
     all_of_it = sum(leaf.nbytes for leaf in jax.tree.leaves(program._Network(run).state))
-    assert (folder / "linear" / "model.stablehlo").stat().st_size < all_of_it / 4
+    assert (folder / "linear" / "stablehlo" / "model.stablehlo").stat().st_size < all_of_it / 4
 
 
 def test_a_size_of_its_own_is_the_only_one(folder, tmp_path):
@@ -192,7 +195,7 @@ def test_example_without_arguments_says_how_it_is_used(tmp_path, arguments):
 
 def test_example_names_the_classes_of_files(folder, tmp_path):
     for name in ("model.stablehlo", "model.json"):
-        shutil.copy(folder / "linear" / name, tmp_path)
+        shutil.copy(folder / "linear" / "stablehlo" / name, tmp_path)
     images = np.random.default_rng(2).integers(0, 256, (2, 9, 9, 3)).astype(np.uint8)
     expected = Predictor.load(folder / "linear", 2)(images)
     for number, pixels in enumerate(images):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags, logging
 
-from transfer import compilation_cache, distributed, paths, preemption
+from transfer import compilation_cache, distributed, outputs, paths, preemption
 from transfer.errors import TransferError, UsageError
 
 if TYPE_CHECKING:
@@ -170,13 +170,17 @@ def _only_main_prints() -> None:
     os.dup2(rest, 1)
 
 
-def output_file(path: str, suffix: str) -> Path:
-    """The `--output` of a verb; UsageError unless it ends in `suffix` and lies in a folder that exists."""
+def output_file(path: str, suffix: str, earlier: outputs.Earlier | None = None, what: str = "") -> Path:
+    """The `--output` of a verb; UsageError unless it ends in `suffix`, its folder exists and it may be written.
+
+    `earlier` and `what` tell what may be written over, as `outputs.check` has them.
+    """
     output = Path(paths.given(path))
     if output.suffix != suffix:
         raise UsageError(f"--output={output} must end in {suffix}")
     if not output.absolute().parent.is_dir():
         raise UsageError(f"--output={output}: there is no folder {output.absolute().parent}")
+    outputs.check(output, earlier, what)
     return output
 
 

@@ -25,6 +25,7 @@ from transfer import (
     head_training,
     json_file,
     lock,
+    outputs,
     paths,
     results,
     skipped,
@@ -83,11 +84,14 @@ def _extract(
     # Here, because a head on two feature files is trained before any of this could be imported.
     from transfer.backbone import build_extractor
     from transfer.data.source import BrokenImage
-    from transfer.data.splits import splits_to_train
+    from transfer.data.splits import SPLITS, splits_to_train
     from transfer.extract import extract_to_store
 
     if config.export:
-        feature_files.writer_for(config.export)  # a wrong suffix is better said now than after hours
+        # a wrong suffix, and what is in the way, is better said now than after hours
+        feature_files.writer_for(config.export)
+        for split in SPLITS:
+            outputs.check(_exported(config, split), feature_files.is_written, "a feature file", "config.export")
         if "," in config.tap:
             raise UsageError(f"config.tap={config.tap!r}: a feature file holds one tap; export them one by one")
     sources = splits_to_train(config.data)
@@ -113,7 +117,7 @@ def _extract(
         raise BrokenImage(f"{error}; --config.on_error=skip goes on without it") from error
     left_out = _skipped(stores, sources)
     if config.export and distributed.is_main():
-        _export(stores, config.tap, epath.Path(paths.given(config.export)))
+        _export(stores, config)
     config.batch_size = stores["train"].metadata["batch_size"]
     seconds = _seconds_so_far(folder, 0.0 if there else time.monotonic() - start)
     return stores, results.facts(config, extractor.model, config.tap, seconds) | left_out
@@ -161,12 +165,18 @@ def _seconds_so_far(folder: epath.Path, seconds: float) -> float:
     return round(before + seconds, 3)
 
 
-def _export(stores: dict[str, "FeatureStore"], tap: str, target: epath.Path) -> None:
-    """Writes `NAME_train.SUFFIX` and `NAME_validation.SUFFIX` in a published file format."""
+def _export(stores: dict[str, "FeatureStore"], config: ConfigDict) -> None:
+    """Writes the features in a published file format."""
     for split, store in stores.items():
-        path = target.with_name(f"{target.stem}_{split}{target.suffix}")
-        feature_files.write(path, store.tap(tap)[:].astype(np.float32, copy=False), store.labels)
+        path = _exported(config, split)
+        feature_files.write(path, store.tap(config.tap)[:].astype(np.float32, copy=False), store.labels)
         print(f"Exported {len(store)} rows to {path}")
+
+
+def _exported(config: ConfigDict, split: str) -> epath.Path:
+    """NAME_train.SUFFIX or NAME_validation.SUFFIX of `config.export`."""
+    target = epath.Path(paths.given(config.export))
+    return target.with_name(f"{target.stem}_{split}{target.suffix}")
 
 
 def train(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:

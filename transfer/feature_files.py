@@ -87,6 +87,11 @@ def writer_for(path: Any) -> Callable[[IO[bytes], Mapping[str, np.ndarray]], Non
     return _WRITERS[suffix]
 
 
+def is_written(found: bytes) -> bool:
+    """Whether the bytes at the ends of a file are those of one that `write` makes: with its digest, or an `.npz`."""
+    return digest.KEY.encode() in found or (found.startswith(b"PK") and b"features.npy" in found)
+
+
 def _what(found: object) -> str:
     if isinstance(found, Mapping):
         return f"; it holds {', '.join(sorted(map(repr, found))[:5]) or 'nothing'}"

@@ -13,13 +13,15 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from transfer import atomic, compilation_cache
+from transfer import atomic, compilation_cache, outputs
 from transfer.data.loader import ON_ERROR
 from transfer.errors import TransferError, UsageError
 
 Action = Callable[[argparse.Namespace], None]
 # Digits that tell any two float32 apart.
 DIGITS = 9
+# Of a file of predictions, as CSV and as JSON lines.
+BEGINNINGS = (b"image,class,probability", b'{"image":')
 
 
 class Row(NamedTuple):
@@ -54,6 +56,8 @@ def predict(parser: argparse.ArgumentParser) -> Action:
 
 
 def _predict(options: argparse.Namespace) -> None:
+    if options.output is not None:
+        _check_output(options.output)
     compilation_cache.use(options.compilation_cache)
     from transfer.devices import use_cores
 
@@ -80,15 +84,19 @@ def _predict(options: argparse.Namespace) -> None:
     print(f"{len(source)} images{note}: {options.output or 'done'}", file=sys.stderr)
 
 
+def _check_output(path: str) -> None:
+    folder = os.path.dirname(path) or "."
+    if "://" not in path and not os.path.isdir(folder):
+        raise UsageError(f"--output={path}: there is no folder {folder}")
+    outputs.check(path, lambda found: found.startswith(BEGINNINGS), "predictions")
+
+
 @contextmanager
 def _output(path: str | None) -> Iterator[IO[bytes]]:
     if path is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    folder = os.path.dirname(path) or "."
-    if "://" not in path and not os.path.isdir(folder):
-        raise UsageError(f"--output={path}: there is no folder {folder}")
     with atomic.written(path) as stream:
         yield stream
 

@@ -5,12 +5,15 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from transfer import outputs
 from transfer.bench import head
 from transfer.errors import UsageError
 
 Action = Callable[[argparse.Namespace], None]
 # Flags that stand for a benchmark of their own, the module of that name.
 OTHERS = ("head", "input", "target")
+# How `transfer.bench.results` begins a file.
+BEGINNING = b'{\n "schema": '
 EXAMPLES = """examples:
   python -m transfer bench --models='resnet*,vgg16' --batch=1,8,64 --dtype=float32,bfloat16
   python -m transfer bench --models=resnet50 --batch=16 --peers --output=resnet50.json --plot=resnet50.svg
@@ -108,20 +111,25 @@ def _check(options: argparse.Namespace) -> None:
 
     if options.rounds < 1 or options.seconds < 0:
         raise UsageError(f"--rounds={options.rounds} and --seconds={options.seconds} should be at least 1 and 0")
-    _check_file("output", options.output, (".json",))
+    _check_file(
+        "output", options.output, (".json",), lambda found: found.startswith(BEGINNING), "a result of a benchmark"
+    )
     for path in options.plot:
         _check_file("plot", path, SUFFIXES)
     if sum(bool(getattr(options, name)) for name in (*OTHERS, "report")) > 1:
         raise UsageError(f"{', '.join(f'--{name}' for name in OTHERS)} and --report are different things; take one")
 
 
-def _check_file(flag: str, path: str | None, suffixes: Sequence[str]) -> None:
+def _check_file(
+    flag: str, path: str | None, suffixes: Sequence[str], earlier: outputs.Earlier | None = None, what: str = ""
+) -> None:
     if path is None:
         return
     if Path(path).suffix not in suffixes:
         raise UsageError(f"--{flag}={path} must end in {' or '.join(suffixes)}")
     if not Path(path).absolute().parent.is_dir():
         raise UsageError(f"--{flag}={path}: there is no folder {Path(path).absolute().parent}")
+    outputs.check(path, earlier, what, flag)
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ import PIL
 from etils import epath
 
 import transfer
-from transfer import atomic, head_evaluation
+from transfer import atomic, head_evaluation, outputs
 from transfer.bound import NETWORK, Bound
 from transfer.errors import UsageError
 from transfer.export import program
@@ -34,8 +34,9 @@ def write_program(
     """Writes the run as one `jax.export` artefact and its description; returns both paths.
 
     Raises:
-        UsageError: a head that cannot be exported.
+        UsageError: a head that cannot be exported; a file in the way that is no earlier export.
     """
+    _check(path, "stablehlo")
     with waiting(f"exporting {bound.config.model.name}"):
         artefact = program.exported(bound, platforms, input_size)
         content = bytes(artefact.serialize())
@@ -58,8 +59,10 @@ def write_head(bound: Bound, path: epath.Path, form: str) -> tuple[epath.Path, .
         form: "safetensors", "onnx" or "keras".
 
     Raises:
-        UsageError: a head that is no chain of dense layers, or a package that is not installed.
+        UsageError: a head that is no chain of dense layers, or a package that is not installed; a file in the way
+            that is no earlier export.
     """
+    _check(path, form)
     layers = layers_of(bound)
     module: Any = importlib.import_module(f"transfer.export.{form}_file")
     described = {
@@ -81,11 +84,36 @@ def _shapes(layers: Layers) -> dict[str, Any]:
 
 def _written(bound: Bound, path: epath.Path, content: bytes, described: dict[str, Any]) -> tuple[epath.Path, ...]:
     beside = path.with_suffix(".json")
-    with atomic.written(path) as stream:
-        stream.write(content)
     text = json.dumps(_facts(bound) | described | {"sha256": hashlib.sha256(content).hexdigest()}, indent=2)
-    atomic.write_text(beside, text + "\n")
+    with atomic.written(path) as stream:  # both or neither
+        stream.write(content)
+        atomic.write_text(beside, text + "\n")
     return path, beside
+
+
+def _check(path: epath.Path, form: str) -> None:
+    """Raises UsageError where `path` or the description beside it would replace what is no earlier export to `path`.
+
+    An export is known by its description, which has the other's hash; a description tells its format, and so of which
+    of the files beside it it is.
+    """
+    beside, hashed = path.with_suffix(".json"), None
+    outputs.check(path)
+    outputs.check(beside)
+    if beside.exists():
+        try:
+            found = json.loads(beside.read_bytes())
+            hashed = found["sha256"] if found["format"] == form and "class_names" in found else None
+        except (ValueError, TypeError, KeyError, RecursionError):
+            pass
+        if hashed is None:
+            raise UsageError(
+                f"--output={path} would replace {beside}, which is no description of it; choose another name"
+            )
+    if path.exists() and hashed != _sha256(path):
+        raise UsageError(
+            f"--output={path} is there already and is not what an export has left; choose another name, or move it away"
+        )
 
 
 def _facts(bound: Bound) -> dict[str, Any]:

@@ -5,11 +5,14 @@ from collections.abc import Callable
 
 from etils import epath
 
+from transfer import outputs
 from transfer.cli import output_file
 from transfer.errors import UsageError
 
 Action = Callable[[argparse.Namespace], None]
 PLOT_FORMATS = ("png", "svg", "pdf")
+# At the beginning of every page that was written here.
+GENERATOR = b'<meta name="generator" content="transfer">'
 
 
 def report(parser: argparse.ArgumentParser) -> Action:
@@ -47,13 +50,14 @@ def report(parser: argparse.ArgumentParser) -> Action:
         from transfer.report.sections import Options
 
         found = load(options.runs)
-        _write(page.page(found, Options(options.map, options.seed)), output)
+        # first, so that no page is written where a chart may not be
         if options.plots:
             from transfer.report import plots
 
             for place, one in enumerate(found):
                 folder = epath.Path(options.plots)
                 plots.draw(one, folder / f"{place}-{one.slug}" if len(found) > 1 else folder, formats)
+        _write(page.page(found, Options(options.map, options.seed)), output)
 
     return run
 
@@ -69,12 +73,15 @@ def _output(options: argparse.Namespace) -> epath.Path:
     if options.output is not None:
         if not options.output.endswith(".html"):
             raise UsageError(f"--output={options.output} must end in .html")
-        return (
+        output = (
             epath.Path(output_file(options.output, ".html"))
             if "://" not in options.output
             else epath.Path(options.output)
         )
-    return epath.Path(options.runs[0]) / "report.html" if len(options.runs) == 1 else epath.Path("report.html")
+    else:
+        output = epath.Path(options.runs[0]) / "report.html" if len(options.runs) == 1 else epath.Path("report.html")
+    outputs.check(output, lambda found: GENERATOR in found, "a report")
+    return output
 
 
 def _formats(given: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
-from transfer import atomic
+from transfer import atomic, outputs
 from transfer.bench.plot import COLOURS, INK, STYLE
 from transfer.errors import TransferError, how_to_add
 from transfer.progress import Progress
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 # Of more classes than this, names would lie on each other.
 NAMED = 40
-# The file's own date or version would make two files of one picture differ.
+# The file's own date or version would make two files of one picture differ. The maker tells it from others' pictures.
 METADATA: dict[str, dict[str, Any]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
+    "png": {"Software": "transfer"},
+    "svg": {"Date": None, "Creator": "transfer"},
+    "pdf": {"CreationDate": None, "Creator": "transfer"},
 }
+MADE = (b"tEXtSoftware\0transfer", b"<dc:title>transfer</dc:title>", b"/Creator (transfer)")
 MAP_ROWS = 2000
 # A name's letters on an axis.
 LETTERS = 24
@@ -36,24 +37,30 @@ def draw(run: "RunData", folder: epath.Path, formats: Sequence[str] = ("png",)) 
 
     Raises:
         TransferError: Matplotlib is not installed.
+        UsageError: a picture of that name is there already and is no chart of a run; nothing is written then.
     """
     try:
         import matplotlib
     except ImportError as error:
         raise TransferError(f"--plots needs Matplotlib: {how_to_add('plots')}") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    with matplotlib.rc_context(STYLE), Progress("Plots", len(CHARTS), "charts") as progress:
-        for name, chart in CHARTS.items():
-            figure = chart(run)
-            for suffix in formats if figure is not None else ():
-                path = folder / f"{name}.{suffix}"
+    with matplotlib.rc_context(STYLE):
+        figures = {name: figure for name, chart in CHARTS.items() if (figure := chart(run)) is not None}
+        paths = {(name, suffix): folder / f"{name}.{suffix}" for name in figures for suffix in formats}
+        for path in paths.values():
+            outputs.check(path, _is_chart, "a chart", "plots")
+        folder.mkdir(parents=True, exist_ok=True)
+        with Progress("Plots", len(paths), "files") as progress:
+            for (name, suffix), path in paths.items():
                 with atomic.written(path) as stream:
-                    figure.savefig(stream, format=suffix, dpi=200, metadata=METADATA[suffix])
-                written.append(path)
-            progress.update()
+                    figures[name].savefig(stream, format=suffix, dpi=200, metadata=METADATA[suffix])
+                progress.update()
+    written = list(paths.values())
     print(f"Plots: {', '.join(path.name for path in written) or 'none, the run has nothing to draw'} in {folder}")
     return written
+
+
+def _is_chart(found: bytes) -> bool:
+    return any(maker in found for maker in MADE)
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, list[Any]]:

@@ -86,6 +86,10 @@ def weights(parser: argparse.ArgumentParser) -> Action:
     return lambda options: actions[options.action](options)
 
 
+# In the header of a file that `convert` has written, and of no other.
+CONVERTED = b'"source_sha256"'
+
+
 def convert(parser: argparse.ArgumentParser) -> Action:
     """`convert SOURCE --model NAME --output FILE.safetensors`."""
     parser.add_argument("source", help="a weight file of any format that is known here")
@@ -93,7 +97,7 @@ def convert(parser: argparse.ArgumentParser) -> Action:
     parser.add_argument("--output", required=True, help="the .safetensors file to write")
 
     def run(options: argparse.Namespace) -> None:
-        output = output_file(options.output, ".safetensors")
+        output = output_file(options.output, ".safetensors", lambda found: CONVERTED in found, "a weight file")
         from transfer.weights.convert import convert_file
 
         count = convert_file(options.source, options.model, output)

@@ -1,0 +1,61 @@
+"""Where commands write: never over a run's own files, nor over a file that is there already and is none of theirs."""
+
+from collections.abc import Callable
+from typing import Any
+
+from etils import epath
+
+from transfer.errors import UsageError
+
+# What a run keeps in its workdir, goes on from and is read from later; its report, events and charts are made anew.
+RUN = (
+    "config.json",
+    "result.json",
+    "predictions.npz",
+    "metrics.jsonl",
+    "head.safetensors",
+    "model.safetensors",
+    "init_from.json",
+    "shots.json",
+)
+# Bytes at each end of a file that tell what it is.
+ENDS = 4096
+Earlier = Callable[[bytes], bool]
+
+
+def check(path: Any, earlier: Earlier | None = None, what: str = "", flag: str = "output") -> None:
+    """Raises UsageError where writing to `path` would lose something; worth asking before long work.
+
+    Args:
+        path: the file to make or replace, local or `gs://`.
+        earlier: whether the bytes at the ends of a file (all of a small one) are those of an earlier output, which is
+            written over, as an empty file is; None: whatever has that name is, as by `>` of a shell.
+        what: such an output, for the message: "a report".
+        flag: which the path is from.
+    """
+    target = epath.Path(path)
+    if is_of_run(target):
+        raise UsageError(f"--{flag}: {target} is a file of the run in {target.parent}; choose another name")
+    if target.is_dir():
+        raise UsageError(f"--{flag}: {target} is a folder; name a file")
+    if earlier is None or not target.is_file():
+        return
+    found = ends(target)
+    if found and not earlier(found):
+        raise UsageError(
+            f"--{flag}: {target} is there already and is not {what} made here; choose another name, or move it away"
+        )
+
+
+def is_of_run(path: epath.Path) -> bool:
+    """Whether the file is one that the run in its folder keeps, or will keep."""
+    return path.name in RUN and any((path.parent / name).exists() for name in RUN if name != path.name)
+
+
+def ends(path: epath.Path) -> bytes:
+    """The first and the last bytes of a file, `ENDS` of each; a shorter file as it is."""
+    with path.open("rb") as stream:
+        first = stream.read(ENDS)
+        size = stream.seek(0, 2)
+        stream.seek(max(len(first), size - ENDS))
+        return first + stream.read()
