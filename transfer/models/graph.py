@@ -124,7 +124,7 @@ def trace(
       model: returns `(output, endpoints)`; real, or shapes only (`registry.build(arch, seed=None)`).
       image_shape: (B, H, W, C) of the images.
       dtype: of the images and the parameters.
-      with_values: each node holds what computes it (`chain`); the model must be real.
+      with_values: each node holds what computes it (`chain`); of a model of shapes only, all but its parameters.
       taps_wanted: end points to keep, and with them the nodes that they need; None keeps all, and the output.
 
     Raises:
@@ -147,7 +147,9 @@ def trace(
         return jax.ShapeDtypeStruct(leaf.shape, dtype if is_float else leaf.dtype)
 
     jaxpr = jax.make_jaxpr(run)(jax.tree.map(typed, state), jax.ShapeDtypeStruct(tuple(image_shape), dtype))
-    values = [leaf.astype(typed(leaf).dtype) for leaf in jax.tree.leaves(state)] if with_values else None
+    leaves = jax.tree.leaves(state)
+    real = [None if isinstance(leaf, jax.ShapeDtypeStruct) else leaf.astype(typed(leaf).dtype) for leaf in leaves]
+    values = real if with_values else None
     reading = Reading(tuple(image_shape), layers, values)
     output, *endpoints = reading.read(jaxpr)
     positions = {tap: at for tap, at in zip(taps, endpoints, strict=True) if taps_wanted is None or tap in taps_wanted}

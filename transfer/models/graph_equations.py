@@ -66,7 +66,8 @@ class Reading:
     Args:
       image_shape: of the images.
       layers: paths of the modules that stay whole.
-      values: of the jaxpr's arguments but the images; without them steps can be looked at and not computed.
+      values: of the jaxpr's arguments but the images, None where one is not known; without them steps can be looked at
+        and not computed.
     """
 
     def __init__(
@@ -102,7 +103,8 @@ class Reading:
                 positions, results = self._equation(equation, inputs, operands, scope)
                 known.update(zip(equation.outvars, positions, strict=True))
             else:
-                results = None if operands is None else list(bind(equation, operands))
+                known_all = operands is not None and all(operand is not None for operand in operands)
+                results = list(bind(equation, operands or [])) if known_all else None
             if values is not None:
                 values.update(zip(equation.outvars, results or [None] * len(equation.outvars), strict=True))
         held = None if values is None else [value(atom) for atom in jaxpr.outvars]

@@ -91,16 +91,21 @@ CONVERTED = b'"source_sha256"'
 
 
 def convert(parser: argparse.ArgumentParser) -> Action:
-    """`convert SOURCE --model NAME --output FILE.safetensors`."""
+    """`convert SOURCE --model NAME --output FILE.safetensors [--by_names]`."""
     parser.add_argument("source", help="a weight file of any format that is known here")
     parser.add_argument("--model", required=True, help="name in the catalogue, or an architecture")
     parser.add_argument("--output", required=True, help="the .safetensors file to write")
+    parser.add_argument(
+        "--by_names",
+        action="store_true",
+        help="names and shapes that fit are enough, though the file is another function",
+    )
 
     def run(options: argparse.Namespace) -> None:
         output = output_file(options.output, ".safetensors", lambda found: CONVERTED in found, "a weight file")
         from transfer.weights.convert import convert_file
 
-        count = convert_file(options.source, options.model, output)
+        count = convert_file(options.source, options.model, output, by_names=options.by_names)
         print(f"{output}: {count} arrays of {options.model}, {output.stat().st_size / 1e6:.1f} MB")
 
     return run

@@ -8,13 +8,16 @@ from transfer.weights import catalogue, native
 from transfer.weights.create import create_model
 
 
-def convert_file(source: str | os.PathLike[str], name: str, output: str | os.PathLike[str]) -> int:
+def convert_file(
+    source: str | os.PathLike[str], name: str, output: str | os.PathLike[str], *, by_names: bool = False
+) -> int:
     """Loads `source` strictly into the model `name` and writes its arrays to `output`, atomically.
 
     Args:
       source: any format that `transfer.weights.readers` knows.
       name: catalogue name, or an architecture.
       output: the file to make or replace. Its metadata say the model, the architecture, its fields and the source.
+      by_names: as in `create_model`.
 
     Returns:
       How many arrays were written.
@@ -22,7 +25,7 @@ def convert_file(source: str | os.PathLike[str], name: str, output: str | os.Pat
     Raises:
       TransferError, UsageError: as `create_model`.
     """
-    model = create_model(name, weights=source)
+    model = create_model(name, weights=source, by_names=by_names)
     arrays = registry.flat_state(model)
     num_classes = len(arrays["logits.bias"]) if "logits.bias" in arrays else 0
     arch, fields = catalogue.architecture(name, {"num_classes": num_classes})

@@ -56,7 +56,8 @@ def create_model(
         last layer is random, from `seed`.
       new_classifier: the last layer is random even where the file's has as many classes.
       by_names: True: names and shapes that fit are enough, though the file says that it is another function: by its
-        `arch`, by a `config.json` beside it, by the layers of a whole Keras model in front of the first weights.
+        graph (ONNX), its `arch`, a `config.json` beside it, the layers of a whole Keras model in front of the first
+        weights.
       seed: for random weights.
       fields: of the architecture (`width`, `stride_in_1x1`, …), over the record's.
 
@@ -84,19 +85,21 @@ def create_model(
     fields.pop("num_classes", None)
     with waiting(f"reading {path}"):
         tensors = readers.read(path)
+    preprocessing = native.preprocessing(path) or (record.preprocessing if record else None)
     model = from_tensors(
         arch,
         tensors,
         _libraries_of(record) if record else (),
         num_classes=num_classes,
         new_classifier=new_classifier,
+        by_names=by_names,
+        preprocessing=preprocessing,
         usable_classifier=record is None or record.num_classes > 0,
         seed=seed,
         file=str(path),
         name=name,
         **fields,
     )
-    preprocessing = native.preprocessing(path) or (record.preprocessing if record else None)
     claims.compare(path, tensors, arch, preprocessing, name=name, by_names=by_names)
     return _annotated(model, record, sha256, preprocessing)
 
@@ -169,6 +172,8 @@ def from_tensors(
     *,
     num_classes: int | None = None,
     new_classifier: bool = False,
+    by_names: bool = False,
+    preprocessing: Preprocessing | None = None,
     usable_classifier: bool = True,
     seed: int = 0,
     file: str = "the file",
@@ -182,7 +187,8 @@ def from_tensors(
       tensors: as `readers.read` gives them.
       candidates: libraries whose names to try (`names.libraries`); the one that most names are of is taken.
         Empty: all.
-      num_classes, new_classifier, seed: as in `create_model`.
+      num_classes, new_classifier, by_names, seed: as in `create_model`.
+      preprocessing: of the images that the model is given.
       usable_classifier: False: whatever there is of a classifier counts as not being there.
       file, name: what messages call the tensors and the model.
 
@@ -195,7 +201,17 @@ def from_tensors(
     headless = num_classes == 0 or (num_classes is None and not usable_classifier)
     model = registry.build(arch, seed=None, **fields, **({"num_classes": 0} if headless else {}))
     shapes = _shapes(model)
-    tensors, candidates = by_name_or_edges(arch, tensors, candidates, shapes, file=file, name=name, **fields)
+    tensors, candidates = by_name_or_edges(
+        arch,
+        tensors,
+        candidates,
+        shapes,
+        by_names=by_names,
+        preprocessing=preprocessing,
+        file=file,
+        name=name,
+        **fields,
+    )
     names = _best_map(arch, candidates, shapes, tensors)
     renamed = names.rename(tensors)
     classes = 0 if headless else shapes[CLASSIFIER_BIAS][0]

@@ -1,33 +1,37 @@
 """A model's arrays from an ONNX graph, found along its edges: no name and no order in the file counts.
 
 Exporters fold batch norm into the convolution before it; then ours becomes the identity and a shift, so that the
-model computes the same. Functions and pools must agree too, strides and padding of convolutions as well; where and
-over how much the graph averages does not count.
+model computes the same. All that the graph does must be what the model does, at the image size of the file: functions,
+what windows of convolutions and pools take, and what is made of the images before the first layer.
 """
 
 import dataclasses
 import functools
+import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from absl import logging
-from flax import nnx
 
 from transfer.errors import TransferError, UsageError
 from transfer.models import registry
-from transfer.models.graph import Graph, trace
+from transfer.models.graph import leading_to, trace
+from transfer.preprocess import Preprocessing
 from transfer.weights.folded import filled, filled_norm
 from transfer.weights.names import Shape, name_map
+from transfer.weights.our_units import OurUnits
+from transfer.weights.readers._onnx_steps import Steps
 from transfer.weights.readers.onnx_file import OnnxTensors
 from transfer.weights.structure import Unit, difference, pairs
-from transfer.weights.units import PLAIN, OurUnits, TheirUnits
+from transfer.weights.units import Known, TheirUnits, View, dense_text
 
 # Exporters keep their names; their layouts are ONNX's.
 PYTORCH = {"torchvision", "timm"}
-# Tried where the file leaves the size open, or the model does not take the file's.
-SIDES, CHANNELS = (224, 299, 32, 28), (3, 1)
+# A size at which halving rounds down and up to different sizes each time: where the file leaves the size open, it must
+# be the model there too.
+ODD_SIDE = 255
 
 
 def by_name_or_edges(
@@ -36,26 +40,31 @@ def by_name_or_edges(
     candidates: Sequence[str],
     shapes: Mapping[str, Shape],
     *,
+    by_names: bool,
+    preprocessing: Preprocessing | None,
     file: str,
     name: str,
     **fields: Any,
 ) -> tuple[Mapping[str, np.ndarray], Sequence[str]]:
     """Tensors and the libraries whose names they may have, for `create.from_tensors`; `shapes` are the model's.
 
-    Those of an ONNX file under names that a name map knows, and of any other file, are returned as they are; else
-    those that its graph gives, under our own names. Names that fit a graph which does not are worth a warning: it may
-    be another function with the same weights.
+    Those of an ONNX file are what its graph gives, under our own names; `by_names`, and those of any other file, are
+    returned as they are.
+
+    Raises:
+      TransferError: the graph is not the model's, though perhaps its names are: it may be another function with the
+        same weights.
     """
-    if not isinstance(tensors, OnnxTensors):
+    if by_names or not isinstance(tensors, OnnxTensors):
         return tensors, candidates
-    named = _has_names(arch, tensors, candidates, shapes)
     try:
-        followed = follow(tensors, arch, file=file, name=name, **fields)
-    except TransferError as error:
-        if not named:
+        return follow(tensors, arch, preprocessing, file=file, name=name, **fields), ("native",)
+    except Differs as error:
+        if not _has_names(arch, tensors, candidates, shapes):
             raise
-        logging.warning("%s (loaded by its names, which fit)", error)
-    return (tensors, candidates) if named else (followed, ("native",))
+        raise Differs(
+            f"{error}; its names fit: by_names=True (convert: --by_names) takes the weights by them"
+        ) from error
 
 
 def _has_names(arch: str, tensors: OnnxTensors, candidates: Sequence[str], shapes: Mapping[str, Shape]) -> bool:
@@ -71,43 +80,113 @@ def _has_names(arch: str, tensors: OnnxTensors, candidates: Sequence[str], shape
     return False
 
 
-def follow(tensors: OnnxTensors, arch: str, *, file: str, name: str, **fields: Any) -> dict[str, np.ndarray]:
+class Differs(TransferError):
+    """A graph is not the model's."""
+
+
+def follow(
+    tensors: OnnxTensors, arch: str, preprocessing: Preprocessing | None, *, file: str, name: str, **fields: Any
+) -> dict[str, np.ndarray]:
     """The arrays of the model that `arch` and `fields` build, by dotted path, with the classifier of the file.
 
     Args:
       tensors: of an ONNX file.
+      preprocessing: of the images that the model is given; a graph that does the same itself is the model's.
       file, name: what messages call the file and the model.
 
     Raises:
-      TransferError: the graph is not the model's; the message says where they part.
+      Differs: the graph is not the model's; the message says where they part.
     """
-    problem = ""
-    for output in tensors.steps.outputs:
-        theirs = TheirUnits(tensors.steps, output)
-        last = theirs.units[theirs.output]
-        classes = int(str(last.about[1])) if last.op == "dense" else 0
+    problems: list[str] = []
+    for number, output in enumerate(tensors.steps.outputs):
+        found = Compared.at(tensors.steps, output, arch, fields, preprocessing)
+        if found.paired is None:
+            problems.append(found.problem)
+            continue
+        other = _at_odd_side(tensors, number, arch, fields, preprocessing)
+        if other is not None and other.paired is None:
+            problems.append(f"for images of {ODD_SIDE}x{ODD_SIDE} pixels, {other.problem}")
+            continue
+        for said in found.warnings:
+            logging.warning("%s: %s", name, said.format(file=file))
+        return {path: array for pair in found.paired for path, array in _filled(*pair).items()}
+    raise Differs(f"{file} does not fit {name}: {[*problems, str(tensors.steps.problem)][0]}")
+
+
+def _at_odd_side(
+    tensors: OnnxTensors, number: int, arch: str, fields: Mapping[str, Any], preprocessing: Preprocessing | None
+) -> "Compared | None":
+    """The same at another size, where the file leaves it open and both take it."""
+    if tensors.at is None:
+        return None
+    steps = tensors.at((ODD_SIDE, ODD_SIDE, tensors.steps.image_shape[-1]))
+    if steps.problem is not None or not steps.is_consistent:
+        return None
+    try:
+        return Compared.at(steps, steps.outputs[number], arch, fields, preprocessing)
+    except Differs:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """A graph beside a model.
+
+    Attributes:
+      paired: our units with theirs; None where the two differ.
+      problem: where they part.
+      warnings: what is to be said of a graph that is the model's; `{file}` is the file.
+    """
+
+    paired: list[tuple[Unit, Unit]] | None
+    problem: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def at(
+        cls,
+        steps: Steps,
+        output: int,
+        arch: str,
+        fields: Mapping[str, Any],
+        preprocessing: Preprocessing | None,
+    ) -> "Compared":
+        """One output of a graph beside the model that `arch` and `fields` build, with as many classes."""
+        dense = [i for i in leading_to([output], lambda i: steps.steps[i].inputs) if steps.steps[i].op == "dense"]
+        classes = steps.steps[max(dense)].sizes["c"] if dense else 0
         model = registry.build(arch, seed=None, **{**fields, "num_classes": classes})
-        ours = OurUnits(_trace(model, tensors.steps.image_shape))
+        try:
+            ours = OurUnits(trace(model, (1, *steps.image_shape), with_values=True))
+        except UsageError as error:
+            raise Differs(f"its images are {'x'.join(map(str, steps.image_shape))}: {error}") from error
+        theirs = TheirUnits(steps, output, _known_views(ours, preprocessing))
         units = _dense_read_as_such(theirs.units, {each.about for each in ours.units if each.op == "dense"})
         paired = pairs(ours.units, units, ours.output, theirs.output)
-        if paired is None:
-            problem = problem or difference(ours.units, units, ours.output, theirs.output) + _hint(
-                arch, units, classes, fields
-            )
-            continue
-        if ours.normalises != theirs.normalises:
-            logging.warning("%s: %s", name, _other_input(file, ours.normalises))
-        arrays: dict[str, np.ndarray] = {}
-        for our, their in paired:
-            arrays |= _filled(our, their)
-        return arrays
-    raise TransferError(f"{file} does not fit {name}: {problem}")
+        if paired is not None:
+            return cls(list(paired), warnings=theirs.warnings)
+        return cls(None, difference(ours.units, units, ours.output, theirs.output) + _hint(arch, ours, units, fields))
 
 
-def _hint(arch: str, units: Sequence[Unit], classes: int, fields: Mapping[str, Any]) -> str:
+def _known_views(ours: OurUnits, preprocessing: Preprocessing | None) -> list[Known]:
+    """The model's own, and after the preprocessing of its images, given as 0..255 or as 0..1."""
+    plain = View.of(ours.graph.nodes[0].shape[-1])
+    own = [Known(plain, None), *(Known(view, i) for i, view in enumerate(ours.views))]
+    if preprocessing is None or len(preprocessing.mean) != len(plain.channels):
+        return own
+    std, mean = np.array(preprocessing.std), np.array(preprocessing.mean)
+    channels = plain.channels[::-1] if preprocessing.channels == "bgr" else plain.channels
+    before = [View(channels, preprocessing.scale * most / std, -mean / std) for most in (1, 255)]
+    given = [
+        dataclasses.replace(each, view=first.then(each.view), is_preprocessed=False) for each in own for first in before
+    ]
+    return [*own, *given]
+
+
+def _hint(arch: str, ours: OurUnits, units: Sequence[Unit], fields: Mapping[str, Any]) -> str:
     """What else there is to say of a graph that is not the model's: which one it could be of."""
-    if not classes and any(each.op == "dense" for each in units):
-        return " (its last step is no dense layer, so that it counts as a graph without classifier)"
+    one_normalises = bool(ours.views) != any(each.op == "images" for each in units)
+    if one_normalises and "transform_input" in inspect.signature(registry.builder(arch)).parameters:
+        return " (transform_input says whether the model normalises its images)"
     if fields.get("width", 1) != 1:
         return ""
     theirs = Counter(each.parts["kernel"].shape for each in units if each.op == "conv")
@@ -121,25 +200,6 @@ def _convolutions(arch: str) -> Counter[tuple[int, ...]]:
     return Counter(array.shape for array in arrays.values() if array.ndim == 4)
 
 
-def _other_input(file: str, ours: bool) -> str:
-    one, other = ("the model", file) if ours else (file, "the model")
-    return (
-        f"{one} normalises its images before the first layer, {other} does not: their outputs differ (transform_input)"
-    )
-
-
-def _trace(model: nnx.Module, image_shape: tuple[int, int, int] | None) -> Graph:
-    """The model's graph, at the file's image size if the model takes it."""
-    problem = UsageError("no size")
-    given = [image_shape] if image_shape else []
-    for shape in [*given, *((side, side, channels) for channels in CHANNELS for side in SIDES)]:
-        try:
-            return trace(model, (1, *shape))
-        except UsageError as error:
-            problem = error
-    raise problem
-
-
 def _dense_read_as_such(units: Sequence[Unit], dense: set[tuple[Any, ...]]) -> list[Unit]:
     """timm's VGG has a 7x7 convolution and 1x1 after it where others flatten: such are dense layers."""
     found: list[Unit] = []
@@ -150,9 +210,10 @@ def _dense_read_as_such(units: Sequence[Unit], dense: set[tuple[Any, ...]]) -> l
             before = found[unit.inputs[0]]
             while before.op in ("relu", "tanh") and before.inputs:
                 before = found[before.inputs[0]]
-            if about in dense and unit.about[3:] == PLAIN and (height * width > 1 or before.op == "dense"):
+            whole = (tuple(range(height)),), (tuple(range(width)),)
+            if about in dense and unit.about[2:] == (1, *whole) and (height * width > 1 or before.op == "dense"):
                 parts = {**unit.parts, "kernel": unit.parts["kernel"].reshape(about), "channels_first": False}
-                unit = dataclasses.replace(unit, op="dense", about=about, parts=parts)
+                unit = dataclasses.replace(unit, op="dense", about=about, parts=parts, text=dense_text(*about))
         found.append(unit)
     return found
 

@@ -5,34 +5,12 @@ steps have one signature exactly if all that leads to them is alike. An addition
 """
 
 import dataclasses
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from transfer.models.graph import leading_to
 
 UNORDERED = ("add", "mul")
-
-
-def _conv(window: tuple[int, int], channels: int, features: int, *more: Any) -> str:
-    strides, groups, padding, dilations = more
-    known = "depending on the image" if padding is None else " ".join(f"{low}+{high}" for low, high in padding)
-    rare = (f", {groups} groups" if groups > 1 else "") + (
-        f", dilation {dilations[0]}" if set(dilations) != {1} else ""
-    )
-    return f"{_size(window)}, {channels} -> {features}, stride {_size(strides)}, padding {known}{rare}"
-
-
-def _size(sides: tuple[int, int]) -> str:
-    return "x".join(map(str, sides))
-
-
-# What messages say of a unit's `about`.
-DESCRIPTIONS: dict[str, Callable[..., str]] = {
-    "conv": _conv,
-    "dense": lambda inputs, outputs: f"{inputs} -> {outputs}",
-    "batch_norm": lambda channels: f"{channels} channels",
-    "max_pool": lambda window, strides: f"{_size(window)}, stride {_size(strides)}",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +23,7 @@ class Unit:
       inputs: positions of earlier units.
       about: what must agree beside `op`.
       parts: whose weights it holds, as the owner of the graph likes.
+      text: what it is, for messages, where the name does not say.
     """
 
     op: str
@@ -52,11 +31,11 @@ class Unit:
     inputs: tuple[int, ...] = ()
     about: tuple[Hashable, ...] = ()
     parts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    text: str = ""
 
     def __str__(self) -> str:
         """Its name, and what it is where the name does not say."""
-        describe = DESCRIPTIONS.get(self.op)
-        return f"{self.name} ({describe(*self.about)})" if describe and self.about else self.name
+        return f"{self.name} ({self.text})" if self.text else self.name
 
 
 def signatures(units: Sequence[Unit], known: dict[Hashable, int]) -> list[int]:

@@ -4,6 +4,7 @@ The names of initialisers are the exporter's: PyTorch's own, or numbers. So what
 `transfer.weights.follow` finds the model's arrays by its edges where no name map knows the names.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,31 @@ import numpy as np
 from transfer.errors import TransferError, how_to_add
 from transfer.weights.readers._onnx_operators import OPERATORS
 from transfer.weights.readers._onnx_sizes import check_functions
-from transfer.weights.readers._onnx_steps import Steps
+from transfer.weights.readers._onnx_steps import Steps, inputs_of, is_channels_last, sides_of
+from transfer.weights.readers._onnx_tensors import initialiser
 
+ImageShape = tuple[int, int, int]
 FORMAT = "ONNX"
 # The message begins with field 1, ir_version, a small number; these are the tags of the fields that may follow.
 IR_VERSION_TAG, LARGEST_IR_VERSION = 0x08, 0x40
 NEXT_TAGS = (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72)
 
 
-class OnnxTensors(dict[str, np.ndarray]):
-    """The tensors that layers take, by name, in PyTorch's layouts; and the `steps` that take them."""
+# Tried in turn where the file leaves the size of its images open.
+SIDES, CHANNELS = (224, 299, 32, 28), (3, 1)
 
-    def __init__(self, steps: Steps) -> None:
+
+class OnnxTensors(dict[str, np.ndarray]):
+    """The tensors that layers take, by name, in PyTorch's layouts.
+
+    Attributes:
+      steps: the graph that takes them.
+      at: the same for images (H, W, C), where the file leaves their size open, else None.
+    """
+
+    def __init__(self, steps: Steps, at: Callable[[ImageShape], Steps] | None) -> None:
         super().__init__(steps.named)
-        self.steps = steps
+        self.steps, self.at = steps, at
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -46,7 +58,29 @@ def read(path: Path) -> OnnxTensors:
 
         check_functions(model)
         model = inliner.inline_local_functions(model)
-    return OnnxTensors(Steps(model, path.parent, OPERATORS))
+    initialisers = {tensor.name: initialiser(tensor, path.parent) for tensor in model.graph.initializer}
+
+    def at(shape: ImageShape) -> Steps:
+        return Steps(model, initialisers, OPERATORS, shape)
+
+    shapes = _image_shapes(model.graph)
+    steps = at(shapes[0])
+    for shape in shapes[1:]:
+        if steps.problem is None and steps.is_consistent:
+            break
+        other = at(shape)
+        steps = other if other.problem is None and other.is_consistent else steps
+    return OnnxTensors(steps, at if len(shapes) > 1 else None)
+
+
+def _image_shapes(graph: Any) -> list[ImageShape]:
+    """(H, W, C) as the file says, or what may be tried for what it leaves open."""
+    inputs = inputs_of(graph)
+    sides = sides_of(inputs[0]) if inputs else []
+    _, *given = sides if len(sides) == 4 else [0] * 4
+    height, width, channels = given if is_channels_last(sides) else (*given[1:], given[0])
+    found = [(height or side, width or side, channels or each) for each in CHANNELS for side in SIDES]
+    return list(dict.fromkeys(found))
 
 
 def _parse(path: Path) -> Any:
