@@ -252,6 +252,38 @@ def test_our_own_files_say_what_they_are(tmp_path: Path, caplog: pytest.LogCaptu
     assert lines(caplog) == []
 
 
+# Written with, asked for as, with fields of one's own -> what is said, None if nothing.
+FIELDS: list[tuple[dict, str, dict, str | None]] = [
+    ({}, "resnet18.tv", {}, None),
+    (
+        {"bn_epsilon": 1e-3},
+        "resnet18.tv",
+        {},
+        r"was written with bn_epsilon=0.001, and resnet18.tv has bn_epsilon=1e-05",
+    ),
+    ({"bn_epsilon": 1e-3}, "resnet18.tv", {"bn_epsilon": 1e-3}, None),
+    ({"bn_epsilon": 1e-5, "stride_in_1x1": False}, "resnet18.tv", {}, None),
+    ({"bn_epsilon": 1e-3}, "resnet18", {}, None),
+    ({"num_classes": 1000}, "resnet18.a1", {}, None),
+    ({}, "strided", {}, r"was written with stride_in_1x1=False, and strided has stride_in_1x1=True; by_names=True"),
+]
+
+
+@pytest.mark.parametrize(("written", "name", "own", "words"), FIELDS)
+def test_the_fields_that_our_files_were_written_with(
+    written: dict, name: str, own: dict, words: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strided = dataclasses.replace(RECORDS["resnet18.tv"], name="strided", fields=(("stride_in_1x1", True),))
+    monkeypatch.setattr(catalogue, "records", lambda: {**RECORDS, "strided": strided})
+    path = tmp_path / "model.safetensors"
+    arrays = registry.flat_state(registry.build("resnet18", seed=0, width=WIDTH))
+    native.write(path, arrays, native.describe("resnet18", {"width": WIDTH, **written}))
+    if words:
+        with pytest.raises(TransferError, match=words):
+            create_model(name, weights=path, width=WIDTH, **own)
+    create_model(name, weights=path, width=WIDTH, by_names=words is not None, **own)
+
+
 @pytest.mark.parametrize("digits", [{"sha256": 64}, {"sha256_prefix": 8}, {"md5": 32}], ids=lambda digits: min(digits))
 @pytest.mark.parametrize("notop", [False, True])
 def test_the_file_of_another_record(

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -35,6 +36,16 @@ def builder(arch: str) -> Callable[..., nnx.Module]:
         near = difflib.get_close_matches(arch, known, n=3) or sorted(known)
         raise UsageError(f"unknown architecture {arch!r}; did you mean {', '.join(near)}?")
     return known[arch]
+
+
+def defaults(arch: str) -> dict[str, Any]:
+    """The fields that architecture `arch` may be built with, and what they are if nothing else is said."""
+    construct = builder(arch)
+    made_by = getattr(construct, "func", construct)
+    # what makes instances of NNX's classes has a signature that says nothing
+    own = inspect.signature(made_by.__init__ if inspect.isclass(made_by) else made_by).parameters.values()
+    usual = {each.name: each.default for each in own if each.default is not each.empty}
+    return {**usual, **getattr(construct, "keywords", {})}
 
 
 def build(arch: str, *, seed: int | None = 0, **fields: Any) -> nnx.Module:

@@ -6,7 +6,7 @@ checkpoint's `arch`, a `config.json` beside the file, or the layers of a whole K
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,21 @@ def compare(
     problem = keras_front.problem(described.front, arch, preprocessing, name)
     if problem:
         _differs(f"{path} does not fit {name}: {problem}", by_names)
+
+
+def compare_fields(
+    path: Path, arch: str, fields: Mapping[str, Any], chosen: Collection[str], *, name: str, by_names: bool = False
+) -> None:
+    """Compares the fields that a file of ours was written with and those of the model `name`, but for `chosen` ones.
+
+    Raises TransferError where they differ; with `by_names` a warning.
+    """
+    written = native.fields(path, arch)
+    usual = registry.defaults(arch)
+    for field in {**written, **fields} if written else ():
+        theirs, ours = (each.get(field, usual.get(field)) for each in (written, fields))
+        if theirs != ours and field not in (*chosen, "num_classes"):
+            _differs(f"{path} was written with {field}={shown(theirs)}, and {name} has {field}={ours}", by_names)
 
 
 def _beside(file: Path) -> dict[str, Any]:

@@ -73,12 +73,12 @@ def create_model(
     """
     record = _find(name)
     arch = record.arch if record else name
-    fields = {**dict(record.fields if record else ()), **fields}
+    chosen, fields = fields, {**dict(record.fields if record else ()), **fields}
     if weights is False:
         default = record.num_classes if record else None
         wanted = default if num_classes is None else num_classes
-        chosen = {} if wanted is None else {"num_classes": wanted}
-        return _annotated(registry.build(arch, seed=seed, **fields, **chosen), record)
+        classes = {} if wanted is None else {"num_classes": wanted}
+        return _annotated(registry.build(arch, seed=seed, **fields, **classes), record)
     path, sha256 = _file(name, record, weights, without_classifier=num_classes == 0)
     if record is None:
         fields = native.fields(path, arch) | fields
@@ -101,6 +101,8 @@ def create_model(
         **fields,
     )
     claims.compare(path, tensors, arch, preprocessing, name=name, by_names=by_names)
+    if record:
+        claims.compare_fields(path, arch, fields, chosen, name=name, by_names=by_names)
     return _annotated(model, record, sha256, preprocessing)
 
 
