@@ -222,6 +222,20 @@ def test_images_that_have_changed_are_named_by_the_next_run(photos, tmp_path, ch
     extract(photos, tmp_path / "other", on_error="skip")
 
 
+def test_other_settings_are_not_images_that_have_changed(photos, tmp_path):
+    extract(photos, tmp_path / "run", **{"data.train_per_class": 2})
+    other = {"data.train_per_class": 3}
+    with pytest.raises(TransferError, match="made with other settings: data.train_per_class was 2 and is 3"):
+        extract(photos, tmp_path / "run", **other)
+    shared = {"features": str(tmp_path / "run" / "features"), **other}
+    with pytest.raises(TransferError, match="3 more: .* take another --config.features and --workdir, or delete"):
+        extract(photos, tmp_path / "other", **shared)
+    extract(photos, tmp_path / "whole")
+    divided = {"features": str(tmp_path / "whole" / "features"), "data.seed": 5}
+    with pytest.raises(TransferError, match="was made with other settings: images was"):
+        extract(photos, tmp_path / "third", **divided)
+
+
 def as_zip(photos, file):
     with zipfile.ZipFile(file, "w") as archive:
         for path in sorted(photos.glob("*/*")):
@@ -241,6 +255,16 @@ def test_members_of_a_zip_are_named_too(photos, tmp_path, change):
     with pytest.raises(TransferError) as caught:
         extract(file, tmp_path / "run")
     assert words in str(caught.value)
+
+
+def test_a_damaged_member_of_a_zip_has_not_changed(photos, tmp_path):
+    file = as_zip(photos, tmp_path / "photos.zip")
+    data = bytearray(file.read_bytes())
+    data[1000] ^= 255
+    file.write_bytes(data)
+    stores, facts = extract(file, tmp_path / "run", on_error="skip")
+    assert sum(found["images"] for found in facts["skipped"].values()) == 1
+    assert [main(["features", "verify", store.path]) for store in stores.values()] == [0, 0]
 
 
 @pytest.fixture

@@ -95,7 +95,8 @@ def _extract(
         if "," in config.tap:
             raise UsageError(f"config.tap={config.tap!r}: a feature file holds one tap; export them one by one")
     sources = splits_to_train(config.data)
-    folder = epath.Path(config.features or workdir / "features")
+    folder = epath.Path(paths.given(config.features or workdir / "features"))
+    settings.check_workdir(config, workdir)  # other settings, which ask for other images, have not changed any
     _check_images(config, workdir, {str(folder / split): source for split, source in sources.items()})
     extractor = build_extractor(config)
     if planned is not None:
@@ -103,7 +104,6 @@ def _extract(
         planned({split: len(source) * row for split, source in sources.items()})
     settings.settle(config, workdir)
     start = time.monotonic()
-    folder = epath.Path(paths.given(config.features or workdir / "features"))
     there = all(store_format.is_complete(folder / split) for split in sources)
     try:
         with settings.named(config):

@@ -6,7 +6,7 @@ for each row that follows from size and dates of its file (`Source.file_stamps`)
 last found to be the same. It is a hint, not a part of the store: where it differs or is lost, files are read again.
 """
 
-import errno
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +16,7 @@ import numpy as np
 from absl import logging
 
 from transfer.chunks import Directory
+from transfer.errors import TransferError
 from transfer.progress import Progress
 from transfer.store_format import CONTENT, MISSING, decode_ids, open_array, read_metadata, scan_checks
 from transfer.untrusted import shown
@@ -67,11 +68,8 @@ def _seen(path: str, rows: int) -> np.ndarray:
 
 
 def _remember(path: str, stamps: np.ndarray) -> None:
-    try:
+    with contextlib.suppress(OSError, TransferError):  # a finished store may be only read, and it is but a hint
         Directory(path).write(SEEN, stamps.astype("<i8").tobytes())
-    except OSError as error:  # a finished store may be only read
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise
 
 
 def _different(

@@ -46,9 +46,6 @@ class Container(Protocol):
     def read(self, locator: object, limit: int | None = None) -> bytes:
         """The bytes of one file, or about its first `limit`; thread-safe; OSError or ValueError if it cannot."""
 
-    def checksum(self, locator: object) -> int:
-        """CRC-32 of one file; errors as of `read`."""
-
     def stamp(self, locator: object) -> int | None:
         """Another one where the file has been written to, moved or copied; None where identities tell all content."""
 
@@ -102,9 +99,6 @@ class Folder:
                 raise ValueError("no regular file")
             return file.read(-1 if limit is None else limit)
 
-    def checksum(self, locator: object) -> int:
-        return zlib.crc32(self.read(locator))
-
     def stamp(self, locator: object) -> int:
         try:
             status = os.stat(str(locator))
@@ -156,10 +150,6 @@ class Zip:
         if limit is None and (len(data) != locator.file_size or zlib.crc32(data) != locator.CRC):
             raise ValueError("damaged zip: wrong checksum")
         return data
-
-    def checksum(self, locator: object) -> int:
-        assert isinstance(locator, zipfile.ZipInfo)
-        return locator.CRC
 
     def stamp(self, locator: object) -> None:
         return None
@@ -231,7 +221,7 @@ class FolderSource(Source):
 
     def _checksum(self, row: int) -> int:
         try:
-            return self.container.checksum(self.files[row].locator)
+            return zlib.crc32(self.container.read(self.files[row].locator))
         except (OSError, ValueError):
             return -1
 
