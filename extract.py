@@ -22,7 +22,7 @@ def main() -> None:
 
     config, workdir = CONFIG.load(), epath.Path(CONFIG.workdir())
     settings.check(config)
-    cli.prepare_jax()
+    cli.prepare_jax(settings.common(config))
     from transfer import experiment
 
     experiment.extract(config, workdir)

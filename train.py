@@ -38,7 +38,7 @@ def main() -> None:
         if value is not None:
             recipe[name] = value
     settings.check(config)
-    cli.prepare_jax()
+    cli.prepare_jax({"--training_file": "PATH" if all(files) else None, **settings.common(config)})
     from transfer import experiment
 
     if all(files):

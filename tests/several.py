@@ -5,6 +5,7 @@ saves seconds for each. A case is one of `ACTIONS`, which the processes run as `
 """
 
 import errno
+import importlib
 import json
 import os
 import signal
@@ -63,8 +64,11 @@ class Several:
         send: int = 0,
         to: Sequence[int] = (),
         when: tuple[str, int] | None = None,
+        each: Sequence[dict[str, Any]] | None = None,
     ) -> list[Ended]:
-        """One case: process `start` (default: all) of `count` runs `ACTIONS[action](settings)`.
+        """One case: process `start` (default: all) of `count` runs `ACTIONS[action](settings)`, with `each`'s own.
+
+        Or, as the action "script", the `script` that the settings name, with their `flags`. `version`: of the package.
 
         The processes `to` get the signal `send` when the folder when[0] holds when[1] files more than at first.
         `of` is what each is told instead of `count`.
@@ -81,7 +85,7 @@ class Several:
             flags_of = [["--num_processes=1"]]
         case = {
             "action": action,
-            "settings": settings,
+            "settings": [{**settings, **own} for own in each or [{}] * len(started)],
             "flags": [[*own, *flags] for own in flags_of],
             "send": send,
             "to": [started.index(process) for process in to],
@@ -116,7 +120,8 @@ def _serve() -> None:
 def _case(case: dict[str, Any]) -> list[dict[str, Any]]:
     folder, more = case["when"] or ("", 0)
     wanted = _count(folder) + more
-    children = [_start(case["action"], case["settings"], flags) for flags in case["flags"]]
+    given = zip(case["settings"], case["flags"], strict=True)
+    children = [_start(case["action"], settings, flags) for settings, flags in given]
     running = dict(enumerate(children))
     ended: dict[int, dict[str, Any]] = {}
     begun = since = time.monotonic()
@@ -176,8 +181,13 @@ def _start(action: str, settings: dict[str, Any], flags: Sequence[str]) -> tuple
 
 
 def _main(action: str, settings: dict[str, Any], flags: Sequence[str]) -> None:
+    import transfer
     from transfer import cli
 
+    transfer.__version__ = settings.get("version", transfer.__version__)
+    if action == "script":
+        sys.argv = [settings["script"], *flags, *settings["flags"]]
+        cli.run(importlib.import_module(Path(settings["script"]).stem).main)
     sys.argv = [action, *flags]
     if "devices" in settings:
         import jax

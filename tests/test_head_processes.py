@@ -155,12 +155,15 @@ def test_within_a_late_epoch(run, finished, tmp_path):
 
 def test_one_that_cannot_save_lets_none_say_that_all_is_saved(run, tmp_path):
     """The first has no room for its part of the checkpoint, at SIGTERM; from the one before all go on."""
-    read = tmp_path / "read"
-    ended = run(tmp_path, 3, WIDE, slow=0.05, full=0, send=signal.SIGTERM, to=[2], when=(str(read), 20))
+    config, read = {**WIDE, "head.epochs": 3}, tmp_path / "read"
+    ended = run(tmp_path, 3, config, slow=0.05, full=0, send=signal.SIGTERM, to=[2], when=(str(read), 20))
     assert [one.code for one in ended] == [1] * 3, [one.err for one in ended]
-    assert "File too large" in ended[0].errors[-1]
+    assert "File too large" in ended[0].errors[-1], [one.err for one in ended]
     for one in ended[1:]:
         assert "process 0 has failed" in one.errors[-1] and "saved" not in one.err
+    ended = run(tmp_path, 3, config)
+    assert [one.code for one in ended] == [0] * 3, [one.err for one in ended]
+    assert not list(tmp_path.glob("checkpoints*/*tmp*"))
 
 
 def test_killed_and_gone_on_with_by_one(run, finished, tmp_path):

@@ -147,7 +147,8 @@ class Checkpoints:
     def save(self, run: "Run") -> None:
         """Writes a checkpoint of `run`, atomically, and returns when it is on disk.
 
-        Raises OSError where the disk is full or refuses; what was begun is removed.
+        Raises OSError where the disk is full or refuses; what was begun is removed, that of several processes
+        by the next run.
         """
         from transfer.chunks import readable
 
@@ -174,7 +175,9 @@ class Checkpoints:
                 )
                 manager.wait_until_finished()
         except (OSError, TransferError):
-            for begun in manager.directory.glob("*.orbax-checkpoint-tmp"):
+            # others may be writing there: they would fail, too, and with another error than the one to tell
+            alone = distributed.process_count() == 1
+            for begun in manager.directory.glob("*.orbax-checkpoint-tmp") if alone else ():
                 # what is still on its way may come into a folder as it is removed; the next run removes it, then
                 with contextlib.suppress(OSError):
                     begun.rmtree(missing_ok=True)

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from logging import INFO, LogRecord
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -141,14 +141,23 @@ def _exit(code: int) -> NoReturn:
     os._exit(code)
 
 
-def prepare_jax() -> None:
+def prepare_jax(settings: Mapping[str, Any] | None = None) -> None:
     """What `train.py` and `extract.py` do once their arguments are known to be good, before JAX starts.
 
     Where this is one of several processes, they meet here. Only the first goes on printing.
+
+    Args:
+        settings: what has to be the same in all of them beside the command (`transfer.config.common`). Who they are,
+            how long they wait, what --debug shows and where they keep compiled programs is their own.
     """
     given = flags.FLAGS
     distributed.initialise(
-        given.coordinator, given.num_processes, given.process_id, given.connect_seconds, given.lost_seconds
+        given.coordinator,
+        given.num_processes,
+        given.process_id,
+        given.connect_seconds,
+        given.lost_seconds,
+        {"the command": PurePath(sys.argv[0]).name, **(settings or {})},
     )
     if distributed.process_count() > 1:
         _only_main_prints()

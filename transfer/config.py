@@ -20,6 +20,10 @@ OF_FEATURES = ("batch_size", "on_error", "features", "export")
 OF_TRAINING = ("head.epochs", "mesh", "stream", "checkpoint_seconds", "report")
 FREE = (*OF_FEATURES, *OF_TRAINING, "few_shot")
 
+# Settings that say where files lie, which may differ from machine to machine of one run. What is in them may not: the
+# fingerprint of the store compares images and weights.
+PLACES = ("data.source", "model.weights", "model.init_from.weights", "features", "export")
+
 # Every setting that some head takes -> its type; a head says which are its own (`transfer.head_settings`). A config
 # file may add those of a head of the user's.
 HEAD_SETTINGS: dict[str, type] = {
@@ -257,7 +261,7 @@ def settle(config: ConfigDict, workdir: epath.Path) -> None:
     """Writes `config.json` on a workdir's first run; on a later one, refuses settings that would contradict it.
 
     A later run writes nothing here: what it does about settings that may change, it says when that is done (`record`).
-    Of several processes the first writes; all refuse.
+    Of several processes the first writes; all refuse, but where files lie is for the first to say.
 
     Raises:
         TransferError: the workdir was made with other settings; the message names them.
@@ -280,10 +284,12 @@ def check_workdir(config: ConfigDict, workdir: epath.Path) -> None:
         found.update({name: usual[name] for name in usual if name not in found})
         found.update({name: usual[name] for name in usual if name.startswith("head.") and found[name] is None})
     unused = {"head": "finetune.", "finetune": "head."}.get(config.get("train"), "-")
+    elsewhere = () if distributed.is_main() else PLACES
     differing = [
         f"{name[:SHOWN]} was {repr(before.get(name))[:SHOWN]} and is {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())
         if not (_is_free(name) or name.startswith(unused) or _same(name, before.get(name), now.get(name)))
+        and name not in elsewhere
     ]
     if differing:
         raise TransferError(
@@ -364,6 +370,17 @@ def _text(tree: dict[str, Any]) -> str:
 
 def _write(path: epath.Path, tree: dict[str, Any]) -> None:
     atomic.write_text(path, _text(tree))
+
+
+def common(config: ConfigDict) -> dict[str, Any]:
+    """The settings that all processes of a run must have alike, "config.head.epochs" -> 50: all but where files lie."""
+    from transfer.data.registry import WITHOUT_PATH
+
+    found = flat(_plain(config))
+    for name in PLACES:
+        if str(found.get(name)).partition(":")[0] not in (*WITHOUT_PATH, "random"):
+            found[name] = "PATH"
+    return {f"config.{name}": value for name, value in found.items()}
 
 
 def _is_free(name: str) -> bool:

@@ -10,10 +10,10 @@ import queue
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from transfer import cluster, preemption, roll_call
+from transfer import alike, cluster, preemption, roll_call
 from transfer.errors import TransferError
 
 CONNECT_SECONDS, LOST_SECONDS = 300, 30
@@ -36,6 +36,7 @@ def initialise(
     process_id: int | None = None,
     connect_seconds: int = CONNECT_SECONDS,
     lost_seconds: int = LOST_SECONDS,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Makes this process one of several, before JAX has looked for devices; does nothing where it is the only one.
 
@@ -47,16 +48,18 @@ def initialise(
         connect_seconds: after which the processes that came give up, each naming those that did not.
         lost_seconds: after which the others end at the latest, each with one line, once a process' machine has gone;
             twice as long where it is there but does nothing. A process that is killed is noticed at once.
+        settings: what has to be the same in all processes beside this and the versions (`transfer.alike`), by name.
 
     Raises:
-        UsageError: half of the arguments, or wrong ones.
-        TransferError: a process did not come; the coordinator's address or port is wrong.
+        UsageError: half of the arguments, or wrong ones; processes have other settings, and which.
+        TransferError: a process did not come, or has other versions; the coordinator's address or port is wrong.
     """
     global _place, _watch
     place = cluster.find(coordinator, num_processes, process_id, connect_seconds)
     if place is None:
         return
-    watch, address, bind = roll_call.assemble(place, connect_seconds, lost_seconds)
+    facts = alike.facts({**(settings or {}), "--lost_seconds": lost_seconds})
+    watch, address, bind = roll_call.assemble(place, connect_seconds, lost_seconds, facts)
     _place, _watch = place, watch
     watch.start()
     preemption.share(watch.preempt)
@@ -156,11 +159,30 @@ def any_of(value: bool, name: str) -> bool:
     """Whether `value` is true in any of the processes, which all wait for each other here."""
     if process_count() == 1:
         return value
+    return bool(_gathered("true" if value else "", name))
+
+
+def refuse(reason: str, name: str) -> None:
+    """Ends all processes where one has a reason to, and each says it: what it has that it should not, or "".
+
+    Raises:
+        TransferError: "process 1 has …", as do all the others.
+    """
+    reasons = _gathered(reason, name) if process_count() > 1 else {}
+    for process in sorted(reasons):
+        finish()  # each ends by itself,
+        barrier("refused")  # and none of them before all others know that it may
+        raise TransferError(f"process {process} {reasons[process]}")
+
+
+def _gathered(text: str, name: str) -> dict[int, str]:
+    """What each process says, by its number; those that say "" are left out."""
     client, key = _jax_state().client, _key(name)
-    if value:
-        _interruptibly(lambda: client.key_value_set(f"{key}/{process_index()}", "true"))
+    if text:
+        _interruptibly(lambda: client.key_value_set(f"{key}/{process_index()}", text))
     barrier(name)
-    return bool(_interruptibly(lambda: client.key_value_dir_get(f"{key}/")))
+    said = _interruptibly(lambda: client.key_value_dir_get(f"{key}/"))
+    return {int(where.rpartition("/")[2]): what for where, what in said}
 
 
 def _key(name: str) -> str:

@@ -5,7 +5,8 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -57,14 +58,18 @@ def claimed(workdir: epath.Path) -> Iterator[None]:
     """Holds the workdir against a second run of it; process 0 does so for all.
 
     Leaves no folder that is empty, and no workdir that is bound to settings that were refused.
+
+    Raises TransferError where it is held, and where the processes' workdirs are not one and the same folder.
     """
     if not distributed.is_main():
+        _check_shared(workdir)
         yield
         return
     local = Path(workdir)
     new = [] if "://" in str(workdir) else list(itertools.takewhile(lambda p: not p.exists(), (local, *local.parents)))
     try:
         with lock.held(workdir, "workdir"), settings.unless_refused(workdir):
+            _check_shared(workdir)
             yield
     finally:
         for folder in new:
@@ -72,6 +77,22 @@ def claimed(workdir: epath.Path) -> Iterator[None]:
                 folder.rmdir()
             except OSError:  # it has become something
                 break
+
+
+def _check_shared(workdir: epath.Path) -> None:
+    """Raises TransferError unless all processes see one folder here, by whatever path each of them reaches it."""
+    if distributed.process_count() == 1:
+        return
+    first, mark = str(workdir), f".met-{uuid.uuid4().hex}"
+    if distributed.is_main():
+        atomic.write_text(workdir / mark, "")
+    first, mark = distributed.broadcast([first, mark], "workdir")
+    elsewhere = not (workdir / mark).exists()
+    distributed.barrier("workdir seen")
+    if distributed.is_main():
+        (workdir / mark).unlink()
+    reason = f"has --workdir={workdir}, which is not the folder {first} of process 0; give all processes the same one"
+    distributed.refuse(reason if elsewhere else "", "workdir elsewhere")
 
 
 def _extract(
@@ -320,15 +341,9 @@ def train_on_files(config: ConfigDict, training_file: str, validation_file: str,
             split: feature_files.read(path, target)
             for split, path in (("train", training_file), ("validation", validation_file))
         }
-        identity = ConfigDict(
-            {
-                "seed": config.seed,
-                "head": config.head,
-                "sweep": config.sweep,
-                "training": content_hash(*rows["train"]),
-                "validation": content_hash(*rows["validation"]),
-            }
-        )
+        hashes = {"training": content_hash(*rows["train"]), "validation": content_hash(*rows["validation"])}
+        _check_same_rows(hashes, (training_file, validation_file))
+        identity = ConfigDict({"seed": config.seed, "head": config.head, "sweep": config.sweep, **hashes})
         facts = {
             "model": None,
             "weights_sha256": None,
@@ -340,6 +355,14 @@ def train_on_files(config: ConfigDict, training_file: str, validation_file: str,
         _report(config, workdir)
     say(f"Workdir: {workdir}")
     return result
+
+
+def _check_same_rows(hashes: Mapping[str, str], paths: Sequence[str]) -> None:
+    """Raises TransferError unless all processes have read the same rows, from whatever files."""
+    for (name, ours), path in zip(hashes.items(), paths, strict=True):
+        other = distributed.broadcast(ours, "rows") != ours
+        reason = f"has --{name}_file={path}, whose rows are not those of process 0; give all processes the same files"
+        distributed.refuse(reason if other else "", "other rows")
 
 
 def content_hash(*arrays: np.ndarray) -> str:

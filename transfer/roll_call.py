@@ -5,9 +5,9 @@ it can tell nobody who. So the processes meet here first, at the coordinator's p
 is told to them then. The connections stay open because nothing notices sooner, or with less doubt, that a process has
 gone: the kernel closes them, whatever it died of, and asks after a machine that is silent.
 
-Over them go lines of JSON: `process` K `of` N; `go` with JAX's port; `end` with the reason; `late`, from one that does
-not want to wait any longer; `gone` K and `why`; `failed`; `beat`; `preempt`; `calls` N; `stop` at call N
-(`preemption.Agreement`).
+Over them go lines of JSON: `process` K `of` N with its `facts` (`transfer.alike`); `go` with JAX's port; `end` with the
+reason and an exit `code`; `late`, from one that does not want to wait any longer; `gone` K and `why`; `failed`; `beat`;
+`preempt`; `calls` N; `stop` at call N (`preemption.Agreement`).
 """
 
 import contextlib
@@ -24,11 +24,12 @@ from typing import Any, NoReturn
 
 from absl import logging
 
-from transfer import preemption
+from transfer import alike, preemption
 from transfer.cluster import Place
-from transfer.errors import TransferError
+from transfer.errors import TransferError, UsageError
 
-LONGEST_LINE = 4096
+# All settings of a config are a few KiB.
+LONGEST_LINE, LONGEST_REASON = 1 << 20, 4000
 # How long a process that ends the run waits for the others to read why: JAX's service ends with process 0.
 FAREWELL_SECONDS = 2.0
 BEAT = 0.2
@@ -64,7 +65,7 @@ class Line:
     def receive(self) -> list[dict[str, Any]]:
         """The messages that have come; ConnectionError where the other end is gone, ValueError where it is not ours."""
         try:
-            data = self.socket.recv(LONGEST_LINE)
+            data = self.socket.recv(1 << 16)
         except OSError as error:
             raise ConnectionError(error) from error
         if not data:
@@ -79,38 +80,36 @@ class Line:
         self.socket.close()
 
 
-def assemble(place: Place, connect_seconds: int, lost_seconds: int) -> tuple["Watch", str, str]:
-    """Waits until every process is there.
+def assemble(place: Place, connect_seconds: int, lost_seconds: int, facts: alike.Facts) -> tuple["Watch", str, str]:
+    """Waits until every process is there, and sees to it that their `facts` are the same.
 
     Returns:
         The watch over them, to be started; the address at which JAX's service is to be reached, and to listen.
 
     Raises:
-        TransferError: not all came in `connect_seconds`, and who; or the address or port is wrong.
+        TransferError: not all came in `connect_seconds`, and who; or the address or port is wrong; or versions differ.
+        UsageError: settings differ.
         Preempted: SIGTERM came first.
     """
     role = _Caller if place.process_id == 0 else _Answerer
-    lines, port = role(place, connect_seconds, lost_seconds).meet()
+    lines, port = role(place, connect_seconds, lost_seconds, facts).meet()
     host = place.coordinator.rpartition(":")[0]
     bind = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", "[::]:0").rpartition(":")[0]
     return Watch(place, lines, lost_seconds), f"{host}:{port}", f"{bind}:{port}"
 
 
 def names(processes: Iterable[int], place: Place) -> str:
-    """ "process 2 of 4", "processes 2 and 3 of 4", "processes 1, 2, … (60 in all) of 64"."""
-    numbers = sorted(processes)
-    few = ", ".join(map(str, numbers[:8])) + (f", … ({len(numbers)} in all)" if len(numbers) > 8 else "")
-    if len(numbers) <= 8:
-        few = " and ".join(few.rsplit(", ", 1))
-    return f"process{'es' if len(numbers) > 1 else ''} {few} of {place.num_processes}"
+    """ "process 2 of 4", "processes 2 and 3 of 4"."""
+    return f"{alike.numbered(processes)} of {place.num_processes}"
 
 
 class _Caller:
     """Process 0 until all are there."""
 
-    def __init__(self, place: Place, seconds: int, lost_seconds: int) -> None:
+    def __init__(self, place: Place, seconds: int, lost_seconds: int, facts: alike.Facts) -> None:
         self.place, self.seconds, self.lost_seconds = place, seconds, lost_seconds
         self.lines: dict[int, Line] = {}
+        self.facts: dict[int, alike.Facts] = {0: facts}
         self.who: dict[int, str] = {0: _self()}
         self.selector = selectors.DefaultSelector()
 
@@ -133,6 +132,10 @@ class _Caller:
                         self._accept(listener)
                     else:
                         self._read(key.data)
+        try:
+            alike.check(self.facts)
+        except TransferError as error:
+            self.end(str(error), code=error.exit_code)
         port = _free_port()
         _to_all(self.lines, go=port)
         self.selector.close()
@@ -176,28 +179,30 @@ class _Caller:
 
     def _answered(self, line: Line, message: dict[str, Any]) -> None:
         process, count, who = int(message["process"]), int(message["of"]), str(message["who"])[:200]
+        told = dict(message.get("facts", {}))  # an older version tells none
+        facts = {kind: {name: str(value) for name, value in dict(own).items()} for kind, own in told.items()}
         if count != self.place.num_processes:
             text = f"process {process} ({who}) was started as one of {count}, process 0 as one of "
             self.end(f"{text}{self.place.num_processes}; --num_processes must be the same", line)
         if process == 0 or process in self.lines:
             text = f"two processes say that they are process {process} of {count}: {self.who[process]} and {who}"
             self.end(f"{text}; give each a --process_id of its own", line)
-        self.lines[process], self.who[process] = line, who
+        self.lines[process], self.who[process], self.facts[process] = line, who, facts
 
-    def end(self, reason: str, *others: Line) -> NoReturn:
+    def end(self, reason: str, *others: Line, code: int = TransferError.exit_code) -> NoReturn:
         """Tells all that are there, and gives up."""
         lines = [*self.lines.values(), *others]
         for line in lines:
-            line.send(end=reason)
+            line.send(end=reason, code=code)
         _wait_until_read(lines)
-        raise TransferError(f"process 0 of {self.place.num_processes}: {reason}")
+        raise _error(f"process 0 of {self.place.num_processes}: {reason}", code)
 
 
 class _Answerer:
     """Any other process until all are there."""
 
-    def __init__(self, place: Place, seconds: int, lost_seconds: int) -> None:
-        self.place, self.seconds, self.lost_seconds = place, seconds, lost_seconds
+    def __init__(self, place: Place, seconds: int, lost_seconds: int, facts: alike.Facts) -> None:
+        self.place, self.seconds, self.lost_seconds, self.facts = place, seconds, lost_seconds, facts
         self.deadline = time.monotonic() + seconds
         self.reason = "no answer"
 
@@ -238,7 +243,7 @@ class _Answerer:
 
     def _wait(self, line: Line) -> int:
         """JAX's port once all are there; 0 where process 0 does not say so in time."""
-        line.send(process=self.place.process_id, of=self.place.num_processes, who=_self())
+        line.send(process=self.place.process_id, of=self.place.num_processes, who=_self(), facts=self.facts)
         late = False
         with selectors.DefaultSelector() as selector:
             selector.register(line.socket, selectors.EVENT_READ)
@@ -254,9 +259,13 @@ class _Answerer:
                     if "preempt" in message:
                         preemption.heard()
                     if "end" in message:
-                        raise TransferError(f"{self._me}{str(message['end'])[:1000]}")
+                        raise _error(f"{self._me}{str(message['end'])[:LONGEST_REASON]}", message.get("code"))
         self.reason = "something else answers"
         return 0
+
+
+def _error(text: str, code: Any) -> TransferError:
+    return UsageError(text) if code == UsageError.exit_code else TransferError(text)
 
 
 class Watch:
