@@ -32,7 +32,7 @@ def main() -> None:
 
     from transfer import config as settings
 
-    config = settings.default() if CONFIG.path is None else CONFIG.load()
+    config = CONFIG.load()
     recipe = config.finetune if config.train == "finetune" and not all(files) else config.head
     for name, value in (("epochs", EPOCHS.value), ("batch_size", BATCH_SIZE.value)):
         if value is not None:
@@ -48,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, CONFIG)

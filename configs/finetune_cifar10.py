@@ -44,5 +44,5 @@ def get_config(variant: str = "all") -> ConfigDict:
     config.data.train = "test"
     config.data.validation_fraction = 0.8
     config.finetune.update(epochs=10, batch_size=50, learning_rate=0.01)
-    config.update(VARIANTS[variant])
+    config.update(settings.chosen(VARIANTS, variant))
     return config

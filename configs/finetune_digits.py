@@ -55,5 +55,5 @@ def get_config(variant: str = "all") -> ConfigDict:
     config.data.train_per_class = 100
     # a mirrored digit is another one; a pixel of its eight is four of the network's
     config.finetune.update(epochs=20, batch_size=50, learning_rate=0.1, flip=False, crop=1)
-    config.update(VARIANTS[variant])
+    config.update(settings.chosen(VARIANTS, variant))
     return config

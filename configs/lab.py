@@ -12,7 +12,6 @@ images of each class train. The rows that were drawn are not the lab's, which ke
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer.errors import UsageError
 
 NETWORKS = {
     "vgg": {"name": "vgg16.keras"},
@@ -24,14 +23,12 @@ DATA = {
     "cifar10": {"source": "cifar10:cifar-10-batches-py", "train": "train", "validation_fraction": 0.2},
     "traffic": {"source": "pickle:traffic-signs-data", "train": "train", "validation_fraction": 0.33},
 }
+EXPERIMENTS = {f"{network}_{data}": (network, data) for data in DATA for network in NETWORKS}
 
 
 def get_config(experiment: str = "vgg_cifar10") -> ConfigDict:
-    """`experiment` is NETWORK_DATA, of `NETWORKS` and `DATA`."""
-    network, _, data = experiment.partition("_")
-    if network not in NETWORKS or data not in DATA:
-        known = ", ".join(f"{network}_{data}" for data in DATA for network in NETWORKS)
-        raise UsageError(f"--config=configs/lab.py:{experiment[:60]}: there is {known}")
+    """`experiment` is one of `EXPERIMENTS`, NETWORK_DATA."""
+    network, data = settings.chosen(EXPERIMENTS, experiment)
     config = settings.default()
     config.model.update(NETWORKS[network])
     config.data.update(DATA[data])

@@ -32,7 +32,8 @@ def get_config(variant: str = "avg") -> ConfigDict:
     """On the digits, through the backbone that ships with the package; --config.tap names another network's taps."""
     config = settings.default()
     config.model.name = "vgg11_slim.cifar10"
-    config.tap = ",".join(f"{block}:{VARIANTS[variant]}" for block in BLOCKS)
+    pooling = settings.chosen(VARIANTS, variant)
+    config.tap = ",".join(f"{block}:{pooling}" for block in BLOCKS)
     config.image_size = 32
     config.preprocessing.interpolation = "bicubic"
     config.data.source = "digits"

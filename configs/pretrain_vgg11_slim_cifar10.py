@@ -11,6 +11,7 @@ from random weights at 32 pixels, the second goes on at 48 pixels, where VGG's f
 from ml_collections import ConfigDict
 
 from transfer import config as settings
+from transfer.errors import UsageError
 
 
 def get_config(image_size: str = "32") -> ConfigDict:
@@ -20,6 +21,8 @@ def get_config(image_size: str = "32") -> ConfigDict:
     config.model.name = "vgg11_bn"
     config.model.weights = "random"
     config.model.fields = dict(width=0.25, hidden=())
+    if not image_size.isdecimal() or int(image_size) < 32:
+        raise UsageError(f"{image_size[:60]!r} is no image size; it may be any number of pixels from 32 on")
     config.image_size = int(image_size)
     config.preprocessing = dict(scale=1 / 255, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
     config.data.source = "folder:cifar10_jpeg.zip"

@@ -28,7 +28,7 @@ BACKBONES = {
 
 def get_config(backbone: str = "digits") -> ConfigDict:
     """`backbone` is a key of `BACKBONES`; the published head is trained on each tap, then the protocol is run."""
-    config, chosen = settings.default(), BACKBONES[backbone]
+    config, chosen = settings.default(), settings.chosen(BACKBONES, backbone)
     config.model.name, config.image_size = chosen["name"], chosen["image_size"]
     config.batch_size, config.tap = chosen["batch_size"], ",".join(chosen["taps"])
     if backbone == "digits":

@@ -25,7 +25,7 @@ NETWORKS = {
 def get_config(network: str = "small") -> ConfigDict:
     """A fifth of the images validates; logistic regression on the tap that serves held-out images best."""
     config = settings.default()
-    config.update(NETWORKS[network])
+    config.update(settings.chosen(NETWORKS, network))
     # PATH: what holds the class folders
     config.data.source = "folder:photos"
     config.head.name = "logistic"

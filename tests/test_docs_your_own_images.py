@@ -13,6 +13,25 @@ from transfer import bound
 GUIDE = Path(__file__).parent.parent / "docs" / "your-own-images.md"
 
 
+def test_all_layers_are_trained_as_the_guide_says(tmp_path: Path) -> None:
+    environment = copy_of_the_package(tmp_path)
+    own_images.write(tmp_path / "photos", 8)
+    (command,) = re.findall(
+        r"^(python train.py .*train=finetune (?:.*\\\n)+.*)$", GUIDE.read_text("utf-8"), re.MULTILINE
+    )
+    done = subprocess.run(
+        f"{command} --config.finetune.epochs=2",
+        shell=True,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert bound.load(tmp_path / "runs" / "tuned").class_names == own_images.CLASSES
+
+
 @pytest.mark.slow
 def test_the_guide_says_what_happens(tmp_path: Path) -> None:
     environment = copy_of_the_package(tmp_path)

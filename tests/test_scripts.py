@@ -48,8 +48,28 @@ BAD = {
     "unknown flag": ("train.py", ["--epoch=3"], 2, "epoch"),
     "stray argument": ("extract.py", ["workdir"], 2, "unexpected argument 'workdir'"),
     "no such config": ("extract.py", ["--config=configs/nope.py"], 2, "configs/nope.py: no such file"),
-    "no such field": ("train.py", [QUICKSTART, "--config.data.nope=1"], 2, "no field nope"),
+    "no such field": (
+        "train.py",
+        [QUICKSTART, "--config.data.nope=1"],
+        2,
+        "there is no config.data.nope; ",
+    ),
     "wrong type": ("train.py", [QUICKSTART, "--config.head.epochs=ten"], 2, "head.epochs"),
+    "a setting before the config": (
+        "train.py",
+        ["--config.head.nme=mlp", QUICKSTART],
+        2,
+        "mean config.head.name?",
+    ),
+    "a mistyped --config": ("train.py", [QUICKSTART, "--confg.head.name=mlp"], 2, "Did you mean: config.head.name ?"),
+    "a flag that is a setting": (
+        "extract.py",
+        [QUICKSTART, "--head.epochs=3"],
+        2,
+        "Did you mean: config.head.epochs ?",
+    ),
+    "a setting without a config": ("extract.py", ["--config.batch_size=8"], 2, "--config=configs/NAME.py; see --help"),
+    "None for what needs a value": ("extract.py", [QUICKSTART, "--config.tap=None"], 2, "it needs a value; by default"),
     "zero epochs": ("train.py", [QUICKSTART, "--epochs=0"], 2, "at least 1"),
     "zero rows a step": ("train.py", [QUICKSTART, "--config.head.batch_size=0"], 2, "at least 1"),
     "unknown way to train": ("train.py", [QUICKSTART, "--config.train=tune"], 2, "not one of head, finetune"),
@@ -69,7 +89,12 @@ BAD = {
         "one",
     ),
     "a pattern for no layer": ("train.py", [FINETUNE, "--config.unfreeze=block9"], 2, "there is block1, block2"),
-    "no such variant": ("train.py", [f"{FINETUNE}:block9"], 2, "block9"),
+    "no such variant": (
+        "train.py",
+        [f"{FINETUNE}:blok5"],
+        2,
+        "'blok5' is none of all, block5, logits, head, block3; did",
+    ),
     "nothing in common": ("train.py", [FINETUNE, OTHER, "--config.model.init_from.weights=random"], 2, "have no layer"),
     "a setting without use": (
         "train.py",
@@ -124,6 +149,17 @@ def test_published_flags_on_pickles_and_in_a_zip(tmp_path):
 
     again = run("train.py", "--training_file=train.p", *flags, folder=tmp_path)
     assert again.returncode == 0 and "nothing to do" in again.stdout
+
+
+def test_settings_of_the_default_config_for_two_files(tmp_path):
+    write_pickle(tmp_path / "train.p", 100, 0)
+    write_pickle(tmp_path / "validation.p", 40, 1)
+    flags = ["--training_file=train.p", "--validation_file=validation.p", "--config.head.name=logistic"]
+    done = run("train.py", *flags, "--config.head.C", "0.5", "--workdir=run", "--noconfig.report", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    settings = json.loads((tmp_path / "run/config.json").read_text())
+    assert settings["head"]["name"] == "logistic" and settings["head"]["C"] == 0.5
+    assert not (tmp_path / "run/report.html").exists()
 
 
 def test_other_rows_in_the_same_workdir_are_refused(tmp_path):

@@ -4,11 +4,13 @@ And what `train.py` and `extract.py` share as one of several processes: who they
 """
 
 import errno
+import itertools
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from logging import INFO, LogRecord
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from absl import app, flags, logging
 
 from transfer import compilation_cache, distributed, outputs, paths, preemption
-from transfer.errors import TransferError, UsageError
+from transfer.errors import TransferError, UsageError, near
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -41,7 +43,7 @@ flags.DEFINE_integer(
     lower_bound=2,
 )
 
-QUOTES = "\"'"
+HELP = {f"{dashes}{name}" for dashes in ("-", "--") for name in ("help", "helpshort", "helpfull", "helpxml", "?")}
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
@@ -88,7 +90,7 @@ def _fail(message: str, code: int, debug: bool) -> int:
     return code
 
 
-def run(main: Callable[[], object]) -> None:
+def run(main: Callable[[], object], config: "Config | None" = None) -> None:
     """Entry point of `train.py` and `extract.py`: parses the flags, runs `main()`, exits with its code."""
     prepare_logging()
 
@@ -113,7 +115,7 @@ def run(main: Callable[[], object]) -> None:
             return _leave(1)
 
     try:
-        app.run(wrapped, flags_parser=_parse_flags)
+        app.run(wrapped, flags_parser=partial(_parse_flags, config))
     except SystemExit as exit_:
         sys.stdout.flush()
         raise exit_
@@ -216,53 +218,83 @@ def _worth_reading(record: LogRecord) -> bool:
     return ours or (record.levelno > INFO and record.name != "asyncio" and not record.exc_info)
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
+def _parse_flags(config: "Config | None", argv: Sequence[str]) -> list[str]:
     try:
-        return flags.FLAGS(list(argv))
-    except AttributeError as error:  # ml_collections' own, for --config.FIELD
-        message = f"the config has no field {str(error).strip(QUOTES)}; see --help"
-    except (flags.Error, LookupError, TypeError, ValueError) as error:
-        message = f"{' '.join(str(error).split())}; see --help"
-    except Exception as error:  # whatever a config file does wrong
+        return flags.FLAGS(list(argv) if config is None else config.parse(argv))
+    except UsageError as error:
         if "--debug" in argv:
             raise
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        message = f"{where.filename}, line {where.lineno}: {type(error).__name__}: {error}"
-    print(f"error: {message}", file=sys.stderr)
+        message = str(error)
+    except (flags.Error, ValueError) as error:
+        message = f"{_described_flag(error)}; see --help"
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
 
 
+def _described_flag(error: Exception) -> str:
+    """What absl says of a flag, but for an unknown one that is a setting given in another way (`--head.epochs=3`)."""
+    if not isinstance(error, flags.UnrecognizedFlagError) or "." not in error.flagname:
+        return str(error)
+    first, _, rest = error.flagname.partition(".")
+    meant = rest if near(first, ["config"]) else error.flagname
+    return f"Unknown command line flag {error.flagname!r}. Did you mean: config.{meant} ?"
+
+
 class Config:
-    """The `--config` and `--workdir` flags of `train.py` and `extract.py`."""
+    """The flags `--config`, `--config.NAME=VALUE` and `--workdir` of `train.py` and `extract.py`."""
 
     def __init__(self) -> None:
-        from ml_collections import config_flags
-
-        self._config = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.")
+        self._path = flags.DEFINE_string(
+            "config", None, "The experiment, a file of configs/; --config.NAME=VALUE changes a setting of it."
+        )
         self._workdir = flags.DEFINE_string(
             "workdir",
             None,
             "Where the run keeps its files, local or gs://; the same command resumes it. Default: runs/NAME.",
         )
+        self._config: ConfigDict | None = None
 
     @property
     def path(self) -> str | None:
         """The config file, None where the flag was left out."""
-        flag: Any = flags.FLAGS["config"]
-        return flag.config_filename if flag.present else None
+        return self._path.value
+
+    def parse(self, argv: Sequence[str]) -> list[str]:
+        """Reads the config and applies the settings to it; returns the arguments without those.
+
+        Raises UsageError where the file or a setting is wrong.
+        """
+        arguments = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
+        if asked := HELP.intersection(arguments):
+            return [*arguments[:1], *asked]
+        file = _file(arguments)
+        if file is None and not any("config." in argument for argument in arguments):
+            return arguments
+        from transfer import config as settings
+        from transfer import config_file, config_flags
+
+        self._config = settings.default() if file is None else config_file.load(file)
+        return config_flags.apply(self._config, arguments)
 
     def load(self) -> "ConfigDict":
-        """The config with its overrides; UsageError where the file is missing or wrong."""
-        path = Path(str(self.path).partition(":")[0])
-        if not path.is_file():
-            raise UsageError(f"--config={self.path}: no such file; see the ones in {path.parent}/")
-        try:
-            self._config.value.to_dict()  # a config that could not be loaded raises when it is used
-        except Exception as error:  # whatever the file raises
-            raise UsageError(f"--config={self.path}: {error}") from error
-        return self._config.value
+        """The config with its settings: of the file, or the default one where there is none."""
+        if self._config is None:
+            from transfer import config as settings
+
+            self._config = settings.default()
+        return self._config
 
     def workdir(self, name: str | None = None) -> str:
         """The `--workdir`, or `runs/` and `name` (default: the config file's)."""
         stem = PurePath(name or (self.path or "").partition(":")[0]).stem
         return paths.given(self._workdir.value or f"runs/{stem}")
+
+
+def _file(arguments: Sequence[str]) -> str | None:
+    """The value of `--config`, the last one that is given."""
+    found = None
+    for argument, following in itertools.zip_longest(arguments, arguments[1:]):
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            found = value if equals else following
+    return found

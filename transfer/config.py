@@ -2,17 +2,19 @@
 
 import json
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from etils import epath
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from transfer import atomic, distributed, json_file
-from transfer.errors import TransferError, UsageError
+from transfer.errors import TransferError, UsageError, near
 from transfer.untrusted import SHOWN
+
+Value = TypeVar("Value")
 
 # Settings that may change between two runs over one workdir without making its contents wrong. `config.json` has them
 # as they were when what they are about was last done.
@@ -218,6 +220,16 @@ def given(section: ConfigDict) -> dict[str, Any]:
     return {name: value for name, value in section.items() if value is not None}
 
 
+def chosen(variants: Mapping[str, Value], name: str) -> Value:
+    """Of a config file's variants the one of the `name` behind the file's own, `--config=FILE:NAME`.
+
+    Raises UsageError for an unknown name.
+    """
+    if name not in variants:
+        raise UsageError(f"{name[:60]!r} is none of {', '.join(variants)}{near(name, variants)}")
+    return variants[name]
+
+
 @contextmanager
 def named(section: Container[str], path: str = "config") -> Iterator[None]:
     """A UsageError that begins with a setting of the section (`tap=...`) begins with its whole name (`config.tap=...`).
@@ -248,13 +260,17 @@ def check_use(config: ConfigDict) -> None:
     if config.train not in WAYS:
         raise UsageError(f"config.train={str(config.train)[:60]!r} is not one of {', '.join(WAYS)}")
     now, usual = (flat(_plain(one)) for one in (config, default()))
+    wrong, without = [], []
     for name, hint in UNUSED[config.train].items():
-        # of a section that every config has, the setting itself
+        # of a section that every config has, the settings themselves
         within = [key for key in usual if key.startswith(name + ".")] or [name]
-        for key in within:
-            value = _part(now, key)
-            if value != _part(usual, key):
-                raise UsageError(f"config.{key}={value!r} has no use with config.train={config.train}: {hint}")
+        found = {key: _part(now, key) for key in within if _part(now, key) != _part(usual, key)}
+        if found:
+            values = ", ".join(f"config.{key}={value!r}" for key, value in found.items())
+            wrong.append(f"{values} has no use with config.train={config.train}: {hint}")
+            without += [f"--config.{key}={_part(usual, key)}" for key in found]
+    if wrong:
+        raise UsageError(f"{'; '.join(wrong)}; to leave out what is set: {' '.join(without)}")
 
 
 def settle(config: ConfigDict, workdir: epath.Path) -> None:

@@ -1,5 +1,8 @@
 """The ways in which a command can fail on purpose: each is one line for the person at the keyboard."""
 
+import difflib
+from collections.abc import Iterable
+
 
 def how_to_add(extra: str) -> str:
     """The command that installs what an extra lists: from a clone, as `transfer` on PyPI is another project."""
@@ -20,3 +23,9 @@ class UsageError(TransferError):
 
 class RowsError(TransferError, ValueError):
     """Features or labels that no head can use. A ValueError too: what scikit-learn and its callers expect there."""
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """What a message about an unknown `name` adds: "; did you mean …?", or nothing where no known one is like it."""
+    close = difflib.get_close_matches(name, known)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

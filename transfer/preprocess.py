@@ -60,7 +60,10 @@ class Preprocessing:
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", _height_and_width(self.image_size))
         for name in ("mean", "std"):
-            values = tuple(float(v) for v in getattr(self, name))
+            try:
+                values = tuple(float(v) for v in getattr(self, name))
+            except ValueError:
+                raise UsageError(f"{name}={getattr(self, name)!r} must be numbers, one a channel") from None
             object.__setattr__(self, name, _one_a_channel(name, values, 1 if self.channels == "grey" else 3))
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:

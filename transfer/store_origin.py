@@ -1,11 +1,9 @@
 """Where a feature store comes from: the config that it was made with, hence its source and its extractor."""
 
 import json
-import runpy
 import tempfile
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer import paths, store_images
+from transfer import config_file, paths, store_images
 from transfer.errors import TransferError, UsageError
 from transfer.store_format import SKIPPED, open_array, read_metadata
 
@@ -154,9 +152,4 @@ def of_workdir(workdir: Any, split: str) -> Origin | None:
 
 def of_config(file: str, split: str) -> Origin:
     """By a config file, as `extract.py --config=FILE` without overrides; UsageError where it is missing or wrong."""
-    if not Path(file).is_file():
-        raise UsageError(f"--config={file}: no such file")
-    try:
-        return Origin(runpy.run_path(file)["get_config"](), split)
-    except Exception as error:  # whatever the file raises
-        raise UsageError(f"--config={file}: {type(error).__name__}: {error}") from error
+    return Origin(config_file.load(file), split)

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import struct
-import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 from tests.campaigns import fuzz_seeds as seeds
 from transfer import feature_files
 from transfer.data import decode, open_source
-from transfer.errors import TransferError, UsageError
+from transfer.errors import TransferError
 from transfer.weights import native, readers
 from transfer.weights.readers import _hdf5, keras_h5
 
@@ -214,24 +213,15 @@ def cifar_names(content: bytes) -> Files:
 
 def config_flags(folder: Path) -> object:
     """The command line, as `train.py` takes it."""
-    from absl import flags
-    from ml_collections import config_flags
-
     from transfer import config
+    from transfer.config_flags import apply
 
     lines = (folder / "a.txt").read_bytes().decode("utf-8", "surrogateescape").splitlines()
-    given, before, values = ["train.py", *(f"--config.{line}" for line in lines if line)], sys.argv, flags.FlagValues()
-    try:
-        sys.argv = given  # where ml_collections looks for them
-        holder = config_flags.DEFINE_config_dict("config", config.default(), flag_values=values)
-        values(given)
-    except (flags.Error, AttributeError, LookupError, TypeError, ValueError) as error:  # as `cli` has it
-        raise UsageError(" ".join(str(error).split())[:500]) from error
-    finally:
-        sys.argv = before
-    config.check(holder.value)
-    config.check_use(holder.value)
-    return holder.value
+    changed = config.default()
+    apply(changed, ["train.py", *(f"--config.{line}" for line in lines if line)])
+    config.check(changed)
+    config.check_use(changed)
+    return changed
 
 
 def config_file(folder: Path) -> object:
