@@ -16,6 +16,7 @@ from transfer.store_format import CONTENT, DTYPES, FORMAT, METADATA, OLD_FORMAT,
 from transfer.store_origin import Origin, of_config, of_workdir
 from transfer.store_repair import is_damaged_store, rebuilt_metadata, remove_damage
 from transfer.store_verify import Damage, verify
+from transfer.untrusted import shown
 
 if TYPE_CHECKING:
     from transfer.data.source import Source
@@ -159,7 +160,7 @@ def _images(options: argparse.Namespace, origin: Origin | None, metadata: dict[s
         beside = _beside(options)
         source = beside.source if beside else None
     except (TransferError, OSError) as error:
-        print(f"not compared with the images, which are not to be had: {error}")
+        print(f"not compared with the images, which are not to be had: {shown(str(error), 300)}")
         return None
     if beside:
         beside.check_source(options.store, metadata)
