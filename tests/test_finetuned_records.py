@@ -20,8 +20,9 @@ from transfer.fingerprint import structure_hash
 from transfer.models import registry
 from transfer.predictor import Predictor
 from transfer.training import Run
-from transfer.weights import catalogue
+from transfer.weights import cache, catalogue
 
+SHIPPED = cache.local_path(catalogue.get("vgg11_slim.cifar10").file)
 CLASSES = 3
 # Of every channel count, so that the largest networks are built in a moment; less leaves ResNeXt no channels.
 WIDTHS = {"resnext": 1 / 4}
@@ -109,6 +110,23 @@ CHANGED = {
     "narrower": {"model.fields.width": 0.1},
     "hidden layers": {"model.fields.hidden": (8, 5), "model.fields.width": 0.1},
     "its own weights": {"model.weights": None},
+    "a file that says its fields": {
+        "model.name": "vgg11_bn",
+        "model.weights": str(SHIPPED),
+        "preprocessing.scale": 1 / 255,
+        "image_size": 32,
+    },
+    "an architecture without a record": {
+        "model.name": "vgg13_bn",
+        "model.fields.width": 0.1,
+        "preprocessing.scale": 1 / 255,
+        "image_size": 32,
+    },
+    "started from another": {
+        "model.name": "vgg13_bn.tv",
+        "model.init_from.model": "vgg11_slim.cifar10",
+        "model.fields.width": 0.25,
+    },
     "another size and other pixels": {"image_size": 64, "preprocessing.mean": (1.0, 2.0, 3.0), "resize": "float"},
     "fields against the record's": {
         "model.name": "resnet18.tv",

@@ -88,5 +88,5 @@ def test_the_verb_draws(tmp_path, capsys):
 def test_without_matplotlib(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     (run,) = load([str(workdir_of(tmp_path))])
-    with pytest.raises(TransferError, match=r"transfer\[plots\]"):
+    with pytest.raises(TransferError, match=r"\.\[plots\]"):
         plots.draw(run, epath.Path(tmp_path / "plots"))
