@@ -148,15 +148,8 @@ class StoreWriter:
         return found
 
     def _create(self, metadata: dict[str, Any]) -> dict[str, Any]:
-        for prefix in (
-            "features/",
-            "labels/",
-            "ids/",
-            "checks/",
-            f"{CONTENT}/",
-            "status/",
-        ):  # of a creation that was cut short
-            self._directory.delete(prefix)
+        for name in ("features", "labels", "ids", "checks", CONTENT, "status"):  # of a creation that was cut short
+            self._directory.delete(f"{name}/")
         metadata = {**metadata, "id_width": id_width(self._ids)}
         created = {name: ChunkedArray.create(self.path, spec) for name, spec in arrays(metadata).items()}
         for start, labels, ids in self._source(metadata["row_chunk"]):
