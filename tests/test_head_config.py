@@ -278,3 +278,22 @@ def test_a_head_of_a_user_s_that_only_predicts(means, run):
     config.sweep.shrink = (0.5, 0.0)
     with pytest.raises(UsageError, match="MeansProbe cannot be chosen: it has no get_params"):
         run(config, workdir="swept")
+
+
+# What no setting of a type may be; of a tuple, what none of its values may be.
+BAD = {int: (-1, 0), float: (-1.0, np.nan, np.inf), str: ("nonsense",), tuple: ((-1,), (0,), ("a",))}
+WRONG = [
+    (name, key, value, section)
+    for name in NAMES
+    for key in head_settings.takes(name)
+    for value in BAD[settings.HEAD_SETTINGS[key]]
+    for section in ("head", "sweep")
+]
+
+
+@pytest.mark.parametrize("name, key, value, section", WRONG)
+def test_a_value_that_is_none_is_named_where_it_is_set(run, name, key, value, section):
+    config = config_of(name, **({key: value} if section == "head" else {"sweep": {key: (value,)}}))
+    with pytest.raises(UsageError, match=rf"^config\.{section}\.{key}(=| must)"):
+        settings.check(config)
+        run(config)

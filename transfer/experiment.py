@@ -318,7 +318,7 @@ def _fit(
     config.head.epochs = bound.head.epochs = head_training.epochs(config, workdir)
     with (
         settings.named(config.head, "config.head"),
-        settings.named(config.get("sweep") or {}, "config.sweep"),
+        settings.named(head_settings.grid(config), "config.sweep"),
     ):
         if not head_training.in_one_go(config):
             return head_training.fit(config, workdir, data, facts, chunk_rows, bound)

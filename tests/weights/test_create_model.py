@@ -1,6 +1,7 @@
 """`create_model` from the files of every source, and from no file at all."""
 
 import functools
+import re
 import shutil
 import subprocess
 import sys
@@ -132,12 +133,29 @@ def test_list_models_takes_wildcards() -> None:
         ("resnet50.tv", {}, "did you mean resnet50.tv"),
         ("zzz", {}, "see `python -m transfer models`"),
         ("vgg16", {}, "has no weights of its own; choose vgg16.keras, vgg16.tv"),
+        ("VGG16", {}, r"'VGG16'; did you mean vgg16\.keras, vgg16\.tv, vgg16\.tv_features, vgg16\.tv_in1k\?"),
+        ("ResNet-50", {}, r"did you mean resnet50\.a1_in1k, resnet50\.keras, resnet50\.tv1, "),
+        ("Inception_V3", {}, r"did you mean inception_v3\.keras, "),
+        ("VGG16.keras", {}, r"did you mean vgg16\.keras\?"),
+        ("LeNet-5", {}, r"did you mean lenet5\?"),
+        ("vgg61", {}, r"did you mean .*vgg16\.keras, "),
+        ("resnet50", {}, r"\(resnet50\.a1_in1k is right on the most images of ImageNet-1k, 81\.214 %\), or take"),
+        ("lenet5", {}, "has no weights of its own; take a weight file or random weights, --config.model.weights=FILE"),
         ("resnet18", {"weights": False, "depth": 3}, "resnet18 has no field"),
     ],
 )
 def test_wrong_names(name: str, options: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         create_model(name, **options)
+
+
+@pytest.mark.parametrize("name", sorted({record.arch for record in catalogue.records().values()}))
+def test_an_architecture_however_it_is_spelt_names_its_records(name: str) -> None:
+    first = catalogue.names(f"{name}.*")[0]
+    for spelt in (name.upper(), name.replace("_", "-"), name.title().replace("_", "")):
+        for look_up in (create_model, catalogue.get):
+            with pytest.raises(UsageError, match=rf"(choose|did you mean) {re.escape(first)}(,|\?| |$)"):
+                look_up(spelt)
 
 
 def test_a_file_that_fits_its_architecture_but_for_sizes_is_compared_with_it() -> None:

@@ -1,6 +1,5 @@
 """Which networks, batches and dtypes a benchmark goes through, from what the user typed."""
 
-import difflib
 import fnmatch
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -43,8 +42,7 @@ def matching(models: str) -> list[str]:
         known = catalogue.names() if "." in text else sorted(registry.architectures())
         names = fnmatch.filter(known, text) if WILDCARDS & set(text) else [text]
         if not names or (names == [text] and not _is_known(text)):
-            near = difflib.get_close_matches(text, [*catalogue.records(), *registry.architectures()], n=3, cutoff=0.4)
-            hint = f"did you mean {', '.join(near)}?" if near else "see `python -m transfer models`"
+            hint = catalogue.meant(text, registry.architectures())
             raise UsageError(f"--models: nothing is called {text!r}; {hint}")
         found |= dict.fromkeys(names)
     return list(found)

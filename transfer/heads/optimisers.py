@@ -29,12 +29,13 @@ class Rates(NamedTuple):
     dropout: ArrayLike | None = None
 
 
-def check_rates(learning_rate: float, weight_decay: float = 0.0, dropout: float = 0.0) -> None:
+def check_rates(learning_rate: float, weight_decay: float = 0.0, dropout: float = 0.0, momentum: float = 0.0) -> None:
     """Raises UsageError for a rate that is none."""
     for name, value, right, wanted in (
         ("learning_rate", learning_rate, lambda: 0 < learning_rate < np.inf, "above 0"),
         ("weight_decay", weight_decay, lambda: 0 <= weight_decay < np.inf, "0 or more"),
         ("dropout", dropout, lambda: 0 <= dropout < 1, "from 0 to below 1"),
+        ("momentum", momentum, lambda: 0 <= momentum < 1, "from 0 to below 1"),
     ):
         if not (isinstance(value, numbers.Real) and right()):
             raise UsageError(f"{name} must be a number {wanted}, not {value!r}")

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from transfer.heads import gradient
 from transfer.heads.gradient import Method, Metrics, State
 from transfer.heads.layers import init_key, logits
-from transfer.heads.optimisers import rates_of
+from transfer.heads.optimisers import check_rates, rates_of
 
 __all__ = ["init_key", "init_state", "logits", "make_epoch"]
 
@@ -54,6 +54,7 @@ def make_epoch(
 
     The others, the metrics and what is raised: see `transfer.heads.linear.make_epoch`.
     """
+    check_rates(learning_rate, momentum=momentum)
     method = Method(batch_size, shuffle, kind, "sgd", momentum, cosine=epochs)
     rows = (features, labels, validation_features, validation_labels)
     rates = rates_of(learning_rate, weight_decay)

@@ -1,12 +1,11 @@
 """A linear head under SGD with momentum and a cosine schedule as scikit-learn estimators; see `transfer.heads.sgd`."""
 
-import numbers
 from typing import Any, ClassVar
 
-from transfer.errors import UsageError
 from transfer.heads import sgd
 from transfer.heads.estimator import Probe, Regressor
 from transfer.heads.gradient import Method, State
+from transfer.heads.optimisers import check_rates
 from transfer.heads.trained import TrainedLinear
 
 # Those of DINOv2's linear evaluation, for a step of 256 rows.
@@ -26,8 +25,7 @@ class _Sgd(TrainedLinear):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if not (isinstance(self.momentum, numbers.Real) and 0 <= self.momentum < 1):
-            raise UsageError(f"momentum must be a number from 0 to below 1, not {self.momentum!r}")
+        check_rates(self.learning_rate, momentum=self.momentum)
 
 
 class SgdProbe(Probe, _Sgd):

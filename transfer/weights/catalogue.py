@@ -14,7 +14,8 @@ import fnmatch
 import functools
 import importlib.resources
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from importlib.resources.abc import Traversable
 from typing import Any
 
@@ -23,6 +24,8 @@ from transfer.preprocess import Preprocessing
 
 # Beside the record files: errors measured against each record's source.
 PARITY = "parity.json"
+# Names that a message about a wrong one offers.
+MOST_MEANT = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,9 +161,26 @@ def get(name: str) -> Record:
     same_arch = names(f"{name}.*")
     if same_arch:
         raise UsageError(f"{name} is an architecture without weights of its own; choose {', '.join(same_arch)}")
-    near = difflib.get_close_matches(name, records(), n=3, cutoff=0.4)
-    hint = f"did you mean {', '.join(near)}?" if near else "see `python -m transfer models`"
-    raise UsageError(f"unknown weights {name!r}; {hint}")
+    raise UsageError(f"unknown weights {name!r}; {meant(name)}")
+
+
+def meant(name: str, architectures: Iterable[str] = ()) -> str:
+    """Which records a wrong name may mean, or architectures that have none, however it is spelt: "did you mean …?"."""
+    plain = (*architectures, *(record.arch for record in records().values()), *records())
+    known = {_letters(one): one for one in plain}
+    wanted = _letters(name)
+    near = [wanted] if wanted in known else difflib.get_close_matches(wanted, known, n=3, cutoff=0.4)
+    found = [record for one in near for record in names(f"{known[one]}.*") or [known[one]]]
+    return (
+        f"did you mean {', '.join([*dict.fromkeys(found)][:MOST_MEANT])}?"
+        if found
+        else "see `python -m transfer models`"
+    )
+
+
+def _letters(name: str) -> str:
+    """The name without what people write in other ways: `VGG-16` for `vgg16`."""
+    return re.sub(r"[-_ ]", "", name.lower())
 
 
 def architecture(name: str, fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

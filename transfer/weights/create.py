@@ -1,6 +1,5 @@
 """`create_model`: a backbone by name, with its pretrained weights in it."""
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -114,9 +113,7 @@ def _find(name: str) -> Record | None:
     architectures = registry.architectures()
     if name in architectures:
         return None
-    near = difflib.get_close_matches(name, [*catalogue.records(), *architectures], n=3, cutoff=0.4)
-    hint = f"did you mean {', '.join(near)}?" if near else "see `python -m transfer models`"
-    raise UsageError(f"unknown model {name!r}; {hint}")
+    raise UsageError(f"unknown model {name!r}; {catalogue.meant(name, architectures)}")
 
 
 def _file(
@@ -124,11 +121,9 @@ def _file(
 ) -> tuple[Path, str]:
     if weights is None or isinstance(weights, bool):
         if record is None:
-            known = catalogue.names(f"{name}.*")
-            choice = f"choose {', '.join(known)}, or " if known else ""
             raise UsageError(
-                f"{name} has no weights of its own; {choice}pass weights=FILE, or weights=False for random "
-                "(config.model.weights=random)"
+                f"{name} has no weights of its own; {_choice(name)}take a weight file or random weights, "
+                "--config.model.weights=FILE or --config.model.weights=random"
             )
         return cache.fetch(record, notop=without_classifier)
     path = Path(paths.given(weights))
@@ -141,6 +136,16 @@ def _file(
         text = "%s: by its hash, %s is the file of %s; preprocessing and all else are taken from %s"
         logging.warning(text, name, path, " and ".join(other.name for other in owners), name)
     return path, found["sha256"]
+
+
+def _choice(arch: str) -> str:
+    """The records of an architecture, and which of them classified best where it was trained."""
+    found = catalogue.names(f"{arch}.*")
+    if not found:
+        return ""
+    best = max(map(catalogue.get, found), key=lambda record: record.acc1 or 0)
+    top = f" ({best.name} is right on the most images of {best.dataset}, {best.acc1} %)" if best.acc1 else ""
+    return f"choose {', '.join(found)}{top}, or "
 
 
 def _libraries_of(record: Record) -> list[str]:
