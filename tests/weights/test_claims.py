@@ -19,6 +19,7 @@ from transfer.models import registry
 from transfer.weights import cache, catalogue, claims, create_model, native
 from transfer.weights.catalogue import WeightFile
 from transfer.weights.readers import Described, said
+from transfer.weights.readers._described import LONGEST
 from transfer.weights.readers._torch import state_dict
 
 WIDTH = 1 / 16
@@ -209,6 +210,7 @@ def test_settings_that_make_another_function(config: dict, says: str, tmp_path: 
     [
         {"architecture": "resnet18", "num_classes": 1000, "num_features": 512, "global_pool": "avg",
          "pretrained_cfg": {"tag": "a1_in1k", "mean": [0.485, 0.456, 0.406], "classifier": "fc"}},
+        {"model_args": {"act_layer": "torch.nn.ReLU", "aa_layer": False, "output_stride": "32", "global_pool": ""}},
         {"model_type": "resnet", "architectures": ["ResNetForImageClassification"], "hidden_act": "relu"},
         {"model": {"name": "vgg16", "weights": None}, "train": "finetune", "data": {"source": "digits"}},
         {"arch": None, "args": None, "model": {"a": 1}, "config": [], "architectures": ["a", "b"]},
@@ -240,6 +242,8 @@ def test_what_is_said_is_bounded() -> None:
         deep = {"args": deep}
     assert said(deep) == {}
     assert said({1: "a", ("arch",): "b", "arch": b"bytes", "model_name": ["x", "y"]}) == {}
+    long = said({"arch": "ForA" * 1_000_000 + "."})["arch"]
+    assert len(long) == LONGEST and claims.named(long, "resnet50") is None
     assert Described({}).says == {} and Described({}).front == ()
 
 

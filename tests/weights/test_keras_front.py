@@ -132,8 +132,7 @@ def test_what_does_nothing_to_images_is_taken(
     saved = (nested if what == "noise" else model)(NOTHING[what])
     saved.save_weights(tmp_path / file) if "weights" in file else saved.save(tmp_path / file)
     caplog.clear()
-    for name in ("vgg16.keras", "vgg16"):
-        create_model(name, weights=tmp_path / file, **SMALL)
+    create_model("vgg16" if file == "x.h5" else "vgg16.keras", weights=tmp_path / file, **SMALL)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 

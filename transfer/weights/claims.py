@@ -46,13 +46,13 @@ OTHER_FUNCTION = re.compile(
     r"(?:blur|aa|antialias(?:ed)?|dilated)\d*|os\d+|caffe"
     r"|silu|swish|hardswish|mish|gelu|elu|celu|selu|leaky(?:relu)?|prelu"
 )
-# Setting -> the values that say the usual; any other says another function.
-USUAL: Mapping[str, tuple[object, ...]] = {
-    "act_layer": ("relu", "ReLU", ""),
-    "hidden_act": ("relu", "ReLU", ""),
-    "aa_layer": ("", "None"),
-    "output_stride": (32, "32"),
-    "global_pool": ("avg", "avgpool", "fast", "", "token"),
+# Setting -> the values that say the usual, as nothing does; any other says another function.
+USUAL: Mapping[str, tuple[str, ...]] = {
+    "act_layer": ("relu",),
+    "hidden_act": ("relu",),
+    "aa_layer": ("none",),
+    "output_stride": ("32",),
+    "global_pool": ("avg", "avgpool", "fast", "none"),
 }
 
 
@@ -121,7 +121,7 @@ def _differs(message: str, by_names: bool) -> None:
 def _compare_one(says: str, key: str, value: object, arch: str, name: str, by_names: bool) -> None:
     """One thing that a file says; `key` is the last of the keys that lead to it."""
     if key in USUAL:
-        if value not in USUAL[key]:
+        if value and str(value).rpartition(".")[2].lower() not in USUAL[key]:  # torch.nn.ReLU
             _differs(f"{says}: {name} is another function of the same tensors", by_names)
     elif isinstance(value, str) and value:
         other = named(value, arch)

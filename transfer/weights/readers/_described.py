@@ -14,7 +14,7 @@ WITHIN = (
     *("args", "config", "cfg", "hparams", "hyper_parameters", "kwargs"),
     *("model_args", "model_kwargs", "opt", "pretrained_cfg"),
 )
-DEEPEST = 3
+DEEPEST, LONGEST = 3, 200
 
 # Keras' layers that have weights of an image's network; in front of the first stands what is done to the images.
 WEIGHTED = ("Conv2D", "Convolution2D", "DepthwiseConv2D", "SeparableConv2D", "Dense", "BatchNormalization")
@@ -57,7 +57,7 @@ def said(content: object, depth: int = 0) -> dict[str, Any]:
         if key in WITHIN and isinstance(value, Mapping) and depth < DEEPEST:
             found |= {f"{key}.{inner}": each for inner, each in said(value, depth + 1).items()}
         elif key not in WITHIN and isinstance(value, (str, int, float)):
-            found[key] = value
+            found[key] = value[:LONGEST] if isinstance(value, str) else value
     return found
 
 
