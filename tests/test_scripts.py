@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import resource
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from transfer import completion
 
 REPOSITORY = Path(__file__).parent.parent
 QUICKSTART = f"--config={REPOSITORY / 'configs' / 'quickstart.py'}"
@@ -118,6 +121,15 @@ def test_bad_input_is_one_line(case, tmp_path):
     assert last.startswith("error: ") and message in last
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("asked", ["--help", "-h"])
+@pytest.mark.parametrize("script", completion.FLAGS)
+def test_help_lists_every_flag_in_the_order_of_use(script, asked, tmp_path):
+    done = run(script, "--config.head.epochs=3", asked, folder=tmp_path)
+    assert done.returncode == 0 and not done.stderr
+    shown = re.findall(r"^  --(\w+)(?:=\w+)?\n      \S", done.stdout, re.MULTILINE)
+    assert tuple(shown) == completion.FLAGS[script]
 
 
 def test_debug_shows_the_traceback(tmp_path):

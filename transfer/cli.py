@@ -8,6 +8,7 @@ import itertools
 import os
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -43,7 +44,7 @@ flags.DEFINE_integer(
     lower_bound=2,
 )
 
-HELP = {f"{dashes}{name}" for dashes in ("-", "--") for name in ("help", "helpshort", "helpfull", "helpxml", "?")}
+HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort", "-?"}
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
@@ -265,8 +266,9 @@ class Config:
         Raises UsageError where the file or a setting is wrong.
         """
         arguments = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
-        if asked := HELP.intersection(arguments):
-            return [*arguments[:1], *asked]
+        if not HELP.isdisjoint(arguments):
+            print(_help(PurePath(arguments[0]).name))
+            sys.exit(0)
         file = _file(arguments)
         if file is None and not any("config." in argument for argument in arguments):
             return arguments
@@ -288,6 +290,18 @@ class Config:
         """The `--workdir`, or `runs/` and `name` (default: the config file's)."""
         stem = PurePath(name or (self.path or "").partition(":")[0]).stem
         return paths.given(self._workdir.value or f"runs/{stem}")
+
+
+def _help(script: str) -> str:
+    """What a script says of itself, and of each of its flags in the order of use."""
+    from transfer.completion import FLAGS, RUN, SHARED, SWITCHES
+
+    lines = [(sys.modules["__main__"].__doc__ or "").strip(), "", "Flags:"]
+    for name in FLAGS.get(script, RUN + SHARED):
+        flag = flags.FLAGS[name]
+        lines += ["", f"  --{name}" if name in SWITCHES else f"  --{name}={flag.flag_type().upper()}"]
+        lines.append(textwrap.fill(flag.help, 100, initial_indent=" " * 6, subsequent_indent=" " * 6))
+    return "\n".join([*lines, "", "--helpfull lists the flags of the libraries, too."])
 
 
 def _file(arguments: Sequence[str]) -> str | None:

@@ -19,12 +19,12 @@ SHELLS = {
     "zsh": 'eval "$(python -m transfer completion zsh)"    # in ~/.zshrc, after compinit',
     "fish": "python -m transfer completion fish > ~/.config/fish/completions/transfer.fish",
 }
-SHARED: tuple[str, ...] = ("config", "workdir", "debug", "compilation_cache")
-SHARED += ("coordinator", "num_processes", "process_id", "connect_seconds", "lost_seconds")
-# Script -> its flags, beside --config.FIELD.
-FLAGS = {
-    "train.py": ("training_file", "validation_file", "epochs", "batch_size", *SHARED),
-    "extract.py": SHARED,
+RUN = ("config", "workdir")
+SHARED = ("compilation_cache", "coordinator", "num_processes", "process_id", "connect_seconds", "lost_seconds", "debug")
+# Script -> its flags, beside --config.FIELD, in the order of use.
+FLAGS: dict[str, tuple[str, ...]] = {
+    "train.py": (*RUN, "training_file", "validation_file", "epochs", "batch_size", *SHARED),
+    "extract.py": (*RUN, *SHARED),
 }
 SWITCHES = ("debug",)
 # What the value of an argument of a verb is, by the name that its help has for it.
