@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
@@ -214,6 +215,8 @@ def _scaled(name: str | None, train: Split, validation: Split) -> tuple[Any, tup
     scaling.check(name)
     rows = [flat_features(split.features[:]) for split in (train, validation)]
     scaler = scaling.fit(name, rows[0])
+    if distributed.is_main() and (line := scaling.dropped(scaler)):
+        logging.warning("%s", line)
     done = [np.asarray(scaling.apply(scaler, array)) for array in rows]
     return scaler, (Split(done[0], train.labels[:]), Split(done[1], validation.labels[:]))
 

@@ -1,6 +1,9 @@
 """Scalings: as scikit-learn's where it has one, and finite whatever the rows are."""
 
+import warnings
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 from transfer.errors import UsageError
-from transfer.heads import scaling
+from transfer.heads import KnnProbe, LogisticProbe, RidgeRegressor, scaling
 
 DIGITS = load_digits().data.astype(np.float32)
 TRAIN, OTHERS = DIGITS[:600], DIGITS[600:700]
@@ -30,6 +33,64 @@ def test_as_scikit_learn(name, theirs):
     np.testing.assert_allclose(others[:, varies], theirs.transform(OTHERS)[:, varies], rtol=1e-4, atol=1e-5)
     if name == "standard":
         assert not others[:, ~varies].any(), "a column that does not vary becomes 0, on other rows too"
+
+
+def separable(offset, dtype=np.float32, width=6):
+    """Rows (400, D) far from 0, whose three classes a few units set apart, and their labels."""
+    random = np.random.default_rng(0)
+    labels = random.integers(3, size=400)
+    x = random.standard_normal((400, width))
+    x[np.arange(400), labels] += 6
+    return (x + offset).astype(dtype), labels
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("offset", [0.0, 1e3, 2e6, -5e6, 1e7])
+@pytest.mark.parametrize("name", ["standard", "whiten", "columns", "whole"])
+def test_rows_far_from_0_are_told_apart_as_scikit_learn_does(name, offset, dtype):
+    x, y = separable(offset, dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", scaling.DroppedColumns)
+        assert LogisticProbe(scaling=name).fit(x[:300], y[:300]).score(x[300:], y[300:]) == 1
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 2e6, 1e7])
+def test_standard_far_from_0_is_scikit_learns_but_for_the_rounding_of_the_mean(offset):
+    x, _ = separable(offset)
+    ours, theirs = scaled("standard", x)[0], StandardScaler().fit_transform(x.astype(np.float64))
+    np.testing.assert_allclose(ours - ours[0], theirs - theirs[0], atol=0.01)
+    assert np.abs(ours - theirs).max() < 0.01 + np.spacing(np.float32(offset))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e-3, 3e8, -7.7e20])
+@pytest.mark.parametrize("head", [LogisticProbe, RidgeRegressor, KnnProbe])
+@pytest.mark.parametrize("name", ["standard", "columns"])
+def test_columns_that_do_not_vary_are_counted(name, head, value):
+    x, y = separable(0)
+    x[:, [1, 4]] = value
+    with pytest.warns(scaling.DroppedColumns, match=f"scaling='{name}': 2 of 6 columns do not vary") as caught:
+        fitted = head(scaling=name).fit(x, y)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    x[:, [1, 4]] = 5
+    assert not np.asarray(scaling.apply(fitted.scaler_, x))[:, [1, 4]].any()
+
+
+def test_what_float32_cannot_tell_apart_is_said():
+    x, y = separable(1e10, np.float64)
+    with pytest.warns(scaling.DroppedColumns, match="6 of 6 columns do not vary on the training rows, or by less than"):
+        LogisticProbe().fit(x, y)
+
+
+def test_what_varies_is_scaled_to_the_bit_as_ever():
+    """Columns near 0, whose deviation is computed of the values as they are."""
+    found, varies = scaling.fit("standard", TRAIN), TRAIN.std(axis=0) > 0
+    x = jnp.asarray(TRAIN)
+    size = jnp.maximum(jnp.abs(x).max(axis=0), 1e-37)
+    unit = x / size
+    mean = unit[0] + jnp.mean(unit - unit[0], axis=0)
+    deviation = jnp.sqrt(jnp.mean((unit - mean) ** 2, axis=0))
+    np.testing.assert_array_equal(found.mean[varies], (mean * size)[varies])
+    np.testing.assert_array_equal(found.factors[varies], (1 / (deviation * size))[varies])
 
 
 def test_whitening_is_scikit_learns_up_to_signs():

@@ -12,6 +12,7 @@ import functools
 import itertools
 import math
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -96,6 +97,8 @@ class Head(BaseEstimator):
         aimed = self._targets(y, len(x))
         self.kind_ = aimed.kind
         self.scaler_ = scalings.fit(getattr(self, "scaling", None), x)
+        if line := scalings.dropped(self.scaler_):
+            warnings.warn(line, scalings.DroppedColumns, stacklevel=3)
         return Rows(self._scaled(x), aimed, self._weight(aimed))
 
     def _targets(self, y: ArrayLike | None, num_rows: int) -> Targets:

@@ -10,8 +10,10 @@ from jax.typing import ArrayLike
 
 from transfer.errors import UsageError
 
-# A deviation below this share of the values' size is rounding.
+# A deviation below this share of the values' size is lost in what is computed of the values as they are.
 _ROUNDING = 1e-6
+# A deviation below this share is that of float32 values which are rounded to the nearest.
+_NONE = float(jnp.finfo(jnp.float32).eps) / 2
 # Least magnitude whose inverse float32 holds.
 _TINY = 1e-37
 
@@ -37,13 +39,36 @@ def _mean(x: jax.Array) -> jax.Array:
     return x[0] + jnp.mean(x - x[0], axis=0)
 
 
+def _of_differences(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and deviation (D,) of columns far from 0: their differences from one row are exact."""
+    apart = x - x[0]
+    size = jnp.maximum(jnp.abs(apart).max(axis=0), _TINY)
+    unit = apart / size
+    mean = jnp.mean(unit, axis=0)
+    return x[0] + mean * size, jnp.sqrt(jnp.mean((unit - mean) ** 2, axis=0)) * size
+
+
+def _varying(x: jax.Array, mean: jax.Array, deviation: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and deviation (D,), those of columns far from 0 by their differences; 0 of a column that does not vary."""
+    size = jnp.maximum(jnp.abs(x).max(axis=0), _TINY)
+    near = deviation > _ROUNDING * size
+    far_mean, far_deviation = _of_differences(x)
+    mean, deviation = jnp.where(near, mean, far_mean), jnp.where(near, deviation, far_deviation)
+    return mean, jnp.where((deviation > _NONE * size) & (deviation > _TINY), deviation, 0)
+
+
+def _inverse(deviation: jax.Array) -> jax.Array:
+    """1 / deviation, 0 where there is none."""
+    return jnp.where(deviation > 0, 1 / jnp.where(deviation > 0, deviation, 1), 0)
+
+
 def _standard(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     size = jnp.maximum(jnp.abs(x).max(axis=0), _TINY)
     unit = x / size  # squares of what is huge would overflow
     mean = _mean(unit)
     deviation = jnp.sqrt(jnp.mean((unit - mean) ** 2, axis=0))
-    varies = (deviation > _ROUNDING) & (deviation * size > _TINY)
-    return mean * size, jnp.where(varies, 1 / jnp.where(varies, deviation * size, 1), 0)
+    mean, deviation = _varying(x, mean * size, deviation * size)
+    return mean, _inverse(deviation)
 
 
 def _whiten(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -60,10 +85,9 @@ def _whiten(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _by_column(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """One factor a column, 1 / deviation; 0 for a column that does not vary."""
-    deviation = x.std(axis=0)
-    varies = deviation > _ROUNDING * jnp.abs(x).max(axis=0)
-    width = jnp.maximum(varies.sum(), 1)
-    return x.mean(axis=0), jnp.where(varies, 1 / jnp.where(varies, deviation, 1), 0) / jnp.sqrt(width)
+    mean, deviation = _varying(x, x.mean(axis=0), x.std(axis=0))
+    width = jnp.maximum((deviation > 0).sum(), 1)
+    return mean, _inverse(deviation) / jnp.sqrt(width)
 
 
 def _as_a_whole(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -98,11 +122,28 @@ def check(name: str | None) -> None:
 def fit(name: str | None, x: ArrayLike) -> Scaler:
     """The scaling `name` of `SCALINGS` fitted to rows `x`, float32 (N, D), N > 0; None leaves rows as they are.
 
-    Finite for one row, for columns that do not vary (which become 0, with "standard", "whiten" and "columns") and for
-    more columns than rows. Raises UsageError for another name.
+    Finite for one row, for columns that do not vary (which become 0, with "standard", "whiten" and "columns"; see
+    `dropped`) and for more columns than rows. Raises UsageError for another name.
     """
     check(name)
     return Scaler() if name is None else Scaler(name, *SCALINGS[name](jnp.asarray(x)))
+
+
+class DroppedColumns(UserWarning):
+    """Columns of the training rows do not vary, so that a head sees nothing of them."""
+
+
+def dropped(scaler: Scaler) -> str | None:
+    """A line that counts the columns which "standard" and "columns" have made 0; None where they are none."""
+    if scaler.factors is None or scaler.factors.ndim != 1:
+        return None
+    count, width = int((scaler.factors == 0).sum()), len(scaler.factors)
+    if not count:
+        return None
+    return (
+        f"scaling={scaler.name!r}: {count} of {width} columns do not vary on the training rows, or by less than "
+        "float32 tells apart, and are dropped"
+    )
 
 
 def apply(scaler: Scaler, x: ArrayLike) -> jax.Array:
