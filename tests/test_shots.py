@@ -9,10 +9,24 @@ from etils import epath
 from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestCentroid
 
+from transfer import (
+    comparison,
+    experiment,
+    head_data,
+    preemption,
+    results,
+    shot_cells,
+    shot_plot,
+    shot_selection,
+    shot_tables,
+    shots,
+)
 from transfer import config as settings
-from transfer import experiment, head_data, preemption, results, shot_cells, shot_selection, shot_tables, shots
 from transfer.__main__ import main
 from transfer.errors import TransferError, UsageError
+from transfer.report import shots_section
+from transfer.report.run_data import RunData
+from transfer.report.sections import Options
 from transfer.shot_cells import Cells
 from transfer.shots import Protocol, Rows
 
@@ -291,6 +305,52 @@ def test_the_verb_writes_tables_and_a_picture(result, tmp_path, capsys):
     rows = list(csv.DictReader(separated.splitlines()))
     assert [float(row["mean"]) for row in rows] == [row["mean"] for row in result["rows"]]
     assert all(name in picture for name in ("images a class", "squares", "nearest_mean", "all"))
+
+
+@pytest.fixture(scope="module")
+def whole_classes(digits, tmp_path_factory):
+    """Of seven images a class 2, 7 and all are drawn: seven are all of them, whatever the seed."""
+    rows = np.sort(np.concatenate([np.flatnonzero(digits["y"] == label)[:7] for label in range(10)]))
+    few = {"x": digits["x"][rows], "y": digits["y"][rows]}
+    return run(Protocol((2, 7, None), 3, ("ridge",)), digits, tmp_path_factory.mktemp("w") / shots.FILE, **few)
+
+
+def test_draws_of_the_same_rows_have_no_spread(whole_classes, tmp_path):
+    two, seven, every = whole_classes["rows"][:3]
+    assert two["spread"] > 0 and not two["same_rows"] and not every["same_rows"]
+    assert seven["spread"] is None and seven["same_rows"] and len(seven["accuracies"]) == 3
+    (table, *_) = shot_tables.make(whole_classes)
+    assert table.rows[0][1:] == ["2", "7 (same rows)", "all"] and "no deviation is known" in table.title
+    assert table.rows[1][2] == f"{seven['mean']:.3f}" and "±" in table.rows[1][1]
+    for suffix, write in shot_tables.WRITERS.items():
+        assert "± 0.000" not in write(whole_classes) and ("same rows" in write(whole_classes) or suffix == ".csv")
+    row = list(csv.DictReader(shot_tables.separated(whole_classes).splitlines()))[1]
+    assert (row["per_class"], row["spread"], row["same_rows"]) == ("7", "", "True")
+    shot_plot.draw(whole_classes, tmp_path / "p.svg")
+    assert "7 (same rows)" in (tmp_path / "p.svg").read_text()
+    report = reported(whole_classes)
+    assert "<td>same rows</td>" in report and "nothing is known where every draw is of the same rows" in report
+
+
+def reported(found):
+    run_ = RunData(epath.Path("r"), "r", epath.Path("r"), "r", {}, {"few_shot": found}, [], None)
+    return shots_section.section(run_, Options()).html
+
+
+@pytest.mark.parametrize("images, same", [(7, True), (6, False)])
+def test_a_comparison_of_draws_of_the_same_rows_has_no_spread(digits, monkeypatch, images, same):
+    rows = np.sort(np.concatenate([np.flatnonzero(digits["y"] == label)[:7] for label in range(10)]))
+    x = {"train": digits["x"][rows], "validation": digits["xv"]}
+    for name in ("_images", "_random_features", "_pixels"):
+        monkeypatch.setattr(comparison, name, lambda *_: x)
+    config = settings.default()
+    config.few_shot = {"per_class": images, "seeds": 3}
+    found = comparison.few_shot(
+        config, {"train": (x["train"], digits["y"][rows]), "validation": (x["validation"], digits["yv"])}
+    )
+    assert found["same_rows"] == same and all((row["spread"] is None) == same for row in found["rows"])
+    assert ("same rows" in comparison.table(found)) == same and json.loads(json.dumps(found)) == found
+    assert ("the same rows in every draw" in reported(found)) == same
 
 
 def test_the_verb_on_a_run_without_the_protocol(tmp_path, capsys):

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from transfer.backbone import build_extractor
 from transfer.data.loader import load_all
-from transfer.data.splits import SPLITS, make_splits
+from transfer.data.splits import SPLITS, drawn_alike, make_splits, per_class
 from transfer.errors import TransferError
 from transfer.extract import extract_to_store
 
@@ -21,7 +21,7 @@ def few_shot(config: ConfigDict, extracted: Rows) -> dict[str, Any]:
     The same rows, the same head and the same validation images for three kinds of features: those that were
     extracted, those of the same network with random weights, and the raw pixels. The head is logistic regression at
     its optimum, on features scaled as a whole (`transfer.heads.fewshot`), which suits pixels better than scaling
-    column by column.
+    column by column. Where every seed draws the same rows ("same_rows"), no "spread" is known: None.
     """
     from transfer.heads.fewshot import accuracy_by_seed
 
@@ -33,6 +33,8 @@ def few_shot(config: ConfigDict, extracted: Rows) -> dict[str, Any]:
         ),
         "raw pixels": _with_labels(_pixels(images), extracted),
     }
+    labels = np.unique(np.ravel(extracted["train"][1]), return_inverse=True)[1]
+    same = drawn_alike(per_class(labels, wanted.per_class, seed) for seed in range(wanted.seeds))
     rows = []
     for name, splits in kinds.items():
         accuracies = accuracy_by_seed(
@@ -43,11 +45,11 @@ def few_shot(config: ConfigDict, extracted: Rows) -> dict[str, Any]:
                 "features": name,
                 "size": int(np.prod(splits["train"][0].shape[1:])),
                 "mean": round(float(accuracies.mean()), 4),
-                "spread": round(float(accuracies.std(ddof=min(1, len(accuracies) - 1))), 4),
+                "spread": None if same else round(float(accuracies.std(ddof=min(1, len(accuracies) - 1))), 4),
                 "accuracies": [round(float(a), 4) for a in accuracies],
             }
         )
-    return {"per_class": wanted.per_class, "seeds": wanted.seeds, "rows": rows}
+    return {"per_class": wanted.per_class, "seeds": wanted.seeds, "same_rows": same, "rows": rows}
 
 
 def baselines(config: ConfigDict, workdir: epath.Path) -> dict[str, dict[str, Any]]:
@@ -104,5 +106,7 @@ def table(result: dict[str, Any]) -> str:
     width = max(len(row["features"]) for row in rows)
     head = f"validation accuracy at {result['per_class']} images a class, {result['seeds']} seeds"
     lines = [head, f"{'features':<{width}}  {'size':>6}  {'mean':>6}  spread"]
-    lines += [f"{row['features']:<{width}}  {row['size']:>6}  {row['mean']:>6.3f}  {row['spread']:.3f}" for row in rows]
+    for row in rows:
+        spread = "same rows" if row["spread"] is None else f"{row['spread']:.3f}"
+        lines.append(f"{row['features']:<{width}}  {row['size']:>6}  {row['mean']:>6.3f}  {spread}")
     return "\n".join(lines)

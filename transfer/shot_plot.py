@@ -16,7 +16,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     """Writes the picture of a result of `transfer.shots.few_shot`, PNG or SVG by its suffix.
 
     Above: a line for each tap over images a class. Below, where there are several taps: a line for each number of
-    images over the taps, in their order. Bars are the standard deviation over seeds.
+    images over the taps, in their order. Bars are the standard deviation over seeds, where they draw different rows.
 
     Raises TransferError where Matplotlib is not installed.
     """
@@ -57,19 +57,21 @@ def _panel(axes: Any, rows: Sequence[Row], line: str, across: str, label: str, t
         axes.errorbar(
             [places.index(row[across]) for row in own],
             [row["mean"] for row in own],
-            yerr=[row["spread"] for row in own],
+            yerr=[row["spread"] or 0 for row in own],
             color=shades(0.9 * number / max(len(names) - 1, 1)),
             marker="o",
             markersize=3.5,
             linewidth=1.5,
             elinewidth=0.8,
-            label=_name(name),
+            label=_name(name, line, own),
         )
     axes.set_title(title, loc="left", fontsize=10, color=INK)
     axes.set_xlabel(label)
-    slanted = max(len(_name(place)) for place in places) > 4
-    axes.set_xticks(range(len(places)), [_name(place) for place in places], rotation=60 if slanted else 0)
+    ticks = [_name(place, across, [row for row in rows if row[across] == place]) for place in places]
+    slanted = max(map(len, ticks)) > 4
+    axes.set_xticks(range(len(places)), ticks, rotation=60 if slanted else 0)
 
 
-def _name(value: Any) -> str:
-    return "all" if value is None else str(value)
+def _name(value: Any, column: str, rows: Sequence[Row]) -> str:
+    """What a value of a column is called, of which there are `rows`."""
+    return shot_tables.heading(rows[0]) if column == "per_class" else str(value)

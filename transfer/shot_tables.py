@@ -9,7 +9,11 @@ from transfer import tables
 from transfer.evaluation.comparison_table import escaped
 
 Row = dict[str, Any]
-COLUMNS = ("tap", "head", "per_class", "num_train", "mean", "spread", "seconds", "accuracies")
+COLUMNS = ("tap", "head", "per_class", "num_train", "mean", "spread", "seconds", "accuracies", "same_rows")
+
+
+# What is added to a number of images a class of which every seed draws the same.
+SAME = " (same rows)"
 
 
 class Table(NamedTuple):
@@ -73,7 +77,8 @@ def separated(result: dict[str, Any]) -> str:
     writer.writerow(COLUMNS)
     for row in result["rows"]:
         accuracies = " ".join(map(str, row["accuracies"]))
-        writer.writerow([*({**row, "per_class": heading(row), "accuracies": accuracies}[name] for name in COLUMNS)])
+        texts = {"per_class": _images(row), "accuracies": accuracies, "same_rows": row.get("same_rows", False)}
+        writer.writerow([{**row, **texts}[name] for name in COLUMNS])
     return stream.getvalue()
 
 
@@ -87,19 +92,26 @@ WRITERS: Mapping[str, Callable[[dict[str, Any]], str]] = {
 
 
 def heading(row: Row) -> str:
-    """Of a column: images a class."""
+    """Of a column: images a class, and whether all seeds draw the same of them."""
+    return _images(row) + SAME * row.get("same_rows", False)
+
+
+def _images(row: Row) -> str:
     return "all" if row["per_class"] is None else str(row["per_class"])
 
 
 def cell(row: Row) -> str:
-    """The mean, and the standard deviation over seeds where there are several."""
-    return f"{row['mean']:.3f}" + (f" ± {row['spread']:.3f}" if len(row["accuracies"]) > 1 else "")
+    """The mean, and the standard deviation over seeds where there are several draws."""
+    several = len(row["accuracies"]) > 1 and not row.get("same_rows")
+    return f"{row['mean']:.3f}" + (f" ± {row['spread']:.3f}" if several else "")
 
 
 def what(result: dict[str, Any]) -> str:
     """What the numbers are, in words."""
     seeds = result["seeds"]
     spread = f", mean ± deviation over {seeds} seeds" if seeds > 1 else ""
+    if any(row.get("same_rows") for row in result["rows"]):
+        spread += " (same rows: whatever the seed, so that no deviation is known)"
     chosen = ", settings chosen on held-out training rows" if result["select"] else ""
     return f"validation accuracy over images a class{spread}{chosen}"
 

@@ -23,9 +23,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import head_settings, preemption, shot_tables
+from transfer.data.splits import drawn_alike
 from transfer.data.splits import per_class as draw
 from transfer.errors import UsageError
 from transfer.head_data import Data
+from transfer.heads.scaling import DroppedColumns
 from transfer.progress import Progress
 from transfer.shot_cells import Cells
 from transfer.shot_selection import FEWEST_HELD, FEWEST_TO_SELECT, at_edges, selected
@@ -93,7 +95,7 @@ def few_shot(config: ConfigDict, workdir: epath.Path, data: Data) -> dict[str, A
     Returns:
         The protocol's fields, `num_validation`, and `rows`: for each tap, head and number of images a class the
         `mean` and `spread` (standard deviation) of its `accuracies`, `num_train` rows, `seconds` of all its cells, and
-        what was `chosen` for each seed.
+        what was `chosen` for each seed; `same_rows` where every seed draws the same, of which no spread is known: None.
 
     Raises:
         UsageError: see `check`; and a class with fewer images than are asked for.
@@ -255,6 +257,7 @@ def _measured(
     # hundreds of cells may warn of the same: they keep it, and `_warn` says it once
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", DroppedColumns)  # of one image a class no column varies that others have
         if protocol.select and enough and (grid := _grid(cell, protocol)):
             fitted, chosen = selected(estimator, *train, grid, protocol.holdout, cell.seed)
         else:
@@ -289,11 +292,13 @@ def _summary(
     rows = []
     for tap in taps:
         for shots in protocol.per_class:
+            same = drawn_alike(drawn[shots, seed] for seed in _seeds(protocol, shots))
             for head in protocol.heads:
                 found = [
                     cells.get(_of(Cell(tap, head, shots, seed), protocol)) or {} for seed in _seeds(protocol, shots)
                 ]
                 accuracies = [one["accuracy"] for one in found]
+                spread = round(statistics.stdev(accuracies), 6) if len(accuracies) > 1 else 0.0
                 rows.append(
                     {
                         "tap": tap,
@@ -301,7 +306,8 @@ def _summary(
                         "per_class": shots,
                         "num_train": len(drawn[shots, 0]),
                         "mean": round(statistics.fmean(accuracies), 6),
-                        "spread": round(statistics.stdev(accuracies), 6) if len(accuracies) > 1 else 0.0,
+                        "spread": None if same else spread,
+                        "same_rows": same,
                         "accuracies": accuracies,
                         "seconds": round(sum(one["seconds"] for one in found), 3),
                         "chosen": [one["chosen"] for one in found],

@@ -1,6 +1,6 @@
 """Which images train and which validate: splits as a source names them, stratified fractions, N images a class."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,12 @@ def per_class(labels: np.ndarray, n: int, seed: int | None, class_names: Sequenc
             raise UsageError(f"class {_name(int(label), class_names)} has {len(rows)} images, fewer than the {n} asked")
         chosen.append(rows[:n] if generator is None else generator.permutation(rows)[:n])
     return np.sort(np.concatenate(chosen))
+
+
+def drawn_alike(draws: Iterable[np.ndarray]) -> bool:
+    """Whether several draws are of the same rows, so that what differs between them says nothing of the draws."""
+    first, *others = draws
+    return bool(others) and all(np.array_equal(first, other) for other in others)
 
 
 def make_splits(data_config: Mapping[str, Any] | Any) -> tuple[Source, Source]:
