@@ -223,6 +223,10 @@ def white_frame(g: Surgery) -> None:
     g.first("Conv").name = "/conv1/Conv"
 
 
+def framed(g: Surgery) -> None:
+    g.behind(g.image, "Pad", g.constant([0, 0, 1, 1, 0, 0, 1, 1], np.int64))
+
+
 def scaled(op: str, *numbers: float, shape: tuple[int, ...] = ()) -> Callable[[Surgery], None]:
     def change(g: Surgery) -> None:
         g.behind(g.image, op, g.constant(np.array(numbers).reshape(shape)))
@@ -314,6 +318,7 @@ DIFFERENT: list[tuple[str, Callable[[Surgery], None]]] = [
     (RESNET, turned_channels),
     (RESNET, flipped_channels),
     (RESNET, one_channel_thrice),
+    (RESNET, framed),
     (RESNET, joined_the_other_way_round),
     (RESNET, imagenet),
     (GOOGLENET, turned_channels),
@@ -339,6 +344,7 @@ DIFFERENT: list[tuple[str, Callable[[Surgery], None]]] = [
     (LENET, replaced("Tanh", "Sigmoid", 3)),
     (LENET, left_out("Tanh", 2)),
     (LENET, after("Gemm", 2, "Tanh")),
+    (LENET, after("Gemm", 2, "Softmax", axis=0)),
     (LENET, after("Conv", 0, "Transpose", perm=[0, 1, 3, 2])),
     (LENET, after("AveragePool", 1, "Transpose", perm=[0, 1, 3, 2])),
     (RESNET, changed("MaxPool", pads=[0, 0, 1, 1])),
@@ -434,6 +440,13 @@ def taken_apart_and_put_together(g: Surgery) -> None:
     g.behind(g.graph.node[-1].output[0], "Reshape", g.constant([1, -1], np.int64))
 
 
+def gathered_in_order(g: Surgery) -> None:
+    """As `as_strided` is exported."""
+    flat = g.first("Flatten").output[0]
+    g.behind(flat, "Gather", g.constant(np.arange(400).reshape(16, 1, 25), np.int64), axis=1)
+    g.behind(g.graph.node[-1].output[0], "Reshape", g.constant([1, -1], np.int64))
+
+
 def channels_last_and_back(g: Surgery) -> None:
     g.behind(g.image, "Transpose", perm=[0, 2, 3, 1])
     g.behind(g.graph.node[-1].output[0], "Relu", name="none")
@@ -488,6 +501,7 @@ EQUAL: list[tuple[str, Callable[[Surgery], None]]] = [
     (RESNET, after("Relu", 3, "Mul", (1.0,))),
     (LENET, reshaped),
     (LENET, taken_apart_and_put_together),
+    (LENET, gathered_in_order),
     (LENET, changed("AveragePool", 0, ceil_mode=1)),
     (GOOGLENET, changed("MaxPool", 0, ceil_mode=0, pads=[0, 0, 1, 1])),
 ]
@@ -579,6 +593,17 @@ def test_any_change_is_taken_up_or_refused(tmp_path_factory: pytest.TempPathFact
         assert str(refused).startswith(f"{path} does not fit {MODELS[graph][0]}: ")
         return
     assert error(compiled(graph)(model), got) <= SAME
+
+
+def test_an_open_size_is_compared_where_sizes_round(tmp_path: Path) -> None:
+    """Padding before the map alone is enough at 224 pixels, and not at 257."""
+    g = Surgery(RESNET)
+    put(g.first("MaxPool"), pads=[1, 1, 0, 0])
+    load(RESNET, g.save(tmp_path / "model.onnx"))
+    for dim in g.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.Clear()
+    with pytest.raises(TransferError, match=f"for images of 257x257 pixels, where the model has max_pool.*{NODE}"):
+        load(RESNET, g.save(tmp_path / "model.onnx"))
 
 
 # By names, for those who mean it.

@@ -29,9 +29,9 @@ from transfer.weights.units import Known, TheirUnits, View, dense_text
 
 # Exporters keep their names; their layouts are ONNX's.
 PYTORCH = {"torchvision", "timm"}
-# A size at which halving rounds down and up to different sizes each time: where the file leaves the size open, it must
-# be the model there too.
-ODD_SIDE = 255
+# Sizes at which halving rounds, down and up to different ones, without padding and with it: where the file leaves the
+# size open, it must be the model there too.
+ODD_SIDES = (255, 257)
 
 
 def by_name_or_edges(
@@ -103,9 +103,9 @@ def follow(
         if found.paired is None:
             problems.append(found.problem)
             continue
-        other = _at_odd_side(tensors, number, arch, fields, preprocessing)
-        if other is not None and other.paired is None:
-            problems.append(f"for images of {ODD_SIDE}x{ODD_SIDE} pixels, {other.problem}")
+        elsewhere = _at_odd_sides(tensors, number, arch, fields, preprocessing)
+        if elsewhere:
+            problems.append(elsewhere)
             continue
         for said in found.warnings:
             logging.warning("%s: %s", name, said.format(file=file))
@@ -113,19 +113,22 @@ def follow(
     raise Differs(f"{file} does not fit {name}: {[*problems, str(tensors.steps.problem)][0]}")
 
 
-def _at_odd_side(
+def _at_odd_sides(
     tensors: OnnxTensors, number: int, arch: str, fields: Mapping[str, Any], preprocessing: Preprocessing | None
-) -> "Compared | None":
-    """The same at another size, where the file leaves it open and both take it."""
-    if tensors.at is None:
-        return None
-    steps = tensors.at((ODD_SIDE, ODD_SIDE, tensors.steps.image_shape[-1]))
-    if steps.problem is not None or not steps.is_consistent:
-        return None
-    try:
-        return Compared.at(steps, steps.outputs[number], arch, fields, preprocessing)
-    except Differs:
-        return None
+) -> str:
+    """Where they part at another size, if the file leaves it open and both take it; else empty."""
+    for side in ODD_SIDES if tensors.at is not None else ():
+        assert tensors.at is not None
+        steps = tensors.at((side, side, tensors.steps.image_shape[-1]))
+        if steps.problem is not None or not steps.is_consistent:
+            continue
+        try:
+            found = Compared.at(steps, steps.outputs[number], arch, fields, preprocessing)
+        except Differs:  # the model does not take this size
+            continue
+        if found.paired is None:
+            return f"for images of {side}x{side} pixels, {found.problem}"
+    return ""
 
 
 @dataclasses.dataclass(frozen=True)

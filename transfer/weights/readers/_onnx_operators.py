@@ -18,7 +18,7 @@ from transfer.weights.readers._onnx_spatial import (
     reduce_mean,
     windows_of,
 )
-from transfer.weights.readers._onnx_steps import Data, NotRead, Reader, Step, Steps, title
+from transfer.weights.readers._onnx_steps import Data, NotRead, Reader, Step, Steps, entitled, title
 from transfer.weights.readers._onnx_tensors import Constant
 
 Attributes = Mapping[str, Any]
@@ -118,8 +118,7 @@ def _function(steps: Steps, node: Any, attributes: Attributes) -> Data:
 def _softmax(steps: Steps, node: Any, attributes: Attributes) -> Data:
     data = steps.data(node)
     axis = attributes.get("axis", -1 if steps.opsets.get("", 0) >= SOFTMAX_LAST_AXIS else 1)
-    over = wide(data.axes[axis], steps.sizes(data))
-    return steps.put(data, "softmax" if over in (("c",), ()) else "softmax over another axis", node)
+    return steps.put(data, "softmax" if data.axes[axis] == ("c",) else "softmax over another axis", node)
 
 
 def _clip(steps: Steps, node: Any, attributes: Attributes) -> Data:
@@ -140,7 +139,7 @@ def _conv(steps: Steps, node: Any, attributes: Attributes) -> Data:
     rows, columns = windows_of(steps, node, attributes, data, kernel.shape[2:])
     about = dict(windows=(rows, columns), rows=rows.convolved(), columns=columns.convolved(), groups=groups)
     after = dict(sizes, c=kernel.shape[0], h=rows.outputs, w=columns.outputs)
-    return steps.add(Step("conv", title(node), (data.step,), _there(kernel=kernel, bias=bias), about, after))
+    return steps.add(Step("conv", entitled(node, data), (data.step,), _there(kernel=kernel, bias=bias), about, after))
 
 
 def _there(**weights: np.ndarray | None) -> dict[str, np.ndarray]:
@@ -274,12 +273,14 @@ def _since(image: Step, node: str) -> dict[str, Any]:
 def _gather(steps: Steps, node: Any, attributes: Attributes) -> Data:
     positions = steps.weight(node, 1)
     data = steps.data(node)
-    axis = attributes.get("axis", 0) % len(data.axes)
+    axis, sides = attributes.get("axis", 0) % len(data.axes), steps.shape(data)
+    if positions.ndim > 1 and np.array_equal(positions.reshape(-1), np.arange(sides[axis])):
+        return _rearranged(steps, node, data, (*sides[:axis], *positions.shape, *sides[axis + 1 :]))
+    if positions.ndim > 1:
+        raise NotRead(f"{title(node)} takes positions of shape {positions.shape} of a map")
     found = _selected(steps, node, data, axis, [int(i) for i in positions.reshape(-1)])
     if positions.ndim == 0:
         return dataclasses.replace(found, axes=found.axes[:axis] + found.axes[axis + 1 :])
-    if positions.ndim > 1:
-        raise NotRead(f"{title(node)} takes positions of shape {positions.shape} of a map")
     return found
 
 

@@ -236,7 +236,7 @@ class Steps:
 
     def put(self, data: Data, op: str, node: Any, sizes: Mapping[str, int] | None = None, **attributes: Any) -> Data:
         """`data` after a step that has no weights and turns no axes, with other `sizes` where given."""
-        step = Step(op, title(node), (data.step,), {}, attributes, {**self.sizes(data), **(sizes or {})})
+        step = Step(op, entitled(node, data), (data.step,), {}, attributes, {**self.sizes(data), **(sizes or {})})
         return Data(self.add(step).step, data.axes, turned_by=data.turned_by)
 
 
@@ -260,6 +260,11 @@ def named_weights(node: Any, constants: Mapping[str, Constant]) -> dict[str, np.
 def title(node: Any) -> str:
     """What messages call a node."""
     return f"{node.op_type} {node.name or node.output[0]!r}"
+
+
+def entitled(node: Any, data: Data) -> str:
+    """The same, with what padded the `data` that it takes."""
+    return title(node) if data.zeros == NO_ZEROS else f"{data.padded_by} with {title(node)}"
 
 
 def attributes_of(node: Any) -> dict[str, Any]:
