@@ -189,7 +189,7 @@ def read_native(folder: Path) -> str:
     recipe = native.preprocessing(path)
     fields = native.fields(path, "lenet5")
     assert recipe is not None
-    return digest_of(readers.read(path), json.dumps([dataclasses.asdict(recipe), fields], sort_keys=True))
+    return digest_of(dict(readers.read(path)), json.dumps([dataclasses.asdict(recipe), fields], sort_keys=True))
 
 
 def foreign(share: float, suffix: str, make: Callable[[Path], object]) -> Kept:
