@@ -91,9 +91,9 @@ def get_config():
 @pytest.mark.parametrize("given", ["../runs/x", "~/x"])
 def test_a_run_from_its_extraction_to_its_report(root, given, capsys):
     own_images.write(root / "home/photos", 5)
-    (root / "here/config.py").write_text(CONFIG)
+    (root / "home/config.py").write_text(CONFIG)
     features = given.replace("x", "features")
-    command = [sys.executable, REPOSITORY / "train.py", "--config=config.py", f"--workdir={given}"]
+    command = [sys.executable, REPOSITORY / "train.py", "--config=~/config.py", f"--workdir={given}"]
     command += [f"--config.features={features}", "--config.report=False", f"--config.export={given}.npz"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)

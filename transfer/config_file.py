@@ -8,12 +8,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from transfer import paths
 from transfer.errors import UsageError
 
 
 def load(given: str) -> ConfigDict:
     """The config of `FILE` or `FILE:ARGUMENT`; UsageError, naming it, where the file is missing or wrong."""
     path, *argument = given.split(":", 1)
+    path = paths.given(path)
     if not Path(path).is_file():
         raise UsageError(f"--config={given}: no such file; see the ones in {Path(path).parent}/")
     try:
