@@ -124,7 +124,7 @@ for arguments in COMMANDS:
 COMMANDS = {
     "export --workdir=run --output=whole.stablehlo": (0, ""),
     "export --workdir=run --output=head.safetensors": (0, ""),
-    "export --workdir=run --output=graph.onnx": (2, ".[onnx]"),
+    "export --workdir=run --output=other.onnx": (2, ".[onnx]"),
     "export --workdir=run --output=model.keras": (2, "pip install keras"),
     "predict --workdir=run photo.png --output=answers.csv": (0, ""),
     "report run --map=tsne --output=page.html": (0, ""),
