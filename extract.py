@@ -6,6 +6,11 @@
 Interrupted anywhere, the same command goes on where it stopped.
 """
 
+from transfer import interrupts
+
+if __name__ == "__main__":
+    interrupts.install()  # before what takes time to import
+
 from transfer import cli
 from transfer.errors import UsageError
 

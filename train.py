@@ -8,6 +8,11 @@
 Any field of a config can be set on the command line: --config.head.epochs=100 --config.data.source=PATH.
 """
 
+from transfer import interrupts
+
+if __name__ == "__main__":
+    interrupts.install()  # before what takes time to import
+
 from absl import flags
 
 from transfer import cli

@@ -1,5 +1,10 @@
 """`python -m transfer VERB`: everything that is not an experiment."""
 
+from transfer import interrupts
+
+if __name__ == "__main__":
+    interrupts.install()  # before what takes time to import
+
 import argparse
 import importlib
 import os
@@ -75,6 +80,8 @@ def _expanded(argument: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code."""
+    if arguments is None:  # `transfer`, the console script, comes here first
+        interrupts.install()
     given = [_expanded(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     parser, action = parser_of(_top_parser().parse_args(given[:1]).verb)
     # a benchmark writes down the command that made it
@@ -84,7 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags.FLAGS.mark_as_parsed()
     logging.use_absl_handler()
     prepare_logging()
-    return guarded(lambda: action(options), options.debug)
+    code = guarded(lambda: action(options), options.debug)
+    interrupts.ends_with(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from transfer import distributed
+from transfer import distributed, interrupts
 from transfer.errors import TransferError
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ class Checkpoints:
         run.history, run.best_epoch = progress["history"], progress["best_epoch"]
         run.seconds, run.position = progress["seconds"], progress.get("position")
 
+    @interrupts.kept_whole
     def save(self, run: "Run") -> None:
         """Writes a checkpoint of `run`, atomically, and returns when it is on disk.
 

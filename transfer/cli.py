@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags, logging
 
-from transfer import compilation_cache, distributed, outputs, paths, preemption
+from transfer import compilation_cache, distributed, interrupts, outputs, paths, preemption
 from transfer.errors import TransferError, UsageError, near
 
 if TYPE_CHECKING:
@@ -45,18 +45,18 @@ flags.DEFINE_integer(
 )
 
 HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort", "-?"}
-EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_INTERRUPTED = interrupts.EXIT_INTERRUPTED
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
 def guarded(action: Callable[[], object], debug: bool) -> int:
     """Runs `action`; the exit code: 0 done, 1 failed, 2 bad arguments, 75 stopped by SIGTERM, 130 by Ctrl-C."""
     try:
-        action()
+        interrupts.raised_in(action)
     except TransferError as error:
         return _fail(str(error), error.exit_code, debug)
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on where this one stopped", EXIT_INTERRUPTED, debug)
+        return _fail(interrupts.MESSAGE, EXIT_INTERRUPTED, debug)
     except MemoryError as error:
         return _fail(f"out of memory: {error}", 1, debug)
     except ImportError as error:
@@ -88,6 +88,7 @@ def _fail(message: str, code: int, debug: bool) -> int:
         raise  # called from an except clause: the error that is being handled
     line, who = " ".join(message.split()), distributed.label()
     print(f"error: {line if line.startswith(who) else who + line}", file=sys.stderr)
+    interrupts.said()
     return code
 
 
@@ -119,6 +120,8 @@ def run(main: Callable[[], object], config: "Config | None" = None) -> None:
         app.run(wrapped, flags_parser=partial(_parse_flags, config))
     except SystemExit as exit_:
         sys.stdout.flush()
+        if isinstance(exit_.code, int):
+            interrupts.ends_with(exit_.code)
         raise exit_
 
 
@@ -204,8 +207,13 @@ def prepare_logging() -> None:
 
 
 def _print_unraisable(unraisable: Any) -> None:
-    """As Python does, but for what TensorStore still tells a loop of Orbax' that an error has ended, for nobody."""
+    """As Python does, but for what TensorStore still tells a loop of Orbax' that an error has ended, for nobody.
+
+    And for a Ctrl-C that is lost, which comes again.
+    """
     trace = unraisable.exc_traceback
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        return
     if trace is None or trace.tb_frame.f_globals.get("__name__") != "asyncio.base_events":
         sys.__unraisablehook__(unraisable)
 

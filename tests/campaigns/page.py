@@ -30,6 +30,11 @@ CAMPAIGNS = (
     Campaign(
         "kill", "Killed at any moment, the same command completes, and the result is the same bit for bit", "kills"
     ),
+    Campaign(
+        "interrupt",
+        "Ctrl-C at any moment ends in one line and exit code 130, and the same command completes",
+        "moments",
+    ),
     Campaign("flip", "A changed byte or a cut file is noticed, or what is read is the same", "changes"),
     Campaign(
         "disk",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 
+from transfer import interrupts
 from transfer.bench import plot
 from transfer.bench.results import Results, Row
 from transfer.cli import EXIT_INTERRUPTED
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace, benchmark: str) -> None:
         results.finish()
     except KeyboardInterrupt:
         interrupted = True
+        interrupts.heard()
         results.write()
     _show(options, results, module.table)
     if interrupted:
