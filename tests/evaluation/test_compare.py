@@ -260,6 +260,11 @@ def test_p_is_of_the_measure_that_is_shown(runs, compare, measure):
     assert row["p_of"] == TESTS[measure] and float(row["p"]) == pytest.approx(p, abs=5e-4)
 
 
+def test_what_the_interval_of_a_calibration_error_is_not(runs, compare):
+    code, out, _ = compare("a", "--measure=ece", "--resamples=50")
+    assert code == 0 and "of a calibrated run it leaves 0 out in three or four of ten" in " ".join(out.split())
+
+
 def test_every_sign_that_latex_takes_for_its_own_is_escaped():
     assert comparison_table.escaped(r"a_b&c%d$e#f{g}\~^") == (
         r"a\_b\&c\%d\$e\#f\{g\}\textbackslash{}\textasciitilde{}\textasciicircum{}"

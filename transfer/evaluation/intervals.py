@@ -3,7 +3,8 @@
 Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13; Wilson 1927. For the expected
 calibration error, of which a sample shows more than there is and a resample more again, the basic bootstrap (Davison &
 Hinkley 1997, section 5.2): the resamples mirrored in the sample's value. The percentiles of a run that is well
-calibrated would hardly ever hold the truth.
+calibrated would hardly ever hold the truth. The basic interval holds the error of a run that is off in 85 to 90 % of
+samples; of one that is calibrated it leaves 0 out in three or four of ten, so that it is no test of calibration.
 """
 
 import math

@@ -13,7 +13,7 @@ MEANINGS = {
     "top_5_accuracy": "the right class is among the five likeliest",
     "balanced_accuracy": "accuracy where every class counts alike",
     "log_loss": "lower is better; it punishes being sure and wrong",
-    "ece": "calibration error: how far confidence is off",
+    "ece": "calibration error: how far confidence is off; chance alone makes some, which its interval does not test",
     "mean_average_precision": "how well each label ranks the rows",
     "rmse": "typical error, in the unit of the values",
     "r2": "share of the variance that is explained",
