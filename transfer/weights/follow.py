@@ -108,7 +108,7 @@ def follow(
             problems.append(elsewhere)
             continue
         for said in found.warnings:
-            logging.warning("%s: %s", name, said.format(file=file))
+            logging.warning("%s: %s %s", name, file, said)
         return {path: array for pair in found.paired for path, array in _filled(*pair).items()}
     raise Differs(f"{file} does not fit {name}: {[*problems, str(tensors.steps.problem)][0]}")
 
@@ -117,9 +117,11 @@ def _at_odd_sides(
     tensors: OnnxTensors, number: int, arch: str, fields: Mapping[str, Any], preprocessing: Preprocessing | None
 ) -> str:
     """Where they part at another size, if the file leaves it open and both take it; else empty."""
-    for side in ODD_SIDES if tensors.at is not None else ():
-        assert tensors.at is not None
-        steps = tensors.at((side, side, tensors.steps.image_shape[-1]))
+    at = tensors.at
+    if at is None:
+        return ""
+    for side in ODD_SIDES:
+        steps = at((side, side, tensors.steps.image_shape[-1]))
         if steps.problem is not None or not steps.is_consistent:
             continue
         try:
@@ -138,7 +140,7 @@ class Compared:
     Attributes:
       paired: our units with theirs; None where the two differ.
       problem: where they part.
-      warnings: what is to be said of a graph that is the model's; `{file}` is the file.
+      warnings: what is to be said of a graph that is the model's, after the file's name.
     """
 
     paired: list[tuple[Unit, Unit]] | None

@@ -172,7 +172,7 @@ class TheirUnits(Units):
       views: what may be made of the images before the first layer; anything else is another function.
 
     Attributes:
-      warnings: what is to be said of the graph; `{file}` is the file.
+      warnings: what is to be said of the graph, after the file's name.
     """
 
     def __init__(self, steps: Steps, output: int, views: Sequence[Known]) -> None:
@@ -212,7 +212,7 @@ class TheirUnits(Units):
             return self.add(Unit("images", name, inputs, (name, len(self.units)), text=str(view)))
         if not known.is_preprocessed:
             self.warnings = (
-                f"{{file}} normalises its images itself ({name}: {view}), as the preprocessing does: "
+                f"normalises its images itself ({name}: {view}), as the preprocessing does: "
                 "the model takes images that are preprocessed",
             )
         if known.number is None:

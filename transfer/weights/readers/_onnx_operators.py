@@ -205,11 +205,13 @@ def _arithmetic(steps: Steps, node: Any, attributes: Attributes) -> Data:
     data, constant = steps.data(node, index), steps.weight(node, 1 - index)
     one, zero = np.ones((), constant.dtype), np.zeros((), constant.dtype)
     constant = _by_channel(steps, node, data, constant)
+    if op == "div" and not constant.all():
+        raise NotRead(f"{title(node)} divides by zero")
     scale, bias = {
         "add": (one, constant),
         "sub": (one, -constant) if index == 0 else (-one, constant),
         "mul": (constant, zero),
-        "div": (one / constant, zero),
+        "div": (one / (constant if op == "div" else one), zero),
     }[op]
     if np.all(scale == 1) and np.all(bias == 0):
         return data
