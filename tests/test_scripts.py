@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer import completion
+from transfer import cli, completion
 
 REPOSITORY = Path(__file__).parent.parent
 QUICKSTART = f"--config={REPOSITORY / 'configs' / 'quickstart.py'}"
@@ -130,6 +130,15 @@ def test_help_lists_every_flag_in_the_order_of_use(script, asked, tmp_path):
     assert done.returncode == 0 and not done.stderr
     shown = re.findall(r"^  --(\w+)(?:=\w+)?\n      \S", done.stdout, re.MULTILINE)
     assert tuple(shown) == completion.FLAGS[script]
+
+
+@pytest.mark.parametrize("script", completion.FLAGS)
+def test_help_ends_quietly_where_nobody_reads_on(script, tmp_path):
+    command = [sys.executable, str(REPOSITORY / script), "--help"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()  # as `… | head -0` does
+    assert (process.wait(60), process.stderr.read()) == (cli.EXIT_BROKEN_PIPE, b"")
 
 
 def test_debug_shows_the_traceback(tmp_path):

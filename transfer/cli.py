@@ -275,8 +275,8 @@ class Config:
         """
         arguments = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
         if not HELP.isdisjoint(arguments):
-            print(_help(PurePath(arguments[0]).name))
-            sys.exit(0)
+            text = _help(PurePath(arguments[0]).name)
+            sys.exit(guarded(lambda: print(text, flush=True), debug=False))
         file = _file(arguments)
         if file is None and not any("config." in argument for argument in arguments):
             return arguments
