@@ -52,3 +52,12 @@ def small_network(monkeypatch):
     for name, builder in small_network.ARCHITECTURES.items():
         monkeypatch.setitem(registry.architectures(), name, builder)
     return "small"
+
+
+@pytest.fixture(scope="module")
+def several():
+    """Real processes over loopback, started once for all tests of a file (`several.py`)."""
+    from several import Several
+
+    with Several() as started:
+        yield started

@@ -8,19 +8,12 @@ import pytest
 from head_runs import make_files
 from hypothesis import given
 from hypothesis import strategies as st
-from several import Several
 
 from transfer import alike, config
 from transfer.errors import TransferError, UsageError
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.py"
 FEW = ["--config.data.train_per_class=4", "--config.data.validation_per_class=2", "--config.few_shot.per_class=2"]
-
-
-@pytest.fixture(scope="module")
-def several():
-    with Several() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

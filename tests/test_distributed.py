@@ -4,17 +4,10 @@ import signal
 import socket
 
 import pytest
-from several import Several, free_port
+from several import free_port
 
 from transfer import cluster
 from transfer.errors import TransferError, UsageError
-
-
-@pytest.fixture(scope="module")
-def several():
-    with Several() as started:
-        yield started
-
 
 # which processes are started, of how many each is told, and what each says at last; "{port}" is the coordinator's
 NOT_ALL = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from several import Several, files_of, free_port
+from several import files_of, free_port
 from tiny_model import TinySource
 
 from transfer.features import FeatureStore
@@ -17,12 +17,6 @@ from transfer.shares import share
 REPOSITORY = Path(__file__).parent.parent
 ROWS = 201
 SLOW = {"rows": ROWS, "seconds": 0.01}
-
-
-@pytest.fixture(scope="module")
-def several():
-    with Several() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

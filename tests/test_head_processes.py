@@ -8,7 +8,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from head_runs import CLASSES, WIDTH, make_files
-from several import Several
 
 from transfer import lock
 from transfer.evaluation.predictions import Predictions
@@ -20,12 +19,6 @@ TOLERANCE = 1e-5
 STREAMED = {"head.order": "chunks", "head.window": 100, "stream": True}
 # Three windows an epoch, of 13 batches or fewer.
 WIDE = {**STREAMED, "head.window": 400, "head.epochs": 8}
-
-
-@pytest.fixture(scope="module")
-def several():
-    with Several() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,8 @@ import sys
 import time
 from pathlib import Path
 
-from tests.campaigns import children
-from tests.campaigns.figures import REPOSITORY, Figures
-from tests.campaigns.runs import POLL_SECONDS, Runs, arguments, workplace
+from tests.campaigns.figures import REPOSITORY
+from tests.campaigns.runs import POLL_SECONDS, Runs, run_moments
 from tests.campaigns.works import WORKS, Work
 from transfer import interrupts
 
@@ -95,18 +94,7 @@ def _wrong(code: int, errors: str) -> str | None:
 
 
 def main() -> int:
-    options = arguments(__doc__, "moments", 50)
-    figures = Figures(options.output, "interrupt", options.goal, options.seed)
-    deadline = time.monotonic() + options.seconds
-    children.prepare()
-    with workplace(options.folder) as base:
-        campaign = Campaign(base, options.seed, not options.cold)
-        while figures.done < options.goal and time.monotonic() < deadline:
-            name = NAMES[figures.steps % len(NAMES)]
-            moments, wrong = campaign.round(name, figures.steps)
-            figures.add(name, moments, 0 if wrong else moments, wrong, rounds=1)
-            print(f"{figures.held} of {figures.done} moments held ({name}: {moments}){wrong or ''}", flush=True)
-    return int(figures.held < figures.done)
+    return run_moments("interrupt", __doc__, 50, Campaign, lambda figures: NAMES[figures.steps % len(NAMES)])
 
 
 if __name__ == "__main__":

@@ -24,10 +24,9 @@ import sys
 import time
 from pathlib import Path
 
-from tests.campaigns import children
 from tests.campaigns.figures import Figures
 from tests.campaigns.places import Places
-from tests.campaigns.runs import POLL_SECONDS, Reference, Runs, arguments, workplace
+from tests.campaigns.runs import POLL_SECONDS, Reference, Runs, run_moments
 from tests.campaigns.works import WORKS, Work
 
 MOST_KILLS = 3
@@ -70,18 +69,7 @@ def next_work(figures: Figures) -> str:
 
 
 def main() -> int:
-    options = arguments(__doc__, "moments", 200)
-    figures = Figures(options.output, "kill", options.goal, options.seed)
-    deadline = time.monotonic() + options.seconds
-    children.prepare()
-    with workplace(options.folder) as base:
-        campaign = Campaign(base, options.seed, not options.cold)
-        while figures.done < options.goal and time.monotonic() < deadline:
-            name = next_work(figures)
-            moments, wrong = campaign.round(name, figures.steps)
-            figures.add(name, moments, 0 if wrong else moments, wrong, rounds=1)
-            print(f"{figures.held} of {figures.done} moments held ({name}: {moments}){wrong or ''}", flush=True)
-    return int(figures.held < figures.done)
+    return run_moments("kill", __doc__, 200, Campaign, next_work)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tests.campaigns import children, source
-from tests.campaigns.figures import machine
+from tests.campaigns.figures import Figures, machine
 from tests.campaigns.places import Places
 from tests.campaigns.works import WORKS, Work, make_images
 from transfer import lock
@@ -31,6 +32,35 @@ def arguments(description: str | None, counted: str, goal: int) -> argparse.Name
     parser.add_argument("--cold", action="store_true", help="measure the first run of each work, compilation included")
     parser.add_argument("--folder", type=Path, help="work there, and leave the undisturbed runs for the next go")
     return parser.parse_args()
+
+
+def run_moments(
+    name: str,
+    description: str | None,
+    goal: int,
+    campaign: "Callable[[Path, int, bool], Rounds]",
+    next_work: Callable[[Figures], str],
+) -> int:
+    """Runs the rounds of the campaign `name`, each of the work that is next, to its goal; the exit code."""
+    options = arguments(description, "moments", goal)
+    figures = Figures(options.output, name, options.goal, options.seed)
+    deadline = time.monotonic() + options.seconds
+    children.prepare()
+    with workplace(options.folder) as base:
+        rounds = campaign(base, options.seed, not options.cold)
+        while figures.done < options.goal and time.monotonic() < deadline:
+            work = next_work(figures)
+            moments, wrong = rounds.round(work, figures.steps)
+            figures.add(work, moments, 0 if wrong else moments, wrong, rounds=1)
+            print(f"{figures.held} of {figures.done} moments held ({work}: {moments}){wrong or ''}", flush=True)
+    return int(figures.held < figures.done)
+
+
+class Rounds(Protocol):
+    """A campaign whose moments come in rounds."""
+
+    def round(self, name: str, step: int) -> tuple[int, str | None]:
+        """Does something to the work `name` at some moments and completes it: (moments, what did not hold)."""
 
 
 @contextlib.contextmanager
