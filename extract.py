@@ -21,15 +21,14 @@ def main() -> None:
     """Extracts both splits of the config."""
     if CONFIG.path is None:
         raise UsageError("--config=configs/NAME.py; see --help")
-    from etils import epath
-
     from transfer import config as settings
 
-    config, workdir = CONFIG.load(), epath.Path(CONFIG.workdir())
+    config = CONFIG.load()
     settings.check(config)
     cli.prepare_jax(settings.common(config))
-    from transfer import experiment
+    from transfer import bucket, experiment
 
+    workdir = bucket.reached(CONFIG.workdir())
     experiment.extract(config, workdir)
     print(f"Features: {workdir / 'features'}")
 

@@ -27,8 +27,6 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Rows a step of training (
 
 def main() -> None:
     """Checks the flags, then trains."""
-    from etils import epath
-
     files = (TRAINING_FILE.value, VALIDATION_FILE.value)
     if any(files) and not all(files):
         raise UsageError("--training_file and --validation_file go together")
@@ -44,12 +42,12 @@ def main() -> None:
             recipe[name] = value
     settings.check(config)
     cli.prepare_jax({"--training_file": "PATH" if all(files) else None, **settings.common(config)})
-    from transfer import experiment
+    from transfer import bucket, experiment
 
     if all(files):
-        experiment.train_on_files(config, *files, epath.Path(CONFIG.workdir(files[0])))
+        experiment.train_on_files(config, *files, bucket.reached(CONFIG.workdir(files[0])))
     else:
-        experiment.train(config, epath.Path(CONFIG.workdir()))
+        experiment.train(config, bucket.reached(CONFIG.workdir()))
 
 
 if __name__ == "__main__":

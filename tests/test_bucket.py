@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[1]
 CHILD = """
 import runpy, sys
 from transfer import bucket
-bucket.LIMIT_SECONDS, bucket.SILENT_SECONDS, bucket.STOPPING_SECONDS = float(sys.argv[1]), 1.0, 1.0
+bucket.LIMIT_SECONDS, bucket.SILENT_SECONDS, bucket.STOPPING_SECONDS = float(sys.argv[1]), 0.5, 1.0
 sys.argv = sys.argv[2:]
 if sys.argv[0].endswith(".py"):
     runpy.run_path(sys.argv[0], run_name="__main__")
@@ -26,7 +26,10 @@ else:
 COMMANDS = {
     "train": ["train.py", "--config=configs/quickstart.py", "--workdir=gs://bucket/run"],
     "extract": ["extract.py", "--config=configs/quickstart.py", "--workdir=gs://bucket/run"],
+    "files": ["train.py", "--training_file=gs://bucket/a.p", "--validation_file=gs://bucket/b.p", "--workdir=/no"],
     "verify": ["transfer", "features", "verify", "gs://bucket/run/features/train"],
+    "report": ["transfer", "report", "gs://bucket/run"],
+    "predict": ["transfer", "predict", "--workdir=gs://bucket/run", "docs/report.png"],
 }
 
 
@@ -56,16 +59,16 @@ def start(endpoint: str, limit: float, command: list[str]) -> subprocess.Popen[s
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_without_an_answer_there_is_a_line_and_an_end(endpoint, command):
-    process = start(endpoint, 3, COMMANDS[command])
+    process = start(endpoint, 2, COMMANDS[command])
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors
     assert "still without an answer" in errors
     last = errors.splitlines()[-1]
-    assert last.startswith("error: gs://bucket/run") and "no answer within 3 s" in last and "credentials" in last
+    assert last.startswith("error: gs://bucket") and "no answer within 2 s" in last and "credentials" in last
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("command", ["train", "verify"])
+@pytest.mark.parametrize("command", ["train", "files", "verify"])
 def test_sigterm_ends_the_wait(endpoint, command):
     process = start(endpoint, 1000, COMMANDS[command])
     assert process.stderr is not None
@@ -76,6 +79,6 @@ def test_sigterm_ends_the_wait(endpoint, command):
     begun = time.monotonic()
     _, errors = process.communicate(timeout=60)
     # the verb has nothing to save, and ends as any program does
-    assert process.returncode == (1 if command == "train" else -signal.SIGTERM), errors
+    assert process.returncode == (-signal.SIGTERM if command == "verify" else 1), errors
     assert time.monotonic() - begun < 20
     assert command == "verify" or "after SIGTERM" in errors.splitlines()[-1]

@@ -7,8 +7,8 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
+from transfer import bucket, head_evaluation, heads, json_file, results
 from transfer import config as settings
-from transfer import head_evaluation, heads, json_file, paths, results
 from transfer.backbone import build_frozen
 from transfer.errors import TransferError, UsageError
 from transfer.evaluation import predictions
@@ -55,7 +55,7 @@ def load(workdir: Any) -> Bound:
         TransferError: a run that is not done, is on feature files (no images lead to it), or kept no head; a weight
             file that is not the run's; damaged files.
     """
-    folder = epath.Path(paths.given(workdir))
+    folder = bucket.reached(workdir)
     config, result = _finished(folder)
     if config.get("train") == "finetune":
         return _network(folder, config, result)

@@ -4,14 +4,17 @@ TensorStore tries a request 32 times, which takes ten minutes and more and says 
 such host, or nobody behind it. Here each operation has a limit of its own.
 """
 
+import functools
+import importlib.util
 import time
 from contextlib import suppress
 from typing import Any
 
 from absl import logging
+from etils import epath
 
-from transfer import preemption
-from transfer.errors import TransferError
+from transfer import paths, preemption
+from transfer.errors import TransferError, how_to_add
 
 LIMIT_SECONDS = 120.0
 # Of silence, before a line says what is waited for.
@@ -19,7 +22,33 @@ SILENT_SECONDS = 10.0
 # What an operation may still take once the process is asked to stop; spot machines give it 30 seconds for everything.
 STOPPING_SECONDS = 5.0
 _LOOK_SECONDS = 0.25
+# What etils.epath reads a bucket with; older ones by TensorFlow.
+READERS = ("gcsfs", "tensorflow")
 _ADVICE = "check the network, the bucket's name and the credentials (gcloud auth application-default login)"
+
+
+def reached(path: Any) -> epath.Path:
+    """A path as it is given (`transfer.paths`), opened, which may be on a bucket: the bucket has answered by then.
+
+    What reads and writes it later (`etils.epath`, by gcsfs) tries for as long as it likes, deaf to SIGTERM.
+
+    Raises TransferError where the bucket does not answer, or nothing is installed that reads it.
+    """
+    text = paths.given(path)
+    if text.startswith("gs://"):
+        _reach(text.removeprefix("gs://").partition("/")[0])
+        if not any(map(importlib.util.find_spec, READERS)):
+            raise TransferError(f"{text}: gs:// needs gcsfs: {how_to_add('gs')}")
+    return epath.Path(text)
+
+
+@functools.cache
+def _reach(bucket: str) -> None:
+    import tensorstore as ts  # which most paths have no need of
+
+    store = ts.KvStore.open({"driver": "gcs", "bucket": bucket}).result()
+    with suppress(ValueError, RuntimeError, OSError):  # that it may not be read is an answer, which its user will say
+        answer(store.read(".lock"), f"gs://{bucket}")
 
 
 def answer(operation: Any, where: str, limit: float | None = None) -> Any:

@@ -16,7 +16,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from etils import epath
 
-from transfer import archives, atomic, digest, numpy_files, paths
+from transfer import archives, atomic, bucket, digest, numpy_files
 from transfer.archives import Archive
 from transfer.errors import TransferError, UsageError
 from transfer.progress import waiting
@@ -69,7 +69,7 @@ def write(path: Any, features: Any, labels: Any) -> None:
         TransferError: unlike many features and labels, none at all, NaN or infinity.
         OSError: the file cannot be written (disk full).
     """
-    target = epath.Path(paths.given(path))
+    target = bucket.reached(path)
     writer = writer_for(target)
     features, labels = _checked(features, labels, str(path), _whole)
     if features.ndim == 2:
@@ -188,7 +188,7 @@ def _numbers(values: Any, key: str, name: str) -> np.ndarray:
 
 @contextmanager
 def _opened(name: str) -> Iterator[BinaryIO]:
-    path = epath.Path(paths.given(name))
+    path = bucket.reached(name)
     container = next((p for p in path.parents if p.suffix.lower() == ".zip" and p.is_file()), None)
     if container is None:
         with path.open("rb") as stream:

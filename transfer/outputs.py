@@ -5,6 +5,7 @@ from typing import Any
 
 from etils import epath
 
+from transfer import bucket
 from transfer.errors import UsageError
 
 # What a run keeps in its workdir, goes on from and is read from later; its report, events and charts are made anew.
@@ -33,7 +34,7 @@ def check(path: Any, earlier: Earlier | None = None, what: str = "", flag: str =
         what: such an output, for the message: "a report".
         flag: which the path is from.
     """
-    target = epath.Path(path)
+    target = bucket.reached(path)
     if is_of_run(target):
         raise UsageError(f"--{flag}: {target} is a file of the run in {target.parent}; choose another name")
     if target.is_dir():

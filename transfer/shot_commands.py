@@ -5,9 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from etils import epath
-
-from transfer import atomic, paths, results, shot_plot, shot_tables
+from transfer import atomic, bucket, results, shot_plot, shot_tables
 from transfer.cli import output_file
 from transfer.errors import TransferError, UsageError
 
@@ -48,7 +46,7 @@ def _output(path: str) -> Path:
 
 
 def _result(workdir: str) -> dict[str, Any]:
-    found = results.read(epath.Path(paths.given(workdir))).get("few_shot")
+    found = results.read(bucket.reached(workdir)).get("few_shot")
     if found is None or "heads" not in found:
         raise TransferError(
             f"{workdir} has no finished few-shot protocol; train.py writes one where config.few_shot names heads"

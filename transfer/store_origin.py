@@ -10,8 +10,8 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from transfer import bucket, config_file, store_images
 from transfer import config as settings
-from transfer import config_file, paths, store_images
 from transfer.errors import TransferError, UsageError
 from transfer.store_format import SKIPPED, open_array, read_metadata
 
@@ -138,7 +138,7 @@ def _first_whole(
 
 def of_workdir(workdir: Any, split: str) -> Origin | None:
     """By the `config.json` of a run's workdir, None where there is none; TransferError if that is damaged."""
-    path = epath.Path(paths.given(workdir)) / "config.json"
+    path = bucket.reached(workdir) / "config.json"
     if not path.exists():
         return None
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from transfer import json_file, paths
+from transfer import bucket, json_file
 from transfer.errors import UsageError
 from transfer.evaluation import predictions as kept
 from transfer.evaluation.intervals import wilson
@@ -76,7 +76,7 @@ def _names(paths: Sequence[str]) -> list[str]:
 
 def opened(path: str) -> tuple[epath.Path, dict[int, epath.Path]]:
     """The folder of a run, and those of its seeds, if it is one over seeds; UsageError where there is no run."""
-    folder = epath.Path(paths.given(path))
+    folder = bucket.reached(path)
     if not folder.is_dir():
         raise UsageError(f"there is no run {path}{_suggestion(folder)}")
     of_seeds = seeds(folder)
