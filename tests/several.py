@@ -187,7 +187,8 @@ def _main(action: str, settings: dict[str, Any], flags: Sequence[str]) -> None:
     transfer.__version__ = settings.get("version", transfer.__version__)
     if action == "script":
         sys.argv = [settings["script"], *flags, *settings["flags"]]
-        cli.run(importlib.import_module(Path(settings["script"]).stem).main)
+        script = importlib.import_module(Path(settings["script"]).stem)
+        cli.run(script.main, script.CONFIG)
     sys.argv = [action, *flags]
     if "devices" in settings:
         import jax

@@ -9,6 +9,7 @@ import json
 import queue
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -17,6 +18,8 @@ from transfer import alike, cluster, preemption, roll_call
 from transfer.errors import TransferError
 
 CONNECT_SECONDS, LOST_SECONDS = 300, 30
+# How much later than JAX the watch (`transfer.roll_call`) may notice on a busy machine that a process has gone.
+NAMING_SECONDS = 3
 T = TypeVar("T")
 # Longer than any run waits for its slowest process; a process that is gone is noticed otherwise.
 _WAIT_MS = 7 * 24 * 3600 * 1000
@@ -204,6 +207,8 @@ def _interruptibly(action: Callable[[], T]) -> T:
     threading.Thread(target=run, daemon=True, name="waits-for-others").start()
     value, error = answer.get()
     if error is not None:
+        if _watch is not None:
+            time.sleep(NAMING_SECONDS)  # where a process has gone, the watch ends this one meanwhile, and names it
         raise TransferError(f"the other processes cannot be reached: {str(error).splitlines()[0]}") from error
     return value  # type: ignore[return-value]
 

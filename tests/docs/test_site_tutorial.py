@@ -120,5 +120,5 @@ def test_a_run_of_the_lab_is_one_that_the_package_knows(experiment: str, tmp_pat
 def test_an_unknown_run_of_the_lab_is_one_line_that_names_the_others() -> None:
     from transfer.errors import UsageError
 
-    with pytest.raises(UsageError, match="lab.py:vgg_svhn: there is vgg_cifar10, "):
+    with pytest.raises(UsageError, match="'vgg_svhn' is none of vgg_cifar10, "):
         lab().get_config("vgg_svhn")
