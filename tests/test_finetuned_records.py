@@ -145,11 +145,11 @@ def test_the_settings_of_the_run_are_in_the_network(case, source, tmp_path, monk
     assert run.preprocessing == build_preprocessing(config, network)
 
 
-# Networks that are trained for an epoch indeed: the one that is shipped, and one with odd ways.
+# Networks that are trained for an epoch indeed: the one that is shipped, and one with batch norm.
 TRAINED = [
     {"model.name": "vgg11_slim.cifar10", "image_size": 32},
     {"model.name": "vgg11_slim.cifar10", "unfreeze": "block5", "image_size": 40, "preprocessing.resize_to": 50},
-    pytest.param({"model.name": "inception_v3.tv", "image_size": 75, "width": WIDTH}, marks=pytest.mark.slow),
+    {"model.name": "resnet18.tv", "image_size": 64, "width": WIDTH},
 ]
 
 
