@@ -217,6 +217,34 @@ def test_a_function_that_is_kept_whole(presses, said):
     assert (done.returncode, done.stderr, done.stdout) == (130, LINE, said)
 
 
+@pytest.mark.parametrize("where", ["Run.add", "Metrics.write"])
+def test_a_checkpoint_and_the_curve_hold_the_same_epochs(tmp_path, where):
+    """Pressed as an epoch is taken in: in the run, or in `metrics.jsonl`, which a checkpoint after it goes with."""
+    done = run(
+        f"""
+        import jax.numpy as jnp
+        from etils import epath
+        from transfer.training import Metrics, Run, run_epochs
+        taken_in, epochs = {where}, []
+        def pressed(self, *given):
+            epochs.append(1)
+            if len(epochs) == 2:
+                press()
+                time.sleep(0.3)
+            return taken_in(self, *given)
+        {where} = pressed
+        def epoch(state, index):
+            return {{"params": state["params"] + 1}}, {{"loss": jnp.float32(index), "accuracy": jnp.float32(index)}}
+        def action():
+            run_epochs(epoch, {{"params": jnp.zeros(())}}, 2, epath.Path(sys.argv[1]))
+        """,
+        str(tmp_path),
+    )
+    assert done.returncode == 130 and done.stderr.endswith(LINE), done.stderr
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["2"]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
 def test_an_extension_module_is_not_interrupted_as_it_begins():
     """Some crash, for they expect no error there."""
     done = run("""

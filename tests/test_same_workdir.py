@@ -225,7 +225,17 @@ def test_fewer_epochs_than_done(case, files, tmp_path, capsys):
     assert config["head"]["epochs"] == written["epochs"] == written["settings"]["epochs"] == 7
 
 
-def test_fewer_epochs_than_a_run_that_was_stopped_has(files, tmp_path, monkeypatch, capsys):
+CURVES = {
+    "an epoch after the last checkpoint": lambda lines: [*lines, lines[-1].replace('"epoch": 5', '"epoch": 6')],
+    "half of one": lambda lines: [*lines, lines[-1][:20].rstrip()],
+    "all but the last epoch": lambda lines: lines[:-1],
+    "all but half of it": lambda lines: [*lines[:-1], lines[-1][:20].rstrip()],
+    "no line end": lambda lines: [*lines[:-1], lines[-1].rstrip()],
+}
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_fewer_epochs_than_a_run_that_was_stopped_has(files, tmp_path, monkeypatch, capsys, curve):
     """It has a result then, of what was trained, and its curve has no epoch more."""
     for asked, stop in ((4, 3), (9, 5)):
         monkeypatch.setattr(preemption, "stop_at", lambda epoch, stop=stop: epoch == stop)
@@ -233,13 +243,13 @@ def test_fewer_epochs_than_a_run_that_was_stopped_has(files, tmp_path, monkeypat
             on_files(files, tmp_path, **{"head.epochs": asked})
         assert json.loads((tmp_path / "config.json").read_text())["head"]["epochs"] == asked
     monkeypatch.undo()
-    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()[-1:]
-    with (tmp_path / "metrics.jsonl").open("a") as curve:  # an epoch after the last checkpoint of a killed run
-        curve.write(json.dumps({**json.loads(line), "epoch": 6}) + "\n")
+    written = (tmp_path / "metrics.jsonl").read_text()
+    # of a run that was killed, or the machine with it
+    (tmp_path / "metrics.jsonl").write_text("".join(CURVES[curve](written.splitlines(keepends=True))))
     on_files(files, tmp_path, **{"head.epochs": 2})
     config, result = read(tmp_path)
     assert config["head"]["epochs"] == result["epochs"] == result["settings"]["epochs"] == 5
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 5
+    assert (tmp_path / "metrics.jsonl").read_text() == written
     on_files(files, tmp_path, **{"head.epochs": 9})
     on_files(files, tmp_path / "whole", **{"head.epochs": 9})
     assert read(tmp_path)[1]["measures"] == read(tmp_path / "whole")[1]["measures"]

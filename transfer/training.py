@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from transfer import atomic, distributed, preemption
+from transfer import atomic, distributed, interrupts, preemption
 from transfer.board import Board
 from transfer.checkpoints import Checkpoints
 from transfer.errors import TransferError
@@ -132,10 +132,13 @@ class Metrics:
         self._board.write(int(row["epoch"]), {name: value for name, value in row.items() if name != "epoch"})
 
     @staticmethod
-    def beyond(workdir: epath.Path, epochs: int) -> bool:
-        """Whether `metrics.jsonl` has more lines than so many epochs: those after the checkpoint of a killed run."""
+    def differ(workdir: epath.Path, epochs: int) -> bool:
+        """Whether `metrics.jsonl` holds other than so many whole lines: a killed run's, or some were never written."""
         path = workdir / "metrics.jsonl"
-        return distributed.is_main() and path.exists() and len(path.read_text().splitlines()) > epochs
+        if not distributed.is_main() or not path.exists():
+            return False
+        text = path.read_text()
+        return len(text.splitlines()) != epochs or not text.endswith("\n")
 
     def close(self) -> None:
         """Flushes the events."""
@@ -169,7 +172,7 @@ def run_epochs(
         checkpoints.restore(run)
         if run.epoch >= epochs:
             say(f"Already trained for {run.epoch} epochs; nothing to do.")
-            if Metrics.beyond(workdir, run.epoch):
+            if Metrics.differ(workdir, run.epoch):
                 Metrics(workdir, run.history).close()
             return run
         if any(run.reached):
@@ -246,8 +249,7 @@ def _train(
                 fetched = last.metrics()
                 row = {name: float(fetched[name]) for name in sorted(fetched, key=list(LABELS).index)}
                 _check_finite(row, run.epoch + 1)
-                run.add(last.state, row)
-                metrics.write(run.history[-1])
+                _take_in(run, last.state, row, metrics)
                 say(_line(run.history[-1], epochs))
             run.seconds += time.monotonic() - start
             stop, done = preemption.stop_at(run.epoch), run.epoch == epochs
@@ -265,6 +267,13 @@ def _train(
             if run.reached > saved:
                 checkpoints.save(run)
         raise
+
+
+@interrupts.kept_whole
+def _take_in(run: Run, state: State, row: dict[str, float], metrics: Metrics) -> None:
+    """Adds an epoch to the run and to its metrics: a checkpoint after Ctrl-C holds both or neither."""
+    run.add(state, row)
+    metrics.write(run.history[-1])
 
 
 def _due(saved_time: float, checkpoint_seconds: float) -> bool:
