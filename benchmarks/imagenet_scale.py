@@ -41,7 +41,8 @@ from transfer.heads.epochs import Epochs, make_epochs
 from transfer.heads.placing import place_state
 from transfer.heads.reading import Split
 from transfer.store_writer import StoreWriter
-from transfer.training import Part, Run, run_epochs
+from transfer.training import run_epochs
+from transfer.training_run import Part, Run
 
 TAP = "pre_logits"
 SEEDS = {"train": 1, "validation": 2}

@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 
 from transfer import config as settings
-from transfer import experiment
+from transfer import experiment, workdirs
 from transfer.errors import TransferError, UsageError
 
 
@@ -37,14 +37,14 @@ from transfer.errors import TransferError, UsageError
 )
 def test_what_binds_a_workdir(tmp_path, field, value, binds):
     workdir, config = epath.Path(tmp_path / "run"), settings.default()
-    settings.settle(config, workdir)
-    settings.settle(config, workdir)
+    workdirs.settle(config, workdir)
+    workdirs.settle(config, workdir)
     config.update_from_flattened_dict({field: value})
     if not binds:
-        settings.settle(config, workdir)
+        workdirs.settle(config, workdir)
         return
     with pytest.raises(TransferError, match=f"{field} was .* and is {re.escape(repr(value))}"):
-        settings.settle(config, workdir)
+        workdirs.settle(config, workdir)
 
 
 def test_a_workdir_of_an_older_version_lacks_settings(tmp_path):
@@ -52,7 +52,7 @@ def test_a_workdir_of_an_older_version_lacks_settings(tmp_path):
     older = json.loads(config.to_json_best_effort())
     del older["preprocessing"]
     (tmp_path / "config.json").write_text(json.dumps(older))
-    settings.settle(config, epath.Path(tmp_path))
+    workdirs.settle(config, epath.Path(tmp_path))
 
 
 @pytest.mark.parametrize("field", ["batch_size", "head.epochs", "head.batch_size", "finetune.epochs", "mesh.model"])

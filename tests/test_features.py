@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from transfer.chunks import kvstore_spec
 from transfer.errors import TransferError
 from transfer.features import FeatureStore
+from transfer.kvstore import kvstore_spec
 from transfer.store_format import decode_ids, encode_ids, scan_checks
 from transfer.store_writer import StoreWriter
 

@@ -19,7 +19,7 @@ from transfer.evaluation.predictions import Predictions
 from transfer.fingerprint import structure_hash
 from transfer.models import registry
 from transfer.predictor import Predictor
-from transfer.training import Run
+from transfer.training_run import Run
 from transfer.weights import cache, catalogue
 
 SHIPPED = cache.local_path(catalogue.get("vgg11_slim.cifar10").file)

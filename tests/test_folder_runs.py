@@ -19,11 +19,11 @@ from PIL import Image
 
 from transfer import config, experiment
 from transfer.__main__ import main
-from transfer.chunks import Directory
 from transfer.data.folder import Folder
 from transfer.data.splits import make_splits
 from transfer.errors import TransferError
 from transfer.evaluation.predictions import Predictions
+from transfer.kvstore import Directory
 from transfer.store_format import read_metadata
 from transfer.store_writer import StoreWriter
 

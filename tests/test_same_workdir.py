@@ -10,7 +10,7 @@ import pytest
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import checkpoints, experiment, feature_files, preemption
+from transfer import checkpoints, experiment, feature_files, preemption, workdirs
 from transfer import config as settings
 from transfer.errors import TransferError
 
@@ -196,9 +196,9 @@ def test_what_a_config_of_an_older_version_lacks_was_at_its_default(case, tmp_pa
     config = resolve(changed(settings.default(), changes))
     if refused:
         with pytest.raises(TransferError, match="was made with other settings: "):
-            settings.settle(config, workdir)
+            workdirs.settle(config, workdir)
     else:
-        settings.settle(config, workdir)
+        workdirs.settle(config, workdir)
     assert snapshot(tmp_path) == before
 
 

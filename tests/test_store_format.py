@@ -22,10 +22,10 @@ from hypothesis.extra import numpy as hnp
 from test_features import BATCH, ROWS, TEXT, WIDTH, expected, fill, finished, rows_of, writer
 
 from transfer import store_writer
-from transfer.chunks import Directory
 from transfer.errors import TransferError, UsageError
 from transfer.features import FeatureStore
 from transfer.kept_rows import KeptRows
+from transfer.kvstore import Directory
 from transfer.row_checks import row_checks
 from transfer.store_format import read_metadata, seal, write_metadata
 from transfer.store_upgrade import upgrade

@@ -10,7 +10,8 @@ from transfer.config import given, named
 from transfer.errors import UsageError
 from transfer.extract import Extractor, parse_taps, recipe
 from transfer.preprocess import Preprocessing
-from transfer.weights import catalogue, create_model, native
+from transfer.weights import catalogue, native
+from transfer.weights.create import create_model
 
 CLASSIFIER_TAPS = ("fc", "logits")
 

@@ -15,7 +15,8 @@ from transfer.evaluation import predictions
 from transfer.evaluation.predictions import Predictions
 from transfer.preprocess import Preprocessing
 from transfer.untrusted import reason, shown
-from transfer.weights import catalogue, create_model
+from transfer.weights import catalogue
+from transfer.weights.create import create_model
 
 CONFIG, NETWORK = "config.json", "model.safetensors"
 

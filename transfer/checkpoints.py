@@ -22,7 +22,7 @@ from transfer import distributed, interrupts
 from transfer.errors import TransferError
 
 if TYPE_CHECKING:
-    from transfer.training import Run
+    from transfer.training_run import Run
 
 WHOLE, WITHIN = "checkpoints", "checkpoints_within_epoch"
 # The number of a checkpoint within an epoch: epochs times this, and the batches since.
@@ -151,7 +151,7 @@ class Checkpoints:
         Raises OSError where the disk is full or refuses; what was begun is removed, that of several processes
         by the next run.
         """
-        from transfer.chunks import readable
+        from transfer.kvstore import readable
 
         save = self._ocp.args
         epochs, batches = run.reached

@@ -2,16 +2,15 @@
 
 import argparse
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from transfer import atomic
 from transfer.cli import output_file
 from transfer.errors import UsageError
-from transfer.evaluation import comparison_table, runs
+from transfer.evaluation import comparison_table
 from transfer.evaluation.compared import SHOWN
-from transfer.evaluation.compared import compare as compared
-from transfer.evaluation.comparison_table import WIDTH, WRITERS, Table
+from transfer.evaluation.comparison_table import WIDTH, WRITERS, tabulate
 from transfer.evaluation.intervals import RESAMPLES
 from transfer.evaluation.measures import MEASURES
 
@@ -53,25 +52,6 @@ def compare(parser: argparse.ArgumentParser) -> Action:
             atomic.write_text(path, WRITERS[path.suffix](table))
 
     return run
-
-
-def tabulate(paths: Sequence[str], measures: Sequence[str] = (), *, resamples: int = RESAMPLES, seed: int = 0) -> Table:
-    """The comparison of runs in workdirs, which the functions of `transfer.evaluation.comparison_table` write.
-
-    Args:
-        measures: keys of `MEASURES` for what the runs predict, the first of them what differences are of.
-
-    Raises:
-        UsageError: a folder that is no run, a measure that the runs do not have, runs that do not predict the same.
-        TransferError: a damaged file, no validation row in common with the first run.
-    """
-    found = runs.load(paths)
-    kind = runs.kind_of(found)
-    for name in measures:
-        if name not in MEASURES[kind]:
-            raise UsageError(f"--measure={name}: these runs predict {kind}, which have {', '.join(MEASURES[kind])}")
-    chosen = tuple(dict.fromkeys(measures)) or SHOWN[kind]
-    return Table(compared(found, kind, chosen, resamples=resamples, seed=seed), kind, chosen, resamples)
 
 
 def _every_measure() -> list[str]:

@@ -2,25 +2,16 @@
 
 import json
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from etils import epath
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from transfer import atomic, distributed, json_file
-from transfer.errors import TransferError, UsageError, near
-from transfer.untrusted import SHOWN
+from transfer.errors import UsageError, near
 
 Value = TypeVar("Value")
-
-# Settings that may change between two runs over one workdir without making its contents wrong. `config.json` has them
-# as they were when what they are about was last done.
-OF_FEATURES = ("batch_size", "on_error", "features", "export")
-OF_TRAINING = ("head.epochs", "mesh", "stream", "checkpoint_seconds", "report")
-FREE = (*OF_FEATURES, *OF_TRAINING, "few_shot")
 
 # Settings that say where files lie, which may differ from machine to machine of one run. What is in them may not: the
 # fingerprint of the store compares images and weights.
@@ -57,10 +48,6 @@ COUNTS = (
     "finetune.epochs",
     "finetune.batch_size",
 )
-# Settings that a message names at once.
-MOST_NAMED = 8
-FILE = "config.json"
-
 WAYS = ("head", "finetune")
 # Settings that one way of training has no use for -> what to do instead; refused where they are set.
 UNUSED: dict[str, dict[str, str]] = {
@@ -259,7 +246,7 @@ def check_use(config: ConfigDict) -> None:
     """Raises UsageError for settings that `config.train` has no use for, which would be ignored without a word."""
     if config.train not in WAYS:
         raise UsageError(f"config.train={str(config.train)[:60]!r} is not one of {', '.join(WAYS)}")
-    now, usual = (flat(_plain(one)) for one in (config, default()))
+    now, usual = (flat(plain(one)) for one in (config, default()))
     wrong, without = [], []
     for name, hint in UNUSED[config.train].items():
         # of a section that every config has, the settings themselves
@@ -273,134 +260,20 @@ def check_use(config: ConfigDict) -> None:
         raise UsageError(f"{'; '.join(wrong)}; to leave out what is set: {' '.join(without)}")
 
 
-def settle(config: ConfigDict, workdir: epath.Path) -> None:
-    """Writes `config.json` on a workdir's first run; on a later one, refuses settings that would contradict it.
-
-    A later run writes nothing here: what it does about settings that may change, it says when that is done (`record`).
-    Of several processes the first writes; all refuse, but where files lie is for the first to say.
-
-    Raises:
-        TransferError: the workdir was made with other settings; the message names them.
-    """
-    check_workdir(config, workdir)
-    path = workdir / FILE
-    if distributed.is_main() and not path.exists():
-        workdir.mkdir(parents=True, exist_ok=True)
-        _write(path, _plain(config))
-
-
-def check_workdir(config: ConfigDict, workdir: epath.Path) -> None:
-    """Raises TransferError where the workdir was made with other settings; writes nothing."""
-    made_with = _made_with(workdir)
-    if made_with is None:
-        return
-    before, now = flat(made_with), flat(_plain(config))
-    usual = _usual(config, before)
-    for found in (before, now):  # what was not there yet, or is left open, was at its default
-        found.update({name: usual[name] for name in usual if name not in found})
-        found.update({name: usual[name] for name in usual if name.startswith("head.") and found[name] is None})
-    unused = {"head": "finetune.", "finetune": "head."}.get(config.get("train"), "-")
-    elsewhere = () if distributed.is_main() else PLACES
-    differing = [
-        f"{name[:SHOWN]} was {repr(before.get(name))[:SHOWN]} and is {now.get(name)!r}"
-        for name in sorted(before.keys() | now.keys())
-        if not (_is_free(name) or name.startswith(unused) or _same(name, before.get(name), now.get(name)))
-        and name not in elsewhere
-    ]
-    if differing:
-        raise TransferError(
-            f"{workdir} was made with other settings: {'; '.join(differing[:MOST_NAMED])}; "
-            f"take another --workdir (--config.features={workdir}/features uses its features again), "
-            "or delete this one"
-        )
-
-
-def record(config: ConfigDict, workdir: epath.Path, names: Iterable[str]) -> None:
-    """Says in `config.json` how something was done: the settings `names`, all of `FREE`, are now those of `config`."""
-    if not distributed.is_main():
-        return
-    path, ours = workdir / FILE, _plain(config)
-    written, before = json_file.read(path), path.read_bytes()
-    for name in names:
-        section, _, last = name.rpartition(".")
-        source, target = (tree.get(section, {}) if section else tree for tree in (ours, written))
-        if last in source:
-            target[last] = source[last]
-    if _text(written).encode() != before:
-        _write(path, written)
-
-
-@contextmanager
-def unless_refused(workdir: epath.Path) -> Iterator[None]:
-    """A workdir in which a refused command has written nothing but `config.json` is bound to nothing: it is removed."""
-    before = _names(workdir)
-    try:
-        yield
-    except TransferError:
-        if distributed.is_main() and _names(workdir) - before == {FILE}:
-            (workdir / FILE).unlink()
-        raise
-
-
-def _names(folder: epath.Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-
-
-def _made_with(workdir: epath.Path) -> dict[str, Any] | None:
-    """The settings that a workdir is bound to; None for a new one. One over seeds is to what its first seed was."""
-    from transfer.evaluation import runs
-
-    seeds = runs.seeds(workdir) if workdir.is_dir() else {}
-    for seed, folder in seeds.items():
-        if (folder / FILE).exists():
-            return {**json_file.read(folder / FILE), "seeds": len(seeds), "seed": seed}
-    return json_file.read(workdir / FILE) if (workdir / FILE).exists() else None
-
-
-def _usual(config: ConfigDict, before: dict[str, Any]) -> dict[str, Any]:
-    """What a setting that a `config.json` lacks was: its default, for the head of `config` that head's own."""
-    from transfer import head_settings
-
-    usual = default()
-    if config.get("train") != "finetune":
-        usual.head.name, usual.head.target = config.head.name, config.head.get("target", "classes")
-        usual = head_settings.resolve(usual)
-    found = flat(_plain(usual))
-    if "head.schedule" in found:
-        found["head.schedule"] = before.get("head.epochs")
-    return found
-
-
-def _same(name: str, before: Any, now: Any) -> bool:
-    """Whether a setting is what it was; of seeds there may be more or fewer."""
-    return before == now or name == "seeds" and None not in (before, now)
-
-
-def _plain(config: ConfigDict) -> dict[str, Any]:
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """The settings as JSON values."""
     return json.loads(config.to_json_best_effort())
-
-
-def _text(tree: dict[str, Any]) -> str:
-    return json.dumps(tree, indent=2) + "\n"
-
-
-def _write(path: epath.Path, tree: dict[str, Any]) -> None:
-    atomic.write_text(path, _text(tree))
 
 
 def common(config: ConfigDict) -> dict[str, Any]:
     """The settings that all processes of a run must have alike, "config.head.epochs" -> 50: all but where files lie."""
     from transfer.data.registry import WITHOUT_PATH
 
-    found = flat(_plain(config))
+    found = flat(plain(config))
     for name in PLACES:
         if str(found.get(name)).partition(":")[0] not in (*WITHOUT_PATH, "random"):
             found[name] = "PATH"
     return {f"config.{name}": value for name, value in found.items()}
-
-
-def _is_free(name: str) -> bool:
-    return any(name == free or name.startswith(free + ".") for free in FREE)
 
 
 def _part(flat: dict[str, Any], name: str) -> Any:

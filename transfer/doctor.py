@@ -3,31 +3,13 @@
 import argparse
 import json
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-from transfer import tables
+from transfer import doctor_checks, tables
+from transfer.doctor_findings import Examined, Problem
 from transfer.errors import TransferError
 
 Action = Callable[[argparse.Namespace], None]
-
-
-class Problem(NamedTuple):
-    """Something that is wrong: in a line that says what to do; `fatal` where the package cannot be used before."""
-
-    text: str
-    fatal: bool = False
-
-
-class Examined(NamedTuple):
-    """What was found out about one thing.
-
-    Attributes:
-        facts: name to text or number, as `--json` has them and the terminal shows them.
-        problems: what is wrong, the worst first.
-    """
-
-    facts: dict[str, Any]
-    problems: list[Problem]
 
 
 def doctor(parser: argparse.ArgumentParser) -> Action:
@@ -49,9 +31,9 @@ def examine(network: bool = True) -> dict[str, Examined]:
     """Runs every check; by title. Takes a few seconds: JAX is started in a process of its own, in case it hangs."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from transfer.doctor_checks import CHECKS, NETWORK
-
-    checks = {title: check for title, check in CHECKS.items() if network or title != NETWORK}
+    checks = {
+        title: check for title, check in doctor_checks.CHECKS.items() if network or title != doctor_checks.NETWORK
+    }
     with ThreadPoolExecutor(len(checks)) as pool:
         begun = {title: pool.submit(_guarded, check) for title, check in checks.items()}
         return {title: one.result() for title, one in begun.items()}

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import transfer
 from transfer import doctor_jax
 from transfer.cache import cache_dir
-from transfer.doctor import Examined, Problem
+from transfer.doctor_findings import Examined, Problem, size
 from transfer.errors import how_to_add
 from transfer.memory import host_memory
 
@@ -258,15 +258,6 @@ def environment() -> Examined:
     facts = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     facts |= {name: "set" for name in PROXIES if name in os.environ}
     return Examined(facts or {"nothing that matters": "is set"}, [])
-
-
-def size(count: float) -> str:
-    """Bytes as a person reads them, in powers of ten."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit in ("bytes", "kB") else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 CHECKS: dict[str, Callable[[], Examined]] = {

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from transfer.doctor import Examined, Problem
+from transfer.doctor_findings import Examined, Problem, size
 
 SECONDS = 60.0
 MARK = "devices: "
@@ -49,8 +49,6 @@ def devices() -> Examined:
 
 
 def _described(found: dict[str, Any]) -> Examined:
-    from transfer.doctor_checks import size
-
     facts: dict[str, Any] = {"JAX": found["jax"]}
     problems = []
     for place, (kind, name, memory, works) in enumerate(found["devices"]):

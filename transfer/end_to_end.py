@@ -10,12 +10,11 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from transfer import config as settings
-from transfer import finetune, init_from, results
+from transfer import finetune, init_from, results, workdirs
 from transfer.backbone import architecture, build_network, build_preprocessing
-from transfer.data import Source
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import load_all
+from transfer.data.source import Source
 from transfer.data.splits import splits_to_train
 from transfer.errors import RowsError
 from transfer.evaluation import predictions
@@ -24,7 +23,8 @@ from transfer.evaluation.summary import summary
 from transfer.models.registry import flat_state, layers_of
 from transfer.preprocess import Preprocessing
 from transfer.trainable import folded, trained_layers
-from transfer.training import Run, run_epochs
+from transfer.training import run_epochs
+from transfer.training_run import Run
 from transfer.weights import native
 
 
@@ -52,7 +52,7 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         )
         epoch = finetune.make_epoch(network, rows["train"], rows["validation"], config.seed)
         state = network.init_state()
-        settings.settle(config, workdir)
+        workdirs.settle(config, workdir)
         init_from.keep(started, workdir)
         run = run_epochs(epoch, state, config.finetune.epochs, workdir, checkpoint_seconds=config.checkpoint_seconds)
     _write_model(config, network.model(run.state), num_classes, preprocessing, workdir)
@@ -66,7 +66,7 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         result |= results.how(before)
     with jax.default_matmul_precision(config.precision):
         result |= _measured(network, run, rows["validation"], sources["validation"], workdir)
-    settings.record(config, workdir, settings.OF_TRAINING)
+    workdirs.record(config, workdir, workdirs.OF_TRAINING)
     results.write(workdir, result)
     return result
 

@@ -1,15 +1,10 @@
 """An experiment from its config to its `result.json`: a head on features, or a network trained end to end."""
 
 import errno
-import hashlib
-import itertools
 import json
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,19 +20,19 @@ from transfer import (
     head_settings,
     head_training,
     json_file,
-    lock,
     outputs,
     paths,
     results,
     skipped,
     store_format,
+    workdirs,
 )
 from transfer import config as settings
 from transfer.errors import TransferError, UsageError
 from transfer.training import say
 
 if TYPE_CHECKING:
-    from transfer.data import Source
+    from transfer.data.source import Source
     from transfer.features import FeatureStore
 
 
@@ -47,52 +42,10 @@ def extract(config: ConfigDict, workdir: epath.Path) -> tuple[dict[str, "Feature
     Returns the stores by split, and what `result.json` says of the extraction. One run at a time may do so.
     """
     config = head_settings.resolve(config)
-    with claimed(workdir):
+    with workdirs.claimed(workdir):
         found = _extract(config, workdir)
-        settings.record(config, workdir, settings.OF_FEATURES)
+        workdirs.record(config, workdir, workdirs.OF_FEATURES)
         return found
-
-
-@contextmanager
-def claimed(workdir: epath.Path) -> Iterator[None]:
-    """Holds the workdir against a second run of it; process 0 does so for all.
-
-    Leaves no folder that is empty, and no workdir that is bound to settings that were refused.
-
-    Raises TransferError where it is held, and where the processes' workdirs are not one and the same folder.
-    """
-    if not distributed.is_main():
-        _check_shared(workdir)
-        yield
-        return
-    local = Path(workdir)
-    new = [] if "://" in str(workdir) else list(itertools.takewhile(lambda p: not p.exists(), (local, *local.parents)))
-    try:
-        with lock.held(workdir, "workdir"), settings.unless_refused(workdir):
-            _check_shared(workdir)
-            yield
-    finally:
-        for folder in new:
-            try:
-                folder.rmdir()
-            except OSError:  # it has become something
-                break
-
-
-def _check_shared(workdir: epath.Path) -> None:
-    """Raises TransferError unless all processes see one folder here, by whatever path each of them reaches it."""
-    if distributed.process_count() == 1:
-        return
-    first, mark = str(workdir), f".met-{uuid.uuid4().hex}"
-    if distributed.is_main():
-        atomic.write_text(workdir / mark, "")
-    first, mark = distributed.broadcast([first, mark], "workdir")
-    elsewhere = not (workdir / mark).exists()
-    distributed.barrier("workdir seen")
-    if distributed.is_main():
-        (workdir / mark).unlink()
-    reason = f"has --workdir={workdir}, which is not the folder {first} of process 0; give all processes the same one"
-    distributed.refuse(reason if elsewhere else "", "workdir elsewhere")
 
 
 def _extract(
@@ -117,13 +70,13 @@ def _extract(
             raise UsageError(f"config.tap={config.tap!r}: a feature file holds one tap; export them one by one")
     sources = splits_to_train(config.data)
     folder = epath.Path(paths.given(config.features or workdir / "features"))
-    settings.check_workdir(config, workdir)  # other settings, which ask for other images, have not changed any
+    workdirs.check_workdir(config, workdir)  # other settings, which ask for other images, have not changed any
     _check_images(config, workdir, {str(folder / split): source for split, source in sources.items()})
     extractor = build_extractor(config)
     if planned is not None:
         row = max(head_training.row_bytes(shape, config.features_dtype) for shape in extractor.shapes.values())
         planned({split: len(source) * row for split, source in sources.items()})
-    settings.settle(config, workdir)
+    workdirs.settle(config, workdir)
     start = time.monotonic()
     there = all(store_format.is_complete(folder / split) for split in sources)
     try:
@@ -207,7 +160,7 @@ def train(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         raise UsageError(
             f"config.train={config.train} runs in one process, on all of its devices; use --num_processes=1"
         )
-    with claimed(workdir):
+    with workdirs.claimed(workdir):
         if config.seeds is not None:
             from transfer.repeats import over_seeds
 
@@ -243,7 +196,7 @@ def _report(config: ConfigDict, workdir: epath.Path) -> None:
 
 
 def _train_once(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
-    with settings.unless_refused(workdir):
+    with workdirs.unless_refused(workdir):
         if config.train == "head":
             return train_head(config, workdir)
         from transfer.end_to_end import train_network
@@ -264,10 +217,10 @@ def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         facts["few_shot"] = before["few_shot"]
     data = head_data.of_stores(stores, [tap.strip() for tap in config.tap.split(",")])
     result = _fit(config, workdir, data, facts, config.batch_size)
-    settings.record(config, workdir, settings.OF_FEATURES)
+    workdirs.record(config, workdir, workdirs.OF_FEATURES)
     if config.get("few_shot") and distributed.is_main():  # the others wait for it at the end
         result["few_shot"] = _few_shot(config, workdir, data, stores, before)
-        settings.record(config, workdir, ["few_shot"])
+        workdirs.record(config, workdir, ["few_shot"])
         results.write(workdir, result)
     return result
 
@@ -313,7 +266,7 @@ def _fit(
     `identity` is what binds the workdir, where `config` has not been settled.
     """
     if identity is not None:
-        settings.settle(identity, workdir)
+        workdirs.settle(identity, workdir)
     bound = config if identity is None else identity
     config.head.epochs = bound.head.epochs = head_training.epochs(config, workdir)
     with (
@@ -333,7 +286,7 @@ def train_on_files(config: ConfigDict, training_file: str, validation_file: str,
     with config.unlocked():
         config.tap = None
     head_training.check(config)
-    with claimed(workdir):
+    with workdirs.claimed(workdir):
         say(f"Training file {training_file}")
         say(f"Validation file {validation_file}")
         target = config.head.target
@@ -341,7 +294,10 @@ def train_on_files(config: ConfigDict, training_file: str, validation_file: str,
             split: feature_files.read(path, target)
             for split, path in (("train", training_file), ("validation", validation_file))
         }
-        hashes = {"training": content_hash(*rows["train"]), "validation": content_hash(*rows["validation"])}
+        hashes = {
+            "training": feature_files.content_hash(*rows["train"]),
+            "validation": feature_files.content_hash(*rows["validation"]),
+        }
         _check_same_rows(hashes, (training_file, validation_file))
         identity = ConfigDict({"seed": config.seed, "head": config.head, "sweep": config.sweep, **hashes})
         facts = {
@@ -363,12 +319,3 @@ def _check_same_rows(hashes: Mapping[str, str], paths: Sequence[str]) -> None:
         other = distributed.broadcast(ours, "rows") != ours
         reason = f"has --{name}_file={path}, whose rows are not those of process 0; give all processes the same files"
         distributed.refuse(reason if other else "", "other rows")
-
-
-def content_hash(*arrays: np.ndarray) -> str:
-    """What tells the rows of a feature file from others: a hash of types, shapes and values."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

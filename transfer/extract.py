@@ -15,9 +15,10 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from transfer import distributed, preemption, separate, store_images
-from transfer.data import Source, canvas
+from transfer.data import canvas
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import Batch, batches
+from transfer.data.source import Source
 from transfer.devices import mesh_for
 from transfer.errors import TransferError, UsageError
 from transfer.features import FeatureStore

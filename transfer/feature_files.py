@@ -5,6 +5,7 @@ named `PATH/vgg-100.zip/vgg_cifar10_100_bottleneck_features_train.p`. No code fr
 here carries a checksum, which is verified when it is read again.
 """
 
+import hashlib
 import io
 import json
 import pickle
@@ -90,6 +91,15 @@ def writer_for(path: Any) -> Callable[[IO[bytes], Mapping[str, np.ndarray]], Non
 def is_written(found: bytes) -> bool:
     """Whether the bytes at the ends of a file are those of one that `write` makes: with its digest, or an `.npz`."""
     return digest.KEY.encode() in found or (found.startswith(b"PK") and b"features.npy" in found)
+
+
+def content_hash(*arrays: np.ndarray) -> str:
+    """What tells the rows of a feature file from others: a hash of types, shapes and values."""
+    sha256 = hashlib.sha256()
+    for array in arrays:
+        sha256.update(f"{array.dtype} {array.shape}".encode())
+        sha256.update(np.ascontiguousarray(array).data)
+    return sha256.hexdigest()
 
 
 def _what(found: object) -> str:

@@ -17,7 +17,7 @@ from transfer.errors import UsageError
 from transfer.preprocess import Preprocessing
 from transfer.progress import Progress
 from transfer.trainable import head_layers, trained_layers
-from transfer.training import State
+from transfer.training_run import State
 
 Rows = tuple[jax.Array, jax.Array]  # images (N, h, w, 3) uint8 (float32 if resized so), labels (N,) int32
 BATCH_NORM = ("update", "freeze")

@@ -1,8 +1,7 @@
-"""What features depend on: a description of the model's structure, a hash of its parameters, and what differs."""
+"""What features depend on: a hash of the model's structure, and one of its parameters."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 from flax import nnx
@@ -15,7 +14,6 @@ _LAYER_SETTINGS = ("strides", "padding", "kernel_dilation", "feature_group_count
 _ORIGIN = ("record", "weights_sha256", "preprocessing", "renewed")
 _SCALAR = (bool, int, float, str, type(None))
 HASH_LENGTH = 16
-_ABSENT = object()
 
 
 def parameters_hash(model: nnx.Module) -> str:
@@ -49,28 +47,3 @@ def _structure(model: nnx.Module) -> Iterator[str]:
 
 def _plain(value: object) -> bool:
     return isinstance(value, _SCALAR) or (isinstance(value, (tuple, list)) and all(map(_plain, value)))
-
-
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """One phrase for each setting that differs, nested ones by dotted name: "dtype was 'float32', now 'bfloat16'"."""
-    left, right = _flatten(found), _flatten(wanted)
-    return [
-        f"{key} was {_short(left, key)}, now {_short(right, key)}"
-        for key in {**left, **right}
-        if left.get(key, _ABSENT) != right.get(key, _ABSENT)
-    ]
-
-
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat
-
-
-def _short(settings: Mapping[str, Any], key: str) -> str:
-    text = repr(settings[key]) if key in settings else "absent"
-    return text if len(text) <= 60 else f"{text[:40]}…"

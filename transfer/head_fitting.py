@@ -14,8 +14,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import config as settings
-from transfer import head_evaluation, head_settings, results, scores, skipped, tables
+from transfer import head_evaluation, head_settings, results, scores, skipped, tables, workdirs
 from transfer.errors import TransferError
 from transfer.head_data import Data, Labelled
 from transfer.progress import waiting
@@ -90,7 +89,7 @@ def fit(
         tell(before)
         return before
     result = _result(config, workdir, data, facts) | {"asked": asked}
-    settings.record(bound, workdir, settings.OF_TRAINING)
+    workdirs.record(bound, workdir, workdirs.OF_TRAINING)
     results.write(workdir, result)
     tell(result)
     return result

@@ -16,13 +16,13 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from transfer import checkpoints, distributed, head_evaluation, head_settings, heads, results
-from transfer import config as settings
+from transfer import checkpoints, distributed, head_evaluation, head_settings, heads, results, workdirs
 from transfer.allocator import limit_heaps
 from transfer.checkpoints import stopped_within
 from transfer.errors import TransferError, UsageError
 from transfer.head_data import Data
 from transfer.heads import plan as plans
+from transfer.heads.epochs import make_epochs
 from transfer.heads.reading import Split
 from transfer.training import run_epochs, say
 
@@ -54,7 +54,7 @@ def whole(config: ConfigDict) -> str | None:
         if head.get(name) is not None:
             return f"config.head.{name}={head[name]}"
     program = head_settings.program(head.name)
-    if program is None or not hasattr(program, "make_epochs"):
+    if program is None or not getattr(program, "OVER_DEVICES", False):
         return f"config.head.name={head.name}"
     beyond = _beyond(program, head_settings.own(config))
     return f"config.head.{beyond[0]}={head[beyond[0]]}" if beyond else None
@@ -62,9 +62,7 @@ def whole(config: ConfigDict) -> str | None:
 
 def _beyond(program: Any, own: Mapping[str, Any]) -> list[str]:
     """Settings that are not at their default and that training over several devices knows nothing of."""
-    from transfer.heads import epochs
-
-    known = inspect.signature(epochs.make_epochs).parameters.keys() | {"epochs", "scaling", "class_weight"}
+    known = inspect.signature(make_epochs).parameters.keys() | {"epochs", "scaling", "class_weight"}
     usual = inspect.signature(program.make_epoch).parameters
     return [key for key in own if key not in known and not (key in usual and usual[key].default == own[key])]
 
@@ -143,7 +141,7 @@ def fit(
     epoch, state = _started(config, program, train, validation, data.num_outputs, chosen, chunk_rows)
     before = results.read(workdir)
     if not before:  # what is under way
-        settings.record(bound, workdir, settings.OF_TRAINING)
+        workdirs.record(bound, workdir, workdirs.OF_TRAINING)
     run = run_epochs(epoch, state, own["epochs"], workdir, checkpoint_seconds=config.checkpoint_seconds, ahead=AHEAD)
     counts = {"num_train": len(data.train.labels), "num_validation": len(data.validation.labels)}
     result = results.of_run(run, dict(facts), num_classes=data.num_outputs, **counts)
@@ -161,7 +159,7 @@ def fit(
             _keep(config, workdir, program, params, data, scaler)
         result |= {key: before[key] for key in head_evaluation.KEYS if key in before}
         head_evaluation.tell(result)
-    settings.record(bound, workdir, settings.OF_TRAINING if trained else ["head.epochs"])
+    workdirs.record(bound, workdir, workdirs.OF_TRAINING if trained else ["head.epochs"])
     results.write(workdir, result)
     return result
 
@@ -187,9 +185,7 @@ def _started(
         return program.make_epoch(*arrays, seed=seed, **given), state
     order = dict(order=config.head.order, chunk_rows=chunk_rows, window_rows=config.head.window)
     given = {key: value for key, value in own.items() if key in ("batch_size", "learning_rate")}
-    epoch = program.make_epochs(
-        train, validation, num_classes, chosen.mesh, seed=seed, stream=chosen.stream, **order, **given
-    )
+    epoch = make_epochs(train, validation, num_classes, chosen.mesh, seed=seed, stream=chosen.stream, **order, **given)
     return epoch, epoch.place(state)
 
 

@@ -22,7 +22,7 @@ from transfer.checkpoints import has_checkpoint
 from transfer.errors import UsageError
 from transfer.models.registry import flat_state, load_flat_state
 from transfer.trainable import folded
-from transfer.weights import create_model
+from transfer.weights.create import create_model
 
 
 @dataclasses.dataclass(frozen=True)

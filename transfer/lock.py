@@ -68,7 +68,7 @@ def held(path: Any, what: str, *, kvstore: Any = None, refresh: float | None = N
         with _local(Path(paths.given(path)) / NAME, where) as found:
             yield found
         return
-    from transfer.chunks import open_kvstore, readable
+    from transfer.kvstore import open_kvstore, readable
 
     with readable(f"{path}/{NAME}"):
         kvstore = kvstore or open_kvstore(str(path))

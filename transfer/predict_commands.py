@@ -102,7 +102,7 @@ def _output(path: str | None) -> Iterator[IO[bytes]]:
 
 
 def _rows(predictor: Any, source: Any, options: argparse.Namespace) -> Iterator[Row]:
-    from transfer.data import BrokenImage
+    from transfer.data.source import BrokenImage
     from transfer.progress import Progress
 
     with Progress("predict", len(source), "images") as progress:

@@ -7,9 +7,9 @@ import numpy as np
 
 from transfer import bound, scores
 from transfer.bound import Bound
-from transfer.data import Source
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import Batch, batches
+from transfer.data.source import Source
 from transfer.errors import TransferError, UsageError
 from transfer.extract import Extractor
 from transfer.store_format import DTYPES

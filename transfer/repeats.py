@@ -7,8 +7,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import config as settings
-from transfer import head_settings, head_training, results, tables
+from transfer import head_settings, head_training, results, tables, workdirs
 from transfer.errors import UsageError
 from transfer.evaluation import runs as loaded
 from transfer.training import say
@@ -35,7 +34,7 @@ def over_seeds(
     if config.features:
         raise UsageError("config.features is one folder, and each of config.seeds draws other images; leave one out")
     resolved = head_settings.resolve(config) if config.train == "head" else config
-    settings.check_workdir(resolved, workdir)
+    workdirs.check_workdir(resolved, workdir)
     count = _count(config, workdir)
     if config.train == "head":
         _check_epochs(resolved, [workdir / f"seed_{config.seed + step}" for step in range(count)])

@@ -8,7 +8,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import atomic, distributed, json_file
-from transfer.training import Run
+from transfer.training_run import Run
 
 FILE = "result.json"
 # How training was done, whatever a later command that trains nothing would do.

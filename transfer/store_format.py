@@ -24,8 +24,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from transfer.chunks import ArraySpec, ChunkedArray, Directory, repair_hint
+from transfer.chunks import ArraySpec, ChunkedArray
 from transfer.errors import TransferError
+from transfer.kvstore import Directory, repair_hint
 
 METADATA = "zarr.json"
 GROUP = {"zarr_format": 3, "node_type": "group"}

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import logging
 
-from transfer.chunks import Directory
 from transfer.errors import TransferError
+from transfer.kvstore import Directory
 from transfer.progress import Progress
 from transfer.store_format import CONTENT, MISSING, decode_ids, open_array, read_metadata, scan_checks
 from transfer.untrusted import shown

@@ -16,7 +16,7 @@ from transfer.errors import TransferError, UsageError
 from transfer.store_format import SKIPPED, open_array, read_metadata
 
 if TYPE_CHECKING:
-    from transfer.data import Source
+    from transfer.data.source import Source
     from transfer.extract import Extractor
     from transfer.features import FeatureStore
 
@@ -87,7 +87,7 @@ class Origin:
 
         For metadata that are lost: nothing else binds a store to its network.
         """
-        from transfer.data import select
+        from transfer.data.source import select
         from transfer.extract import extract_to_store
 
         batch = _first_whole(path, metadata, damaged)

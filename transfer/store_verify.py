@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from transfer.chunks import ChunkedArray, Directory, repair_hint
+from transfer.chunks import ChunkedArray
 from transfer.errors import TransferError
+from transfer.kvstore import Directory, repair_hint
 from transfer.lock import NAME as LOCK
 from transfer.progress import Progress
 from transfer.row_checks import row_checks

@@ -19,9 +19,10 @@ import numpy as np
 from absl import logging
 
 from transfer import lock
-from transfer.chunks import ChunkedArray, Directory, repair_hint
+from transfer.chunks import ChunkedArray
+from transfer.differences import differences
 from transfer.errors import TransferError, UsageError
-from transfer.fingerprint import differences
+from transfer.kvstore import Directory, repair_hint
 from transfer.row_checks import row_checks
 from transfer.store_format import (
     CONTENT,

@@ -4,43 +4,24 @@ Over several processes all go through it in step. Each saves its part of a check
 writes the metrics.
 """
 
-import json
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 import jax
-import jax.numpy as jnp
 from etils import epath
 
-from transfer import atomic, distributed, interrupts, preemption
-from transfer.board import Board
+from transfer import distributed, interrupts, preemption
 from transfer.checkpoints import Checkpoints
 from transfer.errors import TransferError
+from transfer.training_metrics import Metrics
+from transfer.training_run import Part, Position, Run, State
 
 T = TypeVar("T")
-# A dict with "params" (and "stats": batch statistics), "opt_state" and whatever else an epoch carries on ("frozen").
-State = dict[str, Any]
 Epoch = Callable[[State, int], tuple[State, dict[str, jax.Array]]]
-# Where within an epoch a run has come to: JSON values, among them "epoch", which epoch (from 0) it is.
-Position = dict[str, Any]
-
-
-class Part(NamedTuple):
-    """What training has come to, perhaps still on its way on the device.
-
-    Attributes:
-        state: after it.
-        metrics: gives those of an epoch that has ended; None within one.
-        position: gives the place within an epoch; None at its end.
-    """
-
-    state: State
-    metrics: Callable[[], dict[str, float]] | None
-    position: Callable[[], Position] | None
 
 
 class Parts(Protocol):
@@ -51,8 +32,6 @@ class Parts(Protocol):
         ...
 
 
-# What training changes of a model.
-WEIGHTS = ("params", "stats")
 # Metric -> its name in the line of an epoch, as Keras prints it.
 LABELS = {
     "loss": "loss",
@@ -63,87 +42,6 @@ LABELS = {
 
 # How long an error of one of several processes waits for the news that another has gone.
 VERDICT_SECONDS = 2.0
-
-
-def weights_of(state: State) -> State:
-    """The part of a state that training changes of a model."""
-    return {name: state[name] for name in WEIGHTS if name in state}
-
-
-class Run:
-    """What one training run has reached: its state, the best weights so far, and one row of metrics an epoch.
-
-    `position` is where within the next epoch the state is; None at its beginning.
-    """
-
-    def __init__(self, state: State) -> None:
-        self.state = state
-        self.best = jax.tree.map(jnp.copy, weights_of(state))
-        self.best_epoch = 0
-        self.history: list[dict[str, float]] = []
-        self.seconds = 0.0
-        self.position: Position | None = None
-
-    @property
-    def epoch(self) -> int:
-        """Epochs done."""
-        return len(self.history)
-
-    @property
-    def reached(self) -> tuple[int, int]:
-        """Epochs done, and batches of the next one."""
-        return self.epoch, self.position["batches"] if self.position else 0
-
-    def add(self, state: State, metrics: dict[str, float]) -> None:
-        """Takes an epoch's results in; the first epoch of the highest validation accuracy is the best."""
-        self.state, self.position = state, None
-        self.history.append({"epoch": self.epoch + 1, **metrics})
-        score = "validation_accuracy" if "validation_accuracy" in metrics else "accuracy"
-        if not self.best_epoch or metrics[score] > self.history[self.best_epoch - 1][score]:
-            self.best = jax.tree.map(jnp.copy, weights_of(state))
-            self.best_epoch = self.epoch
-
-    def stand_at(self, part: Part) -> None:
-        """Takes in where a part within an epoch has come to, to be saved."""
-        if part.position is not None:
-            self.state, self.position = part.state, part.position()
-
-
-class Metrics:
-    """`metrics.jsonl` and TensorBoard events; both are cut back to the checkpoint that a resumed run starts from.
-
-    Process 0 writes them; in the others nothing happens.
-    """
-
-    def __init__(self, workdir: epath.Path, history: list[dict[str, float]]) -> None:
-        self._board: Board | None = None
-        if not distributed.is_main():
-            return
-        self._path = workdir / "metrics.jsonl"
-        atomic.write_text(self._path, "".join(json.dumps(row) + "\n" for row in history))
-        self._board = Board(workdir, len(history) + 1)
-
-    def write(self, row: dict[str, float]) -> None:
-        """Appends one epoch."""
-        if self._board is None:
-            return
-        with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        self._board.write(int(row["epoch"]), {name: value for name, value in row.items() if name != "epoch"})
-
-    @staticmethod
-    def differ(workdir: epath.Path, epochs: int) -> bool:
-        """Whether `metrics.jsonl` holds other than so many whole lines: a killed run's, or some were never written."""
-        path = workdir / "metrics.jsonl"
-        if not distributed.is_main() or not path.exists():
-            return False
-        text = path.read_text()
-        return len(text.splitlines()) != epochs or not text.endswith("\n")
-
-    def close(self) -> None:
-        """Flushes the events."""
-        if self._board is not None:
-            self._board.close()
 
 
 def run_epochs(

@@ -211,12 +211,6 @@ BAD = {
         lambda: epoch_of(sgd, "values", outputs=9),
     ),
     "other width": (TransferError, "takes 5 features a row, but rows have 6", lambda: epoch_of(mlp, width=5)),
-    "over devices": (
-        UsageError,
-        "weight_decay is for rows that one device",
-        lambda: linear.make_epochs(weight_decay=1),
-    ),
-    "kind over devices": (UsageError, "kind is for rows that one device", lambda: linear.make_epochs(kind="labels")),
 }
 
 

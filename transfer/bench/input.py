@@ -23,11 +23,10 @@ from transfer.bench import loading, photographs
 from transfer.bench.cases import DEFAULT_BATCH, cases, whole_numbers, words
 from transfer.bench.network import Wanted, load
 from transfer.bench.timing import interleaved, median_ratio
-from transfer.data import Source, select
 from transfer.data.folder import FolderSource, open_split
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import batches
-from transfer.data.source import ArraySource
+from transfer.data.source import ArraySource, Source, select
 from transfer.errors import UsageError
 from transfer.extract import Extractor, extract_to_store
 from transfer.preprocess import Preprocessing

@@ -11,7 +11,8 @@ from transfer.bench.peers.network import random_model
 from transfer.extract import parse_taps, recipe
 from transfer.models.graph import Graph, trace
 from transfer.preprocess import Preprocessing
-from transfer.weights import cache, catalogue, create_model
+from transfer.weights import cache, catalogue
+from transfer.weights.create import create_model
 
 RANDOM = "random"
 # Of torchvision; for an architecture by itself, whose record would say it.

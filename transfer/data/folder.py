@@ -7,13 +7,14 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from absl import logging
 
 from transfer import archives
 from transfer.data import decode, layout
+from transfer.data.layout import Entry
 from transfer.data.source import BrokenImage, Source, digest
 from transfer.errors import TransferError
 from transfer.untrusted import named, shown
@@ -24,15 +25,6 @@ OF_THE_SYSTEM = (
     "__macosx", "thumbs.db", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information",
 )  # fmt: skip
 HEADER_BYTES = 64 * 1024  # mostly enough of a file to learn its size; the whole of it is tried next
-
-
-class Entry(NamedTuple):
-    """A file or an empty folder: its path inside the data set, and what identifies its content."""
-
-    parts: tuple[str, ...]
-    identity: bytes  # size, and CRC-32 where the archive knows it
-    is_folder: bool
-    locator: object  # what the container needs to read it
 
 
 class Container(Protocol):

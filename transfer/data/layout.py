@@ -1,13 +1,10 @@
 """Where in a folder or a zip the class folders lie, and whether they are classes: splits are named, not guessed."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from transfer.errors import UsageError
 from transfer.untrusted import shown
-
-if TYPE_CHECKING:
-    from transfer.data.folder import Entry
 
 # What the parts of a data set are called, in lower case; as classes they would be learned without a word.
 NO_CLASSES = (
@@ -16,12 +13,21 @@ NO_CLASSES = (
 MOST_NAMED = 10
 
 
+class Entry(NamedTuple):
+    """A file or an empty folder: its path inside the data set, and what identifies its content."""
+
+    parts: tuple[str, ...]
+    identity: bytes  # size, and CRC-32 where the archive knows it
+    is_folder: bool
+    locator: object  # what the container needs to read it
+
+
 def split_parts(split: str | None) -> tuple[str, ...]:
     """The folders on the way to a split, which may be a path: `train`, `data/train`."""
     return tuple(part for part in (split or "").split("/") if part not in ("", "."))
 
 
-def below_split(name: str, entries: list["Entry"], split: str | None) -> list["Entry"]:
+def below_split(name: str, entries: list[Entry], split: str | None) -> list[Entry]:
     """What lies below the split, or everything; one folder around the splits is looked through.
 
     Raises UsageError for a split that is not there, and where class folders are not what is found.
@@ -44,7 +50,7 @@ def below_split(name: str, entries: list["Entry"], split: str | None) -> list["E
     return entries
 
 
-def tops(entries: Iterable["Entry"]) -> list[str]:
+def tops(entries: Iterable[Entry]) -> list[str]:
     """The folders at the top, sorted."""
     return sorted({e.parts[0] for e in entries if e.is_folder or len(e.parts) > 1})
 
@@ -54,11 +60,11 @@ def named(folders: list[str]) -> str:
     return ", ".join(map(shown, folders[:MOST_NAMED])) + (", …" if len(folders) > MOST_NAMED else "")
 
 
-def _inside(entries: list["Entry"], folder: str) -> list["Entry"]:
+def _inside(entries: list[Entry], folder: str) -> list[Entry]:
     return [e._replace(parts=e.parts[1:]) for e in entries if e.parts[0] == folder and len(e.parts) > 1]
 
 
-def _check_classes(name: str, entries: list["Entry"], split: str | None) -> None:
+def _check_classes(name: str, entries: list[Entry], split: str | None) -> None:
     """Raises UsageError where the folders at the top are parts of a data set rather than classes."""
     files = [e.parts for e in entries if not e.is_folder]
     direct = {parts[0] for parts in files if len(parts) == 2}

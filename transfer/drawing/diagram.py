@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from transfer.arithmetic.section import count
 from transfer.drawing import labels
 from transfer.drawing.blocks import Band, Fork, Item, Step, Unit, bands, last
 from transfer.drawing.boxes import Box, Branches, Card, Frame, Row, Shortcut, Tap, wrapped
@@ -55,7 +54,7 @@ class Diagram:
         return [self.graph.nodes[i] for i in step.nodes]
 
     def _head(self) -> None:
-        costs = f"{count(self.graph.parameters)} parameters, {self.graph.macs / 1e9:.4g} GFLOPs (1e9 multiply-adds)"
+        costs = f"{self.graph.parameters:,} parameters, {self.graph.macs / 1e9:.4g} GFLOPs (1e9 multiply-adds)"
         notes = [f"{costs} for one image of {labels.sides(self.image)}", LEGEND]
         if self.left_out:
             notes.append(f"after every convolution: {self.left_out}")
@@ -95,7 +94,7 @@ class Diagram:
         texts = [band.name, labels.sides(self.graph.nodes[end].shape[1:])]
         total = self.graph.stages.get(band.name)
         if total is not None:
-            texts.append(f"{count(total.parameters)} parameters")
+            texts.append(f"{total.parameters:,} parameters")
         return texts
 
     def _paint_label(self, texts: Sequence[str], top: float, height: float) -> None:

@@ -7,8 +7,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from transfer.evaluation.compared import Compared, Value
-from transfer.evaluation.intervals import CONFIDENCE, FEW
+from transfer.errors import UsageError
+from transfer.evaluation import runs
+from transfer.evaluation.compared import SHOWN, Compared, Value, compare
+from transfer.evaluation.intervals import CONFIDENCE, FEW, RESAMPLES
 from transfer.evaluation.measures import MEASURES, Measure
 from transfer.evaluation.paired import name_of_test
 
@@ -35,6 +37,25 @@ class Table(NamedTuple):
     def measure(self, name: str) -> Measure:
         """What is known of a column."""
         return MEASURES[self.kind][name]
+
+
+def tabulate(paths: Sequence[str], measures: Sequence[str] = (), *, resamples: int = RESAMPLES, seed: int = 0) -> Table:
+    """The comparison of runs in workdirs, to be written as `WRITERS` do.
+
+    Args:
+        measures: keys of `MEASURES` for what the runs predict, the first of them what differences are of.
+
+    Raises:
+        UsageError: a folder that is no run, a measure that the runs do not have, runs that do not predict the same.
+        TransferError: a damaged file, no validation row in common with the first run.
+    """
+    found = runs.load(paths)
+    kind = runs.kind_of(found)
+    for name in measures:
+        if name not in MEASURES[kind]:
+            raise UsageError(f"--measure={name}: these runs predict {kind}, which have {', '.join(MEASURES[kind])}")
+    chosen = tuple(dict.fromkeys(measures)) or SHOWN[kind]
+    return Table(compare(found, kind, chosen, resamples=resamples, seed=seed), kind, chosen, resamples)
 
 
 def text(table: Table, width: int = WIDTH) -> str:

@@ -18,7 +18,7 @@ from transfer.heads.reading import Reader, Split
 from transfer.heads.resident import Resident, ResidentValidation
 from transfer.heads.streamed import Streamed, StreamedValidation
 from transfer.prefetch import prefetched
-from transfer.training import Part
+from transfer.training_run import Part
 
 # Rows of a chunk where the features come from no store.
 CHUNK_ROWS = 64

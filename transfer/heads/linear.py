@@ -8,13 +8,11 @@ batch kept. `transfer.heads.gradient` has the steps.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from transfer.errors import UsageError
 from transfer.heads import gradient
 from transfer.heads.gradient import Method, Metrics, Rows, State
 from transfer.heads.layers import Params, init_key, logits
@@ -32,10 +30,11 @@ __all__ = [
     "keras_adam",
     "logits",
     "make_epoch",
-    "make_epochs",
     "train_all",
 ]
 
+# Its epochs may go over many devices, and its rows be streamed: `transfer.heads.epochs.make_epochs`.
+OVER_DEVICES = True
 METRICS = ("loss", "accuracy", "validation_loss", "validation_accuracy")
 
 
@@ -124,26 +123,3 @@ def make_epoch(
     rows = (features, labels, validation_features, validation_labels)
     rates = rates_of(learning_rate, weight_decay)
     return gradient.make_epoch(*gradient.split(*rows, kind, class_weight), rates, method, seed)
-
-
-def make_epochs(
-    *args: Any,
-    weight_decay: float = 0.0,
-    class_weight: ArrayLike | None = None,
-    kind: str = "classes",
-    **settings: Any,
-) -> Any:
-    """The same recipe over several devices, and on rows that are streamed; see `transfer.heads.epochs.make_epochs`.
-
-    UsageError for settings that are for one device only.
-    """
-    from transfer.heads import epochs
-
-    for name, alone in (
-        ("weight_decay", bool(weight_decay)),
-        ("class_weight", class_weight is not None),
-        ("kind", kind != "classes"),
-    ):
-        if alone:
-            raise UsageError(f"{name} is for rows that one device holds, in the order 'rows'")
-    return epochs.make_epochs(*args, **settings)

@@ -86,7 +86,7 @@ def choose(
 
 def _whole(config: ConfigDict, program: Any, whole: str | None) -> str | None:
     """What needs all rows: what the caller says, or a head that knows no other way."""
-    return whole or (None if hasattr(program, "make_epochs") else f"config.head.name={config.head.name}")
+    return whole or (None if getattr(program, "OVER_DEVICES", False) else f"config.head.name={config.head.name}")
 
 
 def _too_large(mesh: Mesh, size: int) -> bool:

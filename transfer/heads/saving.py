@@ -11,26 +11,24 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 
-from transfer import atomic, digest, heads
+from transfer import atomic, digest
 from transfer.errors import TransferError, UsageError
+from transfer.heads import registry
 from transfer.heads.scaling import Scaler
 from transfer.untrusted import allowance, named, reason, shown
-
-if TYPE_CHECKING:
-    from transfer.heads.estimator import Head
 
 KEY = "head"
 ENDING = ".safetensors"
 _PLAIN = (bool, int, float, str, type(None))
 
 
-def save(head: "Head", path: str | os.PathLike) -> None:
+def save(head: Any, path: str | os.PathLike) -> None:
     """Writes a fitted head to `path`, which ends in `.safetensors`, local or `gs://`; whole or not at all.
 
     Raises:
@@ -64,7 +62,7 @@ def write(
             stream.write(piece)
 
 
-def load(path: str | os.PathLike) -> "Head":
+def load(path: str | os.PathLike) -> Any:
     """The head that `save` wrote, with the same predictions, bit for bit.
 
     Raises:
@@ -82,11 +80,11 @@ def load(path: str | os.PathLike) -> "Head":
             raise TransferError(f"it describes a head that cannot be made ({reason(error)})") from error
 
 
-def _registered(head: "Head") -> str:
+def _registered(head: Any) -> str:
     """The head's name in the registry."""
     package, _, module = type(head).__module__.rpartition(".")
     name = module.removesuffix("_probe")
-    if package != heads.__name__ or name == module or name not in heads.HEADS:
+    if package != registry.PACKAGE or name == module or name not in registry.HEADS:
         raise UsageError(
             f"{type(head).__name__} is not of a file NAME_probe.py in transfer/heads, so nobody could load it again"
         )
@@ -116,12 +114,14 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str
     return tensors, metadata
 
 
-def _restored(described: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> "Head":
+def _restored(described: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Any:
     name, wanted = described["name"], described["class"]
-    classes = {f"{heads.camel(name)}{ending}" for ending in ("Probe", "Regressor")} if name in heads.HEADS else set()
+    classes = (
+        {f"{registry.camel(name)}{ending}" for ending in ("Probe", "Regressor")} if name in registry.HEADS else set()
+    )
     if wanted not in classes:
         raise TransferError(f"it is of a head that is not here: {shown(name)}, {shown(wanted)}")
-    head = getattr(heads, wanted)(**_decoded(described["parameters"], tensors))
+    head = getattr(registry.module_of(name), wanted)(**_decoded(described["parameters"], tensors))
     for key, value in _decoded(described["fitted"], tensors).items():
         if not _is_fitted(key) or hasattr(type(head), key):
             raise TransferError(f"{shown(key)} is nothing that a fit sets")

@@ -6,10 +6,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from transfer.compare import tabulate
 from transfer.errors import TransferError
 from transfer.evaluation import comparison_table
-from transfer.evaluation.comparison_table import Table
+from transfer.evaluation.comparison_table import Table, tabulate
 from transfer.evaluation.runs import named
 from transfer.report import svg
 from transfer.report.run_data import RunData

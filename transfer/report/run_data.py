@@ -109,7 +109,6 @@ class RunData:
     def _of_file(self) -> Any:
         """The validation file of a run on feature files, if it is the one that the run read."""
         from transfer import feature_files
-        from transfer.experiment import content_hash
 
         head = self.config.get("head")
         target = head.get("target", "classes") if isinstance(head, dict) else "classes"
@@ -119,7 +118,7 @@ class RunData:
         for training, validation in splits:
             if os.path.exists(training) and os.path.exists(validation):
                 found = feature_files.read(validation, target)
-                if content_hash(*found) == self.config.get("validation"):
+                if feature_files.content_hash(*found) == self.config.get("validation"):
                     return found[0]
         self.note("No map of features: the file that they were in is not there any more, or another one is.")
         return None

@@ -1,0 +1,70 @@
+"""Every head by its name: the estimator of its file, `NAME_probe.py`, and its program for `train.py`."""
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from transfer.errors import UsageError
+
+PACKAGE = "transfer.heads"
+_SUFFIX = "_probe"
+
+
+class _Heads(Mapping[str, type]):
+    """Name -> estimator class: `NAME_probe.py` defines `NameProbe`. A file is imported when its head is asked for."""
+
+    def __getitem__(self, name: str) -> type:
+        return getattr(module_of(name), camel(name) + "Probe")
+
+    def __iter__(self) -> Iterator[str]:
+        files = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+        return (file.removesuffix(_SUFFIX) for file in files if file.endswith(_SUFFIX))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        return name in list(self)
+
+
+HEADS: Mapping[str, type] = _Heads()
+
+
+def camel(name: str) -> str:
+    """`nearest_mean` -> `NearestMean`."""
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
+def module_of(name: str) -> ModuleType:
+    if name not in HEADS:
+        raise UsageError(f"unknown head {name!r}; there is: {', '.join(HEADS)}")
+    return importlib.import_module(f"{PACKAGE}.{name}{_SUFFIX}")
+
+
+def regressor(name: str) -> type:
+    """The regressor of a head's file, `NameRegressor`; UsageError for an unknown head and for one that has none."""
+    found = getattr(module_of(name), f"{camel(name)}Regressor", None)
+    if found is None:
+        raise UsageError(f"head {name!r} is a classifier and learns no values")
+    return found
+
+
+def find_program(name: str) -> Any:
+    """What `train.py` drives epoch by epoch, or None for a head that is fitted in one go; UsageError if unknown."""
+    if name in HEADS and importlib.util.find_spec(f"{PACKAGE}.{name}"):
+        module = importlib.import_module(f"{PACKAGE}.{name}")
+        if hasattr(module, "make_epoch"):
+            return module
+    return getattr(HEADS[name], "program", None)
+
+
+def program(name: str) -> Any:
+    """What `train.py` drives epoch by epoch; UsageError for an unknown head and for one that has no program."""
+    found = find_program(name)
+    if found is None:
+        raise UsageError(f"config.head.name={name!r} has no program for train.py; use transfer.heads.HEADS[{name!r}]")
+    return found

@@ -1,0 +1,181 @@
+"""A workdir and the settings that it is bound to: `config.json`, and one run at a time."""
+
+import itertools
+import json
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from transfer import atomic, distributed, head_settings, json_file, lock
+from transfer.config import PLACES, default, flat, plain
+from transfer.errors import TransferError
+from transfer.evaluation import runs
+from transfer.untrusted import SHOWN
+
+# Settings that may change between two runs over one workdir without making its contents wrong. `config.json` has them
+# as they were when what they are about was last done.
+OF_FEATURES = ("batch_size", "on_error", "features", "export")
+OF_TRAINING = ("head.epochs", "mesh", "stream", "checkpoint_seconds", "report")
+FREE = (*OF_FEATURES, *OF_TRAINING, "few_shot")
+
+# Settings that a message names at once.
+MOST_NAMED = 8
+FILE = "config.json"
+
+
+@contextmanager
+def claimed(workdir: epath.Path) -> Iterator[None]:
+    """Holds the workdir against a second run of it; process 0 does so for all.
+
+    Leaves no folder that is empty, and no workdir that is bound to settings that were refused.
+
+    Raises TransferError where it is held, and where the processes' workdirs are not one and the same folder.
+    """
+    if not distributed.is_main():
+        _check_shared(workdir)
+        yield
+        return
+    local = Path(workdir)
+    new = [] if "://" in str(workdir) else list(itertools.takewhile(lambda p: not p.exists(), (local, *local.parents)))
+    try:
+        with lock.held(workdir, "workdir"), unless_refused(workdir):
+            _check_shared(workdir)
+            yield
+    finally:
+        for folder in new:
+            try:
+                folder.rmdir()
+            except OSError:  # it has become something
+                break
+
+
+def _check_shared(workdir: epath.Path) -> None:
+    """Raises TransferError unless all processes see one folder here, by whatever path each of them reaches it."""
+    if distributed.process_count() == 1:
+        return
+    first, mark = str(workdir), f".met-{uuid.uuid4().hex}"
+    if distributed.is_main():
+        atomic.write_text(workdir / mark, "")
+    first, mark = distributed.broadcast([first, mark], "workdir")
+    elsewhere = not (workdir / mark).exists()
+    distributed.barrier("workdir seen")
+    if distributed.is_main():
+        (workdir / mark).unlink()
+    reason = f"has --workdir={workdir}, which is not the folder {first} of process 0; give all processes the same one"
+    distributed.refuse(reason if elsewhere else "", "workdir elsewhere")
+
+
+def settle(config: ConfigDict, workdir: epath.Path) -> None:
+    """Writes `config.json` on a workdir's first run; on a later one, refuses settings that would contradict it.
+
+    A later run writes nothing here: what it does about settings that may change, it says when that is done (`record`).
+    Of several processes the first writes; all refuse, but where files lie is for the first to say.
+
+    Raises:
+        TransferError: the workdir was made with other settings; the message names them.
+    """
+    check_workdir(config, workdir)
+    path = workdir / FILE
+    if distributed.is_main() and not path.exists():
+        workdir.mkdir(parents=True, exist_ok=True)
+        _write(path, plain(config))
+
+
+def check_workdir(config: ConfigDict, workdir: epath.Path) -> None:
+    """Raises TransferError where the workdir was made with other settings; writes nothing."""
+    made_with = _made_with(workdir)
+    if made_with is None:
+        return
+    before, now = flat(made_with), flat(plain(config))
+    usual = _usual(config, before)
+    for found in (before, now):  # what was not there yet, or is left open, was at its default
+        found.update({name: usual[name] for name in usual if name not in found})
+        found.update({name: usual[name] for name in usual if name.startswith("head.") and found[name] is None})
+    unused = {"head": "finetune.", "finetune": "head."}.get(config.get("train"), "-")
+    elsewhere = () if distributed.is_main() else PLACES
+    differing = [
+        f"{name[:SHOWN]} was {repr(before.get(name))[:SHOWN]} and is {now.get(name)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if not (_is_free(name) or name.startswith(unused) or _same(name, before.get(name), now.get(name)))
+        and name not in elsewhere
+    ]
+    if differing:
+        raise TransferError(
+            f"{workdir} was made with other settings: {'; '.join(differing[:MOST_NAMED])}; "
+            f"take another --workdir (--config.features={workdir}/features uses its features again), "
+            "or delete this one"
+        )
+
+
+def record(config: ConfigDict, workdir: epath.Path, names: Iterable[str]) -> None:
+    """Says in `config.json` how something was done: the settings `names`, all of `FREE`, are now those of `config`."""
+    if not distributed.is_main():
+        return
+    path, ours = workdir / FILE, plain(config)
+    written, before = json_file.read(path), path.read_bytes()
+    for name in names:
+        section, _, last = name.rpartition(".")
+        source, target = (tree.get(section, {}) if section else tree for tree in (ours, written))
+        if last in source:
+            target[last] = source[last]
+    if _text(written).encode() != before:
+        _write(path, written)
+
+
+@contextmanager
+def unless_refused(workdir: epath.Path) -> Iterator[None]:
+    """A workdir in which a refused command has written nothing but `config.json` is bound to nothing: it is removed."""
+    before = _names(workdir)
+    try:
+        yield
+    except TransferError:
+        if distributed.is_main() and _names(workdir) - before == {FILE}:
+            (workdir / FILE).unlink()
+        raise
+
+
+def _names(folder: epath.Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def _made_with(workdir: epath.Path) -> dict[str, Any] | None:
+    """The settings that a workdir is bound to; None for a new one. One over seeds is to what its first seed was."""
+    seeds = runs.seeds(workdir) if workdir.is_dir() else {}
+    for seed, folder in seeds.items():
+        if (folder / FILE).exists():
+            return {**json_file.read(folder / FILE), "seeds": len(seeds), "seed": seed}
+    return json_file.read(workdir / FILE) if (workdir / FILE).exists() else None
+
+
+def _usual(config: ConfigDict, before: dict[str, Any]) -> dict[str, Any]:
+    """What a setting that a `config.json` lacks was: its default, for the head of `config` that head's own."""
+    usual = default()
+    if config.get("train") != "finetune":
+        usual.head.name, usual.head.target = config.head.name, config.head.get("target", "classes")
+        usual = head_settings.resolve(usual)
+    found = flat(plain(usual))
+    if "head.schedule" in found:
+        found["head.schedule"] = before.get("head.epochs")
+    return found
+
+
+def _same(name: str, before: Any, now: Any) -> bool:
+    """Whether a setting is what it was; of seeds there may be more or fewer."""
+    return before == now or name == "seeds" and None not in (before, now)
+
+
+def _text(tree: dict[str, Any]) -> str:
+    return json.dumps(tree, indent=2) + "\n"
+
+
+def _write(path: epath.Path, tree: dict[str, Any]) -> None:
+    atomic.write_text(path, _text(tree))
+
+
+def _is_free(name: str) -> bool:
+    return any(name == free or name.startswith(free + ".") for free in FREE)
