@@ -7,9 +7,10 @@ ARG PLATFORM=cpu
 RUN useradd --create-home --uid 1000 transfer && mkdir /workdir && chown transfer /workdir
 WORKDIR /app
 
-# What changes rarely comes first: the libraries, from the list in setup.cfg alone
+# What changes rarely comes first: the libraries, from the list in setup.cfg and the version that it reads
 COPY setup.cfg pyproject.toml LICENSE README.md ./
-RUN mkdir transfer && touch transfer/__init__.py \
+COPY transfer/distribution.py transfer/
+RUN touch transfer/__init__.py \
     && case "$PLATFORM" in \
         cpu) jax="jax" ;; \
         cuda12 | tpu) jax="jax[$PLATFORM]" ;; \

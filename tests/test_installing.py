@@ -1,14 +1,18 @@
-"""What pages, messages and scripts say about installing: never by a name that is another project's on PyPI."""
+"""What the package is installed as, and what pages, messages and scripts say about that: no other project's name."""
 
 import configparser
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+import transfer
+from transfer import distribution
 from transfer.bench import target
-from transfer.errors import how_to_add
+from transfer.distribution import how_to_add
 
 REPOSITORY = Path(__file__).parent.parent
 # Whatever lists packages to install, up to the end of the command; continued lines and Dockerfile's too.
@@ -73,12 +77,34 @@ def test_other_commands_are_not(text: str) -> None:
     assert not advice(text)
 
 
+def setup() -> configparser.ConfigParser:
+    """What setup.cfg says."""
+    parser = configparser.ConfigParser()
+    parser.read(REPOSITORY / "setup.cfg")
+    return parser
+
+
+def test_name_and_version_are_the_same_everywhere() -> None:
+    assert setup()["metadata"]["name"] == distribution.NAME != "transfer"
+    assert setup()["metadata"]["version"] == f"attr: {distribution.__name__}.VERSION"
+    assert transfer.__version__ == distribution.VERSION
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (distribution.VERSION, setup()["metadata"]["license"])
+
+
+def test_the_version_is_read_where_nothing_is_installed() -> None:
+    """As whoever builds the package does: in an environment that has no more than setuptools."""
+    code = (
+        f"import sys; sys.path.append({str(REPOSITORY)!r}); import {distribution.__name__} as one; print(one.VERSION)"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == (f"{distribution.VERSION}\n", "")
+
+
 def test_messages_name_extras_that_there_are() -> None:
-    setup = configparser.ConfigParser()
-    setup.read(REPOSITORY / "setup.cfg")
     sources = "".join(path.read_text() for path in (REPOSITORY / "transfer").rglob("*.py"))
     named = {*re.findall(r"how_to_add\([\"'](\w+)", sources), *(extra for _, extra in target.EXTRAS.values())}
-    assert {"onnx", "plots"} <= named <= set(setup["options.extras_require"])
+    assert {"onnx", "plots"} <= named <= set(setup()["options.extras_require"])
     assert not any(map(advice, map(how_to_add, named)))
 
 

@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from transfer import distribution
+
 if TYPE_CHECKING:
     from transfer.extract import Extractor
     from transfer.features import FeatureStore
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from transfer.selection import sweep
     from transfer.weights import create_model, list_models
 
-__version__ = "0.1.0"
+__version__ = distribution.VERSION
 __all__ = ["Extractor", "FeatureStore", "LinearProbe", "Predictor", "create_model", "list_models", "sweep"]
 
 # Public name -> the module that holds it, imported at first use: `import transfer` costs nothing.

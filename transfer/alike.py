@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import transfer
+from transfer import distribution
 from transfer.errors import TransferError, UsageError
 
 # "versions" or "settings" -> name -> value, of one process.
@@ -36,7 +36,7 @@ def versions() -> dict[str, str]:
     """Of the package, of Python, and of what else has to be the same."""
     from importlib import metadata  # not where one process is alone
 
-    found = {"transfer": transfer.__version__, "Python": "{}.{}".format(*sys.version_info)}
+    found = {"transfer": distribution.VERSION, "Python": "{}.{}".format(*sys.version_info)}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)

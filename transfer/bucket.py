@@ -14,7 +14,8 @@ from absl import logging
 from etils import epath
 
 from transfer import paths, preemption
-from transfer.errors import TransferError, how_to_add
+from transfer.distribution import how_to_add
+from transfer.errors import TransferError
 
 LIMIT_SECONDS = 120.0
 # Of silence, before a line says what is waited for.

@@ -16,15 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import transfer
-from transfer import doctor_jax
+from transfer import distribution, doctor_jax
 from transfer.cache import cache_dir
+from transfer.distribution import how_to_add
 from transfer.doctor_findings import Examined, Problem, size
-from transfer.errors import how_to_add
 from transfer.memory import host_memory
 
-# What this package is installed as; the name `transfer` is another project's on PyPI.
-DISTRIBUTION = "transfer-flax"
 SETUP = Path(__file__).parents[1] / "setup.cfg"
 NETWORK = "network"
 OLDEST_PYTHON = (3, 11)
@@ -61,7 +58,7 @@ def python() -> Examined:
     facts = {
         "Python": f"{platform.python_version()} ({sys.executable})",
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
-        "transfer": f"{transfer.__version__} ({Path(__file__).parent})",
+        "transfer": f"{distribution.VERSION} ({Path(__file__).parent})",
     }
     return Examined(facts, problems)
 
@@ -114,8 +111,8 @@ def _listed() -> list[str]:
     """
     setup = configparser.ConfigParser()
     setup.read(SETUP)
-    if setup.get("metadata", "name", fallback=None) != DISTRIBUTION:
-        return (importlib.metadata.requires(DISTRIBUTION) or []) if _version(DISTRIBUTION) else []
+    if setup.get("metadata", "name", fallback=None) != distribution.NAME:
+        return (importlib.metadata.requires(distribution.NAME) or []) if _version(distribution.NAME) else []
     listed = setup["options"]["install_requires"].strip().splitlines()
     for extra, lines in setup["options.extras_require"].items():
         for line in lines.strip().splitlines():

@@ -4,11 +4,6 @@ import difflib
 from collections.abc import Iterable
 
 
-def how_to_add(extra: str) -> str:
-    """The command that installs what an extra lists: from a clone, as `transfer` on PyPI is another project."""
-    return f"pip install -e '.[{extra}]' in a clone of the repository"
-
-
 class TransferError(Exception):
     """Something outside the program is wrong; the message says what, where, and what to do. Exit code 1."""
 

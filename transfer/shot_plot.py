@@ -6,7 +6,8 @@ from typing import Any
 
 from transfer import shot_tables
 from transfer.bench.plot import INK, STYLE
-from transfer.errors import TransferError, how_to_add
+from transfer.distribution import how_to_add
+from transfer.errors import TransferError
 
 SUFFIXES = (".png", ".svg")
 Row = shot_tables.Row

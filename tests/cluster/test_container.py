@@ -5,7 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 import yaml
@@ -32,7 +32,8 @@ def test_what_the_image_copies_is_there_and_not_ignored():
     kept = [line.removeprefix("!") for line in ignored if line.startswith("!")]
     for source in copied:
         assert (REPOSITORY / source).exists()
-        assert any(fnmatch.fnmatch(source, pattern) for pattern in kept)
+        parents = (source, *map(str, PurePath(source).parents))
+        assert any(fnmatch.fnmatch(path, pattern) for path in parents for pattern in kept)
     assert ignored[0] == "*"
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from transfer.bench.table import pixels, significant
-from transfer.errors import TransferError, how_to_add
+from transfer.distribution import how_to_add
+from transfer.errors import TransferError
 
 SUFFIXES = (".png", ".svg")
 Row = Mapping[str, Any]

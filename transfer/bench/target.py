@@ -20,7 +20,8 @@ from transfer import tables
 from transfer.bench.cases import Case, cases, whole_numbers, words
 from transfer.bench.peaks import PUBLISHED
 from transfer.bench.target_chips import Target, parse
-from transfer.errors import TransferError, UsageError, how_to_add
+from transfer.distribution import how_to_add
+from transfer.errors import TransferError, UsageError
 from transfer.extract import DTYPES, PRECISIONS
 
 Row = dict[str, Any]

@@ -10,8 +10,7 @@ import jax
 import PIL
 from etils import epath
 
-import transfer
-from transfer import atomic, head_evaluation, outputs
+from transfer import atomic, distribution, head_evaluation, outputs
 from transfer.bound import NETWORK, Bound
 from transfer.errors import UsageError
 from transfer.export import program
@@ -131,7 +130,7 @@ def _facts(bound: Bound) -> dict[str, Any]:
         "weights_sha256": bound.result.get("weights_sha256"),
         f"{'head' if bound.head is not None else 'network'}_sha256": _sha256(bound.workdir / kept),
         "jax_version": jax.__version__,
-        "transfer_version": transfer.__version__,
+        "transfer_version": distribution.VERSION,
     }
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from transfer.errors import UsageError, how_to_add
+from transfer.distribution import how_to_add
+from transfer.errors import UsageError
 from transfer.export.layers import Layers
 
 OPSET, IR_VERSION = 13, 8

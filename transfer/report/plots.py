@@ -8,7 +8,8 @@ from etils import epath
 
 from transfer import atomic, outputs
 from transfer.bench.plot import COLOURS, INK, STYLE
-from transfer.errors import TransferError, how_to_add
+from transfer.distribution import how_to_add
+from transfer.errors import TransferError
 from transfer.progress import Progress
 from transfer.report import names
 
