@@ -9,7 +9,7 @@ WORKDIR /app
 
 # What changes rarely comes first: the libraries, from the list in setup.cfg and the version that it reads
 COPY setup.cfg pyproject.toml LICENSE README.md ./
-COPY transfer/distribution.py transfer/
+COPY transfer/runtime/distribution.py transfer/
 RUN touch transfer/__init__.py \
     && case "$PLATFORM" in \
         cpu) jax="jax" ;; \

@@ -6,7 +6,7 @@
 Interrupted anywhere, the same command goes on where it stopped.
 """
 
-from transfer import interrupts
+from transfer.runtime import interrupts
 
 if __name__ == "__main__":
     interrupts.install()  # before what takes time to import
@@ -26,7 +26,8 @@ def main() -> None:
     config = CONFIG.load()
     settings.check(config)
     cli.prepare_jax(settings.common(config))
-    from transfer import bucket, experiment
+    from transfer import experiment
+    from transfer.runtime.files import bucket
 
     workdir = bucket.reached(CONFIG.workdir())
     experiment.extract(config, workdir)

@@ -8,7 +8,7 @@
 Any field of a config can be set on the command line: --config.head.epochs=100 --config.data.source=PATH.
 """
 
-from transfer import interrupts
+from transfer.runtime import interrupts
 
 if __name__ == "__main__":
     interrupts.install()  # before what takes time to import
@@ -42,7 +42,8 @@ def main() -> None:
             recipe[name] = value
     settings.check(config)
     cli.prepare_jax({"--training_file": "PATH" if all(files) else None, **settings.common(config)})
-    from transfer import bucket, experiment
+    from transfer import experiment
+    from transfer.runtime.files import bucket
 
     if all(files):
         experiment.train_on_files(config, *files, bucket.reached(CONFIG.workdir(files[0])))

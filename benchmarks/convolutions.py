@@ -57,7 +57,8 @@ def measure(limit: float) -> None:
     import jaxlib
     from jax.sharding import Mesh
 
-    from transfer import autotune, devices
+    from transfer import autotune
+    from transfer.runtime import devices
 
     devices.use_cores()
     mesh = Mesh(np.array(jax.local_devices()), (devices.AXIS,))

@@ -128,9 +128,9 @@ def epochs(train: Any, validation: Any) -> Callable[[], object]:
     """One epoch of the published recipe on streamed rows after the other, the first one done."""
     import jax
 
-    from transfer import devices
     from transfer.heads import linear
     from transfer.heads.epochs import make_epochs
+    from transfer.runtime import devices
 
     epoch = make_epochs(
         train,
@@ -213,7 +213,7 @@ CASES = {one.__name__: one for one in (extraction, training, evaluation, opening
 def measured(case: str, rows: int, folder: Path) -> dict[str, Any]:
     """The median of a case's runs in this process, and this process' peak memory."""
     from transfer.bench.machine import machine
-    from transfer.devices import use_cores
+    from transfer.runtime.devices import use_cores
 
     use_cores()
     seconds: list[float] = []

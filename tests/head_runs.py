@@ -26,8 +26,9 @@ def train(settings: dict[str, Any]) -> None:
 
     A window that has been read leaves a file in `workdir`/read. The disk of the process `full` takes no checkpoint.
     """
-    from transfer import config, distributed, experiment
+    from transfer import config, experiment
     from transfer.heads import reading
+    from transfer.runtime import distributed
 
     settings = {"slow": 0.0, "config": {}, "full": None, **settings}
     if settings["full"] == distributed.process_index():

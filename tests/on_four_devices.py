@@ -7,8 +7,8 @@ import numpy as np
 from tiny_model import RECIPE, TinyModel, TinySource
 
 from transfer import separate
-from transfer.devices import mesh_for
 from transfer.extract import Extractor
+from transfer.runtime.devices import mesh_for
 
 TAPS = ["pre_logits", "block1"]
 

@@ -181,7 +181,8 @@ def _start(action: str, settings: dict[str, Any], flags: Sequence[str]) -> tuple
 
 
 def _main(action: str, settings: dict[str, Any], flags: Sequence[str]) -> None:
-    from transfer import cli, distribution
+    from transfer import cli
+    from transfer.runtime import distribution
 
     distribution.VERSION = settings.get("version", distribution.VERSION)
     if action == "script":
@@ -239,7 +240,7 @@ def steps(settings: dict[str, Any]) -> None:
 
     from jax.experimental import multihost_utils
 
-    from transfer import distributed, preemption
+    from transfer.runtime import distributed, preemption
 
     random.seed(distributed.process_index())
     told: dict[str, int] = {}
@@ -263,7 +264,7 @@ def told_by_jax(settings: dict[str, Any]) -> None:
     """One process tells JAX of a preemption, as another notifier than ours would; all get to know."""
     from jax._src.distributed import global_state
 
-    from transfer import distributed, preemption
+    from transfer.runtime import distributed, preemption
 
     if distributed.process_index() == 1:
         global_state.client.key_value_set("RECEIVED_PREEMPTION_NOTICE", "2030-01-01T00:00:00+00:00")
@@ -274,7 +275,7 @@ def told_by_jax(settings: dict[str, Any]) -> None:
 
 def save(settings: dict[str, Any]) -> None:
     """Waits until it is asked to stop, then saves, or does not: `fates` has what each process does, and its delay."""
-    from transfer import distributed, preemption
+    from transfer.runtime import distributed, preemption
 
     Path(settings["folder"], str(distributed.process_index())).touch()
     while not preemption.requested():
@@ -298,7 +299,7 @@ def head(settings: dict[str, Any]) -> None:
 
 def wait(settings: dict[str, Any]) -> None:
     """Does nothing for longer than any test waits."""
-    from transfer import distributed
+    from transfer.runtime import distributed
 
     Path(settings["folder"], str(distributed.process_index())).touch()
     time.sleep(10 * SECONDS)

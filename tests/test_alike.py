@@ -9,8 +9,9 @@ from head_runs import make_files
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer import alike, config
+from transfer import config
 from transfer.errors import TransferError, UsageError
+from transfer.runtime import alike
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.py"
 FEW = ["--config.data.train_per_class=4", "--config.data.validation_per_class=2", "--config.few_shot.per_class=2"]

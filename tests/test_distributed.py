@@ -6,8 +6,8 @@ import socket
 import pytest
 from several import free_port
 
-from transfer import cluster
 from transfer.errors import TransferError, UsageError
+from transfer.runtime import cluster
 
 # which processes are started, of how many each is told, and what each says at last; "{port}" is the coordinator's
 NOT_ALL = {

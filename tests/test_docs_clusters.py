@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from transfer import config as settings
-from transfer import distributed, lock, preemption
+from transfer.runtime import distributed, preemption
+from transfer.runtime.files import lock
 
 REPOSITORY = Path(__file__).parent.parent
 PAGE = (REPOSITORY / "docs" / "clusters.md").read_text()

@@ -13,8 +13,9 @@ import jax
 import numpy as np
 import pytest
 
-from transfer import distribution, doctor, doctor_checks, doctor_jax, feature_files
+from transfer import doctor, doctor_checks, doctor_jax, feature_files
 from transfer.__main__ import main
+from transfer.runtime import distribution
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ from test_features import files_of, rows_of, writer
 from test_store_format import OLD_STORES
 from test_store_verify import rewrite
 
-from transfer import experiment, feature_files, lock
+from transfer import experiment, feature_files
 from transfer.__main__ import main
 from transfer.features import FeatureStore
+from transfer.runtime.files import lock
 from transfer.store_format import read_metadata
 
 ROWS, BATCH = 30, 8

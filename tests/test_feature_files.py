@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from transfer import feature_files
 from transfer.errors import TransferError, UsageError
-from transfer.untrusted import MOST_CLASSES
+from transfer.runtime.files.untrusted import MOST_CLASSES
 
 EXTENSIONS = [".p", ".pickle", ".npz", ".safetensors"]
 FEATURES = np.arange(24, dtype=np.float32).reshape(4, 1, 1, 6) / 7

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from transfer.errors import TransferError
 from transfer.features import FeatureStore
-from transfer.kvstore import kvstore_spec
+from transfer.runtime.files.kvstore import kvstore_spec
 from transfer.store_format import decode_ids, encode_ids, scan_checks
 from transfer.store_writer import StoreWriter
 

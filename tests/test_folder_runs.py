@@ -23,7 +23,7 @@ from transfer.data.folder import Folder
 from transfer.data.splits import make_splits
 from transfer.errors import TransferError
 from transfer.evaluation.predictions import Predictions
-from transfer.kvstore import Directory
+from transfer.runtime.files.kvstore import Directory
 from transfer.store_format import read_metadata
 from transfer.store_writer import StoreWriter
 

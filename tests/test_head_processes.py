@@ -9,9 +9,9 @@ import orbax.checkpoint as ocp
 import pytest
 from head_runs import CLASSES, WIDTH, make_files
 
-from transfer import lock
 from transfer.evaluation.predictions import Predictions
 from transfer.heads import linear
+from transfer.runtime.files import lock
 
 # Relative to the largest value: the same sums, added in another order.
 TOLERANCE = 1e-5

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 import transfer
-from transfer import distribution
 from transfer.bench import target
-from transfer.distribution import how_to_add
+from transfer.runtime import distribution
+from transfer.runtime.distribution import how_to_add
 
 REPOSITORY = Path(__file__).parent.parent
 # Whatever lists packages to install, up to the end of the command; continued lines and Dockerfile's too.

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from transfer import interrupts
+from transfer.runtime import interrupts
 
 REPOSITORY = Path(__file__).parent.parent
 LINE = f"error: {interrupts.MESSAGE}\n"
 
 BEGIN = """
-from transfer import interrupts
+from transfer.runtime import interrupts
 interrupts.install()
 import gc, os, signal, sys, time
 from transfer import cli

@@ -11,12 +11,12 @@ import pytest
 import tensorstore
 from test_features import BATCH, WIDTH, fill, rows_of, writer
 
-from transfer import lock
 from transfer.errors import TransferError
+from transfer.runtime.files import lock
 
 HOLD = """
 import sys, time
-from transfer import lock
+from transfer.runtime.files import lock
 with lock.held(sys.argv[1], "workdir"):
     print("held", flush=True)
     time.sleep(60)

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from transfer import progress
-from transfer.progress import Progress
+from transfer.runtime import progress
+from transfer.runtime.progress import Progress
 from transfer.weights import cache
 
 

@@ -13,7 +13,6 @@ from transfer import (
     comparison,
     experiment,
     head_data,
-    preemption,
     results,
     shot_cells,
     shot_plot,
@@ -27,6 +26,7 @@ from transfer.errors import TransferError, UsageError
 from transfer.report import shots_section
 from transfer.report.run_data import RunData
 from transfer.report.sections import Options
+from transfer.runtime import preemption
 from transfer.shot_cells import Cells
 from transfer.shots import Protocol, Rows
 

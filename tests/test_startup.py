@@ -108,7 +108,7 @@ def test_half_an_entry_is_one_warning_once(training, tmp_path):
 
 
 def test_a_cache_above_its_limit_loses_what_was_not_used_for_longest(tmp_path, monkeypatch):
-    from transfer import compilation_cache
+    from transfer.runtime import compilation_cache
 
     monkeypatch.setattr(compilation_cache, "LIMIT", 400)
     for age in range(5):

@@ -25,8 +25,8 @@ from transfer import store_writer
 from transfer.errors import TransferError, UsageError
 from transfer.features import FeatureStore
 from transfer.kept_rows import KeptRows
-from transfer.kvstore import Directory
 from transfer.row_checks import row_checks
+from transfer.runtime.files.kvstore import Directory
 from transfer.store_format import read_metadata, seal, write_metadata
 from transfer.store_upgrade import upgrade
 from transfer.store_verify import verify

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from etils import epath
 
-from transfer import checkpoints, preemption
+from transfer import checkpoints
 from transfer.errors import TransferError
 from transfer.heads import linear
+from transfer.runtime import preemption
 from transfer.training import run_epochs
 
 

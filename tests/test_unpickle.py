@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from transfer.errors import TransferError
-from transfer.unpickle import load_arrays
+from transfer.runtime.files.pickles import load_arrays
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from transfer import distribution
+from transfer.runtime import distribution
 
 if TYPE_CHECKING:
     from transfer.extract import Extractor

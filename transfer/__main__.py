@@ -1,6 +1,6 @@
 """`python -m transfer VERB`: everything that is not an experiment."""
 
-from transfer import interrupts
+from transfer.runtime import interrupts
 
 if __name__ == "__main__":
     interrupts.install()  # before what takes time to import

@@ -16,11 +16,11 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from transfer import atomic
-from transfer.cache import cache_dir
 from transfer.convolutions import ALGORITHMS, Epilogue, Geometry
-from transfer.devices import AXIS, compiler_options
-from transfer.progress import Progress
+from transfer.runtime.cache import cache_dir
+from transfer.runtime.devices import AXIS, compiler_options
+from transfer.runtime.files import atomic
+from transfer.runtime.progress import Progress
 
 # Of each algorithm; long enough for a clock, short enough for a model of a hundred convolutions.
 ROUNDS, SECONDS = 5, 0.02
@@ -71,7 +71,7 @@ def seconds(
       rounds: samples of each.
       at_least: seconds of a sample.
     """
-    from transfer.bench.timing import interleaved
+    from transfer.runtime.timing import interleaved
 
     contenders = {name: _program(name, geometry, mesh, dtype) for name in names}
     samples = interleaved(contenders, rounds, warmup=1, seconds=at_least)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from etils import epath
 
-from transfer import atomic
 from transfer.report import names
+from transfer.runtime.files import atomic
 
 if TYPE_CHECKING:
     from transfer.report.run_data import RunData

@@ -7,9 +7,10 @@ from typing import Any
 
 from etils import epath
 
-from transfer import atomic, board_pictures, board_projector
+from transfer import board_pictures, board_projector
 from transfer.evaluation import predictions as kept
 from transfer.report.run_data import RunData
+from transfer.runtime.files import atomic
 
 # TensorBoard reads a folder's files by their names, which hold a time; an older one of ours goes.
 FILE = "events.out.tfevents.{:010d}.results"

@@ -7,14 +7,15 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from transfer import bucket, head_evaluation, heads, json_file, results
 from transfer import config as settings
+from transfer import head_evaluation, heads, results
 from transfer.backbone import build_frozen
 from transfer.errors import TransferError, UsageError
 from transfer.evaluation import predictions
 from transfer.evaluation.predictions import Predictions
 from transfer.preprocess import Preprocessing
-from transfer.untrusted import reason, shown
+from transfer.runtime.files import bucket, json_file
+from transfer.runtime.files.untrusted import reason, shown
 from transfer.weights import catalogue
 from transfer.weights.create import create_model
 

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from transfer import distributed, interrupts
 from transfer.errors import TransferError
+from transfer.runtime import distributed, interrupts
 
 if TYPE_CHECKING:
     from transfer.training_run import Run
@@ -92,7 +92,7 @@ class Checkpoints:
                 },
             )
             # Before every save it asks JAX whether all processes are to stop at this step, and JAX knows steps of 32
-            # bits only. We settle that ourselves (`transfer.preemption`); the answer would change nothing.
+            # bits only. We settle that ourselves (`transfer.runtime.preemption`); the answer would change nothing.
             manager.reached_preemption = lambda step: False
             self._managers[name] = manager
         return self._managers[name]
@@ -151,7 +151,7 @@ class Checkpoints:
         Raises OSError where the disk is full or refuses; what was begun is removed, that of several processes
         by the next run.
         """
-        from transfer.kvstore import readable
+        from transfer.runtime.files.kvstore import readable
 
         save = self._ocp.args
         epochs, batches = run.reached

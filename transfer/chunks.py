@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-from transfer.bucket import answer
-from transfer.kvstore import kvstore_spec, readable
+from transfer.runtime.files.bucket import answer
+from transfer.runtime.files.kvstore import kvstore_spec, readable
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags, logging
 
-from transfer import compilation_cache, distributed, interrupts, outputs, paths, preemption
 from transfer.errors import TransferError, UsageError, near
+from transfer.runtime import compilation_cache, distributed, interrupts, preemption
+from transfer.runtime.files import outputs, paths
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -168,7 +169,7 @@ def prepare_jax(settings: Mapping[str, Any] | None = None) -> None:
     if distributed.process_count() > 1:
         _only_main_prints()
     compilation_cache.use(flags.FLAGS.compilation_cache)
-    from transfer.devices import use_cores
+    from transfer.runtime.devices import use_cores
 
     use_cores()
 

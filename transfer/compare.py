@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from transfer import atomic
 from transfer.cli import output_file
 from transfer.errors import UsageError
 from transfer.evaluation import comparison_table
@@ -13,6 +12,7 @@ from transfer.evaluation.compared import SHOWN
 from transfer.evaluation.comparison_table import WIDTH, WRITERS, tabulate
 from transfer.evaluation.intervals import RESAMPLES
 from transfer.evaluation.measures import MEASURES
+from transfer.runtime.files import atomic
 
 Action = Callable[[argparse.Namespace], None]
 

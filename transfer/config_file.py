@@ -8,8 +8,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from transfer import paths
 from transfer.errors import UsageError
+from transfer.runtime.files import paths
 
 
 def load(given: str) -> ConfigDict:

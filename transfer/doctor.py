@@ -5,9 +5,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from transfer import doctor_checks, tables
+from transfer import doctor_checks
 from transfer.doctor_findings import Examined, Problem
 from transfer.errors import TransferError
+from transfer.runtime import tables
 
 Action = Callable[[argparse.Namespace], None]
 

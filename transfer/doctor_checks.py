@@ -16,11 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from transfer import distribution, doctor_jax
-from transfer.cache import cache_dir
-from transfer.distribution import how_to_add
+from transfer import doctor_jax
 from transfer.doctor_findings import Examined, Problem, size
-from transfer.memory import host_memory
+from transfer.runtime import distribution
+from transfer.runtime.cache import cache_dir
+from transfer.runtime.distribution import how_to_add
+from transfer.runtime.memory import host_memory
 
 SETUP = Path(__file__).parents[1] / "setup.cfg"
 NETWORK = "network"

@@ -12,23 +12,11 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import (
-    atomic,
-    distributed,
-    feature_files,
-    head_data,
-    head_settings,
-    head_training,
-    json_file,
-    outputs,
-    paths,
-    results,
-    skipped,
-    store_format,
-    workdirs,
-)
 from transfer import config as settings
+from transfer import feature_files, head_data, head_settings, head_training, results, skipped, store_format, workdirs
 from transfer.errors import TransferError, UsageError
+from transfer.runtime import distributed
+from transfer.runtime.files import atomic, json_file, outputs, paths
 from transfer.training import say
 
 if TYPE_CHECKING:

@@ -14,18 +14,19 @@ from absl import logging
 from flax import nnx
 from jax.sharding import Mesh
 
-from transfer import distributed, preemption, separate, store_images
+from transfer import separate, store_images
 from transfer.data import canvas
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import Batch, batches
 from transfer.data.source import Source
-from transfer.devices import mesh_for
 from transfer.errors import TransferError, UsageError
 from transfer.features import FeatureStore
 from transfer.fingerprint import parameters_hash, structure_hash
 from transfer.preprocess import Preprocessing
 from transfer.program import PRECISIONS, Program
-from transfer.progress import Progress
+from transfer.runtime import distributed, preemption
+from transfer.runtime.devices import mesh_for
+from transfer.runtime.progress import Progress
 from transfer.shares import agreed, share
 from transfer.store_writer import StoreWriter
 
@@ -277,9 +278,9 @@ def extract_to_store(
     Whatever stopped it, even SIGKILL, the finished store is bit for bit that of an uninterrupted run on the same
     device and versions. A finished store is left as it is.
 
-    Where several processes run this together (`transfer.distributed`), each computes an equal share of the batches that
-    are missing, on its own devices, reads the images of that share alone and writes it into the one store. How many
-    they are does not show in it.
+    Where several processes run this together (`transfer.runtime.distributed`), each computes an equal share of the
+    batches that are missing, on its own devices, reads the images of that share alone and writes it into the one store.
+    How many they are does not show in it.
 
     Args:
         path: directory, local or `gs://`.

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer import lock, paths, tables
 from transfer.errors import TransferError, UsageError
 from transfer.features import FeatureStore
+from transfer.runtime import tables
+from transfer.runtime.files import lock, paths
+from transfer.runtime.files.untrusted import shown
 from transfer.store_format import CONTENT, DTYPES, FORMAT, METADATA, OLD_FORMAT, read_metadata
 from transfer.store_origin import Origin, of_config, of_workdir
 from transfer.store_repair import is_damaged_store, rebuilt_metadata, remove_damage
 from transfer.store_verify import Damage, verify
-from transfer.untrusted import shown
 
 if TYPE_CHECKING:
     from transfer.data.source import Source

@@ -17,12 +17,12 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from etils import epath
 
-from transfer import archives, atomic, bucket, digest, numpy_files
-from transfer.archives import Archive
 from transfer.errors import TransferError, UsageError
-from transfer.progress import waiting
-from transfer.unpickle import load_arrays
-from transfer.untrusted import MOST_CLASSES, named, shown
+from transfer.runtime.files import archives, atomic, bucket, digest, npz
+from transfer.runtime.files.archives import Archive
+from transfer.runtime.files.pickles import load_arrays
+from transfer.runtime.files.untrusted import MOST_CLASSES, named, shown
+from transfer.runtime.progress import waiting
 
 NAMES = ("features", "labels")
 # Readable by Python 3.4 and newer.
@@ -219,10 +219,10 @@ def _members(archive: Archive) -> str:
 
 def _read_npz(stream: BinaryIO, name: str) -> Mapping[str, Any]:
     with named(name), archives.opened(stream) as archive:
-        if not all(entry.endswith(numpy_files.ENDING) for entry in archive.members):
+        if not all(entry.endswith(npz.ENDING) for entry in archive.members):
             raise TransferError(f"it is a zip; name one of its files as {name}/MEMBER: {_members(archive)}")
-        there = numpy_files.names(archive)
-        return {key: numpy_files.read(archive, key) for key in there if key in NAMES} or dict.fromkeys(there)
+        there = npz.names(archive)
+        return {key: npz.read(archive, key) for key in there if key in NAMES} or dict.fromkeys(there)
 
 
 def _read_safetensors(stream: BinaryIO, name: str) -> Mapping[str, Any]:

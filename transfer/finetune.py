@@ -12,10 +12,11 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from transfer import preemption, preprocess
+from transfer import preprocess
 from transfer.errors import UsageError
 from transfer.preprocess import Preprocessing
-from transfer.progress import Progress
+from transfer.runtime import preemption
+from transfer.runtime.progress import Progress
 from transfer.trainable import head_layers, trained_layers
 from transfer.training_run import State
 

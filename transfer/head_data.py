@@ -7,7 +7,7 @@ import numpy as np
 
 from transfer.errors import TransferError
 from transfer.heads.reading import Split
-from transfer.untrusted import shown
+from transfer.runtime.files.untrusted import shown
 
 if TYPE_CHECKING:
     from transfer.features import FeatureStore

@@ -16,14 +16,15 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from transfer import checkpoints, distributed, head_evaluation, head_settings, heads, results, workdirs
-from transfer.allocator import limit_heaps
+from transfer import checkpoints, head_evaluation, head_settings, heads, results, workdirs
 from transfer.checkpoints import stopped_within
 from transfer.errors import TransferError, UsageError
 from transfer.head_data import Data
 from transfer.heads import plan as plans
 from transfer.heads.epochs import make_epochs
 from transfer.heads.reading import Split
+from transfer.runtime import distributed
+from transfer.runtime.allocator import limit_heaps
 from transfer.training import run_epochs, say
 
 # Epochs of a head that are on the device at a time; three keep two cores busy.

@@ -13,9 +13,10 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from transfer import atomic, compilation_cache, outputs
 from transfer.data.loader import ON_ERROR
 from transfer.errors import TransferError, UsageError
+from transfer.runtime import compilation_cache
+from transfer.runtime.files import atomic, outputs
 
 Action = Callable[[argparse.Namespace], None]
 # Digits that tell any two float32 apart.
@@ -59,7 +60,7 @@ def _predict(options: argparse.Namespace) -> None:
     if options.output is not None:
         _check_output(options.output)
     compilation_cache.use(options.compilation_cache)
-    from transfer.devices import use_cores
+    from transfer.runtime.devices import use_cores
 
     use_cores()
     from transfer import bound
@@ -103,7 +104,7 @@ def _output(path: str | None) -> Iterator[IO[bytes]]:
 
 def _rows(predictor: Any, source: Any, options: argparse.Namespace) -> Iterator[Row]:
     from transfer.data.source import BrokenImage
-    from transfer.progress import Progress
+    from transfer.runtime.progress import Progress
 
     with Progress("predict", len(source), "images") as progress:
         try:

@@ -12,9 +12,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from transfer import preprocess
-from transfer.devices import AXIS, compiler_options
 from transfer.freeze import Frozen, freeze
 from transfer.preprocess import Preprocessing
+from transfer.runtime.devices import AXIS, compiler_options
 
 # What JAX calls the precision that keeps our word's promise, where that is not the word itself. "high" is within 1e-4
 # of "highest": on a GPU any less would be TF32, on a CPU all are float32.

@@ -7,9 +7,10 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import head_settings, head_training, results, tables, workdirs
+from transfer import head_settings, head_training, results, workdirs
 from transfer.errors import UsageError
 from transfer.evaluation import runs as loaded
+from transfer.runtime import tables
 from transfer.training import say
 
 MEASURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")

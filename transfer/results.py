@@ -7,7 +7,8 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import atomic, distributed, json_file
+from transfer.runtime import distributed
+from transfer.runtime.files import atomic, json_file
 from transfer.training_run import Run
 
 FILE = "result.json"

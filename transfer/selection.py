@@ -19,7 +19,7 @@ from transfer.errors import RowsError, UsageError
 from transfer.evaluation import measures
 from transfer.evaluation.predictions import Predictions
 from transfer.heads import targets
-from transfer.progress import NOTICEABLE, Progress, waiting
+from transfer.runtime.progress import NOTICEABLE, Progress, waiting
 
 Grid = Mapping[str, Sequence[Any]]
 Row = dict[str, Any]

@@ -9,8 +9,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from transfer.devices import AXIS
 from transfer.program import Program, platform_of
+from transfer.runtime.devices import AXIS
 
 
 def necessary(mesh: Mesh) -> bool:

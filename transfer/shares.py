@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from transfer import distributed
+from transfer.runtime import distributed
 
 Runs = list[tuple[int, int]]
 # Runs told in one message between processes, of which the longest is 4 MB.

@@ -9,7 +9,7 @@ from typing import Any
 from absl import logging
 from etils import epath
 
-from transfer import atomic, json_file
+from transfer.runtime.files import atomic, json_file
 
 # A killed process loses no more than the cells of so many seconds.
 SECONDS_BETWEEN_WRITES = 2.0

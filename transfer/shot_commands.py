@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transfer import atomic, bucket, results, shot_plot, shot_tables
+from transfer import results, shot_plot, shot_tables
 from transfer.cli import output_file
 from transfer.errors import TransferError, UsageError
+from transfer.runtime.files import atomic, bucket
 
 Action = Callable[[argparse.Namespace], None]
 SUFFIXES = (*shot_tables.WRITERS, *shot_plot.SUFFIXES)

@@ -6,8 +6,8 @@ from typing import Any
 
 from transfer import shot_tables
 from transfer.bench.plot import INK, STYLE
-from transfer.distribution import how_to_add
 from transfer.errors import TransferError
+from transfer.runtime.distribution import how_to_add
 
 SUFFIXES = (".png", ".svg")
 Row = shot_tables.Row

@@ -5,8 +5,8 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from transfer import tables
 from transfer.evaluation.comparison_table import escaped
+from transfer.runtime import tables
 
 Row = dict[str, Any]
 COLUMNS = ("tap", "head", "per_class", "num_train", "mean", "spread", "seconds", "accuracies", "same_rows")

@@ -22,13 +22,14 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import head_settings, preemption, shot_tables
+from transfer import head_settings, shot_tables
 from transfer.data.splits import drawn_alike
 from transfer.data.splits import per_class as draw
 from transfer.errors import UsageError
 from transfer.head_data import Data
 from transfer.heads.scaling import DroppedColumns
-from transfer.progress import Progress
+from transfer.runtime import preemption
+from transfer.runtime.progress import Progress
 from transfer.shot_cells import Cells
 from transfer.shot_selection import FEWEST_HELD, FEWEST_TO_SELECT, at_edges, selected
 from transfer.training import say

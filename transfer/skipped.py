@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.untrusted import shown
+from transfer.runtime.files.untrusted import shown
 
 if TYPE_CHECKING:
     from transfer.data.source import Source

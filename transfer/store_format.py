@@ -26,7 +26,7 @@ import numpy as np
 
 from transfer.chunks import ArraySpec, ChunkedArray
 from transfer.errors import TransferError
-from transfer.kvstore import Directory, repair_hint
+from transfer.runtime.files.kvstore import Directory, repair_hint
 
 METADATA = "zarr.json"
 GROUP = {"zarr_format": 3, "node_type": "group"}

@@ -16,10 +16,10 @@ import numpy as np
 from absl import logging
 
 from transfer.errors import TransferError
-from transfer.kvstore import Directory
-from transfer.progress import Progress
+from transfer.runtime.files.kvstore import Directory
+from transfer.runtime.files.untrusted import shown
+from transfer.runtime.progress import Progress
 from transfer.store_format import CONTENT, MISSING, decode_ids, open_array, read_metadata, scan_checks
-from transfer.untrusted import shown
 
 if TYPE_CHECKING:
     from transfer.data.source import Source

@@ -10,9 +10,10 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import bucket, config_file, store_images
 from transfer import config as settings
+from transfer import config_file, store_images
 from transfer.errors import TransferError, UsageError
+from transfer.runtime.files import bucket
 from transfer.store_format import SKIPPED, open_array, read_metadata
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class Origin:
     @cached_property
     def extractor(self) -> "Extractor":
         """The backbone as `extract.py` runs it."""
-        from transfer import compilation_cache
-        from transfer.devices import use_cores
+        from transfer.runtime import compilation_cache
+        from transfer.runtime.devices import use_cores
 
         compilation_cache.use()
         use_cores()

@@ -9,10 +9,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from transfer import lock
 from transfer.chunks import ArraySpec, ChunkedArray
 from transfer.errors import TransferError
-from transfer.kvstore import Directory
+from transfer.runtime.files import lock
+from transfer.runtime.files.kvstore import Directory
 from transfer.store_format import CONTENT, GROUP, METADATA, arrays, write_metadata
 from transfer.store_verify import GROUP_OF_TAPS, Damage, Labelled, beside_of
 from transfer.store_writer import id_width

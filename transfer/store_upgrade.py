@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from transfer.chunks import ChunkedArray
-from transfer.kvstore import Directory
 from transfer.row_checks import row_checks
+from transfer.runtime.files.kvstore import Directory
 from transfer.store_format import (
     FORMAT,
     MISSING,

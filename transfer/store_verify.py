@@ -17,10 +17,10 @@ import numpy as np
 
 from transfer.chunks import ChunkedArray
 from transfer.errors import TransferError
-from transfer.kvstore import Directory, repair_hint
-from transfer.lock import NAME as LOCK
-from transfer.progress import Progress
 from transfer.row_checks import row_checks
+from transfer.runtime.files.kvstore import Directory, repair_hint
+from transfer.runtime.files.lock import NAME as LOCK
+from transfer.runtime.progress import Progress
 from transfer.store_format import CONTENT, GROUP, METADATA, MISSING, SKIPPED, arrays, decode_raw, encode_ids, open_array
 from transfer.store_images import SEEN, said
 

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from transfer import lock
 from transfer.chunks import ChunkedArray
 from transfer.differences import differences
 from transfer.errors import TransferError, UsageError
-from transfer.kvstore import Directory, repair_hint
 from transfer.row_checks import row_checks
+from transfer.runtime.files import lock
+from transfer.runtime.files.kvstore import Directory, repair_hint
 from transfer.store_format import (
     CONTENT,
     DTYPES,

@@ -14,9 +14,9 @@ from typing import Protocol, TypeVar, cast
 import jax
 from etils import epath
 
-from transfer import distributed, interrupts, preemption
 from transfer.checkpoints import Checkpoints
 from transfer.errors import TransferError
+from transfer.runtime import distributed, interrupts, preemption
 from transfer.training_metrics import Metrics
 from transfer.training_run import Part, Position, Run, State
 
@@ -57,9 +57,9 @@ def run_epochs(
 
     Each epoch must depend on its state and index alone, so that a run that was stopped ends bit for bit as one
     that was not. A checkpoint is written every `checkpoint_seconds`, at the end, on Ctrl-C, and where the process is
-    asked to end (`transfer.preemption`): after an epoch, or after a part of one where `epoch` has parts. `ahead`
-    epochs or parts are given to the device at a time, which then does not wait for what is done about the results of
-    one; each is a state more in its memory.
+    asked to end (`transfer.runtime.preemption`): after an epoch, or after a part of one where `epoch` has parts.
+    `ahead` epochs or parts are given to the device at a time, which then does not wait for what is done about the
+    results of one; each is a state more in its memory.
 
     Raises:
         TransferError: the loss is no longer finite, or the checkpoint is of another model.

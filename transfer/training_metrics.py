@@ -4,8 +4,9 @@ import json
 
 from etils import epath
 
-from transfer import atomic, distributed
 from transfer.board import Board
+from transfer.runtime import distributed
+from transfer.runtime.files import atomic
 
 
 class Metrics:

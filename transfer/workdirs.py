@@ -11,11 +11,13 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import atomic, distributed, head_settings, json_file, lock
+from transfer import head_settings
 from transfer.config import PLACES, default, flat, plain
 from transfer.errors import TransferError
 from transfer.evaluation import runs
-from transfer.untrusted import SHOWN
+from transfer.runtime import distributed
+from transfer.runtime.files import atomic, json_file, lock
+from transfer.runtime.files.untrusted import SHOWN
 
 # Settings that may change between two runs over one workdir without making its contents wrong. `config.json` has them
 # as they were when what they are about was last done.

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from transfer.bench.timing import interleaved, median_p10_p90, median_ratio, seconds_per_call
+from transfer.runtime.timing import interleaved, median_p10_p90, median_ratio, seconds_per_call
 
 
 def test_everyone_once_a_round_and_another_first_each_time():

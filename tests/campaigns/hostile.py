@@ -37,8 +37,8 @@ from tests.campaigns.figures import Figures
 from tests.campaigns.hostile_file import File
 from tests.campaigns.opcodes import CANARY, MADE, Trick
 from tests.campaigns.watched import Outcome, Watch
-from transfer import pickle_machine, untrusted
 from transfer.errors import TransferError
+from transfer.runtime.files import unpickler, untrusted
 from transfer.weights.readers import keras_h5
 
 EXTENSION = 0x107
@@ -117,7 +117,7 @@ def child(start: int, short: bool) -> None:
     """Runs the cases from number `start` on, and says before each which, and after each what came of it."""
     if short:
         # the same limits, reached sooner
-        pickle_machine.POOL >>= 3
+        unpickler.POOL >>= 3
         untrusted.FLOOR >>= 3
         keras_h5.CPU_SECONDS = 1
     copyreg.add_extension("os", "mkdir", 0x7)

@@ -162,8 +162,8 @@ jax._src.array: _reconstruct_array
 flax.serialization: from_bytes
 ml_dtypes: bfloat16
 yaml: load unsafe_load full_load
-transfer.pickle_machine: Constructor RestrictedUnpickler
-transfer.unpickle: load_arrays
+transfer.runtime.files.unpickler: Constructor RestrictedUnpickler
+transfer.runtime.files.pickles: load_arrays
 transfer.cli: guarded
 transfer.weights.readers: read
 transfer.feature_files: write

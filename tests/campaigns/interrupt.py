@@ -23,7 +23,7 @@ from pathlib import Path
 from tests.campaigns.figures import REPOSITORY
 from tests.campaigns.runs import POLL_SECONDS, Runs, run_moments
 from tests.campaigns.works import WORKS, Work
-from transfer import interrupts
+from transfer.runtime import interrupts
 
 NAMES = ("head", "extraction", "convert", "head_streamed", "export_npz", "extraction_of_files")
 PARTS = 5
@@ -80,7 +80,7 @@ class Campaign(Runs):
 
 
 def _has_taken_over(pid: int) -> bool:
-    """Whether the process has `transfer.interrupts` in it, whose second handler is SIGALRM's."""
+    """Whether the process has `transfer.runtime.interrupts` in it, whose second handler is SIGALRM's."""
     status = Path(f"/proc/{pid}/status").read_text()
     caught = int(status.partition("SigCgt:")[2].split()[0], 16)
     return bool(caught >> (signal.SIGALRM - 1) & 1)

@@ -16,7 +16,7 @@ from tests.campaigns import children, source
 from tests.campaigns.figures import Figures, machine
 from tests.campaigns.places import Places
 from tests.campaigns.works import WORKS, Work, make_images
-from transfer import lock
+from transfer.runtime.files import lock
 
 POLL_SECONDS = 0.0003
 KEPT = "references.json"

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 import pytest
 import yaml
 
-from transfer import cluster, preemption
+from transfer.runtime import cluster, preemption
 
 REPOSITORY = Path(__file__).parents[2]
 MANIFEST = list(yaml.safe_load_all((REPOSITORY / "scripts" / "kubernetes-job.yaml").read_text()))

@@ -9,12 +9,12 @@ import pytest
 from etils import epath
 from jax.sharding import Mesh, NamedSharding
 
-from transfer import preemption
-from transfer.devices import head_mesh
 from transfer.errors import UsageError
 from transfer.heads import dealing, linear, order, sharded
 from transfer.heads.epochs import make_epochs
 from transfer.heads.reading import Split
+from transfer.runtime import preemption
+from transfer.runtime.devices import head_mesh
 from transfer.training import run_epochs
 
 # Relative to the largest value: sums of a few hundred float32 products, added in another order.

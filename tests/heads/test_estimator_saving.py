@@ -9,9 +9,10 @@ from safetensors import safe_open
 from sklearn.datasets import load_digits
 
 from tests.heads.every_head import CLASSES, compiled_quickly, quick  # noqa: F401
-from transfer import digest, heads
+from transfer import heads
 from transfer.errors import TransferError, UsageError
 from transfer.heads.estimator import Probe, Regressor
+from transfer.runtime.files import digest
 
 DIGITS, LABELS = load_digits(return_X_y=True)
 X, XV = DIGITS[:200].astype(np.float32), DIGITS[200:300].astype(np.float32)

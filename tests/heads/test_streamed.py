@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from transfer import config as settings
-from transfer import devices
 from transfer.errors import TransferError, UsageError
 from transfer.features import FeatureStore
 from transfer.heads import linear, plan
 from transfer.heads.epochs import make_epochs
 from transfer.heads.reading import Reader, Split, pieces
 from transfer.prefetch import prefetched
+from transfer.runtime import devices
 from transfer.store_writer import StoreWriter
 
 ROWS, WIDTH, CLASSES, CHUNK = 203, 6, 4, 8

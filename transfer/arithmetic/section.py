@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from transfer import tables
+from transfer.runtime import tables
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,9 +5,9 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from transfer import outputs
 from transfer.bench import head
 from transfer.errors import UsageError
+from transfer.runtime.files import outputs
 
 Action = Callable[[argparse.Namespace], None]
 # Flags that stand for a benchmark of their own, the module of that name.

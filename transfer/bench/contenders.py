@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from transfer.bench.timing import seconds_per_call
 from transfer.data.loader import Batch
 from transfer.extract import Extractor
+from transfer.runtime.timing import seconds_per_call
 
 # A pass from uint8 to features goes over so many batches at least, for there is something to overlap.
 FEWEST_BATCHES, MOST_BATCHES = 3, 64

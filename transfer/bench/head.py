@@ -18,14 +18,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transfer import tables
 from transfer.bench.heads import case as cases
 from transfer.bench.heads import processes
 from transfer.bench.heads.case import HeadCase
 from transfer.bench.peers.case import Skipped
 from transfer.bench.peers.worker import Worker
-from transfer.bench.timing import interleaved, median_ratio
 from transfer.errors import UsageError
+from transfer.runtime import tables
+from transfer.runtime.timing import interleaved, median_ratio
 
 # Contender -> (what it needs, function that prepares it). Ours first; a new one is one file and one line.
 TRAINERS: dict[str, tuple[tuple[str, ...], str]] = {

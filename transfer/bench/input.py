@@ -18,11 +18,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from transfer import tables
 from transfer.bench import loading, photographs
 from transfer.bench.cases import DEFAULT_BATCH, cases, whole_numbers, words
 from transfer.bench.network import Wanted, load
-from transfer.bench.timing import interleaved, median_ratio
 from transfer.data.folder import FolderSource, open_split
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import batches
@@ -30,7 +28,9 @@ from transfer.data.source import ArraySource, Source, select
 from transfer.errors import UsageError
 from transfer.extract import Extractor, extract_to_store
 from transfer.preprocess import Preprocessing
-from transfer.progress import Progress
+from transfer.runtime import tables
+from transfer.runtime.progress import Progress
+from transfer.runtime.timing import interleaved, median_ratio
 
 COMPUTE, END_TO_END = "compute", "end to end"
 # Name -> (height, width) of the JPEGs that are made, in turn.

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from transfer.bench.timing import interleaved
 from transfer.data.folder import FolderSource
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import batches, default_workers
 from transfer.data.source import Source
 from transfer.preprocess import Preprocessing
-from transfer.progress import Progress
+from transfer.runtime.progress import Progress
+from transfer.runtime.timing import interleaved
 
 YARDSTICK = "Pillow draft + decode"
 LOADED_BATCH = 32

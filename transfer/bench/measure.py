@@ -21,9 +21,9 @@ from transfer.bench.memory import OutOfMemory, Peak
 from transfer.bench.network import Network, load
 from transfer.bench.row import END_TO_END, MATMUL, OURS, ExtractorRow
 from transfer.bench.settings import Settings
-from transfer.bench.timing import interleaved, median_p10_p90, median_ratio
 from transfer.errors import TransferError
 from transfer.extract import parse_taps
+from transfer.runtime.timing import interleaved, median_p10_p90, median_ratio
 
 PROFILED_STEPS = 3
 # What XLA and NumPy say where memory has run out.

@@ -17,7 +17,7 @@ from transfer.bench.peers import PEERS
 from transfer.bench.settings import Settings
 from transfer.errors import UsageError
 from transfer.extract import DTYPES, PRECISIONS
-from transfer.progress import Progress
+from transfer.runtime.progress import Progress
 
 Rows = Iterator[dict[str, Any]]
 table = tables.text

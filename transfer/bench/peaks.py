@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transfer.bench.timing import interleaved, median_p10_p90
+from transfer.runtime.timing import interleaved, median_p10_p90
 
 # Dense TFLOP/s of one device by what its units multiply: the makers' data sheets, those with sparsity halved.
 # GPUs: bfloat16 and tf32 in tensor cores, float32 outside them. TPUs multiply in bfloat16 only, whatever the dtype.

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from transfer.bench.table import pixels, significant
-from transfer.distribution import how_to_add
 from transfer.errors import TransferError
+from transfer.runtime.distribution import how_to_add
 
 SUFFIXES = (".png", ".svg")
 Row = Mapping[str, Any]

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transfer import tables
 from transfer.bench import results
 from transfer.bench.row import END_TO_END, OURS
 from transfer.bench.table import MISSING, pixels
-from transfer.bench.timing import median_ratio
 from transfer.errors import TransferError
+from transfer.runtime import tables
+from transfer.runtime.timing import median_ratio
 
 Row = Mapping[str, Any]
 # The peers that a user would run instead: the fastest of them is what ours is held against.

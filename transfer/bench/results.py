@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transfer import atomic
 from transfer.bench.machine import machine
 from transfer.errors import TransferError
+from transfer.runtime.files import atomic
 
 SCHEMA = 1
 Row = Mapping[str, Any]

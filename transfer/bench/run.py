@@ -9,12 +9,12 @@ from pathlib import Path
 
 import jax
 
-from transfer import interrupts
 from transfer.bench import plot
 from transfer.bench.results import Results, Row
-from transfer.devices import use_cores
 from transfer.errors import TransferError
-from transfer.interrupts import EXIT_INTERRUPTED
+from transfer.runtime import interrupts
+from transfer.runtime.devices import use_cores
+from transfer.runtime.interrupts import EXIT_INTERRUPTED
 
 
 class Interrupted(TransferError):

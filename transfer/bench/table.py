@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from transfer import tables
+from transfer.runtime import tables
 
 Row = Mapping[str, Any]
 MISSING = "-"

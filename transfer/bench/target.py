@@ -16,13 +16,13 @@ from typing import Any
 import jax
 from absl import logging
 
-from transfer import tables
 from transfer.bench.cases import Case, cases, whole_numbers, words
 from transfer.bench.peaks import PUBLISHED
 from transfer.bench.target_chips import Target, parse
-from transfer.distribution import how_to_add
 from transfer.errors import TransferError, UsageError
 from transfer.extract import DTYPES, PRECISIONS
+from transfer.runtime import tables
+from transfer.runtime.distribution import how_to_add
 
 Row = dict[str, Any]
 # Images a chip; of --batch.

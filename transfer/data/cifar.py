@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from transfer import tars
 from transfer.data.source import ArraySource, Source, checked_labels
 from transfer.errors import TransferError, UsageError
-from transfer.unpickle import load_arrays
-from transfer.untrusted import named
+from transfer.runtime.files import tars
+from transfer.runtime.files.pickles import load_arrays
+from transfer.runtime.files.untrusted import named
 
 
 class Layout(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 
 from transfer.data.orientation import LYING, orientation, upright
 from transfer.data.source import BrokenImage
-from transfer.untrusted import shown
+from transfer.runtime.files.untrusted import shown
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm")
 FORMATS = ("JPEG", "PNG", "PPM")

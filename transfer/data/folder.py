@@ -12,12 +12,12 @@ from typing import Protocol
 import numpy as np
 from absl import logging
 
-from transfer import archives
 from transfer.data import decode, layout
 from transfer.data.layout import Entry
 from transfer.data.source import BrokenImage, Source, digest
 from transfer.errors import TransferError
-from transfer.untrusted import named, shown
+from transfer.runtime.files import archives
+from transfer.runtime.files.untrusted import named, shown
 
 UNCOMPRESSED = (".ppm",)
 # What systems and network drives leave in folders, in lower case: thumbnails, what was deleted, what was found.

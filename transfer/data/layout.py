@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from transfer.errors import UsageError
-from transfer.untrusted import shown
+from transfer.runtime.files.untrusted import shown
 
 # What the parts of a data set are called, in lower case; as classes they would be learned without a word.
 NO_CLASSES = (

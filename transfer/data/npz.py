@@ -1,9 +1,9 @@
 """`npz:PATH`: images and labels in a NumPy archive, whole or by splits."""
 
-from transfer import archives, numpy_files
 from transfer.data.source import ArraySource, Source
 from transfer.errors import TransferError, UsageError
-from transfer.untrusted import named, shown
+from transfer.runtime.files import archives, npz
+from transfer.runtime.files.untrusted import named, shown
 
 # how a lone array's file begins
 ARRAY = b"\x93NUMPY"
@@ -27,9 +27,9 @@ def open_split(path: str, split: str | None) -> Source:
         if stream.read(len(ARRAY)) == ARRAY:
             raise TransferError("holds one array; expected an npz file with images and labels")
         with archives.opened(stream) as archive:
-            images, labels = _names(numpy_files.names(archive), split)
-            there = [key for key in (images, labels, "class_names") if key + numpy_files.ENDING in archive]
-            arrays = {key: numpy_files.read(archive, key) for key in there}
+            images, labels = _names(npz.names(archive), split)
+            there = [key for key in (images, labels, "class_names") if key + npz.ENDING in archive]
+            arrays = {key: npz.read(archive, key) for key in there}
     class_names = arrays.get("class_names")
     return ArraySource(
         name,

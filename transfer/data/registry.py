@@ -4,9 +4,9 @@ import difflib
 import importlib
 import os
 
-from transfer import paths
 from transfer.data.source import Source
 from transfer.errors import TransferError, UsageError
+from transfer.runtime.files import paths
 
 # kind -> "module:function(path, split) -> Source"; a new source is one module and one line here
 SOURCES = {

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.untrusted import MOST_CLASSES
+from transfer.runtime.files.untrusted import MOST_CLASSES
 
 
 class BrokenImage(TransferError):

@@ -13,7 +13,7 @@ import numpy as np
 from transfer.data import decode
 from transfer.data.source import BrokenImage, Source, checked_labels, digest
 from transfer.errors import TransferError, UsageError
-from transfer.progress import Progress
+from transfer.runtime.progress import Progress
 
 RECORDS_AT_ONCE = 1000
 IMAGE, LABEL = "image", "label"

@@ -4,11 +4,11 @@ import io
 import os
 from typing import Any
 
-from transfer import archives
 from transfer.data.source import ArraySource, Source
 from transfer.errors import TransferError, UsageError
-from transfer.unpickle import load_arrays
-from transfer.untrusted import named, shown
+from transfer.runtime.files import archives
+from transfer.runtime.files.pickles import load_arrays
+from transfer.runtime.files.untrusted import named, shown
 
 ENDINGS = (".p", ".pkl", ".pickle")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from transfer.data import decode
 from transfer.data.folder import Entry, Folder, FolderSource
 from transfer.errors import TransferError, UsageError
-from transfer.untrusted import shown
+from transfer.runtime.files.untrusted import shown
 
 NAME = "images"
 

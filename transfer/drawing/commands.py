@@ -24,8 +24,8 @@ def _draw(options: argparse.Namespace) -> None:
     from etils import epath
 
     from transfer.arithmetic.named import network
-    from transfer.atomic import write_text
     from transfer.drawing.diagram import draw as svg
+    from transfer.runtime.files.atomic import write_text
 
     graph, image = network(options.name, options.image_size)
     write_text(epath.Path(output), svg(options.name, graph, image))

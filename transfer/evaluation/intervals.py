@@ -16,7 +16,7 @@ import numpy as np
 from transfer.evaluation import stratified
 from transfer.evaluation.measures import Measure, Weighted
 from transfer.evaluation.predictions import Predictions
-from transfer.progress import NOTICEABLE, Progress
+from transfer.runtime.progress import NOTICEABLE, Progress
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000

@@ -15,7 +15,7 @@ from transfer.evaluation import stratified
 from transfer.evaluation.intervals import CONFIDENCE, FEW, RESAMPLES, between, matched, resampled
 from transfer.evaluation.measures import MEASURES, Measure, value
 from transfer.evaluation.predictions import Predictions
-from transfer.untrusted import shown
+from transfer.runtime.files.untrusted import shown
 
 
 class McNemar(NamedTuple):

@@ -11,10 +11,10 @@ import numpy as np
 from etils import epath
 from numpy.typing import ArrayLike
 
-from transfer import archives, atomic, numpy_files
-from transfer.archives import Archive
 from transfer.errors import RowsError, TransferError
-from transfer.untrusted import named
+from transfer.runtime.files import archives, atomic, npz
+from transfer.runtime.files.archives import Archive
+from transfer.runtime.files.untrusted import named
 
 FILE = "predictions.npz"
 FORMAT = 1
@@ -226,12 +226,12 @@ def _places(labels: np.ndarray, top: np.ndarray) -> np.ndarray:
 
 
 def _read(archive: Archive) -> Predictions:
-    there = set(numpy_files.names(archive))
+    there = set(npz.names(archive))
     missing = {*ALWAYS, "kind", "facts", "class_names"} - there
     if missing:
         raise TransferError(f"no predictions of a run: {', '.join(sorted(missing))} missing")
     arrays = {
-        name: numpy_files.read(archive, name)
+        name: npz.read(archive, name)
         for name in (*(ARRAYS if "rivals" in there else ALWAYS), "kind", "facts", "class_names")
     }
     facts = arrays.pop("facts")

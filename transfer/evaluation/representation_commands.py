@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from transfer import atomic, tables
 from transfer.cli import output_file
 from transfer.errors import TransferError, UsageError
 from transfer.evaluation.similarity import cka_matrix
 from transfer.evaluation.transferability import leep, logme, softmax
 from transfer.features import FeatureStore, Rows
-from transfer.progress import Progress
+from transfer.runtime import tables
+from transfer.runtime.files import atomic
+from transfer.runtime.progress import Progress
 
 Action = Callable[[argparse.Namespace], None]
 LOGITS = "logits"

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from transfer import bucket, json_file
 from transfer.errors import UsageError
 from transfer.evaluation import predictions as kept
 from transfer.evaluation.intervals import wilson
 from transfer.evaluation.measures import MEASURES
 from transfer.evaluation.predictions import Predictions
+from transfer.runtime.files import bucket, json_file
 
 # Files by which a folder is a run's.
 FILES = ("config.json", "result.json")

@@ -10,12 +10,14 @@ import jax
 import PIL
 from etils import epath
 
-from transfer import atomic, distribution, head_evaluation, outputs
+from transfer import head_evaluation
 from transfer.bound import NETWORK, Bound
 from transfer.errors import UsageError
 from transfer.export import program
 from transfer.export.layers import Layers, layers_of
-from transfer.progress import waiting
+from transfer.runtime import distribution
+from transfer.runtime.files import atomic, outputs
+from transfer.runtime.progress import waiting
 
 # Of what is in MODEL.json; a reader that finds a larger one knows less than it says.
 VERSION = 1

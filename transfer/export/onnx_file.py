@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from transfer.distribution import how_to_add
 from transfer.errors import UsageError
 from transfer.export.layers import Layers
+from transfer.runtime.distribution import how_to_add
 
 OPSET, IR_VERSION = 13, 8
 # The least norm that is divided by, so that rows of zeros stay zeros.

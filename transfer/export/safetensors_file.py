@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from transfer import digest
 from transfer.export.layers import Layers
+from transfer.runtime.files import digest
 
 
 def content(layers: Layers) -> bytes:

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from transfer import devices, distributed
 from transfer.errors import TransferError, UsageError
 from transfer.heads.order import ORDERS
+from transfer.runtime import devices, distributed
 
 # The share of memory that features may take: on a CPU there are copies of them, and the machine's other work.
 CPU_SHARE, ACCELERATOR_SHARE = 0.25, 0.5

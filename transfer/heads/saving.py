@@ -4,7 +4,7 @@ The entry `head` of the metadata is JSON: `name` (of the registry) and `class`, 
 has set. Each value is one of `{"value": JSON}`, `{"tensor": NAME}`, `{"scalar": NAME}` (a NumPy number),
 `{"text": [...], "dtype", "shape"}` (an array of strings), `{"list": [...]}`, `{"tuple": [...]}`, `{"dict": [[key,
 value], ...]}` and `{"scaler": {...}}`. Bytes that have changed since are an error: the metadata hold a SHA-256
-(`transfer.digest`).
+(`transfer.runtime.files.digest`).
 """
 
 import json
@@ -17,11 +17,11 @@ import jax
 import numpy as np
 from etils import epath
 
-from transfer import atomic, digest
 from transfer.errors import TransferError, UsageError
 from transfer.heads import registry
 from transfer.heads.scaling import Scaler
-from transfer.untrusted import allowance, named, reason, shown
+from transfer.runtime.files import atomic, digest
+from transfer.runtime.files.untrusted import allowance, named, reason, shown
 
 KEY = "head"
 ENDING = ".safetensors"

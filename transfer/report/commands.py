@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from etils import epath
 
-from transfer import outputs
 from transfer.cli import output_file
 from transfer.errors import UsageError
+from transfer.runtime.files import outputs
 
 Action = Callable[[argparse.Namespace], None]
 PLOT_FORMATS = ("png", "svg", "pdf")
@@ -63,7 +63,7 @@ def report(parser: argparse.ArgumentParser) -> Action:
 
 
 def _write(text: str, output: epath.Path) -> None:
-    from transfer import atomic
+    from transfer.runtime.files import atomic
 
     atomic.write_text(output, text)
     print(f"Report: {output} ({len(text.encode()) / 1e6:.1f} MB); open it in a browser")

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer.evaluation.predictions import Predictions
-from transfer.progress import waiting
 from transfer.report import names
 from transfer.report.sections import Options, Section
 from transfer.report.templates import rendered
 from transfer.report.thumbnails import sheet
+from transfer.runtime.progress import waiting
 
 if TYPE_CHECKING:
     from transfer.report.run_data import RunData

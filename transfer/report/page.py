@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from etils import epath
 from markupsafe import Markup
 
-from transfer import atomic
 from transfer.report import names, sections
 from transfer.report.run_data import RunData
 from transfer.report.sections import Options, Section
 from transfer.report.templates import asset, rendered
+from transfer.runtime.files import atomic
 
 FILE = "report.html"
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
-from transfer import atomic, outputs
 from transfer.bench.plot import COLOURS, INK, STYLE
-from transfer.distribution import how_to_add
 from transfer.errors import TransferError
-from transfer.progress import Progress
 from transfer.report import names
+from transfer.runtime.distribution import how_to_add
+from transfer.runtime.files import atomic, outputs
+from transfer.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from transfer.report.run_data import RunData

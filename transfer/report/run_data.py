@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from transfer import json_file, paths, skipped
+from transfer import skipped
 from transfer.errors import TransferError
 from transfer.evaluation import predictions as kept
 from transfer.evaluation import runs
 from transfer.evaluation.predictions import Predictions
 from transfer.report.images import Images
+from transfer.runtime.files import json_file, paths
 
 HISTORY = "metrics.jsonl"
 RESULT, CONFIG = "result.json", "config.json"

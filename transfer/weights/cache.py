@@ -7,9 +7,9 @@ from pathlib import Path
 
 from absl import logging
 
-from transfer.cache import cache_dir
 from transfer.errors import TransferError
-from transfer.progress import NOTICEABLE, Progress
+from transfer.runtime.cache import cache_dir
+from transfer.runtime.progress import NOTICEABLE, Progress
 from transfer.weights import download
 from transfer.weights.catalogue import Record, WeightFile
 

@@ -16,7 +16,7 @@ from absl import logging
 from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.preprocess import Preprocessing
-from transfer.untrusted import reason, shown
+from transfer.runtime.files.untrusted import reason, shown
 from transfer.weights import catalogue, keras_front, native
 from transfer.weights.names import family
 from transfer.weights.readers import Described, safetensors_file, said

@@ -3,10 +3,10 @@
 import argparse
 from collections.abc import Callable, Iterable
 
-from transfer import tables
 from transfer.cli import output_file
 from transfer.errors import UsageError
 from transfer.models import registry
+from transfer.runtime import tables
 from transfer.weights import cache, catalogue
 from transfer.weights.catalogue import Record, WeightFile
 

@@ -10,11 +10,11 @@ import numpy as np
 from absl import logging
 from flax import nnx
 
-from transfer import digest, paths
 from transfer.errors import TransferError, UsageError
 from transfer.models import registry
 from transfer.preprocess import Preprocessing
-from transfer.progress import waiting
+from transfer.runtime.files import digest, paths
+from transfer.runtime.progress import waiting
 from transfer.weights import cache, catalogue, claims, identify, native, readers
 from transfer.weights.catalogue import Record
 from transfer.weights.follow import by_name_or_edges

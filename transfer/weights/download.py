@@ -19,7 +19,7 @@ from urllib.parse import urljoin, urlsplit
 
 from absl import logging
 
-from transfer.progress import Progress
+from transfer.runtime.progress import Progress
 
 if TYPE_CHECKING:
     import requests

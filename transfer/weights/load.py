@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.untrusted import shown
+from transfer.runtime.files.untrusted import shown
 from transfer.weights.identify import Likeness
 from transfer.weights.names import NameMap, Shape
 

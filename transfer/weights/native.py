@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from transfer import atomic, digest
 from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.preprocess import Preprocessing
+from transfer.runtime.files import atomic, digest
 from transfer.weights.readers import safetensors_file
 
 FORMAT = "transfer"

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from transfer import paths, preprocess
+from transfer import preprocess
 from transfer.errors import TransferError
 from transfer.models import registry
+from transfer.runtime.files import paths
 from transfer.weights import cache, catalogue
 from transfer.weights.catalogue import Record, WeightFile
 from transfer.weights.create import create_model

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from transfer import archives
-from transfer.archives import Archive
+from transfer.runtime.files import archives
+from transfer.runtime.files.archives import Archive
 
 ZIP_MAGIC = b"PK\x03\x04"
 

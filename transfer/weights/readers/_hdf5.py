@@ -21,8 +21,8 @@ import ml_dtypes
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.pickle_machine import DAMAGE
-from transfer.untrusted import FLOOR, RATIO, allowance, reason, shown
+from transfer.runtime.files.unpickler import DAMAGE
+from transfer.runtime.files.untrusted import FLOOR, RATIO, allowance, reason, shown
 from transfer.weights.readers._described import Layer, front
 
 # For a small file; HDF5's library and NumPy alone take 0.2 GiB of addresses.

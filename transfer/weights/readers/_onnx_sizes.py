@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.untrusted import allowance, shown
+from transfer.runtime.files.untrusted import allowance, shown
 
 Arrays = Sequence[np.ndarray]
 ELEMENT_BYTES = 8

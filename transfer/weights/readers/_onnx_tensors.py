@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.pickle_machine import DAMAGE
-from transfer.untrusted import reason, shown
+from transfer.runtime.files.unpickler import DAMAGE
+from transfer.runtime.files.untrusted import reason, shown
 from transfer.weights.readers._onnx_sizes import Budget
 
 

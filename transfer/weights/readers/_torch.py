@@ -8,9 +8,9 @@ import ml_dtypes
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.pickle_machine import Constructor, Pending
-from transfer.unpickle import ARRAY_CONSTRUCTORS, MOST_AXES
-from transfer.untrusted import FLOOR, shown
+from transfer.runtime.files.pickles import ARRAY_CONSTRUCTORS, MOST_AXES
+from transfer.runtime.files.unpickler import Constructor, Pending
+from transfer.runtime.files.untrusted import FLOOR, shown
 from transfer.weights.readers._described import Described, said
 
 # torch.dtype name -> NumPy dtype (little-endian, which is what both formats store).

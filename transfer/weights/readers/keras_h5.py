@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.untrusted import allowance, shown
+from transfer.runtime.files.untrusted import allowance, shown
 from transfer.weights.readers._described import Described, Layer
 from transfer.weights.readers._hdf5 import NUMBERS
 

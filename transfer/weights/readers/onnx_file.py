@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from transfer.distribution import how_to_add
 from transfer.errors import TransferError
+from transfer.runtime.distribution import how_to_add
 from transfer.weights.readers._onnx_operators import OPERATORS
 from transfer.weights.readers._onnx_sizes import check_functions
 from transfer.weights.readers._onnx_steps import Steps, inputs_of, is_channels_last, sides_of

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from transfer import digest
 from transfer.errors import TransferError
+from transfer.runtime.files import digest
 from transfer.weights.readers._described import Described, said
 
 FORMAT = ".safetensors"

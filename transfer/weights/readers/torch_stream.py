@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.pickle_machine import RestrictedUnpickler, finish
-from transfer.untrusted import Bounded, shown
+from transfer.runtime.files.unpickler import RestrictedUnpickler, finish
+from transfer.runtime.files.untrusted import Bounded, shown
 from transfer.weights.readers._described import Described
 from transfer.weights.readers._torch import TORCH_CONSTRUCTORS, Storage, resolve, state_dict
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.pickle_machine import RestrictedUnpickler, finish
-from transfer.untrusted import shown
+from transfer.runtime.files.unpickler import RestrictedUnpickler, finish
+from transfer.runtime.files.untrusted import shown
 from transfer.weights.readers._archive import members, opened
 from transfer.weights.readers._described import Described
 from transfer.weights.readers._torch import TORCH_CONSTRUCTORS, Storage, resolve, state_dict

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import IO, Any, BinaryIO
 
 from transfer.errors import TransferError
-from transfer.untrusted import allowance, reason, shown, size_of
+from transfer.runtime.files.untrusted import allowance, reason, shown, size_of
 
 # What `zipfile` raises for damaged and hostile files.
 DAMAGE = (

@@ -27,9 +27,10 @@ from typing import Any
 
 from absl import logging
 
-from transfer import paths, preemption
-from transfer.bucket import answer
 from transfer.errors import TransferError
+from transfer.runtime import preemption
+from transfer.runtime.files import paths
+from transfer.runtime.files.bucket import answer
 
 NAME = ".lock"
 REFRESH_SECONDS = 15.0
@@ -68,7 +69,7 @@ def held(path: Any, what: str, *, kvstore: Any = None, refresh: float | None = N
         with _local(Path(paths.given(path)) / NAME, where) as found:
             yield found
         return
-    from transfer.kvstore import open_kvstore, readable
+    from transfer.runtime.files.kvstore import open_kvstore, readable
 
     with readable(f"{path}/{NAME}"):
         kvstore = kvstore or open_kvstore(str(path))

@@ -5,9 +5,9 @@ it can tell nobody who. So the processes meet here first, at the coordinator's p
 is told to them then. The connections stay open because nothing notices sooner, or with less doubt, that a process has
 gone: the kernel closes them, whatever it died of, and asks after a machine that is silent.
 
-Over them go lines of JSON: `process` K `of` N with its `facts` (`transfer.alike`); `go` with JAX's port; `end` with the
-reason and an exit `code`; `late`, from one that does not want to wait any longer; `gone` K and `why`; `failed`; `beat`;
-`preempt`; `calls` N; `stop` at call N (`preemption.Agreement`).
+Over them go lines of JSON: `process` K `of` N with its `facts` (`transfer.runtime.alike`); `go` with JAX's port; `end`
+with the reason and an exit `code`; `late`, from one that does not want to wait any longer; `gone` K and `why`;
+`failed`; `beat`; `preempt`; `calls` N; `stop` at call N (`preemption.Agreement`).
 """
 
 import contextlib
@@ -24,9 +24,9 @@ from typing import Any, NoReturn
 
 from absl import logging
 
-from transfer import alike, preemption
-from transfer.cluster import Place
 from transfer.errors import TransferError, UsageError
+from transfer.runtime import alike, preemption
+from transfer.runtime.cluster import Place
 
 # All settings of a config are a few KiB.
 LONGEST_LINE, LONGEST_REASON = 1 << 20, 4000

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from absl import logging
 
-from transfer import distributed
+from transfer.runtime import distributed
 
 SECONDS_BETWEEN_LINES = 10.0
 # For what is usually over at once, and with large files or many rows is not.

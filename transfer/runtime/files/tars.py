@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from transfer.errors import TransferError
-from transfer.untrusted import Bounded, allowance, reason, shown, size_of
+from transfer.runtime.files.untrusted import Bounded, allowance, reason, shown, size_of
 
 # What `tarfile` and what unpacks it raise for damaged and hostile files.
 DAMAGE = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, MemoryError, ValueError)

@@ -10,9 +10,9 @@ from typing import Any
 
 import tensorstore as ts
 
-from transfer import paths
-from transfer.bucket import answer
 from transfer.errors import TransferError
+from transfer.runtime.files import paths
+from transfer.runtime.files.bucket import answer
 
 # Written by TensorStore into the messages of its file driver.
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")

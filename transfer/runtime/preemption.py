@@ -7,8 +7,8 @@
             save()
             raise preemption.Preempted(…)
 
-What any process is told, all get to know (`transfer.roll_call`). Orbax and `jax.experimental.multihost_utils` get to
-know it too, and what JAX is told by others counts here (`transfer.distributed`).
+What any process is told, all get to know (`transfer.runtime.rendezvous`). Orbax and `jax.experimental.multihost_utils`
+get to know it too, and what JAX is told by others counts here (`transfer.runtime.distributed`).
 """
 
 import os

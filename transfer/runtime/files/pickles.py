@@ -1,8 +1,8 @@
 """Reads pickles that hold nothing but plain values and NumPy arrays, and runs no code from the file.
 
-A pickle is a program: it names functions and calls them (`transfer.pickle_machine` runs it). Here is the short table
-of what it may name; any other name is refused. The constructors make stand-ins (`Pending`) that check their arguments;
-real arrays are made from the stand-ins once the pickle has been read to its end.
+A pickle is a program: it names functions and calls them (`transfer.runtime.files.unpickler` runs it). Here is the short
+table of what it may name; any other name is refused. The constructors make stand-ins (`Pending`) that check their
+arguments; real arrays are made from the stand-ins once the pickle has been read to its end.
 """
 
 import math
@@ -14,8 +14,15 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.pickle_machine import ORDERED_DICT, Constructor, Pending, RestrictedUnpickler, finish, guarded_load
-from transfer.untrusted import Bounded, shown
+from transfer.runtime.files.unpickler import (
+    ORDERED_DICT,
+    Constructor,
+    Pending,
+    RestrictedUnpickler,
+    finish,
+    guarded_load,
+)
+from transfer.runtime.files.untrusted import Bounded, shown
 
 # Booleans, integers, floats, complex numbers, bytes and text of fixed width. No objects, records, dates.
 _PLAIN_DTYPE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SU][1-9]\d{0,5}|\?)")

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.untrusted import FLOOR, Bounded, reason, shown
+from transfer.runtime.files.untrusted import FLOOR, Bounded, reason, shown
 
 # What reading a damaged or hostile file raises; everything else is a bug of ours.
 DAMAGE = (

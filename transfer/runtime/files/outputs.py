@@ -5,8 +5,8 @@ from typing import Any
 
 from etils import epath
 
-from transfer import bucket
 from transfer.errors import UsageError
+from transfer.runtime.files import bucket
 
 # What a run keeps in its workdir, goes on from and is read from later; its report, events and charts are made anew.
 RUN = (

@@ -13,9 +13,10 @@ from typing import Any
 from absl import logging
 from etils import epath
 
-from transfer import paths, preemption
-from transfer.distribution import how_to_add
 from transfer.errors import TransferError
+from transfer.runtime import preemption
+from transfer.runtime.distribution import how_to_add
+from transfer.runtime.files import paths
 
 LIMIT_SECONDS = 120.0
 # Of silence, before a line says what is waited for.
@@ -29,7 +30,8 @@ _ADVICE = "check the network, the bucket's name and the credentials (gcloud auth
 
 
 def reached(path: Any) -> epath.Path:
-    """A path as it is given (`transfer.paths`), opened, which may be on a bucket: the bucket has answered by then.
+    """A path as it is given (`transfer.runtime.files.paths`), opened, which may be on a bucket: the bucket has answered
+    by then.
 
     What reads and writes it later (`etils.epath`, by gcsfs) tries for as long as it likes, deaf to SIGTERM.
 

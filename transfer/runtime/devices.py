@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from transfer.errors import UsageError
-from transfer.memory import host_memory
+from transfer.runtime.memory import host_memory
 
 AXIS = "batch"
 # Each core's program runs on that core alone; without it, every operation of every core would ask for all of them.

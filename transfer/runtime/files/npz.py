@@ -5,9 +5,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from transfer.archives import Archive
 from transfer.errors import TransferError
-from transfer.untrusted import named, reason, shown
+from transfer.runtime.files.archives import Archive
+from transfer.runtime.files.untrusted import named, reason, shown
 
 ENDING = ".npy"
 # Booleans, integers, floats, complex numbers, bytes and text; no objects, records, dates.

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import logging
 
-from transfer.cache import cache_dir
+from transfer.runtime.cache import cache_dir
 
 HELP = (
     "Where compiled programs are kept for the next run: a folder, or off. "

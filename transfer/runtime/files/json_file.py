@@ -6,7 +6,7 @@ from typing import Any
 from etils import epath
 
 from transfer.errors import TransferError
-from transfer.untrusted import reason
+from transfer.runtime.files.untrusted import reason
 
 
 def read(path: epath.Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What has to be the same in all processes of a run: the versions of what they run, the command, its settings.
 
 Where it is not, each would wait for the others at another place, for ever; so it is compared as they meet
-(`transfer.roll_call`), before anything starts.
+(`transfer.runtime.rendezvous`), before anything starts.
 """
 
 import hashlib
@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from transfer import distribution
 from transfer.errors import TransferError, UsageError
+from transfer.runtime import distribution
 
 # "versions" or "settings" -> name -> value, of one process.
 Facts = Mapping[str, Mapping[str, str]]

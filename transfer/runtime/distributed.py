@@ -14,11 +14,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from transfer import alike, cluster, preemption, roll_call
 from transfer.errors import TransferError
+from transfer.runtime import alike, cluster, preemption, rendezvous
 
 CONNECT_SECONDS, LOST_SECONDS = 300, 30
-# How much later than JAX the watch (`transfer.roll_call`) may notice on a busy machine that a process has gone.
+# How much later than JAX the watch (`transfer.runtime.rendezvous`) may notice on a busy machine that a process has
+# gone.
 NAMING_SECONDS = 3
 T = TypeVar("T")
 # Longer than any run waits for its slowest process; a process that is gone is noticed otherwise.
@@ -29,7 +30,7 @@ _NOTICE = "RECEIVED_PREEMPTION_NOTICE"
 _NOTICE_SECONDS = 0.5
 
 _place: cluster.Place | None = None
-_watch: roll_call.Watch | None = None
+_watch: rendezvous.Watch | None = None
 _used: Counter[str] = Counter()
 
 
@@ -45,13 +46,14 @@ def initialise(
 
     Args:
         coordinator: HOST:PORT of process 0, as the others reach it; these three together, or none of them: then the
-            environment says it (`transfer.cluster.find`).
+            environment says it (`transfer.runtime.cluster.find`).
         num_processes: of the run.
         process_id: from 0.
         connect_seconds: after which the processes that came give up, each naming those that did not.
         lost_seconds: after which the others end at the latest, each with one line, once a process' machine has gone;
             twice as long where it is there but does nothing. A process that is killed is noticed at once.
-        settings: what has to be the same in all processes beside this and the versions (`transfer.alike`), by name.
+        settings: what has to be the same in all processes beside this and the versions (`transfer.runtime.alike`), by
+        name.
 
     Raises:
         UsageError: half of the arguments, or wrong ones; processes have other settings, and which.
@@ -62,7 +64,7 @@ def initialise(
     if place is None:
         return
     facts = alike.facts({**(settings or {}), "--lost_seconds": lost_seconds})
-    watch, address, bind = roll_call.assemble(place, connect_seconds, lost_seconds, facts)
+    watch, address, bind = rendezvous.assemble(place, connect_seconds, lost_seconds, facts)
     _place, _watch = place, watch
     watch.start()
     preemption.share(watch.preempt)
@@ -91,7 +93,7 @@ def _start_jax(place: cluster.Place, address: str, bind: str, connect_seconds: i
         raise TransferError(f"JAX cannot connect the processes at {address}: {str(error).splitlines()[0]}") from error
 
 
-def _relay_notice(watch: roll_call.Watch) -> None:
+def _relay_notice(watch: rendezvous.Watch) -> None:
     """Tells JAX of a preemption that we know of, or takes note of one that something else has told JAX of."""
     client = _jax_state().client
     while not watch.left.wait(_NOTICE_SECONDS):
