@@ -75,7 +75,7 @@ def extractor() -> Any:
     from flax import nnx
 
     from transfer.extract import Extractor
-    from transfer.preprocess import Preprocessing
+    from transfer.preprocess.recipe import Preprocessing
 
     class Network(nnx.Module):
         def __init__(self) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from docs.refresh import DRAWN, PAGE, PRINTED, printed
 from transfer.arithmetic.named import network
-from transfer.drawing.boxes import TAP
 from transfer.models import registry
+from transfer.models.drawing.boxes import TAP
 
 PAGE_TEXT = PAGE.read_text("utf-8")
 TABLES = dict(PRINTED.findall(PAGE_TEXT))

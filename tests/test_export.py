@@ -17,14 +17,15 @@ from etils import epath
 from jax import export as jax_export
 from PIL import Image
 
-from transfer import bound, experiment, heads, preprocess
+from transfer import bound, experiment, heads
 from transfer import config as config_module
 from transfer.__main__ import main
 from transfer.export import artefacts, program
-from transfer.export.resize import resize
 from transfer.features import FeatureStore
 from transfer.predictor import Predictor
-from transfer.preprocess import Preprocessing
+from transfer.preprocess import recipe as preprocess
+from transfer.preprocess.any_size import resize
+from transfer.preprocess.recipe import Preprocessing
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parent / "examples" / "predict_exported.py"

@@ -13,7 +13,7 @@ from transfer import config as settings
 from transfer import experiment
 from transfer.data import registry as sources
 from transfer.models import registry
-from transfer.preprocess import Preprocessing
+from transfer.preprocess.recipe import Preprocessing
 from transfer.weights import native
 
 BACKBONE = '''

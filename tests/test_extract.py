@@ -6,11 +6,11 @@ from flax import nnx
 from tiny_model import RECIPE, TinyModel, TinySource
 
 import transfer
-from transfer import preprocess
 from transfer.errors import TransferError, UsageError
 from transfer.extract import Extractor, extract_to_store
 from transfer.features import FeatureStore
 from transfer.fingerprint import parameters_hash, structure_hash
+from transfer.preprocess import recipe as preprocess
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from transfer import preprocess
 from transfer.errors import UsageError
-from transfer.preprocess import Preprocessing
+from transfer.preprocess import recipe as preprocess
+from transfer.preprocess.recipe import Preprocessing
 
 JAX_METHODS = {"bilinear": "linear", "bicubic": "cubic", "lanczos": "lanczos3", "nearest": "nearest"}
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from golden import seeded
 
-from transfer import preprocess
-from transfer.preprocess import Preprocessing
+from transfer.preprocess import recipe as preprocess
+from transfer.preprocess.recipe import Preprocessing
 from transfer.weights import catalogue
 
 GOLDEN = Path(__file__).parent / "golden" / "preprocessing.npz"

@@ -11,7 +11,7 @@ from transfer import config as config_module
 from transfer import finetune
 from transfer.errors import UsageError
 from transfer.models import registry
-from transfer.preprocess import Preprocessing
+from transfer.preprocess.recipe import Preprocessing
 from transfer.trainable import trained_layers
 
 RECIPE = Preprocessing((16, 16), scale=1 / 255)

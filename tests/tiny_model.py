@@ -9,7 +9,7 @@ from flax import nnx
 
 from transfer.bench.on_demand import OnDemand
 from transfer.data import BrokenImage
-from transfer.preprocess import Preprocessing
+from transfer.preprocess.recipe import Preprocessing
 
 RECIPE = Preprocessing(image_size=(12, 12), scale=1 / 255, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.2))
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from transfer.config import given, named
 from transfer.errors import UsageError
 from transfer.extract import Extractor, parse_taps, recipe
-from transfer.preprocess import Preprocessing
+from transfer.preprocess.recipe import Preprocessing
 from transfer.weights import catalogue, native
 from transfer.weights.create import create_model
 

@@ -13,7 +13,7 @@ from transfer.backbone import build_frozen
 from transfer.errors import TransferError, UsageError
 from transfer.evaluation import predictions
 from transfer.evaluation.predictions import Predictions
-from transfer.preprocess import Preprocessing
+from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files import bucket, json_file
 from transfer.runtime.files.untrusted import reason, shown
 from transfer.weights import catalogue

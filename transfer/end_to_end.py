@@ -21,7 +21,7 @@ from transfer.evaluation import predictions
 from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.summary import summary
 from transfer.models.registry import flat_state, layers_of
-from transfer.preprocess import Preprocessing
+from transfer.preprocess.recipe import Preprocessing
 from transfer.trainable import folded, trained_layers
 from transfer.training import run_epochs
 from transfer.training_run import Run

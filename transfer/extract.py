@@ -22,7 +22,7 @@ from transfer.data.source import Source
 from transfer.errors import TransferError, UsageError
 from transfer.features import FeatureStore
 from transfer.fingerprint import parameters_hash, structure_hash
-from transfer.preprocess import Preprocessing
+from transfer.preprocess.recipe import Preprocessing
 from transfer.program import PRECISIONS, Program
 from transfer.runtime import distributed, preemption
 from transfer.runtime.devices import mesh_for

@@ -12,9 +12,9 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from transfer import preprocess
 from transfer.errors import UsageError
-from transfer.preprocess import Preprocessing
+from transfer.preprocess import recipe
+from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime import preemption
 from transfer.runtime.progress import Progress
 from transfer.trainable import head_layers, trained_layers
@@ -123,7 +123,7 @@ class Network:
         resized: bool = False,
     ) -> None:
         self.settings = settings
-        self.prepare = partial(preprocess.normalise if resized else preprocess.apply, preprocessing)
+        self.prepare = partial(recipe.normalise if resized else recipe.apply, preprocessing)
         self.optimizer = make_optimizer(settings, num_rows, head_layers(model))
         layers = trained_layers(model, None) if trained is None else trained
         kinds = (nnx.All(nnx.Param, lambda path, _: _dotted(path[:-1]) in layers), nnx.Param, nnx.BatchStat)

@@ -18,7 +18,7 @@ from jax import lax
 from transfer.convolutions import ALGORITHMS, Epilogue, Geometry
 from transfer.fusion import Fused, fused
 from transfer.joining import Source, joinable, side_by_side, stacked
-from transfer.models.graph import Graph, Node, trace
+from transfer.models.graph.trace import Graph, Node, trace
 from transfer.planning import plan_for
 from transfer.pooling import Pool, pool_of
 from transfer.segments import Segment, segments

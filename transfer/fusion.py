@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transfer.models.graph import DILATIONS, Graph, Node
+from transfer.models.graph.trace import DILATIONS, Graph, Node
 
 HALVING = dict(kernel=(2, 2), strides=(2, 2), padding=((0, 0), (0, 0)))
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from transfer.fusion import Fused
-from transfer.models.graph import Graph
+from transfer.models.graph.trace import Graph
 
 Arrays = dict[str, jax.Array]
 Source = Callable[[Mapping[int, jax.Array]], jax.Array]

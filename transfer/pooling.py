@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from transfer.models.graph import Node
+from transfer.models.graph.trace import Node
 
 Pool = Callable[[jax.Array], jax.Array]
 

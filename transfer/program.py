@@ -11,9 +11,9 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from transfer import preprocess
 from transfer.freeze import Frozen, freeze
-from transfer.preprocess import Preprocessing
+from transfer.preprocess import recipe
+from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.devices import AXIS, compiler_options
 
 # What JAX calls the precision that keeps our word's promise, where that is not the word itself. "high" is within 1e-4
@@ -119,7 +119,7 @@ class Program:
     def _part(self, arrays: Mapping[str, Any], images: jax.Array, resized: bool) -> dict[str, jax.Array]:
         """One device's part of a batch."""
         with jax.default_matmul_precision(self._matmul_precision):
-            prepare = preprocess.normalise if resized else preprocess.apply
+            prepare = recipe.normalise if resized else recipe.apply
             return self.finish(self.frozen(arrays, prepare(self.preprocessing, images).astype(self.dtype)))
 
     @property

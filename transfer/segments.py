@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transfer.models.graph import Graph
+from transfer.models.graph.trace import Graph
 
 
 @dataclass(frozen=True)

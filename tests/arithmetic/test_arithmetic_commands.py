@@ -12,8 +12,8 @@ from flax import nnx
 from transfer import __main__ as program
 from transfer.arithmetic import bottleneck, stacking
 from transfer.arithmetic.commands import SECTIONS
-from transfer.drawing.blocks import bands
 from transfer.errors import TransferError
+from transfer.models.drawing.blocks import bands
 from transfer.models.graph import trace
 from transfer.models.layers import conv
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from transfer.arithmetic.receptive import fields
 from transfer.models import registry
 from transfer.models.graph import trace
+from transfer.models.graph.receptive import fields
 
 # A tap of each kind of geometry (large strides, windows over the edge, shortcuts), an image that its field fits into.
 CASES: list[tuple[str, str, int, dict[str, Any]]] = [

@@ -173,7 +173,7 @@ def read_features(folder: Path) -> str:
 def make_native(folder: Path) -> None:
     import numpy as np
 
-    from transfer.preprocess import Preprocessing
+    from transfer.preprocess.recipe import Preprocessing
     from transfer.weights import native
 
     numbers = np.random.default_rng(0)

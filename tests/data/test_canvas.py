@@ -5,11 +5,12 @@ import pytest
 from real_formats import encoded, pixels, write_files
 from tiny_model import RECIPE, TinyModel, TinySource
 
-from transfer import extract, preprocess
+from transfer import extract
 from transfer.data import canvas, open_source
 from transfer.data.loader import batches
 from transfer.extract import Extractor, extract_to_store
-from transfer.preprocess import Preprocessing
+from transfer.preprocess import recipe as preprocess
+from transfer.preprocess.recipe import Preprocessing
 
 SIZES = [(30, 40), (40, 30), (9, 11), (48, 48), (12, 12), (17, 200), (200, 17)]
 RECIPES = {

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from real_formats import encoded
 
-from transfer import preprocess
 from transfer.bench import photographs
 from transfer.data import BrokenImage, decode
-from transfer.preprocess import Preprocessing
+from transfer.preprocess import recipe as preprocess
+from transfer.preprocess.recipe import Preprocessing
 
 PHOTOGRAPH = photographs.draw(np.random.default_rng(0), 67, 93)
 SAVED = itertools.product(("RGB", "L"), ("4:4:4", "4:2:2", "4:2:0"), (30, 95), (False, True))

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from real_formats import encoded, pixels, write_files
 
-from transfer import preprocess
 from transfer.data import frames, open_source, select
 from transfer.data.loader import batches, load_all
 from transfer.data.source import ArraySource, BrokenImage
 from transfer.errors import TransferError, UsageError
-from transfer.preprocess import Preprocessing
+from transfer.preprocess import recipe as preprocess
+from transfer.preprocess.recipe import Preprocessing
 
 RECIPE = Preprocessing((6, 6))
 IMAGES = pixels(23, 5, 4)

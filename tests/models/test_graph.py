@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from transfer.models.graph import Graph, Node, Total, trace
+from transfer.models.graph.trace import Graph, Node, Total, trace
 from transfer.models.registry import architectures, build, flat_state
 
 # Multiply-adds at 224 px as torchvision's documentation publishes them (1e9).

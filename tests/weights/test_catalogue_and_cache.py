@@ -14,7 +14,7 @@ from absl import logging as absl_logging
 from tests.campaigns import source
 from transfer.errors import TransferError, UsageError
 from transfer.models import registry
-from transfer.preprocess import normalise
+from transfer.preprocess.recipe import normalise
 from transfer.weights import cache, catalogue
 from transfer.weights.catalogue import Record, WeightFile
 from transfer.weights.names import libraries

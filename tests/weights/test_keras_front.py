@@ -15,7 +15,7 @@ import pytest
 
 from transfer.errors import TransferError
 from transfer.models import registry
-from transfer.preprocess import Preprocessing
+from transfer.preprocess.recipe import Preprocessing
 from transfer.weights import catalogue, create_model, keras_front, readers
 from transfer.weights.readers import Layer
 from transfer.weights.readers._described import MOST_IN_FRONT, front

@@ -4,9 +4,9 @@ from functools import partial
 from typing import Any
 
 from transfer.arithmetic.named import part
-from transfer.arithmetic.receptive import receptive_field
 from transfer.arithmetic.section import Section, count, millions
-from transfer.models.graph import Graph, Node
+from transfer.models.graph.receptive import receptive_field
+from transfer.models.graph.trace import Graph, Node
 from transfer.models.resnet import Unit
 
 SIDE = 56

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from flax import nnx
 
 from transfer.models import registry
-from transfer.models.graph import Graph, trace
+from transfer.models.graph.trace import Graph, trace
 from transfer.weights import catalogue
 
 # Of the architectures whose images are not 224x224 in colour: height, width, channels.

@@ -7,9 +7,9 @@ import jax
 from flax import nnx
 
 from transfer.arithmetic.named import part
-from transfer.arithmetic.receptive import receptive_field
 from transfer.arithmetic.section import Section, count, millions
-from transfer.models.graph import Graph
+from transfer.models.graph.receptive import receptive_field
+from transfer.models.graph.trace import Graph
 from transfer.models.layers import conv
 
 CHANNELS = (64, 128, 256, 512)

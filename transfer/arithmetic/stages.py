@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from transfer.arithmetic.named import network
 from transfer.arithmetic.section import Section, count, millions
-from transfer.models.graph import Graph
+from transfer.models.graph.trace import Graph
 
 NOTHING = "-"
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 
 from transfer.arithmetic.named import network
-from transfer.arithmetic.receptive import Fields, fields
 from transfer.arithmetic.section import Section, count
+from transfer.models.graph.receptive import Fields, fields
 
 
 def section(names: Sequence[str]) -> Section:

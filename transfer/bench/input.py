@@ -27,7 +27,7 @@ from transfer.data.loader import batches
 from transfer.data.source import ArraySource, Source, select
 from transfer.errors import UsageError
 from transfer.extract import Extractor, extract_to_store
-from transfer.preprocess import Preprocessing
+from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime import tables
 from transfer.runtime.progress import Progress
 from transfer.runtime.timing import interleaved, median_ratio

@@ -14,7 +14,7 @@ from transfer.data.folder import FolderSource
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import batches, default_workers
 from transfer.data.source import Source
-from transfer.preprocess import Preprocessing
+from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.progress import Progress
 from transfer.runtime.timing import interleaved
 

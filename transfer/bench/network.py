@@ -9,8 +9,8 @@ from transfer.arithmetic.named import IMAGES, USUAL_IMAGE
 from transfer.backbone import CLASSIFIER_TAPS
 from transfer.bench.peers.network import random_model
 from transfer.extract import parse_taps, recipe
-from transfer.models.graph import Graph, trace
-from transfer.preprocess import Preprocessing
+from transfer.models.graph.trace import Graph, trace
+from transfer.preprocess.recipe import Preprocessing
 from transfer.weights import cache, catalogue
 from transfer.weights.create import create_model
 

@@ -2,7 +2,7 @@
 
 On a machine with an accelerator, resizing by the host takes longer than decoding and starves the device. Each image
 lies in the upper left corner of a canvas that has room for the largest of its batch, beside the two bands
-(`transfer.resample`) that resize it, as arrays; so one program serves all sizes that share a canvas.
+(`transfer.preprocess.resample`) that resize it, as arrays; so one program serves all sizes that share a canvas.
 """
 
 import functools
@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transfer import preprocess, resample
 from transfer.data.buffers import Buffers
-from transfer.preprocess import Preprocessing
+from transfer.preprocess import recipe, resample
+from transfer.preprocess.recipe import Preprocessing
 
 # Images with a longer side (pixels), or that take longer sums, are resized by the host and copied into their canvas.
 LARGEST_SIDE = 1024
@@ -36,7 +36,7 @@ class Bands(NamedTuple):
 
 def can_resize(preprocessing: Preprocessing) -> bool:
     """Whether there are canvases for this recipe: it gives 8 bits, which is also what images travel in."""
-    return not preprocess.gives_floats(preprocessing)
+    return not recipe.gives_floats(preprocessing)
 
 
 @functools.lru_cache(maxsize=2048)  # 10 KB each
@@ -44,7 +44,7 @@ def bands(preprocessing: Preprocessing, height: int, width: int) -> Bands | None
     """The bands of images of this size, None where the host has to resize them."""
     if max(height, width) > LARGEST_SIDE:
         return None
-    rows, columns, rows_first = preprocess.bands(preprocessing, height, width)
+    rows, columns, rows_first = recipe.bands(preprocessing, height, width)
     if rows_first or max(rows.weights.shape[1], columns.weights.shape[1]) > MOST_TAPS:
         return None
     return Bands(*_fixed(rows), *_fixed(columns))

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from transfer import preprocess
 from transfer.data import canvas
 from transfer.data.buffers import Buffers
 from transfer.data.canvas import Bands
 from transfer.data.decode import Divisor
 from transfer.data.source import Source
 from transfer.errors import TransferError
-from transfer.preprocess import Preprocessing
+from transfer.preprocess import recipe as preprocess
+from transfer.preprocess.recipe import Preprocessing
 
 LARGEST_ON_DEVICE = 1024 * 1024  # pixels; a batch of larger images is better resized before it travels
 

@@ -13,7 +13,7 @@ from transfer.data.canvas import Bands
 from transfer.data.frames import Array, Frame, frames, resized_as
 from transfer.data.source import BrokenImage, Source
 from transfer.errors import TransferError, UsageError
-from transfer.preprocess import Preprocessing
+from transfer.preprocess.recipe import Preprocessing
 
 ON_ERROR = ("raise", "skip")
 IMAGES_A_TASK = 256  # of `load_all`: large enough that handing out work costs nothing

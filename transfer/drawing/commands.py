@@ -24,7 +24,7 @@ def _draw(options: argparse.Namespace) -> None:
     from etils import epath
 
     from transfer.arithmetic.named import network
-    from transfer.drawing.diagram import draw as svg
+    from transfer.models.drawing.diagram import draw as svg
     from transfer.runtime.files.atomic import write_text
 
     graph, image = network(options.name, options.image_size)

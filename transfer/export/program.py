@@ -9,13 +9,13 @@ import numpy as np
 from flax import nnx
 from jax import export
 
-from transfer import preprocess
 from transfer.bound import Bound
 from transfer.errors import UsageError
-from transfer.export.resize import resize
 from transfer.extract import DTYPES, Tap
 from transfer.heads.targets import ACTIVATIONS
-from transfer.preprocess import Preprocessing
+from transfer.preprocess import recipe
+from transfer.preprocess.any_size import resize
+from transfer.preprocess.recipe import Preprocessing
 from transfer.program import PRECISIONS
 
 # What a platform is called by `jax.export`, and by us.
@@ -38,7 +38,7 @@ def exported(bound: Bound, platforms: tuple[str, ...], input_size: tuple[int, in
     sides = "h, w" if input_size is None else "{}, {}".format(*input_size)
     shape = export.symbolic_shape(f"b, {sides}, 3")
     images = jax.ShapeDtypeStruct(shape, jnp.uint8)
-    run = _run(bound, resize if input_size is None else preprocess.resize)
+    run = _run(bound, resize if input_size is None else recipe.resize)
     with jax.default_matmul_precision(_precision(bound, platforms)):
         return export.export(jax.jit(run), platforms=platforms)(images)
 
@@ -67,7 +67,7 @@ def _run(bound: Bound, resized: Callable[[Preprocessing, jax.Array], jax.Array])
     def run(images: jax.Array) -> jax.Array:
         # what nothing depends on is made up on the spot, so that the file need not hold it
         given = [leaf if at in used else jnp.zeros_like(leaf) for at, leaf in enumerate(leaves)]
-        prepared = preprocess.normalise(preprocessing, resized(preprocessing, images)).astype(dtype)
+        prepared = recipe.normalise(preprocessing, resized(preprocessing, images)).astype(dtype)
         return output(network(jax.tree.unflatten(definition, given), prepared))
 
     return run

@@ -23,7 +23,7 @@ def architectures() -> dict[str, Callable[..., nnx.Module]]:
     """Architecture name -> builder, collected from the `ARCHITECTURES` of every file in `transfer/models`."""
     found: dict[str, Callable[..., nnx.Module]] = {}
     for module in pkgutil.iter_modules(transfer.models.__path__):
-        if module.name != "registry":
+        if module.name != "registry" and not module.ispkg:
             family = importlib.import_module(f"transfer.models.{module.name}")
             found.update(getattr(family, "ARCHITECTURES", {}))
     return found

@@ -20,7 +20,7 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 from transfer.errors import UsageError
-from transfer.preprocess import Preprocessing
+from transfer.preprocess.recipe import Preprocessing
 
 # Beside the record files: errors measured against each record's source.
 PARITY = "parity.json"

@@ -15,7 +15,7 @@ from absl import logging
 
 from transfer.errors import TransferError
 from transfer.models import registry
-from transfer.preprocess import Preprocessing
+from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files.untrusted import reason, shown
 from transfer.weights import catalogue, keras_front, native
 from transfer.weights.names import family

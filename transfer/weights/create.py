@@ -12,7 +12,7 @@ from flax import nnx
 
 from transfer.errors import TransferError, UsageError
 from transfer.models import registry
-from transfer.preprocess import Preprocessing
+from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files import digest, paths
 from transfer.runtime.progress import waiting
 from transfer.weights import cache, catalogue, claims, identify, native, readers

@@ -17,8 +17,8 @@ from absl import logging
 
 from transfer.errors import TransferError, UsageError
 from transfer.models import registry
-from transfer.models.graph import leading_to, trace
-from transfer.preprocess import Preprocessing
+from transfer.models.graph.trace import leading_to, trace
+from transfer.preprocess.recipe import Preprocessing
 from transfer.weights.folded import filled, filled_norm
 from transfer.weights.names import Shape, name_map
 from transfer.weights.our_units import OurUnits

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.preprocess import Preprocessing
+from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files.untrusted import shown
 from transfer.weights.names import family
 from transfer.weights.readers import Layer

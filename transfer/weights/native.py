@@ -11,7 +11,7 @@ import numpy as np
 
 from transfer.errors import TransferError
 from transfer.models import registry
-from transfer.preprocess import Preprocessing
+from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files import atomic, digest
 from transfer.weights.readers import safetensors_file
 

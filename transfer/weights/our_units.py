@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.models.graph import Graph, Node
+from transfer.models.graph.trace import Graph, Node
 from transfer.weights import windows
 from transfer.weights.folded import Ours
 from transfer.weights.structure import Unit

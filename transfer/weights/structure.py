@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
-from transfer.models.graph import leading_to
+from transfer.models.graph.trace import leading_to
 
 UNORDERED = ("add", "mul")
 

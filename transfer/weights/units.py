@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.models.graph import leading_to
+from transfer.models.graph.trace import leading_to
 from transfer.weights import windows
 from transfer.weights.folded import Norm, affine
 from transfer.weights.readers._onnx_steps import Step, Steps

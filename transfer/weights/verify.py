@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from transfer import preprocess
 from transfer.errors import TransferError
 from transfer.models import registry
+from transfer.preprocess import recipe
 from transfer.runtime.files import paths
 from transfer.weights import cache, catalogue
 from transfer.weights.catalogue import Record, WeightFile
@@ -42,7 +42,7 @@ def first_outputs(model: nnx.Module, record: Record) -> np.ndarray:
     """
 
     def answer(model: nnx.Module, images: jax.Array) -> jax.Array:
-        output, _ = model(preprocess.apply(record.preprocessing, images))  # type: ignore[operator]
+        output, _ = model(recipe.apply(record.preprocessing, images))  # type: ignore[operator]
         return output
 
     with jax.default_matmul_precision("highest"):

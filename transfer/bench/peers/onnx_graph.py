@@ -14,7 +14,7 @@ from flax import nnx
 
 from transfer.bench.peers.case import Skipped
 from transfer.models import registry
-from transfer.models.graph import Node, trace
+from transfer.models.graph.trace import Node, trace
 
 # The newest that the oldest supported ONNX Runtime reads.
 OPSET, IR_VERSION = 17, 8

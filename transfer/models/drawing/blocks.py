@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from transfer.errors import TransferError
-from transfer.models.graph import Graph, leading_to
+from transfer.models.graph.trace import Graph, leading_to
 
 # What is drawn in one box with the layer before it.
 POINTWISE = ("batch_norm", "relu", "relu6", "tanh", "sigmoid", "silu", "gelu")

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from transfer.models.graph_calls import PREFIX
+from transfer.models.graph.calls import PREFIX
 
 # Equations that change no value.
 PASSING = {"convert_element_type", "stop_gradient", "copy", "reduce_precision", "optimization_barrier"}
@@ -41,7 +41,7 @@ def bind(equation: Any, operands: Sequence[Any]) -> Sequence[Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A node before its layer is looked at; `transfer.models.graph.Node` says what the attributes mean.
+    """A node before its layer is looked at; `transfer.models.graph.trace.Node` says what the attributes mean.
 
     `chain` computes it where the model was read with its values: each equation takes the result of the one before.
     """

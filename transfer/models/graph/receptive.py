@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transfer.models.graph import Graph, Node
+from transfer.models.graph.trace import Graph, Node
 
 # Nodes whose output at one place depends on the whole image.
 GLOBAL = ("mean", "reshape", "dense")

@@ -1,8 +1,9 @@
 """Resizing of images whose size is known only when the program runs: Pillow's pixels, the crop included.
 
-`transfer.preprocess.resize` knows the size when it is traced, and makes its weights in NumPy. Here height and width are
-symbols of `jax.export`, so the program makes the weights itself, in float64 as Pillow does, tap by tap: its loops are
-as long as the image at hand needs. What follows from a size (`transfer.preprocess`) is arithmetic of int64 scalars.
+`transfer.preprocess.recipe.resize` knows the size when it is traced, and makes its weights in NumPy. Here height and
+width are symbols of `jax.export`, so the program makes the weights itself, in float64 as Pillow does, tap by tap: its
+loops are as long as the image at hand needs. What follows from a size (`transfer.preprocess`) is arithmetic of int64
+scalars.
 """
 
 from collections.abc import Callable
@@ -13,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from transfer import resample
-from transfer.preprocess import Preprocessing, gives_floats
+from transfer.preprocess import resample
+from transfer.preprocess.recipe import Preprocessing, gives_floats
 
 
 class _Axis(NamedTuple):
@@ -51,7 +52,7 @@ class _Runs(NamedTuple):
 
 
 def resize(preprocessing: Preprocessing, images: jax.Array) -> jax.Array:
-    """`transfer.preprocess.resize` of (B, h, w, 3) uint8, whose B, h and w may be symbols -> (B, H, W, 3).
+    """`transfer.preprocess.recipe.resize` of (B, h, w, 3) uint8, whose B, h and w may be symbols -> (B, H, W, 3).
 
     uint8, the same pixels as Pillow's; float32 where `preprocess.gives_floats`, the same up to the rounding of sums.
     """

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transfer.models.graph import Node
+from transfer.models.graph.trace import Node
 
 WORDS = {
     "batch_norm": "BN",

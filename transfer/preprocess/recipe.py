@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transfer import resample
 from transfer.errors import UsageError
+from transfer.preprocess import resample
 
 CHOICES = {
     "interpolation": ("bilinear", "bicubic", "nearest", "lanczos"),

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from transfer.models.graph_calls import name_calls
-from transfer.models.graph_equations import Reading, Step
+from transfer.models.graph.calls import name_calls
+from transfer.models.graph.equations import Reading, Step
 
 
 @dataclasses.dataclass(frozen=True)

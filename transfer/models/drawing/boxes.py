@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
-from transfer.drawing.canvas import INK, LINE, SMALL, USUAL, Canvas, text_width
+from transfer.models.drawing.canvas import INK, LINE, SMALL, USUAL, Canvas, text_width
 
 GAP = 16.0
 LANE = 10.0

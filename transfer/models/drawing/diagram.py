@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from transfer.drawing import labels
-from transfer.drawing.blocks import Band, Fork, Item, Step, Unit, bands, last
-from transfer.drawing.boxes import Box, Branches, Card, Frame, Row, Shortcut, Tap, wrapped
-from transfer.drawing.canvas import LARGE, LINE, SMALL, USUAL, Canvas, text_width
-from transfer.models.graph import Graph, Node
+from transfer.models.drawing import labels
+from transfer.models.drawing.blocks import Band, Fork, Item, Step, Unit, bands, last
+from transfer.models.drawing.boxes import Box, Branches, Card, Frame, Row, Shortcut, Tap, wrapped
+from transfer.models.drawing.canvas import LARGE, LINE, SMALL, USUAL, Canvas, text_width
+from transfer.models.graph.trace import Graph, Node
 
 WIDTH, MARGIN = 1040.0, 20.0
 LABEL, BETWEEN, ROWS = 168.0, 20.0, 16.0

@@ -1,0 +1,1 @@
+"""A model as a small graph in the order of its calls, and what follows from it."""
