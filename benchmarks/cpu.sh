@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every CPU figure of the README: JSON with the command that made it, pictures, and the README's tables.
+# Every CPU figure of docs/benchmarks.md: JSON with the command that made it, pictures, and that page's tables.
 #
 #   pip install -e '.[plots,peers]'
 #   benchmarks/cpu.sh                     # about 40 minutes on two cores; leave the machine alone meanwhile

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every GPU figure in one command, on the day there is a GPU: beside torch.compile max-autotune in the same run, MFU,
-# from uint8 to NumPy, every precision, heads; JSON with the command that made each, pictures, and the README's tables.
+# from uint8 to NumPy, every precision, heads; JSON with the command that made each, pictures, and the tables of docs/benchmarks.md.
 #
 #   pip install -e '.[plots,peers]' 'jax[cuda12]'
 #   benchmarks/gpu.sh                     # about half an hour on an H100, most of it compiling

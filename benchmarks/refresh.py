@@ -1,4 +1,4 @@
-"""Prints the README's tables of ratios again, from the JSON beside this file.
+"""Writes the tables of ratios in docs/benchmarks.md again, from the JSON beside this file.
 
 python benchmarks/refresh.py
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 from transfer.bench import report
 
 FOLDER = Path(__file__).parent
-README = FOLDER.parent / "README.md"
+PAGE = FOLDER.parent / "docs" / "benchmarks.md"
 # <!-- benchmarks cpu --> … <!-- /benchmarks -->: the results in that folder.
 BLOCK = re.compile(r"<!-- benchmarks (\w+) -->\n.*?<!-- /benchmarks -->", re.DOTALL)
 
@@ -30,4 +30,4 @@ def shown(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(refreshed(README.read_text("utf-8")), "utf-8")
+    PAGE.write_text(refreshed(PAGE.read_text("utf-8")), "utf-8")

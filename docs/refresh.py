@@ -1,4 +1,4 @@
-"""Runs the commands of `docs/architectures.md` again: its tables and its diagrams.
+"""Runs the commands of `docs/architectures.md` and `docs/models.md` again: their tables and diagrams.
 
 python docs/refresh.py
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from transfer import __main__ as program
 
 PAGE = Path(__file__).parent / "architectures.md"
+PAGES = (PAGE, PAGE.with_name("models.md"))
 # A command by itself on a line, and what it printed.
 PRINTED = re.compile(
     r"^`python -m transfer ([^`]+)`\n\n<!-- printed -->\n(.*?)<!-- /printed -->$", re.MULTILINE | re.DOTALL
@@ -39,11 +40,12 @@ def refreshed(page: str, run: Callable[[str], str] = printed) -> str:
 
 
 def main() -> None:
-    """Writes the page and the diagrams that it shows; paths are those of the repository's root."""
-    page = PAGE.read_text("utf-8")
-    PAGE.write_text(refreshed(page), "utf-8")
-    for command, _ in DRAWN.findall(page):
-        print(printed(command), end="")
+    """Writes the pages and the diagrams that they show; paths are those of the repository's root."""
+    for path in PAGES:
+        page = path.read_text("utf-8")
+        path.write_text(refreshed(page), "utf-8")
+        for command, _ in DRAWN.findall(page):
+            print(printed(command), end="")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the README promises to those who extend the package: a backbone, a head and a source are one file each."""
+"""What CONTRIBUTING.md promises to those who extend the package: a backbone, a head and a source are one file each."""
 
 import sys
 

@@ -20,21 +20,37 @@ PLACES = ("data.source", "model.weights", "model.init_from.weights", "features",
 # Every setting that some head takes -> its type; a head says which are its own (`transfer.head_settings`). A config
 # file may add those of a head of the user's.
 HEAD_SETTINGS: dict[str, type] = {
+    # Passes over the training rows (linear, sgd, mlp).
     "epochs": int,
+    # Rows a step of training.
     "batch_size": int,
+    # Of Adam (linear, mlp), constant; of SGD (sgd) the first, which falls by a cosine to 0.
     "learning_rate": float,
+    # Of SGD (sgd).
     "momentum": float,
+    # Of the weights, beside the optimiser's step (linear, sgd, mlp).
     "weight_decay": float,
+    # Units of each hidden layer (mlp), such as (512,256).
     "hidden": tuple,
+    # Share of the hidden units that a step leaves out (mlp).
     "dropout": float,
+    # How features are scaled, fitted on the training rows alone: "standard", "l2", "whiten", … (every head).
     "scaling": str,
+    # "balanced": each class counts alike, however many rows it has.
     "class_weight": str,
+    # The inverse of the penalty, as in scikit-learn (logistic).
     "C": float,
+    # The penalty, as in scikit-learn (ridge).
     "alpha": float,
+    # Most steps of L-BFGS (logistic).
     "max_iter": int,
+    # How far above its optimum the loss may end (logistic).
     "tol": float,
+    # Neighbours that vote (knn).
     "n_neighbors": int,
+    # "cosine" or "l2" (knn, nearest_mean).
     "metric": str,
+    # A neighbour votes by exp(similarity / temperature); "none": all alike (knn).
     "temperature": float,
 }
 
@@ -71,9 +87,10 @@ UNUSED: dict[str, dict[str, str]] = {
 
 
 def default() -> ConfigDict:
-    """The published lab's recipe; the README's table of settings explains each field."""
+    """The published lab's recipe. What stands above a field is its meaning in docs/settings.md."""
     return ConfigDict(
         {
+            # Decides everything random of training: first weights, order of rows, augmentation.
             "seed": 0,
             # So many runs over, with `seed` and `data.seed` counted up, in WORKDIR/seed_N; None: one run, in WORKDIR.
             "seeds": placeholder(int),
@@ -82,30 +99,54 @@ def default() -> ConfigDict:
             # Which layers are trained beside the classifier: "stage4", "block4,block5", "stage4.unit*"; None: all.
             "unfreeze": placeholder(str),
             "model": {
+                # A record, such as "resnet50.tv1", or an architecture by itself, such as "vgg16_bn".
                 "name": "vgg11_slim.cifar10",
                 # None: shipped, cached or downloaded; a path: that file; "random": random weights.
                 "weights": placeholder(str),
                 # Fields of the family (width, hidden, …) where they differ from the record's.
-                "fields": {"num_classes": placeholder(int), "width": placeholder(float)},
-                # Another network, whose layers start this one where names and shapes are the same; `weights` as above.
-                "init_from": {"model": placeholder(str), "weights": placeholder(str)},
+                "fields": {
+                    # Classes of the classifier; None: the record's, or the data set's where the network is trained.
+                    "num_classes": placeholder(int),
+                    # Channels, as a multiple of the published network's.
+                    "width": placeholder(float),
+                },
+                "init_from": {
+                    # Another network, whose layers start this one where names and shapes are the same.
+                    "model": placeholder(str),
+                    # Its weights, as `model.weights`.
+                    "weights": placeholder(str),
+                },
             },
+            # Where features are taken: an end point, with ":avg", ":max" or ":flatten" behind it; several by comma.
             "tap": "pre_logits",
-            # What follows is the record's where it is None.
+            # Height and width of the network's input in pixels; None: the record's.
             "image_size": placeholder(int),
+            # "pil": Pillow's own 8-bit result, on the device; "float": without rounding; "draft": "pil" after decoding
+            # large JPEGs at 1/2, 1/4 or 1/8 (faster, other pixels); None: the record's.
             "resize": placeholder(str),
+            # The record's where it is None.
             "preprocessing": {
+                # Length of the shorter side before a centre crop to `image_size`.
                 "resize_to": placeholder(int),
+                # "bilinear", "bicubic", "lanczos" or "nearest".
                 "interpolation": placeholder(str),
+                # Whether shrinking widens the kernel; counts for resize="float", Pillow always does.
                 "antialias": placeholder(bool),
+                # What the network wants: "rgb", "bgr" or "grey".
                 "channels": placeholder(str),
+                # Multiplies the values 0 to 255 first.
                 "scale": placeholder(float),
+                # Subtracted then, one value a channel.
                 "mean": placeholder(tuple),
+                # Divided by at last, one value a channel.
                 "std": placeholder(tuple),
             },
             # Images a step of extraction.
             "batch_size": 64,
+            # What the network computes in: "float32" or "bfloat16".
             "dtype": "float32",
+            # Of matrix products: "highest" (float32 by its definition), "high" (within 1e-4 of it) or "default"
+            # (whatever the device does fastest).
             "precision": "high",
             # A folder of stores to share between workdirs; None: WORKDIR/features.
             "features": placeholder(str),
@@ -121,10 +162,15 @@ def default() -> ConfigDict:
             # Whether a head's features are read as training goes instead of held in memory; for head.order="chunks".
             # None: where they would take more than a quarter of a CPU's memory, or half of the accelerators'.
             "stream": placeholder(bool),
-            # Devices of a head: rows are divided among `data` of them, classes among `model`. None: all accelerators
-            # of all processes; on CPUs one device of each process.
-            "mesh": {"data": placeholder(int), "model": 1},
+            "mesh": {
+                # Devices that share the rows of a head. None: all accelerators of all processes; on CPUs one device of
+                # each process.
+                "data": placeholder(int),
+                # Devices that share its classes.
+                "model": 1,
+            },
             "finetune": _finetune(),
+            # Seconds from checkpoint to checkpoint of training.
             "checkpoint_seconds": 30.0,
             # Whether a run ends with WORKDIR/report.html, a page to look at.
             "report": True,
@@ -135,14 +181,22 @@ def default() -> ConfigDict:
 def _data() -> dict[str, Any]:
     """Which images train and which validate."""
     return {
+        # "digits", "folder:PATH" (class folders, or a zip of them), "tfds:NAME", "cifar10:PATH", "cifar100:PATH",
+        # "npz:PATH" or "pickle:PATH".
         "source": "digits",
-        # Splits as the source names them; without a validation split a fraction of `train` is held out.
+        # The split that trains, as the source names it.
         "train": placeholder(str),
+        # The split that validates; without one a fraction of `train` is held out.
         "validation": placeholder(str),
+        # The share that is held out.
         "validation_fraction": 0.2,
+        # Whether each class has the same share in both.
         "stratify": True,
+        # So many training images of each class; None: all.
         "train_per_class": placeholder(int),
+        # So many validation images of each class; None: all.
         "validation_per_class": placeholder(int),
+        # Draws the images.
         "seed": 0,
     }
 
@@ -150,6 +204,7 @@ def _data() -> dict[str, Any]:
 def _head() -> dict[str, Any]:
     """Which head, how it is trained on the features, and its own settings."""
     return {
+        # "linear" (the published head), "logistic", "ridge", "knn", "nearest_mean", "sgd", "mlp", or one of your own.
         "name": "linear",
         # What is predicted: "classes", one a row; "labels", any number of them a row; "values", numbers.
         "target": "classes",
@@ -168,6 +223,7 @@ def _sweep() -> dict[str, Any]:
     return {
         # The share of the training rows that choose; the chosen head is then fitted on all of them.
         "holdout": 0.1,
+        # Draws those rows.
         "seed": 0,
         # What is highest for the chosen one; None: accuracy (or what comes first for what is predicted).
         "measure": placeholder(str),
@@ -181,23 +237,31 @@ def _sweep() -> dict[str, Any]:
 def _finetune() -> dict[str, Any]:
     """How a network is trained; the learning rates are those of one step of `batch_size` images."""
     return {
+        # Passes over the training images.
         "epochs": 30,
+        # Images a step of training.
         "batch_size": 128,
+        # "sgd" or "adamw".
         "optimizer": "sgd",
+        # Of the backbone, after the warm-up; it falls by a cosine to 0.
         "learning_rate": 0.1,
         # Begin with a random classifier; None: where the weights are the catalogue's, not where they are a file
         # that has one for as many classes.
         "new_head": placeholder(bool),
         # Of the new classifier; None: the same.
         "head_learning_rate": placeholder(float),
+        # Epochs in which the learning rate rises from 0.
         "warmup_epochs": 1,
+        # Of the weights; not of biases and batch norm.
         "weight_decay": 5e-4,
+        # The share of a label that goes to all classes alike.
         "label_smoothing": 0.0,
         # "update": batch norm of trained layers normalises by the batch and moves its statistics;
         # "freeze": by the pretrained statistics, which stay. Frozen layers always do the latter.
         "batch_norm": "update",
-        # Augmentation: mirror half of the images; pad by this many pixels and crop at random.
+        # Augmentation: mirror half of the images.
         "flip": True,
+        # Augmentation: pad by this many pixels and crop at random.
         "crop": 4,
     }
 

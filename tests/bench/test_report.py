@@ -1,4 +1,4 @@
-"""The README's ratios are those of the committed results, and the script that makes them runs."""
+"""The ratios of `docs/benchmarks.md` are those of the committed results, and the script that makes them runs."""
 
 import importlib.util
 import json
@@ -79,8 +79,8 @@ def refresh():
     return module
 
 
-def test_readme_shows_the_committed_results():
-    page = (REPOSITORY / "README.md").read_text()
+def test_the_page_shows_the_committed_results():
+    page = (REPOSITORY / "docs" / "benchmarks.md").read_text()
     assert "<!-- benchmarks cpu -->" in page and "<!-- benchmarks gpu -->" in page
     assert refresh().refreshed(page) == page
 

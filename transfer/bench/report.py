@@ -1,4 +1,4 @@
-"""The README's tables, printed from result files: ratios only, for absolute times say nothing on another machine."""
+"""The tables of docs/benchmarks.md, from result files: ratios only, as absolute times say nothing elsewhere."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -16,7 +16,7 @@ Action = Callable[[argparse.Namespace], None]
 def models(parser: argparse.ArgumentParser) -> Action:
     """`models [PATTERN] [--markdown]`: a table of the catalogue."""
     parser.add_argument("pattern", nargs="?", default="*", help="such as 'resnet*'")
-    parser.add_argument("--markdown", action="store_true", help="the table as the README shows it")
+    parser.add_argument("--markdown", action="store_true", help="the table as docs/models.md shows it")
 
     def run(options: argparse.Namespace) -> None:
         rows = _model_rows(options.pattern)
