@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from transfer import tables
+from transfer.runtime import tables
 from transfer.weights import catalogue
 
 PAGE = Path(__file__).with_name("models.md")
