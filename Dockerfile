@@ -8,9 +8,9 @@ RUN useradd --create-home --uid 1000 transfer && mkdir /workdir && chown transfe
 WORKDIR /app
 
 # What changes rarely comes first: the libraries, from the list in setup.cfg and the version that it reads
-COPY setup.cfg pyproject.toml LICENSE README.md ./
-COPY transfer/runtime/distribution.py transfer/
-RUN touch transfer/__init__.py \
+COPY setup.py setup.cfg pyproject.toml LICENSE README.md ./
+COPY transfer/runtime/distribution.py transfer/runtime/
+RUN mkdir configs && touch transfer/__init__.py \
     && case "$PLATFORM" in \
         cpu) jax="jax" ;; \
         cuda12 | tpu) jax="jax[$PLATFORM]" ;; \

@@ -1,6 +1,11 @@
-"""Config files, `configs/NAME.py` or `configs/NAME.py:ARGUMENT`: Python whose `get_config()` is the experiment."""
+"""Config files, Python whose `get_config()` is the experiment: `NAME` or `PATH.py`, and `:ARGUMENT` behind either.
+
+A name is one of those that come with the package, whatever lies in the current folder; what has a `/` in it or ends in
+`.py` is the path of a file.
+"""
 
 import inspect
+import os
 import runpy
 import traceback
 from pathlib import Path
@@ -8,16 +13,27 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from transfer.errors import UsageError
+import transfer
+from transfer.errors import UsageError, near
 from transfer.runtime.files import paths
+
+LISTED = "python -m transfer train --help lists the configs that come with the package"
+
+
+def packaged() -> dict[str, Path]:
+    """The configs that come with the package, by name: they lie in it where it is installed, beside it in a clone."""
+    package = Path(transfer.__file__).parent
+    files = sorted((package / "configs").glob("*.py")) or sorted((package.parent / "configs").glob("*.py"))
+    return {file.stem: file for file in files}
 
 
 def load(given: str) -> ConfigDict:
-    """The config of `FILE` or `FILE:ARGUMENT`; UsageError, naming it, where the file is missing or wrong."""
-    path, *argument = given.split(":", 1)
-    path = paths.given(path)
+    """The config of a name or a path, and its argument; UsageError, naming it, where it is missing or wrong."""
+    name, *argument = given.split(":", 1)
+    is_path = os.sep in name or name.endswith(".py")
+    path = paths.given(name) if is_path else str(packaged().get(name, ""))
     if not Path(path).is_file():
-        raise UsageError(f"--config={given}: no such file; see the ones in {Path(path).parent}/")
+        raise UsageError(f"--config={given}: {_missing_file(Path(path)) if is_path else _missing_name(name)}")
     try:
         get_config: Any = runpy.run_path(path).get("get_config")
         _check_arguments(get_config, argument)
@@ -27,6 +43,21 @@ def load(given: str) -> ConfigDict:
     except Exception as error:  # whatever the file does wrong
         raise UsageError(f"--config={given}: {_described(error, path)}") from error
     return config
+
+
+def _missing_file(path: Path) -> str:
+    """What to say of a path where no file is: which packaged config may be meant, or where to look."""
+    if path.stem in packaged():
+        return f"no such file; a config of that name comes with the package: --config={path.stem}"
+    return f"no such file; {f'see the ones in {path.parent}/' if path.parent.is_dir() else LISTED}"
+
+
+def _missing_name(name: str) -> str:
+    """What to say of a name that no packaged config has: how to give the file, where there is one, or what is near."""
+    files = [file for file in (name, f"{name}.py") if Path(file).is_file()]
+    if files:
+        return f"no config of that name comes with the package; the file is --config=./{files[0]}"
+    return f"no such config; {LISTED}{near(name, packaged())}"
 
 
 def _check_arguments(get_config: Any, argument: list[str]) -> None:
