@@ -187,8 +187,7 @@ def _main(action: str, settings: dict[str, Any], flags: Sequence[str]) -> None:
     distribution.VERSION = settings.get("version", distribution.VERSION)
     if action == "script":
         sys.argv = [settings["script"], *flags, *settings["flags"]]
-        script = importlib.import_module(Path(settings["script"]).stem)
-        cli.run(script.main, script.CONFIG)
+        importlib.import_module(f"transfer.{Path(settings['script']).stem}_command").main()
     sys.argv = [action, *flags]
     if "devices" in settings:
         import jax

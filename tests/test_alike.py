@@ -128,7 +128,7 @@ def test_other_commands(several, files, tmp_path):
     each[1]["script"] = "extract.py"
     each[2]["flags"] = [config_, workdir, *of(files)]
     first, *others = several.run("script", {}, 3, each=each)
-    assert "process 1 has the command='extract.py', processes 0 and 2 have 'train.py'" in first.err
+    assert "process 1 has the command='extract', processes 0 and 2 have 'train'" in first.err
     assert "has --training_file=none, process 2 has 'PATH', process 0 has None" in first.err
     assert [one.code for one in (first, *others)] == [2] * 3 and not (tmp_path / "run").exists()
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from transfer import completion
-from transfer.__main__ import VERBS, main
+from transfer.__main__ import main
+from transfer.verbs import ALL, VERBS
 
 REPOSITORY = Path(__file__).parent.parent
 # What a terminal does when TAB is pressed: looks up the command's function, and calls it on the words.
@@ -58,7 +59,7 @@ def test_is_a_script_of_the_shell(script):
 
 @pytest.mark.parametrize("before", [("transfer",), ("python", "-m", "transfer"), ("python3", "-m", "transfer")])
 def test_bash_completes_verbs(tab, before):
-    assert set(VERBS) <= set(tab(*before, ""))
+    assert set(ALL) <= set(tab(*before, ""))
     assert tab(*before, "doc") == ["doctor"]
     assert "--no_network" in tab(*before, "doctor", "--")
     assert tab(*before, "weights", "fe") == ["fetch"]
@@ -70,6 +71,15 @@ def test_bash_completes_verbs(tab, before):
 def test_bash_completes_the_flags_of_every_verb(tab, verb):
     offered = tab("transfer", verb, "--")
     assert {"--debug", "--help"} <= set(offered)
+
+
+@pytest.mark.parametrize("before", [("transfer",), ("python", "-m", "transfer")])
+def test_bash_completes_experiments_as_verbs(tab, before):
+    assert tab(*before, "tra") == ["train", "transferability"]
+    assert tab(*before, "train", "--config.head.ep") == ["--config.head.epochs="]
+    assert tab(*before, "extract", "--config", "=", "quick") == ["quickstart"]
+    assert "--training_file=" in tab(*before, "train", "--") and "--training_file=" not in tab(*before, "extract", "--")
+    assert tab(*before, "train", "--config.head.name", "=", "rid") == ["ridge"]
 
 
 def test_bash_completes_flags_of_the_scripts(tab):
@@ -94,6 +104,10 @@ def test_bash_completes_values_of_the_scripts(tab):
     ("line", "expected"),
     [
         ("transfer docto", "doctor"),
+        ("transfer trai", "train"),
+        ("transfer train --config.head.ep", "--config.head.epochs="),
+        ("transfer extract --config=quick", "--config=quickstart"),
+        ("python -m transfer train --config.head.ep", "--config.head.epochs="),
         ("python -m transfer docto", "doctor"),
         ("python train.py --config.head.ep", "--config.head.epochs="),
         ("python train.py --config.head.name=ridg", "--config.head.name=ridge"),
@@ -109,13 +123,12 @@ def test_fish(tmp_path, line, expected):
 
 
 @pytest.mark.parametrize("name", completion.FLAGS)
-def test_flags_are_those_of_the_script(name):
+def test_flags_are_those_of_the_experiment(name):
     program = (
-        f"import sys; sys.path.insert(0, '.'); import {name.removesuffix('.py')} as script\n"
+        f"import transfer.{name}_command\n"
         "from absl import flags\n"
         "modules = flags.FLAGS.flags_by_module_dict()\n"
-        "own = {flag.name for module in modules if 'transfer' in module or 'train' in module or 'extract' in module\n"
-        "       for flag in modules[module]}\n"
+        "own = {flag.name for module in modules if 'transfer' in module for flag in modules[module]}\n"
         "print(*sorted(own | {'config'}))"
     )
     command = [sys.executable, "-c", program]

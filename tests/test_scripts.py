@@ -19,6 +19,7 @@ from transfer import cli, completion
 REPOSITORY = Path(__file__).parent.parent
 QUICKSTART = f"--config={REPOSITORY / 'configs' / 'quickstart.py'}"
 FINETUNE = f"--config={REPOSITORY / 'configs' / 'finetune_digits.py'}"
+SCRIPTS = ("train.py", "extract.py")
 OTHER = "--config.model.init_from.model=resnet18"
 
 
@@ -45,7 +46,7 @@ def write_pickle(path: Path, rows: int, seed: int, protocol: int = 2, labels: ob
 
 
 BAD = {
-    "nothing": ("train.py", [], 2, "--config=configs/NAME.py, or --training_file"),
+    "nothing": ("train.py", [], 2, "--config=NAME or --config=PATH.py, or --training_file"),
     "one file of two": ("train.py", ["--training_file=a.p"], 2, "go together"),
     "no such file": ("train.py", ["--training_file=a.p", "--validation_file=b.p"], 1, "a.p: No such file"),
     "unknown flag": ("train.py", ["--epoch=3"], 2, "epoch"),
@@ -71,7 +72,12 @@ BAD = {
         2,
         "Did you mean: config.head.epochs ?",
     ),
-    "a setting without a config": ("extract.py", ["--config.batch_size=8"], 2, "--config=configs/NAME.py; see --help"),
+    "a setting without a config": (
+        "extract.py",
+        ["--config.batch_size=8"],
+        2,
+        "--config=NAME or --config=PATH.py; see --help",
+    ),
     "None for what needs a value": ("extract.py", [QUICKSTART, "--config.tap=None"], 2, "it needs a value; by default"),
     "zero epochs": ("train.py", [QUICKSTART, "--epochs=0"], 2, "at least 1"),
     "zero rows a step": ("train.py", [QUICKSTART, "--config.head.batch_size=0"], 2, "at least 1"),
@@ -124,15 +130,16 @@ def test_bad_input_is_one_line(case, tmp_path):
 
 
 @pytest.mark.parametrize("asked", ["--help", "-h"])
-@pytest.mark.parametrize("script", completion.FLAGS)
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_help_lists_every_flag_in_the_order_of_use(script, asked, tmp_path):
     done = run(script, "--config.head.epochs=3", asked, folder=tmp_path)
     assert done.returncode == 0 and not done.stderr
     shown = re.findall(r"^  --(\w+)(?:=\w+)?\n      \S", done.stdout, re.MULTILINE)
-    assert tuple(shown) == completion.FLAGS[script]
+    assert tuple(shown) == completion.FLAGS[script.removesuffix(".py")]
+    assert f"    python {script} --config=" in done.stdout and re.search("^  quickstart\n", done.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("script", completion.FLAGS)
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_help_ends_quietly_where_nobody_reads_on(script, tmp_path):
     command = [sys.executable, str(REPOSITORY / script), "--help"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

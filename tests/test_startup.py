@@ -57,9 +57,10 @@ def training(tmp_path):
     return train
 
 
-@pytest.mark.parametrize("script", ["train.py", "extract.py"])
-def test_help_and_wrong_flags_start_nothing_heavy(script, tmp_path):
-    done, modules = imported([str(REPOSITORY / script), "--help"], tmp_path)
+@pytest.mark.parametrize("command", [["train.py"], ["extract.py"], ["-m", "transfer", "train"]], ids=" ".join)
+def test_help_and_wrong_flags_start_nothing_heavy(command, tmp_path):
+    start = [str(REPOSITORY / command[0])] if command[0] != "-m" else command
+    done, modules = imported([*start, "--help"], tmp_path)
     assert "--config" in done.stdout and "absl" in modules
     assert not modules & set(HEAVY)
 

@@ -1,99 +1,19 @@
-"""`python -m transfer VERB`: everything that is not an experiment."""
+"""`python -m transfer VERB`, and `transfer VERB` where the package is installed."""
+
+import sys
+from collections.abc import Sequence
 
 from transfer.runtime import interrupts
 
-if __name__ == "__main__":
-    interrupts.install()  # before what takes time to import
-
-import argparse
-import importlib
-import os
-import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
-
-from absl import flags, logging
-
-from transfer.cli import guarded, prepare_logging
-
-# verb -> (module, function, help). The function adds its arguments to a parser and returns what to run on them;
-# the module is imported only when its verb is used.
-VERBS = {
-    "models": ("transfer.weights.commands", "models", "list the models that have pretrained weights"),
-    "weights": ("transfer.weights.commands", "weights", "list, describe and download weight files"),
-    "convert": ("transfer.weights.commands", "convert", "convert a weight file of any format to .safetensors"),
-    "arithmetic": ("transfer.arithmetic.commands", "arithmetic", "count what networks cost, and why they are built so"),
-    "draw": ("transfer.drawing.commands", "draw", "draw a network, made from the model itself, as an SVG file"),
-    "features": ("transfer.feature_commands", "features", "show, verify and repair a store of features"),
-    "compare": ("transfer.compare", "compare", "compare runs: measures with intervals, and whether they differ"),
-    "report": ("transfer.report.commands", "report", "make a page of runs to look at: curves, errors, images, a map"),
-    "predict": ("transfer.predict_commands", "predict", "classify images and folders of them by a finished run"),
-    "shots": ("transfer.shot_commands", "shots", "show a run's few-shot protocol: tables, a picture"),
-    "similarity": ("transfer.evaluation.representation_commands", "similarity", "compare taps of stores: linear CKA"),
-    "transferability": (
-        "transfer.evaluation.representation_commands",
-        "transferability",
-        "score taps of stores without a head: LogME, LEEP",
-    ),
-    "export": ("transfer.export.commands", "export", "write a run as one file that needs no transfer, or its head"),
-    "doctor": ("transfer.doctor", "doctor", "what this machine has for the package, and what is wrong, in plain words"),
-    "completion": ("transfer.completion", "completion", "print what makes a shell complete commands: bash, zsh, fish"),
-    "bench": ("transfer.bench.commands", "bench", "measure speed: networks, heads, beside others, for other devices"),
-}
-
-Action = Callable[[argparse.Namespace], None]
-
-
-class Parser(argparse.ArgumentParser):
-    """Bad arguments end in one line and exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"error: {message}; see `{self.prog} --help`", file=sys.stderr)
-        sys.exit(2)
-
-
-def _top_parser() -> Parser:
-    lines = [f"  {verb:15} {text}" for verb, (_, _, text) in VERBS.items()]
-    parser = Parser(
-        prog="python -m transfer",
-        description=__doc__,
-        epilog="verbs:\n" + "\n".join(lines),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("verb", choices=VERBS, metavar="VERB", help="one of those below; VERB --help says more")
-    return parser
-
-
-def parser_of(verb: str) -> tuple[Parser, Action]:
-    """The parser of a verb's arguments, and what to run on them; the verb's module is imported."""
-    module, function, text = VERBS[verb]
-    parser = Parser(prog=f"python -m transfer {verb}", description=text)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser, getattr(importlib.import_module(module), function)(parser)
-
-
-def _expanded(argument: str) -> str:
-    """The argument with a leading `~` as the home, in `--output=~/page.html` too, where a shell leaves it as it is."""
-    name, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-    return name + equals + os.path.expanduser(value)
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit code."""
-    if arguments is None:  # `transfer`, the console script, comes here first
-        interrupts.install()
-    given = [_expanded(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
-    parser, action = parser_of(_top_parser().parse_args(given[:1]).verb)
-    # a benchmark writes down the command that made it
-    parser.set_defaults(arguments=given[1:])
-    options = parser.parse_args(given[1:])
-    # log lines look as they do in train.py, where absl starts the program
-    flags.FLAGS.mark_as_parsed()
-    logging.use_absl_handler()
-    prepare_logging()
-    code = guarded(lambda: action(options), options.debug)
-    interrupts.ends_with(code)
-    return code
+    """Runs one verb, by default of the command line; returns the exit code."""
+    if arguments is None:
+        interrupts.install()  # before what takes time to import
+        arguments = sys.argv[1:]
+    from transfer import verbs
+
+    return verbs.main(arguments)
 
 
 if __name__ == "__main__":

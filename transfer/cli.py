@@ -25,6 +25,15 @@ from transfer.runtime.files import outputs, paths
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
+CONFIG = flags.DEFINE_string(
+    "config",
+    None,
+    "The experiment: the NAME of a config listed below, whatever files lie in the current folder, or a file's path, "
+    "which has a / in it or ends in .py; then :ARGUMENT, where it takes one. --config.FIELD=VALUE changes a setting.",
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where the run keeps its files, local or gs://; the same command resumes it. Default: runs/NAME."
+)
 flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 flags.DEFINE_string("compilation_cache", None, compilation_cache.HELP)
 flags.DEFINE_string(
@@ -93,9 +102,15 @@ def _fail(message: str, code: int, debug: bool) -> int:
     return code
 
 
-def run(main: Callable[[], object], config: "Config | None" = None) -> None:
-    """Entry point of `train.py` and `extract.py`: parses the flags, runs `main()`, exits with its code."""
+def run(main: Callable[[], object], config: "Config | None" = None, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of an experiment: parses the flags, runs `main()`, exits with its code.
+
+    `arguments` are those of the verb; without them a script runs, and they are the command line's.
+    """
     prepare_logging()
+    if config is not None and arguments is None:
+        config.program = f"python {PurePath(sys.argv[0]).name}"
+    argv = sys.argv if config is None or arguments is None else [config.program, *arguments]
 
     def wrapped(argv: Sequence[str]) -> int:
         def checked() -> object:
@@ -118,7 +133,7 @@ def run(main: Callable[[], object], config: "Config | None" = None) -> None:
             return _leave(1)
 
     try:
-        app.run(wrapped, flags_parser=partial(_parse_flags, config))
+        app.run(wrapped, argv, flags_parser=partial(_parse_flags, config))
     except SystemExit as exit_:
         sys.stdout.flush()
         if isinstance(exit_.code, int):
@@ -251,23 +266,21 @@ def _described_flag(error: Exception) -> str:
 
 
 class Config:
-    """The flags `--config`, `--config.NAME=VALUE` and `--workdir` of `train.py` and `extract.py`."""
+    """What the flags `--config`, `--config.FIELD=VALUE` and `--workdir` say of an experiment, and its help.
 
-    def __init__(self) -> None:
-        self._path = flags.DEFINE_string(
-            "config", None, "The experiment, a file of configs/; --config.NAME=VALUE changes a setting of it."
-        )
-        self._workdir = flags.DEFINE_string(
-            "workdir",
-            None,
-            "Where the run keeps its files, local or gs://; the same command resumes it. Default: runs/NAME.",
-        )
+    Attributes:
+        command: "train" or "extract".
+        program: how it is called: as the verb, or `run` says as which script.
+    """
+
+    def __init__(self, command: str, text: str) -> None:
+        self.command, self.program, self._text = command, f"python -m transfer {command}", text
         self._config: ConfigDict | None = None
 
     @property
     def path(self) -> str | None:
         """The config file, None where the flag was left out."""
-        return self._path.value
+        return CONFIG.value
 
     def parse(self, argv: Sequence[str]) -> list[str]:
         """Reads the config and applies the settings to it; returns the arguments without those.
@@ -276,8 +289,7 @@ class Config:
         """
         arguments = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
         if not HELP.isdisjoint(arguments):
-            text = _help(PurePath(arguments[0]).name)
-            sys.exit(guarded(lambda: print(text, flush=True), debug=False))
+            sys.exit(guarded(lambda: print(self.help(), flush=True), debug=False))
         file = _file(arguments)
         if file is None and not any("config." in argument for argument in arguments):
             return arguments
@@ -286,6 +298,27 @@ class Config:
 
         self._config = settings.default() if file is None else config_file.load(file)
         return config_flags.apply(self._config, arguments)
+
+    def help(self) -> str:
+        """What the command does, each of its flags in the order of use, and the configs that there are."""
+        from transfer import config_file
+        from transfer.completion import FLAGS, SWITCHES
+
+        lines = [self._text.replace("COMMAND", self.program).strip(), "", "Flags:"]
+        for name in FLAGS[self.command]:
+            flag = flags.FLAGS[name]
+            title = f"--{name}" if name in SWITCHES else f"--{name}={flag.flag_type().upper()}"
+            lines += ["", *_entry(title, flag.help or "")]
+        lines += [
+            "",
+            "--helpfull lists the flags of the libraries, too.",
+            "",
+            "Configs that come with the package:",
+            "",
+        ]
+        for name, text in config_file.summaries().items():
+            lines += _entry(name, text)
+        return "\n".join(lines)
 
     def load(self) -> "ConfigDict":
         """The config with its settings: of the file, or the default one where there is none."""
@@ -298,19 +331,12 @@ class Config:
     def workdir(self, name: str | None = None) -> str:
         """The `--workdir`, or `runs/` and `name` (default: the config file's)."""
         stem = PurePath(name or (self.path or "").partition(":")[0]).stem
-        return paths.given(self._workdir.value or f"runs/{stem}")
+        return paths.given(WORKDIR.value or f"runs/{stem}")
 
 
-def _help(script: str) -> str:
-    """What a script says of itself, and of each of its flags in the order of use."""
-    from transfer.completion import FLAGS, RUN, SHARED, SWITCHES
-
-    lines = [(sys.modules["__main__"].__doc__ or "").strip(), "", "Flags:"]
-    for name in FLAGS.get(script, RUN + SHARED):
-        flag = flags.FLAGS[name]
-        lines += ["", f"  --{name}" if name in SWITCHES else f"  --{name}={flag.flag_type().upper()}"]
-        lines.append(textwrap.fill(flag.help, 100, initial_indent=" " * 6, subsequent_indent=" " * 6))
-    return "\n".join([*lines, "", "--helpfull lists the flags of the libraries, too."])
+def _entry(title: str, text: str) -> list[str]:
+    """Lines of help: what it is about, and the text below it, indented."""
+    return [f"  {title}", textwrap.fill(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)]
 
 
 def _file(arguments: Sequence[str]) -> str | None:

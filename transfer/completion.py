@@ -1,7 +1,7 @@
 """`python -m transfer completion SHELL`: a script that makes a shell complete this project's commands.
 
 shtab makes it of the verbs' parsers, for `transfer …`; templates of ours add `python -m transfer …`, and the flags of
-`train.py` and `extract.py`, which are absl's.
+`train` and `extract`, verbs and scripts, which are absl's.
 """
 
 import argparse
@@ -21,10 +21,10 @@ SHELLS = {
 }
 RUN = ("config", "workdir")
 SHARED = ("compilation_cache", "coordinator", "num_processes", "process_id", "connect_seconds", "lost_seconds", "debug")
-# Script -> its flags, beside --config.FIELD, in the order of use.
+# Experiment -> its flags, beside --config.FIELD, in the order of use.
 FLAGS: dict[str, tuple[str, ...]] = {
-    "train.py": (*RUN, "training_file", "validation_file", "epochs", "batch_size", *SHARED),
-    "extract.py": (*RUN, *SHARED),
+    "train": (*RUN, "training_file", "validation_file", "epochs", "batch_size", *SHARED),
+    "extract": (*RUN, *SHARED),
 }
 SWITCHES = ("debug",)
 # What the value of an argument of a verb is, by the name that its help has for it.
@@ -44,12 +44,16 @@ def script(shell: str) -> str:
     """The whole script for one of `SHELLS`."""
     import shtab
 
+    from transfer import config_file
+
     known = fields()
     cases = [CASES[shell].format(flag=name, values=" ".join(few)) for name, few in known.items() if few]
-    ours = TEMPLATES[shell].replace("@CASES@", "\n".join(cases))
+    parts = {"CASES": "\n".join(cases), "CONFIGS": " ".join(config_file.packaged())}
     for name, own in FLAGS.items():
-        words = [f"--{flag}" if flag in SWITCHES else f"--{flag}=" for flag in (*own, *known)]
-        ours = ours.replace(f"@{name.removesuffix('.py').upper()}@", " ".join(words))
+        parts[name.upper()] = " ".join(f"--{flag}" if flag in SWITCHES else f"--{flag}=" for flag in (*own, *known))
+    ours = TEMPLATES[shell]
+    for name, part in parts.items():
+        ours = ours.replace(f"@{name}@", part)
     made = shtab.complete(verbs(), shell)
     return f"{made}\n{ours}" if shell != "zsh" else f"{_sourced(made)}\n{ours}"
 
@@ -60,11 +64,13 @@ def _sourced(made: str) -> str:
 
 
 def verbs() -> argparse.ArgumentParser:
-    """A parser that knows every verb, as shtab wants it; each verb's module is imported."""
-    from transfer.__main__ import VERBS
+    """A parser that knows every verb, as shtab wants it; each verb's module is imported, but for experiments."""
+    from transfer.verbs import EXPERIMENTS, VERBS
 
-    top = argparse.ArgumentParser(prog="transfer", description="everything that is not an experiment")
+    top = argparse.ArgumentParser(prog="transfer", description="experiments, and everything around them")
     below = top.add_subparsers(dest="verb")
+    for verb, (_, text) in EXPERIMENTS.items():  # their flags are in our own templates
+        below.add_parser(verb, help=text, description=text)
     for verb, (module, function, text) in VERBS.items():
         own = below.add_parser(verb, help=text, description=text)
         own.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -1,6 +1,7 @@
-"""What shtab does not make: completions of `python -m transfer …`, `python train.py …`, `python extract.py …`.
+"""What shtab does not make: completions of `python -m transfer …`, and of experiments, as verbs and as scripts.
 
-@TRAIN@ and @EXTRACT@ stand for the flags, @CASES@ for the values of those that have few.
+@TRAIN@ and @EXTRACT@ stand for the flags, @CASES@ for the values of those that have few, @CONFIGS@ for the names of the
+packaged configs.
 """
 
 BASH = r"""
@@ -26,7 +27,8 @@ __transfer_script() {
   fi
   case $flag in
     "") __transfer_reply "$(compgen -W "$1" -- "$word")" ;;
-    --config) __transfer_reply "$(compgen -f -X '!*.py' -- "$word"; compgen -d -S / -- "$word")"
+    --config) __transfer_reply "$(compgen -W "@CONFIGS@" -- "$word"
+      compgen -f -X '!*.py' -- "$word"; compgen -d -S / -- "$word")"
       [[ ${COMPREPLY[0]} == */ ]] && compopt -o nospace 2>/dev/null ;;
     --workdir) compopt -o filenames 2>/dev/null; __transfer_reply "$(compgen -d -- "$word")" ;;
 @CASES@
@@ -36,10 +38,18 @@ __transfer_script() {
   return 0
 }
 
+__transfer_verb() {
+  ((COMP_CWORD > 1)) && case ${COMP_WORDS[1]} in
+    train) __transfer_script "@TRAIN@"; return ;;
+    extract) __transfer_script "@EXTRACT@"; return ;;
+  esac
+  _shtab_transfer "$@"
+}
+
 __transfer_python() {
   if [[ ${COMP_WORDS[1]} == -m && ${COMP_WORDS[2]} == transfer ]] && ((COMP_CWORD > 2)); then
     local COMP_WORDS=(transfer "${COMP_WORDS[@]:3}") COMP_CWORD=$((COMP_CWORD - 2))
-    _shtab_transfer
+    __transfer_verb
     return
   fi
   COMPREPLY=()
@@ -51,6 +61,7 @@ __transfer_python() {
 }
 
 complete -o bashdefault -o default -F __transfer_python python python3
+complete -o filenames -F __transfer_verb transfer
 """
 
 ZSH = r"""
@@ -64,11 +75,19 @@ __transfer_script() {
     return
   fi
   case $flag in
-    --config) _files -g '*.py' ;;
+    --config) compadd -- @CONFIGS@; _files -g '*.py' ;;
     --workdir) _files -/ ;;
 @CASES@
     *) _files ;;
   esac
+}
+
+__transfer_verb() {
+  case $words[2] in
+    train) (( CURRENT > 2 )) && { __transfer_script "@TRAIN@"; return } ;;
+    extract) (( CURRENT > 2 )) && { __transfer_script "@EXTRACT@"; return } ;;
+  esac
+  _shtab_transfer
 }
 
 __transfer_python() {
@@ -76,7 +95,7 @@ __transfer_python() {
   if [[ $words[2] == -m && $words[3] == transfer ]] && (( CURRENT > 3 )); then
     words=(transfer "${(@)words[4,-1]}")
     (( CURRENT -= 2 ))
-    _shtab_transfer
+    __transfer_verb
   elif [[ ${words[2]:t} == train.py ]] && (( CURRENT > 2 )); then
     __transfer_script "@TRAIN@"
   elif [[ ${words[2]:t} == extract.py ]] && (( CURRENT > 2 )); then
@@ -89,6 +108,7 @@ __transfer_python() {
 }
 
 compdef __transfer_python python python3
+compdef __transfer_verb transfer
 """
 
 FISH = r"""
@@ -109,13 +129,17 @@ end
 
 for python in python python3
     complete -c $python -n __transfer_module -f -a '(__transfer_module_words)'
+end
+for program in python python3 transfer
+    set -l suffix .py
+    test $program = transfer; and set suffix ""
     for script in train extract
-        complete -c $python -n "__transfer_script $script.py" -l config -r
-        complete -c $python -n "__transfer_script $script.py" -l workdir -r
+        complete -c $program -n "__transfer_script $script$suffix" -l config -r -a "@CONFIGS@"
+        complete -c $program -n "__transfer_script $script$suffix" -l workdir -r
 @CASES@
     end
-    complete -c $python -n '__transfer_script train.py' -a '(string split " " -- "@TRAIN@")'
-    complete -c $python -n '__transfer_script extract.py' -a '(string split " " -- "@EXTRACT@")'
+    complete -c $program -n "__transfer_script train$suffix" -a '(string split " " -- "@TRAIN@")'
+    complete -c $program -n "__transfer_script extract$suffix" -a '(string split " " -- "@EXTRACT@")'
 end
 """
 
@@ -123,6 +147,6 @@ end
 CASES = {
     "bash": '    --{flag}) __transfer_reply "$(compgen -W "{values}" -- "$word")" ;;',
     "zsh": "    --{flag}) compadd -- {values} ;;",
-    "fish": "        complete -c $python -n \"__transfer_script $script.py\" -l {flag} -x -a '{values}'",
+    "fish": "        complete -c $program -n \"__transfer_script $script$suffix\" -l {flag} -x -a '{values}'",
 }
 TEMPLATES = {"bash": BASH, "zsh": ZSH, "fish": FISH}

@@ -4,6 +4,7 @@ A name is one of those that come with the package, whatever lies in the current 
 `.py` is the path of a file.
 """
 
+import ast
 import inspect
 import os
 import runpy
@@ -25,6 +26,12 @@ def packaged() -> dict[str, Path]:
     package = Path(transfer.__file__).parent
     files = sorted((package / "configs").glob("*.py")) or sorted((package.parent / "configs").glob("*.py"))
     return {file.stem: file for file in files}
+
+
+def summaries() -> dict[str, str]:
+    """What each packaged config is, by name: the first line of its file's docstring."""
+    docs = {name: ast.get_docstring(ast.parse(file.read_text("utf-8"))) for name, file in packaged().items()}
+    return {name: (text or "").partition("\n")[0] for name, text in docs.items()}
 
 
 def load(given: str) -> ConfigDict:

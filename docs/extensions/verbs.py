@@ -1,10 +1,10 @@
-"""`<!-- verbs -->` on a page becomes the help of every verb of `python -m transfer`, as its own parser prints it."""
+"""`<!-- verbs -->` on a page becomes the help of every verb of `python -m transfer`, as it prints it."""
 
 import os
 
 from sphinx.application import Sphinx
 
-from transfer.__main__ import VERBS, parser_of
+from transfer.verbs import ALL, help_of
 
 MARK = "<!-- verbs -->"
 COLUMNS = "88"
@@ -14,7 +14,7 @@ def insert(app: Sphinx, page: str, content: list[str]) -> None:
     """A section a verb, where the mark stands."""
     if MARK in content[0]:
         os.environ["COLUMNS"] = COLUMNS  # what argparse fills
-        sections = [f"## {verb}\n\n```text\n{parser_of(verb)[0].format_help()}```\n" for verb in VERBS]
+        sections = [f"## {verb}\n\n```text\n{help_of(verb)}```\n" for verb in ALL]
         content[0] = content[0].replace(MARK, "\n".join(sections))
 
 

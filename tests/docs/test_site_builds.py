@@ -74,8 +74,8 @@ def test_the_notebook_shows_what_it_says(site: Path) -> None:
 @pytest.mark.slow
 def test_public_names_and_verbs_are_described(site: Path) -> None:
     import transfer
-    from transfer.__main__ import VERBS
     from transfer.heads import HEADS, camel
+    from transfer.verbs import EXPERIMENTS, VERBS
 
     described = "".join(page.read_text("utf-8") for page in (site / "api").glob("*.html"))
     names = [f"transfer.{name}" for name in transfer.__all__ if name != "LinearProbe"]
@@ -83,6 +83,7 @@ def test_public_names_and_verbs_are_described(site: Path) -> None:
     assert not [name for name in names if f'id="{name}"' not in described]
     commands = text_of(site / "commands.html")
     assert not [verb for verb in VERBS if f"python -m transfer {verb} [-h]" not in commands]
+    assert not [verb for verb in EXPERIMENTS if f"python -m transfer {verb} --config=" not in commands]
 
 
 def test_the_notebook_has_no_outputs() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from transfer import config as settings
-from transfer.__main__ import VERBS, Parser
+from transfer import config_file
+from transfer.verbs import EXPERIMENTS, VERBS, Parser
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md"]
@@ -35,10 +36,11 @@ VERBS_SHOWN = [
     pytest.param(page, arguments, id=f"{page.stem}: {' '.join(arguments)[:60]}")
     for page in PAGES
     for arguments in commands(page, "-m transfer")
+    if arguments[0] not in EXPERIMENTS
 ]
 RUNS_SHOWN = [
     pytest.param(page, arguments, id=f"{page.stem}: {' '.join(arguments)[:60]}")
-    for program in ("train.py", "extract.py")
+    for program in ("train.py", "extract.py", *(f"-m transfer {verb}" for verb in EXPERIMENTS))
     for page in PAGES
     if page.name not in FOLLOWED
     for arguments in commands(page, program)
@@ -66,7 +68,8 @@ def test_a_run_that_is_shown_has_a_config_and_settings_that_are_there(page: Path
     for argument in arguments:
         flag, _, value = argument.partition("=")
         if flag == "--config" and "NAME" not in value:
-            assert (DOCS.parent / value.partition(":")[0]).is_file(), value
+            name = value.partition(":")[0]
+            assert name in config_file.packaged() or (DOCS.parent / name).is_file(), value
         elif flag == "--flagfile":
             assert (DOCS.parent / value).is_file(), value
         elif flag.startswith("--config."):

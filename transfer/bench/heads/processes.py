@@ -8,12 +8,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import transfer
 from transfer.bench.heads.case import HeadCase
 from transfer.bench.peers.case import Skipped
 
 LOGISTIC = Path(__file__).with_name("logistic_script.py")  # not imported: scikit-learn takes a second
-TRAIN = Path(transfer.__file__).parents[1] / "train.py"
 Accuracy = float
 
 
@@ -28,16 +26,14 @@ def write(case: HeadCase) -> tuple[Path, Path]:
 
 
 def ours(case: HeadCase) -> Callable[[], Accuracy]:
-    """`train.py`, each time in a new workdir; what the first call compiled is in JAX's cache from then on."""
-    if not TRAIN.is_file():
-        raise Skipped(f"train.py is not beside the package, in {TRAIN.parent}")
+    """`transfer train`, each time in a new workdir; what the first call compiled is in JAX's cache from then on."""
     files = write(case)
 
     def call() -> Accuracy:
         with tempfile.TemporaryDirectory(dir=case.folder) as workdir:
             flags = [f"--{name}_file={path}" for name, path in zip(("training", "validation"), files, strict=True)]
             settings = [f"--epochs={case.epochs}", f"--batch_size={case.batch}", f"--workdir={workdir}"]
-            _run([str(TRAIN), *flags, *settings])
+            _run("transfer train", ["-m", "transfer", "train", *flags, *settings])
             return json.loads((Path(workdir) / "result.json").read_text())["validation_accuracy"]
 
     return call
@@ -46,12 +42,12 @@ def ours(case: HeadCase) -> Callable[[], Accuracy]:
 def scikit_learn(case: HeadCase) -> Callable[[], Accuracy]:
     """`logistic_script.py`."""
     files = write(case)
-    return lambda: float(_run([str(LOGISTIC), *map(str, files)]))
+    return lambda: float(_run(LOGISTIC.name, [str(LOGISTIC), *map(str, files)]))
 
 
-def _run(command: list[str]) -> str:
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+def _run(name: str, arguments: list[str]) -> str:
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
-        raise Skipped(f"{Path(command[0]).name} ended with {done.returncode}: {lines[-1] if lines else ''}")
+        raise Skipped(f"{name} ended with {done.returncode}: {lines[-1] if lines else ''}")
     return done.stdout

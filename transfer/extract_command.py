@@ -1,0 +1,36 @@
+"""Images -> features of a frozen, pretrained backbone, in a store that any later run reads.
+
+    COMMAND --config=cifar10_vgg16 --workdir=DIR --config.batch_size=64
+    COMMAND --config=cifar10_vgg16 --workdir=DIR --config.export=features.p
+
+Interrupted anywhere, the same command goes on where it stopped.
+"""
+
+from collections.abc import Sequence
+
+from transfer import cli
+from transfer.errors import UsageError
+
+CONFIG = cli.Config("extract", __doc__ or "")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Extracts as the arguments say, by default those of `extract.py`, and exits."""
+    cli.run(extract, CONFIG, arguments)
+
+
+def extract() -> None:
+    """Extracts both splits of the config."""
+    if CONFIG.path is None:
+        raise UsageError("--config=NAME or --config=PATH.py; see --help")
+    from transfer import config as settings
+
+    config = CONFIG.load()
+    settings.check(config)
+    cli.prepare_jax({"the command": CONFIG.command, **settings.common(config)})
+    from transfer import experiment
+    from transfer.runtime.files import bucket
+
+    workdir = bucket.reached(CONFIG.workdir())
+    experiment.extract(config, workdir)
+    print(f"Features: {workdir / 'features'}")
