@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares
 
-from transfer.convolutions import Geometry
-from transfer.costs import FITTED, WORK, Costs, Work, choices, fitted_from, place, predicted
+from transfer.freeze.convolutions import Geometry
+from transfer.freeze.costs import FITTED, WORK, Costs, Work, choices, fitted_from, place, predicted
 
 FOLDER = Path(__file__).parent
 MEASUREMENTS = FOLDER / "convolutions.json"
@@ -42,9 +42,9 @@ HELD = 0.15
 
 def geometries_of(arch: str, side: int, batch: int) -> list[Geometry]:
     """Of every convolution of a model, in the order of the calls."""
-    from transfer.freeze import _geometry
-    from transfer.fusion import fused
-    from transfer.models.graph import trace
+    from transfer.freeze.freeze import _geometry
+    from transfer.freeze.fusion import fused
+    from transfer.models.graph.trace import trace
     from transfer.models.registry import build
 
     graph = trace(build(arch, seed=None), (batch, side, side, 3), taps_wanted=["pre_logits"])
@@ -57,7 +57,7 @@ def measure(limit: float) -> None:
     import jaxlib
     from jax.sharding import Mesh
 
-    from transfer import autotune
+    from transfer.freeze import autotune
     from transfer.runtime import devices
 
     devices.use_cores()
@@ -99,7 +99,7 @@ def write(about: dict[str, str], rows: list[tuple[Geometry, dict[str, float]]]) 
 
 
 def fit(rows: list[tuple[Geometry, dict[str, float]]]) -> dict[str, Any]:
-    """What `transfer.costs.fitted_from` takes; a sample counts the more, the nearer it is to the geometry's best."""
+    """What `costs.fitted_from` takes; a sample counts the more, the nearer it is to the geometry's best."""
     samples: dict[str, list[tuple[Work, float, float]]] = {name: [] for name in WORK}
     for geometry, seconds in rows:
         least = min(seconds.values())

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from docs.refresh import DRAWN, PAGE, PRINTED, printed
-from transfer.arithmetic.named import network
 from transfer.models import registry
 from transfer.models.drawing.boxes import TAP
+from transfer.weights.named_graph import network
 
 PAGE_TEXT = PAGE.read_text("utf-8")
 TABLES = dict(PRINTED.findall(PAGE_TEXT))

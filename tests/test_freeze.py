@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 from models.parts import QUICK, compiled
 
-from transfer.convolutions import ALGORITHMS
-from transfer.freeze import Frozen, freeze
+from transfer.freeze.convolutions import ALGORITHMS
+from transfer.freeze.freeze import Frozen, freeze
 from transfer.models.layers import batch_norm, conv, max_pool
 from transfer.models.registry import architectures, build, flat_state, load_flat_state
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transfer.freeze import freeze
+from transfer.freeze.freeze import freeze
 from transfer.models import registry
 
 TAPS = ["stage1", "stage3", "pre_logits"]

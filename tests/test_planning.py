@@ -10,11 +10,11 @@ from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.convolutions import ALGORITHMS, Geometry
-from transfer.costs import WORK, choices, fitted
-from transfer.freeze import freeze
+from transfer.freeze.convolutions import ALGORITHMS, Geometry
+from transfer.freeze.costs import WORK, choices, fitted
+from transfer.freeze.freeze import freeze
+from transfer.freeze.plan import only_alone, plan_for
 from transfer.models.layers import conv
-from transfer.planning import only_alone, plan_for
 
 MEASUREMENTS = Path(__file__).parent.parent / "benchmarks" / "convolutions.json"
 NONE, AROUND = ((0, 0), (0, 0)), ((1, 1), (1, 1))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from transfer.models.graph import trace
+from transfer.freeze.pooling import pool_of
+from transfer.models.graph.trace import trace
 from transfer.models.layers import average_pool, max_pool
-from transfer.pooling import pool_of
 
 CASES = {
     "halving": lambda x: max_pool(x, 2, 2),

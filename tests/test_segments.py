@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from transfer.freeze import freeze
+from transfer.freeze.freeze import freeze
+from transfer.freeze.segments import Segment, segments
 from transfer.models import registry
-from transfer.models.graph import trace
-from transfer.segments import Segment, segments
+from transfer.models.graph.trace import trace
 
 IMAGES = np.random.default_rng(0).standard_normal((6, 37, 37, 3), np.float32)
 TAPS = ("stem", "stage2", "pre_logits")

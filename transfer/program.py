@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from transfer.freeze import Frozen, freeze
+from transfer.freeze.freeze import Frozen, freeze
 from transfer.preprocess import recipe
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.devices import AXIS, compiler_options

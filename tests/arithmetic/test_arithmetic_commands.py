@@ -14,7 +14,7 @@ from transfer.arithmetic import bottleneck, stacking
 from transfer.arithmetic.commands import SECTIONS
 from transfer.errors import TransferError
 from transfer.models.drawing.blocks import bands
-from transfer.models.graph import trace
+from transfer.models.graph.trace import trace
 from transfer.models.layers import conv
 
 

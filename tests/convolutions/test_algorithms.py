@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from transfer.convolutions import ALGORITHMS, Epilogue, Geometry
+from transfer.freeze.convolutions import ALGORITHMS, Epilogue, Geometry
 
 # Relative to the output's largest value; by whether the algorithm is exact. Tiles of 4x4 multiply by up to 8 and divide
 # by 24 on the way.

@@ -8,7 +8,7 @@ from flax import nnx
 from golden import reading
 
 from transfer.errors import UsageError
-from transfer.models.graph import trace
+from transfer.models.graph.trace import trace
 from transfer.models.registry import architectures, build, flat_state, load_flat_state
 from transfer.weights import catalogue
 

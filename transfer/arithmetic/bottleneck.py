@@ -3,11 +3,11 @@
 from functools import partial
 from typing import Any
 
-from transfer.arithmetic.named import part
 from transfer.arithmetic.section import Section, count, millions
 from transfer.models.graph.receptive import receptive_field
 from transfer.models.graph.trace import Graph, Node
 from transfer.models.resnet import Unit
+from transfer.weights.named_graph import part
 
 SIDE = 56
 PLAIN, BOTTLENECK = dict(bottleneck=False), dict(bottleneck=True)

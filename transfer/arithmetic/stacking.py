@@ -6,11 +6,11 @@ from functools import partial
 import jax
 from flax import nnx
 
-from transfer.arithmetic.named import part
 from transfer.arithmetic.section import Section, count, millions
 from transfer.models.graph.receptive import receptive_field
 from transfer.models.graph.trace import Graph
 from transfer.models.layers import conv
+from transfer.weights.named_graph import part
 
 CHANNELS = (64, 128, 256, 512)
 # The map that the layers work on, pixels a side; parameters do not depend on it, multiply-adds do.

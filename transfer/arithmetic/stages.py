@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from transfer.arithmetic.named import network
 from transfer.arithmetic.section import Section, count, millions
 from transfer.models.graph.trace import Graph
+from transfer.weights.named_graph import network
 
 NOTHING = "-"
 

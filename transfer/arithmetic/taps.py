@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from transfer.arithmetic.named import network
 from transfer.arithmetic.section import Section, count
 from transfer.models.graph.receptive import Fields, fields
+from transfer.weights.named_graph import network
 
 
 def section(names: Sequence[str]) -> Section:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from flax import nnx
 
-from transfer.arithmetic.named import IMAGES, USUAL_IMAGE
 from transfer.backbone import CLASSIFIER_TAPS
 from transfer.bench.peers.network import random_model
 from transfer.extract import parse_taps, recipe
@@ -13,6 +12,7 @@ from transfer.models.graph.trace import Graph, trace
 from transfer.preprocess.recipe import Preprocessing
 from transfer.weights import cache, catalogue
 from transfer.weights.create import create_model
+from transfer.weights.named_graph import IMAGES, USUAL_IMAGE
 
 RANDOM = "random"
 # Of torchvision; for an architecture by itself, whose record would say it.

@@ -23,9 +23,9 @@ def _draw(options: argparse.Namespace) -> None:
         raise UsageError(f"--image_size={options.image_size} must be at least one pixel")
     from etils import epath
 
-    from transfer.arithmetic.named import network
     from transfer.models.drawing.diagram import draw as svg
     from transfer.runtime.files.atomic import write_text
+    from transfer.weights.named_graph import network
 
     graph, image = network(options.name, options.image_size)
     write_text(epath.Path(output), svg(options.name, graph, image))

@@ -17,9 +17,9 @@ from transfer.runtime.files import digest, paths
 from transfer.runtime.progress import waiting
 from transfer.weights import cache, catalogue, claims, identify, native, readers
 from transfer.weights.catalogue import Record
-from transfer.weights.follow import by_name_or_edges
 from transfer.weights.load import fit, require_fit, require_numbers
 from transfer.weights.names import NameMap, libraries, name_map
+from transfer.weights.onnx.follow import by_name_or_edges
 
 CLASSIFIER_BIAS = "logits.bias"
 CLASSIFIER_LAYER = "logits."

@@ -1,7 +1,7 @@
 """`.onnx`: one protobuf message with a graph and its initialisers, which may lie in a second file.
 
 The names of initialisers are the exporter's: PyTorch's own, or numbers. So what is read knows its graph too, and
-`transfer.weights.follow` finds the model's arrays by its edges where no name map knows the names.
+`transfer.weights.onnx.follow` finds the model's arrays by its edges where no name map knows the names.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,10 @@ import numpy as np
 
 from transfer.errors import TransferError
 from transfer.runtime.distribution import how_to_add
-from transfer.weights.readers._onnx_operators import OPERATORS
-from transfer.weights.readers._onnx_sizes import check_functions
-from transfer.weights.readers._onnx_steps import Steps, inputs_of, is_channels_last, sides_of
-from transfer.weights.readers._onnx_tensors import initialiser
+from transfer.weights.onnx.operators import OPERATORS
+from transfer.weights.onnx.sizes import check_functions
+from transfer.weights.onnx.steps import Steps, inputs_of, is_channels_last, sides_of
+from transfer.weights.onnx.tensors import initialiser
 
 ImageShape = tuple[int, int, int]
 FORMAT = "ONNX"

@@ -1,4 +1,4 @@
-"""The units of a model of ours, in the vocabulary that `transfer.weights.structure` compares."""
+"""The units of a model of ours, in the vocabulary that `transfer.weights.onnx.structure` compares."""
 
 import dataclasses
 import math
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from transfer.models.graph.trace import Graph, Node
-from transfer.weights import windows
-from transfer.weights.folded import Ours
-from transfer.weights.structure import Unit
-from transfer.weights.units import Pool, Units, View, batch_norm, convolution, dense_text, described, takers_of
-from transfer.weights.windows import Pads, Shares, Taps, Window
+from transfer.weights.onnx import windows
+from transfer.weights.onnx.folded import Ours
+from transfer.weights.onnx.structure import Unit
+from transfer.weights.onnx.units import Pool, Units, View, batch_norm, convolution, dense_text, described, takers_of
+from transfer.weights.onnx.windows import Pads, Shares, Taps, Window
 
 # Change no value; in what order a dense layer takes a map is part of its unit.
 PASSING = ("reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim")

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.convolutions import ALGORITHMS, Geometry
+from transfer.freeze.convolutions import ALGORITHMS, Geometry
 
 # How alike two geometries have to be, as a distance between logarithms of sizes; and how much the model itself weighs
 # beside a measurement at no distance.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from transfer.convolutions.geometry import Epilogue, Geometry, padded
+from transfer.freeze.convolutions.geometry import Epilogue, Geometry, padded
 
 # Output tile -> transforms of the input, the output and the kernel.
 INPUT = {

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.weights.readers._onnx_layout import CHANNELS_FIRST, CHANNELS_LAST, SPATIAL, Axes, Sizes, shape, wide
-from transfer.weights.readers._onnx_sizes import Budget
-from transfer.weights.readers._onnx_tensors import Constant, computed
-from transfer.weights.windows import Pads
+from transfer.weights.onnx.layout import CHANNELS_FIRST, CHANNELS_LAST, SPATIAL, Axes, Sizes, shape, wide
+from transfer.weights.onnx.sizes import Budget
+from transfer.weights.onnx.tensors import Constant, computed
+from transfer.weights.onnx.windows import Pads
 
 # Attributes that are read here: those of whole numbers, of numbers, those that are lists, and how long.
 LISTS = ("strides", "dilations", "kernel_shape", "pads", "perm", "axes", "starts", "ends", "shape")
@@ -46,7 +46,7 @@ class Step:
       weights: conv: `kernel` (out, in / groups, height, width), dense: `kernel` (in, out), both perhaps `bias`;
         batch_norm: `scale`, `bias`, `mean`, `var`; affine: `scale`, `bias` (C,) or (); image: `channels` (which of the
         input's each is), `scale`, `bias` (C,).
-      attributes: conv and pools: `rows` and `columns` (what the window takes, of `transfer.weights.windows`) and
+      attributes: conv and pools: `rows` and `columns` (what the window takes, of `transfer.weights.onnx.windows`) and
         `windows`, where there are some, for messages; conv: `groups`; batch_norm: `epsilon`; dense: `channels_first`
         where its inputs are a feature map flattened so.
       sizes: of its output, by side.

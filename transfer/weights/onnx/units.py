@@ -1,4 +1,4 @@
-"""The units of an ONNX graph, in the vocabulary that `transfer.weights.structure` compares; ours are in `our_units`."""
+"""The units of an ONNX graph, in the vocabulary that `weights.onnx.structure` compares; ours are in `our_units`."""
 
 import dataclasses
 from collections import Counter
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from transfer.models.graph.trace import leading_to
-from transfer.weights import windows
-from transfer.weights.folded import Norm, affine
-from transfer.weights.readers._onnx_steps import Step, Steps
-from transfer.weights.structure import Unit
-from transfer.weights.windows import Window
+from transfer.weights.onnx import windows
+from transfer.weights.onnx.folded import Norm, affine
+from transfer.weights.onnx.steps import Step, Steps
+from transfer.weights.onnx.structure import Unit
+from transfer.weights.onnx.windows import Window
 
 # Of what these make a zero beside the map is never the greatest value.
 NOT_NEGATIVE = ("relu", "relu6", "sigmoid")

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from transfer.convolutions.geometry import Epilogue, Geometry
+from transfer.freeze.convolutions.geometry import Epilogue, Geometry
 
 # cuDNN fuses bias, residual and ReLU into a convolution whose kernel is OHWI; elsewhere HWIO is the natural layout.
 KERNEL_LAYOUTS = {"gpu": "OHWI"}

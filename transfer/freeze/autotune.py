@@ -16,7 +16,7 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from transfer.convolutions import ALGORITHMS, Epilogue, Geometry
+from transfer.freeze.convolutions import ALGORITHMS, Epilogue, Geometry
 from transfer.runtime.cache import cache_dir
 from transfer.runtime.devices import AXIS, compiler_options
 from transfer.runtime.files import atomic

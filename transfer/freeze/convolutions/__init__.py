@@ -5,10 +5,10 @@ from typing import Protocol
 import jax
 import numpy as np
 
-from transfer.convolutions.direct import Direct
-from transfer.convolutions.geometry import Epilogue, Geometry
-from transfer.convolutions.matrix import Patches, Pointwise, Whole
-from transfer.convolutions.winograd import Winograd
+from transfer.freeze.convolutions.direct import Direct
+from transfer.freeze.convolutions.geometry import Epilogue, Geometry
+from transfer.freeze.convolutions.matrix import Patches, Pointwise, Whole
+from transfer.freeze.convolutions.winograd import Winograd
 
 __all__ = ["ALGORITHMS", "Algorithm", "Epilogue", "Geometry"]
 

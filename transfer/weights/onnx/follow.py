@@ -19,13 +19,13 @@ from transfer.errors import TransferError, UsageError
 from transfer.models import registry
 from transfer.models.graph.trace import leading_to, trace
 from transfer.preprocess.recipe import Preprocessing
-from transfer.weights.folded import filled, filled_norm
 from transfer.weights.names import Shape, name_map
-from transfer.weights.our_units import OurUnits
-from transfer.weights.readers._onnx_steps import Steps
+from transfer.weights.onnx.folded import filled, filled_norm
+from transfer.weights.onnx.our_units import OurUnits
+from transfer.weights.onnx.steps import Steps
+from transfer.weights.onnx.structure import Unit, difference, pairs
+from transfer.weights.onnx.units import Known, TheirUnits, View, dense_text
 from transfer.weights.readers.onnx_file import OnnxTensors
-from transfer.weights.structure import Unit, difference, pairs
-from transfer.weights.units import Known, TheirUnits, View, dense_text
 
 # Exporters keep their names; their layouts are ONNX's.
 PYTORCH = {"torchvision", "timm"}

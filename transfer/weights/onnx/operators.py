@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from transfer.weights.readers import _onnx_layout as layout
-from transfer.weights.readers._onnx_layout import wide
-from transfer.weights.readers._onnx_spatial import (
+from transfer.weights.onnx import layout
+from transfer.weights.onnx.layout import wide
+from transfer.weights.onnx.spatial import (
     average_pool,
     global_average,
     global_maximum,
@@ -18,8 +18,8 @@ from transfer.weights.readers._onnx_spatial import (
     reduce_mean,
     windows_of,
 )
-from transfer.weights.readers._onnx_steps import Data, NotRead, Reader, Step, Steps, entitled, title
-from transfer.weights.readers._onnx_tensors import Constant
+from transfer.weights.onnx.steps import Data, NotRead, Reader, Step, Steps, entitled, title
+from transfer.weights.onnx.tensors import Constant
 
 Attributes = Mapping[str, Any]
 

@@ -10,7 +10,7 @@ import numpy as np
 from transfer.errors import TransferError
 from transfer.runtime.files.unpickler import DAMAGE
 from transfer.runtime.files.untrusted import reason, shown
-from transfer.weights.readers._onnx_sizes import Budget
+from transfer.weights.onnx.sizes import Budget
 
 
 class Constant:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from transfer.weights import windows
-from transfer.weights.readers._onnx_layout import SPATIAL, wide
-from transfer.weights.readers._onnx_steps import LARGEST_SIDE, NO_ZEROS, Data, NotRead, Steps, title
-from transfer.weights.windows import Pads, Shares, Window
+from transfer.weights.onnx import windows
+from transfer.weights.onnx.layout import SPATIAL, wide
+from transfer.weights.onnx.steps import LARGEST_SIDE, NO_ZEROS, Data, NotRead, Steps, title
+from transfer.weights.onnx.windows import Pads, Shares, Window
 
 Attributes = Mapping[str, Any]
 # What all windows of a file take, written out; no network comes near it.

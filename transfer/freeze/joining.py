@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from transfer.fusion import Fused
+from transfer.freeze.fusion import Fused
 from transfer.models.graph.trace import Graph
 
 Arrays = dict[str, jax.Array]

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
-from transfer import autotune as tuning
-from transfer.convolutions import ALGORITHMS, Geometry
-from transfer.convolutions.winograd import transformed_bytes
-from transfer.costs import predicted
+from transfer.freeze import autotune as tuning
+from transfer.freeze.convolutions import ALGORITHMS, Geometry
+from transfer.freeze.convolutions.winograd import transformed_bytes
+from transfer.freeze.costs import predicted
 
 # Elsewhere than on a CPU the first of these, the library's convolution in the layout that the compiler prefers: it
 # fuses what follows. The others are measured where that is asked for.
@@ -31,7 +31,7 @@ def plan_for(
       precision: "highest" keeps to exact algorithms.
       platform: "cpu", "gpu" or "tpu".
       dtype: of the images; in less than float32 Winograd's transforms would lose most of the digits that are left.
-      autotune: measures the candidates once on this machine (`transfer.autotune`) instead of predicting; for a
+      autotune: measures the candidates once on this machine (`transfer.freeze.autotune`) instead of predicting; for a
         platform that is not here, the prediction stays.
     """
     if autotune and platform != _here():

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transfer.convolutions.geometry import Epilogue, Geometry, padded
+from transfer.freeze.convolutions.geometry import Epilogue, Geometry, padded
 
 
 class Pointwise:

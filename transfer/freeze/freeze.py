@@ -15,13 +15,13 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from transfer.convolutions import ALGORITHMS, Epilogue, Geometry
-from transfer.fusion import Fused, fused
-from transfer.joining import Source, joinable, side_by_side, stacked
+from transfer.freeze.convolutions import ALGORITHMS, Epilogue, Geometry
+from transfer.freeze.fusion import Fused, fused
+from transfer.freeze.joining import Source, joinable, side_by_side, stacked
+from transfer.freeze.plan import plan_for
+from transfer.freeze.pooling import Pool, pool_of
+from transfer.freeze.segments import Segment, segments
 from transfer.models.graph.trace import Graph, Node, trace
-from transfer.planning import plan_for
-from transfer.pooling import Pool, pool_of
-from transfer.segments import Segment, segments
 
 Arrays = dict[str, jax.Array]
 # What computes a node: (arrays, values of the nodes so far) -> value.

@@ -1,0 +1,1 @@
+"""Frozen networks: batch norm folded in, layers joined, each convolution computed the way that is fastest here."""
