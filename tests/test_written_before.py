@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from etils import epath
 from golden import written_runs as runs
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from transfer import FeatureStore, Predictor, create_model, experiment, heads
@@ -27,6 +28,22 @@ FEATURE_TOLERANCE = 1e-3
 # What a description of an export says of who wrote it, with the sum over a file that has that inside.
 MADE_BY = ("sha256", "jax_version", "pillow_version", "transfer_version", "calling_convention_version")
 COMPARED = ("linear", "sgd", "mlp")
+# Of a store, which rows it has and who wrote them.
+OF_A_STORE = ("features_dtype", "checks_crc32", "provenance", "sha256")
+# Of a result, when and on what it was done; and what depends on no arithmetic.
+MADE_ON = ("seconds_extract", "seconds_train", "device", "jax_version")
+SAME = (
+    "model",
+    "weights_sha256",
+    "tap",
+    "dataset",
+    "skipped",
+    "num_train",
+    "num_classes",
+    "epochs",
+    "head",
+    "settings",
+)
 # Of what a run leaves, what says when and on what it was done, or nothing.
 NO_RESULT = (".lock", ".seen", "events.")
 
@@ -95,6 +112,9 @@ def test_a_store_that_was_begun_is_finished(values):
             if split == "train":
                 np.testing.assert_array_equal(found[: len(before)], kept[tap])
                 np.testing.assert_array_equal(kept[tap], values[f"begun/{split}/{tap}"][: len(before)])
+    old = FeatureStore.open(f"{runs.FEATURES}/validation").metadata
+    new = stores["validation"].metadata  # nothing of it was there
+    assert {key for key in {**old, **new} if old.get(key) != new.get(key)} <= set(OF_A_STORE)
 
 
 @pytest.mark.parametrize("run", [name for name in runs.FINISHED if name != "finetuned"])
@@ -102,6 +122,29 @@ def test_a_finished_run_has_nothing_to_do(run):
     before = contents(run)
     train(run)
     assert contents(run) == before and f"{run}/result.json" in before
+
+
+def result_of(workdir: Any) -> dict[str, Any]:
+    """What `result.json` says, without what says when and on what it was done."""
+    found = json.loads(Path(workdir, "result.json").read_text())
+    return {key: found[key] for key in found if key not in MADE_ON}
+
+
+@pytest.mark.parametrize("run", ["linear", "seeds"])
+def test_a_new_run_leaves_what_the_old_one_has(run, tmp_path):
+    experiment.train(runs.settings(run), epath.Path(tmp_path))
+    names, kept = ({Path(path).relative_to(of).as_posix() for path in contents(of)} for of in (tmp_path, run))
+    assert {name for name in names ^ kept if "/d/" not in name} == set()  # those are Orbax' own, of chance
+    old, new = result_of(run), result_of(tmp_path)
+    assert list(old) == list(new) and all(old[key] == new[key] for key in SAME if key in old)
+    for path in (Path(name) for name in sorted(names)):
+        if path.name == "config.json":
+            assert (tmp_path / path).read_bytes() == (run / path).read_bytes()
+        if path.name == "predictions.npz":
+            assert np.load(tmp_path / path).files == np.load(run / path).files
+        if path.name == "head.safetensors":
+            with safe_open(tmp_path / path, "np") as one, safe_open(run / path, "np") as other:
+                assert set(one.keys()) == set(other.keys()) and one.metadata().keys() == other.metadata().keys()
 
 
 @pytest.mark.parametrize("ending", runs.ENDINGS)
