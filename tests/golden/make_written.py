@@ -3,7 +3,7 @@
     KERAS_BACKEND=jax PYTHONPATH=CHECKOUT_OF_c3dbbea python tests/golden/make_written.py
 
 Stores, checkpoints, heads, exports and feature files of small runs (`written_runs.py`), with paths from the folder that
-they lie in. Left out are events for TensorBoard, which are not read again and name the machine.
+they lie in. Left out are events for TensorBoard, which no run reads again and which name the machine.
 """
 
 import contextlib

@@ -88,7 +88,7 @@ def every_head() -> Iterator[tuple[str, str]]:
     """Each head's name and what it learns to say: all classify and tell labels, those with a regressor learn values."""
     for name in heads.HEADS:
         for kind in KINDS:
-            if kind != "values" or hasattr(heads, f"{heads.camel(name)}Regressor"):
+            if kind != "values" or hasattr(heads, name.title().replace("_", "") + "Regressor"):
                 yield name, kind
 
 
