@@ -1,7 +1,7 @@
 """The site: `pip install -e '.[docs]' && sphinx-build -W docs docs/_build`, then open docs/_build/index.html.
 
 Its pages are the Markdown files of this folder, which read as well where they lie; `pages.py` has what the site needs
-of them beside, `verbs.py` the page of commands, `settings.py` that of settings.
+of them beside, `verbs.py` the page of commands, `settings.py` that of settings, `search_excerpts.py` what the search shows.
 """
 
 import os
@@ -33,6 +33,7 @@ extensions = [
     "pages",
     "verbs",
     "settings",
+    "search_excerpts",
 ]
 # Kept tables are pages only where one is linked (`pages.py` gives it a title); the others stand in results.md itself.
 exclude_patterns = ["_build", "results/digits.md", "results/vgg16.md", "results/vgg16_224.md", "results/slim.md"]
@@ -45,6 +46,8 @@ copybutton_prompt_text = r"\$ "
 copybutton_prompt_is_regexp = True
 # A command that goes on in the next line is copied to its end.
 copybutton_line_continuation_character = "\\"
+# What a block without a language holds: commands.
+highlight_language = "bash"
 # Blocks with a file's path behind the language, and commands of a shell, are not all of a language that is known.
 suppress_warnings = ["misc.highlighting_failure"]
 

@@ -74,7 +74,8 @@ def test_two_terminals_train_one_head(tmp_path):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    commands = re.findall(r"```\npython (train\.py .*)\n```", section("Two terminals of a laptop"))
+    page = section("Two terminals of a laptop").replace("\\\n", " ")
+    commands = re.findall(r"```\npython (train\.py .*)\n```", page)
     assert len(commands) == 2
     started = [
         subprocess.Popen(

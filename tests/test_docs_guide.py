@@ -19,9 +19,9 @@ ELLIPSIS = "…"
 
 
 def dialogue(block: str) -> Iterator[tuple[str, str]]:
-    """(command, what is shown under it) of a console block."""
+    """(command, what is shown under it) of a console block; a command goes on after a backslash."""
     for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-        command, _, shown = part.partition("\n")
+        command, shown = re.fullmatch(r"((?:[^\n]*\\\n)*[^\n]*)\n(.*)", part, re.DOTALL).groups()
         yield command, shown
 
 

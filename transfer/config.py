@@ -117,7 +117,7 @@ def default() -> ConfigDict:
                     "weights": placeholder(str),
                 },
             },
-            # Where features are taken: an end point, with ":avg", ":max" or ":flatten" behind it; several by comma.
+            # Where features are taken: an end point, with ":avg", ":max" or ":flatten" behind it; several separated by commas.
             "tap": "pre_logits",
             # Height and width of the network's input in pixels; None: the record's.
             "image_size": placeholder(int),
