@@ -1,7 +1,8 @@
 """The site: `pip install -e '.[docs]' && sphinx-build -W docs docs/_build`, then open docs/_build/index.html.
 
 Its pages are the Markdown files of this folder, which read as well where they lie; `pages.py` has what the site needs
-of them beside, `verbs.py` the page of commands, `settings.py` that of settings, `search_excerpts.py` what the search shows.
+of them beside, `verbs.py` the page of commands, `settings.py` that of settings, `search_excerpts.py` what the search
+shows.
 """
 
 import os

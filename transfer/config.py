@@ -22,7 +22,7 @@ PLACES = ("data.source", "model.weights", "model.init_from.weights", "features",
 HEAD_SETTINGS: dict[str, type] = {
     # Passes over the training rows (linear, sgd, mlp).
     "epochs": int,
-    # Rows a step of training.
+    # Training batch size, in images.
     "batch_size": int,
     # Of Adam (linear, mlp), constant; of SGD (sgd) the first, which falls by a cosine to 0.
     "learning_rate": float,
@@ -92,7 +92,7 @@ def default() -> ConfigDict:
         {
             # Decides everything random of training: first weights, order of rows, augmentation.
             "seed": 0,
-            # So many runs over, with `seed` and `data.seed` counted up, in WORKDIR/seed_N; None: one run, in WORKDIR.
+            # How many runs, with `seed` and `data.seed` counted up, in WORKDIR/seed_N; None: one run, in WORKDIR.
             "seeds": placeholder(int),
             # "head": a head on stored features; "finetune": the network itself, all of it or the layers of `unfreeze`.
             "train": "head",
@@ -117,7 +117,8 @@ def default() -> ConfigDict:
                     "weights": placeholder(str),
                 },
             },
-            # Where features are taken: an end point, with ":avg", ":max" or ":flatten" behind it; several separated by commas.
+            # Where features are taken: an end point, with ":avg", ":max" or ":flatten" behind it; several are separated
+            # by commas.
             "tap": "pre_logits",
             # Height and width of the network's input in pixels; None: the record's.
             "image_size": placeholder(int),
@@ -141,7 +142,7 @@ def default() -> ConfigDict:
                 # Divided by at last, one value a channel.
                 "std": placeholder(tuple),
             },
-            # Images a step of extraction.
+            # Extraction batch size, in images.
             "batch_size": 64,
             # What the network computes in: "float32" or "bfloat16".
             "dtype": "float32",
@@ -192,9 +193,9 @@ def _data() -> dict[str, Any]:
         "validation_fraction": 0.2,
         # Whether each class has the same share in both.
         "stratify": True,
-        # So many training images of each class; None: all.
+        # How many training images of each class; None: all.
         "train_per_class": placeholder(int),
-        # So many validation images of each class; None: all.
+        # How many validation images of each class; None: all.
         "validation_per_class": placeholder(int),
         # Draws the images.
         "seed": 0,
@@ -206,7 +207,7 @@ def _head() -> dict[str, Any]:
     return {
         # "linear" (the published head), "logistic", "ridge", "knn", "nearest_mean", "sgd", "mlp", or one of your own.
         "name": "linear",
-        # What is predicted: "classes", one a row; "labels", any number of them a row; "values", numbers.
+        # What is predicted: "classes", one per image; "labels", any number of them per image; "values", numbers.
         "target": "classes",
         # Of an epoch's rows, by seed and epoch alone: "rows" shuffles them all, which is the published recipe;
         # "chunks" shuffles the store's chunks, then the rows inside of windows of chunks, so that they can be streamed.
@@ -225,7 +226,7 @@ def _sweep() -> dict[str, Any]:
         "holdout": 0.1,
         # Draws those rows.
         "seed": 0,
-        # What is highest for the chosen one; None: accuracy (or what comes first for what is predicted).
+        # The measure by which the best is chosen; None: accuracy (or what comes first for what is predicted).
         "measure": placeholder(str),
         # "default": the values that the head's author would try, for settings that are not named below.
         "grid": placeholder(str),
@@ -239,7 +240,7 @@ def _finetune() -> dict[str, Any]:
     return {
         # Passes over the training images.
         "epochs": 30,
-        # Images a step of training.
+        # Training batch size, in images.
         "batch_size": 128,
         # "sgd" or "adamw".
         "optimizer": "sgd",

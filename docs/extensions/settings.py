@@ -16,7 +16,7 @@ from transfer import config as settings
 
 MARK = "<!-- settings -->"
 # What a comment says of a value, outside of code: "head", None.
-VALUE = re.compile(r'(?<!`)"([^"]+)"(?!`)|\bNone\b')
+VALUE = re.compile(r'(?<!`)([\w.]+=)"([^"]+)"|(?<!`)"([^"]+)"(?!`)|\bNone\b')
 # What a field without a default takes.
 KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", tuple: "several values"}
 TITLES = {
@@ -101,7 +101,7 @@ def markdown() -> str:
     found: dict[str, list[str]] = {title: [] for title in TITLES}
     for each in every():
         kind = f", {KINDS[each.kind]}" if each.default is None else ""
-        meaning = VALUE.sub(lambda found: f"`{found[1] or found[0]}`", each.meaning)
+        meaning = VALUE.sub(lambda found: f"`{found[3] or found[0]}`", each.meaning)
         section = each.path.partition(".")[0] if "." in each.path else ""
         found[section].append(f"`--config.{each.path}`{kind}, default `{each.default}`\n: {meaning}\n")
     return "\n".join("\n".join([f"### {TITLES[section]}\n", *entries]) for section, entries in found.items())

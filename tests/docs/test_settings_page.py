@@ -38,7 +38,7 @@ def test_every_setting_has_its_default_and_a_meaning(page) -> None:
     tried = {f"sweep.{name}" for name in config.HEAD_SETTINGS}  # the page says that a sweep takes those of the head
     assert set(found) == everything - tried
     assert all(len(each.meaning.split()) >= 2 for each in found.values())
-    assert found["batch_size"].default == 64 and found["batch_size"].meaning == "Images a step of extraction."
+    assert found["batch_size"].default == 64 and found["batch_size"].meaning == "Extraction batch size, in images."
     assert found["head.C"].kind is float and "scikit-learn" in found["head.C"].meaning
 
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -59,6 +60,40 @@ def test_no_link_of_the_site_leads_nowhere(site: Path) -> None:
                 if f'id="{anchor}"' not in target.read_text("utf-8"):
                     wrong.append(f"{page.name}: {link}")
     assert not [line for line in wrong if "searchindex" not in line]
+
+
+@pytest.mark.slow
+def test_the_search_shows_what_it_has_found_on_a_disk_too(site: Path, browser: Any) -> None:
+    page = browser.new_page()
+    page.goto(f"{(site / 'search.html').as_uri()}?q=calibrated")
+    page.wait_for_selector("#search-results li .context", timeout=20_000)
+    found = page.locator("#search-results li", has_text="Glossary").locator(".context").first
+    assert "Expected calibration error: how far, on average" in " ".join(found.inner_text().split())
+    page.close()
+
+
+@pytest.mark.slow
+def test_a_command_is_copied_whole_and_seen_whole(site: Path, browser: Any) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((site / "your-own-images.html").as_uri())
+    page.wait_for_selector("button.copybtn", state="attached", timeout=20_000)
+    page.evaluate("document.execCommand = () => { copied = document.activeElement.value; return true }")
+    page.locator(".highlight", has_text="python extract.py").first.locator("button").dispatch_event("click")
+    assert page.evaluate("copied") == (
+        "python extract.py --config=configs/your_images.py --config.data.source=folder:photos \\\n"
+        "    --workdir=runs/mine"
+    )
+    for name in ("your-own-images", "clusters", "benchmarks", "install"):
+        page.goto((site / f"{name}.html").as_uri())
+        hidden = "all => all.filter(block => block.scrollWidth > block.clientWidth).map(block => block.innerText)"
+        assert page.eval_on_selector_all("article pre", hidden) == [], name
+    page.close()
+
+
+@pytest.mark.slow
+def test_the_settings_are_a_list(site: Path) -> None:
+    text = text_of(site / "settings.html")
+    assert "--config.head.C, a number, default NoneThe inverse of the penalty, as in scikit-learn (logistic)." in text
 
 
 @pytest.mark.slow

@@ -10,10 +10,6 @@ from typing import Any
 import pytest
 from etils import epath
 
-# Nothing that a browser does by itself may look like a request of the page.
-ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: Any) -> Path:
@@ -47,24 +43,6 @@ def _train(workdir: Path) -> None:
 def run(trained: Path, tmp_path: Path) -> Path:
     """A copy of `trained` to be damaged."""
     return Path(shutil.copytree(trained, tmp_path / "run"))
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Chromium, the system's or Playwright's own."""
-    from playwright.sync_api import Error, sync_playwright
-
-    own = next((found for name in CHROMIUM if (found := shutil.which(name))), None)
-    with sync_playwright() as playwright:
-        try:
-            started = playwright.chromium.launch(executable_path=own, args=list(ARGUMENTS))
-        except Error as error:
-            # where there is none the tests are not run, and a CI without one has to say so
-            if own is not None or "CI" in os.environ:
-                raise
-            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}; `playwright install chromium`")
-        yield started
-        started.close()
 
 
 @pytest.fixture
