@@ -103,8 +103,8 @@ def extraction(rows: int, folder: Path) -> Iterator[Callable[[], object]]:
 
 def store(rows: int, folder: Path) -> Path:
     """A store of features with as much in them that a head can learn, written once."""
-    from transfer.features import FeatureStore
-    from transfer.store_writer import StoreWriter
+    from transfer.store.store import FeatureStore
+    from transfer.store.writer import StoreWriter
 
     path = folder / f"features_{rows}"
     means = np.random.default_rng(0).normal(size=(CLASSES, WIDTH)).astype(np.float32)
@@ -157,8 +157,8 @@ def epochs(train: Any, validation: Any) -> Callable[[], object]:
 
 def training(rows: int, folder: Path) -> Iterator[Callable[[], object]]:
     """An epoch of a head on streamed features, without validation."""
-    from transfer.features import FeatureStore
     from transfer.heads.reading import Split
+    from transfer.store.store import FeatureStore
 
     opened = FeatureStore.open(store(rows, folder))
     one = epochs(Split(opened.features, opened.label_rows), None)
@@ -168,8 +168,8 @@ def training(rows: int, folder: Path) -> Iterator[Callable[[], object]]:
 
 def evaluation(rows: int, folder: Path) -> Iterator[Callable[[], object]]:
     """A pass over streamed validation rows, behind an epoch of one step."""
-    from transfer.features import FeatureStore
     from transfer.heads.reading import Split
+    from transfer.store.store import FeatureStore
 
     opened = FeatureStore.open(store(rows, folder))
     few = Split(opened.features[:256], opened.label_rows[:256])
@@ -180,7 +180,7 @@ def evaluation(rows: int, folder: Path) -> Iterator[Callable[[], object]]:
 
 def opening(rows: int, folder: Path) -> Iterator[Callable[[], object]]:
     """Opening a store, and its first chunk."""
-    from transfer.features import FeatureStore
+    from transfer.store.store import FeatureStore
 
     path = store(rows, folder)
 
@@ -195,8 +195,8 @@ def opening(rows: int, folder: Path) -> Iterator[Callable[[], object]]:
 
 def verification(rows: int, folder: Path) -> Iterator[Callable[[], object]]:
     """`features verify`: every chunk read, every row's checksum computed anew."""
-    from transfer.store_format import read_metadata
-    from transfer.store_verify import verify
+    from transfer.store.format import read_metadata
+    from transfer.store.verify import verify
 
     path = store(rows, folder)
 

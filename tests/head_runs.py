@@ -12,7 +12,7 @@ CLASSES, WIDTH = 6, 6
 
 
 def make_files(folder: Path, rows: int = 1003, validation: int = 203) -> None:
-    from transfer import feature_files
+    from transfer.store import feature_files
 
     random = np.random.default_rng(0)
     for split, count in (("train", rows), ("validation", validation)):

@@ -6,8 +6,7 @@ import jax
 import numpy as np
 from tiny_model import RECIPE, TinyModel, TinySource
 
-from transfer import separate
-from transfer.extract import Extractor
+from transfer.extract import Extractor, separate
 from transfer.runtime.devices import mesh_for
 
 TAPS = ["pre_logits", "block1"]

@@ -111,7 +111,7 @@ def _serve() -> None:
     import numpy  # noqa: F401
     import tiny_model  # noqa: F401
 
-    from transfer import cli, extract, store_writer  # noqa: F401
+    from transfer.store import writer  # noqa: F401
 
     for line in sys.stdin:
         print(json.dumps(_case(json.loads(line))), flush=True)
@@ -205,13 +205,13 @@ def extract(settings: dict[str, Any]) -> None:
     """A tiny model's features of `rows` generated images into `store`; `devices` of this process."""
     from tiny_model import RECIPE, TinyModel, TinySource
 
-    from transfer import extract as extracting
+    from transfer.extract import Extractor, extract_to_store
 
     given = {"rows": 21, "broken": (), "seconds": 0.0, "on_error": "raise", "batch_size": 4, **settings}
     source = TinySource(rows=given["rows"], broken=given["broken"], seconds=given["seconds"])
     taps, batch_size = ["pre_logits", "block1"], given["batch_size"]
-    extractor = extracting.Extractor(TinyModel(), tap=taps, batch_size=batch_size, preprocessing=RECIPE)
-    store = extracting.extract_to_store(extractor, source, given["store"], on_error=given["on_error"])
+    extractor = Extractor(TinyModel(), tap=taps, batch_size=batch_size, preprocessing=RECIPE)
+    store = extract_to_store(extractor, source, given["store"], on_error=given["on_error"])
     print(f"{len(store)} rows")
     if "devices" in settings:
         print(extractor.program.mesh.size, "devices")
@@ -223,10 +223,10 @@ def extract_many(settings: dict[str, Any]) -> None:
 
     from tiny_model import RECIPE, MadeSource, TinyModel
 
-    from transfer import extract as extracting
+    from transfer.extract import Extractor, extract_to_store
 
-    extractor = extracting.Extractor(TinyModel(), batch_size=256, preprocessing=RECIPE)
-    assert len(extracting.extract_to_store(extractor, MadeSource(settings["rows"]), settings["store"]))
+    extractor = Extractor(TinyModel(), batch_size=256, preprocessing=RECIPE)
+    assert len(extract_to_store(extractor, MadeSource(settings["rows"]), settings["store"]))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 

@@ -8,9 +8,9 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from transfer import feature_files
 from transfer.errors import TransferError
 from transfer.runtime.files import digest
+from transfer.store import feature_files
 from transfer.weights import create_model, native, readers
 
 FEATURES = np.random.default_rng(0).normal(size=(40, 1, 1, 6)).astype(np.float32)

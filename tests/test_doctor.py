@@ -13,9 +13,10 @@ import jax
 import numpy as np
 import pytest
 
-from transfer import doctor, doctor_checks, doctor_jax, feature_files
+from transfer import doctor, doctor_checks, doctor_jax
 from transfer.__main__ import main
 from transfer.runtime import distribution
+from transfer.store import feature_files
 
 
 @pytest.fixture(scope="module")

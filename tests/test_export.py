@@ -21,11 +21,11 @@ from transfer import bound, experiment, heads
 from transfer import config as config_module
 from transfer.__main__ import main
 from transfer.export import artefacts, program
-from transfer.features import FeatureStore
 from transfer.predictor import Predictor
 from transfer.preprocess import recipe as preprocess
 from transfer.preprocess.any_size import resize
 from transfer.preprocess.recipe import Preprocessing
+from transfer.store.store import FeatureStore
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parent / "examples" / "predict_exported.py"

@@ -8,9 +8,9 @@ from tiny_model import RECIPE, TinyModel, TinySource
 import transfer
 from transfer.errors import TransferError, UsageError
 from transfer.extract import Extractor, extract_to_store
-from transfer.features import FeatureStore
-from transfer.fingerprint import parameters_hash, structure_hash
+from transfer.extract.fingerprint import parameters_hash, structure_hash
 from transfer.preprocess import recipe as preprocess
+from transfer.store.store import FeatureStore
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import pytest
 from several import files_of, free_port
 from tiny_model import TinySource
 
-from transfer.features import FeatureStore
-from transfer.shares import share
+from transfer.extract.shares import share
+from transfer.store.store import FeatureStore
 
 REPOSITORY = Path(__file__).parent.parent
 ROWS = 201

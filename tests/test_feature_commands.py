@@ -11,11 +11,12 @@ from test_features import files_of, rows_of, writer
 from test_store_format import OLD_STORES
 from test_store_verify import rewrite
 
-from transfer import experiment, feature_files
+from transfer import experiment
 from transfer.__main__ import main
-from transfer.features import FeatureStore
 from transfer.runtime.files import lock
-from transfer.store_format import read_metadata
+from transfer.store import feature_files
+from transfer.store.format import read_metadata
+from transfer.store.store import FeatureStore
 
 ROWS, BATCH = 30, 8
 CONFIG = """

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save_file
 
-from transfer import feature_files
 from transfer.errors import TransferError, UsageError
 from transfer.runtime.files.untrusted import MOST_CLASSES
+from transfer.store import feature_files
 
 EXTENSIONS = [".p", ".pickle", ".npz", ".safetensors"]
 FEATURES = np.arange(24, dtype=np.float32).reshape(4, 1, 1, 6) / 7

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from transfer.errors import TransferError
-from transfer.features import FeatureStore
 from transfer.runtime.files.kvstore import kvstore_spec
-from transfer.store_format import decode_ids, encode_ids, scan_checks
-from transfer.store_writer import StoreWriter
+from transfer.store.format import decode_ids, encode_ids, scan_checks
+from transfer.store.store import FeatureStore
+from transfer.store.writer import StoreWriter
 
 ROWS, BATCH, WIDTH = 11, 4, 3
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
@@ -326,7 +326,7 @@ NO_STORES = {
     "not JSON": ("{", "not JSON"),
     "a foreign group": ('{"zarr_format": 3, "node_type": "group", "attributes": {}}', "is not a feature store"),
     "a list": ("[]", "is not a feature store"),
-    "a newer format": ('{"attributes": {"kind": "transfer.features", "format": 99}}', "has format 99"),
+    "a newer format": ('{"attributes": {"kind": "transfer.store.store", "format": 99}}', "has format 99"),
 }
 
 

@@ -16,7 +16,7 @@ from transfer.__main__ import main
 from transfer.backbone import build_preprocessing
 from transfer.data.splits import make_splits
 from transfer.evaluation.predictions import Predictions
-from transfer.fingerprint import structure_hash
+from transfer.extract.fingerprint import structure_hash
 from transfer.models import registry
 from transfer.predictor import Predictor
 from transfer.training_run import Run

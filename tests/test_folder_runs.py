@@ -24,8 +24,8 @@ from transfer.data.splits import make_splits
 from transfer.errors import TransferError
 from transfer.evaluation.predictions import Predictions
 from transfer.runtime.files.kvstore import Directory
-from transfer.store_format import read_metadata
-from transfer.store_writer import StoreWriter
+from transfer.store.format import read_metadata
+from transfer.store.writer import StoreWriter
 
 
 def encoded(seed: int, kind: str = "PNG", **options) -> bytes:
@@ -123,7 +123,7 @@ def test_skipped_images_are_counted_over_all_runs(photos, tmp_path, caplog, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("transfer.store_writer.StoreWriter.finish", stopped)
+        patch.setattr("transfer.store.writer.StoreWriter.finish", stopped)
         extract(photos, tmp_path / "run", on_error="skip")
     _, facts = extract(photos, tmp_path / "run", on_error="skip")
     assert facts["skipped"] == FACTS and all(line in caplog.text for line in LINES)
@@ -358,7 +358,7 @@ def test_the_rows_of_changed_images_are_redone(photos, tmp_path, capsys):
 def test_a_store_of_an_earlier_version_goes_on(photos, tmp_path, monkeypatch, caplog, capsys, done):
     """It has no checksums of images, which is said once."""
     with monkeypatch.context() as patch:
-        patch.setattr("transfer.store_images.reader", lambda source: None)
+        patch.setattr("transfer.store.images.reader", lambda source: None)
         if not done:
             patch.setattr(StoreWriter, "finish", lambda self: None)
         with contextlib.nullcontext() if done else pytest.raises(TransferError, match="incomplete"):

@@ -11,12 +11,12 @@ import own_images
 import pytest
 from test_features import finished
 
-from transfer import feature_files
 from transfer.__main__ import main
 from transfer.data.registry import open_source
-from transfer.features import FeatureStore
 from transfer.report import run_data
 from transfer.runtime.files import lock, paths
+from transfer.store import feature_files
+from transfer.store.store import FeatureStore
 
 REPOSITORY = Path(__file__).parent.parent
 # As given in the folder `here` -> where it lies; `link` is one to the folder `far/away`.

@@ -11,7 +11,7 @@ from etils import epath
 import transfer.heads
 from transfer import experiment, head_fitting
 from transfer.evaluation.predictions import Predictions
-from transfer.features import FeatureStore
+from transfer.store.store import FeatureStore
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 # config -> (taps of which one is chosen: low bits differ between machines, and one held-out image may decide;

@@ -10,10 +10,11 @@ import pytest
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import checkpoints, experiment, feature_files, workdirs
+from transfer import checkpoints, experiment, workdirs
 from transfer import config as settings
 from transfer.errors import TransferError
 from transfer.runtime import preemption
+from transfer.store import feature_files
 
 WRITTEN = ("config.json", "result.json")
 

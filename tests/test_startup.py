@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer import feature_files
+from transfer.store import feature_files
 
 REPOSITORY = Path(__file__).parent.parent
 # Each takes a tenth of a second or more to import.

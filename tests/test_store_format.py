@@ -21,15 +21,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from test_features import BATCH, ROWS, TEXT, WIDTH, expected, fill, finished, rows_of, writer
 
-from transfer import store_writer
 from transfer.errors import TransferError, UsageError
-from transfer.features import FeatureStore
-from transfer.kept_rows import KeptRows
-from transfer.row_checks import row_checks
 from transfer.runtime.files.kvstore import Directory
-from transfer.store_format import read_metadata, seal, write_metadata
-from transfer.store_upgrade import upgrade
-from transfer.store_verify import verify
+from transfer.store import writer as store_writer
+from transfer.store.format import read_metadata, seal, write_metadata
+from transfer.store.kept_rows import KeptRows
+from transfer.store.row_checks import row_checks
+from transfer.store.store import FeatureStore
+from transfer.store.upgrade import upgrade
+from transfer.store.verify import verify
 
 OLD_STORES = Path(__file__).parent / "golden" / "store_format1.zip"
 
@@ -253,7 +253,7 @@ def test_a_damaged_store_of_format_1_is_not_upgraded(old):
 
 
 def test_metadata_read_back_as_they_were_written(path):
-    written = write_metadata(str(path), {"kind": "transfer.features", "format": 2, "taps": {"b": (1, 2), "a": [3]}})
+    written = write_metadata(str(path), {"kind": "transfer.store.store", "format": 2, "taps": {"b": (1, 2), "a": [3]}})
     assert read_metadata(str(path)) == written and list(written["taps"]) == ["b", "a"]
 
 

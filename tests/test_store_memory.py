@@ -13,10 +13,10 @@ CHILD = """
 import sys
 import numpy as np
 from transfer.bench.on_demand import OnDemand
-from transfer.features import FeatureStore
-from transfer.store_format import read_metadata
-from transfer.store_verify import verify
-from transfer.store_writer import StoreWriter
+from transfer.store.store import FeatureStore
+from transfer.store.format import read_metadata
+from transfer.store.verify import verify
+from transfer.store.writer import StoreWriter
 path, rows = sys.argv[1], int(sys.argv[2])
 BATCH, WIDTH = 4096, 8
 

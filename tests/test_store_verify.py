@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_features import files_of, rows_of, writer
 
-from transfer import store_writer
-from transfer.chunks import ChunkedArray
 from transfer.errors import TransferError
-from transfer.features import FeatureStore
-from transfer.store_format import arrays, encode_ids, read_metadata, write_metadata
-from transfer.store_repair import begun_again, rebuilt_metadata, remove_damage
-from transfer.store_verify import verify
-from transfer.store_writer import new_metadata
+from transfer.store import writer as store_writer
+from transfer.store.arrays import ChunkedArray
+from transfer.store.format import arrays, encode_ids, read_metadata, write_metadata
+from transfer.store.repair import begun_again, rebuilt_metadata, remove_damage
+from transfer.store.store import FeatureStore
+from transfer.store.verify import verify
+from transfer.store.writer import new_metadata
 
 ROWS, BATCH, SKIPPED = 11, 4, [5, 9]
 TAPS = {"pre_logits": (3,), "block5": (2, 2)}
@@ -273,7 +273,7 @@ def test_repair_that_is_cut_short_is_found_again(whole, path, monkeypatch):
     (path / "features/block5/c/1/0/0").write_bytes(b"x" * 68)
     metadata = read_metadata(str(path))
     damage = verify(str(path), metadata, Source)
-    monkeypatch.setattr("transfer.store_repair.write_metadata", lambda *_: 1 / 0)
+    monkeypatch.setattr("transfer.store.repair.write_metadata", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         remove_damage(str(path), metadata, damage, Source)
     monkeypatch.undo()

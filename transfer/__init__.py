@@ -7,10 +7,10 @@ from transfer.runtime import distribution
 
 if TYPE_CHECKING:
     from transfer.extract import Extractor
-    from transfer.features import FeatureStore
     from transfer.heads import LinearProbe
     from transfer.predictor import Predictor
     from transfer.selection import sweep
+    from transfer.store.store import FeatureStore
     from transfer.weights import create_model, list_models
 
 __version__ = distribution.VERSION
@@ -19,7 +19,7 @@ __all__ = ["Extractor", "FeatureStore", "LinearProbe", "Predictor", "create_mode
 # Public name -> the module that holds it, imported at first use: `import transfer` costs nothing.
 _HOMES = {
     "Extractor": "transfer.extract",
-    "FeatureStore": "transfer.features",
+    "FeatureStore": "transfer.store.store",
     "LinearProbe": "transfer.heads",
     "Predictor": "transfer.predictor",
     "create_model": "transfer.weights",

@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 
 from transfer.config import given, named
 from transfer.errors import UsageError
-from transfer.extract import Extractor, parse_taps, recipe
+from transfer.extract.extractor import Extractor, recipe
+from transfer.extract.taps import parse_taps
 from transfer.preprocess.recipe import Preprocessing
 from transfer.weights import catalogue, native
 from transfer.weights.create import create_model

@@ -13,15 +13,17 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer import feature_files, head_data, head_settings, head_training, results, skipped, store_format, workdirs
+from transfer import head_data, head_settings, head_training, results, workdirs
 from transfer.errors import TransferError, UsageError
 from transfer.runtime import distributed
 from transfer.runtime.files import atomic, json_file, outputs, paths
+from transfer.store import feature_files, skipped
+from transfer.store import format as store_format
 from transfer.training import say
 
 if TYPE_CHECKING:
     from transfer.data.source import Source
-    from transfer.features import FeatureStore
+    from transfer.store.store import FeatureStore
 
 
 def extract(config: ConfigDict, workdir: epath.Path) -> tuple[dict[str, "FeatureStore"], dict[str, Any]]:
@@ -47,7 +49,7 @@ def _extract(
     from transfer.backbone import build_extractor
     from transfer.data.source import BrokenImage
     from transfer.data.splits import SPLITS, splits_to_train
-    from transfer.extract import extract_to_store
+    from transfer.extract.to_store import extract_to_store
 
     if config.export:
         # a wrong suffix, and what is in the way, is better said now than after hours
@@ -87,7 +89,7 @@ def _extract(
 
 def _check_images(config: ConfigDict, workdir: epath.Path, sources: Mapping[str, "Source"]) -> None:
     """Raises TransferError where images are not those that the stores, by their paths, were made from."""
-    from transfer import store_images
+    from transfer.store import images as store_images
 
     if not distributed.is_main() or not (changes := store_images.changes(sources)):
         return

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer.errors import TransferError, UsageError
-from transfer.features import FeatureStore
 from transfer.runtime import tables
 from transfer.runtime.files import lock, paths
 from transfer.runtime.files.untrusted import shown
-from transfer.store_format import CONTENT, DTYPES, FORMAT, METADATA, OLD_FORMAT, read_metadata
+from transfer.store.format import CONTENT, DTYPES, FORMAT, METADATA, OLD_FORMAT, read_metadata
+from transfer.store.repair import is_damaged_store, rebuilt_metadata, remove_damage
+from transfer.store.store import FeatureStore
+from transfer.store.verify import Damage, verify
 from transfer.store_origin import Origin, of_config, of_workdir
-from transfer.store_repair import is_damaged_store, rebuilt_metadata, remove_damage
-from transfer.store_verify import Damage, verify
 
 if TYPE_CHECKING:
     from transfer.data.source import Source
@@ -77,7 +77,7 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _upgrade(options: argparse.Namespace) -> None:
-    from transfer.store_upgrade import upgrade
+    from transfer.store.upgrade import upgrade
 
     path = options.store
     with lock.held(path, "feature store"):

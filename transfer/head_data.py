@@ -10,7 +10,7 @@ from transfer.heads.reading import Split
 from transfer.runtime.files.untrusted import shown
 
 if TYPE_CHECKING:
-    from transfer.features import FeatureStore
+    from transfer.store.store import FeatureStore
 
 # Tap of rows that come from a file.
 OF_FILE = "features"

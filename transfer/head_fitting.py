@@ -14,13 +14,14 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import head_evaluation, head_settings, results, scores, skipped, workdirs
+from transfer import head_evaluation, head_settings, results, scores, workdirs
 from transfer.errors import TransferError
 from transfer.head_data import Data, Labelled
 from transfer.runtime import tables
 from transfer.runtime.progress import waiting
 from transfer.scores import Scores
 from transfer.selection import CHOICES, MORE_IS_BETTER, Selection, fit_setting, measured, select
+from transfer.store import skipped
 from transfer.training import say
 
 # Settings of a sweep that are printed, the best of them.

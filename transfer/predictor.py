@@ -11,8 +11,8 @@ from transfer.data.frames import needs_resizing
 from transfer.data.loader import Batch, batches
 from transfer.data.source import Source
 from transfer.errors import TransferError, UsageError
-from transfer.extract import Extractor
-from transfer.store_format import DTYPES
+from transfer.extract.extractor import Extractor
+from transfer.store.format import DTYPES
 
 # Of a network that was trained itself: where its scores are.
 LOGITS = "logits"

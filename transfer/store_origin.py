@@ -11,15 +11,16 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer import config_file, store_images
+from transfer import config_file
 from transfer.errors import TransferError, UsageError
 from transfer.runtime.files import bucket
-from transfer.store_format import SKIPPED, open_array, read_metadata
+from transfer.store import images as store_images
+from transfer.store.format import SKIPPED, open_array, read_metadata
 
 if TYPE_CHECKING:
     from transfer.data.source import Source
-    from transfer.extract import Extractor
-    from transfer.features import FeatureStore
+    from transfer.extract.extractor import Extractor
+    from transfer.store.store import FeatureStore
 
 
 class Origin:
@@ -69,7 +70,7 @@ class Origin:
         """Of a store that this config begins, but for the width of the ids."""
         import jax
 
-        from transfer.store_writer import new_metadata
+        from transfer.store.writer import new_metadata
 
         return new_metadata(
             taps=self.extractor.shapes,
@@ -89,7 +90,7 @@ class Origin:
         For metadata that are lost: nothing else binds a store to its network.
         """
         from transfer.data.source import select
-        from transfer.extract import extract_to_store
+        from transfer.extract.to_store import extract_to_store
 
         batch = _first_whole(path, metadata, damaged)
         if batch is None:
@@ -116,7 +117,7 @@ class Origin:
 
     def complete(self, path: str, metadata: dict[str, Any]) -> "FeatureStore":
         """Extracts the rows that the store at `path` lacks, in its own batches."""
-        from transfer.extract import extract_to_store
+        from transfer.extract.to_store import extract_to_store
 
         self._use_batches_of(metadata)
         on_error = "skip" if metadata["skipped_rows"] else self.config.on_error

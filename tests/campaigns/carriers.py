@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer import feature_files
 from transfer.data import open_source
+from transfer.store import feature_files
 from transfer.weights import readers
 from transfer.weights.readers import torch_stream
 

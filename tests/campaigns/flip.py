@@ -86,7 +86,7 @@ def make_store(folder: Path) -> None:
 
 
 def read_store(folder: Path) -> str:
-    from transfer.features import FeatureStore
+    from transfer.store.store import FeatureStore
 
     digests = []
     for split in ("train", "validation"):
@@ -114,7 +114,7 @@ TRAINING_ROWS, FEATURES, CLASSES = 96, 300, 4
 def make_checkpoint(folder: Path) -> None:
     import numpy as np
 
-    from transfer import feature_files
+    from transfer.store import feature_files
 
     numbers = np.random.default_rng(0)
     for split in ("train", "validation"):
@@ -152,7 +152,7 @@ def make_features(suffix: str) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         import numpy as np
 
-        from transfer import feature_files
+        from transfer.store import feature_files
 
         numbers = np.random.default_rng(0)
         feature_files.write(folder / f"a{suffix}", numbers.normal(size=(50, 9)), numbers.integers(0, 5, 50))
@@ -161,7 +161,7 @@ def make_features(suffix: str) -> Callable[[Path], None]:
 
 
 def read_features(folder: Path) -> str:
-    from transfer import feature_files
+    from transfer.store import feature_files
 
     (path,) = folder.glob("a.*")
     return digest_of(*feature_files.read(path))

@@ -268,7 +268,7 @@ def config() -> list[bytes]:
 @functools.cache
 def store() -> Mapping[str, bytes]:
     """The files of a small, finished store, by their paths in it."""
-    from transfer.store_writer import StoreWriter
+    from transfer.store.writer import StoreWriter
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "store"

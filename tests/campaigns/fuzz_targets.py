@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from tests.campaigns import fuzz_seeds as seeds
-from transfer import feature_files
 from transfer.data import decode, open_source
 from transfer.errors import TransferError
+from transfer.store import feature_files
 from transfer.weights import native, readers
 from transfer.weights.readers import _hdf5, keras_h5
 
@@ -235,7 +235,7 @@ def config_file(folder: Path) -> object:
 
 
 def store(folder: Path) -> object:
-    from transfer.features import FeatureStore
+    from transfer.store.store import FeatureStore
 
     found = FeatureStore.open(folder)
     return found.features[0], found.label_rows[-1], found.id_rows[:2], len(found)
@@ -253,7 +253,7 @@ def old_store_with(content: bytes) -> Files:
 
 def resealed(content: bytes) -> Files:
     """A store whose damaged metadata have the right checksum all the same."""
-    from transfer.store_format import seal
+    from transfer.store.format import seal
 
     try:
         group = json.loads(content)

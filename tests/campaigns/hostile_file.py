@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from transfer import feature_files
 from transfer.data import open_source
 from transfer.runtime.files import untrusted
+from transfer.store import feature_files
 from transfer.weights import readers
 
 Read = Callable[[], object]

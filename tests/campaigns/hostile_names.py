@@ -166,7 +166,7 @@ transfer.runtime.files.unpickler: Constructor RestrictedUnpickler
 transfer.runtime.files.pickles: load_arrays
 transfer.cli: guarded
 transfer.weights.readers: read
-transfer.feature_files: write
+transfer.store.feature_files: write
 google.protobuf.reflection: MakeClass
 """
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.campaigns import source
 from tests.campaigns.figures import REPOSITORY
-from transfer.store_images import SEEN
+from transfer.store.images import SEEN
 
 CONFIG = f"--config={Path(__file__).parent / 'small.py'}"
 

@@ -5,10 +5,9 @@ import pytest
 from real_formats import encoded, pixels, write_files
 from tiny_model import RECIPE, TinyModel, TinySource
 
-from transfer import extract
 from transfer.data import canvas, open_source
 from transfer.data.loader import batches
-from transfer.extract import Extractor, extract_to_store
+from transfer.extract import Extractor, extract_to_store, to_store
 from transfer.preprocess import recipe as preprocess
 from transfer.preprocess.recipe import Preprocessing
 
@@ -64,7 +63,7 @@ def test_a_store_is_the_same_whoever_resizes(tmp_path, monkeypatch):
     source = TinySource(broken=(2, 9), shape=None)
     extractor = Extractor(TinyModel(), batch_size=4, preprocessing=RECIPE)
     host = extract_to_store(extractor, source, tmp_path / "host", on_error="skip")
-    monkeypatch.setattr(extract, "RESIZING_BACKENDS", ("cpu",))
+    monkeypatch.setattr(to_store, "RESIZING_BACKENDS", ("cpu",))
     device = extract_to_store(extractor, source, tmp_path / "device", on_error="skip")
     np.testing.assert_array_equal(host.features[:], device.features[:])
     assert host.ids == device.ids

@@ -8,8 +8,8 @@ import pytest
 from transfer.__main__ import main
 from transfer.evaluation.similarity import cka_matrix, linear_cka
 from transfer.evaluation.transferability import leep, logme, softmax
-from transfer.features import FeatureStore
-from transfer.store_writer import StoreWriter
+from transfer.store.store import FeatureStore
+from transfer.store.writer import StoreWriter
 
 ROWS, TAPS = 30, {"block1": (2, 2, 3), "pre_logits": (50,), "logits": (5,)}
 

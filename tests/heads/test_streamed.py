@@ -6,13 +6,13 @@ import pytest
 
 from transfer import config as settings
 from transfer.errors import TransferError, UsageError
-from transfer.features import FeatureStore
 from transfer.heads import linear, plan
 from transfer.heads.epochs import make_epochs
 from transfer.heads.reading import Reader, Split, pieces
 from transfer.prefetch import prefetched
 from transfer.runtime import devices
-from transfer.store_writer import StoreWriter
+from transfer.store.store import FeatureStore
+from transfer.store.writer import StoreWriter
 
 ROWS, WIDTH, CLASSES, CHUNK = 203, 6, 4, 8
 SKIPPED = [0, 17, 18, 96, 202]

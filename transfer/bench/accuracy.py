@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from transfer.bench.network import Wanted, load
-from transfer.extract import Extractor
+from transfer.extract.extractor import Extractor
 
 # Every tap of a large batch would not fit where its pooled features do.
 MOST_IMAGES = 8

@@ -11,7 +11,7 @@ from transfer.bench.contenders import Steps
 from transfer.bench.memory import require_host
 from transfer.bench.network import Network
 from transfer.bench.settings import Settings
-from transfer.extract import Extractor
+from transfer.extract.extractor import Extractor
 
 # Of the uint8 batch: two that the host alternates between, two on their way.
 IMAGE_COPIES = 4

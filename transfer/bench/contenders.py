@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from transfer.data.loader import Batch
-from transfer.extract import Extractor
+from transfer.extract.extractor import Extractor
 from transfer.runtime.timing import seconds_per_call
 
 # A pass from uint8 to features goes over so many batches at least, for there is something to overlap.

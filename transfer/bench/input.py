@@ -26,7 +26,8 @@ from transfer.data.frames import needs_resizing
 from transfer.data.loader import batches
 from transfer.data.source import ArraySource, Source, select
 from transfer.errors import UsageError
-from transfer.extract import Extractor, extract_to_store
+from transfer.extract.extractor import Extractor
+from transfer.extract.to_store import extract_to_store
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime import tables
 from transfer.runtime.progress import Progress

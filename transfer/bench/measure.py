@@ -22,7 +22,7 @@ from transfer.bench.network import Network, load
 from transfer.bench.row import END_TO_END, MATMUL, OURS, ExtractorRow
 from transfer.bench.settings import Settings
 from transfer.errors import TransferError
-from transfer.extract import parse_taps
+from transfer.extract.taps import parse_taps
 from transfer.runtime.timing import interleaved, median_p10_p90, median_ratio
 
 PROFILED_STEPS = 3

@@ -7,7 +7,8 @@ from flax import nnx
 
 from transfer.backbone import CLASSIFIER_TAPS
 from transfer.bench.peers.network import random_model
-from transfer.extract import parse_taps, recipe
+from transfer.extract.extractor import recipe
+from transfer.extract.taps import parse_taps
 from transfer.models.graph.trace import Graph, trace
 from transfer.preprocess.recipe import Preprocessing
 from transfer.weights import cache, catalogue

@@ -16,7 +16,8 @@ from transfer.bench.network import RANDOM
 from transfer.bench.peers import PEERS
 from transfer.bench.settings import Settings
 from transfer.errors import UsageError
-from transfer.extract import DTYPES, PRECISIONS
+from transfer.extract.extractor import DTYPES
+from transfer.extract.program import PRECISIONS
 from transfer.runtime.progress import Progress
 
 Rows = Iterator[dict[str, Any]]

@@ -20,7 +20,8 @@ from transfer.bench.cases import Case, cases, whole_numbers, words
 from transfer.bench.peaks import PUBLISHED
 from transfer.bench.target_chips import Target, parse
 from transfer.errors import TransferError, UsageError
-from transfer.extract import DTYPES, PRECISIONS
+from transfer.extract.extractor import DTYPES
+from transfer.extract.program import PRECISIONS
 from transfer.runtime import tables
 from transfer.runtime.distribution import how_to_add
 

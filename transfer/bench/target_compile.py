@@ -22,7 +22,7 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from transfer.bench.network import Wanted, load
 from transfer.bench.target_chips import Target
 from transfer.bench.target_hlo import COLLECTIVES, Kernel, kernels, loop_collectives, read
-from transfer.extract import Extractor
+from transfer.extract.extractor import Extractor
 from transfer.heads import dealing, linear, sharded
 from transfer.runtime.devices import AXIS
 
@@ -126,7 +126,7 @@ def _extractor(job: dict[str, Any], target: Target, there: Sequence[jax.Device])
 
 
 def _process(job: dict[str, Any], target: Target, there: Sequence[jax.Device]) -> Lowered:
-    """What a process of a pod runs on each of its devices (`transfer.separate`), here on the very first one."""
+    """What a process of a pod runs on each of its devices (`transfer.extract.separate`), here on the very first one."""
     cores = len(there) // target.chips
     return _extractor_on(job, job["batch_per_chip"] // cores, there[:1])
 

@@ -14,10 +14,10 @@ from transfer.cli import output_file
 from transfer.errors import TransferError, UsageError
 from transfer.evaluation.similarity import cka_matrix
 from transfer.evaluation.transferability import leep, logme, softmax
-from transfer.features import FeatureStore, Rows
 from transfer.runtime import tables
 from transfer.runtime.files import atomic
 from transfer.runtime.progress import Progress
+from transfer.store.store import FeatureStore, Rows
 
 Action = Callable[[argparse.Namespace], None]
 LOGITS = "logits"

@@ -11,12 +11,13 @@ from jax import export
 
 from transfer.bound import Bound
 from transfer.errors import UsageError
-from transfer.extract import DTYPES, Tap
+from transfer.extract.extractor import DTYPES
+from transfer.extract.program import PRECISIONS
+from transfer.extract.taps import Tap
 from transfer.heads.targets import ACTIVATIONS
 from transfer.preprocess import recipe
 from transfer.preprocess.any_size import resize
 from transfer.preprocess.recipe import Preprocessing
-from transfer.program import PRECISIONS
 
 # What a platform is called by `jax.export`, and by us.
 PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}

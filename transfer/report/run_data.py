@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from transfer import skipped
 from transfer.errors import TransferError
 from transfer.evaluation import predictions as kept
 from transfer.evaluation import runs
 from transfer.evaluation.predictions import Predictions
 from transfer.report.images import Images
 from transfer.runtime.files import json_file, paths
+from transfer.store import skipped
 
 HISTORY = "metrics.jsonl"
 RESULT, CONFIG = "result.json", "config.json"
@@ -102,14 +102,14 @@ class RunData:
         return found
 
     def _of_store(self) -> Any:
-        from transfer.features import FeatureStore
+        from transfer.store.store import FeatureStore
 
         folder = epath.Path(paths.given(self.config.get("features") or self.folder / "features"))
         return FeatureStore.open(folder / "validation").tap(self.result["tap"])
 
     def _of_file(self) -> Any:
         """The validation file of a run on feature files, if it is the one that the run read."""
-        from transfer import feature_files
+        from transfer.store import feature_files
 
         head = self.config.get("head")
         target = head.get("target", "classes") if isinstance(head, dict) else "classes"

@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from transfer.chunks import ChunkedArray
-from transfer.differences import differences
 from transfer.errors import TransferError, UsageError
-from transfer.row_checks import row_checks
 from transfer.runtime.files import lock
 from transfer.runtime.files.kvstore import Directory, repair_hint
-from transfer.store_format import (
+from transfer.store.arrays import ChunkedArray
+from transfer.store.differences import differences
+from transfer.store.format import (
     CONTENT,
     DTYPES,
     FORMAT,
@@ -43,6 +42,7 @@ from transfer.store_format import (
     scan_checks,
     write_metadata,
 )
+from transfer.store.row_checks import row_checks
 
 # Batches on their way to the disk or bucket while the next ones are computed.
 WRITES_IN_FLIGHT = 4
@@ -142,7 +142,7 @@ class StoreWriter:
             if changed := differences(found["provenance"], wanted["provenance"]):
                 logging.warning("%s: %s; low bits of the remaining rows may differ", self.path, "; ".join(changed))
             if found["format"] == OLD_FORMAT:
-                from transfer.store_upgrade import upgrade
+                from transfer.store.upgrade import upgrade
 
                 found = upgrade(self.path, found)
             self._check_source(found)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transfer.store_format import SKIPPED
+from transfer.store.format import SKIPPED
 
 # Two bits that keep a checksum apart from the values with a meaning, 0 and 1.
 _APART = 2

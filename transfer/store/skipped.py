@@ -11,7 +11,7 @@ from transfer.runtime.files.untrusted import shown
 
 if TYPE_CHECKING:
     from transfer.data.source import Source
-    from transfer.features import FeatureStore
+    from transfer.store.store import FeatureStore
 
 # Key of `result.json`.
 KEY = "skipped"

@@ -9,13 +9,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from transfer.chunks import ArraySpec, ChunkedArray
 from transfer.errors import TransferError
 from transfer.runtime.files import lock
 from transfer.runtime.files.kvstore import Directory
-from transfer.store_format import CONTENT, GROUP, METADATA, arrays, write_metadata
-from transfer.store_verify import GROUP_OF_TAPS, Damage, Labelled, beside_of
-from transfer.store_writer import id_width
+from transfer.store.arrays import ArraySpec, ChunkedArray
+from transfer.store.format import CONTENT, GROUP, METADATA, arrays, write_metadata
+from transfer.store.verify import GROUP_OF_TAPS, Damage, Labelled, beside_of
+from transfer.store.writer import id_width
 
 
 def remove_damage(
@@ -102,7 +102,7 @@ def rebuilt_metadata(path: str, wanted: Mapping[str, Any], source: Labelled) -> 
     arrays have it.
 
     Args:
-        wanted: `transfer.store_writer.new_metadata` by the settings that the store was made with.
+        wanted: `transfer.store.writer.new_metadata` by the settings that the store was made with.
     """
     directory = Directory(path)
     found = {"batch_size": _chunk_rows(directory, "checks"), "row_chunk": _chunk_rows(directory, "labels")}

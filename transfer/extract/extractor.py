@@ -1,10 +1,9 @@
-"""The extractor: images in, features of a frozen backbone out, one jitted program; and its way into a store."""
+"""The extractor: images in, features of a frozen backbone out, one jitted program."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
-from itertools import takewhile
 from typing import Any
 
 import jax
@@ -14,66 +13,17 @@ from absl import logging
 from flax import nnx
 from jax.sharding import Mesh
 
-from transfer import separate, store_images
 from transfer.data import canvas
-from transfer.data.frames import needs_resizing
-from transfer.data.loader import Batch, batches
-from transfer.data.source import Source
-from transfer.errors import TransferError, UsageError
-from transfer.features import FeatureStore
-from transfer.fingerprint import parameters_hash, structure_hash
+from transfer.data.loader import Batch
+from transfer.errors import UsageError
+from transfer.extract import separate
+from transfer.extract.fingerprint import parameters_hash, structure_hash
+from transfer.extract.program import PRECISIONS, Program
+from transfer.extract.taps import DEFAULT_TAP, parse_taps
 from transfer.preprocess.recipe import Preprocessing
-from transfer.program import PRECISIONS, Program
-from transfer.runtime import distributed, preemption
 from transfer.runtime.devices import mesh_for
-from transfer.runtime.progress import Progress
-from transfer.shares import agreed, share
-from transfer.store_writer import StoreWriter
 
-DEFAULT_TAP = "pre_logits"
-# Where images of mixed sizes are resized by the device: gathers are slow on a TPU, and a CPU is the host itself.
-RESIZING_BACKENDS = ("gpu",)
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-# What a tap may end in: (B, ..., C) -> (B, C) or (B, D).
-POOLINGS = {
-    "avg": lambda x: x.mean(axis=tuple(range(1, x.ndim - 1))),
-    "max": lambda x: x.max(axis=tuple(range(1, x.ndim - 1))),
-    "flatten": lambda x: x.reshape(x.shape[0], -1),
-}
-
-
-@dataclass(frozen=True)
-class Tap:
-    """An end point of the model and what is done to it, written `block5` or `block5:avg`."""
-
-    text: str
-    endpoint: str
-    pooling: str | None
-
-    @classmethod
-    def parse(cls, text: str) -> "Tap":
-        """UsageError for an unknown pooling."""
-        endpoint, colon, pooling = text.partition(":")
-        if colon and pooling not in POOLINGS:
-            raise UsageError(f"tap={text!r} ends in an unknown pooling; known are {', '.join(POOLINGS)}")
-        return cls(text, endpoint, pooling or None)
-
-    def of(self, endpoints: Mapping[str, jax.Array]) -> jax.Array:
-        """(B, ...) float32; UsageError if the model has no such end point."""
-        if self.endpoint not in endpoints:
-            raise UsageError(f"tap={self.endpoint!r}: the model has no such end point; it has {', '.join(endpoints)}")
-        values = endpoints[self.endpoint]
-        # pooled in float32, whatever the backbone computes in
-        values = values.astype(jnp.float32)
-        return POOLINGS[self.pooling](values) if self.pooling else values
-
-
-def parse_taps(tap: str | Sequence[str]) -> tuple[Tap, ...]:
-    """One tap, several in a sequence, or several separated by commas; UsageError for none or one given twice."""
-    texts = [text.strip() for text in tap.split(",")] if isinstance(tap, str) else list(tap)
-    if not all(texts) or not texts or len(set(texts)) < len(texts):
-        raise UsageError(f"tap={tap!r} should be one name, or several different ones")
-    return tuple(map(Tap.parse, texts))
 
 
 class Extractor:
@@ -263,129 +213,3 @@ def recipe(
 
 def _fetched(batch: Batch, running: Mapping[str, jax.Array]) -> tuple[Batch, dict[str, np.ndarray]]:
     return batch, {name: np.asarray(values)[: batch.size] for name, values in running.items()}
-
-
-def extract_to_store(
-    extractor: Extractor,
-    source: Source,
-    path: Any,
-    on_error: str = "raise",
-    title: str = "features",
-    features_dtype: str = "float32",
-) -> FeatureStore:
-    """Extracts every image of `source` into the store at `path`, or goes on where an earlier run stopped.
-
-    Whatever stopped it, even SIGKILL, the finished store is bit for bit that of an uninterrupted run on the same
-    device and versions. A finished store is left as it is.
-
-    Where several processes run this together (`transfer.runtime.distributed`), each computes an equal share of the
-    batches that are missing, on its own devices, reads the images of that share alone and writes it into the one store.
-    How many they are does not show in it.
-
-    Args:
-        path: directory, local or `gs://`.
-        on_error: "raise" stops at an image that cannot be read; "skip" drops it with its label and records its id.
-        title: shown with the progress.
-        features_dtype: "float32", or "bfloat16" for half the bytes, whatever the network computes in.
-
-    Raises:
-        TransferError: the store was made with other settings (they are named) or of images that have changed since,
-            an image cannot be read, a feature is NaN or infinite.
-        Preempted: SIGTERM came, here or to another of the processes; what has been computed is in the store.
-        OSError: the disk is full; nothing half-written is left.
-    """
-    if on_error not in ("raise", "skip"):
-        raise UsageError(f"on_error={on_error!r} is not one of raise, skip")
-    if not len(source):
-        raise TransferError(f"{source.name} has no images")
-    with _opened(path, extractor, source, features_dtype) as writer:
-        if distributed.is_main():
-            _check_skipped(writer, on_error)
-            _check_images(writer, source)
-        if writer.complete:
-            logging.info("%s: %s is complete, %d images; nothing to do", title, path, len(source))
-        else:
-            stopped = _fill(writer, extractor, source, on_error, title)
-            writer.flush()
-            if distributed.any_of(stopped, "filled"):
-                raise preemption.Preempted(
-                    f"{title}: stopped on request, what is done is saved; the same command goes on"
-                )
-            if distributed.is_main():
-                writer.finish()
-    distributed.barrier("finished")
-    return FeatureStore.open(path)
-
-
-def _opened(path: Any, extractor: Extractor, source: Source, features_dtype: str) -> StoreWriter:
-    """The store, which process 0 creates, or goes on with, before the others look for it."""
-    settings: dict[str, Any] = dict(
-        taps=extractor.shapes,
-        labels=source.labels,
-        ids=source.ids,
-        class_names=source.class_names,
-        data=source.name,
-        fingerprint={**extractor.fingerprint(), "images": source.fingerprint},
-        batch_size=extractor.batch_size,
-        provenance={"device": jax.local_devices()[0].device_kind, "jax": jax.__version__},
-        features_dtype=features_dtype,
-        content=store_images.reader(source),
-    )
-    writer = StoreWriter(path, **settings) if distributed.is_main() else None
-    distributed.barrier("created")
-    return writer or StoreWriter(path, create=False, **settings)
-
-
-def _fill(writer: StoreWriter, extractor: Extractor, source: Source, on_error: str, title: str) -> bool:
-    """Computes this process' share of what is missing; whether it was asked to stop before its end."""
-    pending = agreed(writer.pending)
-    missing = sum(stop - start for start, stop in pending)
-    if missing < len(source):
-        logging.info("%s: going on, %d of %d images are there", title, len(source) - missing, len(source))
-    index, count = distributed.process_index(), distributed.process_count()
-    mine = share(pending, writer.batch_size, index, count)
-    images = sum(stop - start for start, stop in mine)
-    # images of one size travel as they are and are resized on the device; others too, where that is not the host
-    recipe = extractor.preprocessing
-    resized = needs_resizing(source, recipe)
-    canvases = jax.default_backend() in RESIZING_BACKENDS
-    done, title = (len(source) - missing, title) if count == 1 else (0, f"{title}, 1 of {count} shares")
-    with Progress(title, done + images, "images", done=done) as progress:
-        for start, stop in mine:
-            loaded = batches(source, start, stop, extractor.batch_size, recipe, on_error=on_error, canvases=canvases)
-            wanted = takewhile(lambda _: not preemption.requested(), loaded)
-            for batch, features in extractor.stream(wanted, resized):
-                _check_finite(features, batch, source)
-                writer.write(batch.start, features, batch.failed)
-                progress.update(batch.size)
-                images -= batch.size
-    return images > 0
-
-
-def _check_skipped(writer: StoreWriter, on_error: str) -> None:
-    skipped = writer.skipped_ids()
-    if skipped and on_error == "raise":
-        raise TransferError(
-            f"{writer.path} was made with on_error=skip and lacks {len(skipped)} images that could not be read, "
-            f"the first is {skipped[0]}; keep on_error=skip, or repair them and delete the store"
-        )
-
-
-def _check_images(writer: StoreWriter, source: Source) -> None:
-    rows = store_images.changed(writer.path, writer.metadata, source)
-    if len(rows):
-        raise TransferError(
-            f"{writer.path} was made from other images: {store_images.said([source.ids[row] for row in rows])}; "
-            "choose another path, or delete the store"
-        )
-
-
-def _check_finite(features: Mapping[str, np.ndarray], batch: Batch, source: Source) -> None:
-    for name, values in features.items():
-        finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-        if not finite.all():
-            row = batch.start + int(np.flatnonzero(~finite)[0])
-            raise TransferError(
-                f"tap {name} of {source.ids[row]} is NaN or infinite; "
-                "check the weights (config.model), or use dtype=float32 (config.dtype)"
-            )

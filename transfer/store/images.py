@@ -19,7 +19,7 @@ from transfer.errors import TransferError
 from transfer.runtime.files.kvstore import Directory
 from transfer.runtime.files.untrusted import shown
 from transfer.runtime.progress import Progress
-from transfer.store_format import CONTENT, MISSING, decode_ids, open_array, read_metadata, scan_checks
+from transfer.store.format import CONTENT, MISSING, decode_ids, open_array, read_metadata, scan_checks
 
 if TYPE_CHECKING:
     from transfer.data.source import Source

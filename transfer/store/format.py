@@ -5,9 +5,9 @@
     PATH/labels             int64 (N,), in chunks of rows
     PATH/ids                uint8 (N, W), UTF-8 padded by zeros, in chunks of rows
     PATH/checks             uint32 (N,), a chunk for each batch: 0 not there yet, 1 an image that was skipped, else
-                            the checksum of the row (`transfer.row_checks`)
+                            the checksum of the row (`transfer.store.row_checks`)
     PATH/content            int64 (N,), where images are files: CRC-32 of each as it was read, -1 where it could not be;
-                            a chunk for each batch, written before that of `checks` (`transfer.store_images`)
+                            a chunk for each batch, written before that of `checks` (`transfer.store.images`)
 
 Any Zarr v3 reader opens it; bfloat16 is an extension type that TensorStore has and zarr-python does not.
 
@@ -24,9 +24,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from transfer.chunks import ArraySpec, ChunkedArray
 from transfer.errors import TransferError
 from transfer.runtime.files.kvstore import Directory, repair_hint
+from transfer.store.arrays import ArraySpec, ChunkedArray
 
 METADATA = "zarr.json"
 GROUP = {"zarr_format": 3, "node_type": "group"}

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from transfer.chunks import ChunkedArray
 from transfer.errors import TransferError
-from transfer.row_checks import row_checks
 from transfer.runtime.files.kvstore import Directory, repair_hint
 from transfer.runtime.files.lock import NAME as LOCK
 from transfer.runtime.progress import Progress
-from transfer.store_format import CONTENT, GROUP, METADATA, MISSING, SKIPPED, arrays, decode_raw, encode_ids, open_array
-from transfer.store_images import SEEN, said
+from transfer.store.arrays import ChunkedArray
+from transfer.store.format import CONTENT, GROUP, METADATA, MISSING, SKIPPED, arrays, decode_raw, encode_ids, open_array
+from transfer.store.images import SEEN, said
+from transfer.store.row_checks import row_checks
 
 if TYPE_CHECKING:
     from transfer.data.source import Source

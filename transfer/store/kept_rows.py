@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transfer.store_format import SKIPPED
+from transfer.store.format import SKIPPED
 
 
 class KeptRows:

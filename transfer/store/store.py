@@ -1,6 +1,6 @@
 """The feature store: one row of features, label and id for every image, written batch by batch, resumable, checked.
 
-`transfer.store_format` says what it consists of, `transfer.store_writer` in which order it is written.
+`transfer.store.format` says what it consists of, `transfer.store.writer` in which order it is written.
 """
 
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from typing import Any, SupportsIndex, overload
 
 import numpy as np
 
-from transfer.chunks import ChunkedArray
 from transfer.errors import TransferError
-from transfer.kept_rows import KeptRows
-from transfer.store_format import MISSING, check_metadata, decode_ids, open_array, read_metadata, scan_checks
+from transfer.store.arrays import ChunkedArray
+from transfer.store.format import MISSING, check_metadata, decode_ids, open_array, read_metadata, scan_checks
+from transfer.store.kept_rows import KeptRows
 
 
 class Rows:

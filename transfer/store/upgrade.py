@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from transfer.chunks import ChunkedArray
-from transfer.row_checks import row_checks
 from transfer.runtime.files.kvstore import Directory
-from transfer.store_format import (
+from transfer.store.arrays import ChunkedArray
+from transfer.store.format import (
     FORMAT,
     MISSING,
     SKIPPED,
@@ -18,6 +17,7 @@ from transfer.store_format import (
     scan_checks,
     write_metadata,
 )
+from transfer.store.row_checks import row_checks
 
 
 def upgrade(path: str, old: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from transfer.program import Program, platform_of
+from transfer.extract.program import Program, platform_of
 from transfer.runtime.devices import AXIS
 
 
