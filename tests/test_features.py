@@ -326,7 +326,7 @@ NO_STORES = {
     "not JSON": ("{", "not JSON"),
     "a foreign group": ('{"zarr_format": 3, "node_type": "group", "attributes": {}}', "is not a feature store"),
     "a list": ("[]", "is not a feature store"),
-    "a newer format": ('{"attributes": {"kind": "transfer.store.store", "format": 99}}', "has format 99"),
+    "a newer format": ('{"attributes": {"kind": "transfer.features", "format": 99}}', "has format 99"),
 }
 
 

@@ -253,7 +253,7 @@ def test_a_damaged_store_of_format_1_is_not_upgraded(old):
 
 
 def test_metadata_read_back_as_they_were_written(path):
-    written = write_metadata(str(path), {"kind": "transfer.store.store", "format": 2, "taps": {"b": (1, 2), "a": [3]}})
+    written = write_metadata(str(path), {"kind": "transfer.features", "format": 2, "taps": {"b": (1, 2), "a": [3]}})
     assert read_metadata(str(path)) == written and list(written["taps"]) == ["b", "a"]
 
 
