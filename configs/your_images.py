@@ -1,4 +1,6 @@
-"""Images of your own, in a folder with a folder for each class; docs/your-own-images.md walks through it.
+"""Images of your own, in a folder with a folder for each class.
+
+docs/your-own-images.md walks through it:
 
     python extract.py --config=configs/your_images.py --config.data.source=folder:PATH --workdir=runs/mine
     python train.py --config=configs/your_images.py --config.data.source=folder:PATH --workdir=runs/mine

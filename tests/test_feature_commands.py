@@ -226,7 +226,7 @@ def test_an_old_store_is_upgraded(tmp_path, features):
 BAD = {
     "no store": (["verify"], 2, "say show, verify or upgrade, and which STORE"),
     "another action": (["check", "STORE"], 2, "features check: say show"),
-    "nothing there": (["verify", "nowhere"], 1, "no feature store at nowhere; extract.py makes one"),
+    "nothing there": (["verify", "nowhere"], 1, "no feature store at nowhere; python -m transfer extract makes one"),
     "nothing to show": (["nowhere"], 1, "no feature store at nowhere"),
     "no config.json": (["verify", "nowhere", "--workdir=elsewhere"], 2, "--workdir=elsewhere has no config.json"),
     "no config": (["verify", "nowhere", "--config=elsewhere.py"], 2, "--config=elsewhere.py: no such file"),

@@ -69,7 +69,7 @@ WAYS = ("head", "finetune")
 UNUSED: dict[str, dict[str, str]] = {
     "finetune": {
         "tap": "the network is trained through to its logits",
-        "export": "extract.py exports features; training writes model.safetensors",
+        "export": "extracting exports features; training writes model.safetensors",
         "dtype": "training is in float32",
         "on_error": "training takes no images that cannot be read",
         "features": "no features are stored",

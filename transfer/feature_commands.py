@@ -92,7 +92,7 @@ def _upgrade(options: argparse.Namespace) -> None:
 def _metadata(path: str) -> dict[str, Any]:
     metadata = read_metadata(path)
     if metadata is None:
-        raise TransferError(f"no feature store at {path}; extract.py makes one")
+        raise TransferError(f"no feature store at {path}; python -m transfer extract makes one")
     return metadata
 
 
@@ -177,7 +177,7 @@ def _found(path: str) -> tuple[dict[str, Any] | None, TransferError | None]:
     except TransferError as found:
         error = found
     if not is_damaged_store(path):
-        raise error or TransferError(f"no feature store at {path}; extract.py makes one")
+        raise error or TransferError(f"no feature store at {path}; python -m transfer extract makes one")
     return None, error or TransferError(f"{path}/{METADATA} is missing")
 
 
@@ -219,7 +219,8 @@ def _repair(path: str, metadata: dict[str, Any], damage: Damage, origin: Origin 
             if origin is None:
                 raise TransferError(
                     f"{path}: {damage.rows_to_redo} rows are marked as not there, and no config.json says how to "
-                    "extract them; the command that made the store does: python extract.py --config=FILE --workdir=DIR"
+                    "extract them; the command that made the store does: "
+                    "python -m transfer extract --config=FILE --workdir=DIR"
                 )
             store = origin.complete(path, metadata)
             if metadata["checks_crc32"] not in (None, store.metadata["checks_crc32"]):

@@ -50,6 +50,6 @@ def _result(workdir: str) -> dict[str, Any]:
     found = results.read(bucket.reached(workdir)).get("few_shot")
     if found is None or "heads" not in found:
         raise TransferError(
-            f"{workdir} has no finished few-shot protocol; train.py writes one where config.few_shot names heads"
+            f"{workdir} has no finished few-shot protocol; training writes one where config.few_shot names heads"
         )
     return found

@@ -55,6 +55,7 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
+    """Of the repository that these sources are part of; an installed package may lie in somebody else's."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:
@@ -64,5 +65,7 @@ def _commit() -> str | None:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
+    if git("ls-files", "--error-unmatch", __file__) is None:
+        return None
     head = git("rev-parse", "--short", "HEAD")
     return head and head + ("+" if git("status", "--porcelain", "--untracked-files=no", "--", ".") else "")

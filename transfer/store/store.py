@@ -152,7 +152,7 @@ class FeatureStore:
         """
         metadata = read_metadata(str(path))
         if metadata is None:
-            raise TransferError(f"no feature store at {path}; extract.py makes one")
+            raise TransferError(f"no feature store at {path}; python -m transfer extract makes one")
         check_metadata(str(path), metadata)
         store = cls(str(path), metadata)
         if not (store.complete or incomplete):
