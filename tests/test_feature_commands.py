@@ -186,7 +186,7 @@ def test_without_a_config_the_rows_are_marked(run_of, tmp_path, features):
     path = shutil.copytree(run_of / "features" / "train", tmp_path / "a" / "b" / "train")
     flip(path / "features/block2:avg/c/2/0")
     code, _, error = features("verify", path, "--repair")
-    assert code == 1 and "8 rows are marked as not there" in error and "python extract.py" in error
+    assert code == 1 and "8 rows are marked as not there" in error and "python -m transfer extract" in error
     assert FeatureStore.open(path, incomplete=True).num_missing == 8
     shutil.copytree(run_of / "features" / "validation", path.parent / "validation")
     experiment.extract(config(features=str(path.parent)), epath.Path(tmp_path / "run"))
