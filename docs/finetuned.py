@@ -20,7 +20,8 @@ PICTURE = Path(__file__).with_name("finetuned.svg")
 PRETRAINED = "vgg11_slim.cifar10"
 # The classes that the pretrained network knows, in the order of its classifier.
 KNOWN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-SHOWN, SIDE, GAP, TOP = 8, 64, 20, 28
+SHOWN, SIDE, GAP, TOP, LEFT = 8, 64, 20, 28, 90
+BEFORE, AFTER = "#8a4b00", "#0b5cad"
 STYLE = 'font-family="sans-serif" font-size="12" text-anchor="middle"'
 
 
@@ -38,15 +39,19 @@ def likeliest(probabilities: np.ndarray, names: tuple[str, ...]) -> list[tuple[s
 def column(index: int, image: np.ndarray, before: tuple[str, str], after: tuple[str, str]) -> str:
     """SVG of one image with what is said of it before, above, and after, below."""
     png = io.BytesIO()
-    Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.NEAREST).save(png, "PNG")
+    Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(png, "PNG")
     data = base64.b64encode(png.getvalue()).decode()
-    x = GAP + index * (SIDE + GAP)
-    middle, foot = x + SIDE / 2, TOP + 2 * GAP + SIDE
-    lines = [(TOP, before[0], "#8a4b00"), (TOP + 16, before[1], "#8a4b00")]
-    lines += [(foot + 12, after[0], "#0b5cad"), (foot + 28, after[1], "#0b5cad")]
-    texts = [f'<text x="{middle}" y="{y}" fill="{colour}" {STYLE}>{text}</text>' for y, text, colour in lines]
+    x = LEFT + index * (SIDE + GAP)
     box = f'x="{x}" y="{TOP + GAP + 6}" width="{SIDE}" height="{SIDE}"'
-    return "\n".join([f'<image {box} href="data:image/png;base64,{data}"/>', *texts])
+    return "\n".join([f'<image {box} href="data:image/png;base64,{data}"/>', *texts(x + SIDE / 2, before, after)])
+
+
+def texts(middle: float, before: tuple[str, str], after: tuple[str, str]) -> list[str]:
+    """SVG of the two lines above an image and the two below it."""
+    foot = TOP + 2 * GAP + SIDE
+    lines = [(TOP, before[0], BEFORE), (TOP + 16, before[1], BEFORE)]
+    lines += [(foot + 12, after[0], AFTER), (foot + 28, after[1], AFTER)]
+    return [f'<text x="{middle}" y="{y}" fill="{colour}" {STYLE}>{text}</text>' for y, text, colour in lines]
 
 
 def main() -> None:
@@ -61,10 +66,11 @@ def main() -> None:
     before = likeliest(softmax(np.asarray(logits)), KNOWN)
     after = likeliest(predictor(images), tuple(predictor.class_names))
     columns = [column(index, *found) for index, found in enumerate(zip(images, before, after, strict=True))]
-    width, height = GAP + SHOWN * (SIDE + GAP), TOP + 3 * GAP + SIDE + 32
+    width, height = LEFT + SHOWN * (SIDE + GAP), TOP + 3 * GAP + SIDE + 32
+    titles = texts(LEFT / 2, ("pretrained", "probability"), ("fine-tuned", "probability"))
     ground = f'<rect width="{width}" height="{height}" fill="#fff"/>'
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-    drawn = "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', ground, *columns, "</svg>"])
+    drawn = "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', ground, *titles, *columns, "</svg>"])
     PICTURE.write_text(drawn + "\n", "utf-8")
 
 
