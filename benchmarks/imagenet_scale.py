@@ -34,15 +34,15 @@ from transfer.bench.machine import machine
 from transfer.bench.on_demand import OnDemand
 from transfer.data.loader import default_workers
 from transfer.heads import linear
-from transfer.heads.epochs import Epochs, make_epochs
-from transfer.heads.placing import place_state
-from transfer.heads.reading import Split
 from transfer.runtime import devices
 from transfer.runtime.allocator import limit_heaps
 from transfer.store.store import FeatureStore
 from transfer.store.writer import StoreWriter
-from transfer.training import run_epochs
-from transfer.training_run import Part, Run
+from transfer.training.loop import run_epochs
+from transfer.training.parallel.epochs import Epochs, make_epochs
+from transfer.training.parallel.placing import place_state
+from transfer.training.parallel.reader import Split
+from transfer.training.run import Part, Run
 
 TAP = "pre_logits"
 SEEDS = {"train": 1, "validation": 2}

@@ -129,8 +129,8 @@ def epochs(train: Any, validation: Any) -> Callable[[], object]:
     import jax
 
     from transfer.heads import linear
-    from transfer.heads.epochs import make_epochs
     from transfer.runtime import devices
+    from transfer.training.parallel.epochs import make_epochs
 
     epoch = make_epochs(
         train,
@@ -157,8 +157,8 @@ def epochs(train: Any, validation: Any) -> Callable[[], object]:
 
 def training(rows: int, folder: Path) -> Iterator[Callable[[], object]]:
     """An epoch of a head on streamed features, without validation."""
-    from transfer.heads.reading import Split
     from transfer.store.store import FeatureStore
+    from transfer.training.parallel.reader import Split
 
     opened = FeatureStore.open(store(rows, folder))
     one = epochs(Split(opened.features, opened.label_rows), None)
@@ -168,8 +168,8 @@ def training(rows: int, folder: Path) -> Iterator[Callable[[], object]]:
 
 def evaluation(rows: int, folder: Path) -> Iterator[Callable[[], object]]:
     """A pass over streamed validation rows, behind an epoch of one step."""
-    from transfer.heads.reading import Split
     from transfer.store.store import FeatureStore
+    from transfer.training.parallel.reader import Split
 
     opened = FeatureStore.open(store(rows, folder))
     few = Split(opened.features[:256], opened.label_rows[:256])

@@ -27,8 +27,8 @@ def train(settings: dict[str, Any]) -> None:
     A window that has been read leaves a file in `workdir`/read. The disk of the process `full` takes no checkpoint.
     """
     from transfer import config, experiment
-    from transfer.heads import reading
     from transfer.runtime import distributed
+    from transfer.training.parallel import reader
 
     settings = {"slow": 0.0, "config": {}, "full": None, **settings}
     if settings["full"] == distributed.process_index():
@@ -39,13 +39,13 @@ def train(settings: dict[str, Any]) -> None:
     workdir = Path(settings["workdir"])
     if settings["slow"]:
         (workdir / "read").mkdir(parents=True, exist_ok=True)
-        fill = reading.Reader.fill
+        fill = reader.Reader.fill
 
         def slowly(self: Any, jobs: Any) -> None:
             fill(self, jobs)
             time.sleep(settings["slow"])
             (workdir / "read" / str(time.monotonic_ns())).touch()
 
-        reading.Reader.fill = slowly
+        reader.Reader.fill = slowly
     files = (str(Path(settings["folder"], f"{split}.npz")) for split in ("train", "validation"))
     experiment.train_on_files(chosen, *files, epath.Path(workdir))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfer import config as config_module
-from transfer import experiment, finetune
+from transfer import experiment
 from transfer.backbone import build_network, build_preprocessing
 from transfer.data.loader import load_all
 from transfer.data.registry import open_source
@@ -22,7 +22,8 @@ from transfer.extract import Extractor
 from transfer.models import registry
 from transfer.preprocess import recipe as preprocess
 from transfer.runtime import distributed, preemption
-from transfer.trainable import head_layers
+from transfer.training import finetune
+from transfer.training.unfreeze import head_layers
 from transfer.weights import cache, catalogue, create_model, native
 
 

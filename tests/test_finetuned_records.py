@@ -10,7 +10,7 @@ from etils import epath
 from jax import export as jax_export
 from PIL import Image
 
-from transfer import bound, end_to_end, experiment, finetune
+from transfer import bound, end_to_end, experiment
 from transfer import config as config_module
 from transfer.__main__ import main
 from transfer.backbone import build_preprocessing
@@ -19,7 +19,8 @@ from transfer.evaluation.predictions import Predictions
 from transfer.extract.fingerprint import structure_hash
 from transfer.models import registry
 from transfer.predictor import Predictor
-from transfer.training_run import Run
+from transfer.training import finetune
+from transfer.training.run import Run
 from transfer.weights import cache, catalogue
 
 SHIPPED = cache.local_path(catalogue.get("vgg11_slim.cifar10").file)

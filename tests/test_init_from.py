@@ -8,9 +8,10 @@ from etils import epath
 from flax import nnx
 
 from transfer import config as config_module
-from transfer import end_to_end, experiment, finetune, init_from
+from transfer import end_to_end, experiment
 from transfer.errors import TransferError, UsageError
 from transfer.models import registry
+from transfer.training import finetune, init_from
 from transfer.weights import create_model, native
 
 SLIM = {"width": 0.02, "hidden": (200, 200)}

@@ -224,9 +224,9 @@ def test_a_checkpoint_and_the_curve_hold_the_same_epochs(tmp_path, where):
         f"""
         import jax.numpy as jnp
         from etils import epath
-        from transfer.training import run_epochs
-        from transfer.training_metrics import Metrics
-        from transfer.training_run import Run
+        from transfer.training.loop import run_epochs
+        from transfer.training.metrics import Metrics
+        from transfer.training.run import Run
         taken_in, epochs = {where}, []
         def pressed(self, *given):
             epochs.append(1)

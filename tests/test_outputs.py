@@ -11,7 +11,7 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from transfer import bound, experiment, head_evaluation, init_from, results, shots
+from transfer import bound, experiment, head_evaluation, results, shots
 from transfer import config as config_module
 from transfer.__main__ import main
 from transfer.bench import commands
@@ -20,6 +20,7 @@ from transfer.errors import UsageError
 from transfer.evaluation import predictions
 from transfer.runtime.files import outputs
 from transfer.store import feature_files
+from transfer.training import init_from
 from transfer.weights import cache, catalogue
 
 SHIPPED = cache.local_path(catalogue.get("vgg11_slim.cifar10").file)

@@ -10,11 +10,12 @@ import pytest
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import checkpoints, experiment, workdirs
 from transfer import config as settings
+from transfer import experiment, workdirs
 from transfer.errors import TransferError
 from transfer.runtime import preemption
 from transfer.store import feature_files
+from transfer.training import checkpoints
 
 WRITTEN = ("config.json", "result.json")
 

@@ -9,8 +9,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 
 import transfer
-from transfer import scores, selection
 from transfer.errors import RowsError, UsageError
+from transfer.evaluation import scores, selection
 
 RANDOM = np.random.default_rng(0)
 Y = RANDOM.integers(0, 3, 90)

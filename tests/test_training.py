@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from etils import epath
 
-from transfer import checkpoints
 from transfer.errors import TransferError
 from transfer.heads import linear
 from transfer.runtime import preemption
-from transfer.training import run_epochs
+from transfer.training import checkpoints
+from transfer.training.loop import run_epochs
 
 
 def problem(seed: int = 0, num_features: int = 8):

@@ -8,11 +8,11 @@ from flax import nnx
 from small_network import SmallNetwork
 
 from transfer import config as config_module
-from transfer import finetune
 from transfer.errors import UsageError
 from transfer.models import registry
 from transfer.preprocess.recipe import Preprocessing
-from transfer.trainable import trained_layers
+from transfer.training import finetune
+from transfer.training.unfreeze import trained_layers
 
 RECIPE = Preprocessing((16, 16), scale=1 / 255)
 ROWS = 8

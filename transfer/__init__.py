@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from transfer.runtime import distribution
 
 if TYPE_CHECKING:
+    from transfer.evaluation.selection import sweep
     from transfer.extract import Extractor
     from transfer.heads import LinearProbe
     from transfer.predictor import Predictor
-    from transfer.selection import sweep
     from transfer.store.store import FeatureStore
     from transfer.weights import create_model, list_models
 
@@ -24,7 +24,7 @@ _HOMES = {
     "Predictor": "transfer.predictor",
     "create_model": "transfer.weights",
     "list_models": "transfer.weights",
-    "sweep": "transfer.selection",
+    "sweep": "transfer.evaluation.selection",
 }
 
 

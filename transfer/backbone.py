@@ -20,7 +20,7 @@ CLASSIFIER_TAPS = ("fc", "logits")
 def build_model(config: ConfigDict, **fields: Any) -> nnx.Module:
     """The config's backbone: `model.weights` is None (catalogue), a path, or "random".
 
-    With `model.init_from` it is random, to be filled from the other network (`transfer.init_from`).
+    With `model.init_from` it is random, to be filled from the other network (`transfer.training.init_from`).
     """
     wanted, random = config.model.weights, config.model.weights == "random"
     if config.model.init_from.get("model"):

@@ -220,7 +220,7 @@ def _head() -> dict[str, Any]:
 
 
 def _sweep() -> dict[str, Any]:
-    """Settings of the head to choose among, on rows held out of the training rows (`transfer.selection.sweep`)."""
+    """Settings of the head to choose among, on rows held out of the training rows (`transfer.sweep`)."""
     return {
         # The share of the training rows that choose; the chosen head is then fitted on all of them.
         "holdout": 0.1,

@@ -10,7 +10,7 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from transfer import finetune, init_from, results, workdirs
+from transfer import results, workdirs
 from transfer.backbone import architecture, build_network, build_preprocessing
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import load_all
@@ -22,9 +22,10 @@ from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.summary import summary
 from transfer.models.registry import flat_state, layers_of
 from transfer.preprocess.recipe import Preprocessing
-from transfer.trainable import folded, trained_layers
-from transfer.training import run_epochs
-from transfer.training_run import Run
+from transfer.training import finetune, init_from
+from transfer.training.loop import run_epochs
+from transfer.training.run import Run
+from transfer.training.unfreeze import folded, trained_layers
 from transfer.weights import native
 
 

@@ -19,7 +19,7 @@ from transfer.runtime import distributed
 from transfer.runtime.files import atomic, json_file, outputs, paths
 from transfer.store import feature_files, skipped
 from transfer.store import format as store_format
-from transfer.training import say
+from transfer.training.loop import say
 
 if TYPE_CHECKING:
     from transfer.data.source import Source

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.heads.reading import Split
 from transfer.runtime.files.untrusted import shown
+from transfer.training.parallel.reader import Split
 
 if TYPE_CHECKING:
     from transfer.store.store import FeatureStore

@@ -11,10 +11,10 @@ from transfer.evaluation import predictions as files
 from transfer.evaluation.calibration import temperature
 from transfer.evaluation.measures import MEASURES
 from transfer.evaluation.predictions import Predictions
+from transfer.evaluation.scores import Scores
 from transfer.evaluation.summary import summary
 from transfer.head_data import Data
-from transfer.scores import Scores
-from transfer.training import say
+from transfer.training.loop import say
 
 HEAD = "head.safetensors"
 # What of `result.json` is found out here.

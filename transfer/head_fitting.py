@@ -14,15 +14,16 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import head_evaluation, head_settings, results, scores, workdirs
+from transfer import head_evaluation, head_settings, results, workdirs
 from transfer.errors import TransferError
+from transfer.evaluation import scores
+from transfer.evaluation.scores import Scores
+from transfer.evaluation.selection import CHOICES, MORE_IS_BETTER, Selection, fit_setting, measured, select
 from transfer.head_data import Data, Labelled
 from transfer.runtime import tables
 from transfer.runtime.progress import waiting
-from transfer.scores import Scores
-from transfer.selection import CHOICES, MORE_IS_BETTER, Selection, fit_setting, measured, select
 from transfer.store import skipped
-from transfer.training import say
+from transfer.training.loop import say
 
 # Settings of a sweep that are printed, the best of them.
 MOST_SHOWN = 5

@@ -16,16 +16,17 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from transfer import checkpoints, head_evaluation, head_settings, heads, results, workdirs
-from transfer.checkpoints import stopped_within
+from transfer import head_evaluation, head_settings, heads, results, workdirs
 from transfer.errors import TransferError, UsageError
 from transfer.head_data import Data
-from transfer.heads import plan as plans
-from transfer.heads.epochs import make_epochs
-from transfer.heads.reading import Split
 from transfer.runtime import distributed
 from transfer.runtime.allocator import limit_heaps
-from transfer.training import run_epochs, say
+from transfer.training import checkpoints
+from transfer.training.checkpoints import stopped_within
+from transfer.training.loop import run_epochs, say
+from transfer.training.parallel import placement as plans
+from transfer.training.parallel.epochs import make_epochs
+from transfer.training.parallel.reader import Split
 
 # Epochs of a head that are on the device at a time; three keep two cores busy.
 AHEAD = 3
@@ -80,7 +81,7 @@ def row_bytes(shape: Sequence[int], dtype: str) -> int:
 
 
 def plan(config: ConfigDict, workdir: epath.Path, sizes: Mapping[str, int], dtype: str | None = None) -> plans.Plan:
-    """How to train on splits of so many bytes; see `transfer.heads.plan.choose`."""
+    """How to train on splits of so many bytes; see `transfer.training.parallel.placement.choose`."""
     within = distributed.broadcast(stopped_within(workdir), "stopped within an epoch")
     program = head_settings.program(config.head.name)
     return plans.choose(config, program, sizes, dtype or config.features_dtype, within, whole(config))

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from transfer import bound, scores
+from transfer import bound
 from transfer.bound import Bound
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import Batch, batches
 from transfer.data.source import Source
 from transfer.errors import TransferError, UsageError
+from transfer.evaluation import scores
 from transfer.extract.extractor import Extractor
 from transfer.store.format import DTYPES
 

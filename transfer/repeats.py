@@ -11,7 +11,7 @@ from transfer import head_settings, head_training, results, workdirs
 from transfer.errors import UsageError
 from transfer.evaluation import runs as loaded
 from transfer.runtime import tables
-from transfer.training import say
+from transfer.training.loop import say
 
 MEASURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 

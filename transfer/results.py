@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from transfer.runtime import distributed
 from transfer.runtime.files import atomic, json_file
-from transfer.training_run import Run
+from transfer.training.run import Run
 
 FILE = "result.json"
 # How training was done, whatever a later command that trains nothing would do.

@@ -1,6 +1,6 @@
 """Settings of a head chosen on few rows: on several divisions of them, since one holds out too few to tell.
 
-`transfer.selection` chooses on one division, which is enough for many rows.
+`transfer.evaluation.selection` chooses on one division, which is enough for many rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.selection import select
+from transfer.evaluation.selection import select
 
 # Fewer rows a class than this, on average, leave nothing to choose settings by: a head then has its defaults.
 FEWEST_TO_SELECT = 5

@@ -32,7 +32,7 @@ from transfer.runtime import preemption
 from transfer.runtime.progress import Progress
 from transfer.shot_cells import Cells
 from transfer.shot_selection import FEWEST_HELD, FEWEST_TO_SELECT, at_edges, selected
-from transfer.training import say
+from transfer.training.loop import say
 
 FILE = "shots.json"
 
@@ -44,9 +44,9 @@ class Protocol(NamedTuple):
         per_class: numbers of training images a class; None: all of them.
         seeds: how many draws, by the seeds 0, 1, …; all images are drawn once.
         heads: names of `transfer.heads.HEADS`.
-        select: whether a head's settings are chosen (`transfer.selection`, from the head's `GRID`) on held-out rows
-            of the cell, where it has FEWEST_TO_SELECT of them a class; else they are its defaults. By accuracy, of
-            equals by log-loss, averaged over several divisions until FEWEST_HELD rows were held out.
+        select: whether a head's settings are chosen (`transfer.evaluation.selection`, from the head's `GRID`) on
+            held-out rows of the cell, where it has FEWEST_TO_SELECT of them a class; else they are its defaults. By
+            accuracy, of equals by log-loss, averaged over several divisions until FEWEST_HELD rows were held out.
         holdout: the share of the rows that is held out to choose by.
         settings: head -> parameters that differ from its defaults.
         grids: head -> parameter -> values to choose among, where they differ from its `GRID`.

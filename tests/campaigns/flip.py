@@ -132,11 +132,11 @@ def read_checkpoint(folder: Path) -> str:
     import jax
     from etils import epath
 
-    from transfer import training
     from transfer.heads import linear
+    from transfer.training import loop
 
-    run = training.Run(linear.init_state(FEATURES, CLASSES, linear.init_key(0)))
-    checkpoints = training.Checkpoints(epath.Path(folder / "run"))
+    run = loop.Run(linear.init_state(FEATURES, CLASSES, linear.init_key(0)))
+    checkpoints = loop.Checkpoints(epath.Path(folder / "run"))
     try:
         checkpoints.restore(run)
     finally:

@@ -10,12 +10,13 @@ from etils import epath
 from jax.sharding import Mesh, NamedSharding
 
 from transfer.errors import UsageError
-from transfer.heads import dealing, linear, order, sharded
-from transfer.heads.epochs import make_epochs
-from transfer.heads.reading import Split
+from transfer.heads import linear
 from transfer.runtime import preemption
 from transfer.runtime.devices import head_mesh
-from transfer.training import run_epochs
+from transfer.training.loop import run_epochs
+from transfer.training.parallel import dealing, sharded, shuffle
+from transfer.training.parallel.epochs import make_epochs
+from transfer.training.parallel.reader import Split
 
 # Relative to the largest value: sums of a few hundred float32 products, added in another order.
 TOLERANCE = 1e-5
@@ -69,7 +70,7 @@ def test_an_epoch_is_that_of_one_device(case):
     expected, metrics = linear.make_epoch(x, y, x, y, batch_size, 0.02, seed=3)(state, 5)
 
     arrays, block, real = on_mesh(mesh, x, y)
-    permuted = order.permutation(num_rows, 3, 5)
+    permuted = shuffle.permutation(num_rows, 3, 5)
     usual = dealing.usual_width(batch_size, data, block)
     taken, counts = dealing.deal(permuted // block, permuted % block, batch_size, data, usual)
     taken = jax.device_put(taken.reshape(len(taken), -1), NamedSharding(mesh, sharded.BATCHES))
@@ -167,7 +168,7 @@ def test_features_in_bfloat16_are_computed_with_in_float32():
 
 
 def test_a_long_epoch_is_several_calls(monkeypatch):
-    from transfer.heads import resident
+    from transfer.training.parallel import resident
 
     whole, state = epochs_on(mesh_of(8, 1), 333, 4, 16)
     expected, metrics = whole(state, 0)

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.heads import dealing
+from transfer.training.parallel import dealing
 
 
 @settings(max_examples=100, deadline=None)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.heads import order
+from transfer.training.parallel import shuffle as order
 
 
 def test_rows_is_the_permutation_of_the_published_recipe():

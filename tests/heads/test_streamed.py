@@ -6,13 +6,14 @@ import pytest
 
 from transfer import config as settings
 from transfer.errors import TransferError, UsageError
-from transfer.heads import linear, plan
-from transfer.heads.epochs import make_epochs
-from transfer.heads.reading import Reader, Split, pieces
-from transfer.prefetch import prefetched
+from transfer.heads import linear
 from transfer.runtime import devices
 from transfer.store.store import FeatureStore
 from transfer.store.writer import StoreWriter
+from transfer.training.parallel import placement
+from transfer.training.parallel.epochs import make_epochs
+from transfer.training.parallel.prefetch import prefetched
+from transfer.training.parallel.reader import Reader, Split, pieces
 
 ROWS, WIDTH, CLASSES, CHUNK = 203, 6, 4, 8
 SKIPPED = [0, 17, 18, 96, 202]
@@ -133,7 +134,7 @@ def test_reading_holds_nothing_of_what_it_does_not_fill():
 def choose(size, dtype="float32", within=False, **changed):
     config = settings.default()
     config.update_from_flattened_dict(changed)
-    return plan.choose(config, linear, {"train": size, "validation": 0}, dtype, within)
+    return placement.choose(config, linear, {"train": size, "validation": 0}, dtype, within)
 
 
 def test_rows_are_streamed_where_they_do_not_fit(monkeypatch):
@@ -171,4 +172,4 @@ def test_settings_that_contradict_each_other(program, changed, message):
     config = settings.default()
     config.update_from_flattened_dict(changed)
     with pytest.raises(UsageError, match=message):
-        plan.check(config, program)
+        placement.check(config, program)

@@ -23,8 +23,9 @@ from transfer.bench.network import Wanted, load
 from transfer.bench.target_chips import Target
 from transfer.bench.target_hlo import COLLECTIVES, Kernel, kernels, loop_collectives, read
 from transfer.extract.extractor import Extractor
-from transfer.heads import dealing, linear, sharded
+from transfer.heads import linear
 from transfer.runtime.devices import AXIS
+from transfer.training.parallel import dealing, sharded
 
 # What a head is trained on here: rows a chip, classes, and the recipe's batch.
 HEAD_ROWS, HEAD_CLASSES, HEAD_BATCH = 4096, 10, 256

@@ -99,7 +99,7 @@ class Predictions:
             logits: (N, C); -inf for a class that the head does not know. Of values what was predicted, (N, T) or (N,).
             labels: as `Targets.array`: (N,) indices of classes below C; (N, L) of 0 and 1; (N, T) or (N,) numbers.
             ids: of the rows; None: their numbers, "0" ... .
-            ranked, probable: as `transfer.scores.Scores` has them.
+            ranked, probable: as `transfer.evaluation.scores.Scores` has them.
             class_names: the C or L names; anything that `str` makes text of.
 
         Raises RowsError for no rows, unlike many, ids that repeat, NaN, and labels that are no class.

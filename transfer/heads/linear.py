@@ -33,7 +33,7 @@ __all__ = [
     "train_all",
 ]
 
-# Its epochs may go over many devices, and its rows be streamed: `transfer.heads.epochs.make_epochs`.
+# Its epochs may go over many devices, and its rows be streamed: `transfer.training.parallel.epochs.make_epochs`.
 OVER_DEVICES = True
 METRICS = ("loss", "accuracy", "validation_loss", "validation_accuracy")
 

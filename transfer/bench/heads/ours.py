@@ -12,7 +12,7 @@ from transfer.bench.peers.case import Prepared
 from transfer.head_training import AHEAD
 from transfer.heads import linear
 from transfer.heads.linear_probe import LinearProbe
-from transfer.training import begun_ahead, one_by_one
+from transfer.training.loop import begun_ahead, one_by_one
 
 
 def trainer(case: HeadCase) -> Prepared:

@@ -1,7 +1,8 @@
-"""What a head over many devices is trained and validated on, as calls of the programs in `transfer.heads.sharded`.
+"""What a head over many devices is trained and validated on, as calls of the programs in
+`transfer.training.parallel.sharded`.
 
-`transfer.heads.resident` keeps all rows on the devices, `transfer.heads.streamed` reads a window of them at a time.
-Both give the same batches for the same order, seed and epoch.
+`transfer.training.parallel.resident` keeps all rows on the devices, `transfer.training.parallel.streamed` reads a
+window of them at a time. Both give the same batches for the same order, seed and epoch.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ class TrainCall(NamedTuple):
 
     Attributes:
         rows: gives the features and labels on the devices, and puts them there where they are not.
-        taken, counts: see `transfer.heads.dealing.deal`.
+        taken, counts: see `transfer.training.parallel.dealing.deal`.
         steps: as `train` takes it.
         done: batches of the epoch that are done after it.
     """

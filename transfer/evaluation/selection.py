@@ -14,9 +14,9 @@ import numpy as np
 from absl import logging
 from numpy.typing import ArrayLike
 
-from transfer import scores as any_scores
 from transfer.errors import RowsError, UsageError
 from transfer.evaluation import measures
+from transfer.evaluation import scores as any_scores
 from transfer.evaluation.predictions import Predictions
 from transfer.heads import targets
 from transfer.runtime.progress import NOTICEABLE, Progress, waiting

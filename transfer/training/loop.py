@@ -14,11 +14,11 @@ from typing import Protocol, TypeVar, cast
 import jax
 from etils import epath
 
-from transfer.checkpoints import Checkpoints
 from transfer.errors import TransferError
 from transfer.runtime import distributed, interrupts, preemption
-from transfer.training_metrics import Metrics
-from transfer.training_run import Part, Position, Run, State
+from transfer.training.checkpoints import Checkpoints
+from transfer.training.metrics import Metrics
+from transfer.training.run import Part, Position, Run, State
 
 T = TypeVar("T")
 Epoch = Callable[[State, int], tuple[State, dict[str, jax.Array]]]

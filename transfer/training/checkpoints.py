@@ -22,7 +22,7 @@ from transfer.errors import TransferError
 from transfer.runtime import distributed, interrupts
 
 if TYPE_CHECKING:
-    from transfer.training_run import Run
+    from transfer.training.run import Run
 
 WHOLE, WITHIN = "checkpoints", "checkpoints_within_epoch"
 # The number of a checkpoint within an epoch: epochs times this, and the batches since.

@@ -17,8 +17,8 @@ from transfer.preprocess import recipe
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime import preemption
 from transfer.runtime.progress import Progress
-from transfer.trainable import head_layers, trained_layers
-from transfer.training_run import State
+from transfer.training.run import State
+from transfer.training.unfreeze import head_layers, trained_layers
 
 Rows = tuple[jax.Array, jax.Array]  # images (N, h, w, 3) uint8 (float32 if resized so), labels (N,) int32
 BATCH_NORM = ("update", "freeze")

@@ -6,7 +6,7 @@ maximum and a sum over `model` besides. The recipe, its state and the numbers ar
 to the order of additions; so are the checkpoints, which either goes on from.
 
 One program trains on rows that are all on the devices and on those that come by, a window at a time: what a call gets
-are the rows at hand and, for each batch, where they lie. `transfer.heads.dealing` makes these lists.
+are the rows at hand and, for each batch, where they lie. `transfer.training.parallel.dealing` makes these lists.
 """
 
 import functools

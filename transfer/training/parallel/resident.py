@@ -8,11 +8,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from transfer.heads.calls import EvaluateCall, TrainCall, lengths, shares
-from transfer.heads.dealing import deal, usual_width
-from transfer.heads.placing import Placing
-from transfer.heads.reading import Reader, pieces
-from transfer.heads.sharded import ROWS
+from transfer.training.parallel.calls import EvaluateCall, TrainCall, lengths, shares
+from transfer.training.parallel.dealing import deal, usual_width
+from transfer.training.parallel.placing import Placing
+from transfer.training.parallel.reader import Reader, pieces
+from transfer.training.parallel.sharded import ROWS
 
 # Batches of a call at most: between two of them a run can be stopped.
 MOST_BATCHES = 1024
@@ -21,7 +21,7 @@ PIECE = 1024
 
 
 class Resident:
-    """Rows to train on; see `transfer.heads.calls.Training`.
+    """Rows to train on; see `transfer.training.parallel.calls.Training`.
 
     Args:
         reader: of the rows.
@@ -45,7 +45,7 @@ class Resident:
         self._arrays = _placed(reader, self._placing, self._block, blocks)
 
     def calls(self, seed: int, epoch: int, done: int) -> Iterator[TrainCall]:
-        """See `transfer.heads.calls.Training`."""
+        """See `transfer.training.parallel.calls.Training`."""
         order, places = self._rows_of(seed, epoch), self._placing.places
         usual = usual_width(self.batch_size, places, self._block)
         batches = math.ceil(self.num_rows / self.batch_size)
@@ -59,7 +59,7 @@ class Resident:
 
 
 class ResidentValidation:
-    """Rows to validate on; see `transfer.heads.calls.Validation`."""
+    """Rows to validate on; see `transfer.training.parallel.calls.Validation`."""
 
     def __init__(self, reader: Reader, mesh: Mesh) -> None:
         self.num_rows, placing = reader.num_rows, Placing(mesh)
@@ -67,7 +67,7 @@ class ResidentValidation:
         self._arrays, self._real = _placed(reader, placing, block, blocks), lengths(blocks)
 
     def calls(self) -> Iterator[EvaluateCall]:
-        """See `transfer.heads.calls.Validation`."""
+        """See `transfer.training.parallel.calls.Validation`."""
         yield EvaluateCall(lambda: self._arrays, self._real)
 
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from transfer.heads.sharded import DATA, state_sharding
+from transfer.training.parallel.sharded import DATA, state_sharding
 
 
 class Placing:

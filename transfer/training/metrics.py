@@ -4,9 +4,9 @@ import json
 
 from etils import epath
 
-from transfer.board import Board
 from transfer.runtime import distributed
 from transfer.runtime.files import atomic
+from transfer.training.board import Board
 
 
 class Metrics:

@@ -14,12 +14,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from transfer.heads.calls import EvaluateCall, TrainCall, lengths, shares
-from transfer.heads.dealing import deal, rounded, usual_width, within_group
-from transfer.heads.order import Chunks
-from transfer.heads.placing import Placing
-from transfer.heads.reading import Piece, Reader, pieces
-from transfer.heads.sharded import ROWS
+from transfer.training.parallel.calls import EvaluateCall, TrainCall, lengths, shares
+from transfer.training.parallel.dealing import deal, rounded, usual_width, within_group
+from transfer.training.parallel.placing import Placing
+from transfer.training.parallel.reader import Piece, Reader, pieces
+from transfer.training.parallel.sharded import ROWS
+from transfer.training.parallel.shuffle import Chunks
 
 # Of each own place: features (R, D), labels (R,).
 Buffers = dict[int, tuple[np.ndarray, np.ndarray]]
@@ -38,7 +38,7 @@ class Left(NamedTuple):
 
 
 class Streamed:
-    """Rows to train on, in the order of `chunks`; see `transfer.heads.calls.Training`."""
+    """Rows to train on, in the order of `chunks`; see `transfer.training.parallel.calls.Training`."""
 
     def __init__(self, reader: Reader, mesh: Mesh, batch_size: int, chunks: Chunks) -> None:
         self.num_rows, self.batch_size, self.order = reader.num_rows, batch_size, chunks.settings()
@@ -50,7 +50,7 @@ class Streamed:
         self._steps = math.ceil(chunks.most_chunks * chunks.chunk_rows / batch_size) + 1
 
     def calls(self, seed: int, epoch: int, done: int) -> Iterator[TrainCall]:
-        """See `transfer.heads.calls.Training`; a call's rows are read before it is given, with its window."""
+        """See `calls.Training`; a call's rows are read before it is given, with its window."""
         window, skipped = self._start(seed, epoch, done)
         left = Left(np.empty(0, np.int64), {})
         for number in range(window, self._chunks.num_windows):
@@ -112,7 +112,7 @@ class Streamed:
 
 
 class StreamedValidation:
-    """Rows to validate on, `window_rows` at a time; see `transfer.heads.calls.Validation`."""
+    """Rows to validate on, `window_rows` at a time; see `transfer.training.parallel.calls.Validation`."""
 
     def __init__(self, reader: Reader, mesh: Mesh, chunk_rows: int, window_rows: int) -> None:
         self.num_rows = reader.num_rows
@@ -120,7 +120,7 @@ class StreamedValidation:
         self._window_rows = min(max(1, window_rows // chunk_rows) * chunk_rows, self.num_rows)
 
     def calls(self) -> Iterator[EvaluateCall]:
-        """See `transfer.heads.calls.Validation`."""
+        """See `transfer.training.parallel.calls.Validation`."""
         block, _ = shares(0, self._window_rows, self._placing.places)
         for start in range(0, self.num_rows, self._window_rows):
             stop = min(start + self._window_rows, self.num_rows)

@@ -9,16 +9,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from transfer.errors import TransferError, UsageError
-from transfer.heads import sharded
-from transfer.heads.calls import EvaluateCall, TrainCall, Training, Validation
 from transfer.heads.linear import Params, State
-from transfer.heads.order import ORDERS, Chunks, default_window, permutation
-from transfer.heads.placing import Placing, place_state
-from transfer.heads.reading import Reader, Split
-from transfer.heads.resident import Resident, ResidentValidation
-from transfer.heads.streamed import Streamed, StreamedValidation
-from transfer.prefetch import prefetched
-from transfer.training_run import Part
+from transfer.training.parallel import sharded
+from transfer.training.parallel.calls import EvaluateCall, TrainCall, Training, Validation
+from transfer.training.parallel.placing import Placing, place_state
+from transfer.training.parallel.prefetch import prefetched
+from transfer.training.parallel.reader import Reader, Split
+from transfer.training.parallel.resident import Resident, ResidentValidation
+from transfer.training.parallel.shuffle import ORDERS, Chunks, default_window, permutation
+from transfer.training.parallel.streamed import Streamed, StreamedValidation
+from transfer.training.run import Part
 
 # Rows of a chunk where the features come from no store.
 CHUNK_ROWS = 64
@@ -43,7 +43,7 @@ NOTHING = _Measured(np.zeros(2))
 
 
 class Epochs:
-    """The epochs of one head; see `make_epochs`. `transfer.training.run_epochs` goes through them.
+    """The epochs of one head; see `make_epochs`. `transfer.training.loop.run_epochs` goes through them.
 
     Attributes:
         mesh: its devices.
@@ -182,7 +182,7 @@ def make_epochs(
         num_classes: above every label.
         mesh: of the axes `data` (rows) and `model` (classes).
         batch_size: rows a step; the last batch of an epoch has what is left.
-        order: "rows" or "chunks", see `transfer.heads.order`.
+        order: "rows" or "chunks", see `transfer.training.parallel.shuffle`.
         chunk_rows: rows of a chunk, for a store its `metadata["batch_size"]`: reading is by whole chunks.
         window_rows: rows of a window of chunks; None: as many as are 256 MiB of float32.
         stream: whether rows are read as training goes, instead of once; in the order "chunks" only.

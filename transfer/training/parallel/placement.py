@@ -7,8 +7,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from transfer.errors import TransferError, UsageError
-from transfer.heads.order import ORDERS
 from transfer.runtime import devices, distributed
+from transfer.training.parallel.shuffle import ORDERS
 
 # The share of memory that features may take: on a CPU there are copies of them, and the machine's other work.
 CPU_SHARE, ACCELERATOR_SHARE = 0.25, 0.5

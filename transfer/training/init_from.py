@@ -17,11 +17,11 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer.checkpoints import has_checkpoint
 from transfer.errors import UsageError
 from transfer.models.registry import flat_state, load_flat_state
 from transfer.runtime.files import atomic, json_file
-from transfer.trainable import folded
+from transfer.training.checkpoints import has_checkpoint
+from transfer.training.unfreeze import folded
 from transfer.weights.create import create_model
 
 

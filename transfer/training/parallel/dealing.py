@@ -1,4 +1,4 @@
-"""Which rows of a batch lie on which device: the lists that `transfer.heads.sharded.train` works through."""
+"""Which rows of a batch lie on which device: the lists that `sharded.train` works through."""
 
 import math
 

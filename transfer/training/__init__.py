@@ -1,0 +1,1 @@
+"""A resumable run: epochs, checkpoints, metrics; and whole networks trained, from some layer on or from another one."""
