@@ -20,7 +20,7 @@ TUTORIAL = (REPOSITORY / "docs" / "tutorial-lab.md").read_text("utf-8")
 # `$ command`, with the lines that go on
 COMMANDS = re.findall(r"^\$ ((?:.*\\\n)*.*)$", TUTORIAL, re.MULTILINE)
 SMALL = [command for command in COMMANDS if "small_traffic" in command]
-LARGE = re.findall(r"lab\.py:((?!small)[a-z]+_[a-z0-9]+) --workdir", TUTORIAL)
+LARGE = re.findall(r"lab\.py:((?!small)[a-z]+_[a-z0-9]+) (?:\\\n +)?--workdir", TUTORIAL)
 CLASSES, IMAGES = 3, 160  # a class: two thirds of them are more than the 100 that train
 
 
