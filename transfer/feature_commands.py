@@ -42,7 +42,7 @@ def features(parser: argparse.ArgumentParser) -> Action:
         help="the run that made the store: its config.json names the images that labels and ids are compared with, "
         "and the network that redoes rows; --repair looks for it beside the store",
     )
-    parser.add_argument("--config", metavar="FILE", help="a config file in place of --workdir")
+    parser.add_argument("--config", metavar="FILE", help="a config in place of --workdir: its name, or its file")
     parser.add_argument("--split", metavar="NAME", help="train or validation; left out: what the store is named")
 
     def run(options: argparse.Namespace) -> None:
