@@ -1,5 +1,6 @@
 """What several tests share."""
 
+import gc
 import itertools
 import os
 import shutil
@@ -25,6 +26,21 @@ for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
 SHARED_DATA = Path(os.environ.get("TRANSFER_TEST_DATA") or REPOSITORY / "data")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Collects no garbage meanwhile, and from then on what is made from then on.
+
+    Tests and what they import are half a million objects that stay; to go through them again and again was a third of
+    the collection's time, and a twentieth of the tests'.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 # Each compiled program takes several memory maps, and Linux allows a process 65,530: beyond, XLA crashes. A test of an
@@ -92,3 +108,20 @@ def browser() -> Iterator[Any]:
             pytest.skip(f"no Chromium: {str(error).splitlines()[0]}; `playwright install chromium`")
         yield started
         started.close()
+
+
+@pytest.fixture(scope="module")
+def compiled_quickly():
+    """Programs without the passes that make them fast, here and in processes that are started.
+
+    For tests of which most of the time is compilation, and which say nothing of how fast a program is or how it rounds.
+    """
+    import jax
+
+    name = "jax_disable_most_optimizations"
+    before = jax.config.values[name]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(name.upper(), "1")
+        jax.config.update(name, True)
+        yield
+        jax.config.update(name, before)

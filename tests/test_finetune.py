@@ -26,6 +26,8 @@ from transfer.training import finetune
 from transfer.training.unfreeze import head_layers
 from transfer.weights import cache, catalogue, create_model, native
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 99), shift=st.integers(0, 3))

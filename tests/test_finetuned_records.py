@@ -23,6 +23,8 @@ from transfer.training import finetune
 from transfer.training.run import Run
 from transfer.weights import cache, catalogue
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SHIPPED = cache.local_path(catalogue.get("vgg11_slim.cifar10").file)
 CLASSES = 3
 # Of every channel count, so that the largest networks are built in a moment; less leaves ResNeXt no channels.

@@ -27,6 +27,8 @@ from transfer.runtime.files.kvstore import Directory
 from transfer.store.format import read_metadata
 from transfer.store.writer import StoreWriter
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 def encoded(seed: int, kind: str = "PNG", **options) -> bytes:
     """Noise of 32x32."""

@@ -16,6 +16,8 @@ from transfer.evaluation.predictions import Predictions
 from transfer.head_data import Data, Labelled
 from transfer.heads import HEADS
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 NAMES = list(HEADS)
 CLOSED = [name for name in NAMES if head_settings.program(name) is None]
 WIDTH = 5

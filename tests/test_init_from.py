@@ -14,6 +14,8 @@ from transfer.models import registry
 from transfer.training import finetune, init_from
 from transfer.weights import create_model, native
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SLIM = {"width": 0.02, "hidden": (200, 200)}
 
 

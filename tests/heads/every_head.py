@@ -1,8 +1,5 @@
 """Every head of the registry, by class name, and what makes them quick to try: their time goes into compilation."""
 
-import jax
-import pytest
-
 from transfer import heads
 from transfer.heads.estimator import Head
 
@@ -18,11 +15,3 @@ def quick(name, **parameters):
     head = CLASSES[name]()
     known = {key: value for key, value in (QUICK | parameters).items() if key in head.get_params()}
     return head.set_params(**known)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled_quickly():
-    """Programs without the passes that make them fast."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)

@@ -5,8 +5,10 @@ import pytest
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from tests.heads.every_head import CLASSES, compiled_quickly, quick  # noqa: F401
+from tests.heads.every_head import CLASSES, quick
 from transfer.heads.estimator import Regressor
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 @parametrize_with_checks([quick(name) for name in CLASSES])

@@ -8,11 +8,13 @@ from etils import epath
 from safetensors import safe_open
 from sklearn.datasets import load_digits
 
-from tests.heads.every_head import CLASSES, compiled_quickly, quick  # noqa: F401
+from tests.heads.every_head import CLASSES, quick
 from transfer import heads
 from transfer.errors import TransferError, UsageError
 from transfer.heads.estimator import Probe, Regressor
 from transfer.runtime.files import digest
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 DIGITS, LABELS = load_digits(return_X_y=True)
 X, XV = DIGITS[:200].astype(np.float32), DIGITS[200:300].astype(np.float32)

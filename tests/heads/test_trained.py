@@ -6,10 +6,11 @@ from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.linear_model import LinearRegression
 
-from tests.heads.every_head import compiled_quickly  # noqa: F401
 from transfer import heads
 from transfer.errors import RowsError, TransferError, UsageError
 from transfer.heads.estimator import Probe
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 TRAINED = ("linear", "sgd", "mlp")
 PIXELS, DIGITS = load_digits(return_X_y=True)
