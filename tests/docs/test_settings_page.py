@@ -42,6 +42,14 @@ def test_every_setting_has_its_default_and_a_meaning(page) -> None:
     assert found["head.C"].kind is float and "scikit-learn" in found["head.C"].meaning
 
 
+def test_the_fields_of_few_shot_are_those_that_there_are() -> None:
+    from transfer.shots import Protocol
+
+    table = (DOCS / "settings.md").read_text("utf-8").partition("## Few images a class\n")[2].partition("\n## ")[0]
+    assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == Protocol._fields
+    assert f"held out: {Protocol._field_defaults['holdout']}" in table
+
+
 def test_a_setting_without_a_meaning_is_an_error(page) -> None:
     with pytest.raises(ValueError, match="no comment above 'seed'"):
         page._setting("seed", {"seed": ""})
