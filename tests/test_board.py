@@ -9,9 +9,10 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from transfer import board_pictures, board_projector, board_results, experiment
 from transfer import config as settings
+from transfer import experiment
 from transfer.evaluation.predictions import Predictions
+from transfer.report import board_pictures, board_projector, board_results
 from transfer.report.run_data import load
 
 

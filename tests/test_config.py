@@ -9,8 +9,9 @@ import pytest
 from etils import epath
 
 from transfer import config as settings
-from transfer import experiment, workdirs
+from transfer import experiment
 from transfer.errors import TransferError, UsageError
+from transfer.experiment import workdirs
 
 
 @pytest.mark.parametrize(

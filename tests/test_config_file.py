@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from transfer import config as settings
-from transfer import config_file
 from transfer.errors import UsageError
+from transfer.experiment import config_file
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 MINE = "from transfer import config\ndef get_config():\n    c = config.default()\n    c.seed = 7\n    return c\n"

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer import config_file, config_flags
+from transfer import config_flags
 from transfer.errors import UsageError
+from transfer.experiment import config_file
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 

@@ -8,7 +8,7 @@ import own_images
 import pytest
 from test_docs_guide import FENCE, copy_of_the_package, dialogue, pattern
 
-from transfer import bound
+from transfer.export import finished_run
 
 GUIDE = Path(__file__).parent.parent / "docs" / "your-own-images.md"
 
@@ -29,7 +29,7 @@ def test_all_layers_are_trained_as_the_guide_says(tmp_path: Path) -> None:
         timeout=200,
     )
     assert done.returncode == 0, done.stderr
-    assert bound.load(tmp_path / "runs" / "tuned").class_names == own_images.CLASSES
+    assert finished_run.load(tmp_path / "runs" / "tuned").class_names == own_images.CLASSES
 
 
 @pytest.mark.slow
@@ -51,6 +51,6 @@ def test_the_guide_says_what_happens(tmp_path: Path) -> None:
             assert re.fullmatch(pattern(shown), found), f"{command}\nshows\n{done.stdout}\nnot\n{shown}"
             commands.append(command)
     assert [command.split()[1] for command in commands] == ["extract.py", "train.py", "-m", "-m"]
-    assert bound.load(tmp_path / "runs" / "mine").class_names == own_images.CLASSES
+    assert finished_run.load(tmp_path / "runs" / "mine").class_names == own_images.CLASSES
     report = (tmp_path / "runs" / "mine" / "report.html").read_text("utf-8")
     assert "handwritten digit" in report

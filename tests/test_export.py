@@ -17,11 +17,11 @@ from etils import epath
 from jax import export as jax_export
 from PIL import Image
 
-from transfer import bound, experiment, heads
 from transfer import config as config_module
+from transfer import experiment, heads
 from transfer.__main__ import main
-from transfer.export import artefacts, program
-from transfer.predictor import Predictor
+from transfer.export import artefacts, finished_run, program
+from transfer.export.predictor import Predictor
 from transfer.preprocess import recipe as preprocess
 from transfer.preprocess.any_size import resize
 from transfer.preprocess.recipe import Preprocessing
@@ -71,7 +71,7 @@ def folder(tmp_path_factory):
         if name != "linear":  # the same run but for what was fitted
             shutil.copytree(root / "linear", root / name, ignore=shutil.ignore_patterns("stablehlo", *FORMATS))
             heads.HEADS[name](**SETTINGS[name]).fit(*rows).save(root / name / "head.safetensors")
-        run = bound.load(root / name)
+        run = finished_run.load(root / name)
         for form in ("stablehlo", *FORMATS):
             (root / name / form).mkdir()
         model = epath.Path(root / name / "stablehlo" / "model.stablehlo")
@@ -121,7 +121,7 @@ def test_exported_model_says_what_predict_says(answers, name):
 
 @pytest.mark.parametrize("name", [name for name in heads.HEADS if name != "knn"])
 def test_scaling_folds_into_the_layers(folder, name):
-    head = bound.load(folder / name).head
+    head = finished_run.load(folder / name).head
     rows = np.random.default_rng(3).normal(size=(9, head.n_features_in_)).astype(np.float32)
     layers = head.dense().folded(head.scaler_)
     np.testing.assert_allclose(jax.nn.softmax(layers.scores(rows)), head.predict_proba(rows), atol=2e-5)
@@ -148,7 +148,7 @@ def test_the_file_beside_it_says_what_goes_in_and_out(folder, tmp_path):
 
 
 def test_holds_no_weights_that_no_tap_needs(folder):
-    run = bound.load(folder / "linear")
+    run = finished_run.load(folder / "linear")
     all_of_it = sum(leaf.nbytes for leaf in jax.tree.leaves(program._Network(run).state))
     assert (folder / "linear" / "stablehlo" / "model.stablehlo").stat().st_size < all_of_it / 4
 

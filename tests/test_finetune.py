@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from transfer import config as config_module
 from transfer import experiment
-from transfer.backbone import build_network, build_preprocessing
 from transfer.data.loader import load_all
 from transfer.data.registry import open_source
 from transfer.errors import TransferError, UsageError
 from transfer.evaluation import predictions
 from transfer.evaluation.predictions import Predictions
+from transfer.experiment.backbone import build_network, build_preprocessing
 from transfer.extract import Extractor
 from transfer.models import registry
 from transfer.preprocess import recipe as preprocess

@@ -10,15 +10,17 @@ from etils import epath
 from jax import export as jax_export
 from PIL import Image
 
-from transfer import bound, end_to_end, experiment
 from transfer import config as config_module
+from transfer import experiment
 from transfer.__main__ import main
-from transfer.backbone import build_preprocessing
 from transfer.data.splits import make_splits
 from transfer.evaluation.predictions import Predictions
+from transfer.experiment import finetune as end_to_end
+from transfer.experiment.backbone import build_preprocessing
+from transfer.export import finished_run
+from transfer.export.predictor import Predictor
 from transfer.extract.fingerprint import structure_hash
 from transfer.models import registry
-from transfer.predictor import Predictor
 from transfer.training import finetune
 from transfer.training.run import Run
 from transfer.weights import cache, catalogue
@@ -102,7 +104,7 @@ def test_the_network_of_every_record_is_found_again(name, source, tmp_path, monk
     """Structure, arrays and preprocessing; that images then get what they got in the run is tested of some, below."""
     config = config_of(source, **narrow(catalogue.get(name)))
     network = left_behind(config, tmp_path / "run", monkeypatch)
-    run = bound.load(tmp_path / "run")
+    run = finished_run.load(tmp_path / "run")
     check_found_again(network, run)
     assert run.preprocessing == catalogue.get(name).preprocessing
 
@@ -143,7 +145,7 @@ CHANGED = {
 def test_the_settings_of_the_run_are_in_the_network(case, source, tmp_path, monkeypatch):
     config = config_of(source, **{"model.weights": "random"} | CHANGED[case])
     network = left_behind(config, tmp_path / "run", monkeypatch)
-    run = bound.load(tmp_path / "run")
+    run = finished_run.load(tmp_path / "run")
     check_found_again(network, run)
     assert run.preprocessing == build_preprocessing(config, network)
 

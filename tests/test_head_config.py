@@ -10,10 +10,11 @@ from etils import epath
 
 import transfer.heads
 from transfer import config as settings
-from transfer import experiment, head_evaluation, head_settings, workdirs
+from transfer import experiment
 from transfer.errors import TransferError, UsageError
 from transfer.evaluation.predictions import Predictions
-from transfer.head_data import Data, Labelled
+from transfer.experiment import evaluate_head, head_settings, workdirs
+from transfer.experiment.head_data import Data, Labelled
 from transfer.heads import HEADS
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -95,7 +96,7 @@ def test_rows_of_one_name_are_told_apart():
     labelled = Labelled({"tap": np.zeros((3, 2))}, np.array([0, 1, 1]), ["a", "b", "a"])
     data = Data(labelled, labelled, "classes", np.arange(2), ("x", "y"))
     parts = [np.zeros((2, 2), "f4"), np.ones((1, 2), "f4")]
-    assert head_evaluation.predicted(parts, data).ids.tolist() == ["0", "1", "2"]
+    assert evaluate_head.predicted(parts, data).ids.tolist() == ["0", "1", "2"]
 
 
 UNFIT = {

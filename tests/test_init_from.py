@@ -8,8 +8,9 @@ from etils import epath
 from flax import nnx
 
 from transfer import config as config_module
-from transfer import end_to_end, experiment
+from transfer import experiment
 from transfer.errors import TransferError, UsageError
+from transfer.experiment import finetune as end_to_end
 from transfer.models import registry
 from transfer.training import finetune, init_from
 from transfer.weights import create_model, native

@@ -11,13 +11,16 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from transfer import bound, experiment, head_evaluation, results, shots
 from transfer import config as config_module
+from transfer import experiment
 from transfer.__main__ import main
 from transfer.bench import commands
 from transfer.bench.results import Results
 from transfer.errors import UsageError
 from transfer.evaluation import predictions
+from transfer.experiment import evaluate_head, results
+from transfer.experiment.few_shot import protocol
+from transfer.export import finished_run
 from transfer.runtime.files import outputs
 from transfer.store import feature_files
 from transfer.training import init_from
@@ -66,7 +69,14 @@ def refused(capsys, arguments, *words):
 
 
 def test_the_files_of_a_run_are_known(run):
-    known = (bound.CONFIG, bound.NETWORK, results.FILE, predictions.FILE, head_evaluation.HEAD, shots.FILE)
+    known = (
+        finished_run.CONFIG,
+        finished_run.NETWORK,
+        results.FILE,
+        predictions.FILE,
+        evaluate_head.HEAD,
+        protocol.FILE,
+    )
     assert set(known) <= set(outputs.RUN) and f'"{outputs.RUN[6]}"' in Path(init_from.__file__).read_text()
     left = {path.name for path in run.iterdir() if path.is_file() and not path.name.startswith("events.")}
     assert left - {"report.html", "projector_config.pbtxt"} <= set(outputs.RUN)  # those two are made anew

@@ -14,12 +14,13 @@ from PIL import Image
 
 import transfer
 from transfer import __main__ as command
-from transfer import bound, config, experiment
+from transfer import config, experiment
 from transfer.data.splits import make_splits
 from transfer.data.unlabelled import open_images
 from transfer.errors import TransferError, UsageError
 from transfer.evaluation.predictions import Predictions
-from transfer.predictor import Predictor, softmax, suitable_batch
+from transfer.export import finished_run
+from transfer.export.predictor import Predictor, softmax, suitable_batch
 
 ODD = ("it's", "Blüten & 写真", "<b onclick=alert(1)>")
 
@@ -90,7 +91,7 @@ def test_of_a_network_that_was_trained_itself(photos, tmp_path, small_network):
     changes |= {"train": "finetune", "model.name": small_network, "model.weights": "random", "batch_size": 64}
     changes |= {"finetune.epochs": 2, "finetune.batch_size": 8, "finetune.warmup_epochs": 0}
     chosen = trained(photos, tmp_path, **changes)
-    found = bound.load(tmp_path)
+    found = finished_run.load(tmp_path)
     assert found.head is None and found.tap is None and found.class_names == tuple(sorted(ODD))
     check(tmp_path, chosen, 1e-6)
 
@@ -116,7 +117,7 @@ def test_a_folder_as_csv(run, photos, capsysbinary):
         assert sum(everything.values()) == pytest.approx(1, abs=1e-6)
     # what was printed in batches of other images is what an image alone gets
     source = open_images([photos])
-    alone = Predictor(bound.load(run[0]), 1)(source.image(4)[None])[0]
+    alone = Predictor(finished_run.load(run[0]), 1)(source.image(4)[None])[0]
     np.testing.assert_allclose([float(cell) for cell in rows[5][7:]], alone, atol=1e-6)
 
 
@@ -209,7 +210,7 @@ def test_what_is_no_finished_run_is_refused(run, tmp_path, case):
         shutil.copy(run[0] / name, tmp_path / name)
     change(tmp_path)
     with pytest.raises(error, match=words) as caught:
-        bound.load(tmp_path)
+        finished_run.load(tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -221,7 +222,7 @@ def test_a_run_of_an_older_version_lacks_younger_settings(run, tmp_path):
         del content[name]
     del content["model"]["init_from"]
     (tmp_path / "config.json").write_text(json.dumps(content))
-    assert bound.load(tmp_path).tap == "pre_logits"
+    assert finished_run.load(tmp_path).tap == "pre_logits"
 
 
 def test_arrays_in_memory(run):
@@ -235,7 +236,7 @@ def test_arrays_in_memory(run):
 
 
 def test_batches_are_no_larger_than_the_images(run):
-    found = bound.load(run[0])
+    found = finished_run.load(run[0])
     assert [suitable_batch(found, count) for count in (1, 2, 3, 8, 9, 999)] == [1, 2, 4, 8, 8, 8]
     assert suitable_batch(found, 1, 64) == 64
 

@@ -9,8 +9,9 @@ import pytest
 from etils import epath
 
 import transfer.heads
-from transfer import experiment, head_fitting
+from transfer import experiment
 from transfer.evaluation.predictions import Predictions
+from transfer.experiment import fit_head
 from transfer.store.store import FeatureStore
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -62,7 +63,7 @@ def test_protocol(name, extracted, tmp_path, capsys, monkeypatch):
     def not_again(*arguments, **more):
         raise AssertionError("chosen again")
 
-    monkeypatch.setattr(head_fitting, "select", not_again)
+    monkeypatch.setattr(fit_head, "select", not_again)
     assert experiment.train(config, epath.Path(workdir)) == json.loads((workdir / "result.json").read_text())
     again = capsys.readouterr().out
     assert "nothing to do" in again and printed.splitlines()[-2] in again

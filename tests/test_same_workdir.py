@@ -11,8 +11,9 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer import experiment, workdirs
 from transfer.errors import TransferError
+from transfer.experiment import run as experiment
+from transfer.experiment import workdirs
 from transfer.runtime import preemption
 from transfer.store import feature_files
 from transfer.training import checkpoints

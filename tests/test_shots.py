@@ -9,26 +9,21 @@ from etils import epath
 from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestCentroid
 
-from transfer import (
-    comparison,
-    experiment,
-    head_data,
-    results,
-    shot_cells,
-    shot_plot,
-    shot_selection,
-    shot_tables,
-    shots,
-)
 from transfer import config as settings
+from transfer import experiment
 from transfer.__main__ import main
 from transfer.errors import TransferError, UsageError
-from transfer.report import shots_section
+from transfer.experiment import head_data, results
+from transfer.experiment.few_shot import baselines as comparison
+from transfer.experiment.few_shot import cells as shot_cells
+from transfer.experiment.few_shot import protocol as shots
+from transfer.experiment.few_shot import selection
+from transfer.experiment.few_shot.cells import Cells
+from transfer.experiment.few_shot.protocol import Protocol, Rows
+from transfer.report import few_shot_plot, few_shot_tables, shots_section
 from transfer.report.run_data import RunData
 from transfer.report.sections import Options
 from transfer.runtime import preemption
-from transfer.shot_cells import Cells
-from transfer.shots import Protocol, Rows
 
 SHOTS = (1, 5, 10, 25)
 
@@ -179,19 +174,19 @@ def test_settings_are_chosen_on_training_rows_where_there_are_enough(digits, pat
 
 
 def test_one_division_of_few_rows_does_not_choose_alone(digits, path, monkeypatch):
-    protocol, seen, original = Protocol((5, 10), 1, ("ridge",), select=True), [], shot_selection.select
+    protocol, seen, original = Protocol((5, 10), 1, ("ridge",), select=True), [], selection.select
 
     def watched(*arguments, **options):
         seen.append(original(*arguments, **options))
         return seen[-1]
 
-    monkeypatch.setattr(shot_selection, "select", watched)
+    monkeypatch.setattr(selection, "select", watched)
     row = run(protocol, digits, path)["rows"][0]
     of_five = seen[:10]
     assert [len(one.holdout_labels) for one in seen] == 2 * ([10] * 10 + [20] * 5)
     assert len({tuple(one["accuracy"] for one in division.table) for division in of_five}) > 5
     assert row["chosen"] == [
-        {"alpha": of_five[0].table[shot_selection.best_setting([one.table for one in of_five])]["alpha"]}
+        {"alpha": of_five[0].table[selection.best_setting([one.table for one in of_five])]["alpha"]}
     ]
 
 
@@ -207,7 +202,7 @@ BEST = {
 @pytest.mark.parametrize("divisions, expected", BEST.values(), ids=BEST)
 def test_the_best_setting_of_several_divisions(divisions, expected):
     made = [[dict(zip(("accuracy", "log_loss"), row, strict=False)) for row in table] for table in divisions]
-    assert shot_selection.best_setting(made) == expected
+    assert selection.best_setting(made) == expected
 
 
 def test_grids_of_ones_own(digits, path):
@@ -227,7 +222,7 @@ EDGES = {
 
 @pytest.mark.parametrize("chosen, expected", EDGES.values(), ids=EDGES)
 def test_settings_at_an_end_of_what_was_tried(chosen, expected):
-    lines = list(shot_selection.at_edges({"alpha": (100.0, 1.0, 0.01), "scaling": (None, "l2")}, chosen))
+    lines = list(selection.at_edges({"alpha": (100.0, 1.0, 0.01), "scaling": (None, "l2")}, chosen))
     assert [line.startswith(start) for line, start in zip(lines, expected, strict=True)] == [True] * len(expected)
 
 
@@ -269,7 +264,7 @@ def result(digits, tmp_path_factory):
 
 
 def test_tables(result):
-    made = shot_tables.make(result)
+    made = few_shot_tables.make(result)
     assert [table.title.partition(":")[0] for table in made] == [
         "ridge",
         "nearest_mean",
@@ -319,14 +314,14 @@ def test_draws_of_the_same_rows_have_no_spread(whole_classes, tmp_path):
     two, seven, every = whole_classes["rows"][:3]
     assert two["spread"] > 0 and not two["same_rows"] and not every["same_rows"]
     assert seven["spread"] is None and seven["same_rows"] and len(seven["accuracies"]) == 3
-    (table, *_) = shot_tables.make(whole_classes)
+    (table, *_) = few_shot_tables.make(whole_classes)
     assert table.rows[0][1:] == ["2", "7 (same rows)", "all"] and "no deviation is known" in table.title
     assert table.rows[1][2] == f"{seven['mean']:.3f}" and "±" in table.rows[1][1]
-    for suffix, write in shot_tables.WRITERS.items():
+    for suffix, write in few_shot_tables.WRITERS.items():
         assert "± 0.000" not in write(whole_classes) and ("same rows" in write(whole_classes) or suffix == ".csv")
-    row = list(csv.DictReader(shot_tables.separated(whole_classes).splitlines()))[1]
+    row = list(csv.DictReader(few_shot_tables.separated(whole_classes).splitlines()))[1]
     assert (row["per_class"], row["spread"], row["same_rows"]) == ("7", "", "True")
-    shot_plot.draw(whole_classes, tmp_path / "p.svg")
+    few_shot_plot.draw(whole_classes, tmp_path / "p.svg")
     assert "7 (same rows)" in (tmp_path / "p.svg").read_text()
     report = reported(whole_classes)
     assert "<td>same rows</td>" in report and "nothing is known where every draw is of the same rows" in report

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from transfer import config_file
+from transfer.experiment import config_file
 
 REPOSITORY = Path(__file__).parent.parent
 SOURCES = ("setup.py", "setup.cfg", "pyproject.toml", "LICENSE", "README.md", "transfer", "configs")

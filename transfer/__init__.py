@@ -7,9 +7,9 @@ from transfer.runtime import distribution
 
 if TYPE_CHECKING:
     from transfer.evaluation.selection import sweep
+    from transfer.export.predictor import Predictor
     from transfer.extract import Extractor
     from transfer.heads import LinearProbe
-    from transfer.predictor import Predictor
     from transfer.store.store import FeatureStore
     from transfer.weights import create_model, list_models
 
@@ -21,7 +21,7 @@ _HOMES = {
     "Extractor": "transfer.extract",
     "FeatureStore": "transfer.store.store",
     "LinearProbe": "transfer.heads",
-    "Predictor": "transfer.predictor",
+    "Predictor": "transfer.export.predictor",
     "create_model": "transfer.weights",
     "list_models": "transfer.weights",
     "sweep": "transfer.evaluation.selection",

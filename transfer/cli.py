@@ -294,15 +294,16 @@ class Config:
         if file is None and not any("config." in argument for argument in arguments):
             return arguments
         from transfer import config as settings
-        from transfer import config_file, config_flags
+        from transfer import config_flags
+        from transfer.experiment import config_file
 
         self._config = settings.default() if file is None else config_file.load(file)
         return config_flags.apply(self._config, arguments)
 
     def help(self) -> str:
         """What the command does, each of its flags in the order of use, and the configs that there are."""
-        from transfer import config_file
         from transfer.completion import FLAGS, SWITCHES
+        from transfer.experiment import config_file
 
         lines = [self._text.replace("COMMAND", self.program).strip(), "", "Flags:"]
         for name in FLAGS[self.command]:

@@ -44,7 +44,7 @@ def script(shell: str) -> str:
     """The whole script for one of `SHELLS`."""
     import shtab
 
-    from transfer import config_file
+    from transfer.experiment import config_file
 
     known = fields()
     cases = [CASES[shell].format(flag=name, values=" ".join(few)) for name, few in known.items() if few]

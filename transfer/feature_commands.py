@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer.errors import TransferError, UsageError
+from transfer.experiment.origin import Origin, of_config, of_workdir
 from transfer.runtime import tables
 from transfer.runtime.files import lock, paths
 from transfer.runtime.files.untrusted import shown
@@ -17,7 +18,6 @@ from transfer.store.format import CONTENT, DTYPES, FORMAT, METADATA, OLD_FORMAT,
 from transfer.store.repair import is_damaged_store, rebuilt_metadata, remove_damage
 from transfer.store.store import FeatureStore
 from transfer.store.verify import Damage, verify
-from transfer.store_origin import Origin, of_config, of_workdir
 
 if TYPE_CHECKING:
     from transfer.data.source import Source

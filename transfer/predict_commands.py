@@ -63,11 +63,11 @@ def _predict(options: argparse.Namespace) -> None:
     from transfer.runtime.devices import use_cores
 
     use_cores()
-    from transfer import bound
     from transfer.data.unlabelled import open_images
-    from transfer.predictor import Predictor, suitable_batch
+    from transfer.export import finished_run
+    from transfer.export.predictor import Predictor, suitable_batch
 
-    source, run = open_images(options.images), bound.load(options.workdir)
+    source, run = open_images(options.images), finished_run.load(options.workdir)
     predictor = Predictor(run, suitable_batch(run, len(source), options.batch_size))
     skipped = 0
     with _output(options.output) as stream:

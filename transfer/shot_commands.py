@@ -5,13 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transfer import results, shot_plot, shot_tables
 from transfer.cli import output_file
 from transfer.errors import TransferError, UsageError
+from transfer.experiment import results
+from transfer.report import few_shot_plot, few_shot_tables
 from transfer.runtime.files import atomic, bucket
 
 Action = Callable[[argparse.Namespace], None]
-SUFFIXES = (*shot_tables.WRITERS, *shot_plot.SUFFIXES)
+SUFFIXES = (*few_shot_tables.WRITERS, *few_shot_plot.SUFFIXES)
 
 
 def shots(parser: argparse.ArgumentParser) -> Action:
@@ -22,19 +23,19 @@ def shots(parser: argparse.ArgumentParser) -> Action:
         action="append",
         default=[],
         metavar="FILE",
-        help=f"also write to a file: tables as {', '.join(shot_tables.WRITERS)}, a picture as "
-        f"{', '.join(shot_plot.SUFFIXES)}; may be given several times",
+        help=f"also write to a file: tables as {', '.join(few_shot_tables.WRITERS)}, a picture as "
+        f"{', '.join(few_shot_plot.SUFFIXES)}; may be given several times",
     )
 
     def run(options: argparse.Namespace) -> None:
         outputs = [_output(path) for path in options.output]
         result = _result(options.run)
-        print(shot_tables.text(result))
+        print(few_shot_tables.text(result))
         for path in outputs:
-            if path.suffix in shot_plot.SUFFIXES:
-                shot_plot.draw(result, path)
+            if path.suffix in few_shot_plot.SUFFIXES:
+                few_shot_plot.draw(result, path)
             else:
-                atomic.write_text(path, shot_tables.WRITERS[path.suffix](result))
+                atomic.write_text(path, few_shot_tables.WRITERS[path.suffix](result))
 
     return run
 

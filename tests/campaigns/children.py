@@ -27,7 +27,7 @@ LIBRARIES = (
     "sklearn.datasets",
     "tensorboardX",
     "requests",
-    "transfer.backbone",
+    "transfer.experiment.backbone",
     "transfer.experiment",
     "transfer.extract",
     "transfer.data.splits",

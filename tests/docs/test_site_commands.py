@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from transfer import config as settings
-from transfer import config_file
+from transfer.experiment import config_file
 from transfer.verbs import EXPERIMENTS, VERBS, Parser
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from flax import nnx
 
-from transfer.backbone import CLASSIFIER_TAPS
 from transfer.bench.peers.network import random_model
+from transfer.experiment.backbone import CLASSIFIER_TAPS
 from transfer.extract.extractor import recipe
 from transfer.extract.taps import parse_taps
 from transfer.models.graph.trace import Graph, trace

@@ -10,10 +10,10 @@ import jax
 import PIL
 from etils import epath
 
-from transfer import head_evaluation
-from transfer.bound import NETWORK, Bound
 from transfer.errors import UsageError
+from transfer.experiment import evaluate_head
 from transfer.export import program
+from transfer.export.finished_run import NETWORK, Bound
 from transfer.export.layers import Layers, layers_of
 from transfer.runtime import distribution
 from transfer.runtime.files import atomic, outputs
@@ -118,7 +118,7 @@ def _check(path: epath.Path, form: str) -> None:
 
 
 def _facts(bound: Bound) -> dict[str, Any]:
-    kept = head_evaluation.HEAD if bound.head is not None else NETWORK
+    kept = evaluate_head.HEAD if bound.head is not None else NETWORK
     columns = list(bound.class_names)
     return {
         "version": VERSION,

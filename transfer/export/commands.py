@@ -44,10 +44,9 @@ def _export(options: argparse.Namespace) -> None:
         raise UsageError(f"--platforms and --input_size are for --format=stablehlo, not for {form}: leave them out")
     if not path.parent.is_dir():
         raise UsageError(f"--output={path}: there is no folder {path.parent}")
-    from transfer import bound
-    from transfer.export import artefacts
+    from transfer.export import artefacts, finished_run
 
-    run = bound.load(options.workdir)
+    run = finished_run.load(options.workdir)
     if form == "stablehlo":
         written = artefacts.write_program(run, path, platforms, size)
     else:

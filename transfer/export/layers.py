@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from transfer.bound import Bound
 from transfer.errors import UsageError
+from transfer.export.finished_run import Bound
 from transfer.export.program import columns_of
 
 ACTIVATIONS = {"classes": "softmax", "labels": "sigmoid", "values": "linear"}

@@ -9,8 +9,8 @@ import numpy as np
 from flax import nnx
 from jax import export
 
-from transfer.bound import Bound
 from transfer.errors import UsageError
+from transfer.export.finished_run import Bound
 from transfer.extract.extractor import DTYPES
 from transfer.extract.program import PRECISIONS
 from transfer.extract.taps import Tap
@@ -48,7 +48,7 @@ def _precision(bound: Bound, platforms: tuple[str, ...]) -> str:
     """The one precision that keeps the run's promise on all of the platforms."""
     if _dtype(bound) == jnp.bfloat16:
         return "default"
-    # as `transfer.predictor` has it: a trained network's own steps are plain float32
+    # as `transfer.export.predictor` has it: a trained network's own steps are plain float32
     asked = bound.config.precision if bound.head is not None else "highest"
     found = {PRECISIONS[asked].get(PLATFORMS[platform], asked) for platform in platforms}
     return found.pop() if len(found) == 1 else "highest"

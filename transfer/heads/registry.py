@@ -4,7 +4,6 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +20,7 @@ class _Heads(Mapping[str, type]):
         return getattr(module_of(name), camel(name) + "Probe")
 
     def __iter__(self) -> Iterator[str]:
-        files = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+        files = (module.name for module in pkgutil.iter_modules(importlib.import_module(PACKAGE).__path__))
         return (file.removesuffix(_SUFFIX) for file in files if file.endswith(_SUFFIX))
 
     def __len__(self) -> int:

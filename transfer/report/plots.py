@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
-from transfer.bench.plot import COLOURS, INK, STYLE
 from transfer.errors import TransferError
 from transfer.report import names
+from transfer.report.style import COLOURS, INK, STYLE
 from transfer.runtime.distribution import how_to_add
 from transfer.runtime.files import atomic, outputs
 from transfer.runtime.progress import Progress

@@ -9,7 +9,7 @@ import numpy as np
 
 from transfer.bench.heads.case import LEARNING_RATE, HeadCase, accuracy
 from transfer.bench.peers.case import Prepared
-from transfer.head_training import AHEAD
+from transfer.experiment.train_head import AHEAD
 from transfer.heads import linear
 from transfer.heads.linear_probe import LinearProbe
 from transfer.training.loop import begun_ahead, one_by_one

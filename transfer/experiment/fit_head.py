@@ -14,12 +14,12 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import head_evaluation, head_settings, results, workdirs
 from transfer.errors import TransferError
 from transfer.evaluation import scores
 from transfer.evaluation.scores import Scores
 from transfer.evaluation.selection import CHOICES, MORE_IS_BETTER, Selection, fit_setting, measured, select
-from transfer.head_data import Data, Labelled
+from transfer.experiment import evaluate_head, head_settings, results, workdirs
+from transfer.experiment.head_data import Data, Labelled
 from transfer.runtime import tables
 from transfer.runtime.progress import waiting
 from transfer.store import skipped
@@ -73,8 +73,8 @@ def fit(
     that was then fitted on all training rows.
 
     Args:
-        config: resolved (`transfer.head_settings`).
-        facts, bound: as for `transfer.head_training.fit`.
+        config: resolved (`transfer.experiment.head_settings`).
+        facts, bound: as for `transfer.experiment.train_head.fit`.
 
     Raises:
         TransferError: validation rows of classes that no training row is of; whatever the head says of its rows.
@@ -84,7 +84,7 @@ def fit(
     if lost := data.missing():
         raise TransferError(f"{lost}; drop those rows, or train on some of each class")
     asked, before = _asked(config), results.read(workdir)
-    if before.get("asked") == asked and head_evaluation.is_there(workdir):
+    if before.get("asked") == asked and evaluate_head.is_there(workdir):
         say("Already fitted; nothing to do.")
         if skipped.KEY in facts and skipped.KEY not in before:  # fitted by an earlier version
             before |= {skipped.KEY: facts[skipped.KEY]}
@@ -140,11 +140,11 @@ def _result(config: ConfigDict, workdir: epath.Path, data: Data, facts: Mapping[
         "head": name,
         "settings": {**own, **chosen},
     }
-    result |= head_evaluation.of_scores(workdir, [winner.validation], data)
+    result |= evaluate_head.of_scores(workdir, [winner.validation], data)
     if selection is not None:
         result |= _choice(data, selection, winner)
         result |= _by_tap(data, estimator, selection, tap, result["measures"])
-    head_evaluation.keep(workdir, head)
+    evaluate_head.keep(workdir, head)
     return result
 
 
@@ -189,7 +189,7 @@ def _choice(data: Data, selection: Selection, winner: Fitted) -> dict[str, Any]:
     }
     if not selection.best[winner.tap].probable:
         return {"sweep": sweep}
-    return {"sweep": sweep} | head_evaluation.calibrated(winner.validation, selection.holdout_scores, held, data)
+    return {"sweep": sweep} | evaluate_head.calibrated(winner.validation, selection.holdout_scores, held, data)
 
 
 def _by_tap(
@@ -203,8 +203,8 @@ def _by_tap(
         of_tap = measures
         if tap != winner:
             other = _on_validation(data, tap, fit_setting(estimator, best.settings, train[tap], labels))
-            of_tap = head_evaluation.summarised(other.validation, data)
-        shown = {name: of_tap[name] for name in head_evaluation.SHOWN if name in of_tap}
+            of_tap = evaluate_head.summarised(other.validation, data)
+        shown = {name: of_tap[name] for name in evaluate_head.SHOWN if name in of_tap}
         size = math.prod(data.train.taps[tap].shape[1:])
         rows.append(
             {
@@ -228,10 +228,10 @@ def tell(result: Mapping[str, Any]) -> None:
     if "sweep" in result:
         for text in (*_table(result["sweep"]), *_curve(result)):
             say(text)
-    head_evaluation.tell(result)
+    evaluate_head.tell(result)
     if "temperature" in result:
         scaled = result["temperature"]
-        rest = head_evaluation.line({name: value for name, value in scaled.items() if name != "value"})
+        rest = evaluate_head.line({name: value for name, value in scaled.items() if name != "value"})
         say(f"with temperature {scaled['value']:.3f} of the held-out rows: {rest}")
 
 
@@ -282,5 +282,5 @@ def _curve(result: Mapping[str, Any]) -> list[str]:
         own = ", ".join(f"{name}={_text(value)}" for name, value in row["settings"].items()) or "-"
         mark = "*" if row["tap"] == result["sweep"]["chosen"]["tap"] else ""
         held = _text(row["holdout"][measure], ".4f")
-        lines.append([mark, row["tap"], own, held, head_evaluation.interval(row["validation"][shown])])
+        lines.append([mark, row["tap"], own, held, evaluate_head.interval(row["validation"][shown])])
     return [tables.text(lines)]

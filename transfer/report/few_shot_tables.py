@@ -30,7 +30,7 @@ class Table(NamedTuple):
 
 
 def make(result: dict[str, Any]) -> list[Table]:
-    """The tables of a result, as `transfer.shots.few_shot` returns it.
+    """The tables of a result, as `transfer.experiment.few_shot.protocol.few_shot` returns it.
 
     One for each head, of taps by images a class, where there are several taps; then which head has the highest mean
     where; and one of heads by images a class, of the last tap: the deepest, where taps are named in their order.

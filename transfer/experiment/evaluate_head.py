@@ -13,7 +13,7 @@ from transfer.evaluation.measures import MEASURES
 from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.scores import Scores
 from transfer.evaluation.summary import summary
-from transfer.head_data import Data
+from transfer.experiment.head_data import Data
 from transfer.training.loop import say
 
 HEAD = "head.safetensors"

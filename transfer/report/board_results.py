@@ -7,8 +7,8 @@ from typing import Any
 
 from etils import epath
 
-from transfer import board_pictures, board_projector
 from transfer.evaluation import predictions as kept
+from transfer.report import board_pictures, board_projector
 from transfer.report.run_data import RunData
 from transfer.runtime.files import atomic
 

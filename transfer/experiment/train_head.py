@@ -1,6 +1,6 @@
 """Trains a head epoch by epoch: from the config and the rows to `result.json`, on one device or many, streamed or not.
 
-A head that is fitted in one go, and one whose settings are chosen first, is `transfer.head_fitting`'s.
+A head that is fitted in one go, and one whose settings are chosen first, is `transfer.experiment.fit_head`'s.
 """
 
 import inspect
@@ -16,9 +16,10 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from transfer import head_evaluation, head_settings, heads, results, workdirs
+from transfer import heads
 from transfer.errors import TransferError, UsageError
-from transfer.head_data import Data
+from transfer.experiment import evaluate_head, head_settings, results, workdirs
+from transfer.experiment.head_data import Data
 from transfer.runtime import distributed
 from transfer.runtime.allocator import limit_heaps
 from transfer.training import checkpoints
@@ -70,7 +71,7 @@ def _beyond(program: Any, own: Mapping[str, Any]) -> list[str]:
 
 
 def in_one_go(config: ConfigDict) -> bool:
-    """Whether `transfer.head_fitting` is to fit the head, and not epoch after epoch here."""
+    """Whether `transfer.experiment.fit_head` is to fit the head, and not epoch after epoch here."""
     other = config.head.get("target", "classes") != "classes"
     return head_settings.chooses(config) or other or head_settings.program(config.head.name) is None
 
@@ -122,7 +123,7 @@ def fit(
     """Trains on the rows of `data`, of one tap; writes and returns the result.
 
     Args:
-        config: resolved (`transfer.head_settings`).
+        config: resolved (`transfer.experiment.head_settings`).
         facts: what the result says besides.
         chunk_rows: of the store that the rows are in.
         bound: what `config.json` holds, in which it is said how training was done.
@@ -155,12 +156,12 @@ def fit(
     result |= {"head": config.head.name, "settings": own}
     params = _gathered(run.state["params"])
     if distributed.is_main() and hasattr(program, "logits"):
-        if trained or not head_evaluation.is_there(workdir) or "measures" not in before:
+        if trained or not evaluate_head.is_there(workdir) or "measures" not in before:
             size = max(1, EVALUATED // chunk_rows) * chunk_rows
-            before = head_evaluation.of_scores(workdir, _logits(program, params, validation, size), data)
+            before = evaluate_head.of_scores(workdir, _logits(program, params, validation, size), data)
             _keep(config, workdir, program, params, data, scaler)
-        result |= {key: before[key] for key in head_evaluation.KEYS if key in before}
-        head_evaluation.tell(result)
+        result |= {key: before[key] for key in evaluate_head.KEYS if key in before}
+        evaluate_head.tell(result)
     workdirs.record(bound, workdir, workdirs.OF_TRAINING if trained else ["head.epochs"])
     results.write(workdir, result)
     return result
@@ -195,7 +196,7 @@ def _keep(config: ConfigDict, workdir: epath.Path, program: Any, params: Any, da
     """Keeps the head as an estimator, if it is one of ours; a user's that borrows a program is another estimator."""
     if program.__name__ == f"{heads.__name__}.{config.head.name}":
         parameters = {**head_settings.own(config), "seed": config.seed}
-        head_evaluation.keep_program(workdir, config.head.name, params, parameters, data, scaler)
+        evaluate_head.keep_program(workdir, config.head.name, params, parameters, data, scaler)
 
 
 def _named(function: Any, own: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,6 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from transfer import results, workdirs
-from transfer.backbone import architecture, build_network, build_preprocessing
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import load_all
 from transfer.data.source import Source
@@ -20,6 +18,8 @@ from transfer.errors import RowsError
 from transfer.evaluation import predictions
 from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.summary import summary
+from transfer.experiment import results, workdirs
+from transfer.experiment.backbone import architecture, build_network, build_preprocessing
 from transfer.models.registry import flat_state, layers_of
 from transfer.preprocess.recipe import Preprocessing
 from transfer.training import finetune, init_from

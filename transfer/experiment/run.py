@@ -13,8 +13,9 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer import head_data, head_settings, head_training, results, workdirs
 from transfer.errors import TransferError, UsageError
+from transfer.experiment import head_data, head_settings, results, workdirs
+from transfer.experiment import train_head as head_training
 from transfer.runtime import distributed
 from transfer.runtime.files import atomic, json_file, outputs, paths
 from transfer.store import feature_files, skipped
@@ -46,9 +47,9 @@ def _extract(
     The batch size of `config` becomes that of stores that are there already.
     """
     # Here, because a head on two feature files is trained before any of this could be imported.
-    from transfer.backbone import build_extractor
     from transfer.data.source import BrokenImage
     from transfer.data.splits import SPLITS, splits_to_train
+    from transfer.experiment.backbone import build_extractor
     from transfer.extract.to_store import extract_to_store
 
     if config.export:
@@ -152,7 +153,7 @@ def train(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         )
     with workdirs.claimed(workdir):
         if config.seeds is not None:
-            from transfer.repeats import over_seeds
+            from transfer.experiment.seeds import over_seeds
 
             result = over_seeds(config, workdir, _train_once)
         else:
@@ -170,8 +171,7 @@ def _report(config: ConfigDict, workdir: epath.Path) -> None:
     if not config.get("report", True) or not distributed.is_main():
         return
     try:
-        from transfer import board_results
-        from transfer.report import page, run_data
+        from transfer.report import board_results, page, run_data
 
         # both look at the same rows and images, which are read once
         (run,) = run_data.load([str(workdir)])
@@ -189,7 +189,7 @@ def _train_once(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     with workdirs.unless_refused(workdir):
         if config.train == "head":
             return train_head(config, workdir)
-        from transfer.end_to_end import train_network
+        from transfer.experiment.finetune import train_network
 
         return train_network(config, workdir)
 
@@ -217,10 +217,10 @@ def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
 
 def _check_few_shot(config: ConfigDict) -> None:
     if config.get("few_shot"):
-        from transfer import shots
+        from transfer.experiment.few_shot import protocol
 
-        if shots.is_protocol(config):
-            shots.check(config)
+        if protocol.is_protocol(config):
+            protocol.check(config)
 
 
 def _few_shot(
@@ -231,15 +231,15 @@ def _few_shot(
     before: dict[str, Any],
 ) -> dict[str, Any]:
     """What `config.few_shot` asks for, printed: the few-shot protocol, or a comparison with pixels by one head."""
-    from transfer import comparison, shots
+    from transfer.experiment.few_shot import baselines, protocol
 
-    if shots.is_protocol(config):
-        return shots.few_shot(config, workdir, data)
+    if protocol.is_protocol(config):
+        return protocol.few_shot(config, workdir, data)
     done = before.get("few_shot", {})
     if not all(done.get(key) == value for key, value in config.few_shot.items()):
         rows = {split: (store.tap(config.tap)[:], store.labels) for split, store in stores.items()}
-        done = comparison.few_shot(config, rows)
-    print(comparison.table(done))
+        done = baselines.few_shot(config, rows)
+    print(baselines.table(done))
     return done
 
 
@@ -265,9 +265,9 @@ def _fit(
     ):
         if not head_training.in_one_go(config):
             return head_training.fit(config, workdir, data, facts, chunk_rows, bound)
-        from transfer import head_fitting  # with scikit-learn, which takes longer to import than JAX
+        from transfer.experiment import fit_head  # with scikit-learn, which takes longer to import than JAX
 
-        return head_fitting.fit(config, workdir, data, facts, bound)
+        return fit_head.fit(config, workdir, data, facts, bound)
 
 
 def train_on_files(config: ConfigDict, training_file: str, validation_file: str, workdir: epath.Path) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import head_settings, head_training, results, workdirs
 from transfer.errors import UsageError
 from transfer.evaluation import runs as loaded
+from transfer.experiment import head_settings, results, train_head, workdirs
 from transfer.runtime import tables
 from transfer.training.loop import say
 
@@ -81,7 +81,7 @@ def _count(config: ConfigDict, workdir: epath.Path) -> int:
 
 def _check_epochs(config: ConfigDict, folders: list[epath.Path]) -> None:
     """Raises UsageError where some seeds have trained more epochs than the config asks for and others would not."""
-    there = [head_training.epochs_begun(config, folder) for folder in folders]
+    there = [train_head.epochs_begun(config, folder) for folder in folders]
     if max(there) > (config.head.epochs or max(there)) and min(there) < max(there):
         raise UsageError(
             f"config.head.epochs={config.head.epochs}: {folders[there.index(max(there))]} has trained {max(there)} "

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transfer import shot_tables
-from transfer.bench.plot import INK, STYLE
 from transfer.errors import TransferError
+from transfer.report import few_shot_tables
+from transfer.report.style import INK, STYLE
 from transfer.runtime.distribution import how_to_add
 
 SUFFIXES = (".png", ".svg")
-Row = shot_tables.Row
+Row = few_shot_tables.Row
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Writes the picture of a result of `transfer.shots.few_shot`, PNG or SVG by its suffix.
+    """Writes the picture of a result of `transfer.experiment.few_shot.protocol.few_shot`, PNG or SVG by its suffix.
 
     Above: a line for each tap over images a class. Below, where there are several taps: a line for each number of
     images over the taps, in their order. Bars are the standard deviation over seeds, where they draw different rows.
@@ -28,7 +28,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     rows = result["rows"]
-    heads, taps = (shot_tables.distinct(rows, name) for name in ("head", "tap"))
+    heads, taps = (few_shot_tables.distinct(rows, name) for name in ("head", "tap"))
     down = 2 if len(taps) > 1 else 1
     with matplotlib.rc_context(STYLE):
         # a figure by itself: no window, no global state
@@ -51,7 +51,7 @@ def _panel(axes: Any, rows: Sequence[Row], line: str, across: str, label: str, t
     """A line for each value of `line`, over the values of `across`; both equally far apart, in their order."""
     from matplotlib import colormaps
 
-    names, places = shot_tables.distinct(rows, line), shot_tables.distinct(rows, across)
+    names, places = few_shot_tables.distinct(rows, line), few_shot_tables.distinct(rows, across)
     shades = colormaps["viridis"]
     for number, name in enumerate(names):
         own = [row for row in rows if row[line] == name]
@@ -75,4 +75,4 @@ def _panel(axes: Any, rows: Sequence[Row], line: str, across: str, label: str, t
 
 def _name(value: Any, column: str, rows: Sequence[Row]) -> str:
     """What a value of a column is called, of which there are `rows`."""
-    return shot_tables.heading(rows[0]) if column == "per_class" else str(value)
+    return few_shot_tables.heading(rows[0]) if column == "per_class" else str(value)

@@ -6,10 +6,10 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer.backbone import build_extractor
 from transfer.data.loader import load_all
 from transfer.data.splits import SPLITS, drawn_alike, make_splits, per_class
 from transfer.errors import TransferError
+from transfer.experiment.backbone import build_extractor
 from transfer.extract.to_store import extract_to_store
 
 Rows = dict[str, tuple[np.ndarray, np.ndarray]]

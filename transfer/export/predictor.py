@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from transfer import bound
-from transfer.bound import Bound
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import Batch, batches
 from transfer.data.source import Source
 from transfer.errors import TransferError, UsageError
 from transfer.evaluation import scores
+from transfer.export import finished_run
+from transfer.export.finished_run import Bound
 from transfer.extract.extractor import Extractor
 from transfer.store.format import DTYPES
 
@@ -23,7 +23,7 @@ class Predictor:
     """Probabilities of a finished run's classes: `Predictor.load(workdir)(images)`.
 
     Attributes:
-        bound: what the run's files bind together (`transfer.bound`).
+        bound: what the run's files bind together (`transfer.export.finished_run`).
         class_names: the C names of the columns.
         batch_size: images a step.
     """
@@ -51,7 +51,7 @@ class Predictor:
             UsageError: no run's folder, or one of a run over seeds; a batch size below 1.
             TransferError: the run is not done, is on feature files, or kept no head; other weights than the run's.
         """
-        return cls(bound.load(workdir), batch_size)
+        return cls(finished_run.load(workdir), batch_size)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Probabilities float32 (N, C) of images in memory, uint8 RGB (N, h, w, 3) at their own size.

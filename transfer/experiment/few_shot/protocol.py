@@ -22,16 +22,17 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import head_settings, shot_tables
 from transfer.data.splits import drawn_alike
 from transfer.data.splits import per_class as draw
 from transfer.errors import UsageError
-from transfer.head_data import Data
+from transfer.experiment import head_settings
+from transfer.experiment.few_shot.cells import Cells
+from transfer.experiment.few_shot.selection import FEWEST_HELD, FEWEST_TO_SELECT, at_edges, selected
+from transfer.experiment.head_data import Data
 from transfer.heads.scaling import DroppedColumns
+from transfer.report import few_shot_tables
 from transfer.runtime import preemption
 from transfer.runtime.progress import Progress
-from transfer.shot_cells import Cells
-from transfer.shot_selection import FEWEST_HELD, FEWEST_TO_SELECT, at_edges, selected
 from transfer.training.loop import say
 
 FILE = "shots.json"
@@ -80,7 +81,7 @@ class Rows(NamedTuple):
 
 
 def is_protocol(config: ConfigDict) -> bool:
-    """Whether `config.few_shot` asks for this protocol; it asks for `transfer.comparison` where it names no heads."""
+    """Whether `config.few_shot` asks for this protocol; where it names no heads, for `baselines`."""
     return bool(config.get("few_shot")) and "heads" in config.few_shot
 
 
@@ -111,7 +112,7 @@ def few_shot(config: ConfigDict, workdir: epath.Path, data: Data) -> dict[str, A
     labels, validation_labels = data.given(data.train), data.given(data.validation)
     cells = Cells(workdir / FILE, _identity(labels, validation_labels, data))
     result = measure(protocol, taps, labels, validation_labels, cells)
-    say(shot_tables.text(result))
+    say(few_shot_tables.text(result))
     return result
 
 
@@ -194,7 +195,7 @@ def _identity(labels: np.ndarray, validation_labels: np.ndarray, data: Data) -> 
 
 
 def _baselines(config: ConfigDict, workdir: epath.Path, data: Data) -> dict[str, Rows]:
-    from transfer.comparison import baselines
+    from transfer.experiment.few_shot.baselines import baselines
 
     found = {name: Rows(split["train"], split["validation"]) for name, split in baselines(config, workdir).items()}
     if any(len(rows.train) != len(data.train.labels) for rows in found.values()):

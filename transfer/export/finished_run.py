@@ -8,11 +8,12 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer import head_evaluation, heads, results
-from transfer.backbone import build_frozen
+from transfer import heads
 from transfer.errors import TransferError, UsageError
 from transfer.evaluation import predictions
 from transfer.evaluation.predictions import Predictions
+from transfer.experiment import evaluate_head, results
+from transfer.experiment.backbone import build_frozen
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files import bucket, json_file
 from transfer.runtime.files.untrusted import reason, shown
@@ -95,7 +96,7 @@ def _tuples(value: Any) -> Any:
 
 
 def _frozen(folder: epath.Path, config: ConfigDict, result: dict[str, Any]) -> Bound:
-    path = folder / head_evaluation.HEAD
+    path = folder / evaluate_head.HEAD
     if not path.exists():
         raise TransferError(
             f"{folder} kept no {path.name}: its head is a class of the user's own, or an older version made the run, "

@@ -11,8 +11,8 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer import config_file
 from transfer.errors import TransferError, UsageError
+from transfer.experiment import config_file
 from transfer.runtime.files import bucket
 from transfer.store import images as store_images
 from transfer.store.format import SKIPPED, open_array, read_metadata
@@ -50,7 +50,7 @@ class Origin:
 
         compilation_cache.use()
         use_cores()
-        from transfer.backbone import build_extractor
+        from transfer.experiment.backbone import build_extractor
 
         return build_extractor(self.config)
 

@@ -11,10 +11,10 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import head_settings
 from transfer.config import PLACES, default, flat, plain
 from transfer.errors import TransferError
 from transfer.evaluation import runs
+from transfer.experiment import head_settings
 from transfer.runtime import distributed
 from transfer.runtime.files import atomic, json_file, lock
 from transfer.runtime.files.untrusted import SHOWN
