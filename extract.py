@@ -4,6 +4,6 @@ from transfer.runtime import interrupts
 
 if __name__ == "__main__":
     interrupts.install()  # before what takes time to import
-    from transfer import extract_command
+    from transfer.cli import extract
 
-    extract_command.main()
+    extract.main()

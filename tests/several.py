@@ -181,13 +181,13 @@ def _start(action: str, settings: dict[str, Any], flags: Sequence[str]) -> tuple
 
 
 def _main(action: str, settings: dict[str, Any], flags: Sequence[str]) -> None:
-    from transfer import cli
+    from transfer.cli import scripts
     from transfer.runtime import distribution
 
     distribution.VERSION = settings.get("version", distribution.VERSION)
     if action == "script":
         sys.argv = [settings["script"], *flags, *settings["flags"]]
-        importlib.import_module(f"transfer.{Path(settings['script']).stem}_command").main()
+        importlib.import_module(f"transfer.cli.{Path(settings['script']).stem}").main()
     sys.argv = [action, *flags]
     if "devices" in settings:
         import jax
@@ -195,10 +195,10 @@ def _main(action: str, settings: dict[str, Any], flags: Sequence[str]) -> None:
         jax.config.update("jax_num_cpu_devices", settings["devices"])
 
     def run() -> None:
-        cli.prepare_jax()
+        scripts.prepare_jax()
         ACTIONS[action](settings)
 
-    cli.run(run)
+    scripts.run(run)
 
 
 def extract(settings: dict[str, Any]) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from transfer import completion
 from transfer.__main__ import main
-from transfer.verbs import ALL, VERBS
+from transfer.cli import completion
+from transfer.cli.verbs import ALL, VERBS
 
 REPOSITORY = Path(__file__).parent.parent
 # What a terminal does when TAB is pressed: looks up the command's function, and calls it on the words.
@@ -125,7 +125,7 @@ def test_fish(tmp_path, line, expected):
 @pytest.mark.parametrize("name", completion.FLAGS)
 def test_flags_are_those_of_the_experiment(name):
     program = (
-        f"import transfer.{name}_command\n"
+        f"import transfer.cli.{name}\n"
         "from absl import flags\n"
         "modules = flags.FLAGS.flags_by_module_dict()\n"
         "own = {flag.name for module in modules if 'transfer' in module for flag in modules[module]}\n"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer import config_flags
+from transfer.cli import config_flags
 from transfer.errors import UsageError
 from transfer.experiment import config_file
 

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from transfer import doctor, doctor_checks, doctor_jax
 from transfer.__main__ import main
+from transfer.cli import doctor, doctor_checks, doctor_jax
 from transfer.runtime import distribution
 from transfer.store import feature_files
 

@@ -17,8 +17,8 @@ BEGIN = """
 from transfer.runtime import interrupts
 interrupts.install()
 import gc, os, signal, sys, time
-from transfer import cli
-cli.prepare_logging()
+from transfer.cli import main
+main.prepare_logging()
 press = lambda: os.kill(os.getpid(), signal.SIGINT)
 
 def wait():
@@ -26,7 +26,7 @@ def wait():
         time.sleep(0.01)
 """
 END = """
-code = cli.guarded(action, False)
+code = main.guarded(action, False)
 interrupts.ends_with(code)
 sys.exit(code)
 """
@@ -121,7 +121,7 @@ MOMENTS = {
     "after the work": """
         def action():
             return 0
-        code = cli.guarded(action, False)
+        code = main.guarded(action, False)
         press()
         wait()
     """,

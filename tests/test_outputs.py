@@ -14,8 +14,8 @@ from PIL import Image
 from transfer import config as config_module
 from transfer import experiment
 from transfer.__main__ import main
-from transfer.bench import commands
 from transfer.bench.results import Results
+from transfer.cli import bench as commands
 from transfer.errors import UsageError
 from transfer.evaluation import predictions
 from transfer.experiment import evaluate_head, results

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer import cli, completion
+from transfer.cli import completion, main
 
 REPOSITORY = Path(__file__).parent.parent
 QUICKSTART = f"--config={REPOSITORY / 'configs' / 'quickstart.py'}"
@@ -145,7 +145,7 @@ def test_help_ends_quietly_where_nobody_reads_on(script, tmp_path):
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()  # as `… | head -0` does
-    assert (process.wait(60), process.stderr.read()) == (cli.EXIT_BROKEN_PIPE, b"")
+    assert (process.wait(60), process.stderr.read()) == (main.EXIT_BROKEN_PIPE, b"")
 
 
 def test_debug_shows_the_traceback(tmp_path):

@@ -11,7 +11,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         interrupts.install()  # before what takes time to import
         arguments = sys.argv[1:]
-    from transfer import verbs
+    from transfer.cli import verbs
 
     return verbs.main(arguments)
 

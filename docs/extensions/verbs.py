@@ -4,7 +4,7 @@ import os
 
 from sphinx.application import Sphinx
 
-from transfer.verbs import ALL, help_of
+from transfer.cli.verbs import ALL, help_of
 
 MARK = "<!-- verbs -->"
 COLUMNS = "88"

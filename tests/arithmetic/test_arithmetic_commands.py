@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 
 from transfer import __main__ as program
-from transfer.arithmetic import bottleneck, stacking
-from transfer.arithmetic.commands import SECTIONS
+from transfer.cli.arithmetic import SECTIONS
+from transfer.cli.arithmetic_tables import bottleneck, stacking
 from transfer.errors import TransferError
 from transfer.models.drawing.blocks import bands
 from transfer.models.graph.trace import trace

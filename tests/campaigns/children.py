@@ -32,7 +32,7 @@ LIBRARIES = (
     "transfer.extract",
     "transfer.data.splits",
     "transfer.heads.linear",
-    "transfer.weights.commands",
+    "transfer.cli.weights",
     "transfer.weights.convert",
 )
 # Of one command; longer is a hang.

@@ -214,7 +214,7 @@ def cifar_names(content: bytes) -> Files:
 def config_flags(folder: Path) -> object:
     """The command line, as `train.py` takes it."""
     from transfer import config
-    from transfer.config_flags import apply
+    from transfer.cli.config_flags import apply
 
     lines = (folder / "a.txt").read_bytes().decode("utf-8", "surrogateescape").splitlines()
     changed = config.default()

@@ -103,7 +103,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     figures = Figures(options.output, "network", options.trials, options.seed)
-    children.prepare("transfer.weights.commands", "transfer.weights.cache", "requests")
+    children.prepare("transfer.cli.weights", "transfer.weights.cache", "requests")
     with tempfile.TemporaryDirectory() as base, source.serving(Path(base)) as server:
         while figures.done < options.trials:
             step = figures.steps

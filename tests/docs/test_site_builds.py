@@ -109,8 +109,8 @@ def test_the_notebook_shows_what_it_says(site: Path) -> None:
 @pytest.mark.slow
 def test_public_names_and_verbs_are_described(site: Path) -> None:
     import transfer
+    from transfer.cli.verbs import EXPERIMENTS, VERBS
     from transfer.heads import HEADS, camel
-    from transfer.verbs import EXPERIMENTS, VERBS
 
     described = "".join(page.read_text("utf-8") for page in (site / "api").glob("*.html"))
     names = [f"transfer.{name}" for name in transfer.__all__ if name != "LinearProbe"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from transfer import config as settings
+from transfer.cli.verbs import EXPERIMENTS, VERBS, Parser
 from transfer.experiment import config_file
-from transfer.verbs import EXPERIMENTS, VERBS, Parser
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md"]

@@ -10,7 +10,7 @@ from etils import epath
 
 from transfer import experiment
 from transfer.__main__ import main
-from transfer.compare import tabulate
+from transfer.cli.compare import tabulate
 from transfer.config import default
 from transfer.errors import TransferError
 from transfer.evaluation import comparison_table

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer.store_writer import StoreWriter
+from transfer.store.writer import StoreWriter
 
 TAPS = {"pre_logits": (3,), "block5": (2, 2)}
 

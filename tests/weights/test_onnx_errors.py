@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from golden import onnx_graphs
 
-from transfer.cli import guarded
+from transfer.cli.main import guarded
 from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.weights import create_model, readers

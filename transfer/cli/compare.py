@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from transfer.cli import output_file
+from transfer.cli.main import output_file
 from transfer.errors import UsageError
 from transfer.evaluation import comparison_table
 from transfer.evaluation.compared import SHOWN

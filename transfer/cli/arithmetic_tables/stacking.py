@@ -6,7 +6,7 @@ from functools import partial
 import jax
 from flax import nnx
 
-from transfer.arithmetic.section import Section, count, millions
+from transfer.cli.arithmetic_tables.section import Section, count, millions
 from transfer.models.graph.receptive import receptive_field
 from transfer.models.graph.trace import Graph
 from transfer.models.layers import conv

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from transfer.doctor_findings import Examined, Problem, size
+from transfer.cli.doctor_findings import Examined, Problem, size
 
 SECONDS = 60.0
 MARK = "devices: "

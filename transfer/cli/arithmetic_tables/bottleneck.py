@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from transfer.arithmetic.section import Section, count, millions
+from transfer.cli.arithmetic_tables.section import Section, count, millions
 from transfer.models.graph.receptive import receptive_field
 from transfer.models.graph.trace import Graph, Node
 from transfer.models.resnet import Unit

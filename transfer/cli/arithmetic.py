@@ -34,6 +34,6 @@ def _print(options: argparse.Namespace) -> None:
     about_networks = SECTIONS[options.section][1]
     if options.names and not about_networks:
         raise UsageError(f"arithmetic {options.section} takes no names of networks, got {' '.join(options.names)}")
-    section = importlib.import_module(f"transfer.arithmetic.{options.section}").section
+    section = importlib.import_module(f"transfer.cli.arithmetic_tables.{options.section}").section
     shown = section(options.names or NETWORKS) if about_networks else section()
     print(shown.markdown() if options.markdown else shown.text())

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterable
 
-from transfer.cli import output_file
+from transfer.cli.main import output_file
 from transfer.errors import UsageError
 from transfer.models import registry
 from transfer.runtime import tables

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from transfer import cli
+from transfer.cli import scripts
 from transfer.errors import UsageError
 
-CONFIG = cli.Config("train", __doc__ or "")
+CONFIG = scripts.Config("train", __doc__ or "")
 TRAINING_FILE = flags.DEFINE_string("training_file", None, "Features and labels (.p, .npz, .safetensors) to train on.")
 VALIDATION_FILE = flags.DEFINE_string("validation_file", None, "Features and labels to validate on.")
 EPOCHS = flags.DEFINE_integer("epochs", None, "Passes over the training rows (default: the config's, 50).")
@@ -24,7 +24,7 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Rows a step of training (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains as the arguments say, by default those of `train.py`, and exits."""
-    cli.run(train, CONFIG, arguments)
+    scripts.run(train, CONFIG, arguments)
 
 
 def train() -> None:
@@ -45,7 +45,7 @@ def train() -> None:
             recipe[name] = value
     settings.check(config)
     own = {"the command": CONFIG.command, "--training_file": "PATH" if files else None}
-    cli.prepare_jax({**own, **settings.common(config)})
+    scripts.prepare_jax({**own, **settings.common(config)})
     from transfer import experiment
     from transfer.runtime.files import bucket
 

@@ -8,15 +8,15 @@ Interrupted anywhere, the same command goes on where it stopped.
 
 from collections.abc import Sequence
 
-from transfer import cli
+from transfer.cli import scripts
 from transfer.errors import UsageError
 
-CONFIG = cli.Config("extract", __doc__ or "")
+CONFIG = scripts.Config("extract", __doc__ or "")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Extracts as the arguments say, by default those of `extract.py`, and exits."""
-    cli.run(extract, CONFIG, arguments)
+    scripts.run(extract, CONFIG, arguments)
 
 
 def extract() -> None:
@@ -27,7 +27,7 @@ def extract() -> None:
 
     config = CONFIG.load()
     settings.check(config)
-    cli.prepare_jax({"the command": CONFIG.command, **settings.common(config)})
+    scripts.prepare_jax({"the command": CONFIG.command, **settings.common(config)})
     from transfer import experiment
     from transfer.runtime.files import bucket
 

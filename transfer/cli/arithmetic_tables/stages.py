@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from transfer.arithmetic.section import Section, count, millions
+from transfer.cli.arithmetic_tables.section import Section, count, millions
 from transfer.models.graph.trace import Graph
 from transfer.weights.named_graph import network
 

@@ -9,38 +9,46 @@ from typing import NoReturn
 
 from absl import flags, logging
 
-from transfer.cli import guarded, prepare_logging
+from transfer.cli.main import guarded, prepare_logging
 from transfer.runtime import interrupts
 
 # Experiments, which `extract.py` and `train.py` run, too. verb -> (module, help): its flags are absl's, for a config's
 # settings are flags; `main` takes them, and `CONFIG.help` tells what they are.
 EXPERIMENTS = {
-    "extract": ("transfer.extract_command", "turn images into features of a frozen backbone, in a store"),
-    "train": ("transfer.train_command", "train a head on features, or a whole network"),
+    "extract": ("transfer.cli.extract", "turn images into features of a frozen backbone, in a store"),
+    "train": ("transfer.cli.train", "train a head on features, or a whole network"),
 }
 # verb -> (module, function, help). The function adds its arguments to a parser and returns what to run on them;
 # the module is imported only when its verb is used.
 VERBS = {
-    "models": ("transfer.weights.commands", "models", "list the models that have pretrained weights"),
-    "weights": ("transfer.weights.commands", "weights", "list, describe and download weight files"),
-    "convert": ("transfer.weights.commands", "convert", "convert a weight file of any format to .safetensors"),
-    "arithmetic": ("transfer.arithmetic.commands", "arithmetic", "count what networks cost, and why they are built so"),
-    "draw": ("transfer.drawing.commands", "draw", "draw a network, made from the model itself, as an SVG file"),
-    "features": ("transfer.feature_commands", "features", "show, verify and repair a store of features"),
-    "compare": ("transfer.compare", "compare", "compare runs: measures with intervals, and whether they differ"),
-    "report": ("transfer.report.commands", "report", "make a page of runs to look at: curves, errors, images, a map"),
-    "predict": ("transfer.predict_commands", "predict", "classify images and folders of them by a finished run"),
-    "shots": ("transfer.shot_commands", "shots", "show a run's few-shot protocol: tables, a picture"),
-    "similarity": ("transfer.evaluation.representation_commands", "similarity", "compare taps of stores: linear CKA"),
+    "models": ("transfer.cli.weights", "models", "list the models that have pretrained weights"),
+    "weights": ("transfer.cli.weights", "weights", "list, describe and download weight files"),
+    "convert": ("transfer.cli.weights", "convert", "convert a weight file of any format to .safetensors"),
+    "arithmetic": ("transfer.cli.arithmetic", "arithmetic", "count what networks cost, and why they are built so"),
+    "draw": ("transfer.cli.draw", "draw", "draw a network, made from the model itself, as an SVG file"),
+    "features": ("transfer.cli.features", "features", "show, verify and repair a store of features"),
+    "compare": ("transfer.cli.compare", "compare", "compare runs: measures with intervals, and whether they differ"),
+    "report": ("transfer.cli.report", "report", "make a page of runs to look at: curves, errors, images, a map"),
+    "predict": ("transfer.cli.predict", "predict", "classify images and folders of them by a finished run"),
+    "shots": ("transfer.cli.shots", "shots", "show a run's few-shot protocol: tables, a picture"),
+    "similarity": ("transfer.cli.representations", "similarity", "compare taps of stores: linear CKA"),
     "transferability": (
-        "transfer.evaluation.representation_commands",
+        "transfer.cli.representations",
         "transferability",
         "score taps of stores without a head: LogME, LEEP",
     ),
-    "export": ("transfer.export.commands", "export", "write a run as one file that needs no transfer, or its head"),
-    "doctor": ("transfer.doctor", "doctor", "what this machine has for the package, and what is wrong, in plain words"),
-    "completion": ("transfer.completion", "completion", "print what makes a shell complete commands: bash, zsh, fish"),
-    "bench": ("transfer.bench.commands", "bench", "measure speed: networks, heads, beside others, for other devices"),
+    "export": ("transfer.cli.export", "export", "write a run as one file that needs no transfer, or its head"),
+    "doctor": (
+        "transfer.cli.doctor",
+        "doctor",
+        "what this machine has for the package, and what is wrong, in plain words",
+    ),
+    "completion": (
+        "transfer.cli.completion",
+        "completion",
+        "print what makes a shell complete commands: bash, zsh, fish",
+    ),
+    "bench": ("transfer.cli.bench", "bench", "measure speed: networks, heads, beside others, for other devices"),
 }
 
 ALL = {**EXPERIMENTS, **VERBS}

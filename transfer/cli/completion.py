@@ -10,7 +10,9 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from transfer.completion_scripts import CASES, TEMPLATES
+from transfer.cli.completion_scripts import CASES, TEMPLATES
+from transfer.cli.scripts import FLAGS, SWITCHES
+from transfer.cli.verbs import EXPERIMENTS, VERBS
 
 Action = Callable[[argparse.Namespace], None]
 # Shell -> how its start-up file takes the script in, and for good.
@@ -19,14 +21,6 @@ SHELLS = {
     "zsh": 'eval "$(python -m transfer completion zsh)"    # in ~/.zshrc, after compinit',
     "fish": "python -m transfer completion fish > ~/.config/fish/completions/transfer.fish",
 }
-RUN = ("config", "workdir")
-SHARED = ("compilation_cache", "coordinator", "num_processes", "process_id", "connect_seconds", "lost_seconds", "debug")
-# Experiment -> its flags, beside --config.FIELD, in the order of use.
-FLAGS: dict[str, tuple[str, ...]] = {
-    "train": (*RUN, "training_file", "validation_file", "epochs", "batch_size", *SHARED),
-    "extract": (*RUN, *SHARED),
-}
-SWITCHES = ("debug",)
 # What the value of an argument of a verb is, by the name that its help has for it.
 FOLDERS, FILES = ("DIR", "FOLDER", "RUN", "STORE", "runs", "workdir"), ("FILE", "source", "output")
 
@@ -65,8 +59,6 @@ def _sourced(made: str) -> str:
 
 def verbs() -> argparse.ArgumentParser:
     """A parser that knows every verb, as shtab wants it; each verb's module is imported, but for experiments."""
-    from transfer.verbs import EXPERIMENTS, VERBS
-
     top = argparse.ArgumentParser(prog="transfer", description="experiments, and everything around them")
     below = top.add_subparsers(dest="verb")
     for verb, (_, text) in EXPERIMENTS.items():  # their flags are in our own templates

@@ -16,14 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from transfer import doctor_jax
-from transfer.doctor_findings import Examined, Problem, size
+from transfer.cli import doctor_jax
+from transfer.cli.doctor_findings import Examined, Problem, size
 from transfer.runtime import distribution
 from transfer.runtime.cache import cache_dir
 from transfer.runtime.distribution import how_to_add
 from transfer.runtime.memory import host_memory
 
-SETUP = Path(__file__).parents[1] / "setup.cfg"
+SETUP = Path(__file__).parents[2] / "setup.cfg"
 NETWORK = "network"
 OLDEST_PYTHON = (3, 11)
 # Below this, a machine runs out of memory, or its disk fills up, in what the guides do.
@@ -59,7 +59,7 @@ def python() -> Examined:
     facts = {
         "Python": f"{platform.python_version()} ({sys.executable})",
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
-        "transfer": f"{distribution.VERSION} ({Path(__file__).parent})",
+        "transfer": f"{distribution.VERSION} ({Path(__file__).parents[1]})",
     }
     return Examined(facts, problems)
 

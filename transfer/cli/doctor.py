@@ -5,8 +5,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from transfer import doctor_checks
-from transfer.doctor_findings import Examined, Problem
+from transfer.cli import doctor_checks
+from transfer.cli.doctor_findings import Examined, Problem
 from transfer.errors import TransferError
 from transfer.runtime import tables
 

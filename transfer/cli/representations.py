@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from transfer.cli import output_file
+from transfer.cli.main import output_file
 from transfer.errors import TransferError, UsageError
 from transfer.evaluation.similarity import cka_matrix
 from transfer.evaluation.transferability import leep, logme, softmax

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from transfer.arithmetic.section import Section, count
+from transfer.cli.arithmetic_tables.section import Section, count
 from transfer.models.graph.receptive import Fields, fields
 from transfer.weights.named_graph import network
 

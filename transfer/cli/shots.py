@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transfer.cli import output_file
+from transfer.cli.main import output_file
 from transfer.errors import TransferError, UsageError
 from transfer.experiment import results
 from transfer.report import few_shot_plot, few_shot_tables

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from etils import epath
 
-from transfer.cli import output_file
+from transfer.cli.main import output_file
 from transfer.errors import UsageError
 from transfer.runtime.files import outputs
 

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from transfer.cli import output_file
+from transfer.cli.main import output_file
 from transfer.errors import UsageError
 
 Action = Callable[[argparse.Namespace], None]

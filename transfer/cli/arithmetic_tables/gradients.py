@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from transfer.arithmetic.section import Section, significant
+from transfer.cli.arithmetic_tables.section import Section, significant
 from transfer.models.layers import batch_norm, conv, dense, global_average_pool
 from transfer.models.resnet import Unit
 

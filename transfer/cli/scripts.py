@@ -1,26 +1,21 @@
-"""What every command shares: one clear line and an exit code where something is wrong; --debug adds the traceback.
+"""What `train` and `extract` share: flags, their config, and how they begin and end as one of several processes."""
 
-And what `train.py` and `extract.py` share as one of several processes: who they are, and how they end together.
-"""
-
-import errno
 import itertools
 import os
-import signal
 import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from logging import INFO, LogRecord
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags, logging
 
+from transfer.cli.main import fail, guarded, prepare_logging
 from transfer.errors import TransferError, UsageError, near
 from transfer.runtime import compilation_cache, distributed, interrupts, preemption
-from transfer.runtime.files import outputs, paths
+from transfer.runtime.files import paths
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -54,52 +49,16 @@ flags.DEFINE_integer(
     lower_bound=2,
 )
 
+RUN = ("config", "workdir")
+SHARED = ("compilation_cache", "coordinator", "num_processes", "process_id", "connect_seconds", "lost_seconds", "debug")
+# Experiment -> its flags, beside --config.FIELD, in the order of use.
+FLAGS: dict[str, tuple[str, ...]] = {
+    "train": (*RUN, "training_file", "validation_file", "epochs", "batch_size", *SHARED),
+    "extract": (*RUN, *SHARED),
+}
+SWITCHES = ("debug",)
+
 HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort", "-?"}
-EXIT_INTERRUPTED = interrupts.EXIT_INTERRUPTED
-EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
-
-
-def guarded(action: Callable[[], object], debug: bool) -> int:
-    """Runs `action`; the exit code: 0 done, 1 failed, 2 bad arguments, 75 stopped by SIGTERM, 130 by Ctrl-C."""
-    try:
-        interrupts.raised_in(action)
-    except TransferError as error:
-        return _fail(str(error), error.exit_code, debug)
-    except KeyboardInterrupt:
-        return _fail(interrupts.MESSAGE, EXIT_INTERRUPTED, debug)
-    except MemoryError as error:
-        return _fail(f"out of memory: {error}", 1, debug)
-    except ImportError as error:
-        return _fail(f"{error}; pip install what it names", 1, debug)
-    except (RuntimeError, AssertionError) as error:  # what JAX raises
-        if "RESOURCE_EXHAUSTED" in str(error):
-            return _fail(f"out of device memory; lower the batch size ({str(error).splitlines()[0]})", 1, debug)
-        from transfer.doctor_jax import why_not
-
-        if why := why_not(error):
-            return _fail(why, 1, debug)
-        raise
-    except BrokenPipeError:  # `… | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
-    except OSError as error:
-        return _fail(_describe(error), 1, debug)
-    return 0
-
-
-def _describe(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
-    return f"{where}{error.strerror or error}{hint}"
-
-
-def _fail(message: str, code: int, debug: bool) -> int:
-    if debug:
-        raise  # called from an except clause: the error that is being handled
-    line, who = " ".join(message.split()), distributed.label()
-    print(f"error: {line if line.startswith(who) else who + line}", file=sys.stderr)
-    interrupts.said()
-    return code
 
 
 def run(main: Callable[[], object], config: "Config | None" = None, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -150,7 +109,7 @@ def _leave(code: int) -> int:
         try:
             distributed.shutdown()
         except TransferError as error:
-            code = _fail(str(error), 1, debug=False)
+            code = fail(str(error), 1, debug=False)
         else:
             return code
     distributed.abandon()
@@ -199,48 +158,6 @@ def _only_main_prints() -> None:
     else:
         logging.set_verbosity(logging.WARNING)
     os.dup2(rest, 1)
-
-
-def output_file(path: str, suffix: str, earlier: outputs.Earlier | None = None, what: str = "") -> Path:
-    """The `--output` of a verb; UsageError unless it ends in `suffix`, its folder exists and it may be written.
-
-    `earlier` and `what` tell what may be written over, as `outputs.check` has them.
-    """
-    output = Path(paths.given(path))
-    if output.suffix != suffix:
-        raise UsageError(f"--output={output} must end in {suffix}")
-    if not output.absolute().parent.is_dir():
-        raise UsageError(f"--output={output}: there is no folder {output.absolute().parent}")
-    outputs.check(output, earlier, what)
-    return output
-
-
-def prepare_logging() -> None:
-    """Our own lines from INFO on, the libraries' warnings."""
-    logging.set_verbosity(logging.INFO)
-    logging.get_absl_handler().addFilter(_worth_reading)
-    sys.unraisablehook = _print_unraisable
-
-
-def _print_unraisable(unraisable: Any) -> None:
-    """As Python does, but for what TensorStore still tells a loop of Orbax' that an error has ended, for nobody.
-
-    And for a Ctrl-C that is lost, which comes again.
-    """
-    trace = unraisable.exc_traceback
-    if issubclass(unraisable.exc_type, KeyboardInterrupt):
-        return
-    if trace is None or trace.tb_frame.f_globals.get("__name__") != "asyncio.base_events":
-        sys.__unraisablehook__(unraisable)
-
-
-def _worth_reading(record: LogRecord) -> bool:
-    """Leaves out what libraries log for their own developers: a hundred lines for each Orbax checkpoint.
-
-    And the tracebacks that they log beside raising them: the error reaches the user as our one line.
-    """
-    ours = Path(__file__).parent in Path(record.pathname).parents
-    return ours or (record.levelno > INFO and record.name != "asyncio" and not record.exc_info)
 
 
 def _parse_flags(config: "Config | None", argv: Sequence[str]) -> list[str]:
@@ -294,7 +211,7 @@ class Config:
         if file is None and not any("config." in argument for argument in arguments):
             return arguments
         from transfer import config as settings
-        from transfer import config_flags
+        from transfer.cli import config_flags
         from transfer.experiment import config_file
 
         self._config = settings.default() if file is None else config_file.load(file)
@@ -302,7 +219,6 @@ class Config:
 
     def help(self) -> str:
         """What the command does, each of its flags in the order of use, and the configs that there are."""
-        from transfer.completion import FLAGS, SWITCHES
         from transfer.experiment import config_file
 
         lines = [self._text.replace("COMMAND", self.program).strip(), "", "Flags:"]

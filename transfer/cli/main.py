@@ -1,0 +1,104 @@
+"""What every command shares: one clear line and an exit code where something is wrong; --debug adds the traceback."""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from logging import INFO, LogRecord
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from transfer.cli.doctor_jax import why_not
+from transfer.errors import TransferError, UsageError
+from transfer.runtime import distributed, interrupts
+from transfer.runtime.files import outputs, paths
+
+EXIT_INTERRUPTED = interrupts.EXIT_INTERRUPTED
+EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
+
+
+def guarded(action: Callable[[], object], debug: bool) -> int:
+    """Runs `action`; the exit code: 0 done, 1 failed, 2 bad arguments, 75 stopped by SIGTERM, 130 by Ctrl-C."""
+    try:
+        interrupts.raised_in(action)
+    except TransferError as error:
+        return fail(str(error), error.exit_code, debug)
+    except KeyboardInterrupt:
+        return fail(interrupts.MESSAGE, EXIT_INTERRUPTED, debug)
+    except MemoryError as error:
+        return fail(f"out of memory: {error}", 1, debug)
+    except ImportError as error:
+        return fail(f"{error}; pip install what it names", 1, debug)
+    except (RuntimeError, AssertionError) as error:  # what JAX raises
+        if "RESOURCE_EXHAUSTED" in str(error):
+            return fail(f"out of device memory; lower the batch size ({str(error).splitlines()[0]})", 1, debug)
+        if why := why_not(error):
+            return fail(why, 1, debug)
+        raise
+    except BrokenPipeError:  # `… | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except OSError as error:
+        return fail(_describe(error), 1, debug)
+    return 0
+
+
+def _describe(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
+    return f"{where}{error.strerror or error}{hint}"
+
+
+def fail(message: str, code: int, debug: bool) -> int:
+    """Prints the one line of an error; returns `code`. With `debug` the error that is being handled goes on."""
+    if debug:
+        raise  # called from an except clause: the error that is being handled
+    line, who = " ".join(message.split()), distributed.label()
+    print(f"error: {line if line.startswith(who) else who + line}", file=sys.stderr)
+    interrupts.said()
+    return code
+
+
+def output_file(path: str, suffix: str, earlier: outputs.Earlier | None = None, what: str = "") -> Path:
+    """The `--output` of a verb; UsageError unless it ends in `suffix`, its folder exists and it may be written.
+
+    `earlier` and `what` tell what may be written over, as `outputs.check` has them.
+    """
+    output = Path(paths.given(path))
+    if output.suffix != suffix:
+        raise UsageError(f"--output={output} must end in {suffix}")
+    if not output.absolute().parent.is_dir():
+        raise UsageError(f"--output={output}: there is no folder {output.absolute().parent}")
+    outputs.check(output, earlier, what)
+    return output
+
+
+def prepare_logging() -> None:
+    """Our own lines from INFO on, the libraries' warnings."""
+    logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().addFilter(_worth_reading)
+    sys.unraisablehook = _print_unraisable
+
+
+def _print_unraisable(unraisable: Any) -> None:
+    """As Python does, but for what TensorStore still tells a loop of Orbax' that an error has ended, for nobody.
+
+    And for a Ctrl-C that is lost, which comes again.
+    """
+    trace = unraisable.exc_traceback
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        return
+    if trace is None or trace.tb_frame.f_globals.get("__name__") != "asyncio.base_events":
+        sys.__unraisablehook__(unraisable)
+
+
+def _worth_reading(record: LogRecord) -> bool:
+    """Leaves out what libraries log for their own developers: a hundred lines for each Orbax checkpoint.
+
+    And the tracebacks that they log beside raising them: the error reaches the user as our one line.
+    """
+    ours = Path(__file__).parents[1] in Path(record.pathname).parents
+    return ours or (record.levelno > INFO and record.name != "asyncio" and not record.exc_info)

@@ -1,1 +1,0 @@
-"""Diagrams of the networks, made from the models themselves."""
