@@ -22,6 +22,7 @@ NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?")
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [command for command in TABLES if command != MEASURED])
 def test_counts_are_those_printed(command: str) -> None:
     assert printed(command) == TABLES[command]

@@ -13,6 +13,7 @@ from transfer.export import finished_run
 GUIDE = Path(__file__).parent.parent / "docs" / "your-own-images.md"
 
 
+@pytest.mark.slow
 def test_all_layers_are_trained_as_the_guide_says(tmp_path: Path) -> None:
     environment = copy_of_the_package(tmp_path)
     own_images.write(tmp_path / "photos", 8)

@@ -131,6 +131,7 @@ PLATFORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("platform", "command"), [*((name, "train on files") for name in PLATFORMS), *(("cuda", name) for name in STARTS)]
 )

@@ -27,6 +27,8 @@ from transfer.preprocess.any_size import resize
 from transfer.preprocess.recipe import Preprocessing
 from transfer.store.store import FeatureStore
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parent / "examples" / "predict_exported.py"
 # Winograd's convolutions of this machine against the library's: 1e-4 of a feature.

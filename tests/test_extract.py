@@ -42,6 +42,7 @@ TAPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tap", TAPS)
 def test_taps(model, images, tap):
     features = extractor_of(model, tap=tap)(images)

@@ -14,6 +14,8 @@ from tiny_model import TinySource
 from transfer.extract.shares import share
 from transfer.store.store import FeatureStore
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parent.parent
 ROWS = 201
 SLOW = {"rows": ROWS, "seconds": 0.01}

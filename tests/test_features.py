@@ -367,6 +367,7 @@ except OSError as error:
 
 
 # A chunk of features has 52 bytes with its checksum, one of checks 20, the metadata more than 400.
+@pytest.mark.slow
 @pytest.mark.parametrize("limit, rows", [(10, 4), (60, 11)], ids=["at a chunk", "at the metadata"])
 def test_a_full_disk_is_an_os_error_and_leaves_nothing_half_written(path, tmp_path, limit, rows):
     """A limit on the size of files stands for the full disk: both fail a write half-way through."""

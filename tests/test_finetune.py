@@ -74,6 +74,7 @@ def config(tmp_path, small_network):
     return config
 
 
+@pytest.mark.slow
 def test_learns_resumes_and_its_file_loads(config, tmp_path, monkeypatch):
     whole = experiment.train(config, epath.Path(tmp_path / "whole"))
     assert whole["validation_accuracy"] > 0.9
@@ -148,6 +149,7 @@ def test_one_process_only(config, tmp_path, monkeypatch):
         experiment.train(config, epath.Path(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_over_seeds(config, tmp_path, capsys):
     config.seeds, config.seed, config.finetune.epochs = 2, 3, 2
     result = experiment.train(config, epath.Path(tmp_path / "run"))
@@ -162,6 +164,7 @@ def test_over_seeds(config, tmp_path, capsys):
         experiment.train(config, epath.Path(tmp_path / "run" / "seed_4"))
 
 
+@pytest.mark.slow
 def test_images_of_several_sizes(config, tmp_path):
     """They are resized on the host, and become the same input as on the device."""
     from PIL import Image

@@ -25,7 +25,7 @@ from transfer.training import finetune
 from transfer.training.run import Run
 from transfer.weights import cache, catalogue
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
+pytestmark = [pytest.mark.usefixtures("compiled_quickly"), pytest.mark.slow]
 
 SHIPPED = cache.local_path(catalogue.get("vgg11_slim.cifar10").file)
 CLASSES = 3

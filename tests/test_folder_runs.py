@@ -103,6 +103,7 @@ FACTS = {
 
 
 # a head of epochs, and one that is fitted in one go
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [{"head.epochs": 2}, {"head.name": "ridge"}], ids=["epochs", "in one go"])
 def test_skipped_images_are_said_everywhere_and_every_time(photos, tmp_path, caplog, head):
     spoil(photos)
@@ -207,6 +208,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change, words", CHANGES.values(), ids=CHANGES)
 def test_images_that_have_changed_are_named_by_the_next_run(photos, tmp_path, change, words, capsys):
     stores, _ = extract(photos, tmp_path / "run")
@@ -385,6 +387,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", WAYS.values(), ids=WAYS)
 def test_names_that_are_not_utf8(odd_photos, tmp_path, capsys, how):
     workdirs = [tmp_path / "run", tmp_path / "again"]

@@ -64,6 +64,7 @@ def assert_close(got: dict[str, np.ndarray], wanted: dict[str, Any], tolerance: 
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_every_architecture_at_every_tap(arch: str) -> None:
     model, images = network(arch)
@@ -72,6 +73,7 @@ def test_every_architecture_at_every_tap(arch: str) -> None:
     assert_close(run(frozen, images), compiled(model)(images)[1], EXACT)
 
 
+@pytest.mark.slow
 def test_winograd_wherever_it_fits() -> None:
     """Not what a planner would choose for so few channels, but the most rounding that it could."""
     model, images = network("vgg11_bn")
@@ -124,6 +126,7 @@ def test_a_unit_is_one_step() -> None:
     assert list(frozen.plan) == layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_plan_of_one_algorithm_as_far_as_it_fits(name: str) -> None:
     model = randomised(Bricks())
@@ -209,6 +212,7 @@ class Odd(nnx.Module):
         return x, {"last": x}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     ["excitation", "layer_norm", "dilated", "transposed", "SAME", "VALID", "CIRCULAR", "groups", "twice"],

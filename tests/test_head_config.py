@@ -84,6 +84,7 @@ def test_a_workdir_of_an_older_version(tmp_path):
         workdirs.settle(head_settings.resolve(config_of(learning_rate=0.01)), epath.Path(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_schedule_binds_the_number_of_epochs(run):
     run(config_of(epochs=2))
     assert run(config_of(epochs=3))[0]["epochs"] == 3
@@ -145,6 +146,7 @@ def test_none_where_the_default_is_something_else():
     assert head_settings.grid(head_settings.resolve(sweep))["scaling"] == (None, "standard")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_head_on_text(name, run):
     """What is kept in the workdir is what the result says, and a head that names the user's classes."""
@@ -230,6 +232,7 @@ def test_classes_that_one_side_lacks(name, run, capsys):
         run(config_of(name), keep=lost, workdir="lost")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_one_class_or_one_row_is_an_answer_or_a_line(name, run):
     quick = {"epochs": 2} if name not in CLOSED else {}

@@ -13,6 +13,8 @@ from transfer.evaluation.predictions import Predictions
 from transfer.heads import linear
 from transfer.runtime.files import lock
 
+pytestmark = pytest.mark.slow
+
 # Relative to the largest value: the same sums, added in another order.
 TOLERANCE = 1e-5
 # 126 chunks of 8 rows, in 11 windows an epoch of 3 or 4 batches of 32.

@@ -11,6 +11,7 @@ from transfer.bench.on_demand import OnDemand
 TOY = ["--rows=3001", "--validation_rows=500", "--features=24", "--classes=5", "--batch_size=64", "--epochs=4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [[], ["--resident"]], ids=["streamed", "resident"])
 def test_a_toy(way, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(imagenet_scale, "RADIUS", 2.0)

@@ -76,6 +76,7 @@ def _flat(model):
     return {".".join(map(str, path)): v for path, v in nnx.to_flat_state(nnx.state(model, nnx.Param))}
 
 
+@pytest.mark.slow
 def test_vgg16_begins_as_its_vgg11_and_resumes_without_it(data, vgg11, epochs, tmp_path, caplog):
     file, theirs = vgg11
     config, workdir = started(data, model="vgg11", weights=str(file)), epath.Path(tmp_path / "run")

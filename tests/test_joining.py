@@ -11,6 +11,7 @@ from transfer.models import registry
 TAPS = ["stage1", "stage3", "pre_logits"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "fields", "joined"),
     [("resnet50", {}, 4), ("resnet50", dict(stride_in_1x1=True, conv_bias=True), 4), ("resnet18", {}, 0)],

@@ -178,6 +178,7 @@ def test_files_of_others_are_spared(run, capsys, command):
     refused(capsys, command.replace("SHIPPED", "shipped.safetensors").split(), name, "is there already")
 
 
+@pytest.mark.slow
 def test_what_a_command_has_written_it_writes_anew(run):
     for command in (
         "predict --workdir=run --output=a.csv photo.png",

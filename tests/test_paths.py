@@ -89,6 +89,7 @@ def get_config():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["../runs/x", "~/x"])
 def test_a_run_from_its_extraction_to_its_report(root, given, capsys):
     own_images.write(root / "home/photos", 5)

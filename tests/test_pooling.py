@@ -30,6 +30,7 @@ class Pooled(nnx.Module):
         return output, {"pooled": output}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(7, 7), (8, 11), (3, 4)])
 @pytest.mark.parametrize("name", CASES)
 def test_a_pool_is_the_models_own(name: str, size: tuple[int, int]) -> None:

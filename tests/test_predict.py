@@ -74,6 +74,7 @@ def test_the_validation_images_get_the_runs_probabilities(run):
     check(*run, 2e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes, tolerance",
     [
@@ -85,6 +86,7 @@ def test_of_other_heads_and_a_tap_that_was_chosen(photos, tmp_path, changes, tol
     check(tmp_path, trained(photos, tmp_path, **changes), tolerance)
 
 
+@pytest.mark.slow
 def test_of_a_network_that_was_trained_itself(photos, tmp_path, small_network):
     own = {"mean": (127.0,), "std": (64.0,), "scale": 1.0}
     changes = {f"preprocessing.{key}": value for key, value in own.items()}
@@ -101,6 +103,7 @@ def predicted(capsysbinary, *arguments, code=0):
     return capsysbinary.readouterr()
 
 
+@pytest.mark.slow
 def test_a_folder_as_csv(run, photos, capsysbinary):
     text = predicted(capsysbinary, "--workdir", run[0], photos, "--top=9", "--all").out.decode()
     rows = list(csv.reader(io.StringIO(text)))
@@ -121,6 +124,7 @@ def test_a_folder_as_csv(run, photos, capsysbinary):
     np.testing.assert_allclose([float(cell) for cell in rows[5][7:]], alone, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_files_as_json_lines_in_a_file_and_one_that_cannot_be_read(run, photos, tmp_path, capsysbinary):
     good, bad = next(iter(sorted(photos.rglob("*.png")))), tmp_path / 'no "image" é.jpg'
     bad.write_bytes(b"no image")
@@ -136,6 +140,7 @@ def test_files_as_json_lines_in_a_file_and_one_that_cannot_be_read(run, photos, 
     assert fine["probabilities"][fine["class"]] == fine["probability"] == max(fine["probabilities"].values())
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text_come_through(run, tmp_path, capsysbinary):
     odd = bytes(tmp_path) + b"/\xff\xfe.png"
     with open(odd, "wb") as file:
@@ -225,6 +230,7 @@ def test_a_run_of_an_older_version_lacks_younger_settings(run, tmp_path):
     assert finished_run.load(tmp_path).tap == "pre_logits"
 
 
+@pytest.mark.slow
 def test_arrays_in_memory(run):
     predictor = transfer.Predictor.load(run[0], batch_size=2)
     images = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), np.uint8)

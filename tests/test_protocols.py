@@ -33,6 +33,7 @@ def extracted(tmp_path_factory):
     return lambda taps: str(root / taps.replace(",", "+").replace(":", "_"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_protocol(name, extracted, tmp_path, capsys, monkeypatch):
     config = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]()
@@ -69,6 +70,7 @@ def test_protocol(name, extracted, tmp_path, capsys, monkeypatch):
     assert "nothing to do" in again and printed.splitlines()[-2] in again
 
 
+@pytest.mark.slow
 def test_a_curve_over_depth(extracted, tmp_path):
     """Of each tap its own setting; the one that is chosen is the first on the held-out images, not on the others."""
     config = runpy.run_path(str(CONFIGS / "layerwise.py"))["get_config"]()
@@ -83,6 +85,7 @@ def test_a_curve_over_depth(extracted, tmp_path):
     assert values[0] < values[3] > values[4]
 
 
+@pytest.mark.slow
 def test_a_curve_over_seeds(tmp_path, capsys):
     config = runpy.run_path(str(CONFIGS / "layerwise.py"))["get_config"]()
     config.seeds, config.tap, config.sweep.grid = 2, "block1:avg,block2:avg", None

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import plain_install
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -97,6 +98,7 @@ print(json.dumps(failed))
 """
 
 
+@pytest.mark.slow
 def test_every_module_is_imported_by_the_requirements_alone(tmp_path):
     done = plain(IMPORTING, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -139,6 +141,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 def test_a_plain_install_does_what_needs_no_extra_and_names_the_extra_otherwise(tmp_path):
     from PIL import Image
 

@@ -112,6 +112,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_refused_command_changes_no_byte(case, run, finished, capsys):
     changes = dict(REFUSED[case])
@@ -213,6 +214,7 @@ HEADS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", HEADS)
 def test_fewer_epochs_than_done(case, files, tmp_path, capsys):
     on_files(files, tmp_path, **HEADS[case], **{"head.epochs": 6})
@@ -238,6 +240,7 @@ CURVES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("curve", CURVES)
 def test_fewer_epochs_than_a_run_that_was_stopped_has(files, tmp_path, monkeypatch, capsys, curve):
     """It has a result then, of what was trained, and its curve has no epoch more."""

@@ -118,6 +118,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line(case, tmp_path):
     script, arguments, code, message = BAD[case]
@@ -153,6 +154,7 @@ def test_debug_shows_the_traceback(tmp_path):
     assert done.returncode == 1 and "Traceback" in done.stderr
 
 
+@pytest.mark.slow
 def test_published_flags_on_pickles_and_in_a_zip(tmp_path):
     write_pickle(tmp_path / "train.p", 300, 0, protocol=0)
     write_pickle(tmp_path / "validation.p", 80, 1)
@@ -179,6 +181,7 @@ def test_published_flags_on_pickles_and_in_a_zip(tmp_path):
     assert again.returncode == 0 and "nothing to do" in again.stdout
 
 
+@pytest.mark.slow
 def test_settings_of_the_default_config_for_two_files(tmp_path):
     write_pickle(tmp_path / "train.p", 100, 0)
     write_pickle(tmp_path / "validation.p", 40, 1)
@@ -190,6 +193,7 @@ def test_settings_of_the_default_config_for_two_files(tmp_path):
     assert not (tmp_path / "run/report.html").exists()
 
 
+@pytest.mark.slow
 def test_other_rows_in_the_same_workdir_are_refused(tmp_path):
     write_pickle(tmp_path / "validation.p", 80, 1)
     flags = ["--training_file=train.p", "--validation_file=validation.p", "--epochs=1"]
@@ -218,6 +222,7 @@ def test_bad_feature_files_are_one_line(labels, message, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_no_room_for_a_checkpoint_is_one_line_and_leaves_none(tmp_path):
     write_pickle(tmp_path / "train.p", 300, 0)
     write_pickle(tmp_path / "validation.p", 80, 1)

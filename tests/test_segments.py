@@ -13,6 +13,7 @@ IMAGES = np.random.default_rng(0).standard_normal((6, 37, 37, 3), np.float32)
 TAPS = ("stem", "stage2", "pre_logits")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 30_000, 100_000, None])
 def test_a_frozen_model_in_chunks_gives_the_same(limit: int | None) -> None:
     model = registry.build("resnet18", width=0.125, num_classes=0)
@@ -24,6 +25,7 @@ def test_a_frozen_model_in_chunks_gives_the_same(limit: int | None) -> None:
         np.testing.assert_allclose(got[tap], expected[tap], atol=1e-5 * np.abs(expected[tap]).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arch", "size"), [("resnet50", 64), ("vgg16", 64), ("inception_v3", 96), ("resnet50v2", 64)])
 @pytest.mark.parametrize("limit", [10**5, 10**6, 10**9])
 def test_segments_follow_each_other_and_grow(arch: str, size: int, limit: int) -> None:

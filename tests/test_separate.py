@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 
 
+@pytest.mark.slow
 def test_a_program_a_device_in_place_of_one_over_all():
     path = os.pathsep.join([str(HERE), str(HERE.parent)])
     done = subprocess.run(

@@ -332,6 +332,7 @@ def reported(found):
     return shots_section.section(run_, Options()).html
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images, same", [(7, True), (6, False)])
 def test_a_comparison_of_draws_of_the_same_rows_has_no_spread(digits, monkeypatch, images, same):
     rows = np.sort(np.concatenate([np.flatnonzero(digits["y"] == label)[:7] for label in range(10)]))

@@ -65,6 +65,7 @@ def test_help_and_wrong_flags_start_nothing_heavy(command, tmp_path):
     assert not modules & set(HEAVY)
 
 
+@pytest.mark.slow
 def test_a_second_run_compiles_nothing_and_imports_only_what_a_head_needs(training, tmp_path):
     cache = tmp_path / "compiled"
     first, _ = training("one", f"--compilation_cache={cache}")

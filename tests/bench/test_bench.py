@@ -70,6 +70,7 @@ def test_a_trace_is_written(written):
     assert list((folder / "profile" / "vgg11_slim.cifar10_2_float32").rglob("*.xplane.pb"))
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_batch(monkeypatch, capsys):
     monkeypatch.setattr(memory, "available_bytes", lambda: 14_000_000)
     assert bench(*QUICK, "--models=vgg11_slim.cifar10", "--batch=64", "--no_errors", "--json") == 0
@@ -100,6 +101,7 @@ def test_interrupted_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
     assert "vgg11_slim.cifar10" in printed.out and "1 finished rows are kept" in printed.err
 
 
+@pytest.mark.slow
 def test_a_name_without_a_file_is_random_and_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path))
     assert bench(*QUICK, "--models=resnet18.tv", "--image_size=32", "--batch=1", "--no_errors") == 0
@@ -107,6 +109,7 @@ def test_a_name_without_a_file_is_random_and_says_so(tmp_path, monkeypatch, caps
     assert "weights random" in printed and "weights fetch resnet18.tv" in printed
 
 
+@pytest.mark.slow
 def test_beside_the_network_as_written(capsys):
     assert bench(*SMALL, "--no_errors", "--peers=flax*") == 0
     printed = capsys.readouterr().out

@@ -28,6 +28,7 @@ def available(name):
     return all(importlib.util.find_spec(package) is not None for package in head.TRAINERS[name][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in head.TRAINERS if name != "Keras fit (JAX), new model"])
 def test_a_trainer_learns(name, toy):
     if not available(name):
@@ -36,6 +37,7 @@ def test_a_trainer_learns(name, toy):
     assert prepared.report(prepared.call()) > 0.6  # by chance 0.33
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", head.SWEEPERS)
 def test_a_sweeper_learns(name, toy, monkeypatch):
     monkeypatch.setattr(sweep, "GRID", (1e-3, 1e-2, 1e-1))
@@ -52,6 +54,7 @@ def test_keras_starts_afresh_at_each_call(toy):
     assert new.call() is not new.call()
 
 
+@pytest.mark.slow
 def test_a_row_holds_every_contender_or_its_reason(monkeypatch):
     some = {name: head.TRAINERS[name] for name in (head.OURS, "scikit-learn LogisticRegression")}
     monkeypatch.setattr(head, "TRAINERS", {**some, "Caffe": (("no_such_package",), "caffe:solver")})
@@ -63,6 +66,7 @@ def test_a_row_holds_every_contender_or_its_reason(monkeypatch):
     assert lines[0] == "Head, toy" and len(lines) == 5 and "no_such_package" in lines[-1]
 
 
+@pytest.mark.slow
 def test_whole_processes_read_the_same_files(toy):
     assert processes.ours(toy)() > 0.6
     assert processes.scikit_learn(toy)() > 0.6

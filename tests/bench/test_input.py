@@ -19,6 +19,7 @@ def small(monkeypatch):
     monkeypatch.setattr(benchmark, "FOLDERS", {"same": [(40, 50)], "mixed": [(96, 64), (40, 50)]})
 
 
+@pytest.mark.slow
 def test_rows_and_table(small, tmp_path, capsys):
     output = tmp_path / "input.json"
     assert program.main([*FLAGS, "--image_size=32", f"--output={output}"]) == 0
@@ -39,6 +40,7 @@ def test_rows_and_table(small, tmp_path, capsys):
     assert "x Pillow draft + decode" in table and "end to end" in table and benchmark.IN_MEMORY in table
 
 
+@pytest.mark.slow
 def test_of_the_users_own_images(small, tmp_path, capsys):
     photographs.write(tmp_path / "mine", [(33, 44)], 3)
     assert program.main([*FLAGS, f"--images={tmp_path / 'mine'}", "--json"]) == 0

@@ -27,6 +27,7 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
     signal.signal(signal.SIGALRM, handler)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_damaged_files(name: str, watch: Watch) -> None:
     target = TARGETS[name]

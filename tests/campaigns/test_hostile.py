@@ -2,9 +2,12 @@
 
 from collections import Counter
 
+import pytest
+
 from tests.campaigns import hostile
 
 
+@pytest.mark.slow
 def test_every_trick_is_held_off() -> None:
     found = list(hostile.results(short=True))
     wrong = [f"{each['name']}: {each['problem']}" for each in found if each["problem"]]

@@ -82,6 +82,7 @@ def test_without_a_command_it_says_so(submit):
     assert done.returncode == 2 and "the command is missing" in done.stderr
 
 
+@pytest.mark.slow
 def test_two_tasks_train_one_head(submit, tmp_path):
     random = np.random.default_rng(0)
     for name, rows in (("train", 101), ("validation", 30)):

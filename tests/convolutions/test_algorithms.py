@@ -106,6 +106,7 @@ def check(name: str, geometry: Geometry, epilogue: str, relu: bool, bias: bool, 
     np.testing.assert_allclose(got / largest, wanted / largest, rtol=0, atol=TOLERANCES[ALGORITHMS[name].exact])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALGORITHMS)
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(data=st.data(), epilogue=st.sampled_from(["", "pool", "residual"]), relu=st.booleans(), bias=st.booleans())

@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_on_eight_devices():
     file = Path(__file__).with_name("on_eight_devices.py")

@@ -8,7 +8,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from tests.heads.every_head import CLASSES, quick
 from transfer.heads.estimator import Regressor
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
+pytestmark = [pytest.mark.usefixtures("compiled_quickly"), pytest.mark.slow]
 
 
 @parametrize_with_checks([quick(name) for name in CLASSES])

@@ -30,6 +30,7 @@ def fitted(name, y, **parameters):
     return quick(name, epochs=2, max_iter=5, **parameters).fit(X, y)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.* had not converged")  # heads that are fitted for a moment
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("y, scaling", [("objects", "whiten"), ("several", None)])

@@ -41,6 +41,7 @@ AS_KERAS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("program", "start", "given", "weights"), AS_KERAS.values(), ids=AS_KERAS.keys())
 def test_without_shuffling_every_epoch_is_that_of_keras(program, start, given, weights):
     state = program.init_state(WIDTH, OUTPUTS, jax.random.key(0), **start)
@@ -94,6 +95,7 @@ def numpy_sgd(kind, kernel, bias, *, epochs, batch_size, rate, momentum, decay, 
     return params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "decay", "weights"), [("classes", 0.2, WEIGHTS), ("labels", 0.0, None), ("values", 0.2, None)]
 )
@@ -148,6 +150,7 @@ def test_dropout_is_of_training_alone_and_decided_by_seed_and_epoch():
     np.testing.assert_array_equal(scores, mlp.logits(start["params"], X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [sgd, mlp], ids=["sgd", "mlp"])
 def test_a_run_resumed_from_its_checkpoint_is_the_uninterrupted_one_bit_for_bit(program, tmp_path):
     import orbax.checkpoint as ocp

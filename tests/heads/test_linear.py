@@ -37,6 +37,7 @@ def numpy_epoch(kernel, bias, x, y, order, batch_size, learning_rate):
     return params, total_loss / len(x), right / len(x)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(num_rows=st.integers(1, 40), batch_size=st.integers(1, 48), seed=st.integers(0, 9), index=st.integers(0, 99))
 def test_one_epoch_is_that_of_numpy(num_rows, batch_size, seed, index):
@@ -61,6 +62,7 @@ def test_first_weights_are_those_of_glorot_and_bias_is_zero():
     assert not np.any(params["bias"])
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(num_rows=st.integers(1, 50), batch_size=st.integers(1, 60), shuffled=st.booleans())
 def test_every_row_is_in_one_batch_and_only_the_last_is_partial(num_rows, batch_size, shuffled):

@@ -60,6 +60,7 @@ def column_of_two(probe):
     return probe.coef_[1:] - probe.coef_[:1], probe.intercept_[1:] - probe.intercept_[:1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_optimum_is_scikit_learns(case):
     x, y, C, class_weight = CASES[case]

@@ -36,6 +36,7 @@ def keras_model(from_logits=False):
 
 # From probabilities Keras clips them at 1e-7, and a row below has no gradient; ours is the loss from logits, which
 # does not. So the two agree exactly where no probability is so small: features of modest size.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_rows", "batch_size", "scale", "from_logits"),
     [(1000, 256, 0.1, False), (512, 256, 1.0, True), (7, 3, 0.1, False)],

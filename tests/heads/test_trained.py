@@ -69,6 +69,7 @@ GRIDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_side_by_side_they_are_what_they_are_alone(name, monkeypatch):
     head = head_of(name, **{**SETTINGS[name][0], "epochs": 4}, scaling="whole", class_weight="balanced")
@@ -120,6 +121,7 @@ def test_several_labels_a_row():
     assert head.predict_proba(XV).shape == (len(XV), 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_values_whatever_their_unit(name):
     x, y = load_diabetes(return_X_y=True)

@@ -45,6 +45,7 @@ def random_images(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COSTS.values())
 def test_parameters_and_multiply_adds_as_published(name):
     """Parameters exactly; torchvision and timm leave the moving statistics of batch norm out, Keras counts them."""
@@ -79,6 +80,7 @@ def test_lenet5_has_the_papers_parameters():
     assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == 61_706
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", architectures())
 def test_taps_and_their_shapes(arch):
     taps = next(taps for family, taps in FAMILIES.items() if arch.startswith(family))
@@ -102,6 +104,7 @@ def test_width_multiplies_channels(arch):
             assert [4 * n for n in array.shape[-2:]] == list(whole[name].shape[-2:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["vgg11", "resnet18"])
 def test_without_classifier_the_output_is_the_pooled_features(arch):
     model = build(arch, num_classes=0, width=0.125)
@@ -126,6 +129,7 @@ def test_wrong_images_are_named(shape):
         shapes(build("vgg11", seed=None), *shape)
 
 
+@pytest.mark.slow
 def test_flat_state_round_trip():
     one, other = build("resnet18", width=0.1, seed=1), build("resnet18", width=0.1, seed=2)
     load_flat_state(other, flat_state(one))
@@ -136,6 +140,7 @@ def test_flat_state_round_trip():
     )
 
 
+@pytest.mark.slow
 def test_training_mode_uses_batch_statistics_and_updates_them():
     model = build("vgg11_bn", width=0.1, hidden=(), num_classes=3)
     images = 3 + 2 * random_images(8, 32, 32, 3)

@@ -13,6 +13,7 @@ SIZES = {"lenet5": (28, 1), "alexnet": (96, 3), "inception_v3": (96, 3)}
 FAMILIES = ("vgg11_bn", "resnet18", "resnet50v2", "alexnet", "lenet5", "googlenet", "inception_v3")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", FAMILIES)
 def test_every_parameter_has_a_gradient(arch):
     size, channels = SIZES.get(arch, (64, 3))

@@ -26,6 +26,7 @@ def graph_of(arch: str, side: int = 224, batch: int = 1, **fields: object) -> Gr
     return trace(build(arch, seed=None, **fields), (batch, side, side, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", PUBLISHED_GFLOPS)
 def test_macs_as_published(arch: str) -> None:
     graph = graph_of(arch)
@@ -38,6 +39,7 @@ def test_macs_are_of_one_image() -> None:
 
 
 # The deeper ones are more of the same units.
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", [arch for arch in architectures() if "101" not in arch and "152" not in arch])
 def test_every_layer_once_and_every_shape_as_the_model_gives_it(arch: str) -> None:
     model = build(arch, seed=None)

@@ -17,6 +17,8 @@ from models import keras_parity  # noqa: E402
 from models.catalogue_parity import MARGIN, TOLERANCE, stated  # noqa: E402
 from models.parts import compiled  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 LARGE = ("vgg16.keras", "vgg19.keras")  # with classifier, 550 MB a file
 # name, its file without classifier, its file with: every format meets networks with and without batch norm. One depth
 # of a family is compared without a classifier, too: what that leaves out is the same in the others.

@@ -32,6 +32,7 @@ def network(name, **fields):
     return random_model(arch, fields, seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_onnx_runtime_agrees_with_the_model(name, tmp_path):
     shape = NETWORKS[name]

@@ -28,6 +28,7 @@ def is_running(process: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 @needs_onnx_runtime
 def test_every_peer_runs_or_gives_its_reason():
     with contenders("vgg11", 32, 3, width=0.125) as peers:
@@ -46,6 +47,7 @@ def test_every_peer_runs_or_gives_its_reason():
     assert not any(map(is_running, processes)) and not peers.weights.exists()
 
 
+@pytest.mark.slow
 @needs_onnx_runtime
 @pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="keras is not here")
 def test_keras_applications_hold_our_weights():
@@ -53,6 +55,7 @@ def test_keras_applications_hold_our_weights():
         assert not peers.skipped and peers.errors["Keras (JAX)"] < 1e-5
 
 
+@pytest.mark.slow
 @needs_onnx_runtime
 def test_a_given_model_is_taken_without_its_classifier():
     model = random_model("resnet18", {"width": 0.125, "num_classes": 5}, seed=3)
