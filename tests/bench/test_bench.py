@@ -27,6 +27,7 @@ def written(tmp_path_factory):
     return folder, arguments, json.loads((folder / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_row_holds_what_a_reader_needs(written):
     _, _, content = written
     row = content["rows"][0]
@@ -46,12 +47,14 @@ def test_a_row_holds_what_a_reader_needs(written):
     assert row["jax"] and row["jaxlib"] and row["device_kind"] and row["hosts"] == 1
 
 
+@pytest.mark.slow
 def test_the_error_is_that_of_every_tap(written):
     row = written[2]["rows"][0]
     assert {"block1", "block2", "block3", "pre_logits"} <= set(row["errors"])
     assert row["error"] == row["errors"][row["error_tap"]] == max(row["errors"].values()) <= 1e-4
 
 
+@pytest.mark.slow
 def test_a_failed_row_holds_its_error_and_the_run_goes_on(written):
     _, _, content = written
     fine, failed = content["rows"]
@@ -60,11 +63,13 @@ def test_a_failed_row_holds_its_error_and_the_run_goes_on(written):
     assert content["complete"]
 
 
+@pytest.mark.slow
 def test_the_json_holds_the_command(written):
     _, arguments, content = written
     assert content["command"] == " ".join(["python -m transfer bench", *arguments])
 
 
+@pytest.mark.slow
 def test_a_trace_is_written(written):
     folder, _, _ = written
     assert list((folder / "profile" / "vgg11_slim.cifar10_2_float32").rglob("*.xplane.pb"))

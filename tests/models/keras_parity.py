@@ -153,8 +153,10 @@ def errors(
     return found
 
 
-def compare(name: str, include_top: bool, file_format: str, folder: Path) -> dict[tuple[str, str], float]:
-    """The errors of the record `name` against Keras, of one image and of three.
+def compare(
+    name: str, include_top: bool, file_format: str, folder: Path, every_batch: bool = True
+) -> dict[tuple[str, str], float]:
+    """The errors of the record `name` against Keras, of one image and of three; or of one, and of three if odd.
 
     Without classifier at the published and at an odd size; with it at the published one, the only one it takes.
     """
@@ -164,4 +166,5 @@ def compare(name: str, include_top: bool, file_format: str, folder: Path) -> dic
         assert model.count_params() == catalogue.get(name).num_params
     ours = compiled(create_model(name, weights=write(model, file_format, folder)))
     sides = [(application.side, application.side)] + ([] if include_top else [application.odd])
-    return errors(name, model, ours, [(batch, *size, 3) for size, batch in itertools.product(sides, (1, 3))])
+    batches = itertools.product(sides, (1, 3)) if every_batch else zip(sides, (1, 3), strict=False)
+    return errors(name, model, ours, [(batch, *size, 3) for size, batch in batches])
