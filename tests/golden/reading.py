@@ -55,14 +55,27 @@ class Case:
         fields = {name: value for name, value in self.fields.items() if name != "num_classes"}
         return from_tensors(self.arch, self.state_dict() if tensors is None else tensors, [self.library], **fields)
 
-    def errors(self, model: Callable[[np.ndarray], tuple[Any, Mapping[str, Any]]]) -> dict[tuple[str, str], float]:
+    def sizes(self, every_batch: bool) -> list[tuple[int, ...]]:
+        """Those of the recorded images: all, or of each height and width one, another number of images each time."""
+        recorded = list(dict.fromkeys(tap.size for tap in self.taps))
+        if every_batch:
+            return recorded
+        batches = sorted({size[0] for size in recorded})
+        sides = dict.fromkeys(size[1:] for size in recorded)
+        mixed = [(batches[min(place, len(batches) - 1)], *side) for place, side in enumerate(sides)]
+        return mixed if set(mixed) <= set(recorded) else recorded
+
+    def errors(
+        self, model: Callable[[np.ndarray], tuple[Any, Mapping[str, Any]]], every_batch: bool = True
+    ) -> dict[tuple[str, str], float]:
         """(size, tap) -> relative error of `model`, which returns `(output, endpoints)`; every tap that it has."""
         with jax.default_matmul_precision("highest"):
-            outputs = {size: model(seeded.images(size))[1] for size in dict.fromkeys(tap.size for tap in self.taps)}
+            outputs = {size: model(seeded.images(size))[1] for size in self.sizes(every_batch)}
         for size, endpoints in outputs.items():
             recorded = {tap.name for tap in self.taps if tap.size == size}
             assert recorded == set(endpoints), f"taps of one side only: {recorded ^ set(endpoints)}"
-        return {("x".join(map(str, t.size)), t.name): t.error(np.asarray(outputs[t.size][t.name])) for t in self.taps}
+        compared = [tap for tap in self.taps if tap.size in outputs]
+        return {("x".join(map(str, t.size)), t.name): t.error(np.asarray(outputs[t.size][t.name])) for t in compared}
 
 
 @functools.cache

@@ -1,7 +1,8 @@
 """Every tap of every architecture against torchvision's and timm's own models, recorded in `tests/golden`.
 
 The weights arrive as a state dict with the other library's names, so the name maps are proven as well. Ours run in
-float32 with matrix products in full precision, the recorded models ran in float64.
+float32 with matrix products in full precision, the recorded models ran in float64. Of the four sizes that are recorded,
+one image at the published and three at the odd one; `measure_parity.py` compares all.
 """
 
 import pytest
@@ -36,7 +37,7 @@ def test_every_torchvision_architecture_is_recorded() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_every_tap_equals_the_other_librarys(name: str) -> None:
     case = reading.cases()[name]
-    errors = case.errors(compiled(case.model()))
+    errors = case.errors(compiled(case.model()), every_batch=False)
     assert {tap for _, tap in errors} >= {"pre_logits", "logits"}
     worst = max(errors.values())
     assert worst <= TOLERANCE, errors
