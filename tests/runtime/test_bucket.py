@@ -1,0 +1,84 @@
+"""A bucket that does not answer, or refuses every connection: a line, a limit, an end; at SIGTERM at once."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+# The command line of a script or verb, with limits of seconds in place of minutes.
+CHILD = """
+import runpy, sys
+from transfer.runtime.files import bucket
+bucket.LIMIT_SECONDS, bucket.SILENT_SECONDS, bucket.STOPPING_SECONDS = float(sys.argv[1]), 0.5, 1.0
+sys.argv = sys.argv[2:]
+if sys.argv[0].endswith(".py"):
+    runpy.run_path(sys.argv[0], run_name="__main__")
+else:
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+COMMANDS = {
+    "train": ["train.py", "--config=configs/quickstart.py", "--workdir=gs://bucket/run"],
+    "extract": ["extract.py", "--config=configs/quickstart.py", "--workdir=gs://bucket/run"],
+    "files": ["train.py", "--training_file=gs://bucket/a.p", "--validation_file=gs://bucket/b.p", "--workdir=/no"],
+    "verify": ["transfer", "features", "verify", "gs://bucket/run/features/train"],
+    "report": ["transfer", "report", "gs://bucket/run"],
+    "predict": ["transfer", "predict", "--workdir=gs://bucket/run", "docs/report.png"],
+}
+
+
+@pytest.fixture(params=["silent", "refusing"])
+def endpoint(request) -> Iterator[str]:
+    """Takes connections and never says a word, or takes none."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if request.param == "silent":
+            server.listen(64)
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def start(endpoint: str, limit: float, command: list[str]) -> subprocess.Popen[str]:
+    # TENSORSTORE_GCS_HTTP_URL: where TensorStore takes Google's storage to be; nothing answers for the metadata, either
+    environment = {**os.environ, "TENSORSTORE_GCS_HTTP_URL": endpoint, "GCE_METADATA_ROOT": "127.0.0.1:1"}
+    environment["PYTHONPATH"] = str(REPOSITORY)
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(limit), *command],
+        cwd=REPOSITORY,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_without_an_answer_there_is_a_line_and_an_end(endpoint, command):
+    process = start(endpoint, 2, COMMANDS[command])
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    assert "still without an answer" in errors
+    last = errors.splitlines()[-1]
+    assert last.startswith("error: gs://bucket") and "no answer within 2 s" in last and "credentials" in last
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("command", ["train", "files", "verify"])
+def test_sigterm_ends_the_wait(endpoint, command):
+    process = start(endpoint, 1000, COMMANDS[command])
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "still without an answer" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    begun = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    # the verb has nothing to save, and ends as any program does
+    assert process.returncode == (-signal.SIGTERM if command == "verify" else 1), errors
+    assert time.monotonic() - begun < 20
+    assert command == "verify" or "after SIGTERM" in errors.splitlines()[-1]

@@ -1,0 +1,166 @@
+"""A second process on the same directory stops and names the first; whatever ended the first, the next one goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorstore
+from stores import BATCH, WIDTH, fill, rows_of, writer
+
+from transfer.errors import TransferError
+from transfer.runtime.files import lock
+
+HOLD = """
+import sys, time
+from transfer.runtime.files import lock
+with lock.held(sys.argv[1], "workdir"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the lock on `tmp_path / "run"`."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_the_second_process_names_the_first(tmp_path, holder):
+    path = tmp_path / "run"
+    with pytest.raises(TransferError) as caught, lock.held(path, "workdir"):
+        pass
+    message = str(caught.value)
+    assert message.startswith(f"the workdir {path} is in use by process {holder.pid} on ") and "\n" not in message
+    assert " UTC (-c " in message and message.endswith("wait for it to end, or take another --workdir")
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_process_holds_nothing(tmp_path, holder, ended_by):
+    holder.send_signal(ended_by)
+    holder.wait()
+    assert (tmp_path / "run" / ".lock").exists()  # left over, and without effect
+    with lock.held(tmp_path / "run", "workdir"):
+        pass
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_it_is_free_after_an_error_too(tmp_path):
+    with pytest.raises(KeyError), lock.held(tmp_path, "workdir"):
+        with pytest.raises(TransferError, match=f"in use by process {os.getpid()} on"), lock.held(tmp_path, "workdir"):
+            pass
+        raise KeyError
+    with lock.held(str(tmp_path), "workdir") as held:
+        held.check()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_of_a_fork_does_not_keep_it(tmp_path):
+    with lock.held(tmp_path, "workdir"):
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+        with pytest.raises(TransferError), lock.held(tmp_path, "workdir"):
+            pass
+    try:
+        with lock.held(tmp_path, "workdir"):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_name_that_is_not_there_yet(tmp_path, holder):
+    (tmp_path / "run" / ".lock").write_bytes(b"")
+    with pytest.raises(TransferError, match="in use by another process"), lock.held(tmp_path / "run", "workdir"):
+        pass
+
+
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):
+    def refuse(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    with lock.held(tmp_path, "workdir"):
+        pass
+    assert "no second process" in caplog.text
+
+
+@pytest.fixture(params=["memory", "file"])
+def bucket(request, tmp_path):
+    spec = {"driver": request.param, "path": f"{tmp_path}/bucket/" if request.param == "file" else "bucket/"}
+    return tensorstore.KvStore.open(spec, context=tensorstore.Context()).result()
+
+
+def test_a_lease_that_is_kept_is_in_use(bucket):
+    with lock.held("gs://b/run", "workdir", kvstore=bucket, refresh=0.05) as held:
+        began = bucket.read(".lock").result().stamp.generation
+        with (
+            pytest.raises(TransferError, match=f"gs://b/run is in use by process {os.getpid()} on"),
+            lock.held("gs://b/run", "workdir", kvstore=bucket, refresh=0.5),
+        ):
+            pass
+        held.check()
+        assert bucket.read(".lock").result().stamp.generation != began
+    assert bucket.read(".lock").result().state == "missing"
+
+
+def test_a_lease_of_a_lost_machine_expires(bucket):
+    bucket.write(".lock", b'{"host": "gone"}').result()
+    with lock.held("gs://b/run", "workdir", kvstore=bucket, refresh=0.02):
+        assert b"gone" not in bucket.read(".lock").result().value
+    assert bucket.read(".lock").result().state == "missing"
+
+
+def test_whoever_lost_its_lease_is_told(bucket):
+    with lock.held("gs://b/run", "workdir", kvstore=bucket, refresh=0.02) as held:
+        bucket.write(".lock", b'{"host": "b", "pid": 7, "since": "today", "command": "x"}').result()
+        while not held._lost:
+            time.sleep(0.005)
+        with pytest.raises(TransferError, match=r"process 7 on b since today \(x\)"):
+            held.check()
+    assert b'"pid": 7' in bucket.read(".lock").result().value  # the other's is left alone
+
+
+def test_one_writer_at_a_time_on_a_store(tmp_path):
+    with writer(tmp_path) as store:
+        store.write(0, {"pre_logits": rows_of(0, 4)})
+        with pytest.raises(TransferError, match=f"the feature store {tmp_path} is in use by process"):
+            writer(tmp_path)
+        helper = writer(tmp_path, create=False)  # of the same run: it takes no lock
+        with helper:
+            helper.write(4, {"pre_logits": rows_of(4, 8)})
+    assert not (tmp_path / ".lock").exists()
+    with writer(tmp_path) as store:
+        assert store.pending() == [(8, 11)]
+        fill(store)
+        store.finish()
+    with writer(tmp_path), writer(tmp_path):  # a complete store is only read
+        pass
+
+
+def test_a_process_that_helps_creates_nothing(tmp_path):
+    with pytest.raises(TransferError, match="which the first process should have created"):
+        writer(tmp_path / "store", create=False)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_store_whose_lock_was_lost_is_not_written(tmp_path, monkeypatch):
+    class Lost(lock.Held):
+        def check(self):
+            raise TransferError("taken over")
+
+    with writer(tmp_path) as store:
+        store._lock = Lost()
+        with pytest.raises(TransferError, match="taken over"):
+            store.write(0, {"pre_logits": np.zeros((BATCH, WIDTH))})
+        assert store.pending() == [(0, 11)]

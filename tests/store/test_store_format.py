@@ -1,0 +1,288 @@
+"""What a store consists of: checksums of rows, metadata under their own, arrays as they say; format 1 still reads."""
+
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+import zlib
+from collections.abc import Sequence
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from stores import BATCH, OLD_STORES, ROWS, TEXT, WIDTH, expected, fill, finished, rows_of, writer
+
+from transfer.errors import TransferError, UsageError
+from transfer.runtime.files.kvstore import Directory
+from transfer.store import writer as store_writer
+from transfer.store.format import read_metadata, seal, write_metadata
+from transfer.store.kept_rows import KeptRows
+from transfer.store.row_checks import row_checks
+from transfer.store.store import FeatureStore
+from transfer.store.upgrade import upgrade
+from transfer.store.verify import verify
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Labels and ids in chunks of five rows."""
+    monkeypatch.setattr(store_writer, "ROWS_AT_ONCE", 5)
+
+
+@given(data=st.data())
+def test_the_checksum_of_a_row_is_what_its_docstring_says(data):
+    count, start = data.draw(st.integers(1, 4)), data.draw(st.integers(0, 2**40))
+    dtype = data.draw(st.sampled_from([np.float32, ml_dtypes.bfloat16]))
+    labels = data.draw(hnp.arrays(np.int64, count))
+    ids = [text.encode() for text in data.draw(st.lists(TEXT, min_size=count, max_size=count))]
+    taps = [np.random.default_rng(i).normal(size=(count, i + 1, 2)).astype(dtype) for i in range(2)]
+    for i, check in enumerate(row_checks(start, labels, ids, taps)):
+        text = struct.pack("<qqI", start + i, labels[i], len(ids[i])) + ids[i] + taps[0][i].tobytes()
+        crc = zlib.crc32(text + taps[1][i].tobytes())
+        assert check == (crc if crc > 1 else crc + 2)
+
+
+@given(st.integers(0, 30), st.sets(st.integers(0, 29)), st.integers(1, 7))
+def test_kept_rows_are_those_of_numpy(rows, skipped, step):
+    skipped = sorted(row for row in skipped if row < rows)
+    wanted = np.delete(np.arange(rows), skipped)
+    checks = np.full(rows, 9, np.uint32)
+    checks[skipped] = 1
+    runs = [KeptRows.runs_of(start, checks[start : start + step]) for start in range(0, rows, step)]
+    for kept in (KeptRows.without(skipped, rows), KeptRows(np.concatenate([np.empty((0, 2), np.int64), *runs]))):
+        assert len(kept) == len(wanted)
+        np.testing.assert_array_equal(kept.positions(np.arange(len(wanted))), wanted)
+        assert [kept.before(position) for position in range(rows + 1)] == [
+            int((wanted < position).sum()) for position in range(rows + 1)
+        ]
+
+
+def test_metadata_carry_their_own_checksum(path):
+    finished(path)
+    text = (path / "zarr.json").read_bytes()
+    whole = read_metadata(str(path))
+    assert whole["sha256"] == seal(whole)
+    for position in range(len(text)):
+        (path / "zarr.json").write_bytes(text[:position] + bytes([text[position] ^ 1]) + text[position + 1 :])
+        try:
+            assert read_metadata(str(path)) == whole
+        except TransferError as error:
+            assert "damaged" in str(error) or "is not a feature store" in str(error)
+
+
+def test_arrays_must_be_as_the_metadata_say(path):
+    finished(path)
+    for name, old, new in [
+        ("features/pre_logits", '"shape":[11,3]', '"shape":[12,3]'),
+        ("features/pre_logits", '"chunk_shape":[4,3]', '"chunk_shape":[2,3]'),
+        ("features/pre_logits", "float32", "float64"),
+        ("labels", "int64", "uint64"),
+        ("labels", '"name":"default"', '"name":"v2"'),
+        ("ids", '{"name":"crc32c"}', '{"name":"gzip"}'),
+    ]:
+        file = path / name / "zarr.json"
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+        with pytest.raises(TransferError, match=rf"{name}/zarr.json is damaged .*features verify .* --repair"):
+            opened = FeatureStore.open(path)
+            _ = opened.features[:], opened.labels, opened.ids
+        file.write_text(text)
+
+
+def test_opening_reads_no_rows_and_a_slice_only_its_chunks(path, small_chunks):
+    finished(path)
+    kept = ["features/pre_logits/c/1/0", "labels/c/1", "ids/c/1/0"]
+    for file in path.rglob("c/**/*"):
+        if file.is_file() and str(file.relative_to(path)) not in kept:
+            file.unlink()
+    store = FeatureStore.open(path)
+    assert len(store) == ROWS and store.num_chunks == 3
+    np.testing.assert_array_equal(store.features[4:8], rows_of(4, 8))
+    np.testing.assert_array_equal(store.label_rows[5:9], [1, 0, 1, 0])
+    assert store.id_rows[5:7] == ["train/000005", "train/000006"] and store.id_rows[9] == "train/000009"
+    assert store.id_rows[[9, 5]] == ["train/000009", "train/000005"] and len(store.id_rows) == ROWS
+
+
+@pytest.mark.parametrize("skipped", [[], [0], [5, 6], [4, 5, 6, 7], [3, 4, 10]], ids=str)
+def test_chunks_cover_the_rows_in_order(path, skipped):
+    with writer(path) as store:
+        for start, stop in ((0, 4), (4, 8), (8, 11)):
+            inside = [row for row in skipped if start <= row < stop]
+            store.write(start, {"pre_logits": rows_of(start, stop)}, inside)
+        store.finish()
+    opened = FeatureStore.open(path)
+    chunks = [opened.chunk(i) for i in range(opened.num_chunks)]
+    wanted = np.delete(expected(), skipped, axis=0)
+    np.testing.assert_array_equal(np.concatenate([opened.features[chunk] for chunk in chunks]), wanted)
+    assert [chunk.stop - chunk.start for chunk in chunks] == [
+        sum(row not in skipped for row in range(start, min(start + BATCH, ROWS))) for start in range(0, ROWS, BATCH)
+    ]
+
+
+class Lazy(Sequence[str]):
+    """Ids that are made when they are asked for, a few at a time."""
+
+    def __len__(self) -> int:
+        return ROWS
+
+    def __getitem__(self, key):
+        if isinstance(key, slice):
+            assert len(range(*key.indices(ROWS))) <= 5, "all at once"
+            return [self[i] for i in range(*key.indices(ROWS))]
+        return f"train/{key:06d}" if 0 <= key < ROWS else [][0]
+
+
+def test_ids_are_taken_slice_by_slice(path, tmp_path, small_chunks):
+    with writer(path, ids=Lazy()) as store:
+        fill(store)
+        store.finish()
+    assert FeatureStore.open(path).ids == finished(tmp_path / "other").ids
+
+
+@settings(max_examples=20, deadline=None)
+@given(values=hnp.arrays(np.float32, (5, 3), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
+def test_bfloat16_is_float32_rounded(tmp_path_factory, values):
+    path = tmp_path_factory.mktemp("store")
+    with writer(path, rows=5, features_dtype="bfloat16") as store:
+        store.write(0, {"pre_logits": values[:4]})
+        store.write(4, {"pre_logits": values[4:]})
+        store.finish()
+    opened = FeatureStore.open(path)
+    assert opened.features.dtype == ml_dtypes.bfloat16 == opened.features[:].dtype
+    np.testing.assert_array_equal(opened.features[:], values.astype(ml_dtypes.bfloat16))
+    assert json.loads((path / "features/pre_logits/zarr.json").read_text())["data_type"] == "bfloat16"
+    assert not verify(str(path), opened.metadata)
+    with pytest.raises(TransferError, match="features_dtype was 'bfloat16', now 'float32'"):
+        writer(path, rows=5)
+
+
+def test_an_unknown_type(path):
+    with pytest.raises(UsageError, match="features_dtype='float16' is not one of float32, bfloat16"):
+        writer(path, features_dtype="float16")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("changed", [dict(labels=np.zeros(ROWS, int)), dict(ids=[f"x/{i:06d}" for i in range(ROWS)])])
+def test_other_labels_or_ids_are_not_gone_on_with(path, changed):
+    """A source whose fingerprint is the same says the same: the store must have been damaged since."""
+    with writer(path) as store:
+        store.write(0, {"pre_logits": rows_of(0, 4)})
+    with pytest.raises(TransferError, match="among the rows 0 to 10 are not the source's"):
+        writer(path, **changed)
+
+
+@pytest.fixture
+def old(tmp_path):
+    with zipfile.ZipFile(OLD_STORES) as archive:
+        archive.extractall(tmp_path / "old")
+    return tmp_path / "old"
+
+
+TAPS = {"pre_logits": (WIDTH,), "block5": (2, 2)}
+
+
+def old_writer(path):
+    settings = dict(taps=TAPS, fingerprint={"model": "vgg16.keras"}, provenance={"device": "cpu"})
+    return writer(path, **settings)
+
+
+def assert_is_the_old_store(store):
+    kept = np.delete(np.arange(11), 5)
+    for tap, shape in TAPS.items():
+        wanted = np.concatenate([rows_of(start, min(start + 4, 11), shape) for start in (0, 4, 8)])
+        np.testing.assert_array_equal(store.tap(tap)[:], wanted[kept])
+    np.testing.assert_array_equal(store.labels, kept % 2)
+    assert store.ids == [f"train/{i:06d}" for i in kept] and store.metadata["skipped"] == ["train/000005"]
+
+
+def test_format_1_is_read(old):
+    store = FeatureStore.open(old / "complete")
+    assert_is_the_old_store(store)
+    assert store.id_rows[4:6] == ["train/000004", "train/000006"] and store.chunk(1) == slice(4, 7)
+    with old_writer(old / "complete") as again:
+        assert again.complete and not again.pending() and again.skipped_ids() == ["train/000005"]
+    assert read_metadata(str(old / "complete"))["format"] == 1  # read, not changed
+    begun = FeatureStore.open(old / "incomplete", incomplete=True)
+    assert begun.num_missing == 7 and begun.id_rows[:] == ["train/000004", "train/000006", "train/000007"]
+
+
+def test_format_1_goes_on_in_the_present_format(old):
+    with old_writer(old / "incomplete") as store:
+        assert store.pending() == [(0, 4), (8, 11)] and store.skipped_ids() == ["train/000005"]
+        for start, stop in store.pending():
+            store.write(start, {tap: rows_of(start, stop, shape) for tap, shape in TAPS.items()})
+        store.finish()
+    assert_is_the_old_store(FeatureStore.open(old / "incomplete"))
+    metadata = read_metadata(str(old / "incomplete"))
+    assert metadata["format"] == 2 and not any(file.is_file() for file in (old / "incomplete" / "status").rglob("*"))
+    assert not verify(str(old / "incomplete"), metadata)
+
+
+def test_format_1_is_upgraded_in_place(old):
+    path = str(old / "complete")
+    metadata = upgrade(path, read_metadata(path))
+    assert metadata == read_metadata(path) and metadata["skipped_rows"] == [5]
+    assert_is_the_old_store(FeatureStore.open(path))
+    assert not verify(path, metadata)
+    Directory(path).remove("features/block5/c/1/0/0")
+    assert "rows 4 to 7" not in verify(path, metadata).lines[0] and verify(path, metadata).redo == [(4, 8)]
+
+
+def test_a_damaged_store_of_format_1_is_not_upgraded(old):
+    (old / "complete" / "features/block5/c/1/0/0").write_bytes(b"x" * 68)
+    with pytest.raises(TransferError, match="damaged"):
+        upgrade(str(old / "complete"), read_metadata(str(old / "complete")))
+    assert read_metadata(str(old / "complete"))["format"] == 1
+
+
+def test_metadata_read_back_as_they_were_written(path):
+    written = write_metadata(str(path), {"kind": "transfer.features", "format": 2, "taps": {"b": (1, 2), "a": [3]}})
+    assert read_metadata(str(path)) == written and list(written["taps"]) == ["b", "a"]
+
+
+# Writes two versions of a large chunk over each other for as long as it lives.
+OVERWRITE = """
+import sys
+import numpy as np
+from stores import writer
+with writer(sys.argv[1], rows=2, batch_size=2, taps={"pre_logits": (200_000,)}) as store:
+    for i in range(10**9):
+        store.write(0, {"pre_logits": np.full((2, 200_000), i % 2, np.float32)})
+        store._drain(0)
+        if i == 1:
+            print("begun", flush=True)
+"""
+
+
+def test_readers_never_see_a_half_written_chunk(path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    seen = set()
+    for _ in range(2):
+        command = [sys.executable, "-c", OVERWRITE, str(path)]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "begun\n"
+            store = FeatureStore.open(path, incomplete=True)
+            end = time.monotonic() + 0.5
+            while time.monotonic() < end:
+                values = store.features[:]
+                assert (values == values[0, 0]).all()
+                seen.add(values[0, 0])
+            process.send_signal(signal.SIGKILL)
+        values = FeatureStore.open(path, incomplete=True).features[:]
+        assert (values == values[0, 0]).all()
+    assert seen == {0, 1}
+    shutil.rmtree(path)
