@@ -14,7 +14,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-import transfer
 from transfer.errors import UsageError, near
 from transfer.runtime.files import paths
 
@@ -23,7 +22,7 @@ LISTED = "python -m transfer train --help lists the configs that come with the p
 
 def packaged() -> dict[str, Path]:
     """The configs that come with the package, by name: they lie in it where it is installed, beside it in a clone."""
-    package = Path(transfer.__file__).parent
+    package = Path(__file__).parents[1]
     files = sorted((package / "configs").glob("*.py")) or sorted((package.parent / "configs").glob("*.py"))
     return {file.stem: file for file in files}
 
