@@ -10,6 +10,8 @@ import pytest
 
 from transfer.store import feature_files
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 REPOSITORY = Path(__file__).parent.parent
 # Each takes a tenth of a second or more to import.
 HEAVY = (

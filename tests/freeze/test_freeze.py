@@ -23,10 +23,9 @@ SHAPES = {
     # odd sizes at every stage, down to 1x1
     **dict.fromkeys((arch for arch in architectures() if "res" in arch), (2, 37, 45, 3)),
 }
-# The deeper ones are more of the same units.
-ARCHITECTURES = [
-    arch for arch in architectures() if not any(depth in arch for depth in ("34", "101", "152", "13", "19"))
-]
+# The deeper ones are more of the same units, and the wide ones are the same with more channels.
+MORE = ("34", "101", "152", "13", "16", "19", "wide")
+ARCHITECTURES = [arch for arch in architectures() if not any(part in arch for part in MORE)]
 
 
 def randomised(model: nnx.Module) -> nnx.Module:
