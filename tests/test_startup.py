@@ -80,18 +80,21 @@ def test_a_second_run_compiles_nothing_and_imports_only_what_a_head_needs(traini
     assert "jax" in modules and not modules & {"flax", "sklearn", "scipy", "tensorflow_datasets", "h5py"}
 
 
+@pytest.mark.slow
 def test_off_keeps_nothing(training, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
     training("run", "--compilation_cache=off")
     assert not (tmp_path / "compiled").exists()
 
 
+@pytest.mark.slow
 def test_jax_s_own_variable_is_respected(training, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
     training("run")
     assert list((tmp_path / "compiled").glob("*-cache"))
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_one_warning(training, tmp_path):
     (tmp_path / "file").write_text("")
     done, _ = training("run", f"--compilation_cache={tmp_path / 'file' / 'below'}")
@@ -99,6 +102,7 @@ def test_a_folder_that_cannot_be_written_is_one_warning(training, tmp_path):
     assert "below: Not a directory; compiled programs are not kept" in line
 
 
+@pytest.mark.slow
 def test_half_an_entry_is_one_warning_once(training, tmp_path):
     cache = tmp_path / "compiled"
     training("one", f"--compilation_cache={cache}")

@@ -10,6 +10,8 @@ from transfer import __main__ as program
 from transfer.bench import input as benchmark
 from transfer.bench import photographs
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 FLAGS = ["bench", "--input", "--rounds=2", "--seconds=0", "--models=vgg11_slim.cifar10", "--batch=2"]
 
 

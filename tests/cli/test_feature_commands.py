@@ -137,6 +137,7 @@ def test_damaged_metadata_come_from_the_config_again(run_of, workdir, path, feat
     assert files_of(workdir) == files_of(run_of)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_repaired_as_such(tmp_path, features):
     changed = dict(features_dtype="bfloat16", tap="block3:avg", export=str(tmp_path / "a.npz"))
     experiment.extract(config(**changed), epath.Path(tmp_path))

@@ -50,6 +50,7 @@ def test_every_picture_is_shown_and_has_a_command() -> None:
     assert re.findall(r"!\[.+\]\((.+)\)", PAGE_TEXT) == [f"diagrams/{path.name}" for path in DRAWINGS.values()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_diagrams_are_those_drawn(name: str, tmp_path: Path) -> None:
     printed(f"draw {name} --output {tmp_path / 'drawn.svg'}")

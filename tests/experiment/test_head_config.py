@@ -164,6 +164,7 @@ def test_every_head_on_text(name, run):
     assert run(config_of(name, **quick), labels=lambda y: names[y])[0] == result
 
 
+@pytest.mark.slow
 def test_scaling_and_weights_of_classes_are_the_estimator_s(run, rows):
     config = config_of(epochs=4, batch_size=32, learning_rate=0.05, scaling="standard", class_weight="balanced")
     result, workdir = run(config)

@@ -401,6 +401,7 @@ def test_a_comparison_of_one_head_is_no_protocol():
     assert not shots.is_protocol(config_of(per_class=10, seeds=3)) and not shots.is_protocol(settings.default())
 
 
+@pytest.mark.slow
 def test_taps_of_one_extraction_beside_random_weights_and_pixels(tmp_path, capsys):
     config = config_of(heads=("nearest_mean",), per_class=(2, 4), seeds=2, baselines=True)
     stores, _ = experiment.extract(config, epath.Path(tmp_path))

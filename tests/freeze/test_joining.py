@@ -8,6 +8,8 @@ import pytest
 from transfer.freeze.freeze import freeze
 from transfer.models import registry
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 TAPS = ["stage1", "stage3", "pre_logits"]
 
 

@@ -16,6 +16,8 @@ from transfer.freeze.freeze import freeze
 from transfer.freeze.plan import only_alone, plan_for
 from transfer.models.layers import conv
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 MEASUREMENTS = Path(__file__).parents[2] / "benchmarks" / "convolutions.json"
 NONE, AROUND = ((0, 0), (0, 0)), ((1, 1), (1, 1))
 

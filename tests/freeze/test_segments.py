@@ -9,6 +9,8 @@ from transfer.freeze.segments import Segment, segments
 from transfer.models import registry
 from transfer.models.graph.trace import trace
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 IMAGES = np.random.default_rng(0).standard_normal((6, 37, 37, 3), np.float32)
 TAPS = ("stem", "stage2", "pre_logits")
 

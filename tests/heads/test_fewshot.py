@@ -61,6 +61,7 @@ def test_seeds_may_be_named_and_labels_may_be_strings(digits, accuracies):
     assert len(set(accuracies["columns"])) > 1, "every seed drew the same rows"
 
 
+@pytest.mark.slow
 def test_another_head_is_trained_the_same_way(digits, accuracies):
     x, y, xv, yv = digits
     recipe = Recipe(epochs=200, learning_rate=3e-2)

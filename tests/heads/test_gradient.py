@@ -136,6 +136,7 @@ def test_dropout_leaves_out_its_share_of_units_and_makes_up_for_it():
     assert np.any(one != dropping(0.3, jax.random.key(0))(1, units)), "layers share their bits"
 
 
+@pytest.mark.slow
 def test_dropout_is_of_training_alone_and_decided_by_seed_and_epoch():
     start = mlp.init_state(WIDTH, OUTPUTS, mlp.init_key(0), hidden=(16,))
 

@@ -119,6 +119,7 @@ def test_wide_rows_are_solved_as_they_are(monkeypatch):
     np.testing.assert_allclose(LogisticProbe(scaling=None).fit(x, y).coef_, turned.coef_, atol=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "x, y",
     {

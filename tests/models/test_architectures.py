@@ -12,6 +12,8 @@ from transfer.models.graph.trace import trace
 from transfer.models.registry import architectures, build, flat_state, load_flat_state
 from transfer.weights import catalogue
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 VGG_TAPS = ["block1", "block2", "block3", "block4", "block5", "pre_logits", "fc1", "fc2", "logits"]
 RESNET_TAPS = ["stem", "stage1", "stage2", "stage3", "stage4", "pre_logits", "logits"]
 GOOGLENET_TAPS = ["stem", *(f"inception{n}" for n in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"))]

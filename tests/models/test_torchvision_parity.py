@@ -34,6 +34,7 @@ def test_every_torchvision_architecture_is_recorded() -> None:
     assert len(TORCHVISION) == 20 and set(TORCHVISION) <= set(architectures()) & set(reading.cases())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_every_tap_equals_the_other_librarys(name: str) -> None:
     case = reading.cases()[name]

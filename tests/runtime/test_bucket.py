@@ -57,6 +57,7 @@ def start(endpoint: str, limit: float, command: list[str]) -> subprocess.Popen[s
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_without_an_answer_there_is_a_line_and_an_end(endpoint, command):
     process = start(endpoint, 2, COMMANDS[command])
@@ -68,6 +69,7 @@ def test_without_an_answer_there_is_a_line_and_an_end(endpoint, command):
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "files", "verify"])
 def test_sigterm_ends_the_wait(endpoint, command):
     process = start(endpoint, 1000, COMMANDS[command])

@@ -268,6 +268,7 @@ with writer(sys.argv[1], rows=2, batch_size=2, taps={"pre_logits": (200_000,)}) 
 """
 
 
+@pytest.mark.slow
 def test_readers_never_see_a_half_written_chunk(path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     seen = set()

@@ -132,6 +132,7 @@ def test_settings_that_cannot_work(config, tmp_path, field, value, message):
         experiment.train(config, epath.Path(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_sigterm_within_an_epoch_keeps_the_last_whole_one(config, tmp_path, monkeypatch):
     config.finetune.epochs = 3
     asked = iter([False] * 4 + [True] * 100)  # three steps an epoch

@@ -141,6 +141,7 @@ def test_bad_sources(case, data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_file_of_another_network_is_refused(data, vgg11, tmp_path):
     with pytest.raises(TransferError, match="vgg11.safetensors"):
         experiment.train(started(data, model="vgg13", weights=str(vgg11[0])), epath.Path(tmp_path / "run"))

@@ -28,6 +28,7 @@ def same(one, other) -> bool:
     return jax.tree.all(jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), one, other))
 
 
+@pytest.mark.slow
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
     epoch, state = problem()
     whole = run_epochs(epoch, state, 7, epath.Path(tmp_path / "whole"))

@@ -14,6 +14,8 @@ from transfer.preprocess.recipe import Preprocessing
 from transfer.training import finetune
 from transfer.training.unfreeze import trained_layers
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 RECIPE = Preprocessing((16, 16), scale=1 / 255)
 ROWS = 8
 
@@ -57,6 +59,7 @@ MOVES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", MOVES, ids=str)
 def test_frozen_layers_stay_bit_for_bit(case, rows):
     unfreeze, batch_norm = case

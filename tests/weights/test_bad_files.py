@@ -122,6 +122,7 @@ def bad_file(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]
     return path, message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad_file", FILES, indirect=True)
 def test_a_bad_file_is_one_clear_line(
     bad_file: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -24,6 +24,7 @@ CONTENT, SHA256 = source.CONTENT, source.SHA256
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", catalogue.names())
 def test_a_record_is_complete(name: str) -> None:
     record = catalogue.get(name)

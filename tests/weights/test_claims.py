@@ -157,6 +157,7 @@ def test_a_checkpoint_of_pytorch(arch: str, tmp_path: Path, caplog: pytest.LogCa
     assert len(lines(caplog)) == (arch != "resnet18")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", CHECKPOINTS)
 def test_a_config_beside_the_file(key: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path, beside = resnet(tmp_path), tmp_path / "config.json"
@@ -288,6 +289,7 @@ def test_the_fields_that_our_files_were_written_with(
     create_model(name, weights=path, width=WIDTH, by_names=words is not None, **own)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("digits", [{"sha256": 64}, {"sha256_prefix": 8}, {"md5": 32}], ids=lambda digits: min(digits))
 @pytest.mark.parametrize("notop", [False, True])
 def test_the_file_of_another_record(

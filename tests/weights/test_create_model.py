@@ -40,6 +40,7 @@ def assert_same(a: object, b: object) -> None:
         np.testing.assert_array_equal(left[path], right[path], err_msg=path)
 
 
+@pytest.mark.slow
 def test_a_real_pth_gives_torchvisions_outputs() -> None:
     model = create_model("resnet18", weights=SLIM, width=WIDTH)
     errors = reading.cases()["resnet18_slim"].errors(functools.partial(nnx.jit(lambda m, x: m(x)), model))

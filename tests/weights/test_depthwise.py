@@ -11,6 +11,7 @@ from transfer.weights.readers import _hdf5
 keras = pytest.importorskip("keras")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multiplier", [1, 3])
 def test_a_depthwise_kernel_equals_keras(multiplier: int) -> None:
     channels, random = 4, np.random.default_rng(0)

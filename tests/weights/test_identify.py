@@ -42,6 +42,7 @@ def looks_like(tensors: Tensors) -> str:
     return found.phrase
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", reading.cases())
 def test_names_and_shapes_of_the_libraries_own_models(case: str) -> None:
     """With 20 classes, and for VGG and AlexNet with small hidden layers, as the golden files were made."""

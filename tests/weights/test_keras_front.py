@@ -95,6 +95,7 @@ OTHERS: dict[str, tuple[Callable[[Any], Any], str]] = {
 CHANGE_SIZE = list(OTHERS).index("padding")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(OTHERS)), ids=list(OTHERS))
 def test_another_function_is_refused(number: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     before, words = list(OTHERS.values())[number]
@@ -124,6 +125,7 @@ NOTHING: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["x.keras", "x.h5", "x.weights.h5"])
 @pytest.mark.parametrize("what", NOTHING)
 def test_what_does_nothing_to_images_is_taken(
@@ -155,6 +157,7 @@ SAME: dict[str, tuple[Callable[[Any], Any], dict]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", SAME)
 def test_the_numbers_of_the_record_are_fine(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before, numbers = SAME[what]
@@ -175,6 +178,7 @@ def test_the_numbers_of_the_record_are_fine(what: str, tmp_path: Path, monkeypat
             with_images_of(**changes)
 
 
+@pytest.mark.slow
 def test_kerass_own_models_have_nothing_in_front() -> None:
     whole = keras.applications.ResNet50V2(weights=None, include_top=False)
     found = front(json.loads(whole.to_json()), {layer.name for layer in whole.layers if layer.weights})

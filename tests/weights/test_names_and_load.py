@@ -19,6 +19,7 @@ def shapes_of(arch: str, **fields: object) -> dict[str, tuple[int, ...]]:
     return {path: array.shape for path, array in registry.flat_state(model).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_every_array_has_one_name_of_its_own_in_every_library(arch: str) -> None:
     shapes = shapes_of(arch)

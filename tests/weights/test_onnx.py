@@ -80,6 +80,7 @@ def error(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", onnx_graphs.names())
 def test_logits_equal_onnx_runtimes(graph: str, tmp_path: Path) -> None:
     path = save(onnx_graphs.model(graph, divisor(graph)), tmp_path / "model.onnx")

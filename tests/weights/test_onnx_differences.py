@@ -39,6 +39,7 @@ def called(value: Any) -> str:
     return getattr(value, "__name__", str(value)).replace(" ", "_")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("graph", "change"), DIFFERENT, ids=called)
 def test_another_function_is_refused_by_the_nodes_name(
     graph: str, change: Callable[[Surgery], None], tmp_path: Path
@@ -53,6 +54,7 @@ def test_another_function_is_refused_by_the_nodes_name(
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("graph", "change"), EQUAL, ids=called)
 def test_the_same_function_in_other_words_is_taken(
     graph: str, change: Callable[[Surgery], None], tmp_path: Path
@@ -99,6 +101,7 @@ def window(draw: Any) -> dict[str, Any]:
     return dict(kernel_shape=[side, side], pads=pads, strides=[draw(st.integers(1, 2))] * 2)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(st.data())
 def test_any_change_is_taken_up_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:

@@ -45,6 +45,7 @@ def assert_equal(a: dict[str, np.ndarray], b: dict[str, np.ndarray], tolerance: 
         np.testing.assert_allclose(array, b[path], rtol=tolerance, atol=tolerance, err_msg=path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", SMALL)
 def test_names_and_order_do_not_count(graph: str, tmp_path: Path) -> None:
     name, divisor = SMALL[graph]
@@ -179,6 +180,7 @@ def test_weights_of_other_types(dtype: Any, tmp_path: Path) -> None:
     assert {array.dtype for array in found.values()} == {np.dtype(np.float32)}
 
 
+@pytest.mark.slow
 def test_batch_norm_folded_or_not_is_one_function(tmp_path: Path) -> None:
     """Folded by hand in float64, as an exporter does; what is found computes the same."""
     model = onnx_graphs.model("resnet18.unfolded", 16)

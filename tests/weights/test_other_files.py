@@ -18,6 +18,7 @@ KERAS = catalogue.names("*.keras")
 WIDTH = 1 / 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KERAS)
 def test_num_classes_0_takes_keras_smaller_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = catalogue.get(name)
