@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_architecture import ROOMS
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "transfer"
 PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
@@ -75,6 +77,7 @@ def test_every_package_is_on_the_page_in_the_words_of_its_docstring() -> None:
     docstrings = {name: str(ast.get_docstring(ast.parse(file.read_text("utf-8")))) for name, file in modules.items()}
     own = {name: lines.get(name) for name in docstrings}
     assert own == {name: text.partition("\n")[0] for name, text in docstrings.items()}
+    assert list(dict.fromkeys(name.partition("/")[0].removesuffix(".py") for name in lines)) == list(ROOMS), "the order"
     data = {name for name in lines if name not in modules}
     assert data and not [name for name in data if not (PACKAGE / name).is_dir()]
     files = [path for path in PACKAGE.rglob("*.*") if path.is_file() and path.suffix not in (".py", ".pyc", ".typed")]
