@@ -8,6 +8,8 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "transfer"
+PAGE = REPOSITORY / "docs" / "architecture.md"
+BEGIN, END = "<!-- rooms -->", "<!-- /rooms -->"
 
 # Room -> the rooms that it uses, all of which stand above it. The public names of `import transfer` are the last one.
 ROOMS = {
@@ -102,3 +104,9 @@ def test_a_circle_is_found() -> None:
 def test_a_stranger_sees_the_rooms_at_a_glance() -> None:
     entries = {path.name for path in PACKAGE.iterdir()} - {"__pycache__", "py.typed"}
     assert entries == {room if (PACKAGE / room).is_dir() else f"{room}.py" for room in ROOMS} and len(entries) <= 20
+
+
+def test_the_page_shows_the_table() -> None:
+    lines = [f"| `{room}` | {', '.join(f'`{name}`' for name in used.split()) or '-'} |" for room, used in ROOMS.items()]
+    table = "\n".join(["| room | uses |", "|---|---|", *lines])
+    assert PAGE.read_text("utf-8").partition(BEGIN)[2].partition(END)[0].strip() == table

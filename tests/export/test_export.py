@@ -170,9 +170,7 @@ def test_a_size_of_its_own_is_the_only_one(folder, tmp_path):
 
 def the_other_side_needs():
     """The packages that the guide names for whoever reads an exported file."""
-    (said,) = re.findall(
-        r"The other side needs (.*), nothing of ours", (REPOSITORY / "docs" / "export.md").read_text()
-    )
+    (said,) = re.findall(r"The other side needs (.*), nothing of ours", (REPOSITORY / "docs" / "export.md").read_text())
     return re.findall(r"`([^`]+)`", said)
 
 
