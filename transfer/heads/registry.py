@@ -39,6 +39,7 @@ def camel(name: str) -> str:
 
 
 def module_of(name: str) -> ModuleType:
+    """The file of a head, `NAME_probe.py`; UsageError, listing the heads there are, for an unknown name."""
     if name not in HEADS:
         raise UsageError(f"unknown head {name!r}; there is: {', '.join(HEADS)}")
     return importlib.import_module(f"{PACKAGE}.{name}{_SUFFIX}")
