@@ -43,7 +43,6 @@ ONLY_WITH_AN_EXTRA = (
     "transfer.bench.heads.keras_fit",
     "transfer.bench.heads.torch_loop",
     "transfer.bench.peers.",
-    "transfer.weights.readers._onnx",
 )
 
 
@@ -78,7 +77,7 @@ def test_every_import_is_a_requirement_or_of_an_extra():
 def plain(code: str, folder: Path, requirements: list[str] | None = None) -> subprocess.CompletedProcess[str]:
     """Runs `code` where only the requirements (default: the package's own) can be imported, and `transfer`."""
     begin = f"import plain_install; plain_install.only({requirements or plain_install.declared()!r}, 'transfer')\n"
-    path = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests")))
+    path = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests" / "support")))
     environment = {**os.environ, "PYTHONPATH": path}
     return subprocess.run(
         [sys.executable, "-c", begin + code], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
