@@ -211,7 +211,7 @@ def test_network_that_is_not_there(monkeypatch):
 def test_is_run_without_jax_in_its_process():
     """So that it can say why JAX crashes."""
     program = (
-        "import sys; from transfer import doctor_checks\n"
+        "import sys; from transfer.cli import doctor_checks\n"
         "for title, check in doctor_checks.CHECKS.items():\n"
         "    title in ('devices', 'network', 'weights') or check()\n"
         "assert 'jax' not in sys.modules"

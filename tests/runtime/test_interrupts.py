@@ -308,7 +308,8 @@ def test_while_modules_are_imported(command, module, tmp_path):
     folder = tmp_path.joinpath(*packages)
     folder.mkdir(exist_ok=True)
     for package in packages:
-        (tmp_path / package / "__init__.py").write_text("")
+        found = "__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n"  # its other modules
+        (tmp_path / package / "__init__.py").write_text(found)
     (folder / f"{last}.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n")
     config = [f"--config={REPOSITORY / 'configs' / 'quickstart.py'}"] if command[-1] != "models" else []
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}"}

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from transfer.data.folder import FolderSource
 from transfer.data.frames import needs_resizing
@@ -55,16 +56,12 @@ def measure(name: str, source: FolderSource, recipe: Preprocessing, rounds: int,
 
 
 def _drafted(data: Any, size: tuple[int, int]) -> None:
-    from PIL import Image
-
     with Image.open(data) as image:
         image.draft("RGB", size)
         image.load()
 
 
 def _resized(data: Any, size: tuple[int, int]) -> np.ndarray:
-    from PIL import Image
-
     with Image.open(data) as image:
         return np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR))
 

@@ -19,6 +19,7 @@ from transfer.bench.contenders import EndToEnd, Guest, Steps
 from transfer.bench.machine import machine
 from transfer.bench.memory import OutOfMemory, Peak
 from transfer.bench.network import Network, load
+from transfer.bench.peers import contenders
 from transfer.bench.row import END_TO_END, MATMUL, OURS, ExtractorRow
 from transfer.bench.settings import Settings
 from transfer.errors import TransferError
@@ -120,8 +121,6 @@ def _guests(
     """Peers that run, and for each that runs its error, for each that does not the reason."""
     if settings.peers is None:
         return {}, {}
-    from transfer.bench.peers import contenders
-
     peers = stack.enter_context(
         contenders(
             case.model,

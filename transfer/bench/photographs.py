@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 DISTINCT = 8  # images drawn; a folder repeats them, for a decoder does the same work again
 QUALITY = 90
@@ -14,8 +15,6 @@ SHAPES = 12
 
 def draw(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     """(height, width, 3) uint8: octaves of smooth noise, mostly grey as in nature, and outlined shapes on top."""
-    from PIL import Image, ImageDraw
-
     total: np.ndarray = np.zeros((height, width, 3), np.float32)
     cells, amplitude = 4, 1.0
     while cells < 2 * max(height, width):
@@ -36,8 +35,6 @@ def draw(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 def encode(pixels: np.ndarray) -> bytes:
     """A JPEG of (h, w, 3) uint8, with colours at half the resolution, as cameras do."""
-    from PIL import Image
-
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=QUALITY, subsampling="4:2:0")
     return file.getvalue()

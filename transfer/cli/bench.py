@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from transfer.bench import head
+from transfer.bench import head, plot
 from transfer.errors import UsageError
 from transfer.runtime.files import outputs
 
@@ -107,15 +107,13 @@ def _run(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     """UsageError for what can be seen to be wrong before anything is imported."""
-    from transfer.bench.plot import SUFFIXES
-
     if options.rounds < 1 or options.seconds < 0:
         raise UsageError(f"--rounds={options.rounds} and --seconds={options.seconds} should be at least 1 and 0")
     _check_file(
         "output", options.output, (".json",), lambda found: found.startswith(BEGINNING), "a result of a benchmark"
     )
     for path in options.plot:
-        _check_file("plot", path, SUFFIXES)
+        _check_file("plot", path, plot.SUFFIXES)
     if sum(bool(getattr(options, name)) for name in (*OTHERS, "report")) > 1:
         raise UsageError(f"{', '.join(f'--{name}' for name in OTHERS)} and --report are different things; take one")
 
@@ -133,7 +131,7 @@ def _check_file(
 
 
 def _report(options: argparse.Namespace) -> None:
-    from transfer.bench import plot, report, results
+    from transfer.bench import report, results
 
     for path in options.plot:
         plot.draw([row for content in results.read(options.report) for row in content["rows"]], Path(path))

@@ -10,9 +10,12 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from transfer import config as settings
+from transfer import heads
 from transfer.cli.completion_scripts import CASES, TEMPLATES
 from transfer.cli.scripts import FLAGS, SWITCHES
 from transfer.cli.verbs import EXPERIMENTS, VERBS
+from transfer.experiment import config_file
 
 Action = Callable[[argparse.Namespace], None]
 # Shell -> how its start-up file takes the script in, and for good.
@@ -37,8 +40,6 @@ def completion(parser: argparse.ArgumentParser) -> Action:
 def script(shell: str) -> str:
     """The whole script for one of `SHELLS`."""
     import shtab
-
-    from transfer.experiment import config_file
 
     known = fields()
     cases = [CASES[shell].format(flag=name, values=" ".join(few)) for name, few in known.items() if few]
@@ -93,8 +94,6 @@ def _texts(metavar: Any) -> Iterable[str]:
 
 def fields() -> dict[str, list[str]]:
     """Each field of a config, "config.head.epochs", with the values that it may have where they are few."""
-    from transfer import config as settings
-    from transfer import heads
     from transfer.weights import catalogue
 
     few = {"model.name": catalogue.names("*"), "head.name": list(heads.HEADS), "train": ["head", "finetune"]}

@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from transfer.cli import doctor_checks
@@ -30,8 +31,6 @@ def doctor(parser: argparse.ArgumentParser) -> Action:
 
 def examine(network: bool = True) -> dict[str, Examined]:
     """Runs every check; by title. Takes a few seconds: JAX is started in a process of its own, in case it hangs."""
-    from concurrent.futures import ThreadPoolExecutor
-
     checks = {
         title: check for title, check in doctor_checks.CHECKS.items() if network or title != doctor_checks.NETWORK
     }

@@ -3,8 +3,11 @@
 import argparse
 from collections.abc import Callable
 
+from etils import epath
+
 from transfer.cli.main import output_file
 from transfer.errors import UsageError
+from transfer.runtime.files.atomic import write_text
 
 Action = Callable[[argparse.Namespace], None]
 
@@ -21,10 +24,7 @@ def _draw(options: argparse.Namespace) -> None:
     output = output_file(options.output, ".svg")
     if options.image_size is not None and options.image_size < 1:
         raise UsageError(f"--image_size={options.image_size} must be at least one pixel")
-    from etils import epath
-
     from transfer.models.drawing.diagram import draw as svg
-    from transfer.runtime.files.atomic import write_text
     from transfer.weights.named_graph import network
 
     graph, image = network(options.name, options.image_size)

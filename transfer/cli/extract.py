@@ -8,8 +8,11 @@ Interrupted anywhere, the same command goes on where it stopped.
 
 from collections.abc import Sequence
 
+from transfer import config as settings
+from transfer import experiment
 from transfer.cli import scripts
 from transfer.errors import UsageError
+from transfer.runtime.files import bucket
 
 CONFIG = scripts.Config("extract", __doc__ or "")
 
@@ -23,14 +26,9 @@ def extract() -> None:
     """Extracts both splits of the config."""
     if CONFIG.path is None:
         raise UsageError("--config=NAME or --config=PATH.py; see --help")
-    from transfer import config as settings
-
     config = CONFIG.load()
     settings.check(config)
     scripts.prepare_jax({"the command": CONFIG.command, **settings.common(config)})
-    from transfer import experiment
-    from transfer.runtime.files import bucket
-
     workdir = bucket.reached(CONFIG.workdir())
     experiment.extract(config, workdir)
     print(f"Features: {workdir / 'features'}")

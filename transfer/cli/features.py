@@ -5,10 +5,11 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from transfer.data.source import Source
 from transfer.errors import TransferError, UsageError
 from transfer.experiment.origin import Origin, of_config, of_workdir
 from transfer.runtime import tables
@@ -17,10 +18,8 @@ from transfer.runtime.files.untrusted import shown
 from transfer.store.format import CONTENT, DTYPES, FORMAT, METADATA, OLD_FORMAT, read_metadata
 from transfer.store.repair import is_damaged_store, rebuilt_metadata, remove_damage
 from transfer.store.store import FeatureStore
+from transfer.store.upgrade import upgrade
 from transfer.store.verify import Damage, verify
-
-if TYPE_CHECKING:
-    from transfer.data.source import Source
 
 Action = Callable[[argparse.Namespace], None]
 
@@ -77,8 +76,6 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _upgrade(options: argparse.Namespace) -> None:
-    from transfer.store.upgrade import upgrade
-
     path = options.store
     with lock.held(path, "feature store"):
         metadata = _metadata(path)
@@ -151,7 +148,7 @@ def _verify(options: argparse.Namespace) -> None:
         raise TransferError(f"{path} is damaged: {_what(damage, rebuilt)}; --repair redoes that, and only that")
 
 
-def _images(options: argparse.Namespace, origin: Origin | None, metadata: dict[str, Any]) -> "Source | None":
+def _images(options: argparse.Namespace, origin: Origin | None, metadata: dict[str, Any]) -> Source | None:
     """The source whose files are compared: the given one, else what the run beside the store had, if it is there."""
     if CONTENT not in metadata:
         return None

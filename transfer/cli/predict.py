@@ -14,9 +14,13 @@ import numpy as np
 from absl import logging
 
 from transfer.data.loader import ON_ERROR
+from transfer.data.source import BrokenImage
+from transfer.data.unlabelled import open_images
 from transfer.errors import TransferError, UsageError
 from transfer.runtime import compilation_cache
+from transfer.runtime.devices import use_cores
 from transfer.runtime.files import atomic, outputs
+from transfer.runtime.progress import Progress
 
 Action = Callable[[argparse.Namespace], None]
 # Digits that tell any two float32 apart.
@@ -60,10 +64,7 @@ def _predict(options: argparse.Namespace) -> None:
     if options.output is not None:
         _check_output(options.output)
     compilation_cache.use(options.compilation_cache)
-    from transfer.runtime.devices import use_cores
-
     use_cores()
-    from transfer.data.unlabelled import open_images
     from transfer.export import finished_run
     from transfer.export.predictor import Predictor, suitable_batch
 
@@ -103,9 +104,6 @@ def _output(path: str | None) -> Iterator[IO[bytes]]:
 
 
 def _rows(predictor: Any, source: Any, options: argparse.Namespace) -> Iterator[Row]:
-    from transfer.data.source import BrokenImage
-    from transfer.runtime.progress import Progress
-
     with Progress("predict", len(source), "images") as progress:
         try:
             for batch, found in predictor.stream(source, options.on_error):

@@ -7,7 +7,9 @@ from etils import epath
 
 from transfer.cli.main import output_file
 from transfer.errors import UsageError
-from transfer.runtime.files import outputs
+from transfer.report.run_data import load
+from transfer.report.sections import MAPS, Options
+from transfer.runtime.files import atomic, outputs
 
 Action = Callable[[argparse.Namespace], None]
 PLOT_FORMATS = ("png", "svg", "pdf")
@@ -17,8 +19,6 @@ GENERATOR = b'<meta name="generator" content="transfer">'
 
 def report(parser: argparse.ArgumentParser) -> Action:
     """`report RUN [RUN …] [--output FILE] [--map …] [--plots DIR]`."""
-    from transfer.report.sections import MAPS
-
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="a workdir, local or gs://; several are also compared with the first"
     )
@@ -46,8 +46,6 @@ def report(parser: argparse.ArgumentParser) -> Action:
         formats = _formats(options.plot_format)
         output = _output(options)
         from transfer.report import page
-        from transfer.report.run_data import load
-        from transfer.report.sections import Options
 
         found = load(options.runs)
         # first, so that no page is written where a chart may not be
@@ -63,8 +61,6 @@ def report(parser: argparse.ArgumentParser) -> Action:
 
 
 def _write(text: str, output: epath.Path) -> None:
-    from transfer.runtime.files import atomic
-
     atomic.write_text(output, text)
     print(f"Report: {output} ({len(text.encode()) / 1e6:.1f} MB); open it in a browser")
 

@@ -8,17 +8,18 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict
 
+from transfer import config as settings
+from transfer.cli import config_flags
 from transfer.cli.main import fail, guarded, prepare_logging
 from transfer.errors import TransferError, UsageError, near
+from transfer.experiment import config_file
 from transfer.runtime import compilation_cache, distributed, interrupts, preemption
 from transfer.runtime.files import paths
-
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
 
 CONFIG = flags.DEFINE_string(
     "config",
@@ -210,17 +211,11 @@ class Config:
         file = _file(arguments)
         if file is None and not any("config." in argument for argument in arguments):
             return arguments
-        from transfer import config as settings
-        from transfer.cli import config_flags
-        from transfer.experiment import config_file
-
         self._config = settings.default() if file is None else config_file.load(file)
         return config_flags.apply(self._config, arguments)
 
     def help(self) -> str:
         """What the command does, each of its flags in the order of use, and the configs that there are."""
-        from transfer.experiment import config_file
-
         lines = [self._text.replace("COMMAND", self.program).strip(), "", "Flags:"]
         for name in FLAGS[self.command]:
             flag = flags.FLAGS[name]
@@ -237,11 +232,9 @@ class Config:
             lines += _entry(name, text)
         return "\n".join(lines)
 
-    def load(self) -> "ConfigDict":
+    def load(self) -> ConfigDict:
         """The config with its settings: of the file, or the default one where there is none."""
         if self._config is None:
-            from transfer import config as settings
-
             self._config = settings.default()
         return self._config
 

@@ -12,8 +12,11 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from transfer import config as settings
+from transfer import experiment
 from transfer.cli import scripts
 from transfer.errors import UsageError
+from transfer.runtime.files import bucket
 
 CONFIG = scripts.Config("train", __doc__ or "")
 TRAINING_FILE = flags.DEFINE_string("training_file", None, "Features and labels (.p, .npz, .safetensors) to train on.")
@@ -36,8 +39,6 @@ def train() -> None:
     if CONFIG.path is None and not files:
         raise UsageError("--config=NAME or --config=PATH.py, or --training_file and --validation_file; see --help")
 
-    from transfer import config as settings
-
     config = CONFIG.load()
     recipe = config.finetune if config.train == "finetune" and not files else config.head
     for name, value in (("epochs", EPOCHS.value), ("batch_size", BATCH_SIZE.value)):
@@ -46,9 +47,6 @@ def train() -> None:
     settings.check(config)
     own = {"the command": CONFIG.command, "--training_file": "PATH" if files else None}
     scripts.prepare_jax({**own, **settings.common(config)})
-    from transfer import experiment
-    from transfer.runtime.files import bucket
-
     if files:
         experiment.train_on_files(config, *files, bucket.reached(CONFIG.workdir(files[0])))
     else:

@@ -9,6 +9,8 @@ from transfer.models import registry
 from transfer.runtime import tables
 from transfer.weights import cache, catalogue
 from transfer.weights.catalogue import Record, WeightFile
+from transfer.weights.convert import convert_file
+from transfer.weights.verify import verify
 
 Action = Callable[[argparse.Namespace], None]
 
@@ -103,8 +105,6 @@ def convert(parser: argparse.ArgumentParser) -> Action:
 
     def run(options: argparse.Namespace) -> None:
         output = output_file(options.output, ".safetensors", lambda found: CONVERTED in found, "a weight file")
-        from transfer.weights.convert import convert_file
-
         count = convert_file(options.source, options.model, output, by_names=options.by_names)
         print(f"{output}: {count} arrays of {options.model}, {output.stat().st_size / 1e6:.1f} MB")
 
@@ -163,6 +163,4 @@ def _fetch(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from transfer.weights.verify import verify
-
     verify(options.name, options.weights)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from transfer.data.orientation import LYING, orientation, upright
 from transfer.data.source import BrokenImage
@@ -88,8 +89,6 @@ def _turbo() -> Any:
 
 def _turbo_header(data: bytes) -> tuple[int, int] | None:
     """(height, width) of a JPEG that libjpeg-turbo may decode; None for anything else."""
-    from PIL import Image
-
     if not data.startswith(JPEG_START) or _turbo() is None:
         return None
     try:
@@ -152,8 +151,6 @@ def _by_pillow(data: bytes, where: str, divisor: Divisor | None) -> np.ndarray:
 
 def _by_header(data: bytes) -> Any:
     """The image, opened and not decoded yet; ValueError for what would take all memory or time."""
-    from PIL import Image
-
     if data[:1] == b"P":  # its header is read byte by byte, comments and all
         Image.open(io.BytesIO(data[:HEADER_BYTES]), formats=FORMATS)
     image = Image.open(io.BytesIO(data), formats=FORMATS)

@@ -18,7 +18,7 @@ from transfer.errors import RowsError, UsageError
 from transfer.evaluation import measures
 from transfer.evaluation import scores as any_scores
 from transfer.evaluation.predictions import Predictions
-from transfer.heads import targets
+from transfer.heads import HEADS, targets
 from transfer.runtime.progress import NOTICEABLE, Progress, waiting
 
 Grid = Mapping[str, Sequence[Any]]
@@ -162,8 +162,6 @@ def _estimator(head: Any) -> Any:
         if not (hasattr(head, "fit") and hasattr(head, "set_params")):
             raise UsageError(f"a sweep takes the name of a head or an estimator, not a {type(head).__name__}")
         return head
-    from transfer.heads import HEADS
-
     return HEADS[head]()
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from etils import epath
 
 from transfer import heads
+from transfer.errors import UsageError
 from transfer.evaluation import predictions as files
 from transfer.evaluation.calibration import temperature
 from transfer.evaluation.measures import MEASURES
@@ -14,6 +15,7 @@ from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.scores import Scores
 from transfer.evaluation.summary import summary
 from transfer.experiment.head_data import Data
+from transfer.heads import saving, scaling
 from transfer.training.loop import say
 
 HEAD = "head.safetensors"
@@ -90,9 +92,6 @@ def calibrated(scores: Scores, held_scores: np.ndarray, held: np.ndarray, data: 
 
 def keep(workdir: epath.Path, estimator: Any) -> None:
     """Writes a fitted head of ours as `head.safetensors`, for `transfer.heads.load`; a user's own is not written."""
-    from transfer.errors import UsageError
-    from transfer.heads import saving
-
     if not hasattr(estimator, "save"):
         return
     try:
@@ -117,8 +116,6 @@ def keep_program(
         estimator = heads.HEADS[name](**parameters)
         keep(workdir, estimator.adopt(params, classes=data.classes, scaler=scaler))
         return
-    from transfer.heads import saving, scaling
-
     fitted = {
         "coef_": np.asarray(params["kernel"]).T,
         "intercept_": np.asarray(params["bias"]),

@@ -11,16 +11,19 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import config as settings
+from transfer.data.source import Source, select
+from transfer.data.splits import SPLITS, make_splits
 from transfer.errors import TransferError, UsageError
 from transfer.experiment import config_file
+from transfer.runtime import compilation_cache
 from transfer.runtime.files import bucket
 from transfer.store import images as store_images
 from transfer.store.format import SKIPPED, open_array, read_metadata
+from transfer.store.store import FeatureStore
+from transfer.store.writer import new_metadata
 
 if TYPE_CHECKING:
-    from transfer.data.source import Source
     from transfer.extract.extractor import Extractor
-    from transfer.store.store import FeatureStore
 
 
 class Origin:
@@ -30,22 +33,19 @@ class Origin:
         self.config, self.split, self.workdir = config, split, workdir
 
     @cached_property
-    def source(self) -> "Source":
+    def source(self) -> Source:
         """The images of the split. Raises UsageError for a name that is no split."""
         if self.split not in self._sources:
             raise UsageError(f"{self.split!r} is not one of {', '.join(self._sources)}: pass --split")
         return self._sources[self.split]
 
     @cached_property
-    def _sources(self) -> "dict[str, Source]":
-        from transfer.data.splits import SPLITS, make_splits
-
+    def _sources(self) -> dict[str, Source]:
         return dict(zip(SPLITS, make_splits(self.config.data), strict=True))
 
     @cached_property
     def extractor(self) -> "Extractor":
         """The backbone as `extract.py` runs it."""
-        from transfer.runtime import compilation_cache
         from transfer.runtime.devices import use_cores
 
         compilation_cache.use()
@@ -70,8 +70,6 @@ class Origin:
         """Of a store that this config begins, but for the width of the ids."""
         import jax
 
-        from transfer.store.writer import new_metadata
-
         return new_metadata(
             taps=self.extractor.shapes,
             num_images=len(self.source),
@@ -89,7 +87,6 @@ class Origin:
 
         For metadata that are lost: nothing else binds a store to its network.
         """
-        from transfer.data.source import select
         from transfer.extract.to_store import extract_to_store
 
         batch = _first_whole(path, metadata, damaged)
@@ -115,7 +112,7 @@ class Origin:
                 self.config.batch_size = metadata["batch_size"]
             vars(self).pop("extractor", None)
 
-    def complete(self, path: str, metadata: dict[str, Any]) -> "FeatureStore":
+    def complete(self, path: str, metadata: dict[str, Any]) -> FeatureStore:
         """Extracts the rows that the store at `path` lacks, in its own batches."""
         from transfer.extract.to_store import extract_to_store
 

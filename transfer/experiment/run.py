@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -13,21 +13,24 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import config as settings
+from transfer.data.source import BrokenImage, Source
+from transfer.data.splits import SPLITS, splits_to_train
 from transfer.errors import TransferError, UsageError
-from transfer.experiment import head_data, head_settings, results, workdirs
+from transfer.experiment import fit_head, head_data, head_settings, results, workdirs
 from transfer.experiment import train_head as head_training
+from transfer.experiment.few_shot import protocol
+from transfer.experiment.seeds import over_seeds
+from transfer.report import board_results, run_data
 from transfer.runtime import distributed
 from transfer.runtime.files import atomic, json_file, outputs, paths
 from transfer.store import feature_files, skipped
 from transfer.store import format as store_format
+from transfer.store import images as store_images
+from transfer.store.store import FeatureStore
 from transfer.training.loop import say
 
-if TYPE_CHECKING:
-    from transfer.data.source import Source
-    from transfer.store.store import FeatureStore
 
-
-def extract(config: ConfigDict, workdir: epath.Path) -> tuple[dict[str, "FeatureStore"], dict[str, Any]]:
+def extract(config: ConfigDict, workdir: epath.Path) -> tuple[dict[str, FeatureStore], dict[str, Any]]:
     """Fills `workdir/features/train` and `…/validation` (or `config.features`'), exporting them if the config says so.
 
     Returns the stores by split, and what `result.json` says of the extraction. One run at a time may do so.
@@ -41,14 +44,12 @@ def extract(config: ConfigDict, workdir: epath.Path) -> tuple[dict[str, "Feature
 
 def _extract(
     config: ConfigDict, workdir: epath.Path, planned: Callable[[dict[str, int]], object] | None = None
-) -> tuple[dict[str, "FeatureStore"], dict[str, Any]]:
+) -> tuple[dict[str, FeatureStore], dict[str, Any]]:
     """`planned` is told the bytes of each split's features before they are computed, and may raise.
 
     The batch size of `config` becomes that of stores that are there already.
     """
     # Here, because a head on two feature files is trained before any of this could be imported.
-    from transfer.data.source import BrokenImage
-    from transfer.data.splits import SPLITS, splits_to_train
     from transfer.experiment.backbone import build_extractor
     from transfer.extract.to_store import extract_to_store
 
@@ -88,10 +89,8 @@ def _extract(
     return stores, results.facts(config, extractor.model, config.tap, seconds) | left_out
 
 
-def _check_images(config: ConfigDict, workdir: epath.Path, sources: Mapping[str, "Source"]) -> None:
+def _check_images(config: ConfigDict, workdir: epath.Path, sources: Mapping[str, Source]) -> None:
     """Raises TransferError where images are not those that the stores, by their paths, were made from."""
-    from transfer.store import images as store_images
-
     if not distributed.is_main() or not (changes := store_images.changes(sources)):
         return
     # a head that was trained on stale features is as stale as they are
@@ -103,7 +102,7 @@ def _check_images(config: ConfigDict, workdir: epath.Path, sources: Mapping[str,
     )
 
 
-def _skipped(stores: Mapping[str, "FeatureStore"], sources: Mapping[str, "Source"]) -> dict[str, Any]:
+def _skipped(stores: Mapping[str, FeatureStore], sources: Mapping[str, Source]) -> dict[str, Any]:
     """What `result.json` says of images that were skipped, which is said; TransferError where a class is lost."""
     found = {split: facts for split in stores if (facts := skipped.facts(stores[split], sources[split]))}
     if distributed.is_main():
@@ -130,7 +129,7 @@ def _seconds_so_far(folder: epath.Path, seconds: float) -> float:
     return round(before + seconds, 3)
 
 
-def _export(stores: dict[str, "FeatureStore"], config: ConfigDict) -> None:
+def _export(stores: dict[str, FeatureStore], config: ConfigDict) -> None:
     """Writes the features in a published file format."""
     for split, store in stores.items():
         path = _exported(config, split)
@@ -152,12 +151,8 @@ def train(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
             f"config.train={config.train} runs in one process, on all of its devices; use --num_processes=1"
         )
     with workdirs.claimed(workdir):
-        if config.seeds is not None:
-            from transfer.experiment.seeds import over_seeds
-
-            result = over_seeds(config, workdir, _train_once)
-        else:
-            result = _train_once(config, workdir)
+        once = config.seeds is None
+        result = _train_once(config, workdir) if once else over_seeds(config, workdir, _train_once)
         _report(config, workdir)
     say(f"Workdir: {workdir}")
     return result
@@ -171,7 +166,7 @@ def _report(config: ConfigDict, workdir: epath.Path) -> None:
     if not config.get("report", True) or not distributed.is_main():
         return
     try:
-        from transfer.report import board_results, page, run_data
+        from transfer.report import page
 
         # both look at the same rows and images, which are read once
         (run,) = run_data.load([str(workdir)])
@@ -216,22 +211,19 @@ def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
 
 
 def _check_few_shot(config: ConfigDict) -> None:
-    if config.get("few_shot"):
-        from transfer.experiment.few_shot import protocol
-
-        if protocol.is_protocol(config):
-            protocol.check(config)
+    if config.get("few_shot") and protocol.is_protocol(config):
+        protocol.check(config)
 
 
 def _few_shot(
     config: ConfigDict,
     workdir: epath.Path,
     data: head_data.Data,
-    stores: dict[str, "FeatureStore"],
+    stores: dict[str, FeatureStore],
     before: dict[str, Any],
 ) -> dict[str, Any]:
     """What `config.few_shot` asks for, printed: the few-shot protocol, or a comparison with pixels by one head."""
-    from transfer.experiment.few_shot import baselines, protocol
+    from transfer.experiment.few_shot import baselines
 
     if protocol.is_protocol(config):
         return protocol.few_shot(config, workdir, data)
@@ -265,8 +257,6 @@ def _fit(
     ):
         if not head_training.in_one_go(config):
             return head_training.fit(config, workdir, data, facts, chunk_rows, bound)
-        from transfer.experiment import fit_head  # with scikit-learn, which takes longer to import than JAX
-
         return fit_head.fit(config, workdir, data, facts, bound)
 
 

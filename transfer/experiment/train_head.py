@@ -20,6 +20,8 @@ from transfer import heads
 from transfer.errors import TransferError, UsageError
 from transfer.experiment import evaluate_head, head_settings, results, workdirs
 from transfer.experiment.head_data import Data
+from transfer.heads import scaling
+from transfer.heads.rows import flat_features
 from transfer.runtime import distributed
 from transfer.runtime.allocator import limit_heaps
 from transfer.training import checkpoints
@@ -208,9 +210,6 @@ def _scaled(name: str | None, train: Split, validation: Split) -> tuple[Any, tup
     """Both splits scaled by the training rows, in memory; as they are where nothing is to be done."""
     if name is None:
         return None, (train, validation)
-    from transfer.heads import scaling
-    from transfer.heads.rows import flat_features
-
     scaling.check(name)
     rows = [flat_features(split.features[:]) for split in (train, validation)]
     scaler = scaling.fit(name, rows[0])

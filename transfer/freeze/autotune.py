@@ -21,6 +21,7 @@ from transfer.runtime.cache import cache_dir
 from transfer.runtime.devices import AXIS, compiler_options
 from transfer.runtime.files import atomic
 from transfer.runtime.progress import Progress
+from transfer.runtime.timing import interleaved
 
 # Of each algorithm; long enough for a clock, short enough for a model of a hundred convolutions.
 ROUNDS, SECONDS = 5, 0.02
@@ -71,8 +72,6 @@ def seconds(
       rounds: samples of each.
       at_least: seconds of a sample.
     """
-    from transfer.runtime.timing import interleaved
-
     contenders = {name: _program(name, geometry, mesh, dtype) for name in names}
     samples = interleaved(contenders, rounds, warmup=1, seconds=at_least)
     return {name: statistics.median(times) for name, times in samples.items()}

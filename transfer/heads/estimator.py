@@ -25,8 +25,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from transfer.errors import RowsError, UsageError
+from transfer.heads import saving, targets
 from transfer.heads import scaling as scalings
-from transfer.heads import targets
 from transfer.heads.dense import Dense
 from transfer.heads.rows import flat_features
 from transfer.heads.targets import Targets
@@ -210,9 +210,7 @@ class Head(BaseEstimator):
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the fitted head as one `.safetensors` file; see `transfer.heads.load`."""
-        from transfer.heads.saving import save
-
-        save(self, path)
+        saving.save(self, path)
 
 
 def _groups(settings: list[dict[str, Any]], names: list[str]) -> list[list[int]]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from transfer.data.splits import per_class as choose_rows
 from transfer.errors import TransferError, UsageError
 from transfer.heads import scaling as scalings
 from transfer.heads.logistic import Logistic
@@ -60,9 +61,6 @@ def accuracy_by_seed(
     """
     if scaling is not None and scaling not in SCALINGS:
         raise UsageError(f"scaling={scaling!r} is unknown; there is: {', '.join(SCALINGS)}, None")
-    # Imported here so that heads can be used without the data road.
-    from transfer.data.splits import per_class as choose_rows
-
     x, xv = flat_features(features), flat_features(validation_features, "validation features")
     if x.shape[1] != xv.shape[1]:
         raise TransferError(f"validation features are {xv.shape[1]} a row, training features {x.shape[1]}")

@@ -16,6 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from safetensors import SafetensorError
+from safetensors.numpy import load as tensors_of
 
 from transfer.errors import TransferError, UsageError
 from transfer.heads import registry
@@ -96,9 +98,6 @@ def _is_fitted(attribute: str) -> bool:
 
 
 def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as tensors_of
-
     try:
         content = epath.Path(path).read_bytes()
     except OSError as error:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from transfer.errors import UsageError
 from transfer.preprocess import resample
@@ -229,8 +230,6 @@ def _by_pillow(preprocessing: Preprocessing, image: np.ndarray, vertical: _Axis,
 
     Pillow's own `box` would not compute what the crop drops, but keeps its corners in float32 and so other weights.
     """
-    from PIL import Image
-
     if (vertical.size, horizontal.size) != (vertical.resized, horizontal.resized):
         method = getattr(Image.Resampling, preprocessing.interpolation.upper())
         resized = Image.fromarray(image).resize((horizontal.resized, vertical.resized), method)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL
 
 PRECISION_BITS = 32 - 8 - 2  # of Pillow's fixed-point weights: 8 bits of pixel, 2 of head room
 UNROLLED_TAPS = 16  # longer runs go through a loop, so that a strong reduction stays a small program
@@ -105,8 +106,6 @@ def rows_first(height: int, width: int, new_height: int, new_width: int) -> bool
     From version 13 on it does where the height shrinks by more than twice as many pixels as the width (pull
     request 9549); before that the horizontal pass always came first.
     """
-    import PIL
-
     lost_rows, lost_columns = height - new_height, width - new_width
     return int(PIL.__version__.split(".")[0]) >= 13 and lost_rows > max(0, 2 * lost_columns)
 

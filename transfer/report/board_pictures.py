@@ -1,14 +1,12 @@
 """A confusion matrix as a small image, for TensorBoard: drawn by Pillow, as Matplotlib need not be installed."""
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from transfer.evaluation.predictions import Predictions
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 # Pixels of the matrix; of more classes than that, several share one.
 SIDE = 640
@@ -18,7 +16,7 @@ LETTERS = 18
 PAPER, INK, DARKEST = (255, 255, 255), (40, 40, 40), (8, 48, 107)
 
 
-def confusion_matrix(predictions: Predictions) -> "Image | None":
+def confusion_matrix(predictions: Predictions) -> Image.Image | None:
     """Actual classes down, predicted ones across, each row as shares of its class; None for labels and values.
 
     The darker, the larger the share, by its root, so that rare mistakes are seen. Up to 40 classes have their names
@@ -26,8 +24,6 @@ def confusion_matrix(predictions: Predictions) -> "Image | None":
     """
     if predictions.kind != "classes":
         return None
-    from PIL import Image
-
     count, shares = _matrix(predictions)
     size = len(shares)
     cell = max(1, SIDE // size)
@@ -54,8 +50,6 @@ def confusion_matrix(predictions: Predictions) -> "Image | None":
 
 
 def _font(size: int) -> Any:
-    from PIL import ImageFont
-
     with contextlib.suppress(OSError):  # Pillow's own has the letters of ASCII alone
         return ImageFont.truetype("DejaVuSans.ttf", size)
     return ImageFont.load_default(size)
@@ -71,7 +65,7 @@ def _matrix(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     return count, count / np.maximum(count.sum(axis=1, keepdims=True), 1)
 
 
-def _name(made: "Image", names: list[str], left: int, cell: int) -> None:
+def _name(made: Image.Image, names: list[str], left: int, cell: int) -> None:
     """Names beside the rows, and, turned by a quarter, above the columns; both end at the matrix."""
     font, room = _font(min(12, max(cell - 2, 6))), left - 20
     for anchor, x, angle, place in (("rm", room - 2, 0, (16, left)), ("lm", 6, 90, (left, 16))):
@@ -82,15 +76,11 @@ def _name(made: "Image", names: list[str], left: int, cell: int) -> None:
         made.paste(strip.rotate(angle, expand=True), place)
 
 
-def _strip(width: int, height: int) -> "Image":
-    from PIL import Image
-
+def _strip(width: int, height: int) -> Image.Image:
     return Image.new("RGB", (width, height), PAPER)
 
 
-def _drawn(image: "Image") -> Any:
-    from PIL import ImageDraw
-
+def _drawn(image: Image.Image) -> Any:
     return ImageDraw.Draw(image)
 
 
@@ -102,7 +92,7 @@ def _number(draw: Any, count: np.ndarray, shares: np.ndarray, left: int, cell: i
         draw.text(place, str(count[row, column]), fill=fill, font=font, anchor="mm")
 
 
-def _titles(made: "Image", left: int, size: int, note: str) -> None:
+def _titles(made: Image.Image, left: int, size: int, note: str) -> None:
     for text, angle, place in ((f"predicted {note}", 0, (left, 0)), ("actual", 90, (0, left))):
         strip = _strip(size, 16)
         _drawn(strip).text((size / 2, 8), text.strip(), fill=INK, font=_font(12), anchor="mm")

@@ -1,16 +1,14 @@
 """The features of validation rows as TensorBoard's projector reads them: points, what each is, and their images."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
+from PIL import Image
 
 from transfer.report import names
+from transfer.report.run_data import RunData
 from transfer.runtime.files import atomic
-
-if TYPE_CHECKING:
-    from transfer.report.run_data import RunData
 
 CONFIG = "projector_config.pbtxt"
 FOLDER = "projector"
@@ -21,7 +19,7 @@ MOST_NUMBERS = 20
 SIDE = 32
 
 
-def write(run: "RunData", folder: epath.Path) -> None:
+def write(run: RunData, folder: epath.Path) -> None:
     """Writes `projector_config.pbtxt`, last, and `projector/`; nothing for a run whose features are not there."""
     from transfer.report.feature_map import sample
 
@@ -56,7 +54,7 @@ def _lines(lines: Iterator[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _metadata(run: "RunData", rows: np.ndarray) -> Iterator[str]:
+def _metadata(run: RunData, rows: np.ndarray) -> Iterator[str]:
     """A heading and a line a row: which image, what it is, what the run took it for."""
     found = run.predictions
     assert found is not None
@@ -77,8 +75,6 @@ def _cell(text: object) -> str:
 
 def _sprite(images: list[np.ndarray | None], path: epath.Path) -> None:
     """All of them in a square, row by row, as the projector cuts it up."""
-    from PIL import Image
-
     across = int(np.ceil(np.sqrt(len(images))))
     sheet = np.full((across * SIDE, across * SIDE, 3), 236, np.uint8)
     for place, image in enumerate(images):

@@ -1,7 +1,7 @@
 """How well each class, label or value is told: a bar for each, with its interval."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -10,11 +10,9 @@ from transfer.evaluation.measures import value
 from transfer.evaluation.predictions import Predictions
 from transfer.report import names
 from transfer.report.confusion import confusion
+from transfer.report.run_data import RunData
 from transfer.report.sections import Options, Section
 from transfer.report.templates import rendered
-
-if TYPE_CHECKING:
-    from transfer.report.run_data import RunData
 
 KEY = "classes"
 # Of more classes the worst come first, since nobody looks for them by their place.
@@ -91,7 +89,7 @@ _ROWS: dict[str, Callable[[Predictions], list[dict[str, Any]]]] = {
 TITLES = {"classes": "Class by class", "labels": "Label by label", "values": "Value by value"}
 
 
-def section(run: "RunData", options: Options) -> Section | None:
+def section(run: RunData, options: Options) -> Section | None:
     """A table with bars; of a run without predictions what result.json says of its classes."""
     if run.predictions is not None:
         kind = run.predictions.kind

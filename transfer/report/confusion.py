@@ -1,16 +1,14 @@
 """Which classes are taken for which: a matrix that holds only what happened, drawn by the page's script."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from transfer.evaluation.predictions import Predictions
 from transfer.report import names
+from transfer.report.run_data import RunData
 from transfer.report.sections import Options, Section
 from transfer.report.templates import rendered
-
-if TYPE_CHECKING:
-    from transfer.report.run_data import RunData
 
 KEY = "confusion"
 # Lines of the table beside the picture.
@@ -76,7 +74,7 @@ def alike(found: Confusion) -> np.ndarray:
     )
 
 
-def section(run: "RunData", options: Options) -> Section | None:
+def section(run: RunData, options: Options) -> Section | None:
     """The matrix, and a table of what is confused most; nothing of labels and values, whose bars say what there is."""
     if run.predictions is None or run.predictions.kind != "classes":
         return None

@@ -1,17 +1,15 @@
 """The errors that a run was surest of, with their images: where labels are wrong, or what the network cannot see."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from transfer.evaluation.predictions import Predictions
 from transfer.report import names
+from transfer.report.run_data import RunData
 from transfer.report.sections import Options, Section
 from transfer.report.templates import rendered
 from transfer.report.thumbnails import address
-
-if TYPE_CHECKING:
-    from transfer.report.run_data import RunData
 
 KEY = "errors"
 MOST = 24
@@ -38,7 +36,7 @@ def _badness(predictions: Predictions) -> np.ndarray:
     return (np.abs(predictions.scores - predictions.labels) / np.where(spread > 0, spread, 1)).max(axis=1)
 
 
-def section(run: "RunData", options: Options) -> Section | None:
+def section(run: RunData, options: Options) -> Section | None:
     """Up to 24 of them; None where no row is wrong."""
     if run.predictions is None:
         return None

@@ -1,19 +1,17 @@
 """The features of the validation images as points in the plane, with the image of each."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from transfer.evaluation.predictions import Predictions
 from transfer.report import names
+from transfer.report.run_data import RunData
 from transfer.report.sections import Options, Section
 from transfer.report.templates import rendered
 from transfer.report.thumbnails import sheet
 from transfer.runtime.progress import waiting
-
-if TYPE_CHECKING:
-    from transfer.report.run_data import RunData
 
 KEY = "map"
 MOST_POINTS = 2000
@@ -96,7 +94,7 @@ def laid_out(features: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, 
     return _LAID_OUT[method](finite, seed)
 
 
-def section(run: "RunData", options: Options) -> Section | None:
+def section(run: RunData, options: Options) -> Section | None:
     """The map; None where none is asked for or the features are gone, which a note then says."""
     if options.map == "none" or run.predictions is None:
         return None

@@ -6,8 +6,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from transfer.data.source import BrokenImage, Source
+from transfer.data.splits import make_splits
 from transfer.errors import TransferError
 
 # Around an image that is no square.
@@ -31,8 +33,6 @@ class Images:
         if not self._config:
             self._say("Images are not shown: the run was given features, and does not know what they are of.")
             return None
-        from transfer.data.splits import make_splits
-
         try:
             return make_splits(self._config)[1]
         except (TransferError, OSError, AttributeError, TypeError, ValueError) as error:
@@ -75,8 +75,6 @@ def thumbnail(source: Source, row: int, side: int) -> np.ndarray | None:
         pixels = source.image_into(row, None, divisor)
     except (BrokenImage, OSError):
         return None
-    from PIL import Image  # a run on feature files has no use for it
-
     height, width = pixels.shape[:2]
     scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

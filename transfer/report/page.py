@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from etils import epath
 from markupsafe import Markup
 
-from transfer.report import names, sections
+from transfer.report import comparison, names, sections
 from transfer.report.run_data import RunData
 from transfer.report.sections import Options, Section
 from transfer.report.templates import asset, rendered
@@ -72,8 +72,6 @@ def page(runs: Sequence[RunData], options: Options) -> str:
 
 
 def _comparison(runs: Sequence[RunData]) -> list[Part]:
-    from transfer.report import comparison  # which a page of one run has no use for
-
     return [_part(comparison.section(list(runs)), "comparison")]
 
 

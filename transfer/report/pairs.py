@@ -1,18 +1,16 @@
 """The classes that are taken for each other most, with the images that were."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from transfer.evaluation.predictions import Predictions
 from transfer.report import names
 from transfer.report.confusion import confusion
+from transfer.report.run_data import RunData
 from transfer.report.sections import Options, Section
 from transfer.report.templates import rendered
 from transfer.report.thumbnails import address
-
-if TYPE_CHECKING:
-    from transfer.report.run_data import RunData
 
 KEY = "pairs"
 MOST_PAIRS = 8
@@ -40,7 +38,7 @@ def surest(predictions: Predictions, among: np.ndarray) -> np.ndarray:
     return rows[np.argsort(-predictions.probability[rows, 0], kind="stable")]
 
 
-def section(run: "RunData", options: Options) -> Section | None:
+def section(run: RunData, options: Options) -> Section | None:
     """The most frequent pairs; nothing where no row is wrong, or rows are not of classes."""
     if run.predictions is None or run.predictions.kind != "classes" or run.predictions.right.all():
         return None
@@ -76,7 +74,7 @@ def _typical(predictions: Predictions, classes: list[int]) -> dict[int, int]:
     return found
 
 
-def _pictures(run: "RunData", rows: list[int]) -> dict[int, dict[str, Any]]:
+def _pictures(run: RunData, rows: list[int]) -> dict[int, dict[str, Any]]:
     assert run.predictions is not None
     ids = [str(run.predictions.ids[row]) for row in rows]
     sure = run.predictions.probability[rows, 0].tolist() if run.predictions.probable else [None] * len(rows)

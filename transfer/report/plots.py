@@ -1,20 +1,23 @@
 """The report's charts as files for papers, by Matplotlib: PNG, SVG or PDF, each picture by itself."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from etils import epath
 
 from transfer.errors import TransferError
 from transfer.report import names
+from transfer.report.classes import of_classes, of_labels
+from transfer.report.confusion import confusion as counted
+from transfer.report.curves import CHARTS as LINES
+from transfer.report.feature_map import laid_out, sample
+from transfer.report.reliability import believed, bins
+from transfer.report.run_data import RunData
 from transfer.report.style import COLOURS, INK, STYLE
 from transfer.runtime.distribution import how_to_add
 from transfer.runtime.files import atomic, outputs
 from transfer.runtime.progress import Progress
-
-if TYPE_CHECKING:
-    from transfer.report.run_data import RunData
 
 # Of more classes than this, names would lie on each other.
 NAMED = 40
@@ -30,7 +33,7 @@ MAP_ROWS = 2000
 LETTERS = 24
 
 
-def draw(run: "RunData", folder: epath.Path, formats: Sequence[str] = ("png",)) -> list[epath.Path]:
+def draw(run: RunData, folder: epath.Path, formats: Sequence[str] = ("png",)) -> list[epath.Path]:
     """Writes `curves.png`, `confusion.png`, … into `folder`, each chart that the run has something for; says which.
 
     Args:
@@ -79,10 +82,8 @@ def _plain(text: Any) -> str:
     return short.replace("$", r"\$")
 
 
-def curves(run: "RunData") -> Any:
+def curves(run: RunData) -> Any:
     """Loss and accuracy over epochs; None for a head without."""
-    from transfer.report.curves import CHARTS as LINES
-
     rows = [row for row in run.history if isinstance(row.get("epoch"), int | float)]
     if not rows:
         return None
@@ -98,10 +99,8 @@ def curves(run: "RunData") -> Any:
     return figure
 
 
-def confusion(run: "RunData") -> Any:
+def confusion(run: RunData) -> Any:
     """Shares of each actual class; None for other kinds of predictions."""
-    from transfer.report.confusion import confusion as counted
-
     if run.predictions is None or run.predictions.kind != "classes":
         return None
     found, titles = counted(run.predictions), run.class_names
@@ -126,10 +125,8 @@ def confusion(run: "RunData") -> Any:
     return figure
 
 
-def classes(run: "RunData") -> Any:
+def classes(run: RunData) -> Any:
     """Recall of each class or label with its interval, as the report has them; of many the worst."""
-    from transfer.report.classes import of_classes, of_labels
-
     if run.predictions is None or run.predictions.kind == "values":
         return None
     rows = (of_classes if run.predictions.kind == "classes" else of_labels)(run.predictions)
@@ -150,10 +147,8 @@ def classes(run: "RunData") -> Any:
     return figure
 
 
-def reliability(run: "RunData") -> Any:
+def reliability(run: RunData) -> Any:
     """How often a row is right, by its confidence, with intervals; below, how many rows there are."""
-    from transfer.report.reliability import believed, bins
-
     if run.predictions is None or run.predictions.kind == "values" or not run.predictions.probable:
         return None
     every = bins(*believed(run.predictions))
@@ -186,10 +181,8 @@ def reliability(run: "RunData") -> Any:
     return figure
 
 
-def feature_map(run: "RunData") -> Any:
+def feature_map(run: RunData) -> Any:
     """The first two principal components; a colour and a mark for each class, of up to 14."""
-    from transfer.report.feature_map import laid_out, sample
-
     found = run.predictions
     if found is None or found.kind != "classes":
         return None
@@ -213,7 +206,7 @@ def feature_map(run: "RunData") -> Any:
     return figure
 
 
-def shots(run: "RunData") -> Any:
+def shots(run: RunData) -> Any:
     """Accuracy over training images a class, by tap and head; None where that was not run."""
     found = run.result.get("few_shot")
     if not isinstance(found, dict) or "heads" not in found or not found.get("rows"):
@@ -237,7 +230,7 @@ def shots(run: "RunData") -> Any:
     return figure
 
 
-CHARTS: dict[str, Callable[["RunData"], Any]] = {
+CHARTS: dict[str, Callable[[RunData], Any]] = {
     "curves": curves,
     "confusion": confusion,
     "classes": classes,

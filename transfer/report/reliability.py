@@ -1,6 +1,6 @@
 """Whether probabilities can be believed: how often rows are right, by how sure the run was of them."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -10,11 +10,9 @@ from transfer.evaluation.intervals import wilson
 from transfer.evaluation.predictions import Predictions
 from transfer.report import names, svg
 from transfer.report.feature_map import sample
+from transfer.report.run_data import RunData
 from transfer.report.sections import Options, Section
 from transfer.report.templates import rendered
-
-if TYPE_CHECKING:
-    from transfer.report.run_data import RunData
 
 KEY = "reliability"
 # Points of the picture of values; more of them would be one blot.
@@ -46,7 +44,7 @@ def bins(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
     return lines
 
 
-def section(run: "RunData", options: Options) -> Section | None:
+def section(run: RunData, options: Options) -> Section | None:
     """The diagram; of values what was said against what is right."""
     if run.predictions is None:
         return None

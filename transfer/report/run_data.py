@@ -17,7 +17,7 @@ from transfer.evaluation import runs
 from transfer.evaluation.predictions import Predictions
 from transfer.report.images import Images
 from transfer.runtime.files import json_file, paths
-from transfer.store import skipped
+from transfer.store import feature_files, skipped
 
 HISTORY = "metrics.jsonl"
 RESULT, CONFIG = "result.json", "config.json"
@@ -109,8 +109,6 @@ class RunData:
 
     def _of_file(self) -> Any:
         """The validation file of a run on feature files, if it is the one that the run read."""
-        from transfer.store import feature_files
-
         head = self.config.get("head")
         target = head.get("target", "classes") if isinstance(head, dict) else "classes"
         words = str(self.result.get("dataset", "")).split(" ")

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from transfer import config as settings
 from transfer.report.run_data import RunData
 from transfer.report.sections import Options, Section
 from transfer.report.templates import rendered
@@ -37,8 +38,6 @@ def section(run: RunData, options: Options) -> Section:
 
 def _changed(config: dict[str, Any]) -> list[tuple[str, str, str]]:
     """(setting, its value, its default) of those that differ."""
-    from transfer import config as settings
-
     if "model" not in config:  # a run on feature files, which keeps but what its head is
         return []
     usual = settings.flat(json.loads(settings.default().to_json_best_effort()))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 QUALITY = 84
 # A sheet's tiles are of whole blocks of JPEG, and its colours are not halved, so that none bleeds into the next.
@@ -44,8 +45,6 @@ def sheet(images: Sequence[np.ndarray | None], side: int) -> Sheet | None:
 
 
 def _written(image: np.ndarray, kind: str, **settings: int) -> str:
-    from PIL import Image  # a run on feature files has no use for it
-
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(stream, kind, **settings)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"

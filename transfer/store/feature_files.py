@@ -16,6 +16,8 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 from etils import epath
+from safetensors import SafetensorError
+from safetensors.numpy import load
 
 from transfer.errors import TransferError, UsageError
 from transfer.runtime.files import archives, atomic, bucket, digest, npz
@@ -226,9 +228,6 @@ def _read_npz(stream: BinaryIO, name: str) -> Mapping[str, Any]:
 
 
 def _read_safetensors(stream: BinaryIO, name: str) -> Mapping[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     content = stream.read()
     try:
         arrays = load(content)

@@ -10,32 +10,30 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from absl import logging
 
+from transfer.data.source import Source
 from transfer.errors import TransferError
 from transfer.runtime.files.kvstore import Directory
 from transfer.runtime.files.untrusted import shown
 from transfer.runtime.progress import Progress
 from transfer.store.format import CONTENT, MISSING, decode_ids, open_array, read_metadata, scan_checks
 
-if TYPE_CHECKING:
-    from transfer.data.source import Source
-
 SEEN = ".seen"
 READ_AT_ONCE = 64
 MOST_NAMED = 5
 
 
-def reader(source: "Source") -> Callable[[range], np.ndarray] | None:
+def reader(source: Source) -> Callable[[range], np.ndarray] | None:
     """What gives a writer the checksums of files as they were read; None where images are no files."""
     read = getattr(source, "file_checksums_read", None)  # a source need not be a `Source`
     return read if read is not None and len(source) and read(range(1)) is not None else None
 
 
-def changed(path: str, metadata: Mapping[str, Any], source: "Source") -> np.ndarray:
+def changed(path: str, metadata: Mapping[str, Any], source: Source) -> np.ndarray:
     """Rows of the store whose images have other bytes now, int64; of the same source, by its fingerprint.
 
     Reads the files that may have been written to since. Where nothing has changed, it will not do so again.
@@ -73,7 +71,7 @@ def _remember(path: str, stamps: np.ndarray) -> None:
 
 
 def _different(
-    path: str, metadata: Mapping[str, Any], doubtful: np.ndarray, source: "Source", of_source: np.ndarray
+    path: str, metadata: Mapping[str, Any], doubtful: np.ndarray, source: Source, of_source: np.ndarray
 ) -> np.ndarray:
     """Those of the rows `doubtful` (bool) whose files have another checksum now; `of_source` are the source's rows."""
     from transfer.data.loader import default_workers  # with JAX
@@ -91,7 +89,7 @@ def _different(
     return rows[stored != np.concatenate(now)]
 
 
-def changes(stores: Mapping[str, "Source"]) -> str:
+def changes(stores: Mapping[str, Source]) -> str:
     """Which images have changed, come or gone since the stores were begun, for people; empty for none.
 
     Args:
@@ -115,7 +113,7 @@ def _named(ids: Sequence[str]) -> str:
     return ", ".join(shown(id_, 200) for id_ in ids[:MOST_NAMED]) + (", …" if len(ids) > MOST_NAMED else "")
 
 
-def _by_names(begun: Mapping[str, dict[str, Any]], sources: Mapping[str, "Source"]) -> str:
+def _by_names(begun: Mapping[str, dict[str, Any]], sources: Mapping[str, Source]) -> str:
     """What differs between all rows of the stores and all of the sources, whichever split they are in."""
     then = {id_: (path, row) for path in begun for row, id_ in enumerate(_ids(path, begun[path]))}
     now = {id_: (path, row) for path, source in sources.items() for row, id_ in enumerate(source.ids)}
@@ -136,7 +134,7 @@ def _ids(path: str, metadata: Mapping[str, Any]) -> list[str]:
     return decode_ids(open_array(path, metadata, "ids").read(slice(0, metadata["num_images"])))
 
 
-def _changed_of(path: str, metadata: Mapping[str, Any], source: "Source", rows: Iterable[tuple[int, int]]) -> list[str]:
+def _changed_of(path: str, metadata: Mapping[str, Any], source: Source, rows: Iterable[tuple[int, int]]) -> list[str]:
     """Ids of those (row of the store, row of the source) whose images have changed."""
     if CONTENT not in metadata or reader(source) is None:
         return []

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from transfer.data.source import Source
 from transfer.errors import TransferError
 from transfer.runtime.files.untrusted import shown
 
 if TYPE_CHECKING:
-    from transfer.data.source import Source
     from transfer.store.store import FeatureStore
 
 # Key of `result.json`.
@@ -18,7 +18,7 @@ KEY = "skipped"
 MOST_NAMED = 5
 
 
-def facts(store: "FeatureStore", source: "Source") -> dict[str, Any] | None:
+def facts(store: "FeatureStore", source: Source) -> dict[str, Any] | None:
     """What `result.json` says of the images that a finished store lacks, whichever run skipped them; None for none."""
     ids = store.metadata["skipped"]
     if not ids:
@@ -42,7 +42,7 @@ def line(split: str, found: Mapping[str, Any]) -> str:
     )
 
 
-def check(split: str, store: "FeatureStore", source: "Source") -> None:
+def check(split: str, store: "FeatureStore", source: Source) -> None:
     """Raises TransferError where the images of a class have all been skipped: nothing would be known of it."""
     counts = [np.bincount(labels, minlength=len(source.class_names)) for labels in (source.labels, store.labels)]
     lost = np.flatnonzero((counts[0] > 0) & (counts[1] == 0))

@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from transfer.data.source import Source
 from transfer.errors import TransferError
 from transfer.runtime.files.kvstore import Directory, repair_hint
 from transfer.runtime.files.lock import NAME as LOCK
@@ -23,9 +24,6 @@ from transfer.store.arrays import ChunkedArray
 from transfer.store.format import CONTENT, GROUP, METADATA, MISSING, SKIPPED, arrays, decode_raw, encode_ids, open_array
 from transfer.store.images import SEEN, said
 from transfer.store.row_checks import row_checks
-
-if TYPE_CHECKING:
-    from transfer.data.source import Source
 
 READERS = 4
 # What is read ahead, at most: bytes of features, and batches.
@@ -89,7 +87,7 @@ class Damage:
 
 
 def verify(
-    path: str, metadata: Mapping[str, Any], source: Labelled | None = None, images: "Source | None" = None
+    path: str, metadata: Mapping[str, Any], source: Labelled | None = None, images: Source | None = None
 ) -> Damage:
     """Reads the whole store at `path`, of the present format, and says what is wrong with it.
 

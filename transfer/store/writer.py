@@ -43,6 +43,7 @@ from transfer.store.format import (
     write_metadata,
 )
 from transfer.store.row_checks import row_checks
+from transfer.store.upgrade import upgrade
 
 # Batches on their way to the disk or bucket while the next ones are computed.
 WRITES_IN_FLIGHT = 4
@@ -142,8 +143,6 @@ class StoreWriter:
             if changed := differences(found["provenance"], wanted["provenance"]):
                 logging.warning("%s: %s; low bits of the remaining rows may differ", self.path, "; ".join(changed))
             if found["format"] == OLD_FORMAT:
-                from transfer.store.upgrade import upgrade
-
                 found = upgrade(self.path, found)
             self._check_source(found)
         return found

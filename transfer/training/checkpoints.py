@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import json
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +20,7 @@ from etils import epath
 
 from transfer.errors import TransferError
 from transfer.runtime import distributed, interrupts
-
-if TYPE_CHECKING:
-    from transfer.training.run import Run
+from transfer.training.run import Run
 
 WHOLE, WITHIN = "checkpoints", "checkpoints_within_epoch"
 # The number of a checkpoint within an epoch: epochs times this, and the batches since.
@@ -97,7 +95,7 @@ class Checkpoints:
             self._managers[name] = manager
         return self._managers[name]
 
-    def restore(self, run: "Run") -> None:
+    def restore(self, run: Run) -> None:
         """Fills `run` from the newest checkpoint, if there is one, sharded as `run` is.
 
         Raises:
@@ -118,7 +116,7 @@ class Checkpoints:
                 raise
             raise _damaged(folder, f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}") from error
 
-    def _restore(self, run: "Run", manager: Any, step: int, folder: epath.Path) -> None:
+    def _restore(self, run: Run, manager: Any, step: int, folder: epath.Path) -> None:
         save = self._ocp.args
         found = manager.item_metadata(step)
         for name, ours in (("latest", run.state), ("best", run.best)):
@@ -145,7 +143,7 @@ class Checkpoints:
         run.seconds, run.position = progress["seconds"], progress.get("position")
 
     @interrupts.kept_whole
-    def save(self, run: "Run") -> None:
+    def save(self, run: Run) -> None:
         """Writes a checkpoint of `run`, atomically, and returns when it is on disk.
 
         Raises OSError where the disk is full or refuses; what was begun is removed, that of several processes

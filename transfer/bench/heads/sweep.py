@@ -9,6 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from transfer.bench.heads.case import HeadCase, accuracy
 from transfer.bench.peers.case import Prepared
@@ -62,10 +65,6 @@ def scikit_learn_one(case: HeadCase) -> Prepared:
 
 
 def _scikit_learn(case: HeadCase, values: tuple[float, ...]) -> Prepared:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
     warnings.simplefilter("ignore", ConvergenceWarning)
     x, y, validation_x, validation_y = case.arrays()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from safetensors.numpy import load_file
 
 from transfer.errors import TransferError
 
@@ -47,8 +48,6 @@ class Case:
 
     def weights(self) -> dict[str, np.ndarray]:
         """Our dotted path -> float32, in our layout."""
-        from safetensors.numpy import load_file
-
         return load_file(self.folder / WEIGHTS)
 
     def prepared(self, call: Callable[[], Any], numpy: Callable[[Any], np.ndarray] = np.asarray) -> "Prepared":

@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from transfer.bench.peers import case as cases
+from transfer.bench.peers import onnx_graph
 from transfer.bench.peers.case import Case, Skipped
 from transfer.models import registry
 from transfer.weights import catalogue, native
@@ -81,8 +82,6 @@ def _features(model: nnx.Module, images: np.ndarray) -> np.ndarray:
 
 
 def _write_onnx(model: nnx.Module, images_shape: tuple[int, int, int, int], folder: Path) -> None:
-    from transfer.bench.peers import onnx_graph
-
     path = folder / cases.ONNX
     try:
         onnx_graph.write(model, images_shape, path, TAP)

@@ -11,6 +11,7 @@ from transfer.data.splits import SPLITS, drawn_alike, make_splits, per_class
 from transfer.errors import TransferError
 from transfer.experiment.backbone import build_extractor
 from transfer.extract.to_store import extract_to_store
+from transfer.heads.fewshot import accuracy_by_seed
 
 Rows = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -23,8 +24,6 @@ def few_shot(config: ConfigDict, extracted: Rows) -> dict[str, Any]:
     its optimum, on features scaled as a whole (`transfer.heads.fewshot`), which suits pixels better than scaling
     column by column. Where every seed draws the same rows ("same_rows"), no "spread" is known: None.
     """
-    from transfer.heads.fewshot import accuracy_by_seed
-
     wanted, images = config.few_shot, _images(config, extracted)
     kinds = {
         f"{config.model.name}, {config.tap}": extracted,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from safetensors.numpy import save
 
 from transfer.errors import TransferError
 
@@ -43,8 +44,6 @@ def safetensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) 
 
     The library's own order of the metadata differs from call to call.
     """
-    from safetensors.numpy import save
-
     described = {**metadata, KEY: of_tensors(tensors, metadata)}
     content = save(dict(tensors), metadata=described)
     length = int.from_bytes(content[:LENGTH_BYTES], "little")

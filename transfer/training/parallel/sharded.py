@@ -21,6 +21,7 @@ from jax.typing import ArrayLike
 
 from transfer.heads.gradient import State
 from transfer.heads.layers import Params, turned
+from transfer.heads.linear import init_key, init_state
 from transfer.heads.optimisers import keras_adam
 
 DATA, MODEL = "data", "model"
@@ -264,7 +265,5 @@ def _abstract_rows(mesh: Mesh, rows: int, num_features: int, dtype: str) -> tupl
 
 
 def _abstract_state(mesh: Mesh, num_features: int, num_classes: int) -> Any:
-    from transfer.heads.linear import init_key, init_state
-
     shapes = jax.eval_shape(lambda: init_state(num_features, num_classes, init_key(0)))
     return jax.tree.map(lambda leaf: _abstract(leaf.shape, leaf.dtype, mesh, _spec(leaf.shape, mesh)), shapes)

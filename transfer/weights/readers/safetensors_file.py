@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from transfer.errors import TransferError
 from transfer.runtime.files import digest
@@ -22,8 +23,6 @@ def recognises(path: Path, head: bytes) -> bool:
 
 def read(path: Path) -> Described:
     """All tensors, bfloat16 as `ml_dtypes.bfloat16`; a file of ours must have the digest that is in its metadata."""
-    from safetensors import SafetensorError, safe_open
-
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
     if length > path.stat().st_size - LENGTH_BYTES:
@@ -53,8 +52,6 @@ def metadata(path: Path) -> dict[str, str]:
     with path.open("rb") as stream:
         if not recognises(path, stream.read(64)):
             return {}
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, "numpy") as file:
             return dict(file.metadata() or {})
