@@ -66,7 +66,7 @@ def test_an_unknown_target_is_one_line_with_the_known_ones(text, known):
 
 def test_a_missing_compiler_names_its_extra(monkeypatch):
     monkeypatch.setitem(target.EXTRAS, "tpu", ("no_such_compiler", "tpu"))
-    with pytest.raises(TransferError, match=r"pip install -e '\.\[tpu\]' in a clone"):
+    with pytest.raises(TransferError, match=r"in a clone: pip install -e '\.\[tpu\]'"):
         target._check_installed("tpu")
 
 

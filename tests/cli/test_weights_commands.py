@@ -7,6 +7,7 @@ import pytest
 from golden import reading
 
 from transfer import __main__ as command
+from transfer.cli import verbs
 from transfer.models import registry
 from transfer.weights import catalogue, create_model
 
@@ -141,5 +142,5 @@ def test_errors_are_one_line(
 def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     out = capsys.readouterr().out
-    assert all(verb in out for verb in command.VERBS)
+    assert all(verb in out for verb in verbs.VERBS)
     assert run("weights", "--help") == 0
