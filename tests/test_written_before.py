@@ -157,6 +157,7 @@ def test_a_run_on_feature_files_has_nothing_to_do_whichever_file_holds_them(endi
     assert before.pop("on_files/result.json") and after.pop("on_files/result.json") and after == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", runs.STOPPED)
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(values, run):
     before = runs.curve(Path(run))
@@ -211,6 +212,7 @@ def said_by_export(path: str, images: np.ndarray, rows: np.ndarray) -> np.ndarra
 
 
 # A .keras file is read by Keras alone, which takes long to import.
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "run"), runs.EXPORTS.items())
 def test_an_export_says_the_same_and_is_written_over_by_the_next(values, path, run):
     beside = Path(path).with_suffix(".json")

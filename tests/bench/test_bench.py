@@ -92,6 +92,7 @@ def test_not_even_one_image(monkeypatch, capsys):
     assert output.err.splitlines()[-1].startswith("error: 1 of 1 rows failed")
 
 
+@pytest.mark.slow
 def test_interrupted_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
     def impatient(**fields):
         raise KeyboardInterrupt

@@ -45,6 +45,7 @@ def test_a_sweeper_learns(name, toy, monkeypatch):
     assert prepared.report(prepared.call()) > 0.6
 
 
+@pytest.mark.slow
 def test_keras_starts_afresh_at_each_call(toy):
     pytest.importorskip("keras")
     prepared = _build("transfer.bench.heads.keras_fit:fit", toy)

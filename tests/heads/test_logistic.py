@@ -80,6 +80,7 @@ def test_the_optimum_is_scikit_learns(case):
     np.testing.assert_allclose(ours.predict_proba(x), theirs.predict_proba(x), atol=0.02)
 
 
+@pytest.mark.slow
 def test_many_penalties_are_as_good_as_each_alone():
     x, y = STANDARD[:600], LABELS[:600]
     values = [*GRID[::-1], 1.0, 1.0]  # in any order, and again
@@ -102,6 +103,7 @@ def test_many_penalties_are_as_good_as_each_alone():
         assert agree.mean() > 0.995
 
 
+@pytest.mark.slow
 def test_several_labels_are_a_scikit_learn_head_each():
     x, several = STANDARD[:600], np.stack([LABELS[:600] % 2, LABELS[:600] > 4, LABELS[:600] == 3], axis=1).astype(int)
     probe = LogisticProbe(0.1, scaling=None).fit(x, several)
@@ -138,6 +140,7 @@ def test_rows_that_say_little(x, y, scaling):
     assert np.isfinite(probe.logits(x)).all() and np.isfinite(probe.predict_proba(x)).all()
 
 
+@pytest.mark.slow
 def test_a_class_of_no_weight_is_not_learned():
     x, y = STANDARD[:200], LABELS[:200] % 3
     probe = LogisticProbe(class_weight={0: 0.0, 1: 1.0, 2: 1.0}).fit(x, y)

@@ -99,6 +99,7 @@ def final_metrics_of_keras():
     return np.array(finals)
 
 
+@pytest.mark.slow
 def test_the_recipe_ends_within_the_spread_of_keras(final_metrics_of_keras):
     """The mean of our five seeds lies within the five of Keras, widened by their own standard deviation.
 

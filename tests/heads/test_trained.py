@@ -33,6 +33,7 @@ def fitted(request):
     return request.param, head_of(request.param, **SETTINGS[request.param][0], seed=5).fit(X, Y, (XV, YV))
 
 
+@pytest.mark.slow
 def test_it_learns_and_its_history_says_so(fitted):
     name, head = fitted
     assert head.score(XV, YV) > SETTINGS[name][1]

@@ -13,6 +13,8 @@ from transfer import config
 from transfer.errors import TransferError, UsageError
 from transfer.runtime import alike
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.py"
 FEW = ["--config.data.train_per_class=4", "--config.data.validation_per_class=2", "--config.few_shot.per_class=2"]
 

@@ -113,6 +113,7 @@ def test_a_variant_of_the_same_architecture_is_told_apart() -> None:
         from_tensors("resnet50", keras_file("resnet50.keras"), ["keras", "native"])
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_whole_looks_most_like_one() -> None:
     shapes = dict(reading.cases()["resnet50"].shapes)
     for name in [name for name in shapes if name.startswith("layer4.2")]:

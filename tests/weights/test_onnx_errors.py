@@ -142,6 +142,7 @@ def test_one_line_and_nothing_written(
     assert [each.name for each in tmp_path.iterdir()] == ["model.onnx"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("graph", "name", "message"),
     [
@@ -164,12 +165,14 @@ def test_another_architecture_is_said_to_part(graph: str, name: str, message: st
         create_model(name, weights=path, width=1 / 8)
 
 
+@pytest.mark.slow
 def test_a_graph_says_what_it_looks_like(tmp_path: Path) -> None:
     path = save(onnx_graphs.model("resnet18.unfolded"), tmp_path)
     with pytest.raises(TransferError, match="where the model has .*; its convolutions are those of resnet18"):
         create_model("vgg11_bn", weights=path)
 
 
+@pytest.mark.slow
 def test_layers_of_other_widths_are_shown(tmp_path: Path) -> None:
     path = save(onnx_graphs.model("resnet18.raw", 8), tmp_path)
     with pytest.raises(TransferError, match=r"stem.conv \(7x7, 3 -> 64,.*, the graph has .*7x7, 3 -> 8,"):
