@@ -175,7 +175,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     shutil.copy(SLIM, target)
     write = (
         "import resource, sys, numpy as np\n"
-        "from transfer.cli import guarded\n"
+        "from transfer.cli.main import guarded\n"
         "from transfer.weights import native\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         f"sys.exit(guarded(lambda: native.write({str(target)!r}, {{'a': np.zeros(100_000)}}), False))"
