@@ -35,7 +35,7 @@ from transfer.bench.on_demand import OnDemand
 from transfer.data.loader import default_workers
 from transfer.heads import linear
 from transfer.runtime import devices
-from transfer.runtime.allocator import limit_heaps
+from transfer.runtime.memory import limit_heaps
 from transfer.store.store import FeatureStore
 from transfer.store.writer import StoreWriter
 from transfer.training.loop import run_epochs

@@ -23,7 +23,7 @@ from transfer.experiment.head_data import Data
 from transfer.heads import scaling
 from transfer.heads.rows import flat_features
 from transfer.runtime import distributed
-from transfer.runtime.allocator import limit_heaps
+from transfer.runtime.memory import limit_heaps
 from transfer.training import checkpoints
 from transfer.training.checkpoints import stopped_within
 from transfer.training.loop import run_epochs, say

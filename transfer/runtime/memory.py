@@ -1,8 +1,16 @@
-"""How much memory there is for this process, asked without JAX."""
+"""Memory of this process, without JAX: how much there is, and that long runs with many threads take no more of it."""
 
 import contextlib
+import ctypes
 import os
 from pathlib import Path
+
+# Of glibc's malloc.h.
+_M_ARENA_MAX = -8
+# glibc gives threads heaps of their own, up to eight for each core, and a heap keeps pieces of what has passed through
+# it: streaming a million rows of 64 features took 7 MB more after each epoch, on two cores. With two heaps it took no
+# more memory, and no more time.
+HEAPS = 2
 
 
 def host_memory() -> int:
@@ -12,3 +20,12 @@ def host_memory() -> int:
         with contextlib.suppress(OSError, ValueError):  # none, or "max"
             total = min(total, int(Path(file).read_text()))
     return total
+
+
+def limit_heaps() -> None:
+    """This process makes no more than two heaps: to be said before there are threads, which have made theirs.
+
+    Does nothing where the allocator is not glibc's.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, HEAPS)
