@@ -229,8 +229,9 @@ def config_file(folder: Path) -> object:
     from etils import epath
 
     from transfer import config
+    from transfer.experiment import workdirs
 
-    config.settle(config.default(), epath.Path(folder))
+    workdirs.settle(config.default(), epath.Path(folder))
     return None
 
 

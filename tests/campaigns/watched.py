@@ -60,6 +60,7 @@ class Watch:
         self.seconds, self.memory = seconds, memory
         self.libraries = False
         self._did: list[str] | None = None
+        sys.dont_write_bytecode = True  # of a module that is imported meanwhile
         sys.addaudithook(self._event)
         signal.signal(signal.SIGALRM, self._alarm)
 
