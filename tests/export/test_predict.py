@@ -118,10 +118,11 @@ def test_a_folder_as_csv(run, photos, capsysbinary):
         top = [(row[at], float(row[at + 1])) for at in (1, 3, 5)]
         assert top == sorted(everything.items(), key=lambda one: -one[1])
         assert sum(everything.values()) == pytest.approx(1, abs=1e-6)
-    # what was printed in batches of other images is what an image alone gets
+    # what was printed in batches of other images is what an image alone gets; a batch of one is another program, whose
+    # convolutions may be computed in another way
     source = open_images([photos])
     alone = Predictor(finished_run.load(run[0]), 1)(source.image(4)[None])[0]
-    np.testing.assert_allclose([float(cell) for cell in rows[5][7:]], alone, atol=1e-6)
+    np.testing.assert_allclose([float(cell) for cell in rows[5][7:]], alone, atol=1e-5)
 
 
 @pytest.mark.slow
