@@ -17,8 +17,8 @@ Value = TypeVar("Value")
 # fingerprint of the store compares images and weights.
 PLACES = ("data.source", "model.weights", "model.init_from.weights", "features", "export")
 
-# Every setting that some head takes -> its type; a head says which are its own (`transfer.experiment.head_settings`). A
-# config # file may add those of a head of the user's.
+# Every setting that some head takes -> its type; a head says which are its own (`transfer.experiment.head_settings`).
+# A config file may add those of a head of the user's.
 HEAD_SETTINGS: dict[str, type] = {
     # Passes over the training rows (linear, sgd, mlp).
     "epochs": int,

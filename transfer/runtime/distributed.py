@@ -53,7 +53,7 @@ def initialise(
         lost_seconds: after which the others end at the latest, each with one line, once a process' machine has gone;
             twice as long where it is there but does nothing. A process that is killed is noticed at once.
         settings: what has to be the same in all processes beside this and the versions (`transfer.runtime.alike`), by
-        name.
+            name.
 
     Raises:
         UsageError: half of the arguments, or wrong ones; processes have other settings, and which.
