@@ -5,6 +5,7 @@ defaults are torchvision's (v1.5: the 3x3 carries the stride); `KERAS` holds wha
 """
 
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -37,66 +38,97 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnext50_32x4d": ("resnet50", dict(groups=32, width_per_group=4)),
     "resnext101_32x8d": ("resnet101", dict(groups=32, width_per_group=8)),
 }
-KERAS: dict[str, Any] = dict(stride_in_1x1=True, conv_bias=True, bn_epsilon=1.001e-5, pool_pad_value=0.0)
 STAGE_CHANNELS = (64, 128, 256, 512)
-EXPANSION = 4
 
 
-class Unit(nnx.Module):
-    """A residual unit: 1x1-3x3-1x1 (`bottleneck`) or 3x3-3x3, projecting the shortcut only when the shape changes."""
+@dataclass(frozen=True)
+class Variant:
+    """What implementations of ResNet differ in; the defaults are torchvision's.
 
-    def __init__(
-        self,
-        inputs: int,
-        channels: int,
-        stride: int,
-        *,
-        bottleneck: bool,
-        groups: int = 1,
-        width_per_group: int = 64,
-        stride_in_1x1: bool = False,
-        conv_bias: bool = False,
-        bn_epsilon: float = 1e-5,
-        rngs: nnx.Rngs,
-    ) -> None:
-        outputs = channels * EXPANSION if bottleneck else channels
-        inner = int(channels * width_per_group / STAGE_CHANNELS[0]) * groups
-        first, second = (stride, 1) if stride_in_1x1 or not bottleneck else (1, stride)
-        # (features, kernel size, stride, groups) of each convolution.
-        plan = (
-            ((inner, 1, first, 1), (inner, 3, second, groups), (outputs, 1, 1, 1))
-            if bottleneck
-            else ((channels, 3, first, 1), (channels, 3, second, 1))
-        )
-        self.depth = len(plan)
-        features = inputs
-        for i, (size_out, size, step, split) in enumerate(plan, 1):
-            layer = conv(features, size_out, size, stride=step, groups=split, bias=conv_bias, rngs=rngs)
-            setattr(self, f"conv{i}", layer)
-            setattr(self, f"bn{i}", batch_norm(size_out, epsilon=bn_epsilon, rngs=rngs))
-            features = size_out
-        self.projects = stride != 1 or inputs != outputs
+    Attributes:
+        stride_in_1x1: the first 1x1 of a bottleneck carries the stride (the paper, Keras), not the 3x3 (torchvision).
+        conv_bias: convolutions carry a bias before batch norm (Keras).
+        bn_epsilon: 1e-5 in torchvision, 1.001e-5 in Keras.
+        pool_pad_value: padding of the stem's max-pool, -inf in torchvision, 0 in Keras (equal after a ReLU).
+        groups, width_per_group: of the bottlenecks' 3x3, in the first stage; 1 and 64 in the paper, 32 and 4 in
+            ResNeXt-50 32x4d, 1 and 128 in Wide ResNet-50-2.
+    """
+
+    stride_in_1x1: bool = False
+    conv_bias: bool = False
+    bn_epsilon: float = 1e-5
+    pool_pad_value: float = -jnp.inf
+    groups: int = 1
+    width_per_group: int = 64
+
+    def layers(self, rngs: nnx.Rngs) -> tuple[Callable[..., nnx.Conv], Callable[..., nnx.BatchNorm]]:
+        """The convolution and the batch norm of this variant, which take channel counts and geometry."""
+        return partial(conv, bias=self.conv_bias, rngs=rngs), partial(batch_norm, epsilon=self.bn_epsilon, rngs=rngs)
+
+
+KERAS: dict[str, Any] = dict(stride_in_1x1=True, conv_bias=True, bn_epsilon=1.001e-5, pool_pad_value=0.0)
+
+
+class BasicUnit(nnx.Module):
+    """Two 3x3 convolutions and a shortcut, which is projected only where the shape changes."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, channels: int, stride: int, variant: Variant, rngs: nnx.Rngs) -> None:
+        conv, batch_norm = variant.layers(rngs)
+        self.conv1 = conv(inputs, channels, 3, stride=stride)
+        self.bn1 = batch_norm(channels)
+        self.conv2 = conv(channels, channels, 3)
+        self.bn2 = batch_norm(channels)
+        self.projects = stride != 1 or inputs != channels
         if self.projects:
-            self.proj = conv(inputs, outputs, 1, stride=stride, bias=conv_bias, rngs=rngs)
-            self.proj_bn = batch_norm(outputs, epsilon=bn_epsilon, rngs=rngs)
+            self.proj = conv(inputs, channels, 1, stride=stride)
+            self.proj_bn = batch_norm(channels)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         shortcut = self.proj_bn(self.proj(x)) if self.projects else x
-        for i in range(1, self.depth + 1):
-            x = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(x))
-            x = jax.nn.relu(x if i < self.depth else x + shortcut)
-        return x
+        x = jax.nn.relu(self.bn1(self.conv1(x)))
+        x = self.bn2(self.conv2(x))
+        return jax.nn.relu(x + shortcut)
+
+
+class Bottleneck(nnx.Module):
+    """1x1, 3x3 (of `variant.groups`) and 1x1 convolutions and a shortcut, projected only where the shape changes."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, channels: int, stride: int, variant: Variant, rngs: nnx.Rngs) -> None:
+        conv, batch_norm = variant.layers(rngs)
+        inner = int(channels * variant.width_per_group / STAGE_CHANNELS[0]) * variant.groups
+        outputs = channels * self.expansion
+        stride_1x1, stride_3x3 = (stride, 1) if variant.stride_in_1x1 else (1, stride)
+        self.conv1 = conv(inputs, inner, 1, stride=stride_1x1)
+        self.bn1 = batch_norm(inner)
+        self.conv2 = conv(inner, inner, 3, stride=stride_3x3, groups=variant.groups)
+        self.bn2 = batch_norm(inner)
+        self.conv3 = conv(inner, outputs, 1)
+        self.bn3 = batch_norm(outputs)
+        self.projects = stride != 1 or inputs != outputs
+        if self.projects:
+            self.proj = conv(inputs, outputs, 1, stride=stride)
+            self.proj_bn = batch_norm(outputs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shortcut = self.proj_bn(self.proj(x)) if self.projects else x
+        x = jax.nn.relu(self.bn1(self.conv1(x)))
+        x = jax.nn.relu(self.bn2(self.conv2(x)))
+        x = self.bn3(self.conv3(x))
+        return jax.nn.relu(x + shortcut)
 
 
 class Stem(nnx.Module):
     """7x7 convolution at stride 2, batch norm, ReLU, 3x3 max-pool at stride 2."""
 
-    def __init__(
-        self, features: int, *, conv_bias: bool, bn_epsilon: float, pool_pad_value: float, rngs: nnx.Rngs
-    ) -> None:
-        self.pool_pad_value = pool_pad_value
-        self.conv = conv(3, features, 7, stride=2, bias=conv_bias, rngs=rngs)
-        self.bn = batch_norm(features, epsilon=bn_epsilon, rngs=rngs)
+    def __init__(self, features: int, variant: Variant, rngs: nnx.Rngs) -> None:
+        conv, batch_norm = variant.layers(rngs)
+        self.pool_pad_value = variant.pool_pad_value
+        self.conv = conv(3, features, 7, stride=2)
+        self.bn = batch_norm(features)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return max_pool(jax.nn.relu(self.bn(self.conv(x))), 3, 2, padding=1, pad_value=self.pool_pad_value)
@@ -105,13 +137,20 @@ class Stem(nnx.Module):
 class Stage(nnx.Module):
     """`depth` units at one resolution; the first carries the stride."""
 
-    def __init__(self, inputs: int, channels: int, depth: int, stride: int, rngs: nnx.Rngs, **fields: Any) -> None:
+    def __init__(
+        self,
+        unit: type[BasicUnit | Bottleneck],
+        inputs: int,
+        channels: int,
+        depth: int,
+        stride: int,
+        variant: Variant,
+        rngs: nnx.Rngs,
+    ) -> None:
         self.depth = depth
-        outputs = channels * EXPANSION if fields["bottleneck"] else channels
-        for i in range(1, depth + 1):
-            first = i == 1
-            unit = Unit(inputs if first else outputs, channels, stride if first else 1, rngs=rngs, **fields)
-            setattr(self, f"unit{i}", unit)
+        self.unit1 = unit(inputs, channels, stride, variant, rngs)
+        for i in range(2, depth + 1):
+            setattr(self, f"unit{i}", unit(channels * unit.expansion, channels, 1, variant, rngs))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         for i in range(1, self.depth + 1):
@@ -124,15 +163,10 @@ class ResNet(nnx.Module):
 
     Args:
         depths: units in each stage.
-        bottleneck: 1x1-3x3-1x1 units instead of pairs of 3x3.
+        bottleneck: `Bottleneck` units instead of `BasicUnit`.
         num_classes: 0 leaves the classifier out.
         width: multiplies every channel count.
-        groups, width_per_group: of the bottlenecks' 3x3, in the first stage; 1 and 64 in the paper, 32 and 4 in
-            ResNeXt-50 32x4d, 1 and 128 in Wide ResNet-50-2.
-        stride_in_1x1: the first 1x1 of a bottleneck carries the stride (the paper, Keras), not the 3x3 (torchvision).
-        conv_bias: convolutions carry a bias before batch norm (Keras).
-        bn_epsilon: 1e-5 in torchvision, 1.001e-5 in Keras.
-        pool_pad_value: padding of the stem's max-pool, -inf in torchvision, 0 in Keras (equal after a ReLU).
+        variant: the fields of `Variant`.
     """
 
     def __init__(
@@ -142,34 +176,16 @@ class ResNet(nnx.Module):
         *,
         num_classes: int = 1000,
         width: float = 1.0,
-        groups: int = 1,
-        width_per_group: int = 64,
-        stride_in_1x1: bool = False,
-        conv_bias: bool = False,
-        bn_epsilon: float = 1e-5,
-        pool_pad_value: float = -jnp.inf,
         rngs: nnx.Rngs,
+        **variant: Any,
     ) -> None:
         self.num_classes = num_classes
-        norm = dict(conv_bias=conv_bias, bn_epsilon=bn_epsilon)
-        channels = [scaled(c, width) for c in STAGE_CHANNELS]
-        self.stem = Stem(channels[0], pool_pad_value=pool_pad_value, rngs=rngs, **norm)  # type: ignore[arg-type]
-        inputs = channels[0]
+        fields, unit = Variant(**variant), Bottleneck if bottleneck else BasicUnit
+        inputs, *_ = channels = [scaled(c, width) for c in STAGE_CHANNELS]
+        self.stem = Stem(inputs, fields, rngs)
         for i, (depth, features) in enumerate(zip(depths, channels, strict=True), 1):
-            stage = Stage(
-                inputs,
-                features,
-                depth,
-                1 if i == 1 else 2,
-                rngs,
-                bottleneck=bottleneck,
-                groups=groups,
-                width_per_group=width_per_group,
-                stride_in_1x1=stride_in_1x1,
-                **norm,
-            )
-            setattr(self, f"stage{i}", stage)
-            inputs = features * (EXPANSION if bottleneck else 1)
+            setattr(self, f"stage{i}", Stage(unit, inputs, features, depth, 1 if i == 1 else 2, fields, rngs))
+            inputs = features * unit.expansion
         if num_classes:
             self.logits = dense(inputs, num_classes, rngs=rngs)
 
@@ -189,7 +205,13 @@ class ResNet(nnx.Module):
         return x, endpoints
 
 
+def _builder(size: str, **fields: Any) -> Callable[..., ResNet]:
+    """The builder of a size, with every field of its variant as a keyword (`registry.defaults` reads them)."""
+    depths, bottleneck = SIZES[size]
+    return partial(ResNet, depths, bottleneck, **asdict(Variant(**fields)))
+
+
 ARCHITECTURES: dict[str, Callable[..., ResNet]] = {
-    **{name: partial(ResNet, depths, bottleneck) for name, (depths, bottleneck) in SIZES.items()},
-    **{name: partial(ResNet, *SIZES[depth], **fields) for name, (depth, fields) in VARIANTS.items()},
+    **{size: _builder(size) for size in SIZES},
+    **{name: _builder(size, **fields) for name, (size, fields) in VARIANTS.items()},
 }

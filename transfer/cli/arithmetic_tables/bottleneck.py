@@ -1,23 +1,19 @@
 """Why deep ResNets have bottlenecks: the units of `transfer.models.resnet` side by side."""
 
-from functools import partial
-from typing import Any
-
 from transfer.cli.arithmetic_tables.section import Section, count, millions
 from transfer.models.graph.receptive import receptive_field
 from transfer.models.graph.trace import Graph, Node
-from transfer.models.resnet import Unit
+from transfer.models.resnet import BasicUnit, Bottleneck, Variant
 from transfer.weights.named_graph import part
 
 SIDE = 56
-PLAIN, BOTTLENECK = dict(bottleneck=False), dict(bottleneck=True)
-# name: channels in and out, channels of the unit, the fields that make it.
-UNITS: dict[str, tuple[int, int, dict[str, Any]]] = {
-    "pair at 64 (ResNet-18, 34)": (64, 64, PLAIN),
-    "pair at 256": (256, 256, PLAIN),
-    "bottleneck (ResNet-50)": (256, 64, BOTTLENECK),
-    "wide bottleneck (Wide ResNet-50-2)": (256, 64, dict(BOTTLENECK, width_per_group=128)),
-    "grouped bottleneck (ResNeXt-50 32x4d)": (256, 64, dict(BOTTLENECK, groups=32, width_per_group=4)),
+# name: the kind of unit, channels in and out, channels inside it, the 3x3 of its bottleneck.
+UNITS: dict[str, tuple[type[BasicUnit | Bottleneck], int, int, Variant]] = {
+    "pair at 64 (ResNet-18, 34)": (BasicUnit, 64, 64, Variant()),
+    "pair at 256": (BasicUnit, 256, 256, Variant()),
+    "bottleneck (ResNet-50)": (Bottleneck, 256, 64, Variant()),
+    "wide bottleneck (Wide ResNet-50-2)": (Bottleneck, 256, 64, Variant(width_per_group=128)),
+    "grouped bottleneck (ResNeXt-50 32x4d)": (Bottleneck, 256, 64, Variant(groups=32, width_per_group=4)),
 }
 
 
@@ -48,9 +44,8 @@ def section() -> Section:
     )
 
 
-def _graph(inputs: int, channels: int, fields: dict[str, Any]) -> Graph:
-    make = partial(Unit, inputs, channels, 1, **fields)
-    return part(lambda rngs: make(rngs=rngs), SIDE, inputs)
+def _graph(unit: type[BasicUnit | Bottleneck], inputs: int, channels: int, variant: Variant) -> Graph:
+    return part(lambda rngs: unit(inputs, channels, 1, variant, rngs), SIDE, inputs)
 
 
 def _convolutions(graph: Graph) -> list[Node]:

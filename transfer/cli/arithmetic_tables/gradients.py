@@ -9,7 +9,7 @@ from flax import nnx
 
 from transfer.cli.arithmetic_tables.section import Section, significant
 from transfer.models.layers import batch_norm, conv, dense, global_average_pool
-from transfer.models.resnet import Unit
+from transfer.models.resnet import BasicUnit, Variant
 
 # He et al. 2015, section 4.2: 6n + 2 layers, n units at each of three resolutions.
 CHANNELS = (16, 32, 64)
@@ -21,7 +21,7 @@ VARIANTS = ((False, False), (False, True), (True, False), (True, True))
 FIRST_LAYER = "stem"
 
 
-class OptionalUnit(Unit):
+class OptionalUnit(BasicUnit):
     """A unit of two 3x3 convolutions whose shortcut can be left out, with the same weights."""
 
     shortcut = True
@@ -29,9 +29,8 @@ class OptionalUnit(Unit):
     def __call__(self, x: jax.Array) -> jax.Array:
         if self.shortcut:
             return super().__call__(x)
-        for i in range(1, self.depth + 1):
-            x = jax.nn.relu(getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(x)))
-        return x
+        x = jax.nn.relu(self.bn1(self.conv1(x)))
+        return jax.nn.relu(self.bn2(self.conv2(x)))
 
 
 class CifarNet(nnx.Module):
@@ -44,7 +43,7 @@ class CifarNet(nnx.Module):
         for stage, channels in enumerate(CHANNELS):
             for i in range((depth - 2) // 6):
                 stride = 2 if stage and i == 0 else 1
-                units.append(OptionalUnit(inputs, channels, stride, bottleneck=False, rngs=rngs))
+                units.append(OptionalUnit(inputs, channels, stride, Variant(), rngs))
                 inputs = channels
         self.units = nnx.List(units)
         self.logits = dense(inputs, CLASSES, rngs=rngs)
@@ -58,7 +57,7 @@ class CifarNet(nnx.Module):
 
 # Units of one shape share their compiled program, whatever the depth; new batch statistics are thrown away.
 @partial(jax.jit, static_argnums=0)
-def _call(graphdef: nnx.GraphDef[Unit], state: nnx.State, x: jax.Array) -> jax.Array:
+def _call(graphdef: nnx.GraphDef[BasicUnit], state: nnx.State, x: jax.Array) -> jax.Array:
     return nnx.merge(graphdef, state)(x)
 
 
