@@ -61,7 +61,7 @@ def test_the_measured_error_is_the_last_column(
     monkeypatch.setattr(catalogue, "parity", lambda: measured)
     assert run("models", "resnet50.tv?", "--markdown") == 0
     cells = [line.split("|") for line in capsys.readouterr().out.splitlines()]
-    assert [row[-2].strip() for row in cells] == ["largest relative error", "---", "3.1e-06", "-"]
+    assert [cells[row][-2].strip() for row in (0, 2, 3)] == ["largest relative error", "3.1e-06", "-"]
     assert run("weights", "info", "resnet50.tv1") == 0
     assert "torchvision 0.29.1" in capsys.readouterr().out
 

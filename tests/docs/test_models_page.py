@@ -21,7 +21,7 @@ def test_the_table_is_what_its_command_prints() -> None:
 
 def test_the_choice_has_the_figures_of_the_catalogue_and_of_the_benchmarks() -> None:
     assert models.refreshed(PAGE) == PAGE, "run `python docs/models.py`"
-    assert re.search(r"`resnet50.tv1` \| 102 \| .* \| \d+ \| \d\d,\d{3} \|", PAGE)  # a speed is found on both
+    assert re.search(r"`resnet50.tv1` +\| 102 +\| .* \| \d+ +\| \d\d,\d{3} +\|", PAGE)  # a speed is found on both
 
 
 def test_what_stands_behind_the_dot_is_explained() -> None:

@@ -166,7 +166,7 @@ def measure(
 
 def table(found: Iterable[Mapping[str, Any]]) -> str:
     """For a person: seconds (median), accuracy, and how many times ours each takes."""
-    return "\n\n".join(f"Head, {row['case']}\n{tables.text(_lines(row), numbers=True)}" for row in found)
+    return "\n\n".join(f"Head, {row['case']}\n{tables.text(_lines(row), left=1)}" for row in found)
 
 
 def _lines(row: Mapping[str, Any]) -> Sequence[Sequence[str]]:

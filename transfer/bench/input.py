@@ -164,7 +164,7 @@ def _loading_table(row: Mapping[str, Any]) -> str:
     lines = [["loading", "images/s", f"x {loading.YARDSTICK}"]]
     lines += [[name, _rate(taken), f"{row['ratio'][name]:.2f}"] for name, taken in row["seconds"].items()]
     height, width = row["image_size"]
-    return f"{row['case']} to {width}x{height}, {row['threads']} threads\n{tables.text(lines, numbers=True)}"
+    return f"{row['case']} to {width}x{height}, {row['threads']} threads\n{tables.text(lines, left=1)}"
 
 
 def _end_to_end_table(found: Sequence[Mapping[str, Any]]) -> str:
@@ -173,7 +173,7 @@ def _end_to_end_table(found: Sequence[Mapping[str, Any]]) -> str:
         rates = [_rate(row["seconds"][name]) for name in (COMPUTE, END_TO_END)]
         case = [row["model"], str(row["batch"]), row["dtype"], row["case"], str(row["image_size"][0])]
         lines.append([*case, *rates, f"{row['ratio']:.3f}"])
-    return tables.text(lines, numbers=True)
+    return tables.text(lines, left=1)
 
 
 def _rate(seconds: Sequence[float]) -> str:

@@ -36,7 +36,7 @@ def _extractors(rows: Sequence[Row]) -> str:
     names = list(dict.fromkeys(name for row in compared for name, peer in row["peers"].items() if "ratio" in peer))
     head = ["network", "image", "batch", "dtype", *names, "the fastest of them", "end to end", "MFU", "error"]
     table = [head, *(_extractor(row, names) for row in compared)]
-    return tables.markdown(table, numbers=True) if compared else ""
+    return tables.markdown(table, left=1) if compared else ""
 
 
 def _extractor(row: Row, names: Sequence[str]) -> list[str]:
@@ -61,7 +61,7 @@ def _heads_beside(rows: Sequence[Row]) -> str:
     """Of rows that have the same contender of ours."""
     names = list(dict.fromkeys(name for row in rows for name in row["seconds"] if name != row["ours"]))
     table = [["head", *names], *([row["case"], *(_number(_share(row, name)) for name in names)] for row in rows)]
-    return tables.markdown(table, numbers=True)
+    return tables.markdown(table, left=1)
 
 
 def _share(row: Row, name: str) -> float | None:

@@ -80,7 +80,7 @@ def text(rows: Sequence[Row]) -> str:
     table += [[_cell(row, column) for column in columns] + [_ratio(row, name) for name in peers] for row in rows]
     head = [_named(rows[0], MACHINE), _named(known[0], shared)]
     foot = [FOOTNOTE] if peers else []
-    return "\n".join([*filter(None, head), "", tables.text(table, numbers=True), *foot, *remarks(rows)])
+    return "\n".join([*filter(None, head), "", tables.text(table, left=1), *foot, *remarks(rows)])
 
 
 FOOTNOTE = "x NAME: how many times faster than NAME, the median over the rounds"

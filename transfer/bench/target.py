@@ -182,7 +182,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
         for row in found
         if not row["failed"] and row["program"] in EXTRACTORS
     ]
-    return "\n".join([tables.text(lines, numbers=True), "", *READING, "", *kernels, *failed])
+    return "\n".join([tables.text(lines, left=1), "", *READING, "", *kernels, *failed])
 
 
 HEADINGS = (

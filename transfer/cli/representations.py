@@ -1,8 +1,6 @@
 """The verbs `similarity` and `transferability` of `python -m transfer`: feature stores compared without any head."""
 
 import argparse
-import csv
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -144,8 +142,6 @@ def _scores(store: FeatureStore, tap: str, chosen: np.ndarray) -> list[Any]:
 def _show(rows: list[list[Any]], output: Path | None) -> None:
     """Four digits of each number for a person, all of them for the file."""
     shown = [[f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
-    print(tables.text(shown, numbers=True))
+    print(tables.text(shown, left=1))
     if output:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        atomic.write_text(output, text.getvalue())
+        atomic.write_text(output, tables.separated(rows))

@@ -1,7 +1,5 @@
 """A comparison of runs as a table: text for a terminal, Markdown, CSV, and LaTeX for a paper."""
 
-import csv
-import io
 import math
 import re
 import textwrap
@@ -14,6 +12,7 @@ from transfer.evaluation.compared import SHOWN, Compared, Value, compare
 from transfer.evaluation.intervals import CONFIDENCE, FEW, RESAMPLES
 from transfer.evaluation.measures import MEASURES, Measure
 from transfer.evaluation.paired import name_of_test
+from transfer.runtime import tables
 
 # Facts of a run -> how a heading has them.
 FACTS = {"model": "model", "tap": "tap", "head": "head", "rows": "rows"}
@@ -65,12 +64,12 @@ def text(table: Table, width: int = WIDTH) -> str:
     above = ["all runs: " + ", ".join(f"{FACTS[key]} {value}" for key, value in shared.items())] if shared else []
     facts, numbers = _columns(table, shared)
     rows = [[*left, *right] for left, right in zip(facts, numbers, strict=True)]
-    lines = _aligned(rows, len(facts[0]))
+    lines = tables.text(rows, left=len(facts[0])).splitlines()
     if max(map(len, lines)) > width:
         places = ["", *(str(place) for place in range(1, len(facts)))]
-        above += _aligned([[place, *left] for place, left in zip(places, facts, strict=True)], len(facts[0]) + 1)
+        above.append(tables.text([[place, *left] for place, left in zip(places, facts, strict=True)]))
         above.append("")
-        lines = _aligned([[place, *right] for place, right in zip(places, numbers, strict=True)], 1)
+        lines = [tables.text([[place, *right] for place, right in zip(places, numbers, strict=True)], left=1)]
     return "\n".join([*above, *lines, "", *(_wrapped(line, width) for line in _notes(table))]) + "\n"
 
 
@@ -80,40 +79,23 @@ def cells(table: Table) -> tuple[list[list[str]], int, list[str]]:
     return [[*left, *right] for left, right in zip(facts, numbers, strict=True)], len(facts[0]), _notes(table)
 
 
-def _aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """Lines of columns, the first `left` of them flush left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
 def _wrapped(line: str, width: int) -> str:
     return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def markdown(table: Table) -> str:
     """As GitHub shows it."""
-    facts, numbers = _columns(table, {})
-    cells = [[cell.replace("|", r"\|") for cell in [*left, *right]] for left, right in zip(facts, numbers, strict=True)]
-    rule = ["---"] * len(facts[0]) + ["---:"] * len(numbers[0])
-    lines = [f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:])]
-    return "\n".join([*lines, "", *(f"{line}  " for line in _notes(table))]) + "\n"
+    rows, left, notes = cells(table)
+    return "\n".join([tables.markdown(rows, left=left), "", *(f"{note}  " for note in notes)]) + "\n"
 
 
 def separated(table: Table) -> str:
     """As CSV, for programs: numbers in full, shares between 0 and 1, and nothing where nothing is known."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
     first = table.measures[0]
     ends = ("", "_low", "_high", "_spread")
     differences = [f"{first}_difference{end}" for end in ends[:3]]
     heading = ["run", *FACTS, "seeds", *(name + end for name in table.measures for end in ends), *differences]
-    writer.writerow([*heading, "shared_rows", "p", "p_holm", "p_of", "notes"])
+    lines = [[*heading, "shared_rows", "p", "p_holm", "p_of", "notes"]]
     for one in table.rows:
         unknown = Value(math.nan)
         values = [one.values.get(name, unknown) for name in table.measures]
@@ -122,47 +104,20 @@ def separated(table: Table) -> str:
         facts = [one.run.facts[key] for key in FACTS]
         seeds = len(one.run.samples) or len(next(iter(one.run.recorded.values()), [])) if one.run.over_seeds else ""
         cells = [one.run.path, *facts, seeds, *map(_full, numbers), one.shared or "", _full(one.p), _full(one.p_holm)]
-        writer.writerow([*cells, "" if math.isnan(one.p) else _test(table, one), "; ".join(one.run.notes)])
-    return stream.getvalue()
+        lines.append([*cells, "" if math.isnan(one.p) else _test(table, one), "; ".join(one.run.notes)])
+    return tables.separated(lines)
 
 
 def _full(number: float) -> str:
     return "" if math.isnan(number) else f"{number:.6g}"
 
 
-# What LaTeX takes for something else, and what stands for it.
-_LATEX = {
-    **{sign: rf"\{sign}" for sign in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "±": r"$\pm$",
-}
-
-
-def escaped(line: str) -> str:
-    """Text as LaTeX shows it letter by letter; what no font of pdfLaTeX has stays, and wants LuaLaTeX."""
-    return "".join(_LATEX.get(sign, sign) for sign in line)
-
-
 def latex(table: Table) -> str:
     """A `tabular` in the style of booktabs, which wants that package and nothing else."""
-    facts, numbers = _columns(table, {})
-    # a minus, not a hyphen, and an interval that does not break
-    signed = [[_minus(escaped(cell)) for cell in row] for row in numbers]
-    cells = [[*map(escaped, left), *right] for left, right in zip(facts, signed, strict=True)]
-    lines = [f"{' & '.join(row)} \\\\" for row in cells]
-    notes = [f"% {line}" for line in _notes(table)]
-    opening = [r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{{'l' * len(facts[0])}{'r' * len(numbers[0])}}}"]
-    body = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*opening, *body, *notes]) + "\n"
-
-
-def _minus(cell: str) -> str:
-    return re.sub(r"(?<![\w.-])-(?=\d)", "$-$", cell)
+    rows, left, notes = cells(table)
+    # a minus, not a hyphen
+    lines = re.sub(r"(?<![\w.-])-(?=\d)", "$-$", tables.latex(rows, left=left))
+    return "\n".join([r"% \usepackage{booktabs}", lines, *(f"% {note}" for note in notes)]) + "\n"
 
 
 # Suffix of a file -> what writes it.

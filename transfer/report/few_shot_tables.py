@@ -1,11 +1,8 @@
 """The few-shot protocol's results as tables: accuracy over images a class and over depth, head by head."""
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from transfer.evaluation.comparison_table import escaped
 from transfer.runtime import tables
 
 Row = dict[str, Any]
@@ -21,7 +18,7 @@ class Table(NamedTuple):
 
     Attributes:
         rows: the first has the headings.
-        best: (row, column) of the highest mean of each column, of all that share it.
+        best: (row, column) of the highest mean of each column, of all that share it; none of a table with one row.
     """
 
     title: str
@@ -50,36 +47,29 @@ def make(result: dict[str, Any]) -> list[Table]:
 
 def text(result: dict[str, Any]) -> str:
     """All tables for a terminal, one below the other."""
-    return "\n\n".join(f"{table.title}\n{tables.text(table.rows, numbers=True)}" for table in make(result))
+    return "\n\n".join(f"{table.title}\n{tables.text(table.rows, left=1)}" for table in make(result))
 
 
 def markdown(result: dict[str, Any]) -> str:
     """All tables in Markdown, the highest mean of each column in bold."""
-    parts = [f"{t.title}\n\n{tables.markdown(_marked(t, '**{}**'), numbers=True)}" for t in make(result)]
+    parts = [f"{t.title}\n\n{tables.markdown(t.rows, left=1, bold=t.best)}" for t in make(result)]
     return "\n\n".join(parts) + "\n"
 
 
 def latex(result: dict[str, Any]) -> str:
-    """A `tabular` for each table, in the style of booktabs, the highest mean of each column in bold."""
-    parts = []
-    for table in make(result):
-        cells = [[escaped(cell) for cell in row] for row in table.rows]
-        lines = [f"{' & '.join(row)} \\\\" for row in _marked(table._replace(rows=cells), r"\textbf{{{}}}")]
-        body = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}"]
-        parts.append("\n".join([f"% {table.title}", rf"\begin{{tabular}}{{l{'r' * (len(cells[0]) - 1)}}}", *body]))
+    """A `tabular` for each table, the highest mean of each column in bold."""
+    parts = [f"% {t.title}\n{tables.latex(t.rows, left=1, bold=t.best)}" for t in make(result)]
     return "% \\usepackage{booktabs}\n" + "\n\n".join(parts) + "\n"
 
 
 def separated(result: dict[str, Any]) -> str:
     """As CSV, for programs: a line for each tap, head and number of images a class, numbers in full."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    lines = []
     for row in result["rows"]:
         accuracies = " ".join(map(str, row["accuracies"]))
         texts = {"per_class": _images(row), "accuracies": accuracies, "same_rows": row.get("same_rows", False)}
-        writer.writerow([{**row, **texts}[name] for name in COLUMNS])
-    return stream.getvalue()
+        lines.append([{**row, **texts}[name] for name in COLUMNS])
+    return tables.separated([COLUMNS, *lines])
 
 
 # Suffix of a file -> what writes it.
@@ -132,7 +122,7 @@ def _table(title: str, rows: Sequence[Row], name: str) -> Table:
         for j, key in enumerate(columns, start=1)
         if found[value, key]["mean"] == highest[key]
     }
-    return Table(title, [[name, *columns.values()], *body], best)
+    return Table(title, [[name, *columns.values()], *body], best if len(names) > 1 else set())
 
 
 def _winners(title: str, rows: Sequence[Row]) -> Table:
@@ -148,13 +138,3 @@ def _winners(title: str, rows: Sequence[Row]) -> Table:
         for tap in distinct(rows, "tap")
     ]
     return Table(title, [["tap", *columns.values()], *body], set())
-
-
-def _marked(table: Table, form: str) -> list[list[str]]:
-    """The rows with the best cells in `form`; a table of one row has none."""
-    if len(table.rows) == 2:
-        return table.rows
-    return [
-        [form.format(value) if (i, j) in table.best else value for j, value in enumerate(row)]
-        for i, row in enumerate(table.rows)
-    ]

@@ -23,11 +23,11 @@ class Section:
 
     def text(self) -> str:
         """For a terminal."""
-        return "\n".join((self.title, tables.text(self._table, numbers=True), self.reading))
+        return "\n".join((self.title, tables.text(self._table, left=1), self.reading))
 
     def markdown(self) -> str:
         """For the documentation: the table and its reading; the page has headings of its own."""
-        return "\n".join((tables.markdown(self._table, numbers=True), "", self.reading))
+        return "\n".join((tables.markdown(self._table, left=1), "", self.reading))
 
     @property
     def _table(self) -> tuple[tuple[str, ...], ...]:
