@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from transfer.weights.names import Source
+from transfer.weights.names import from_keras
 from transfer.weights.readers import _hdf5
 
 keras = pytest.importorskip("keras")
@@ -29,14 +29,14 @@ def test_a_depthwise_kernel_equals_keras(multiplier: int) -> None:
         use_bias=False,
         rngs=nnx.Rngs(0),
     )
-    ours.kernel.set_value(jax.numpy.asarray(Source("conv/kernel").convert(kernel, ours.kernel.shape)))
+    ours.kernel.set_value(jax.numpy.asarray(from_keras(kernel, ours.kernel.shape)))
     np.testing.assert_allclose(np.asarray(ours(images)), np.asarray(theirs(images)), rtol=1e-5, atol=1e-5)
 
 
 def test_a_kernel_that_does_not_fit_is_left_as_it_is() -> None:
     kernel = np.zeros((3, 3, 4, 2), np.float32)
-    assert Source("conv/kernel").convert(kernel, (3, 3, 1, 9)).shape == kernel.shape
-    assert Source("conv/kernel").convert(kernel, (3, 3, 4, 2)) is kernel
+    assert from_keras(kernel, (3, 3, 1, 9)).shape == kernel.shape
+    assert from_keras(kernel, (3, 3, 4, 2)) is kernel
 
 
 def test_keras_2_called_it_something_else() -> None:

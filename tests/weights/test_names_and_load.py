@@ -1,5 +1,8 @@
 """Name maps cover every architecture, and strict loading says exactly what does not fit."""
 
+from collections.abc import Mapping
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from golden import reading
@@ -7,9 +10,10 @@ from golden import reading
 from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.models.resnet import KERAS
+from transfer.weights import names
 from transfer.weights.create import from_tensors
 from transfer.weights.load import fit
-from transfer.weights.names import Source, libraries, name_map
+from transfer.weights.names import Source, from_keras, from_torch, libraries, name_map
 
 ARCHITECTURES = sorted(registry.architectures())
 
@@ -59,13 +63,50 @@ def test_names_in_keras(arch: str, path: str, name: str) -> None:
 
 def test_layouts() -> None:
     kernel = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)  # out, in, height, width
-    assert np.array_equal(Source("x", True).convert(kernel, (4, 5, 3, 2)), np.einsum("oihw->hwio", kernel))
+    assert np.array_equal(from_torch(kernel, (4, 5, 3, 2)), np.einsum("oihw->hwio", kernel))
     flat = kernel.reshape(2, -1)
     expected = np.einsum("oihw->hwio", kernel).reshape(-1, 2)
-    assert np.array_equal(Source("x", True, cells=20).convert(flat, (60, 2)), expected)
-    assert np.array_equal(Source("x", True).convert(kernel, (60, 2)), expected)
-    assert Source("x").convert(kernel, kernel.shape) is kernel
-    assert Source("x", True, cells=7).convert(flat, (9, 9)).shape == (60, 2)  # not divisible: left to be reported
+    assert np.array_equal(from_torch(flat, (60, 2), cells=20), expected)
+    assert np.array_equal(from_torch(kernel, (60, 2)), expected)
+    assert from_keras(kernel, kernel.shape) is kernel and Source("x").convert(kernel, (1,)) is kernel
+    assert from_torch(flat, (9, 9), cells=7).shape == (60, 2)  # not divisible: left to be reported
+
+
+def test_tokens_and_parts_of_one_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a transformer needs: arrays that are no layer's variable, and three kernels that are stored as one."""
+    shapes = {"class_token": (4,), "proj.kernel": (4, 4), "proj.bias": (4,)}
+    shapes |= {f"{part}.{name}": shape for part in "qkv" for name, shape in (("kernel", (4, 2, 2)), ("bias", (2, 2)))}
+
+    def part_of(number: int, name: str) -> Source:
+        return Source(name, lambda tensor, shape: np.split(tensor, 3)[number].T.reshape(shape))
+
+    def sources(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Source]:
+        variables = (("kernel", "weight"), ("bias", "bias"))
+        parts = {
+            f"{part}.{ours}": part_of(i, f"qkv.{name}") for i, part in enumerate("qkv") for ours, name in variables
+        }
+        return parts | {"class_token": Source("cls_token", lambda tensor, shape: tensor.reshape(-1))}
+
+    family = SimpleNamespace(NAMES={"timm": lambda layers: {"proj": "proj"}}, SOURCES={"timm": sources})
+    monkeypatch.setattr(names, "family", lambda arch: family)
+    tensors = {
+        "cls_token": (1, 1, 4),
+        "qkv.weight": (12, 4),
+        "qkv.bias": (12,),
+        "proj.weight": (4, 4),
+        "proj.bias": (4,),
+    }
+    tensors = {name: np.random.default_rng(0).normal(size=shape) for name, shape in tensors.items()}
+    arrays, report = fit(tensors, shapes, name_map("vit", "timm", shapes))
+    assert report.fits and {path: array.shape for path, array in arrays.items()} == shapes
+    tokens = np.ones((3, 4))
+    fused = (tokens @ tensors["qkv.weight"].T + tensors["qkv.bias"]).reshape(3, 3, 2, 2)
+    for i, part in enumerate("qkv"):
+        ours = np.einsum("td,dhk->thk", tokens, arrays[f"{part}.kernel"]) + arrays[f"{part}.bias"]
+        np.testing.assert_allclose(ours, fused[:, i])
+    np.testing.assert_array_equal(arrays["class_token"], tensors["cls_token"][0, 0])
+    _, report = fit(tensors | {"cls_token": np.ones(5)}, shapes, name_map("vit", "timm", shapes))
+    assert str(report) == "1 misshapen (cls_token (5,) for class_token (4,))"
 
 
 SMALL = {"width": 1 / 16, "num_classes": 10}

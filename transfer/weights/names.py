@@ -1,4 +1,4 @@
-"""Name maps: for each of a model's arrays the tensor of the file that fills it, and how its layout changes.
+"""Name maps: for each of a model's arrays the tensor of the file that fills it, and how it is converted.
 
 Derived from the model's own dotted paths, so that every depth and width of a family has one rule.
 """
@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -35,43 +36,52 @@ KERAS_VARIABLES = {
 COUNTERS = ".num_batches_tracked"
 
 
+def as_stored(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    """The tensor as it is."""
+    return tensor
+
+
+def from_torch(tensor: np.ndarray, shape: Shape, cells: int = 1) -> np.ndarray:
+    """A kernel (out, in, height, width) or (out, in) in our layout, anything else as it is.
+
+    Args:
+      cells: more than 1 where a dense kernel's inputs are a feature map of so many cells, flattened channels first.
+    """
+    if tensor.ndim < 2:
+        return tensor
+    if tensor.ndim == 2:
+        outputs, inputs = tensor.shape
+        if inputs % cells:
+            return tensor.T
+        tensor = tensor.reshape(outputs, inputs // cells, cells, 1)
+    kernel = tensor.transpose(2, 3, 1, 0)  # OIHW -> HWIO
+    return kernel.reshape(-1, kernel.shape[-1]) if len(shape) == 2 else kernel
+
+
+def from_keras(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    """A kernel of one convolution a channel, (height, width, channels, multiplier), in our layout; others as they are.
+
+    Ours is a convolution in as many groups as channels, (height, width, 1, channels * multiplier) in the same order.
+    """
+    if tensor.ndim == len(shape) == 4 and shape[2] == 1:
+        height, width, channels, multiplier = tensor.shape
+        if (height, width, channels * multiplier) == (*shape[:2], shape[3]):
+            return tensor.reshape(shape)
+    return tensor
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     """Where one array of a model comes from.
 
     Attributes:
-      name: of the tensor in the file.
-      channels_first: kernels are (out, in, height, width) or (out, in) and must be turned round.
-      cells: more than 1 where a dense kernel's inputs are a feature map of so many cells, flattened channels first.
+      name: of the tensor in the file; several arrays may be parts of one.
+      convert: makes the array of the tensor and the shape that the array has; the result has another shape where the
+        tensor does not fit, which the caller checks.
     """
 
     name: str
-    channels_first: bool = False
-    cells: int = 1
-
-    def convert(self, tensor: np.ndarray, shape: Shape) -> np.ndarray:
-        """`tensor` in our layout; of another shape than `shape` if it does not fit, which the caller checks."""
-        if not self.channels_first and _is_depthwise(tensor.shape, shape):
-            return tensor.reshape(shape)
-        if not self.channels_first or tensor.ndim < 2:
-            return tensor
-        if tensor.ndim == 2:
-            outputs, inputs = tensor.shape
-            if inputs % self.cells:
-                return tensor.T
-            tensor = tensor.reshape(outputs, inputs // self.cells, self.cells, 1)
-        kernel = tensor.transpose(2, 3, 1, 0)  # OIHW -> HWIO
-        return kernel.reshape(-1, kernel.shape[-1]) if len(shape) == 2 else kernel
-
-
-def _is_depthwise(theirs: Shape, ours: Shape) -> bool:
-    """Whether a kernel is Keras' of one convolution a channel, (height, width, channels, multiplier).
-
-    Ours is a convolution in as many groups as channels, (height, width, 1, channels * multiplier) in the same order.
-    """
-    if len(theirs) != 4 or len(ours) != 4 or ours[2] != 1:
-        return False
-    return (*theirs[:2], theirs[2] * theirs[3]) == (*ours[:2], ours[3])
+    convert: Callable[[np.ndarray, Shape], np.ndarray] = as_stored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,10 +126,15 @@ def libraries(arch: str) -> tuple[str, ...]:
 def name_map(arch: str, library: str, shapes: Mapping[str, Shape]) -> NameMap:
     """The map from the arrays of a model (dotted path -> shape, see `registry.flat_state`) to `library`'s names."""
     module = family(arch)
-    classifier = getattr(module, "CLASSIFIER", {}).get(library, ())
+
+    def of_library(attribute: str, default: Any) -> Any:
+        return getattr(module, attribute, {}).get(library, default)
+
+    classifier = of_library("CLASSIFIER", ())
     if library == "native":
         return NameMap(library, {path: Source(path) for path in shapes}, classifier)
-    layers = registry.layers_of(shapes)
+    own: Mapping[str, Source] = of_library("SOURCES", lambda shapes: {})(shapes)
+    layers = registry.layers_of(path for path in shapes if path not in own)
     theirs = module.NAMES[library](layers)
     normalised = {layer for layer in layers if f"{layer}.scale" in shapes or f"{layer}.mean" in shapes}
     flattened = getattr(module, "FLATTENED", {})
@@ -128,12 +143,10 @@ def name_map(arch: str, library: str, shapes: Mapping[str, Shape]) -> NameMap:
         layer, _, variable = path.rpartition(".")
         if library == "keras":
             is_shift = variable == "bias" and layer in normalised
-            return Source(f"{theirs[layer]}/{'beta' if is_shift else KERAS_VARIABLES[variable]}")
-        return Source(f"{theirs[layer]}.{TORCH_VARIABLES[variable]}", True, flattened.get(layer, 1))
+            return Source(f"{theirs[layer]}/{'beta' if is_shift else KERAS_VARIABLES[variable]}", from_keras)
+        convert = functools.partial(from_torch, cells=flattened[layer]) if layer in flattened else from_torch
+        return Source(f"{theirs[layer]}.{TORCH_VARIABLES[variable]}", convert)
 
-    optional = {
-        key: table[library]
-        for key, table in (("excused", getattr(module, "EXCUSED", {})), ("rename", getattr(module, "RENAMES", {})))
-        if library in table
-    }
-    return NameMap(library, {path: source(path) for path in shapes}, classifier, **optional)
+    sources = {path: own.get(path) or source(path) for path in shapes}
+    rename = of_library("RENAMES", lambda tensors: tensors)
+    return NameMap(library, sources, classifier, of_library("EXCUSED", ()), rename)
