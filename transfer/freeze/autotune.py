@@ -52,8 +52,7 @@ def measured(wanted: Mapping[Geometry, Iterable[str]], dtype: Any = jnp.float32)
     if missing:
         with Progress("autotune", len(missing), "convolutions") as progress:
             for geometry, names in missing.items():
-                found = seconds(geometry, names, mesh, dtype)
-                known.setdefault(key(geometry), {}).update(found)
+                known.setdefault(key(geometry), {}).update(seconds(geometry, names, mesh, dtype))
                 progress.update()
         _write(path, known)
     return {geometry: {name: known[key(geometry)][name] for name in names} for geometry, names in wanted.items()}
@@ -99,7 +98,7 @@ def _program(name: str, geometry: Geometry, mesh: Mesh, dtype: Any) -> Callable[
 
 
 def key(geometry: Geometry) -> str:
-    """Everything a geometry says, as text."""
+    """A geometry as text, the key that its measurements are kept under."""
     return json.dumps(list(asdict(geometry).values()), separators=(",", ":"))
 
 
@@ -120,16 +119,16 @@ def _processor() -> str:
 
 
 def _read(path: Path) -> Measured:
-    """What the file holds; nothing where it is missing or no such file."""
+    """The measurements in the file; an empty dict where there is none, or it is not of this form."""
     try:
-        found = json.loads(path.read_text())
-        return {text: {name: float(time) for name, time in times.items()} for text, times in found.items()}
+        stored = json.loads(path.read_text())
+        return {text: {name: float(time) for name, time in times.items()} for text, times in stored.items()}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}
 
 
 def _write(path: Path, known: Measured) -> None:
-    """Whole or not at all, together with what another process wrote meanwhile."""
+    """Writes the measurements atomically, together with what another process wrote meanwhile."""
     merged = _read(path)
     for text, times in known.items():
         merged.setdefault(text, {}).update(times)

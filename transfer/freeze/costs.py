@@ -32,7 +32,7 @@ BYTES = 4
 
 @dataclass(frozen=True)
 class Work:
-    """What an algorithm does for a geometry.
+    """The work of an algorithm for a geometry.
 
     Attributes:
       products: matrix products (M, K) x (K, N).
@@ -50,7 +50,7 @@ class Work:
 
     @property
     def flops(self) -> int:
-        """Of the products."""
+        """Floating-point operations of the products."""
         return 2 * self.products * self.rows * self.inner * self.columns
 
 
@@ -143,7 +143,7 @@ class Costs:
     cache: float
 
     def seconds(self, work: Work) -> float:
-        """Of one call on one core."""
+        """Seconds of one call on one core."""
         grown = (
             work.rows / (work.rows + self.rows)
             * (work.inner / (work.inner + self.inner))
@@ -155,7 +155,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What was fitted.
+    """The fitted cost model.
 
     Attributes:
       costs: algorithm -> its numbers.
@@ -168,7 +168,7 @@ class Fitted:
     misses: Mapping[str, np.ndarray]
 
     def seconds(self, name: str, geometry: Geometry) -> float:
-        """Of an algorithm: the model's, times what it missed at geometries alike."""
+        """Seconds of an algorithm: the model's, times what it missed at similar geometries."""
         misses = self.misses[name]
         distances = np.square(self.places - place(geometry)).sum(axis=1)
         weights = np.where(np.isnan(misses), 0, np.exp(-distances / (2 * ALIKE**2)))
@@ -184,7 +184,7 @@ def place(geometry: Geometry) -> list[float]:
 
 
 def fitted_from(held: Mapping[str, Any]) -> Fitted:
-    """From what the package's JSON holds."""
+    """Makes the cost model from the package's JSON."""
     costs = {name: Costs(**numbers) for name, numbers in held["costs"].items()}
     misses = {name: np.array([row.get(name, np.nan) for row in held["misses"]]) for name in costs}
     return Fitted(costs, np.array(held["places"]), misses)
@@ -192,12 +192,12 @@ def fitted_from(held: Mapping[str, Any]) -> Fitted:
 
 @cache
 def fitted() -> Fitted:
-    """As the package has it."""
+    """The cost model that comes with the package."""
     return fitted_from(json.loads(FITTED.read_text()))
 
 
 def predicted(geometry: Geometry, by: Fitted | None = None) -> dict[str, float]:
-    """Algorithm -> seconds, of those that are a choice for this geometry and have been fitted."""
+    """Algorithm -> seconds, for those that are a choice for this geometry and have been fitted."""
     by = fitted() if by is None else by
     return {name: by.seconds(name, geometry) for name in choices(geometry) if name in by.costs}
 

@@ -7,6 +7,7 @@ every other equation is computed as the model has it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,10 +17,9 @@ from flax import nnx
 from jax import lax
 
 from transfer.freeze.convolutions import ALGORITHMS, Epilogue, Geometry
-from transfer.freeze.fusion import Fused, fused
-from transfer.freeze.joining import Source, joinable, side_by_side, stacked
+from transfer.freeze.fusion import Fused, Source, fused, joinable, side_by_side, stacked
 from transfer.freeze.plan import plan_for
-from transfer.freeze.pooling import Pool, pool_of
+from transfer.freeze.pooling import pool_of
 from transfer.freeze.segments import Segment, segments
 from transfer.models.graph.trace import Graph, Node, trace
 
@@ -152,7 +152,7 @@ def freeze(
         elif position in present:
             node = graph_at[position].nodes[position]
             pool = pool_of(node) if platform == "cpu" else None
-            held, steps[position] = ({}, _pooling(node, pool)) if pool else _as_traced(position, node)
+            held, steps[position] = ({}, _on_values(pool, node)) if pool else _as_traced(position, node)
             arrays |= held
     return Frozen(steps, graph.endpoints, arrays, convolutions, parts)
 
@@ -173,29 +173,20 @@ class _Graphs(dict[int, Graph]):
 
 def _absorbed(graph: Graph, unit: Fused) -> list[int]:
     """Nodes that a unit computes on the way to its last."""
-    found, position = [], unit.last
+    absorbed, position = [], unit.last
     while position != unit.conv:
         inputs = [i for i in graph.nodes[position].inputs if i != unit.residual]
         position = inputs[0]
-        found.append(position)
-    return found
+        absorbed.append(position)
+    return absorbed
 
 
 def _geometry(graph: Graph, unit: Fused) -> Geometry:
     node = graph.nodes[unit.conv]
     batch, height, width, channels = graph.nodes[node.inputs[0]].shape
     given = node.attributes
-    return Geometry(
-        batch,
-        height,
-        width,
-        channels,
-        node.shape[-1],
-        given["kernel"],
-        given["strides"],
-        given["padding"],
-        given["groups"],
-    )
+    window, groups = given["kernel"], given["groups"]
+    return Geometry(batch, height, width, channels, node.shape[-1], window, given["strides"], given["padding"], groups)
 
 
 def _folded(graph: Graph, unit: Fused, planned: Planned, parameters: Mapping[str, Any], dtype: Any) -> Arrays:
@@ -223,7 +214,7 @@ def _input(graph: Graph, unit: Fused) -> Source:
 
 
 def _convolution(images: Source, unit: Fused, planned: Planned, shared: bool) -> Run:
-    """`shared`: XLA's CPU backend would compute the epilogue again in each of its consumers, with all before it."""
+    """Makes a unit's step; `shared` keeps XLA's CPU backend from computing the epilogue again in each consumer."""
     algorithm, layer = ALGORITHMS[planned.algorithm], planned.layer
 
     def run(arrays: Mapping[str, Any], values: Mapping[int, jax.Array]) -> jax.Array:
@@ -235,15 +226,15 @@ def _convolution(images: Source, unit: Fused, planned: Planned, shared: bool) ->
     return run
 
 
-def _pooling(node: Node, pool: Pool) -> Run:
-    return lambda arrays, values: pool(values[node.inputs[0]])
+def _on_values(function: Callable[..., jax.Array], node: Node) -> Run:
+    """Makes the step that computes a node by a function of its inputs' values alone."""
+    return lambda arrays, values: function(*(values[i] for i in node.inputs))
 
 
 def _as_traced(position: int, node: Node) -> tuple[Arrays, Run]:
-    """A node that is no convolution: the model's own equations, their constants as arguments."""
-    own = OWN.get(node.op)
-    if own is not None:
-        return {}, lambda arrays, values: own(node, [values[i] for i in node.inputs])
+    """Makes the step of a node that is no convolution: the model's own equations, their constants as arguments."""
+    if node.op == "mean":
+        return {}, _on_values(partial(_mean, node.attributes["axes"]), node)
     names = [
         [f"{position}.{link}.{operand}" for operand in applied.constants] for link, applied in enumerate(node.chain)
     ]
@@ -262,12 +253,7 @@ def _as_traced(position: int, node: Node) -> tuple[Arrays, Run]:
     return held, run
 
 
-def _mean(node: Node, operands: Sequence[jax.Array]) -> jax.Array:
-    """In float32 whatever the images are in; scaled before the sum, so that one kernel does both on a GPU."""
-    images, axes = operands[0], node.attributes["axes"]
+def _mean(axes: Sequence[int], images: jax.Array) -> jax.Array:
+    """A mean in float32 for any dtype of images; scaled before the sum, so that one kernel does both on a GPU."""
     share = np.float32(1 / np.prod([images.shape[axis] for axis in axes]))
     return (images.astype(jnp.float32) * share).sum(axis=axes).astype(images.dtype)
-
-
-# Operations that are computed in another way than they were traced.
-OWN: dict[str, Callable[[Node, Sequence[jax.Array]], jax.Array]] = {"mean": _mean}

@@ -34,14 +34,15 @@ def plan_for(
       autotune: measures the candidates once on this machine (`transfer.freeze.autotune`) instead of predicting; for a
         platform that is not here, the prediction stays.
     """
-    if autotune and platform != _here():
+    backend = jax.default_backend()
+    if autotune and platform != {"cuda": "gpu", "rocm": "gpu"}.get(backend, backend):
         logging.warning("autotune: no %s on this machine; the cost model decides", platform)
         autotune = False
     exact = precision == "highest" or jnp.finfo(dtype).bits < 32
     candidates = {geometry: _candidates(geometry, exact, platform) for geometry in dict.fromkeys(geometries.values())}
     if autotune:
         times = tuning.measured(candidates, dtype)
-        candidates = {geometry: sorted(found, key=found.__getitem__) for geometry, found in times.items()}
+        candidates = {geometry: sorted(each, key=each.__getitem__) for geometry, each in times.items()}
     return {layer: candidates[geometry][0] for layer, geometry in geometries.items()}
 
 
@@ -49,15 +50,17 @@ def _candidates(geometry: Geometry, exact: bool, platform: str) -> list[str]:
     """Algorithms worth a measurement, the one to be chosen without any first."""
     if platform in LIBRARY:
         return [name for name in LIBRARY[platform] if ALGORITHMS[name].fits(geometry)]
-    found = predicted(geometry)
-    allowed = (name for name in found if ALGORITHMS[name].exact or not exact)
-    times = {name: found[name] for name in allowed if not only_alone(name, geometry)}
+    times = {
+        name: seconds
+        for name, seconds in predicted(geometry).items()
+        if (ALGORITHMS[name].exact or not exact) and not only_alone(name, geometry)
+    }
     least = min(times.values())
     return sorted((name for name, time in times.items() if time <= HOPELESS * least), key=times.__getitem__)
 
 
 def only_alone(name: str, geometry: Geometry) -> bool:
-    """Whether an algorithm is as fast as it was measured only with nothing before and after it.
+    """True if an algorithm is as fast as it was measured only with nothing before and after it.
 
     In a network XLA fuses what is around a matrix product into it and into Winograd's transforms, and not through the
     loop over strips: ResNet-50 at 224 px is 7 % faster without them, where the transformed data are small anyway.
@@ -65,8 +68,3 @@ def only_alone(name: str, geometry: Geometry) -> bool:
     if "strip" in name:
         return transformed_bytes(geometry) < STRIP_BYTES
     return name in ("direct", "patches") and ALGORITHMS["pointwise"].fits(geometry)
-
-
-def _here() -> str:
-    backend = jax.default_backend()
-    return "gpu" if backend in ("cuda", "rocm") else backend

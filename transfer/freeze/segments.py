@@ -36,16 +36,16 @@ def segments(graph: Graph, steps: Collection[int], batch: int, limit: int | None
     if limit is None:
         return [Segment(1, total, batch)]
     edges = sorted({1, total, *(position + 1 for position in _cuts(graph, steps))})
-    found: list[Segment] = []
+    parts: list[Segment] = []
     # from the end: a stretch never takes more images than the one after it, or there would be cuts for a node or two
     for start, stop in reversed(list(itertools.pairwise(edges))):
         chunk = _chunk(batch, limit, max(_bytes(graph, position, itemsize) for position in range(start, stop)))
-        after = found[-1] if found else Segment(stop, stop, batch)
+        after = parts[-1] if parts else Segment(stop, stop, batch)
         chunk = next(n for n in range(min(chunk, after.chunk), 0, -1) if after.chunk % n == 0)
-        if found and after.chunk == chunk:
-            stop = found.pop().stop
-        found.append(Segment(start, stop, chunk))
-    return found[::-1]
+        if parts and after.chunk == chunk:
+            stop = parts.pop().stop
+        parts.append(Segment(start, stop, chunk))
+    return parts[::-1]
 
 
 def _cuts(graph: Graph, steps: Collection[int]) -> list[int]:
@@ -63,11 +63,12 @@ def _cuts(graph: Graph, steps: Collection[int]) -> list[int]:
 
 
 def _bytes(graph: Graph, position: int, itemsize: int) -> int:
-    """Of one image's value and of what it is made from."""
+    """Bytes of a node's value and of its inputs, for one image."""
     node = graph.nodes[position]
     shapes = [node.shape, *(graph.nodes[i].shape for i in node.inputs)]
     return sum(int(np.prod(shape[1:])) * itemsize for shape in shapes)
 
 
 def _chunk(batch: int, limit: int, size: int) -> int:
+    """The largest divisor of `batch` whose images, of `size` bytes each, fit into `limit`; at least 1."""
     return next(n for n in range(batch, 0, -1) if batch % n == 0 and (n == 1 or n * size <= limit))

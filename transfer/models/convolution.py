@@ -39,7 +39,7 @@ def _small_on_cpu(
     feature_group_count: int = 1,
     **_: Any,
 ) -> bool:
-    """Whether this is an ordinary convolution (no groups, no dilation) to a small image, on a CPU."""
+    """True for an ordinary convolution (no groups, no dilation) to a small image, on a CPU."""
     dilations = {*(lhs_dilation or ()), *(rhs_dilation or ())}
     ordinary = feature_group_count == 1 and dilations <= {1} and not isinstance(padding, str)
     if not ordinary or jax.default_backend() != "cpu":

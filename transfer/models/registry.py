@@ -21,12 +21,12 @@ STORED = (nnx.Param, nnx.BatchStat)
 @cache
 def architectures() -> dict[str, Callable[..., nnx.Module]]:
     """Architecture name -> builder, collected from the `ARCHITECTURES` of every file in `transfer/models`."""
-    found: dict[str, Callable[..., nnx.Module]] = {}
+    builders: dict[str, Callable[..., nnx.Module]] = {}
     for module in pkgutil.iter_modules(transfer.models.__path__):
         if module.name != "registry" and not module.ispkg:
             family = importlib.import_module(f"transfer.models.{module.name}")
-            found.update(getattr(family, "ARCHITECTURES", {}))
-    return found
+            builders.update(getattr(family, "ARCHITECTURES", {}))
+    return builders
 
 
 def builder(arch: str) -> Callable[..., nnx.Module]:

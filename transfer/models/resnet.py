@@ -43,7 +43,7 @@ STAGE_CHANNELS = (64, 128, 256, 512)
 
 @dataclass(frozen=True)
 class Variant:
-    """What implementations of ResNet differ in; the defaults are torchvision's.
+    """The differences between implementations of ResNet; the defaults are torchvision's.
 
     Attributes:
         stride_in_1x1: the first 1x1 of a bottleneck carries the stride (the paper, Keras), not the 3x3 (torchvision).

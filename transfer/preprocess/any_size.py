@@ -19,7 +19,7 @@ from transfer.preprocess.recipe import Preprocessing, gives_floats
 
 
 class _Axis(NamedTuple):
-    """One axis: `size` pixels become `resized`; pixel i of the output is number i + `offset` of those, or black."""
+    """An axis: `size` pixels become `resized`; pixel i of the output is number i + `offset` of those, or black."""
 
     size: jax.Array
     resized: jax.Array
@@ -74,7 +74,7 @@ def resize(preprocessing: Preprocessing, images: jax.Array) -> jax.Array:
 
 
 def _axes(preprocessing: Preprocessing, height: jax.Array, width: jax.Array) -> tuple[_Axis, _Axis]:
-    """(vertical, horizontal)."""
+    """The vertical and the horizontal axis of an image of this size."""
     rows, columns = preprocessing.image_size
     if preprocessing.resize_to is None:
         nothing = jnp.zeros((), jnp.int64)
@@ -94,7 +94,7 @@ def _cropped(size: jax.Array, resized: jax.Array, length: int) -> _Axis:
 
 
 def _along(preprocessing: Preprocessing, images: jax.Array, axis: _Axis, number: int) -> jax.Array:
-    """One pass: (B, h, w, 3) along dimension `number`."""
+    """Resizes (B, h, w, 3) along dimension `number`."""
     if preprocessing.interpolation == "nearest":
         picked = _picked(images, _nearest(preprocessing, axis), number)
         return jnp.where(_shaped(axis.inside, number), picked, 0)
@@ -126,7 +126,7 @@ def _fixed_point(weights: jax.Array) -> jax.Array:
 
 
 def _runs(preprocessing: Preprocessing, axis: _Axis) -> _Runs:
-    """As `resample.band`."""
+    """The runs and weights that `resample.band` makes in NumPy."""
     radius, kernel = resample.KERNELS[preprocessing.interpolation]
     size, scale = axis.size, axis.size.astype(jnp.float64) / axis.resized.astype(jnp.float64)
     antialias = preprocessing.antialias or not gives_floats(preprocessing)
@@ -146,7 +146,7 @@ def _runs(preprocessing: Preprocessing, axis: _Axis) -> _Runs:
 
 
 def _nearest(preprocessing: Preprocessing, axis: _Axis) -> jax.Array:
-    """As `resample.nearest_indices`: int64 (length,); of what is outside, any."""
+    """The numbers of the nearest pixels, as `resample.nearest_indices`: int64 (length,); any number where outside."""
     if preprocessing.resize == "float":
         step = axis.size.astype(jnp.float32) * (np.float32(1) / axis.resized.astype(jnp.float32))
         return jnp.minimum(((axis.kept.astype(jnp.float32) + np.float32(0.5)) * step).astype(jnp.int64), axis.size - 1)

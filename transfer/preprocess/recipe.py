@@ -102,7 +102,7 @@ def _height_and_width(size: Any) -> tuple[int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class _Axis:
-    """What happens along one axis: resize `size` to `resized`, keep `crop`, then pad with zeros by `pad`."""
+    """The steps along one axis: resize `size` to `resized`, keep `crop`, then pad with zeros by `pad`."""
 
     size: int
     resized: int
@@ -120,7 +120,7 @@ def _crop_axis(size: int, resized: int, length: int) -> _Axis:
 
 
 def _geometry(preprocessing: Preprocessing, height: int, width: int) -> tuple[_Axis, _Axis]:
-    """(vertical, horizontal) plan for an image of this size."""
+    """The vertical and the horizontal axis of an image of this size."""
     rows, columns = preprocessing.image_size
     if preprocessing.resize_to is None:
         return _crop_axis(height, rows, rows), _crop_axis(width, columns, columns)
@@ -140,7 +140,7 @@ def _kept_band(preprocessing: Preprocessing, axis: _Axis) -> resample.Band:
 
 
 def gives_floats(preprocessing: Preprocessing) -> bool:
-    """Whether resized pixels are float32 and not uint8."""
+    """True if resized pixels are float32 and not uint8."""
     return preprocessing.resize == "float" and preprocessing.interpolation != "nearest"
 
 
@@ -226,7 +226,7 @@ def _by_passes(preprocessing: Preprocessing, image: np.ndarray, vertical: _Axis,
 
 
 def _by_pillow(preprocessing: Preprocessing, image: np.ndarray, vertical: _Axis, horizontal: _Axis) -> np.ndarray:
-    """One call for both passes, which the installed version orders as `resample.rows_first` says, then the crop.
+    """Resizes by one call of Pillow, which orders its passes as `resample.rows_first` says, then crops.
 
     Pillow's own `box` would not compute what the crop drops, but keeps its corners in float32 and so other weights.
     """
@@ -238,7 +238,7 @@ def _by_pillow(preprocessing: Preprocessing, image: np.ndarray, vertical: _Axis,
 
 
 def draft_divisor(preprocessing: Preprocessing, height: int, width: int) -> int:
-    """By how much `resize="draft"` lets the JPEG decoder divide the sides of an image: 1, 2, 4 or 8, as Pillow does."""
+    """The divisor of an image's sides that `resize="draft"` asks of the JPEG decoder: 1, 2, 4 or 8, as Pillow does."""
     vertical, horizontal = _geometry(preprocessing, height, width)
     scale = min(height // vertical.resized, width // horizontal.resized)
     return next((divisor for divisor in (8, 4, 2) if divisor <= scale), 1)

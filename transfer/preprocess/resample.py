@@ -101,7 +101,7 @@ def nearest_indices(size: int, new_size: int, resize: str) -> np.ndarray:
 
 
 def rows_first(height: int, width: int, new_height: int, new_width: int) -> bool:
-    """Whether Pillow runs its vertical pass first, which decides what is rounded first.
+    """True if Pillow runs its vertical pass first, which decides what is rounded first.
 
     From version 13 on it does where the height shrinks by more than twice as many pixels as the width (pull
     request 9549); before that the horizontal pass always came first.
@@ -133,7 +133,7 @@ def _weighted_sum(images: jax.Array, starts: np.ndarray, weights: np.ndarray, ax
 
 
 def resize_axis_8bit(images: jax.Array, band_: Band, axis: int) -> jax.Array:
-    """One pass of Pillow's resize: uint8 in, uint8 out, the weighted sum rounded half up and clipped."""
+    """Runs one pass of Pillow's resize: uint8 in, uint8 out, the weighted sum rounded half up and clipped."""
     return rounded_8bit(_weighted_sum(images, band_.starts, fixed_point(band_.weights), axis))
 
 
@@ -144,7 +144,7 @@ def rounded_8bit(total: jax.Array) -> jax.Array:
 
 
 def resize_axis_float(images: jax.Array, band_: Band, axis: int) -> jax.Array:
-    """One pass in float32, as `jax.image.resize` computes it; no matmul, so no matmul precision either."""
+    """Runs one pass in float32, as `jax.image.resize` computes it; no matmul, so no matmul precision either."""
     return _weighted_sum(images, band_.starts, band_.weights.astype(np.float32), axis)
 
 

@@ -14,7 +14,7 @@ __all__ = ["ALGORITHMS", "Algorithm", "Epilogue", "Geometry"]
 
 
 class Algorithm(Protocol):
-    """One way to compute a convolution.
+    """A way to compute a convolution.
 
     Attributes:
       exact: whether it does nothing but the definition's products and sums, in another order.
@@ -23,10 +23,10 @@ class Algorithm(Protocol):
     exact: bool
 
     def fits(self, geometry: Geometry) -> bool:
-        """Whether it can compute this one."""
+        """True if this algorithm can compute a convolution of this geometry."""
 
     def prepare(self, kernel: np.ndarray, geometry: Geometry) -> np.ndarray:
-        """An HWIO kernel as `run` wants it; once, ahead of time, in the kernel's own type."""
+        """Lays out an HWIO kernel as `run` wants it; once, ahead of time, in the kernel's own dtype."""
 
     def run(self, images: jax.Array, kernel: jax.Array, geometry: Geometry, epilogue: Epilogue) -> jax.Array:
         """(B, H, W, C) -> (B, H', W', K), the epilogue included; B need not be the geometry's."""

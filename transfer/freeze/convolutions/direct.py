@@ -19,7 +19,7 @@ class Direct:
         self.layout = KERNEL_LAYOUTS.get(platform, "HWIO")
 
     def fits(self, geometry: Geometry) -> bool:
-        """Every convolution."""
+        """True for every convolution."""
         return True
 
     def prepare(self, kernel: np.ndarray, geometry: Geometry) -> np.ndarray:

@@ -49,7 +49,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Epilogue:
-    """What follows a convolution and is cheapest where its output is made.
+    """The operations after a convolution that are cheapest where its output is made.
 
     Attributes:
       bias: (K,), or None.
@@ -64,13 +64,13 @@ class Epilogue:
     residual: jax.Array | None = None
 
     def pointwise(self, values: jax.Array) -> jax.Array:
-        """Bias and ReLU on (..., K), where there is no residual."""
+        """Applies bias and ReLU to (..., K), where there is no residual."""
         if self.bias is not None:
             values = values + self.bias
         return jax.nn.relu(values) if self.relu else values
 
     def __call__(self, values: jax.Array) -> jax.Array:
-        """All of it on (B, H, W, K)."""
+        """Applies bias, residual, ReLU and pool to (B, H, W, K)."""
         if self.bias is not None:
             values = values + self.bias
         if self.residual is not None:
@@ -83,7 +83,7 @@ Finish = Callable[[jax.Array], jax.Array]
 
 
 def padded(images: jax.Array, padding: Pairs) -> jax.Array:
-    """With zeros around; a negative count crops."""
+    """Pads images with zeros; a negative count crops."""
     if padding == ((0, 0), (0, 0)):
         return images
     zero = jnp.zeros((), images.dtype)

@@ -13,7 +13,7 @@ class Pointwise:
     exact = True
 
     def fits(self, geometry: Geometry) -> bool:
-        """1x1 without padding or groups."""
+        """True for 1x1 kernels without padding or groups."""
         return geometry.window == (1, 1) and geometry.groups == 1 and not any(map(sum, geometry.padding))
 
     def prepare(self, kernel: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -29,12 +29,12 @@ class Pointwise:
 
 
 class Patches:
-    """Each output pixel's patch as a row, times the kernel as a matrix."""
+    """A product of two matrices: the patch of each output pixel as a row, times the kernel (im2col)."""
 
     exact = True
 
     def fits(self, geometry: Geometry) -> bool:
-        """Every convolution without groups."""
+        """True for every convolution without groups."""
         return geometry.groups == 1
 
     def prepare(self, kernel: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -65,7 +65,7 @@ class Whole:
     PIXELS = 4
 
     def fits(self, geometry: Geometry) -> bool:
-        """At most four pixels in and out, no groups; a 1x1 kernel would leave the matrix all but empty."""
+        """True for at most four pixels in and out and no groups; a 1x1 kernel would leave the matrix all but empty."""
         pixels = max(geometry.height * geometry.width, geometry.output[0] * geometry.output[1])
         return geometry.groups == 1 and geometry.window != (1, 1) and 1 <= pixels <= self.PIXELS
 

@@ -58,7 +58,7 @@ class Winograd:
         self.tile, self.strip = tile, strip
 
     def fits(self, geometry: Geometry) -> bool:
-        """3x3, stride 1, no groups; strips where the image has more rows of tiles than one."""
+        """True for 3x3 at stride 1 without groups; with strips, for images of at least as many rows of tiles."""
         ordinary = geometry.window == (3, 3) and geometry.strides == (1, 1) and geometry.groups == 1
         return ordinary and min(geometry.output) >= 1 and (not self.strip or self._tiles(geometry)[0] >= self.strip)
 
@@ -93,14 +93,14 @@ class Winograd:
 
 
 def transformed_bytes(geometry: Geometry, tile: int = 4) -> int:
-    """Of the transformed input and the products of a batch, in float32."""
+    """Bytes of the transformed input and of the products of a batch, in float32."""
     rows, columns = geometry.output
     tiles = geometry.batch * -(-rows // tile) * -(-columns // tile)
     return 4 * tiles * (tile + 2) ** 2 * (geometry.channels + geometry.features)
 
 
 def _by_strips(images: jax.Array, kernel: jax.Array, tile: int, rows: int, epilogue: Epilogue) -> jax.Array:
-    """One strip of `rows` rows of tiles after another."""
+    """Convolves strips of `rows` rows of tiles, one after another."""
     batch, height, width, channels = images.shape
     strips = (height - 2) // (rows * tile)
 

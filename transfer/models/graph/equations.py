@@ -41,7 +41,7 @@ def bind(equation: Any, operands: Sequence[Any]) -> Sequence[Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A node before its layer is looked at; `transfer.models.graph.trace.Node` says what the attributes mean.
+    """A node without its layer's settings; `transfer.models.graph.trace.Node` says what the attributes mean.
 
     `chain` computes it where the model was read with its values: each equation takes the result of the one before.
     """

@@ -20,7 +20,7 @@ class Field:
 
     @property
     def size(self) -> int:
-        """In pixels."""
+        """The number of pixels."""
         return self.last - self.first + 1
 
 
@@ -30,29 +30,29 @@ Fields = tuple[Field, Field] | None
 
 def fields(graph: Graph) -> list[Fields]:
     """The receptive field of every node of a graph, in pixels of its input."""
-    found: list[Fields] = []
+    known: list[Fields] = []
     for node in graph.nodes:
         if node.op == "input":
-            found.append((Field(1, 0, 0), Field(1, 0, 0)))
+            known.append((Field(1, 0, 0), Field(1, 0, 0)))
             continue
-        inputs = [found[i] for i in node.inputs]
+        inputs = [known[i] for i in node.inputs]
         if node.op in GLOBAL or node.attributes.get("adaptive") or None in inputs:
-            found.append(None)
+            known.append(None)
             continue
         source = graph.nodes[node.inputs[0]].shape[1:3]
         sides = [_side(node, source, axis, [each[axis] for each in inputs if each]) for axis in (0, 1)]
-        found.append((sides[0], sides[1]))
-    return found
+        known.append((sides[0], sides[1]))
+    return known
 
 
 def receptive_field(graph: Graph) -> str:
-    """Of a graph's output, as "height×width" in pixels of its input."""
+    """The receptive field of a graph's output, as "height×width" in pixels of its input."""
     field = fields(graph)[graph.output]
     return "all" if field is None else "×".join(str(side.size) for side in field)
 
 
 def _side(node: Node, source: Sequence[int], axis: int, inputs: Sequence[Field]) -> Field:
-    """Along one axis: the union of the inputs', widened by the node's window."""
+    """A node's field along one axis: the union of its inputs', widened by its window."""
     union = Field(inputs[0].stride, min(f.first for f in inputs), max(f.last for f in inputs))
     window, stride, low = _geometry(node, source, axis)
     return Field(

@@ -21,7 +21,7 @@ from transfer.models.graph.equations import Reading, Step
 
 @dataclasses.dataclass(frozen=True)
 class Node(Step):
-    """One step of a model, its layer looked at.
+    """A step of a model together with its layer's settings.
 
     Attributes:
       op: `input`, `conv`, `dense`, `batch_norm`, another layer's class in snake case, `relu` and other functions of
@@ -95,19 +95,19 @@ class Graph:
 
     def layers(self) -> dict[str, Node]:
         """Layer path -> its (first) node, in the order of the calls."""
-        found: dict[str, Node] = {}
+        first: dict[str, Node] = {}
         for node in self.nodes:
             if node.layer:
-                found.setdefault(node.layer, node)
-        return found
+                first.setdefault(node.layer, node)
+        return first
 
     def consumers(self) -> list[list[int]]:
-        """For each node the positions of those that take it."""
-        found: list[list[int]] = [[] for _ in self.nodes]
+        """The positions of the nodes that take each node, a list a node."""
+        consumers: list[list[int]] = [[] for _ in self.nodes]
         for position, node in enumerate(self.nodes):
             for source in node.inputs:
-                found[source].append(position)
-        return found
+                consumers[source].append(position)
+        return consumers
 
 
 def trace(
@@ -166,14 +166,14 @@ def trace(
 
 def leading_to(outputs: Iterable[int], inputs: Callable[[int], Iterable[int]]) -> set[int]:
     """The positions from which `inputs` leads to one of `outputs`, those included; of any kind of graph."""
-    found: set[int] = set()
+    visited: set[int] = set()
     stack = list(outputs)
     while stack:
         position = stack.pop()
-        if position not in found:
-            found.add(position)
+        if position not in visited:
+            visited.add(position)
             stack += inputs(position)
-    return found
+    return visited
 
 
 def _needed(steps: Sequence[Step], outputs: Sequence[int]) -> dict[int, int]:
@@ -234,8 +234,8 @@ LAYERS: dict[str, Any] = {"Conv": _conv, "Linear": _dense, "BatchNorm": _batch_n
 
 
 def _parameters_by_stage(state: Any) -> dict[str, int]:
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for path, variable in nnx.to_flat_state(nnx.filter_state(state, nnx.Param)):
         stage = str(path[0])
-        found[stage] = found.get(stage, 0) + math.prod(variable.shape)
-    return found
+        counts[stage] = counts.get(stage, 0) + math.prod(variable.shape)
+    return counts
