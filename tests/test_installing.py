@@ -12,7 +12,7 @@ import yaml
 import transfer
 from transfer.bench import target
 from transfer.runtime import distribution
-from transfer.runtime.distribution import how_to_add
+from transfer.runtime.distribution import install_hint
 
 REPOSITORY = Path(__file__).parent.parent
 # Whatever lists packages to install, up to the end of the command; continued lines and Dockerfile's too.
@@ -103,9 +103,9 @@ def test_the_version_is_read_where_nothing_is_installed() -> None:
 
 def test_messages_name_extras_that_there_are() -> None:
     sources = "".join(path.read_text() for path in (REPOSITORY / "transfer").rglob("*.py"))
-    named = {*re.findall(r"how_to_add\([\"'](\w+)", sources), *(extra for _, extra in target.EXTRAS.values())}
+    named = {*re.findall(r"install_hint\([\"'](\w+)", sources), *(extra for _, extra in target.EXTRAS.values())}
     assert {"onnx", "plots"} <= named <= set(setup()["options.extras_require"])
-    assert not any(map(advice, map(how_to_add, named)))
+    assert not any(map(advice, map(install_hint, named)))
 
 
 def test_nothing_advises_another_project() -> None:

@@ -118,7 +118,7 @@ def child(start: int, short: bool) -> None:
     if short:
         # the same limits, reached sooner
         unpickler.POOL >>= 3
-        untrusted.FLOOR >>= 3
+        untrusted.DECOMPRESSION_FLOOR >>= 3
         keras_h5.CPU_SECONDS = 1
     copyreg.add_extension("os", "mkdir", 0x7)
     copyreg.add_extension("posix", "mkdir", EXTENSION)

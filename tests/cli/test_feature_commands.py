@@ -195,7 +195,7 @@ def test_without_a_config_the_rows_are_marked(run_of, tmp_path, features):
 def test_a_store_that_is_in_use_is_not_repaired(path, features):
     flip(path / "features/block2:avg/c/2/0")
     before = files_of(path)
-    with lock.held(path, "feature store"):
+    with lock.hold(path, "feature store"):
         code, _, error = features("verify", path, "--repair")
         assert code == 1 and "is in use by process" in error
     assert files_of(path) == before

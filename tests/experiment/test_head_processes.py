@@ -174,7 +174,7 @@ def test_killed_and_gone_on_with_by_one(run, finished, tmp_path):
 
 
 def test_a_second_run_of_the_same_workdir(run, tmp_path):
-    with lock.held(tmp_path, "workdir"):
+    with lock.hold(tmp_path, "workdir"):
         for count in (1, 2):
             ended = run(tmp_path, count)
             assert ended[0].code == 1 and f"the workdir {tmp_path} is in use by process" in ended[0].errors[-1]

@@ -122,23 +122,23 @@ MPI = {
 GIVEN = {"JAX_COORDINATOR_ADDRESS": "job-0.job:1234", "JAX_NUM_PROCESSES": "3"}
 PLACES = {
     "nothing": ({}, None),
-    "Slurm, a task a node": (SLURM, cluster.Place("node007:61563", 4, 2)),
+    "Slurm, a task a node": (SLURM, cluster.ProcessInfo("node007:61563", 4, 2)),
     "Slurm, a task a GPU": (
         {**SLURM, "SLURM_STEP_TASKS_PER_NODE": "2(x2)", "SLURM_LOCALID": "1"},
-        cluster.Place("node007:61563", 4, 2, [1]),
+        cluster.ProcessInfo("node007:61563", 4, 2, [1]),
     ),
     "Slurm, each task sees its GPU alone": (
         {**SLURM, "SLURM_STEP_TASKS_PER_NODE": "2(x2)", "SLURM_LOCALID": "1", "CUDA_VISIBLE_DEVICES": "0"},
-        cluster.Place("node007:61563", 4, 2),
+        cluster.ProcessInfo("node007:61563", 4, 2),
     ),
     "Slurm, one task": ({**SLURM, "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None),
-    "Open MPI": (MPI, cluster.Place("10.96.0.1:62624", 8, 5, [1])),
+    "Open MPI": (MPI, cluster.ProcessInfo("10.96.0.1:62624", 8, 5, [1])),
     "Open MPI without its launcher's address": (
         {**{key: value for key, value in MPI.items() if "uri" not in key}, "JAX_COORDINATOR_ADDRESS": "a:1"},
-        cluster.Place("a:1", 8, 5, [1]),
+        cluster.ProcessInfo("a:1", 8, 5, [1]),
     ),
-    "variables": ({**GIVEN, "JAX_PROCESS_ID": "1"}, cluster.Place("job-0.job:1234", 3, 1)),
-    "Kubernetes, an indexed job": ({**GIVEN, "JOB_COMPLETION_INDEX": "2"}, cluster.Place("job-0.job:1234", 3, 2)),
+    "variables": ({**GIVEN, "JAX_PROCESS_ID": "1"}, cluster.ProcessInfo("job-0.job:1234", 3, 1)),
+    "Kubernetes, an indexed job": ({**GIVEN, "JOB_COMPLETION_INDEX": "2"}, cluster.ProcessInfo("job-0.job:1234", 3, 2)),
     "Kubernetes, an indexed job of one": ({"JOB_COMPLETION_INDEX": "0"}, None),
 }
 
@@ -161,7 +161,7 @@ def test_the_environment_says_which_process_this_is(environment, variables, plac
     environment(variables)
     assert cluster.find(None, None, None, 1) == place
     assert cluster.find(None, 1, None, 1) is None  # whatever it says
-    assert cluster.find("b:2", 2, 1, 1) == cluster.Place("b:2", 2, 1)
+    assert cluster.find("b:2", 2, 1, 1) == cluster.ProcessInfo("b:2", 2, 1)
 
 
 HALVES = {

@@ -27,7 +27,7 @@ def wait():
 """
 END = """
 code = main.guarded(action, False)
-interrupts.ends_with(code)
+interrupts.set_exit_code(code)
 sys.exit(code)
 """
 
@@ -204,7 +204,7 @@ def test_what_could_not_be_saved_is_said():
 def test_a_function_that_is_kept_whole(presses, said):
     """Pressed a second time, it ends at once all the same."""
     done = run(f"""
-        @interrupts.kept_whole
+        @interrupts.uninterruptible
         def save():
             for _ in range({presses}):
                 press()
@@ -280,7 +280,7 @@ def test_an_action_that_ends_in_its_own_way_says_so():
                 press()
                 wait()
             except KeyboardInterrupt:
-                interrupts.heard()
+                interrupts.acknowledge()
             time.sleep(0.3)
             print("the rows so far")
             raise TransferError("2 rows are kept")

@@ -17,7 +17,7 @@ from transfer.runtime.files import lock
 HOLD = """
 import sys, time
 from transfer.runtime.files import lock
-with lock.held(sys.argv[1], "workdir"):
+with lock.hold(sys.argv[1], "workdir"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -36,7 +36,7 @@ def holder(tmp_path):
 
 def test_the_second_process_names_the_first(tmp_path, holder):
     path = tmp_path / "run"
-    with pytest.raises(TransferError) as caught, lock.held(path, "workdir"):
+    with pytest.raises(TransferError) as caught, lock.hold(path, "workdir"):
         pass
     message = str(caught.value)
     assert message.startswith(f"the workdir {path} is in use by process {holder.pid} on ") and "\n" not in message
@@ -48,31 +48,31 @@ def test_a_killed_process_holds_nothing(tmp_path, holder, ended_by):
     holder.send_signal(ended_by)
     holder.wait()
     assert (tmp_path / "run" / ".lock").exists()  # left over, and without effect
-    with lock.held(tmp_path / "run", "workdir"):
+    with lock.hold(tmp_path / "run", "workdir"):
         pass
     assert not (tmp_path / "run" / ".lock").exists()
 
 
 def test_it_is_free_after_an_error_too(tmp_path):
-    with pytest.raises(KeyError), lock.held(tmp_path, "workdir"):
-        with pytest.raises(TransferError, match=f"in use by process {os.getpid()} on"), lock.held(tmp_path, "workdir"):
+    with pytest.raises(KeyError), lock.hold(tmp_path, "workdir"):
+        with pytest.raises(TransferError, match=f"in use by process {os.getpid()} on"), lock.hold(tmp_path, "workdir"):
             pass
         raise KeyError
-    with lock.held(str(tmp_path), "workdir") as held:
+    with lock.hold(str(tmp_path), "workdir") as held:
         held.check()
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_of_a_fork_does_not_keep_it(tmp_path):
-    with lock.held(tmp_path, "workdir"):
+    with lock.hold(tmp_path, "workdir"):
         child = os.fork()
         if not child:
             time.sleep(60)
             os._exit(0)
-        with pytest.raises(TransferError), lock.held(tmp_path, "workdir"):
+        with pytest.raises(TransferError), lock.hold(tmp_path, "workdir"):
             pass
     try:
-        with lock.held(tmp_path, "workdir"):
+        with lock.hold(tmp_path, "workdir"):
             pass
     finally:
         os.kill(child, signal.SIGKILL)
@@ -81,7 +81,7 @@ def test_a_child_of_a_fork_does_not_keep_it(tmp_path):
 
 def test_a_name_that_is_not_there_yet(tmp_path, holder):
     (tmp_path / "run" / ".lock").write_bytes(b"")
-    with pytest.raises(TransferError, match="in use by another process"), lock.held(tmp_path / "run", "workdir"):
+    with pytest.raises(TransferError, match="in use by another process"), lock.hold(tmp_path / "run", "workdir"):
         pass
 
 
@@ -90,7 +90,7 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog)
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(lock.fcntl, "flock", refuse)
-    with lock.held(tmp_path, "workdir"):
+    with lock.hold(tmp_path, "workdir"):
         pass
     assert "no second process" in caplog.text
 
@@ -102,11 +102,11 @@ def bucket(request, tmp_path):
 
 
 def test_a_lease_that_is_kept_is_in_use(bucket):
-    with lock.held("gs://b/run", "workdir", kvstore=bucket, refresh=0.05) as held:
+    with lock.hold("gs://b/run", "workdir", kvstore=bucket, refresh=0.05) as held:
         began = bucket.read(".lock").result().stamp.generation
         with (
             pytest.raises(TransferError, match=f"gs://b/run is in use by process {os.getpid()} on"),
-            lock.held("gs://b/run", "workdir", kvstore=bucket, refresh=0.5),
+            lock.hold("gs://b/run", "workdir", kvstore=bucket, refresh=0.5),
         ):
             pass
         held.check()
@@ -116,13 +116,13 @@ def test_a_lease_that_is_kept_is_in_use(bucket):
 
 def test_a_lease_of_a_lost_machine_expires(bucket):
     bucket.write(".lock", b'{"host": "gone"}').result()
-    with lock.held("gs://b/run", "workdir", kvstore=bucket, refresh=0.02):
+    with lock.hold("gs://b/run", "workdir", kvstore=bucket, refresh=0.02):
         assert b"gone" not in bucket.read(".lock").result().value
     assert bucket.read(".lock").result().state == "missing"
 
 
 def test_whoever_lost_its_lease_is_told(bucket):
-    with lock.held("gs://b/run", "workdir", kvstore=bucket, refresh=0.02) as held:
+    with lock.hold("gs://b/run", "workdir", kvstore=bucket, refresh=0.02) as held:
         bucket.write(".lock", b'{"host": "b", "pid": 7, "since": "today", "command": "x"}').result()
         while not held._lost:
             time.sleep(0.005)
@@ -155,7 +155,7 @@ def test_a_process_that_helps_creates_nothing(tmp_path):
 
 
 def test_a_store_whose_lock_was_lost_is_not_written(tmp_path, monkeypatch):
-    class Lost(lock.Held):
+    class Lost(lock.Lock):
         def check(self):
             raise TransferError("taken over")
 

@@ -57,14 +57,14 @@ def test_a_store_is_where_the_system_would_put_it(root, given):
     assert (place / "zarr.json").is_file()
     opened = FeatureStore.open(given)
     np.testing.assert_array_equal(opened.features[:], FeatureStore.open(place.resolve()).features[:])
-    with lock.held(given, "feature store"):
+    with lock.hold(given, "feature store"):
         assert (place / lock.NAME).exists()
     assert main(["features", "verify", given]) == 0 and main(["features", given]) == 0
 
 
 @pytest.mark.parametrize("given", ["gs://bucket/a/../b", "s3://bucket/~", "https://host/../x"])
 def test_urls_stay_as_they_are(given):
-    assert paths.given(given) == given
+    assert paths.expand(given) == given
 
 
 @pytest.mark.parametrize("given", [name for name in GIVEN if name.endswith("x")])
@@ -101,7 +101,7 @@ def test_a_run_from_its_extraction_to_its_report(root, given, capsys):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
 
-    place = Path(paths.given(given)).resolve()
+    place = Path(paths.expand(given)).resolve()
     assert json.loads((place / "result.json").read_text())["num_classes"] == 3
     for split in ("train", "validation"):
         assert place.with_name(f"x_{split}.npz").is_file()

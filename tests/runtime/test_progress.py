@@ -64,7 +64,7 @@ def test_an_error_ends_it_without_a_line(lines):
 
 def test_hashing_a_file_counts_its_bytes(lines, monkeypatch, tmp_path):
     (tmp_path / "weights").write_bytes(b"abc" * 1000)
-    monkeypatch.setattr(cache, "NOTICEABLE", 0.0)
+    monkeypatch.setattr(cache, "NOTICEABLE_SECONDS", 0.0)
     found = cache.digests(tmp_path / "weights")
     assert lines()[0].startswith("hashing weights: 3000/3000 B") and len(found["sha256"]) == 64
 
@@ -89,7 +89,7 @@ def test_work_without_steps_that_is_over_at_once_is_not_seen(lines, monkeypatch)
 def test_work_without_steps_counts_seconds_on_a_terminal(lines, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
-    monkeypatch.setattr(progress, "NOTICEABLE", 0.01)
+    monkeypatch.setattr(progress, "NOTICEABLE_SECONDS", 0.01)
     with pytest.raises(KeyError), progress.waiting("thinking"):
         time.sleep(0.05)
         raise KeyError

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save_file
 
 from transfer.errors import TransferError, UsageError
-from transfer.runtime.files.untrusted import MOST_CLASSES
+from transfer.runtime.files.untrusted import MAX_CLASSES
 from transfer.store import feature_files
 
 EXTENSIONS = [".p", ".pickle", ".npz", ".safetensors"]
@@ -28,7 +28,7 @@ LABELS = np.array([0, 3, 1, 3])
 def labelled(shape):
     return st.tuples(
         hnp.arrays(np.float32, shape, elements=st.floats(width=32, allow_nan=False, allow_infinity=False)),
-        hnp.arrays(np.int64, shape[0], elements=st.integers(-(1 << 63), MOST_CLASSES - 1)),
+        hnp.arrays(np.int64, shape[0], elements=st.integers(-(1 << 63), MAX_CLASSES - 1)),
     )
 
 

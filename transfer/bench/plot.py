@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from transfer.bench.table import pixels, significant
 from transfer.errors import TransferError
 from transfer.report.style import COLOURS, INK, STYLE
-from transfer.runtime.distribution import how_to_add
+from transfer.runtime.distribution import install_hint
 
 SUFFIXES = (".png", ".svg")
 Row = Mapping[str, Any]
@@ -64,7 +64,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     try:
         import matplotlib
     except ImportError as error:
-        raise TransferError(f"a plot needs Matplotlib: {how_to_add('plots')}") from error
+        raise TransferError(f"a plot needs Matplotlib: {install_hint('plots')}") from error
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):

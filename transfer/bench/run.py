@@ -49,7 +49,7 @@ def run(options: argparse.Namespace, benchmark: str) -> None:
         results.finish()
     except KeyboardInterrupt:
         interrupted = True
-        interrupts.heard()
+        interrupts.acknowledge()
         results.write()
     _show(options, results, module.table)
     if interrupted:

@@ -23,7 +23,7 @@ from transfer.errors import TransferError, UsageError
 from transfer.extract.extractor import DTYPES
 from transfer.extract.program import PRECISIONS
 from transfer.runtime import tables
-from transfer.runtime.distribution import how_to_add
+from transfer.runtime.distribution import install_hint
 
 Row = dict[str, Any]
 # Images a chip; of --batch.
@@ -62,7 +62,7 @@ def _check_installed(platform: str) -> None:
     module, extra = EXTRAS[platform]
     parent = module.partition(".")[0]
     if importlib.util.find_spec(parent) is None or importlib.util.find_spec(module) is None:
-        raise TransferError(f"--target={platform}:… needs a compiler for it: {how_to_add(extra)}")
+        raise TransferError(f"--target={platform}:… needs a compiler for it: {install_hint(extra)}")
 
 
 def _rows(target: Target, chosen: Sequence[Case], options: argparse.Namespace) -> Iterator[Row]:

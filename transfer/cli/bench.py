@@ -127,7 +127,7 @@ def _check_file(
         raise UsageError(f"--{flag}={path} must end in {' or '.join(suffixes)}")
     if not Path(path).absolute().parent.is_dir():
         raise UsageError(f"--{flag}={path}: there is no folder {Path(path).absolute().parent}")
-    outputs.check(path, earlier, what, flag)
+    outputs.check_output(path, earlier, what, flag)
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ from transfer.cli import doctor_jax
 from transfer.cli.doctor_findings import Examined, Problem, size
 from transfer.runtime import distribution
 from transfer.runtime.cache import cache_dir
-from transfer.runtime.distribution import how_to_add
+from transfer.runtime.distribution import install_hint
 from transfer.runtime.memory import host_memory
 
 SETUP = Path(__file__).parents[2] / "setup.cfg"
@@ -101,7 +101,7 @@ def extras() -> Examined:
     listed = _listed()
     for extra in dict.fromkeys(re.findall(r"""\bextra == ["']([\w-]+)""", "\n".join(listed))):
         missing = sorted({name for name in _of_extra(listed, extra) if _version(name) is None})
-        facts[extra] = f"{how_to_add(extra)} adds {', '.join(missing)}" if missing else "installed"
+        facts[extra] = f"{install_hint(extra)} adds {', '.join(missing)}" if missing else "installed"
     return Examined(facts, [])
 
 

@@ -29,6 +29,6 @@ def extract() -> None:
     config = CONFIG.load()
     settings.check(config)
     scripts.prepare_jax({"the command": CONFIG.command, **settings.common(config)})
-    workdir = bucket.reached(CONFIG.workdir())
+    workdir = bucket.open_path(CONFIG.workdir())
     experiment.extract(config, workdir)
     print(f"Features: {workdir / 'features'}")

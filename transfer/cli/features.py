@@ -14,7 +14,7 @@ from transfer.errors import TransferError, UsageError
 from transfer.experiment.origin import Origin, of_config, of_workdir
 from transfer.runtime import tables
 from transfer.runtime.files import lock, paths
-from transfer.runtime.files.untrusted import shown
+from transfer.runtime.files.untrusted import printable
 from transfer.store.format import CONTENT, DTYPES, FORMAT, METADATA, OLD_FORMAT, read_metadata
 from transfer.store.repair import is_damaged_store, rebuilt_metadata, remove_damage
 from transfer.store.store import FeatureStore
@@ -77,7 +77,7 @@ def _show(options: argparse.Namespace) -> None:
 
 def _upgrade(options: argparse.Namespace) -> None:
     path = options.store
-    with lock.held(path, "feature store"):
+    with lock.hold(path, "feature store"):
         metadata = _metadata(path)
         if metadata["format"] == FORMAT:
             print(f"{path} has format {FORMAT} already")
@@ -104,7 +104,7 @@ def _origin(options: argparse.Namespace) -> Origin | None:
 
 
 def _split(options: argparse.Namespace) -> str:
-    return options.split or os.path.basename(os.path.abspath(paths.given(options.store)))
+    return options.split or os.path.basename(os.path.abspath(paths.expand(options.store)))
 
 
 def _beside(options: argparse.Namespace) -> Origin | None:
@@ -116,7 +116,7 @@ def _workdir_of(store: str) -> str:
     """DIR of DIR/features/SPLIT."""
     if store.startswith("gs://"):
         return store.rsplit("/", 2)[0]
-    return str(Path(paths.given(store)).absolute().parent.parent)
+    return str(Path(paths.expand(store)).absolute().parent.parent)
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -158,7 +158,7 @@ def _images(options: argparse.Namespace, origin: Origin | None, metadata: dict[s
         beside = _beside(options)
         source = beside.source if beside else None
     except (TransferError, OSError) as error:
-        print(f"not compared with the images, which are not to be had: {shown(str(error), 300)}")
+        print(f"not compared with the images, which are not to be had: {printable(str(error), 300)}")
         return None
     if beside:
         beside.check_source(options.store, metadata)
@@ -210,7 +210,7 @@ def _repair(path: str, metadata: dict[str, Any], damage: Damage, origin: Origin 
         origin.check_reproduces(path, metadata, damage.redo)
     with ExitStack() as held:
         if origin and origin.workdir:
-            held.enter_context(lock.held(origin.workdir, "workdir"))
+            held.enter_context(lock.hold(origin.workdir, "workdir"))
         foreign = remove_damage(path, metadata, damage, origin.source if origin else None, rebuilt)
         if damage.redo or rebuilt:
             if origin is None:

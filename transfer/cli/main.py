@@ -23,7 +23,7 @@ EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 def guarded(action: Callable[[], object], debug: bool) -> int:
     """Runs `action`; the exit code: 0 done, 1 failed, 2 bad arguments, 75 stopped by SIGTERM, 130 by Ctrl-C."""
     try:
-        interrupts.raised_in(action)
+        interrupts.interruptible(action)
     except TransferError as error:
         return fail(str(error), error.exit_code, debug)
     except KeyboardInterrupt:
@@ -56,23 +56,23 @@ def fail(message: str, code: int, debug: bool) -> int:
     """Prints the one line of an error; returns `code`. With `debug` the error that is being handled goes on."""
     if debug:
         raise  # called from an except clause: the error that is being handled
-    line, who = " ".join(message.split()), distributed.label()
+    line, who = " ".join(message.split()), distributed.process_label()
     print(f"error: {line if line.startswith(who) else who + line}", file=sys.stderr)
-    interrupts.said()
+    interrupts.mark_reported()
     return code
 
 
 def output_file(path: str, suffix: str, earlier: outputs.Earlier | None = None, what: str = "") -> Path:
     """The `--output` of a verb; UsageError unless it ends in `suffix`, its folder exists and it may be written.
 
-    `earlier` and `what` tell what may be written over, as `outputs.check` has them.
+    `earlier` and `what` tell what may be written over, as `outputs.check_output` has them.
     """
-    output = Path(paths.given(path))
+    output = Path(paths.expand(path))
     if output.suffix != suffix:
         raise UsageError(f"--output={output} must end in {suffix}")
     if not output.absolute().parent.is_dir():
         raise UsageError(f"--output={output}: there is no folder {output.absolute().parent}")
-    outputs.check(output, earlier, what)
+    outputs.check_output(output, earlier, what)
     return output
 
 

@@ -63,7 +63,7 @@ def predict(parser: argparse.ArgumentParser) -> Action:
 def _predict(options: argparse.Namespace) -> None:
     if options.output is not None:
         _check_output(options.output)
-    compilation_cache.use(options.compilation_cache)
+    compilation_cache.enable(options.compilation_cache)
     use_cores()
     from transfer.export import finished_run
     from transfer.export.predictor import Predictor, suitable_batch
@@ -90,7 +90,7 @@ def _check_output(path: str) -> None:
     folder = os.path.dirname(path) or "."
     if "://" not in path and not os.path.isdir(folder):
         raise UsageError(f"--output={path}: there is no folder {folder}")
-    outputs.check(path, lambda found: found.startswith(BEGINNINGS), "predictions")
+    outputs.check_output(path, lambda found: found.startswith(BEGINNINGS), "predictions")
 
 
 @contextmanager
@@ -99,7 +99,7 @@ def _output(path: str | None) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    with atomic.written(path) as stream:
+    with atomic.writing(path) as stream:
         yield stream
 
 

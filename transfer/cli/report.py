@@ -76,7 +76,7 @@ def _output(options: argparse.Namespace) -> epath.Path:
         )
     else:
         output = epath.Path(options.runs[0]) / "report.html" if len(options.runs) == 1 else epath.Path("report.html")
-    outputs.check(output, lambda found: GENERATOR in found, "a report")
+    outputs.check_output(output, lambda found: GENERATOR in found, "a report")
     return output
 
 

@@ -97,7 +97,7 @@ def run(main: Callable[[], object], config: "Config | None" = None, arguments: S
     except SystemExit as exit_:
         sys.stdout.flush()
         if isinstance(exit_.code, int):
-            interrupts.ends_with(exit_.code)
+            interrupts.set_exit_code(exit_.code)
         raise exit_
 
 
@@ -113,7 +113,7 @@ def _leave(code: int) -> int:
             code = fail(str(error), 1, debug=False)
         else:
             return code
-    distributed.abandon()
+    distributed.abort()
     _exit(code)
 
 
@@ -143,7 +143,7 @@ def prepare_jax(settings: Mapping[str, Any] | None = None) -> None:
     )
     if distributed.process_count() > 1:
         _only_main_prints()
-    compilation_cache.use(flags.FLAGS.compilation_cache)
+    compilation_cache.enable(flags.FLAGS.compilation_cache)
     from transfer.runtime.devices import use_cores
 
     use_cores()
@@ -241,7 +241,7 @@ class Config:
     def workdir(self, name: str | None = None) -> str:
         """The `--workdir`, or `runs/` and `name` (default: the config file's)."""
         stem = PurePath(name or (self.path or "").partition(":")[0]).stem
-        return paths.given(WORKDIR.value or f"runs/{stem}")
+        return paths.expand(WORKDIR.value or f"runs/{stem}")
 
 
 def _entry(title: str, text: str) -> list[str]:

@@ -48,7 +48,7 @@ def _output(path: str) -> Path:
 
 
 def _result(workdir: str) -> dict[str, Any]:
-    found = results.read(bucket.reached(workdir)).get("few_shot")
+    found = results.read(bucket.open_path(workdir)).get("few_shot")
     if found is None or "heads" not in found:
         raise TransferError(
             f"{workdir} has no finished few-shot protocol; training writes one where config.few_shot names heads"

@@ -48,6 +48,6 @@ def train() -> None:
     own = {"the command": CONFIG.command, "--training_file": "PATH" if files else None}
     scripts.prepare_jax({**own, **settings.common(config)})
     if files:
-        experiment.train_on_files(config, *files, bucket.reached(CONFIG.workdir(files[0])))
+        experiment.train_on_files(config, *files, bucket.open_path(CONFIG.workdir(files[0])))
     else:
-        experiment.train(config, bucket.reached(CONFIG.workdir()))
+        experiment.train(config, bucket.open_path(CONFIG.workdir()))

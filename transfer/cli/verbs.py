@@ -112,5 +112,5 @@ def main(arguments: Sequence[str]) -> int:
     logging.use_absl_handler()
     prepare_logging()
     code = guarded(lambda: action(options), options.debug)
-    interrupts.ends_with(code)
+    interrupts.set_exit_code(code)
     return code

@@ -10,7 +10,7 @@ from transfer.data.source import ArraySource, Source, checked_labels
 from transfer.errors import TransferError, UsageError
 from transfer.runtime.files import tars
 from transfer.runtime.files.pickles import load_arrays
-from transfer.runtime.files.untrusted import named
+from transfer.runtime.files.untrusted import prefix_errors
 
 
 class Layout(NamedTuple):
@@ -44,8 +44,8 @@ def open_cifar100(path: str, split: str | None) -> Source:
 def _open(name: str, path: str, split: str | None, layout: Layout) -> Source:
     """Raises UsageError for a split other than train and test, TransferError for missing and damaged files."""
     if split is None or split not in layout.splits:
-        named = f"no split {split!r}" if split else "needs a split"
-        raise UsageError(f"{name}: {named}; there is {', '.join(layout.splits)}")
+        problem = f"no split {split!r}" if split else "needs a split"
+        raise UsageError(f"{name}: {problem}; there is {', '.join(layout.splits)}")
     wanted = (*layout.splits[split], layout.meta)
     files = _from_folder(name, path, wanted) if os.path.isdir(path) else _from_tar(name, path, wanted)
     missing = [file for file in wanted if file not in files]
@@ -74,7 +74,7 @@ def _from_folder(name: str, path: str, wanted: tuple[str, ...]) -> dict[str, Any
     for file in wanted:
         whole = os.path.join(path, file)
         if os.path.isfile(whole):
-            with named(name), open(whole, "rb") as stream:
+            with prefix_errors(name), open(whole, "rb") as stream:
                 files[file] = _load(file, stream)
     return files
 
@@ -82,7 +82,7 @@ def _from_folder(name: str, path: str, wanted: tuple[str, ...]) -> dict[str, Any
 def _from_tar(name: str, path: str, wanted: tuple[str, ...]) -> dict[str, Any]:
     """One pass over the archive, since a compressed one cannot be read out of order."""
     files = {}
-    with named(name), tars.opened(path) as members:
+    with prefix_errors(name), tars.open_tar(path) as members:
         for path_inside, stream in members:
             file = os.path.basename(path_inside)
             if file in wanted:

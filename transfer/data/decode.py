@@ -15,7 +15,7 @@ from PIL import Image
 
 from transfer.data.orientation import LYING, orientation, upright
 from transfer.data.source import BrokenImage
-from transfer.runtime.files.untrusted import shown
+from transfer.runtime.files.untrusted import printable
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm")
 FORMATS = ("JPEG", "PNG", "PPM")
@@ -198,5 +198,5 @@ def _ppm(data: bytes, image: Any) -> np.ndarray:
 def _reason(error: Exception, data: bytes) -> str:
     if not data:
         return "the file is empty"
-    text = shown(str(error).splitlines()[0], 200) if str(error) else type(error).__name__
+    text = printable(str(error).splitlines()[0], 200) if str(error) else type(error).__name__
     return "neither JPEG, PNG nor PPM" if "cannot identify" in text else text

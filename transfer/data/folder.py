@@ -17,7 +17,7 @@ from transfer.data.layout import Entry
 from transfer.data.source import BrokenImage, Source, digest
 from transfer.errors import TransferError
 from transfer.runtime.files import archives
-from transfer.runtime.files.untrusted import named, shown
+from transfer.runtime.files.untrusted import prefix_errors, printable
 
 UNCOMPRESSED = (".ppm",)
 # What systems and network drives leave in folders, in lower case: thumbnails, what was deleted, what was found.
@@ -69,7 +69,9 @@ class Folder:
             status = os.stat(folder)
             identity = (status.st_dev, status.st_ino)
             if identity in above:
-                raise TransferError(f"folder:{self.path}: {shown(folder, 200)} is a link to a folder that it lies in")
+                raise TransferError(
+                    f"folder:{self.path}: {printable(folder, 200)} is a link to a folder that it lies in"
+                )
             with os.scandir(folder) as listing:
                 for item in listing:
                     if _ignored(item.name):
@@ -104,7 +106,7 @@ class Zip:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        with open(path, "rb") as file, named(path), archives.opened(file) as archive:
+        with open(path, "rb") as file, prefix_errors(path), archives.open_zip(file) as archive:
             self.members = list(archive.members.values())
         self.left_out = 0
         self.file = open(path, "rb", buffering=0)  # noqa: SIM115 - lives as long as the source
@@ -196,7 +198,7 @@ class FolderSource(Source):
     def image_into(
         self, index: int, out: np.ndarray | None = None, divisor: decode.Divisor | None = None
     ) -> np.ndarray:
-        where = f"{self.name}: {shown(self.ids[index], 200)}"
+        where = f"{self.name}: {printable(self.ids[index], 200)}"
         try:
             data = self.container.read(self.files[index].locator)
         except (OSError, ValueError) as error:

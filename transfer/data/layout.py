@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from transfer.errors import UsageError
-from transfer.runtime.files.untrusted import shown
+from transfer.runtime.files.untrusted import printable
 
 # What the parts of a data set are called, in lower case; as classes they would be learned without a word.
 NO_CLASSES = (
@@ -57,7 +57,7 @@ def tops(entries: Iterable[Entry]) -> list[str]:
 
 def named(folders: list[str]) -> str:
     """Folders as a message names them: the first few."""
-    return ", ".join(map(shown, folders[:MOST_NAMED])) + (", …" if len(folders) > MOST_NAMED else "")
+    return ", ".join(map(printable, folders[:MOST_NAMED])) + (", …" if len(folders) > MOST_NAMED else "")
 
 
 def _inside(entries: list[Entry], folder: str) -> list[Entry]:
@@ -79,7 +79,7 @@ def _check_classes(name: str, entries: list[Entry], split: str | None) -> None:
         unless = "if these are classes, put the images of each right into its folder"
     else:
         return
-    holders = [shown("/".join((*split_parts(split), top))) for top in sorted(deeper)][:MOST_NAMED]
+    holders = [printable("/".join((*split_parts(split), top))) for top in sorted(deeper)][:MOST_NAMED]
     instead = (
         f"name the one whose folders are the classes as the split (--config.data.train={' or '.join(holders)})"
         if holders

@@ -3,7 +3,7 @@
 from transfer.data.source import ArraySource, Source
 from transfer.errors import TransferError, UsageError
 from transfer.runtime.files import archives, npz
-from transfer.runtime.files.untrusted import named, shown
+from transfer.runtime.files.untrusted import prefix_errors, printable
 
 # how a lone array's file begins
 ARRAY = b"\x93NUMPY"
@@ -23,10 +23,10 @@ def open_split(path: str, split: str | None) -> Source:
     Raises UsageError for a split that is not there, TransferError for a damaged file and for arrays of objects.
     """
     name = f"npz:{path}"
-    with open(path, "rb") as stream, named(name):
+    with open(path, "rb") as stream, prefix_errors(name):
         if stream.read(len(ARRAY)) == ARRAY:
             raise TransferError("holds one array; expected an npz file with images and labels")
-        with archives.opened(stream) as archive:
+        with archives.open_zip(stream) as archive:
             images, labels = _names(npz.names(archive), split)
             there = [key for key in (images, labels, "class_names") if key + npz.ENDING in archive]
             arrays = {key: npz.read(archive, key) for key in there}
@@ -46,7 +46,7 @@ def _names(there: list[str], split: str | None) -> tuple[str, str]:
         if images in there and labels in there:
             return images, labels
     wanted = " and ".join(candidates[0])
-    message = f"needs arrays {wanted}; it holds {', '.join(map(shown, sorted(there)[:8])) or 'nothing'}"
+    message = f"needs arrays {wanted}; it holds {', '.join(map(printable, sorted(there)[:8])) or 'nothing'}"
     if split is not None or not any(t.endswith(("_images", "_labels")) or t.startswith(("x_", "y_")) for t in there):
         raise UsageError(message) if split is not None else TransferError(message)
     raise UsageError(f"{message}; name a split")

@@ -49,7 +49,7 @@ def open_source(spec: str, split: str | None = None) -> Source:
     if kind not in WITHOUT_PATH:
         if not path:
             raise UsageError(f"{spec}: write {kind}:PATH")
-        path = paths.given(path)
+        path = paths.expand(path)
         if not os.path.exists(path):
             raise TransferError(f"{spec}: no such file or folder: {path}")
     module, _, function = SOURCES[kind].partition(":")
@@ -60,7 +60,7 @@ def _parse(spec: str) -> tuple[str, str]:
     kind, _, path = spec.partition(":")
     if kind in SOURCES:
         return kind, path
-    bare = paths.given(spec)
+    bare = paths.expand(spec)
     if os.path.exists(bare):
         return _guess(bare), bare
     if os.sep in kind or spec.lower().endswith(tuple(ENDINGS)):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.untrusted import MOST_CLASSES
+from transfer.runtime.files.untrusted import MAX_CLASSES
 
 
 class BrokenImage(TransferError):
@@ -103,15 +103,15 @@ def checked_labels(labels: object, count: int, where: str, num_classes: int | No
         raise TransferError(f"{where}: {count} images but {len(array)} labels")
     if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and np.all(array == np.floor(array))):
         raise TransferError(f"{where}: labels of type {array.dtype}; expected whole numbers")
-    if array.dtype.kind != "i" and not np.all(array < MOST_CLASSES):
-        raise TransferError(f"{where}: a label is {array.max()}; there may be {MOST_CLASSES} classes")
+    if array.dtype.kind != "i" and not np.all(array < MAX_CLASSES):
+        raise TransferError(f"{where}: a label is {array.max()}; there may be {MAX_CLASSES} classes")
     array = array.astype(np.int64)
     if count and array.min() < 0:
         raise TransferError(f"{where}: a label is negative ({array.min()})")
     if count and num_classes is not None and array.max() >= num_classes:
         raise TransferError(f"{where}: label {array.max()} among {num_classes} classes")
-    if count and array.max() >= MOST_CLASSES:
-        raise TransferError(f"{where}: a label is {array.max()}; there may be {MOST_CLASSES} classes")
+    if count and array.max() >= MAX_CLASSES:
+        raise TransferError(f"{where}: a label is {array.max()}; there may be {MAX_CLASSES} classes")
     return array
 
 

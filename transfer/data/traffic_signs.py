@@ -8,7 +8,7 @@ from transfer.data.source import ArraySource, Source
 from transfer.errors import TransferError, UsageError
 from transfer.runtime.files import archives
 from transfer.runtime.files.pickles import load_arrays
-from transfer.runtime.files.untrusted import named, shown
+from transfer.runtime.files.untrusted import prefix_errors, printable
 
 ENDINGS = (".p", ".pkl", ".pickle")
 
@@ -44,11 +44,11 @@ def _from_folder(name: str, path: str, split: str | None) -> Any:
 
 
 def _from_zip(name: str, path: str, split: str | None) -> Any:
-    with open(path, "rb") as stream, named(name), archives.opened(stream) as archive:
+    with open(path, "rb") as stream, prefix_errors(name), archives.open_zip(stream) as archive:
         members = {os.path.basename(m): m for m in archive.members if not m.startswith("__MACOSX")}
         file = _choose("a zip", list(members), split)
         content = archive.read(members[file])
-    return load_arrays(io.BytesIO(content), f"{name}: {shown(file)}")
+    return load_arrays(io.BytesIO(content), f"{name}: {printable(file)}")
 
 
 def _choose(name: str, files: list[str], split: str | None) -> str:
@@ -56,7 +56,7 @@ def _choose(name: str, files: list[str], split: str | None) -> str:
     if split in splits:
         return splits[split]
     problem = f"no split {split!r}" if split else "needs a split"
-    raise UsageError(f"{name}: {problem}; there is {', '.join(map(shown, splits)) or 'no pickle'}")
+    raise UsageError(f"{name}: {problem}; there is {', '.join(map(printable, splits)) or 'no pickle'}")
 
 
 def _source(name: str, content: Any, prefix: str) -> Source:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from transfer.data import decode
 from transfer.data.folder import Entry, Folder, FolderSource
 from transfer.errors import TransferError, UsageError
-from transfer.runtime.files.untrusted import shown
+from transfer.runtime.files.untrusted import printable
 
 NAME = "images"
 
@@ -40,10 +40,10 @@ def open_images(paths: Iterable[str | os.PathLike[str]]) -> UnlabelledSource:
 
 def _files(path: str) -> list[str]:
     if not os.path.exists(path):
-        raise UsageError(f"there is no file or folder {shown(path, 200)}")
+        raise UsageError(f"there is no file or folder {printable(path, 200)}")
     if not os.path.isdir(path):
         return [path]
     entries = sorted((entry for entry in Folder(path).entries() if not entry.is_folder), key=lambda e: e.parts)
     if not entries:
-        raise TransferError(f"{shown(path, 200)}: no images below it ({', '.join(decode.EXTENSIONS)})")
+        raise TransferError(f"{printable(path, 200)}: no images below it ({', '.join(decode.EXTENSIONS)})")
     return [os.path.join(path, *entry.parts) for entry in entries]

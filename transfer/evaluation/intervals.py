@@ -16,7 +16,7 @@ import numpy as np
 from transfer.evaluation import stratified
 from transfer.evaluation.measures import Measure, Weighted
 from transfer.evaluation.predictions import Predictions
-from transfer.runtime.progress import NOTICEABLE, Progress
+from transfer.runtime.progress import NOTICEABLE_SECONDS, Progress
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -35,7 +35,7 @@ def resampled(
     if not measures:
         return {}
     found: dict[str, list[np.ndarray]] = {name: [] for name in measures}
-    with Progress("resampling", resamples, "resamples", delay=NOTICEABLE) as progress:
+    with Progress("resampling", resamples, "resamples", delay=NOTICEABLE_SECONDS) as progress:
         for counts in _counts(num_rows, resamples, seed):
             for name, measure in measures.items():
                 found[name].append(measure(counts))

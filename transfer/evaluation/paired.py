@@ -15,7 +15,7 @@ from transfer.evaluation import stratified
 from transfer.evaluation.intervals import CONFIDENCE, FEW, RESAMPLES, between, matched, resampled
 from transfer.evaluation.measures import MEASURES, Measure, value
 from transfer.evaluation.predictions import Predictions
-from transfer.runtime.files.untrusted import shown
+from transfer.runtime.files.untrusted import printable
 
 
 class McNemar(NamedTuple):
@@ -72,7 +72,7 @@ def aligned(first: Predictions, second: Predictions) -> tuple[Predictions, Predi
     a, b = first.rows(of_first), second.rows(of_second)
     differ = np.flatnonzero((_truth(a) != _truth(b)).reshape(len(ids), -1).any(axis=1))
     if len(differ):
-        which = shown(str(ids[differ[0]]))
+        which = printable(str(ids[differ[0]]))
         raise TransferError(f"{len(differ)} of {len(ids)} rows with the same id have another label, first {which!r}")
     return a, b
 

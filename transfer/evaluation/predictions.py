@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from transfer.errors import RowsError, TransferError
 from transfer.runtime.files import archives, atomic, npz
 from transfer.runtime.files.archives import Archive
-from transfer.runtime.files.untrusted import named
+from transfer.runtime.files.untrusted import prefix_errors
 
 FILE = "predictions.npz"
 FORMAT = 1
@@ -148,7 +148,7 @@ class Predictions:
         names = np.asarray([name.encode("utf-8", ODD) for name in self.class_names] or [], np.bytes_)
         arrays = {name: getattr(self, name) for name in ARRAYS}
         arrays["ids"] = np.char.encode(self.ids, "utf-8", ODD)
-        with atomic.written(path) as stream:
+        with atomic.writing(path) as stream:
             np.savez_compressed(
                 stream,  # type: ignore[arg-type]
                 kind=np.asarray(self.kind.encode()),
@@ -160,7 +160,7 @@ class Predictions:
     @classmethod
     def read(cls, path: Any) -> "Predictions":
         """Reads what `write` wrote; TransferError, naming the file, for anything else, OSError where there is none."""
-        with epath.Path(path).open("rb") as stream, named(path), archives.opened(stream) as archive:  # type: ignore[arg-type]
+        with epath.Path(path).open("rb") as stream, prefix_errors(path), archives.open_zip(stream) as archive:  # type: ignore[arg-type]
             return _read(archive)
 
 

@@ -76,7 +76,7 @@ def _names(paths: Sequence[str]) -> list[str]:
 
 def opened(path: str) -> tuple[epath.Path, dict[int, epath.Path]]:
     """The folder of a run, and those of its seeds, if it is one over seeds; UsageError where there is no run."""
-    folder = bucket.reached(path)
+    folder = bucket.open_path(path)
     if not folder.is_dir():
         raise UsageError(f"there is no run {path}{_suggestion(folder)}")
     of_seeds = seeds(folder)

@@ -19,7 +19,7 @@ from transfer.evaluation import measures
 from transfer.evaluation import scores as any_scores
 from transfer.evaluation.predictions import Predictions
 from transfer.heads import HEADS, targets
-from transfer.runtime.progress import NOTICEABLE, Progress, waiting
+from transfer.runtime.progress import NOTICEABLE_SECONDS, Progress, waiting
 
 Grid = Mapping[str, Sequence[Any]]
 Row = dict[str, Any]
@@ -265,7 +265,7 @@ def _try(
 
 def _shown(candidates: Iterator[any_scores.Scores], count: int) -> Iterator[any_scores.Scores]:
     """The same, with progress where it takes longer than a moment."""
-    with Progress("sweep", count, "settings", delay=NOTICEABLE) as progress:
+    with Progress("sweep", count, "settings", delay=NOTICEABLE_SECONDS) as progress:
         for found in candidates:
             progress.update()
             yield found

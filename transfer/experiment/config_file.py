@@ -37,7 +37,7 @@ def load(given: str) -> ConfigDict:
     """The config of a name or a path, and its argument; UsageError, naming it, where it is missing or wrong."""
     name, *argument = given.split(":", 1)
     is_path = os.sep in name or name.endswith(".py")
-    path = paths.given(name) if is_path else str(packaged().get(name, ""))
+    path = paths.expand(name) if is_path else str(packaged().get(name, ""))
     if not Path(path).is_file():
         raise UsageError(f"--config={given}: {_missing_file(Path(path)) if is_path else _missing_name(name)}")
     try:

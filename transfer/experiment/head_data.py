@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.untrusted import shown
+from transfer.runtime.files.untrusted import printable
 from transfer.training.parallel.reader import Split
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Data(NamedTuple):
         lost = np.flatnonzero((trained == 0) & (tested > 0))
         if not len(lost):
             return None
-        names = ", ".join(shown(self.class_names[label]) for label in lost[:MOST_NAMED])
+        names = ", ".join(printable(self.class_names[label]) for label in lost[:MOST_NAMED])
         more = " …" if len(lost) > MOST_NAMED else ""
         return f"{int(tested[lost].sum())} validation rows are of classes that no training row is of: {names}{more}"
 

@@ -48,7 +48,7 @@ class Origin:
         """The backbone as `extract.py` runs it."""
         from transfer.runtime.devices import use_cores
 
-        compilation_cache.use()
+        compilation_cache.enable()
         use_cores()
         from transfer.experiment.backbone import build_extractor
 
@@ -137,7 +137,7 @@ def _first_whole(
 
 def of_workdir(workdir: Any, split: str) -> Origin | None:
     """By the `config.json` of a run's workdir, None where there is none; TransferError if that is damaged."""
-    path = bucket.reached(workdir) / "config.json"
+    path = bucket.open_path(workdir) / "config.json"
     if not path.exists():
         return None
     try:

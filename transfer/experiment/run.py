@@ -57,11 +57,11 @@ def _extract(
         # a wrong suffix, and what is in the way, is better said now than after hours
         feature_files.writer_for(config.export)
         for split in SPLITS:
-            outputs.check(_exported(config, split), feature_files.is_written, "a feature file", "config.export")
+            outputs.check_output(_exported(config, split), feature_files.is_written, "a feature file", "config.export")
         if "," in config.tap:
             raise UsageError(f"config.tap={config.tap!r}: a feature file holds one tap; export them one by one")
     sources = splits_to_train(config.data)
-    folder = epath.Path(paths.given(config.features or workdir / "features"))
+    folder = epath.Path(paths.expand(config.features or workdir / "features"))
     workdirs.check_workdir(config, workdir)  # other settings, which ask for other images, have not changed any
     _check_images(config, workdir, {str(folder / split): source for split, source in sources.items()})
     extractor = build_extractor(config)
@@ -139,7 +139,7 @@ def _export(stores: dict[str, FeatureStore], config: ConfigDict) -> None:
 
 def _exported(config: ConfigDict, split: str) -> epath.Path:
     """NAME_train.SUFFIX or NAME_validation.SUFFIX of `config.export`."""
-    target = epath.Path(paths.given(config.export))
+    target = epath.Path(paths.expand(config.export))
     return target.with_name(f"{target.stem}_{split}{target.suffix}")
 
 
@@ -298,4 +298,4 @@ def _check_same_rows(hashes: Mapping[str, str], paths: Sequence[str]) -> None:
     for (name, ours), path in zip(hashes.items(), paths, strict=True):
         other = distributed.broadcast(ours, "rows") != ours
         reason = f"has --{name}_file={path}, whose rows are not those of process 0; give all processes the same files"
-        distributed.refuse(reason if other else "", "other rows")
+        distributed.fail_everywhere(reason if other else "", "other rows")

@@ -17,7 +17,7 @@ from transfer.evaluation import runs
 from transfer.experiment import head_settings
 from transfer.runtime import distributed
 from transfer.runtime.files import atomic, json_file, lock
-from transfer.runtime.files.untrusted import SHOWN
+from transfer.runtime.files.untrusted import MAX_PRINTED
 
 # Settings that may change between two runs over one workdir without making its contents wrong. `config.json` has them
 # as they were when what they are about was last done.
@@ -45,7 +45,7 @@ def claimed(workdir: epath.Path) -> Iterator[None]:
     local = Path(workdir)
     new = [] if "://" in str(workdir) else list(itertools.takewhile(lambda p: not p.exists(), (local, *local.parents)))
     try:
-        with lock.held(workdir, "workdir"), unless_refused(workdir):
+        with lock.hold(workdir, "workdir"), unless_refused(workdir):
             _check_shared(workdir)
             yield
     finally:
@@ -69,7 +69,7 @@ def _check_shared(workdir: epath.Path) -> None:
     if distributed.is_main():
         (workdir / mark).unlink()
     reason = f"has --workdir={workdir}, which is not the folder {first} of process 0; give all processes the same one"
-    distributed.refuse(reason if elsewhere else "", "workdir elsewhere")
+    distributed.fail_everywhere(reason if elsewhere else "", "workdir elsewhere")
 
 
 def settle(config: ConfigDict, workdir: epath.Path) -> None:
@@ -101,7 +101,7 @@ def check_workdir(config: ConfigDict, workdir: epath.Path) -> None:
     unused = {"head": "finetune.", "finetune": "head."}.get(config.get("train"), "-")
     elsewhere = () if distributed.is_main() else PLACES
     differing = [
-        f"{name[:SHOWN]} was {repr(before.get(name))[:SHOWN]} and is {now.get(name)!r}"
+        f"{name[:MAX_PRINTED]} was {repr(before.get(name))[:MAX_PRINTED]} and is {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())
         if not (_is_free(name) or name.startswith(unused) or _same(name, before.get(name), now.get(name)))
         and name not in elsewhere

@@ -86,7 +86,7 @@ def _shapes(layers: Layers) -> dict[str, Any]:
 def _written(bound: Bound, path: epath.Path, content: bytes, described: dict[str, Any]) -> tuple[epath.Path, ...]:
     beside = path.with_suffix(".json")
     text = json.dumps(_facts(bound) | described | {"sha256": hashlib.sha256(content).hexdigest()}, indent=2)
-    with atomic.written(path) as stream:  # both or neither
+    with atomic.writing(path) as stream:  # both or neither
         stream.write(content)
         atomic.write_text(beside, text + "\n")
     return path, beside
@@ -99,8 +99,8 @@ def _check(path: epath.Path, form: str) -> None:
     of the files beside it it is.
     """
     beside, hashed = path.with_suffix(".json"), None
-    outputs.check(path)
-    outputs.check(beside)
+    outputs.check_output(path)
+    outputs.check_output(beside)
     if beside.exists():
         try:
             found = json.loads(beside.read_bytes())

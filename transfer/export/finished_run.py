@@ -16,7 +16,7 @@ from transfer.experiment import evaluate_head, results
 from transfer.experiment.backbone import build_frozen
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files import bucket, json_file
-from transfer.runtime.files.untrusted import reason, shown
+from transfer.runtime.files.untrusted import error_summary, printable
 from transfer.weights import catalogue
 from transfer.weights.create import create_model
 
@@ -58,7 +58,7 @@ def load(workdir: Any) -> Bound:
         TransferError: a run that is not done, is on feature files (no images lead to it), or kept no head; a weight
             file that is not the run's; damaged files.
     """
-    folder = bucket.reached(workdir)
+    folder = bucket.open_path(workdir)
     config, result = _finished(folder)
     if config.get("train") == "finetune":
         return _network(folder, config, result)
@@ -84,7 +84,7 @@ def _finished(folder: epath.Path) -> tuple[ConfigDict, dict[str, Any]]:
         with config.unlocked():
             config.update(_tuples(found))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise TransferError(f"{folder / CONFIG} is not the config of a run ({reason(error)})") from error
+        raise TransferError(f"{folder / CONFIG} is not the config of a run ({error_summary(error)})") from error
     return config, result
 
 
@@ -128,5 +128,5 @@ def _check_weights(folder: epath.Path, config: ConfigDict, result: dict[str, Any
     if was != now:
         source = config.model.weights or config.model.name
         raise TransferError(
-            f"the weights {shown(str(source))} are not those of {folder}: their SHA-256 is {now}, the run's {was}"
+            f"the weights {printable(str(source))} are not those of {folder}: their SHA-256 is {now}, the run's {was}"
         )

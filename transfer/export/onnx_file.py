@@ -6,7 +6,7 @@ import numpy as np
 
 from transfer.errors import UsageError
 from transfer.export.layers import Layers
-from transfer.runtime.distribution import how_to_add
+from transfer.runtime.distribution import install_hint
 
 OPSET, IR_VERSION = 13, 8
 # The least norm that is divided by, so that rows of zeros stay zeros.
@@ -19,7 +19,7 @@ def content(layers: Layers) -> bytes:
     try:
         import onnx
     except ImportError as error:
-        raise UsageError(f"--format=onnx needs the package onnx: {how_to_add('onnx')}") from error
+        raise UsageError(f"--format=onnx needs the package onnx: {install_hint('onnx')}") from error
     helper: Any = onnx.helper
     nodes, constants = _graph(helper, layers)
     number = onnx.TensorProto.FLOAT

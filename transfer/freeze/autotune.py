@@ -134,7 +134,7 @@ def _write(path: Path, known: Measured) -> None:
         merged.setdefault(text, {}).update(times)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.written(path, shared=True) as file:
+        with atomic.writing(path, shared=True) as file:
             file.write(json.dumps(merged).encode())
     except OSError as error:
         logging.warning("%s: %s; measurements are not kept (TRANSFER_CACHE=DIR)", path, error.strerror)

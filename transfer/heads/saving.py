@@ -23,7 +23,7 @@ from transfer.errors import TransferError, UsageError
 from transfer.heads import registry
 from transfer.heads.scaling import Scaler
 from transfer.runtime.files import atomic, digest
-from transfer.runtime.files.untrusted import allowance, named, reason, shown
+from transfer.runtime.files.untrusted import decompression_limit, error_summary, prefix_errors, printable
 
 KEY = "head"
 ENDING = ".safetensors"
@@ -59,7 +59,7 @@ def write(
         "parameters": _encoded(parameters, "parameters", tensors),
         "fitted": _encoded(fitted, "", tensors),
     }
-    with atomic.written(path) as stream:
+    with atomic.writing(path) as stream:
         for piece in digest.safetensors(tensors, {"format": "transfer", KEY: json.dumps(described)}):
             stream.write(piece)
 
@@ -70,7 +70,7 @@ def load(path: str | os.PathLike) -> Any:
     Raises:
         TransferError: there is no such file, it is damaged, it is of another kind, or of a head that is not here.
     """
-    with named(path):
+    with prefix_errors(path):
         tensors, metadata = _read(path)
         if KEY not in metadata:
             raise TransferError("this is no file of a head, which `save` of a head writes")
@@ -79,7 +79,7 @@ def load(path: str | os.PathLike) -> Any:
         except TransferError:
             raise
         except Exception as error:  # whatever a file that has been made up can lead to
-            raise TransferError(f"it describes a head that cannot be made ({reason(error)})") from error
+            raise TransferError(f"it describes a head that cannot be made ({error_summary(error)})") from error
 
 
 def _registered(head: Any) -> str:
@@ -107,7 +107,7 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str
         length = int.from_bytes(content[: digest.LENGTH_BYTES], "little")
         header = json.loads(content[digest.LENGTH_BYTES : digest.LENGTH_BYTES + length])
     except (SafetensorError, ValueError, KeyError, AttributeError) as error:
-        raise TransferError(f"a damaged or truncated {ENDING} file ({reason(error)})") from error
+        raise TransferError(f"a damaged or truncated {ENDING} file ({error_summary(error)})") from error
     metadata = header.get("__metadata__") or {}
     digest.check_tensors(tensors, metadata)
     return tensors, metadata
@@ -119,11 +119,11 @@ def _restored(described: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -
         {f"{registry.camel(name)}{ending}" for ending in ("Probe", "Regressor")} if name in registry.HEADS else set()
     )
     if wanted not in classes:
-        raise TransferError(f"it is of a head that is not here: {shown(name)}, {shown(wanted)}")
+        raise TransferError(f"it is of a head that is not here: {printable(name)}, {printable(wanted)}")
     head = getattr(registry.module_of(name), wanted)(**_decoded(described["parameters"], tensors))
     for key, value in _decoded(described["fitted"], tensors).items():
         if not _is_fitted(key) or hasattr(type(head), key):
-            raise TransferError(f"{shown(key)} is nothing that a fit sets")
+            raise TransferError(f"{printable(key)} is nothing that a fit sets")
         setattr(head, key, value)
     return head
 
@@ -179,6 +179,6 @@ def _decoded(written: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> A
 def _text(content: list[str], dtype: str, shape: list[int]) -> np.ndarray:
     if np.dtype(dtype).kind not in "UO" or math.prod(shape) != len(content):
         raise TransferError("an array of text is not as it says")
-    if 4 * len(content) * max(map(len, content), default=0) > allowance(sum(map(len, content))):
+    if 4 * len(content) * max(map(len, content), default=0) > decompression_limit(sum(map(len, content))):
         raise TransferError("an array of text would take more memory than its words are worth")
     return np.array(content, object).reshape(shape).astype(object if np.dtype(dtype).kind == "O" else "U")

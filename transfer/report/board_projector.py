@@ -81,7 +81,7 @@ def _sprite(images: list[np.ndarray | None], path: epath.Path) -> None:
         if image is not None:
             top, left = (place // across) * SIDE, (place % across) * SIDE
             sheet[top : top + SIDE, left : left + SIDE] = image
-    with atomic.written(path) as stream:
+    with atomic.writing(path) as stream:
         Image.fromarray(sheet).save(stream, "PNG")
 
 

@@ -28,7 +28,7 @@ def write(run: RunData) -> None:
     for path in _there(run.folder):
         path.unlink(missing_ok=True)
     # a second on: after the scalars, which may be just written
-    with atomic.written(run.folder / FILE.format(int(time.time()) + 1)) as stream:
+    with atomic.writing(run.folder / FILE.format(int(time.time()) + 1)) as stream:
         for event in _events(run):
             stream.write(_record(event.SerializeToString()))
 

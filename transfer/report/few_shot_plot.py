@@ -7,7 +7,7 @@ from typing import Any
 from transfer.errors import TransferError
 from transfer.report import few_shot_tables
 from transfer.report.style import INK, STYLE
-from transfer.runtime.distribution import how_to_add
+from transfer.runtime.distribution import install_hint
 
 SUFFIXES = (".png", ".svg")
 Row = few_shot_tables.Row
@@ -24,7 +24,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     try:
         import matplotlib
     except ImportError as error:
-        raise TransferError(f"a plot needs Matplotlib: {how_to_add('plots')}") from error
+        raise TransferError(f"a plot needs Matplotlib: {install_hint('plots')}") from error
     from matplotlib.figure import Figure
 
     rows = result["rows"]

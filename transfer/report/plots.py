@@ -15,7 +15,7 @@ from transfer.report.feature_map import laid_out, sample
 from transfer.report.reliability import believed, bins
 from transfer.report.run_data import RunData
 from transfer.report.style import COLOURS, INK, STYLE
-from transfer.runtime.distribution import how_to_add
+from transfer.runtime.distribution import install_hint
 from transfer.runtime.files import atomic, outputs
 from transfer.runtime.progress import Progress
 
@@ -46,16 +46,16 @@ def draw(run: RunData, folder: epath.Path, formats: Sequence[str] = ("png",)) ->
     try:
         import matplotlib
     except ImportError as error:
-        raise TransferError(f"--plots needs Matplotlib: {how_to_add('plots')}") from error
+        raise TransferError(f"--plots needs Matplotlib: {install_hint('plots')}") from error
     with matplotlib.rc_context(STYLE):
         figures = {name: figure for name, chart in CHARTS.items() if (figure := chart(run)) is not None}
         paths = {(name, suffix): folder / f"{name}.{suffix}" for name in figures for suffix in formats}
         for path in paths.values():
-            outputs.check(path, _is_chart, "a chart", "plots")
+            outputs.check_output(path, _is_chart, "a chart", "plots")
         folder.mkdir(parents=True, exist_ok=True)
         with Progress("Plots", len(paths), "files") as progress:
             for (name, suffix), path in paths.items():
-                with atomic.written(path) as stream:
+                with atomic.writing(path) as stream:
                     figures[name].savefig(stream, format=suffix, dpi=200, metadata=METADATA[suffix])
                 progress.update()
     written = list(paths.values())

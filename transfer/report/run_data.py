@@ -104,7 +104,7 @@ class RunData:
     def _of_store(self) -> Any:
         from transfer.store.store import FeatureStore
 
-        folder = epath.Path(paths.given(self.config.get("features") or self.folder / "features"))
+        folder = epath.Path(paths.expand(self.config.get("features") or self.folder / "features"))
         return FeatureStore.open(folder / "validation").tap(self.result["tap"])
 
     def _of_file(self) -> Any:

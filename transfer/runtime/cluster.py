@@ -15,7 +15,7 @@ INDICES = (INDEX, "JOB_COMPLETION_INDEX", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "S
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessInfo:
     """Process `process_id` of `num_processes`, whose process 0 is at `coordinator` (HOST:PORT).
 
     `local_device_ids`: the GPUs that are this process' own; None: all that it sees.
@@ -48,7 +48,9 @@ class Place:
         return int(self.coordinator.rpartition(":")[2])
 
 
-def find(coordinator: str | None, num_processes: int | None, process_id: int | None, seconds: int) -> Place | None:
+def find(
+    coordinator: str | None, num_processes: int | None, process_id: int | None, seconds: int
+) -> ProcessInfo | None:
     """This process' place among several; None where it is the only one.
 
     In this order: the arguments, all three or none (one process alone is `num_processes=1`); the variables
@@ -66,14 +68,14 @@ def find(coordinator: str | None, num_processes: int | None, process_id: int | N
             raise UsageError(f"--coordinator, --num_processes and --process_id go together; without {missing[0]}")
         found = None if num_processes == 1 else _from_environment(os.environ, seconds)
     else:
-        found = Place(str(coordinator), num_processes or 0, -1 if process_id is None else process_id)
+        found = ProcessInfo(str(coordinator), num_processes or 0, -1 if process_id is None else process_id)
     return None if found is None or found.num_processes == 1 else found
 
 
-def _from_environment(environment: Mapping[str, str], seconds: int) -> Place | None:
+def _from_environment(environment: Mapping[str, str], seconds: int) -> ProcessInfo | None:
     address, count, index = environment.get(ADDRESS), _number(environment, COUNTS), _number(environment, INDICES)
     if address and count is not None and index is not None:
-        place = Place(address, count, index)
+        place = ProcessInfo(address, count, index)
         return replace(place, local_device_ids=_own_gpus(environment))
     if count == 1 or not _hints(environment):
         if address or environment.get(COUNT, "1") != "1" or (INDEX in environment and COUNT not in environment):
@@ -100,7 +102,7 @@ def _hints(environment: Mapping[str, str]) -> bool:
     return slurm or mpi or kubernetes or (tpu and environment.get("JAX_PLATFORMS") != "cpu")
 
 
-def _detected(environment: Mapping[str, str], seconds: int) -> Place | None:
+def _detected(environment: Mapping[str, str], seconds: int) -> ProcessInfo | None:
     """What JAX's own detection finds; private there, and the only part of `jax.distributed.initialize` that tells."""
     from jax._src.clusters import ClusterEnv
 
@@ -115,7 +117,7 @@ def _detected(environment: Mapping[str, str], seconds: int) -> Place | None:
         ) from error
     if address is None or count is None or index is None:
         return None
-    return Place(address, count, index, _own_gpus(environment) if gpus else None)
+    return ProcessInfo(address, count, index, _own_gpus(environment) if gpus else None)
 
 
 def _own_gpus(environment: Mapping[str, str]) -> Sequence[int] | None:

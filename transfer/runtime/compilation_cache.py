@@ -29,7 +29,7 @@ def add_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compilation_cache", metavar="DIR", help=HELP)
 
 
-def use(where: str | None = None) -> None:
+def enable(where: str | None = None) -> None:
     """Turns the cache on before anything is compiled: in the folder `where`, the default one (None), or "off"."""
     import jax
 

@@ -60,7 +60,7 @@ def head_mesh(data: int | None = None, model: int = 1) -> Mesh:
     return Mesh(np.array(chosen).reshape(-1, model), ("data", "model"))
 
 
-def memory_of(mesh: Mesh) -> int | None:
+def memory_limit(mesh: Mesh) -> int | None:
     """Bytes that all devices along `data` can hold together; None where they do not tell."""
     device = mesh.local_devices[0]
     if device.platform == "cpu":

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from transfer.errors import TransferError
-from transfer.runtime import alike, cluster, preemption, rendezvous
+from transfer.runtime import cluster, consistency, preemption, rendezvous
 
 CONNECT_SECONDS, LOST_SECONDS = 300, 30
 # How much later than JAX the watch (`transfer.runtime.rendezvous`) may notice on a busy machine that a process has
@@ -29,7 +29,7 @@ _WAIT_MS = 7 * 24 * 3600 * 1000
 _NOTICE = "RECEIVED_PREEMPTION_NOTICE"
 _NOTICE_SECONDS = 0.5
 
-_place: cluster.Place | None = None
+_place: cluster.ProcessInfo | None = None
 _watch: rendezvous.Watch | None = None
 _used: Counter[str] = Counter()
 
@@ -52,8 +52,7 @@ def initialise(
         connect_seconds: after which the processes that came give up, each naming those that did not.
         lost_seconds: after which the others end at the latest, each with one line, once a process' machine has gone;
             twice as long where it is there but does nothing. A process that is killed is noticed at once.
-        settings: what has to be the same in all processes beside this and the versions (`transfer.runtime.alike`), by
-            name.
+        settings: what else, by name, has to be the same in all processes (`transfer.runtime.consistency`).
 
     Raises:
         UsageError: half of the arguments, or wrong ones; processes have other settings, and which.
@@ -63,7 +62,7 @@ def initialise(
     place = cluster.find(coordinator, num_processes, process_id, connect_seconds)
     if place is None:
         return
-    facts = alike.facts({**(settings or {}), "--lost_seconds": lost_seconds})
+    facts = consistency.local_facts({**(settings or {}), "--lost_seconds": lost_seconds})
     watch, address, bind = rendezvous.assemble(place, connect_seconds, lost_seconds, facts)
     _place, _watch = place, watch
     watch.start()
@@ -74,7 +73,7 @@ def initialise(
         threading.Thread(target=_relay_notice, args=(watch,), daemon=True, name="preemption-notice").start()
 
 
-def _start_jax(place: cluster.Place, address: str, bind: str, connect_seconds: int, lost_seconds: int) -> None:
+def _start_jax(place: cluster.ProcessInfo, address: str, bind: str, connect_seconds: int, lost_seconds: int) -> None:
     import jax
 
     try:
@@ -122,7 +121,7 @@ def is_main() -> bool:
     return process_index() == 0
 
 
-def label() -> str:
+def process_label() -> str:
     """ "process 1 of 4: ", in front of what this process says; "" where it is the only one."""
     return f"process {process_index()} of {process_count()}: " if process_count() > 1 else ""
 
@@ -167,7 +166,7 @@ def any_of(value: bool, name: str) -> bool:
     return bool(_gathered("true" if value else "", name))
 
 
-def refuse(reason: str, name: str) -> None:
+def fail_everywhere(reason: str, name: str) -> None:
     """Ends all processes where one has a reason to, and each says it: what it has that it should not, or "".
 
     Raises:
@@ -238,7 +237,7 @@ def shutdown() -> None:
     _place = _watch = None
 
 
-def abandon() -> None:
+def abort() -> None:
     """The end of this process by an error: tells the others, so that they end too."""
     if _watch is not None:
         _watch.abandon()

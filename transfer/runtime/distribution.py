@@ -6,6 +6,6 @@ NAME = "transfer-flax"
 VERSION = "0.1.0"
 
 
-def how_to_add(extra: str) -> str:
+def install_hint(extra: str) -> str:
     """The command that installs what an extra lists, where the package is installed and where it is only a clone."""
     return f"pip install '{NAME}[{extra}]' (in a clone: pip install -e '.[{extra}]')"

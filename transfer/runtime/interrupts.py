@@ -2,15 +2,15 @@
 
     interrupts.install()            # before anything that takes time to import
     ...
-    interrupts.raised_in(action)    # what has something to save or to put away
+    interrupts.interruptible(action)    # what has something to save or to put away
 
-Outside of `raised_in` nothing is lost by ending at once; a KeyboardInterrupt would be a traceback out of some library's
-import. Inside it is raised, as Python does, and there it can get lost: an exception in a callback of the garbage
-collector (JAX has one) or in `__del__` is reported and forgotten, and some C code makes another one of it. So it is
-raised anew until the action has ended, except where it is being handled: saving takes as long as it takes.
+Outside of `interruptible` nothing is lost by ending at once; a KeyboardInterrupt would be a traceback out of some
+library's import. Inside it is raised, as Python does, and there it can get lost: an exception in a callback of the
+garbage collector (JAX has one) or in `__del__` is reported and forgotten, and some C code makes another one of it. So
+it is raised anew until the action has ended, except where it is being handled: saving takes as long as it takes.
 
 And it is not raised where it does harm, but after that: while an extension module is being initialised, which some of
-them end with a crash, and in functions that are `kept_whole`. Pressed again there, it ends the process at once.
+them end with a crash, and in functions that are `uninterruptible`. Pressed again there, it ends the process at once.
 """
 
 import atexit
@@ -46,13 +46,13 @@ def install() -> None:
         atexit.register(_leave)  # the first one is called last
 
 
-def kept_whole(function: Callable[P, T]) -> Callable[P, T]:
+def uninterruptible(function: Callable[P, T]) -> Callable[P, T]:
     """Decorates a function that Ctrl-C waits for."""
     _whole.add(function.__code__)  # type: ignore[attr-defined]
     return function
 
 
-def ends_with(code: int) -> None:
+def set_exit_code(code: int) -> None:
     """The exit code, once nothing is left to be done.
 
     Python handles no signal while it takes itself apart, which takes a while with JAX; so that is left out.
@@ -61,7 +61,7 @@ def ends_with(code: int) -> None:
     _code = code
 
 
-def raised_in(action: Callable[[], T]) -> T:
+def interruptible(action: Callable[[], T]) -> T:
     """Calls `action`, in which Ctrl-C raises KeyboardInterrupt; and raises it, where it was lost in there.
 
     What else comes of Ctrl-C is one as well, but for errors of saving and putting away, which say what could not be.
@@ -78,14 +78,14 @@ def raised_in(action: Callable[[], T]) -> T:
     return found
 
 
-def heard() -> None:
+def acknowledge() -> None:
     """Says that a KeyboardInterrupt has arrived, for an action that then goes on to an end of its own."""
     global _came
     _came = False
     _insist(0)
 
 
-def said() -> None:
+def mark_reported() -> None:
     """The command's one line is written: Ctrl-C adds none while the process ends."""
     global _said
     _said = True
@@ -103,7 +103,7 @@ def _on_interrupt(number: int, frame: FrameType | None) -> None:
     global _came
     again, _came = _came, True
     callers = _callers(frame)
-    if raised_in.__code__ not in callers or again and callers & _whole:
+    if interruptible.__code__ not in callers or again and callers & _whole:
         _end()
     _insist(INSIST_SECONDS)
     _raise_in(callers)
@@ -111,7 +111,7 @@ def _on_interrupt(number: int, frame: FrameType | None) -> None:
 
 def _on_alarm(number: int, frame: FrameType | None) -> None:
     callers = _callers(frame)
-    if raised_in.__code__ not in callers:
+    if interruptible.__code__ not in callers:
         _insist(0)
     elif not _is_handled(sys.exception()):
         _raise_in(callers)

@@ -86,7 +86,7 @@ def request() -> None:
         _tell()
 
 
-def heard() -> None:
+def note_remote_request() -> None:
     """Another process was asked to."""
     _requested.set()
 

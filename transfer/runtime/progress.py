@@ -13,7 +13,7 @@ from transfer.runtime import distributed
 
 SECONDS_BETWEEN_LINES = 10.0
 # For what is usually over at once, and with large files or many rows is not.
-NOTICEABLE = 2.0
+NOTICEABLE_SECONDS = 2.0
 
 
 class Progress:
@@ -82,7 +82,7 @@ def waiting(title: str) -> Iterator[None]:
     over, terminal, start = threading.Event(), sys.stderr.isatty(), time.monotonic()
 
     def tell() -> None:
-        wait = NOTICEABLE if terminal else SECONDS_BETWEEN_LINES
+        wait = NOTICEABLE_SECONDS if terminal else SECONDS_BETWEEN_LINES
         while not over.wait(wait):
             text = f"{title}: {time.monotonic() - start:.0f} s"
             if terminal:
@@ -98,5 +98,5 @@ def waiting(title: str) -> Iterator[None]:
     finally:
         over.set()
         teller.join()
-        if terminal and time.monotonic() - start >= NOTICEABLE:
+        if terminal and time.monotonic() - start >= NOTICEABLE_SECONDS:
             print(file=sys.stderr, flush=True)

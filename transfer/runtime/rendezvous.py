@@ -5,8 +5,8 @@ it can tell nobody who. So the processes meet here first, at the coordinator's p
 is told to them then. The connections stay open because nothing notices sooner, or with less doubt, that a process has
 gone: the kernel closes them, whatever it died of, and asks after a machine that is silent.
 
-Over them go lines of JSON: `process` K `of` N with its `facts` (`transfer.runtime.alike`); `go` with JAX's port; `end`
-with the reason and an exit `code`; `late`, from one that does not want to wait any longer; `gone` K and `why`;
+Over them go lines of JSON: `process` K `of` N with its `facts` (`transfer.runtime.consistency`); `go` with JAX's port;
+`end` with the reason and an exit `code`; `late`, from one that does not want to wait any longer; `gone` K and `why`;
 `failed`; `beat`; `preempt`; `calls` N; `stop` at call N (`preemption.Agreement`).
 """
 
@@ -25,8 +25,8 @@ from typing import Any, NoReturn
 from absl import logging
 
 from transfer.errors import TransferError, UsageError
-from transfer.runtime import alike, preemption
-from transfer.runtime.cluster import Place
+from transfer.runtime import consistency, preemption
+from transfer.runtime.cluster import ProcessInfo
 
 # All settings of a config are a few KiB.
 LONGEST_LINE, LONGEST_REASON = 1 << 20, 4000
@@ -80,7 +80,9 @@ class Line:
         self.socket.close()
 
 
-def assemble(place: Place, connect_seconds: int, lost_seconds: int, facts: alike.Facts) -> tuple["Watch", str, str]:
+def assemble(
+    place: ProcessInfo, connect_seconds: int, lost_seconds: int, facts: consistency.Facts
+) -> tuple["Watch", str, str]:
     """Waits until every process is there, and sees to it that their `facts` are the same.
 
     Returns:
@@ -98,18 +100,18 @@ def assemble(place: Place, connect_seconds: int, lost_seconds: int, facts: alike
     return Watch(place, lines, lost_seconds), f"{host}:{port}", f"{bind}:{port}"
 
 
-def names(processes: Iterable[int], place: Place) -> str:
+def names(processes: Iterable[int], place: ProcessInfo) -> str:
     """ "process 2 of 4", "processes 2 and 3 of 4"."""
-    return f"{alike.numbered(processes)} of {place.num_processes}"
+    return f"{consistency.describe_processes(processes)} of {place.num_processes}"
 
 
 class _Caller:
     """Process 0 until all are there."""
 
-    def __init__(self, place: Place, seconds: int, lost_seconds: int, facts: alike.Facts) -> None:
+    def __init__(self, place: ProcessInfo, seconds: int, lost_seconds: int, facts: consistency.Facts) -> None:
         self.place, self.seconds, self.lost_seconds = place, seconds, lost_seconds
         self.lines: dict[int, Line] = {}
-        self.facts: dict[int, alike.Facts] = {0: facts}
+        self.facts: dict[int, consistency.Facts] = {0: facts}
         self.who: dict[int, str] = {0: _self()}
         self.selector = selectors.DefaultSelector()
 
@@ -133,7 +135,7 @@ class _Caller:
                     else:
                         self._read(key.data)
         try:
-            alike.check(self.facts)
+            consistency.check_same(self.facts)
         except TransferError as error:
             self.end(str(error), code=error.exit_code)
         port = _free_port()
@@ -201,7 +203,7 @@ class _Caller:
 class _Answerer:
     """Any other process until all are there."""
 
-    def __init__(self, place: Place, seconds: int, lost_seconds: int, facts: alike.Facts) -> None:
+    def __init__(self, place: ProcessInfo, seconds: int, lost_seconds: int, facts: consistency.Facts) -> None:
         self.place, self.seconds, self.lost_seconds, self.facts = place, seconds, lost_seconds, facts
         self.deadline = time.monotonic() + seconds
         self.reason = "no answer"
@@ -257,7 +259,7 @@ class _Answerer:
                     if "go" in message:
                         return int(message["go"])
                     if "preempt" in message:
-                        preemption.heard()
+                        preemption.note_remote_request()
                     if "end" in message:
                         raise _error(f"{self._me}{str(message['end'])[:LONGEST_REASON]}", message.get("code"))
         self.reason = "something else answers"
@@ -275,7 +277,7 @@ class Watch:
     one line, at whatever it is. Where one is preempted, all get to know, and agree where to stop.
     """
 
-    def __init__(self, place: Place, lines: dict[int, Line], lost_seconds: int) -> None:
+    def __init__(self, place: ProcessInfo, lines: dict[int, Line], lost_seconds: int) -> None:
         self.place, self.lines = place, dict(lines)
         self._beat, self._patience = lost_seconds / 3, 2 * lost_seconds
         self._heard_at: dict[int, float] = {}
@@ -367,7 +369,7 @@ class Watch:
         elif "preempt" in message and self._main:
             self._begin_stop()
         elif "preempt" in message:
-            preemption.heard()
+            preemption.note_remote_request()
             self.lines[0].send(calls=preemption.agreement.hold())
         elif "calls" in message:
             self._count(process, int(message["calls"]))
@@ -377,7 +379,7 @@ class Watch:
     def _begin_stop(self) -> None:
         if not self._stopping:
             self._stopping = True
-            preemption.heard()
+            preemption.note_remote_request()
             _to_all(self.lines, preempt=True)
             self._count(0, preemption.agreement.hold())
 

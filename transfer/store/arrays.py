@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-from transfer.runtime.files.bucket import answer
-from transfer.runtime.files.kvstore import kvstore_spec, readable
+from transfer.runtime.files.bucket import wait_for
+from transfer.runtime.files.kvstore import kvstore_spec, translated_errors
 
 
 @dataclass(frozen=True)
@@ -85,22 +85,22 @@ class ChunkedArray:
 
     def read(self, rows: slice | np.ndarray) -> np.ndarray:
         """Rows by a slice with a start and a stop, or by an array of indices; TransferError for a damaged chunk."""
-        with readable(f"{self.path}/{self.name}", self.path):
-            return np.asarray(answer(self._array[rows].read(), self.path, math.inf))
+        with translated_errors(f"{self.path}/{self.name}", self.path):
+            return np.asarray(wait_for(self._array[rows].read(), self.path, math.inf))
 
     def write(self, start: int, values: np.ndarray) -> Any:
         """Starts to write whole chunks from row `start`; `wait` on what it returns."""
         if start + len(values) == self.shape[0] and self.shape[0] % self._chunk_rows:
             # into an incomplete last chunk TensorStore would write what it reads there first, which may be damaged
-            with readable(f"{self.path}/{self.name}", self.path):
+            with translated_errors(f"{self.path}/{self.name}", self.path):
                 last = "/".join([str(self.shape[0] // self._chunk_rows)] + ["0"] * (len(self.shape) - 1))
-                answer(self._array.kvstore.write(f"c/{last}", None), self.path)
+                wait_for(self._array.kvstore.write(f"c/{last}", None), self.path)
         return self._array[start : start + len(values)].write(values)
 
     def wait(self, writing: Any) -> None:
         """Returns when the chunks are on the disk; OSError where it is full."""
-        with readable(f"{self.path}/{self.name}", self.path):
-            answer(writing, self.path, math.inf)
+        with translated_errors(f"{self.path}/{self.name}", self.path):
+            wait_for(writing, self.path, math.inf)
 
 
 def _open(path: str, name: str, array: ArraySpec | None, optional_chunks: bool = False, **mode: Any) -> Any:
@@ -113,5 +113,5 @@ def _open(path: str, name: str, array: ArraySpec | None, optional_chunks: bool =
     }
     if array is not None:
         spec["metadata"] = array.metadata
-    with readable(f"{path}/{name}", path):
-        return answer(ts.open(spec, **mode), path)
+    with translated_errors(f"{path}/{name}", path):
+        return wait_for(ts.open(spec, **mode), path)

@@ -23,7 +23,7 @@ from transfer.errors import TransferError, UsageError
 from transfer.runtime.files import archives, atomic, bucket, digest, npz
 from transfer.runtime.files.archives import Archive
 from transfer.runtime.files.pickles import load_arrays
-from transfer.runtime.files.untrusted import MOST_CLASSES, named, shown
+from transfer.runtime.files.untrusted import MAX_CLASSES, prefix_errors, printable
 from transfer.runtime.progress import waiting
 
 NAMES = ("features", "labels")
@@ -72,13 +72,13 @@ def write(path: Any, features: Any, labels: Any) -> None:
         TransferError: unlike many features and labels, none at all, NaN or infinity.
         OSError: the file cannot be written (disk full).
     """
-    target = bucket.reached(path)
+    target = bucket.open_path(path)
     writer = writer_for(target)
     features, labels = _checked(features, labels, str(path), _whole)
     if features.ndim == 2:
         features = features[:, None, None, :]
     target.parent.mkdir(parents=True, exist_ok=True)
-    with waiting(f"writing {path}"), atomic.written(target, shared=True) as stream:
+    with waiting(f"writing {path}"), atomic.writing(target, shared=True) as stream:
         writer(stream, {"features": features, "labels": labels})
 
 
@@ -141,8 +141,8 @@ def _whole(values: Any, name: str) -> np.ndarray:
         whole = labels.astype(np.int64)
     if not (whole == labels).all():
         raise TransferError(f"{name}: labels are {labels.dtype} and not all whole numbers")
-    if whole.size and whole.max() >= MOST_CLASSES:
-        raise TransferError(f"{name}: a label is {whole.max()}; there may be {MOST_CLASSES} classes")
+    if whole.size and whole.max() >= MAX_CLASSES:
+        raise TransferError(f"{name}: a label is {whole.max()}; there may be {MAX_CLASSES} classes")
     return whole
 
 
@@ -153,8 +153,8 @@ def _classes(values: Any, name: str) -> np.ndarray:
         text = text.astype(str)
     if text.dtype.kind != "U":
         return _whole(values, name)
-    if len(np.unique(text)) > MOST_CLASSES:
-        raise TransferError(f"{name} has more than {MOST_CLASSES} different labels")
+    if len(np.unique(text)) > MAX_CLASSES:
+        raise TransferError(f"{name} has more than {MAX_CLASSES} different labels")
     return _flat(text)
 
 
@@ -200,14 +200,14 @@ def _numbers(values: Any, key: str, name: str) -> np.ndarray:
 
 @contextmanager
 def _opened(name: str) -> Iterator[BinaryIO]:
-    path = bucket.reached(name)
+    path = bucket.open_path(name)
     container = next((p for p in path.parents if p.suffix.lower() == ".zip" and p.is_file()), None)
     if container is None:
         with path.open("rb") as stream:
             yield stream  # type: ignore[misc]
         return
     member = path.relative_to(container).as_posix()
-    with container.open("rb") as stream, named(container), archives.opened(stream) as archive:  # type: ignore[arg-type]
+    with container.open("rb") as stream, prefix_errors(container), archives.open_zip(stream) as archive:  # type: ignore[arg-type]
         if member not in archive:
             raise TransferError(f"it has no member {member}; {_members(archive)}")
         content = archive.read(member)
@@ -215,12 +215,12 @@ def _opened(name: str) -> Iterator[BinaryIO]:
 
 
 def _members(archive: Archive) -> str:
-    files = [shown(entry) for entry in archive.members if not entry.endswith("/")]
+    files = [printable(entry) for entry in archive.members if not entry.endswith("/")]
     return f"it has {', '.join(files[:8])}{' …' if len(files) > 8 else ''}" if files else "it is empty"
 
 
 def _read_npz(stream: BinaryIO, name: str) -> Mapping[str, Any]:
-    with named(name), archives.opened(stream) as archive:
+    with prefix_errors(name), archives.open_zip(stream) as archive:
         if not all(entry.endswith(npz.ENDING) for entry in archive.members):
             raise TransferError(f"it is a zip; name one of its files as {name}/MEMBER: {_members(archive)}")
         there = npz.names(archive)
@@ -234,13 +234,13 @@ def _read_safetensors(stream: BinaryIO, name: str) -> Mapping[str, Any]:
         header = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TransferError(f"{name} cannot be read, it may be damaged or truncated ({error})") from error
-    with named(name):
+    with prefix_errors(name):
         digest.check_tensors(arrays, header.get("__metadata__", {}))
     return arrays
 
 
 def _read_pickle(stream: BinaryIO, name: str) -> Any:
-    with named(name):
+    with prefix_errors(name):
         digest.check_pickle(stream)
     return load_arrays(stream, name)
 
@@ -276,7 +276,7 @@ class _Portable(_Pickler):
 
 
 def _write_pickle(stream: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
-    sealed = digest.Sealed(stream)
+    sealed = digest.DigestWriter(stream)
     _Portable(sealed, PICKLE_PROTOCOL).dump(dict(arrays))
     sealed.seal()
 

@@ -18,7 +18,7 @@ from absl import logging
 from transfer.data.source import Source
 from transfer.errors import TransferError
 from transfer.runtime.files.kvstore import Directory
-from transfer.runtime.files.untrusted import shown
+from transfer.runtime.files.untrusted import printable
 from transfer.runtime.progress import Progress
 from transfer.store.format import CONTENT, MISSING, decode_ids, open_array, read_metadata, scan_checks
 
@@ -110,7 +110,7 @@ def said(changed: Sequence[str], more: Sequence[str] = (), fewer: Sequence[str] 
 
 
 def _named(ids: Sequence[str]) -> str:
-    return ", ".join(shown(id_, 200) for id_ in ids[:MOST_NAMED]) + (", …" if len(ids) > MOST_NAMED else "")
+    return ", ".join(printable(id_, 200) for id_ in ids[:MOST_NAMED]) + (", …" if len(ids) > MOST_NAMED else "")
 
 
 def _by_names(begun: Mapping[str, dict[str, Any]], sources: Mapping[str, Source]) -> str:

@@ -41,7 +41,7 @@ def remove_damage(
             "config.json names it) or --config=FILE"
         )
     directory, specs = Directory(path), arrays(metadata)
-    with lock.held(path, "feature store"):
+    with lock.hold(path, "feature store"):
         for key in damage.metadata:
             _write_metadata(directory, specs, key)
         for name, chunks in damage.beside.items():

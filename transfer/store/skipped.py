@@ -8,7 +8,7 @@ import numpy as np
 
 from transfer.data.source import Source
 from transfer.errors import TransferError
-from transfer.runtime.files.untrusted import shown
+from transfer.runtime.files.untrusted import printable
 
 if TYPE_CHECKING:
     from transfer.store.store import FeatureStore
@@ -31,10 +31,10 @@ def facts(store: "FeatureStore", source: Source) -> dict[str, Any] | None:
 
 def line(split: str, found: Mapping[str, Any]) -> str:
     """The facts of a split for people, in a line."""
-    first = ", ".join(shown(id_, 200) for id_ in found["first"]) + (
+    first = ", ".join(printable(id_, 200) for id_ in found["first"]) + (
         ", …" if found["images"] > len(found["first"]) else ""
     )
-    classes = [f"{count} of {shown(name)}" for name, count in found["classes"].items()]
+    classes = [f"{count} of {printable(name)}" for name, count in found["classes"].items()]
     named = ", ".join(classes[:MOST_NAMED]) + (", …" if len(classes) > MOST_NAMED else "")
     many = f"{found['images']} of {found['of']} images"
     return (
@@ -48,7 +48,7 @@ def check(split: str, store: "FeatureStore", source: Source) -> None:
     lost = np.flatnonzero((counts[0] > 0) & (counts[1] == 0))
     if not len(lost):
         return
-    names = ", ".join(shown(source.class_names[label]) for label in lost[:MOST_NAMED])
+    names = ", ".join(printable(source.class_names[label]) for label in lost[:MOST_NAMED])
     more = ", …" if len(lost) > MOST_NAMED else ""
     left = int((counts[1] > 0).sum())
     of_all = f"{left} of {left + len(lost)} classes"

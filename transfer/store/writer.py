@@ -112,7 +112,7 @@ class StoreWriter:
             content=content is not None,
         )
         self._create_allowed = create
-        self._lock = lock.Held()
+        self._lock = lock.Lock()
         self._open = ExitStack()
         try:
             self.metadata = self._settled(wanted)
@@ -132,7 +132,7 @@ class StoreWriter:
         """The metadata of the store, which is created or found to be the one that is wanted."""
         found = read_metadata(self.path)
         if self._create_allowed and not (found and found["complete"]):
-            self._lock = self._open.enter_context(lock.held(self.path, "feature store"))
+            self._lock = self._open.enter_context(lock.hold(self.path, "feature store"))
             found = read_metadata(self.path)  # another process may have ended since
         if found is None and not self._create_allowed:
             raise TransferError(f"no feature store at {self.path}, which the first process should have created")

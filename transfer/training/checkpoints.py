@@ -142,14 +142,14 @@ class Checkpoints:
         run.history, run.best_epoch = progress["history"], progress["best_epoch"]
         run.seconds, run.position = progress["seconds"], progress.get("position")
 
-    @interrupts.kept_whole
+    @interrupts.uninterruptible
     def save(self, run: Run) -> None:
         """Writes a checkpoint of `run`, atomically, and returns when it is on disk.
 
         Raises OSError where the disk is full or refuses; what was begun is removed, that of several processes
         by the next run.
         """
-        from transfer.runtime.files.kvstore import readable
+        from transfer.runtime.files.kvstore import translated_errors
 
         save = self._ocp.args
         epochs, batches = run.reached
@@ -163,7 +163,7 @@ class Checkpoints:
         }
         manager = self._manager(name)
         try:
-            with readable(str(manager.directory)):
+            with translated_errors(str(manager.directory)):
                 manager.save(
                     step,
                     args=save.Composite(

@@ -167,7 +167,7 @@ def _train(
         raise
 
 
-@interrupts.kept_whole
+@interrupts.uninterruptible
 def _take_in(run: Run, state: State, row: dict[str, float], metrics: Metrics) -> None:
     """Adds an epoch to the run and to its metrics: a checkpoint after Ctrl-C holds both or neither."""
     run.add(state, row)

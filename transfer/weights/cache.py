@@ -9,7 +9,7 @@ from absl import logging
 
 from transfer.errors import TransferError
 from transfer.runtime.cache import cache_dir
-from transfer.runtime.progress import NOTICEABLE, Progress
+from transfer.runtime.progress import NOTICEABLE_SECONDS, Progress
 from transfer.weights import download
 from transfer.weights.catalogue import Record, WeightFile
 
@@ -27,7 +27,7 @@ def digests(path: Path) -> dict[str, str]:
     """The SHA-256 and MD5 of a file as hex, in one pass over it."""
     hashes = {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
     size = path.stat().st_size
-    with path.open("rb") as stream, Progress(f"hashing {path.name}", size, "B", delay=NOTICEABLE) as progress:
+    with path.open("rb") as stream, Progress(f"hashing {path.name}", size, "B", delay=NOTICEABLE_SECONDS) as progress:
         while block := stream.read(BLOCK):
             for each in hashes.values():
                 each.update(block)

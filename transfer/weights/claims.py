@@ -16,7 +16,7 @@ from absl import logging
 from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.preprocess.recipe import Preprocessing
-from transfer.runtime.files.untrusted import reason, shown
+from transfer.runtime.files.untrusted import error_summary, printable
 from transfer.weights import catalogue, keras_front, native
 from transfer.weights.names import family
 from transfer.weights.readers import Described, safetensors_file, said
@@ -73,7 +73,7 @@ def compare(
     described = tensors if isinstance(tensors, Described) else Described(tensors)
     for file, found in ((path, described.says), (path.with_name(CONFIG), _beside(path))):
         for key, value in found.items():
-            says = f"{file} says {shown(key)}={shown(value)}"
+            says = f"{file} says {printable(key)}={printable(value)}"
             _compare_one(says, key.rpartition(".")[2], value, arch, name, by_names)
     problem = keras_front.problem(described.front, arch, preprocessing, name)
     if problem:
@@ -92,7 +92,7 @@ def compare_fields(
     for field in {**written, **fields} if written else ():
         theirs, ours = (each.get(field, usual.get(field)) for each in (written, fields))
         if theirs != ours and field not in (*chosen, "num_classes"):
-            _differs(f"{path} was written with {field}={shown(theirs)}, and {name} has {field}={ours}", by_names)
+            _differs(f"{path} was written with {field}={printable(theirs)}, and {name} has {field}={ours}", by_names)
 
 
 def _beside(file: Path) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _beside(file: Path) -> dict[str, Any]:
             return {}
         return said(json.loads(path.read_bytes()))
     except (OSError, ValueError, RecursionError) as error:
-        logging.warning("%s: not looked at (%s)", path, reason(error))
+        logging.warning("%s: not looked at (%s)", path, error_summary(error))
         return {}
 
 

@@ -126,11 +126,11 @@ def _file(
                 "--config.model.weights=FILE or --config.model.weights=random"
             )
         return cache.fetch(record, notop=without_classifier)
-    path = Path(paths.given(weights))
+    path = Path(paths.expand(weights))
     if not path.is_file():
         raise TransferError(f"{path}: no such weight file")
     found = cache.digests(path)
-    digest.check_beside(path, found["sha256"])
+    digest.check_sidecar(path, found["sha256"])
     owners = [other for other in catalogue.records().values() if cache.is_file_of(other, found)]
     if record and owners and record not in owners:
         text = "%s: by its hash, %s is the file of %s; preprocessing and all else are taken from %s"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from transfer.preprocess.recipe import Preprocessing
-from transfer.runtime.files.untrusted import shown
+from transfer.runtime.files.untrusted import printable
 from transfer.weights.names import family
 from transfer.weights.readers import Layer
 
@@ -26,7 +26,7 @@ def problem(layers: Sequence[Layer], arch: str, preprocessing: Preprocessing | N
     for layer in layers:
         if _is_idle(layer) or _is_own_padding(layer, arch):
             continue
-        doing.append(f"{shown(layer.name)} ({shown(layer.kind)})")
+        doing.append(f"{printable(layer.name)} ({printable(layer.kind)})")
         apply = SCALINGS.get(layer.kind)
         after = apply(layer.config, values) if apply else None
         if after is None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.untrusted import shown
+from transfer.runtime.files.untrusted import printable
 from transfer.weights.identify import Likeness
 from transfer.weights.names import NameMap, Shape
 
@@ -44,7 +44,7 @@ class Report:
 
 
 def _few(names: Sequence[str]) -> str:
-    return ", ".join(shown(name, 200) for name in names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+    return ", ".join(printable(name, 200) for name in names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
 
 
 def fit(

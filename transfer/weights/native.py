@@ -33,7 +33,7 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], metadata: Map
     """
     plain = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
     # not save_file of safetensors, whose errors are none of Python's own
-    with atomic.written(path, shared=True) as stream:
+    with atomic.writing(path, shared=True) as stream:
         for piece in digest.safetensors(plain, metadata or {}):
             stream.write(piece)
 

@@ -91,7 +91,7 @@ def verify(
 
 def _local_file(record: Record, weights: str | os.PathLike[str] | None) -> Path:
     if weights is not None:
-        path = Path(paths.given(weights))
+        path = Path(paths.expand(weights))
         if not path.is_file():
             raise TransferError(f"{path}: no such weight file")
         return path

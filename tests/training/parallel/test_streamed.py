@@ -151,7 +151,7 @@ def test_rows_are_streamed_where_they_do_not_fit(monkeypatch):
 
 def test_memory_of_this_machine():
     assert 1 << 27 < devices.host_memory() < 1 << 50
-    assert devices.memory_of(devices.head_mesh()) == devices.host_memory()
+    assert devices.memory_limit(devices.head_mesh()) == devices.host_memory()
 
 
 class Alone:

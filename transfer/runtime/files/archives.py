@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import IO, Any, BinaryIO
 
 from transfer.errors import TransferError
-from transfer.runtime.files.untrusted import allowance, reason, shown, size_of
+from transfer.runtime.files.untrusted import decompression_limit, error_summary, printable, remaining_size
 
 # What `zipfile` raises for damaged and hostile files.
-DAMAGE = (
+DAMAGE_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
     ArithmeticError,
@@ -31,13 +31,13 @@ ENCRYPTED = 1
 
 
 class Archive:
-    """A zip opened for reading, all of whose members together unpack to no more than `allowance` of its size.
+    """A zip opened for reading, all of whose members together unpack to no more than `decompression_limit` of its size.
 
     What is wrong with it is a TransferError that does not name the file.
     """
 
     def __init__(self, file: Any, size: int) -> None:
-        self._zip, self._size, self._left = zipfile.ZipFile(file), size, allowance(size)
+        self._zip, self._size, self._left = zipfile.ZipFile(file), size, decompression_limit(size)
         self.members = {member.filename: member for member in self._zip.infolist()}
 
     def __contains__(self, name: str) -> bool:
@@ -59,13 +59,13 @@ class Archive:
         check_member(member, self._size)
         self._left -= member.file_size
         if self._left < 0:
-            raise TransferError(f"refused: its members unpack to more than {allowance(self._size)} bytes")
+            raise TransferError(f"refused: its members unpack to more than {decompression_limit(self._size)} bytes")
         with self._zip.open(member) as stream:
             yield stream
 
     def _member(self, name: str) -> zipfile.ZipInfo:
         if name not in self.members:
-            raise TransferError(f"it has no member {shown(name)!r}")
+            raise TransferError(f"it has no member {printable(name)!r}")
         return self.members[name]
 
     def close(self) -> None:
@@ -75,31 +75,31 @@ class Archive:
 
 def check_member(member: zipfile.ZipInfo, size: int) -> None:
     """Raises TransferError for a member of a zip of `size` bytes that cannot be as it says, or is a bomb."""
-    name = shown(member.filename)
+    name = printable(member.filename)
     if member.flag_bits & ENCRYPTED or member.compress_type not in METHODS:
         raise TransferError(f"{name} is encrypted, or packed by a method other than deflate")
     if not 0 <= member.compress_size <= size:
         raise TransferError(f"{name} is said to take {member.compress_size} bytes in a file of {size}")
     if member.compress_type == zipfile.ZIP_STORED and member.file_size != member.compress_size:
         raise TransferError(f"{name} is said to have {member.file_size} bytes, stored as {member.compress_size}")
-    if member.file_size > allowance(member.compress_size):
+    if member.file_size > decompression_limit(member.compress_size):
         raise TransferError(f"refused: {name} unpacks from {member.compress_size} bytes to {member.file_size}")
 
 
 @contextmanager
-def opened(file: BinaryIO) -> Iterator[Archive]:
+def open_zip(file: BinaryIO) -> Iterator[Archive]:
     """The zip in a seekable stream; whatever is wrong with it, found now or while it is read, is a TransferError.
 
     OSError stays what it is where the file cannot be read.
     """
     try:
         file.seek(0)
-        archive = Archive(file, size_of(file))
+        archive = Archive(file, remaining_size(file))
         try:
             yield archive
         finally:
             archive.close()
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         raise _damaged(error) from error
     except OSError as error:
         if error.errno not in (None, errno.EINVAL):  # a jump to where no byte can be
@@ -108,4 +108,4 @@ def opened(file: BinaryIO) -> Iterator[Archive]:
 
 
 def _damaged(error: Exception) -> TransferError:
-    return TransferError(f"a damaged or truncated zip archive ({reason(error)})")
+    return TransferError(f"a damaged or truncated zip archive ({error_summary(error)})")

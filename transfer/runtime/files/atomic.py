@@ -10,7 +10,7 @@ from etils import epath
 
 
 @contextmanager
-def written(path: Any, shared: bool = False) -> Iterator[IO[bytes]]:
+def writing(path: Any, shared: bool = False) -> Iterator[IO[bytes]]:
     """A stream whose contents become the file at `path`, local or `gs://`, at the end; removed if anything fails.
 
     Args:
@@ -39,5 +39,5 @@ def written(path: Any, shared: bool = False) -> Iterator[IO[bytes]]:
 
 def write_text(path: Any, text: str) -> None:
     """Writes a small file of UTF-8, which no other process writes; names of files that are not keep their bytes."""
-    with written(path) as stream:
+    with writing(path) as stream:
         stream.write(text.encode("utf-8", "surrogateescape"))

@@ -15,7 +15,7 @@ from etils import epath
 
 from transfer.errors import TransferError
 from transfer.runtime import preemption
-from transfer.runtime.distribution import how_to_add
+from transfer.runtime.distribution import install_hint
 from transfer.runtime.files import paths
 
 LIMIT_SECONDS = 120.0
@@ -29,7 +29,7 @@ READERS = ("gcsfs", "tensorflow")
 _ADVICE = "check the network, the bucket's name and the credentials (gcloud auth application-default login)"
 
 
-def reached(path: Any) -> epath.Path:
+def open_path(path: Any) -> epath.Path:
     """A path as it is given (`transfer.runtime.files.paths`), opened, which may be on a bucket: the bucket has answered
     by then.
 
@@ -37,11 +37,11 @@ def reached(path: Any) -> epath.Path:
 
     Raises TransferError where the bucket does not answer, or nothing is installed that reads it.
     """
-    text = paths.given(path)
+    text = paths.expand(path)
     if text.startswith("gs://"):
         _reach(text.removeprefix("gs://").partition("/")[0])
         if not any(map(importlib.util.find_spec, READERS)):
-            raise TransferError(f"{text}: gs:// needs gcsfs: {how_to_add('gs')}")
+            raise TransferError(f"{text}: gs:// needs gcsfs: {install_hint('gs')}")
     return epath.Path(text)
 
 
@@ -51,10 +51,10 @@ def _reach(bucket: str) -> None:
 
     store = ts.KvStore.open({"driver": "gcs", "bucket": bucket}).result()
     with suppress(ValueError, RuntimeError, OSError):  # that it may not be read is an answer, which its user will say
-        answer(store.read(".lock"), f"gs://{bucket}")
+        wait_for(store.read(".lock"), f"gs://{bucket}")
 
 
-def answer(operation: Any, where: str, limit: float | None = None) -> Any:
+def wait_for(operation: Any, where: str, limit: float | None = None) -> Any:
     """The result of an operation of TensorStore (its `Future`) on `where`, a local path or `gs://BUCKET/PATH`.
 
     Args:

@@ -28,7 +28,7 @@ PROTOCOL = 4
 _HEX = hashlib.sha256().digest_size * 2
 
 
-def of_tensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+def tensors_digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
     """SHA-256 as hex of names, dtypes, shapes and bytes of `tensors`, and of `metadata` without its digest."""
     described = sorted((key, value) for key, value in metadata.items() if key != KEY)
     digest = hashlib.sha256(json.dumps(described).encode())
@@ -44,7 +44,7 @@ def safetensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) 
 
     The library's own order of the metadata differs from call to call.
     """
-    described = {**metadata, KEY: of_tensors(tensors, metadata)}
+    described = {**metadata, KEY: tensors_digest(tensors, metadata)}
     content = save(dict(tensors), metadata=described)
     length = int.from_bytes(content[:LENGTH_BYTES], "little")
     header = json.loads(content[LENGTH_BYTES : LENGTH_BYTES + length])
@@ -57,11 +57,11 @@ def safetensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) 
 def check_tensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Raises TransferError unless the tensors and metadata have the digest in `metadata`, if there is one."""
     expected = metadata.get(KEY)
-    if expected is not None and of_tensors(tensors, metadata) != expected:
+    if expected is not None and tensors_digest(tensors, metadata) != expected:
         raise TransferError("damaged: its contents do not have the SHA-256 that they were written with")
 
 
-def check_beside(path: Path, sha256: str) -> None:
+def check_sidecar(path: Path, sha256: str) -> None:
     """Raises TransferError where `PATH.sha256` is there and says another SHA-256 than the file's own."""
     beside = path.with_name(path.name + ".sha256")
     if not beside.is_file():
@@ -71,7 +71,7 @@ def check_beside(path: Path, sha256: str) -> None:
         raise TransferError(f"{path}: damaged, or another file: its SHA-256 is {sha256}, not the one in {beside}")
 
 
-class Sealed:
+class DigestWriter:
     """A stream for one pickle, passed on to `stream`; `seal()` puts the digest of all of it behind it."""
 
     def __init__(self, stream: IO[bytes]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from etils import epath
 
 from transfer.errors import TransferError
-from transfer.runtime.files.untrusted import reason
+from transfer.runtime.files.untrusted import error_summary
 
 
 def read(path: epath.Path) -> dict[str, Any]:
@@ -14,7 +14,9 @@ def read(path: epath.Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise TransferError(f"{path} is damaged, it holds no JSON ({reason(error)}); restore or delete it") from error
+        raise TransferError(
+            f"{path} is damaged, it holds no JSON ({error_summary(error)}); restore or delete it"
+        ) from error
     if not isinstance(found, dict):
         raise TransferError(f"{path} is damaged, it holds no settings; restore or delete it")
     return found

@@ -12,7 +12,7 @@ import tensorstore as ts
 
 from transfer.errors import TransferError
 from transfer.runtime.files import paths
-from transfer.runtime.files.bucket import answer
+from transfer.runtime.files.bucket import wait_for
 
 # Written by TensorStore into the messages of its file driver.
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
@@ -29,12 +29,12 @@ def kvstore_spec(path: str, below: str = "") -> dict[str, str]:
         bucket, _, prefix = path.removeprefix("gs://").partition("/")
         return {"driver": "gcs", "bucket": bucket, "path": f"{prefix.rstrip('/')}/{below}".lstrip("/")}
     # the file driver renames a flushed temporary file onto each key
-    return {"driver": "file", "path": f"{os.path.abspath(paths.given(path))}/{below}"}
+    return {"driver": "file", "path": f"{os.path.abspath(paths.expand(path))}/{below}"}
 
 
 def open_kvstore(path: str) -> Any:
     """The directory `path` as TensorStore's key-value store."""
-    return answer(ts.KvStore.open(kvstore_spec(path)), path)
+    return wait_for(ts.KvStore.open(kvstore_spec(path)), path)
 
 
 class Directory:
@@ -42,19 +42,19 @@ class Directory:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        with readable(path):
+        with translated_errors(path):
             self._files = open_kvstore(path)
 
     def read(self, key: str) -> bytes | None:
         """What is at `key`, None where there is no such file."""
-        with readable(f"{self.path}/{key}"):
-            found = answer(self._files.read(key), f"{self.path}/{key}")
+        with translated_errors(f"{self.path}/{key}"):
+            found = wait_for(self._files.read(key), f"{self.path}/{key}")
         return found.value if found.state == "value" else None
 
     def write(self, key: str, value: bytes) -> None:
         """Writes `value` at `key`, whole or not at all, and on the disk when this returns."""
-        with readable(f"{self.path}/{key}"):
-            answer(self._files.write(key, value), f"{self.path}/{key}")
+        with translated_errors(f"{self.path}/{key}"):
+            wait_for(self._files.write(key, value), f"{self.path}/{key}")
 
     def write_json(self, key: str, value: object) -> None:
         """Writes `value` at `key`, whole or not at all, and on the disk when this returns."""
@@ -73,19 +73,19 @@ class Directory:
         yield from self._list(ts.KvStore.KeyRange(start, ""))
 
     def _list(self, keys: Any, strip: int = 0) -> set[str]:
-        with readable(self.path):
-            found = answer(self._files.list(keys, strip_prefix_length=strip), self.path, math.inf)
+        with translated_errors(self.path):
+            found = wait_for(self._files.list(keys, strip_prefix_length=strip), self.path, math.inf)
         return {key.decode("utf-8", "surrogateescape") for key in found}
 
     def remove(self, key: str) -> None:
         """Removes the file at `key`, if it is there."""
-        with readable(f"{self.path}/{key}"):
-            answer(self._files.write(key, None), f"{self.path}/{key}")
+        with translated_errors(f"{self.path}/{key}"):
+            wait_for(self._files.write(key, None), f"{self.path}/{key}")
 
     def delete(self, prefix: str) -> None:
         """Removes every file below `prefix`."""
-        with readable(f"{self.path}/{prefix}"):
-            answer(self._files.delete_range(_range(prefix)), f"{self.path}/{prefix}", math.inf)
+        with translated_errors(f"{self.path}/{prefix}"):
+            wait_for(self._files.delete_range(_range(prefix)), f"{self.path}/{prefix}", math.inf)
 
 
 def _range(prefix: str) -> Any:
@@ -93,7 +93,7 @@ def _range(prefix: str) -> Any:
 
 
 @contextmanager
-def readable(where: str, store: str | None = None) -> Iterator[None]:
+def translated_errors(where: str, store: str | None = None) -> Iterator[None]:
     """Turns what TensorStore raises into an OSError where the operating system refused, else a TransferError.
 
     `store`: the feature store that the file is of, which can be repaired.

@@ -30,7 +30,7 @@ from absl import logging
 from transfer.errors import TransferError
 from transfer.runtime import preemption
 from transfer.runtime.files import paths
-from transfer.runtime.files.bucket import answer
+from transfer.runtime.files.bucket import wait_for
 
 NAME = ".lock"
 REFRESH_SECONDS = 15.0
@@ -44,15 +44,15 @@ _LONGEST_COMMAND = 200
 _descriptors: set[int] = set()
 
 
-class Held:
-    """What `held` gives. A lock on a local path cannot be lost; a lease can, where its holder slept for too long."""
+class Lock:
+    """What `hold` gives. A lock on a local path cannot be lost; a lease can, where its holder slept for too long."""
 
     def check(self) -> None:
         """Raises TransferError if another process has taken the lock over."""
 
 
 @contextmanager
-def held(path: Any, what: str, *, kvstore: Any = None, refresh: float | None = None) -> Iterator[Held]:
+def hold(path: Any, what: str, *, kvstore: Any = None, refresh: float | None = None) -> Iterator[Lock]:
     """Holds the lock on the directory `path`, local or `gs://`, which is made if it is not there.
 
     Args:
@@ -66,12 +66,12 @@ def held(path: Any, what: str, *, kvstore: Any = None, refresh: float | None = N
     """
     where = f"the {what} {path}"
     if kvstore is None and not str(path).startswith("gs://"):
-        with _local(Path(paths.given(path)) / NAME, where) as found:
+        with _local(Path(paths.expand(path)) / NAME, where) as found:
             yield found
         return
-    from transfer.runtime.files.kvstore import open_kvstore, readable
+    from transfer.runtime.files.kvstore import open_kvstore, translated_errors
 
-    with readable(f"{path}/{NAME}"):
+    with translated_errors(f"{path}/{NAME}"):
         kvstore = kvstore or open_kvstore(str(path))
         lease = _Lease(kvstore, str(path), where, REFRESH_SECONDS if refresh is None else refresh)
     try:
@@ -97,7 +97,7 @@ def _in_use(where: str, holder: bytes) -> TransferError:
 
 
 @contextmanager
-def _local(file: Path, where: str) -> Iterator[Held]:
+def _local(file: Path, where: str) -> Iterator[Lock]:
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _locked(file, where)
     owner = os.getpid()
@@ -106,7 +106,7 @@ def _local(file: Path, where: str) -> Iterator[Held]:
         with suppress(OSError):  # no room for the name: the lock holds all the same
             os.ftruncate(descriptor, 0)
             os.write(descriptor, (json.dumps(_mine()) + "\n").encode())
-        yield Held()
+        yield Lock()
     finally:
         # a forked child that unwinds its parent's stack has nothing to let go
         if os.getpid() == owner:
@@ -153,7 +153,7 @@ def _close_inherited() -> None:
 os.register_at_fork(after_in_child=_close_inherited)
 
 
-class _Lease(Held):
+class _Lease(Lock):
     """The lease in a key-value store, and the thread that keeps it."""
 
     def __init__(self, kvstore: Any, path: str, where: str, refresh: float) -> None:
@@ -167,13 +167,13 @@ class _Lease(Held):
         self._thread.start()
 
     def _read(self) -> Any:
-        return answer(self._files.read(NAME), self._path)
+        return wait_for(self._files.read(NAME), self._path)
 
     def _write(self, generation: bytes) -> bytes:
         """The new generation, empty where the object is no longer of `generation`."""
         self._count += 1
         value = json.dumps({**self._identity, "count": self._count}).encode()
-        return answer(self._files.write(NAME, value, if_equal=generation), self._path).generation
+        return wait_for(self._files.write(NAME, value, if_equal=generation), self._path).generation
 
     def _acquire(self) -> bytes:
         seen, since = None, time.monotonic()
@@ -225,6 +225,6 @@ class _Lease(Held):
         self._thread.join()
         if not self._lost:
             try:
-                answer(self._files.write(NAME, None, if_equal=self._generation), self._path)
+                wait_for(self._files.write(NAME, None, if_equal=self._generation), self._path)
             except _UNANSWERED as error:  # it expires
                 logging.warning("%s: the lease was not given back (%s)", self._where, error)

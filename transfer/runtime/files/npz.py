@@ -7,7 +7,7 @@ import numpy as np
 
 from transfer.errors import TransferError
 from transfer.runtime.files.archives import Archive
-from transfer.runtime.files.untrusted import named, reason, shown
+from transfer.runtime.files.untrusted import error_summary, prefix_errors, printable
 
 ENDING = ".npy"
 # Booleans, integers, floats, complex numbers, bytes and text; no objects, records, dates.
@@ -26,7 +26,7 @@ def names(archive: Archive) -> list[str]:
 def read(archive: Archive, key: str) -> np.ndarray:
     """The array `key` of a zip, writable; TransferError, naming it, for objects and for what is not as it says."""
     member = key + ENDING
-    with named(f"array {shown(key)!r}"):
+    with prefix_errors(f"array {printable(key)!r}"):
         with archive.open(member) as stream:
             _check(stream, archive.size(member))
         with archive.open(member) as stream:
@@ -39,7 +39,7 @@ def _check(stream: IO[bytes], size: int) -> None:
     if dtype.hasobject:
         raise TransferError("Object arrays are not read, only arrays of numbers and text")
     if dtype.kind not in KINDS or not dtype.itemsize:
-        raise TransferError(f"arrays of {shown(str(dtype))} are not read, only arrays of numbers and text")
+        raise TransferError(f"arrays of {printable(str(dtype))} are not read, only arrays of numbers and text")
     left = size - stream.tell()
     if math.prod(shape) * dtype.itemsize != left:
         raise TransferError(f"shape {shape} of {dtype} is claimed, and {left} bytes are there")
@@ -54,4 +54,4 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
             raise ValueError("no shape")
         return shape, dtype
     except Exception as error:  # Python's parser and tokenizer raise what they like
-        raise TransferError(f"not an array, or a damaged one ({reason(error)})") from error
+        raise TransferError(f"not an array, or a damaged one ({error_summary(error)})") from error

@@ -9,7 +9,7 @@ from transfer.errors import UsageError
 from transfer.runtime.files import bucket
 
 # What a run keeps in its workdir, goes on from and is read from later; its report, events and charts are made anew.
-RUN = (
+RUN_FILES = (
     "config.json",
     "result.json",
     "predictions.npz",
@@ -24,7 +24,7 @@ ENDS = 4096
 Earlier = Callable[[bytes], bool]
 
 
-def check(path: Any, earlier: Earlier | None = None, what: str = "", flag: str = "output") -> None:
+def check_output(path: Any, earlier: Earlier | None = None, what: str = "", flag: str = "output") -> None:
     """Raises UsageError where writing to `path` would lose something; worth asking before long work.
 
     Args:
@@ -34,26 +34,26 @@ def check(path: Any, earlier: Earlier | None = None, what: str = "", flag: str =
         what: such an output, for the message: "a report".
         flag: which the path is from.
     """
-    target = bucket.reached(path)
-    if is_of_run(target):
+    target = bucket.open_path(path)
+    if is_run_file(target):
         raise UsageError(f"--{flag}: {target} is a file of the run in {target.parent}; choose another name")
     if target.is_dir():
         raise UsageError(f"--{flag}: {target} is a folder; name a file")
     if earlier is None or not target.is_file():
         return
-    found = ends(target)
+    found = head_and_tail(target)
     if found and not earlier(found):
         raise UsageError(
             f"--{flag}: {target} is there already and is not {what} made here; choose another name, or move it away"
         )
 
 
-def is_of_run(path: epath.Path) -> bool:
+def is_run_file(path: epath.Path) -> bool:
     """Whether the file is one that the run in its folder keeps, or will keep."""
-    return path.name in RUN and any((path.parent / name).exists() for name in RUN if name != path.name)
+    return path.name in RUN_FILES and any((path.parent / name).exists() for name in RUN_FILES if name != path.name)
 
 
-def ends(path: epath.Path) -> bytes:
+def head_and_tail(path: epath.Path) -> bytes:
     """The first and the last bytes of a file, `ENDS` of each; a shorter file as it is."""
     with path.open("rb") as stream:
         first = stream.read(ENDS)

@@ -5,7 +5,7 @@ from pathlib import PurePath
 from typing import Any
 
 
-def given(path: Any) -> str:
+def expand(path: Any) -> str:
     """The path with `~` as the home and `..` followed as the system does it, through links too; a URL as it is.
 
     A shell leaves `~` as it is in `--workdir=~/runs`, and TensorStore takes no `..`.

@@ -19,16 +19,16 @@ from transfer.runtime.files.unpickler import (
     Constructor,
     Pending,
     RestrictedUnpickler,
-    finish,
     guarded_load,
+    resolve_pending,
 )
-from transfer.runtime.files.untrusted import Bounded, shown
+from transfer.runtime.files.untrusted import LimitedReader, printable
 
 # Booleans, integers, floats, complex numbers, bytes and text of fixed width. No objects, records, dates.
 _PLAIN_DTYPE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SU][1-9]\d{0,5}|\?)")
 
 # NumPy's own limit is 64, and lower in older versions.
-MOST_AXES = 32
+MAX_AXES = 32
 
 
 class _Dtype(Pending):
@@ -39,7 +39,7 @@ class _Dtype(Pending):
         self.order = "="
         if not isinstance(self.code, str) or not _PLAIN_DTYPE.fullmatch(self.code):
             is_object = isinstance(self.code, str) and self.code.lstrip("<>=|").startswith("O")
-            named = f"dtype {shown(self.code)!r}" if isinstance(self.code, str) else "an unknown dtype"
+            named = f"dtype {printable(self.code)!r}" if isinstance(self.code, str) else "an unknown dtype"
             kind = "an object array (numpy.dtype 'O')" if is_object else f"an array of {named}"
             raise TransferError(f"it holds {kind}; only arrays of numbers and text are read")
 
@@ -103,7 +103,7 @@ class _Scalar(_Array):
 def _make_array(data: object, dtype: object, shape: object, fortran: object) -> np.ndarray:
     if not isinstance(dtype, _Dtype):
         raise pickle.UnpicklingError("an array without a dtype")
-    if not (isinstance(shape, tuple) and len(shape) <= MOST_AXES and all(isinstance(n, int) and n >= 0 for n in shape)):
+    if not (isinstance(shape, tuple) and len(shape) <= MAX_AXES and all(isinstance(n, int) and n >= 0 for n in shape)):
         raise pickle.UnpicklingError("an array with an invalid shape")
     # Python 2 wrote the bytes as a string, read here as latin1, which maps the 256 bytes one to one
     raw = data.encode("latin1") if isinstance(data, str) else data
@@ -151,8 +151,8 @@ ARRAY_CONSTRUCTORS: Mapping[tuple[str, str], Constructor] = {
 }
 
 
-def load_arrays(stream: BinaryIO | Bounded, name: str = "pickle") -> Any:
-    """Reads one pickle of plain values and NumPy arrays from a binary `stream`, seekable or `Bounded`, at its start.
+def load_arrays(stream: BinaryIO | LimitedReader, name: str = "pickle") -> Any:
+    """Reads one pickle of plain values and NumPy arrays from the start of a binary stream, seekable or limited.
 
     Protocols 0 to 5, Python 2 and 3, NumPy 1 and 2. Python 2 strings are read as latin1. Returns what was
     pickled: dicts, lists, tuples, strings, bytes, numbers, None and arrays (native byte order, writable).
@@ -161,4 +161,4 @@ def load_arrays(stream: BinaryIO | Bounded, name: str = "pickle") -> Any:
       TransferError: naming `name`: the file is damaged, or holds anything else (an object array, a class, a
         function), which is refused by its name and never imported or called.
     """
-    return guarded_load(lambda: finish(RestrictedUnpickler(stream, ARRAY_CONSTRUCTORS).load()), name)
+    return guarded_load(lambda: resolve_pending(RestrictedUnpickler(stream, ARRAY_CONSTRUCTORS).load()), name)

@@ -15,10 +15,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from transfer.errors import TransferError
-from transfer.runtime.files.untrusted import Bounded, allowance, reason, shown, size_of
+from transfer.runtime.files.untrusted import (
+    LimitedReader,
+    decompression_limit,
+    error_summary,
+    printable,
+    remaining_size,
+)
 
 # What `tarfile` and what unpacks it raise for damaged and hostile files.
-DAMAGE = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, MemoryError, ValueError)
+DAMAGE_ERRORS = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, MemoryError, ValueError)
 # How a packed file begins -> what unpacks it.
 PACKED: tuple[tuple[bytes, Any], ...] = (
     (b"\x1f\x8b", gzip.open),
@@ -27,25 +33,25 @@ PACKED: tuple[tuple[bytes, Any], ...] = (
 )
 BLOCK = tarfile.BLOCKSIZE
 AT_ONCE = 1 << 20
-MOST_MEMBERS = 10_000
+MAX_MEMBERS = 10_000
 
 
 @contextmanager
-def opened(path: str) -> Iterator[Iterator[tuple[str, Bounded]]]:
+def open_tar(path: str) -> Iterator[Iterator[tuple[str, LimitedReader]]]:
     """(name, bytes) of the regular files in the tar at `path`, in order; the bytes are to be read before the next.
 
     What is wrong with the tar, found now or as the bytes are read, is a TransferError without the path; OSError stays
     what it is where the file cannot be read.
     """
     with open(path, "rb") as file:
-        limit = allowance(size_of(file))
+        limit = decompression_limit(remaining_size(file))
         head = file.read(8)
         file.seek(0)
         unpack = next((each for magic, each in PACKED if head.startswith(magic)), None)
         stream: Any = unpack(file, "rb") if unpack else file
         try:
-            yield _files(Bounded(stream, limit))
-        except DAMAGE as error:
+            yield _files(LimitedReader(stream, limit))
+        except DAMAGE_ERRORS as error:
             raise _damaged(error) from error
         except OSError as error:
             if error.errno not in (None, errno.EINVAL):  # what unpacks has errors without a number
@@ -53,24 +59,24 @@ def opened(path: str) -> Iterator[Iterator[tuple[str, Bounded]]]:
             raise _damaged(error) from error
 
 
-def _files(stream: Bounded) -> Iterator[tuple[str, Bounded]]:
-    for _ in range(MOST_MEMBERS):
+def _files(stream: LimitedReader) -> Iterator[tuple[str, LimitedReader]]:
+    for _ in range(MAX_MEMBERS):
         try:
             member = tarfile.TarInfo.frombuf(stream.read(BLOCK), tarfile.ENCODING, "surrogateescape")
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             return
         padded = -(-member.size // BLOCK) * BLOCK
-        if not 0 <= padded <= stream.left:
+        if not 0 <= padded <= stream.bytes_left:
             raise TransferError(
-                f"refused: {shown(member.name)} is said to have {member.size} bytes, more than there can be"
+                f"refused: {printable(member.name)} is said to have {member.size} bytes, more than there can be"
             )
-        before = stream.left
+        before = stream.bytes_left
         if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE):
-            yield member.name, Bounded(stream, member.size)
-        while (rest := padded - (before - stream.left)) > 0:
+            yield member.name, LimitedReader(stream, member.size)
+        while (rest := padded - (before - stream.bytes_left)) > 0:
             stream.read(min(rest, AT_ONCE))
-    raise TransferError(f"refused: more than {MOST_MEMBERS} members")
+    raise TransferError(f"refused: more than {MAX_MEMBERS} members")
 
 
 def _damaged(error: Exception) -> TransferError:
-    return TransferError(f"not a readable tar archive ({reason(error)})")
+    return TransferError(f"not a readable tar archive ({error_summary(error)})")

@@ -13,10 +13,10 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.untrusted import FLOOR, Bounded, reason, shown
+from transfer.runtime.files.untrusted import DECOMPRESSION_FLOOR, LimitedReader, error_summary, printable
 
 # What reading a damaged or hostile file raises; everything else is a bug of ours.
-DAMAGE = (
+DAMAGE_ERRORS = (
     pickle.UnpicklingError,
     ArithmeticError,
     AttributeError,
@@ -33,7 +33,7 @@ DAMAGE = (
 
 # What the Python objects of a pickle may take, in bytes, beside the bytes that the file itself holds.
 POOL = 1 << 30
-# What an opcode takes at most, with the copy that `finish` makes; the others: a pointer and a number.
+# What an opcode takes at most, with the copy that `resolve_pending` makes; the others: a pointer and a number.
 COST = 40
 COSTS: Mapping[int, int] = {
     **dict.fromkeys(pickle.MARK + pickle.EMPTY_LIST + pickle.LIST, 250),
@@ -50,7 +50,7 @@ SMALL_KEY, LARGEST_KEY = 1 << 60, 1 << 128
 LONGEST_KEY = 16
 # How deep lists, dicts and tuples may lie in one another, and to how many values those that share parts may expand.
 DEEPEST = 100
-EXPANDED = FLOOR // 8
+EXPANDED = DECOMPRESSION_FLOOR // 8
 
 
 class Pending:
@@ -110,19 +110,19 @@ _Unpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
 class RestrictedUnpickler(_Unpickler):
     """An unpickler that knows only `constructors`; `persistent` resolves PyTorch's persistent ids.
 
-    `load()` may return stand-ins: pass its result to `finish`. A `Bounded` stream may hold several pickles.
+    `load()` may return stand-ins: pass its result to `resolve_pending`. A `LimitedReader` may hold several pickles.
     """
 
     handlers: dict[int, Callable[[Any], None]] = dict(_Unpickler.dispatch)
 
     def __init__(
         self,
-        stream: BinaryIO | Bounded,
+        stream: BinaryIO | LimitedReader,
         constructors: Mapping[tuple[str, str], Any],
         persistent: Callable[[Any], object] | None = None,
         encoding: str = "latin1",
     ) -> None:
-        self._bounded = stream if isinstance(stream, Bounded) else Bounded(stream)
+        self._bounded = stream if isinstance(stream, LimitedReader) else LimitedReader(stream)
         super().__init__(self._bounded, encoding=encoding)
         self._constructors = constructors
         self._persistent = persistent
@@ -150,14 +150,14 @@ class RestrictedUnpickler(_Unpickler):
             return super().load()
         except TransferError:
             raise
-        except DAMAGE as error:
-            raise pickle.UnpicklingError(f"{reason(error)}, at opcode {_name(self._code)}") from error
+        except DAMAGE_ERRORS as error:
+            raise pickle.UnpicklingError(f"{error_summary(error)}, at opcode {_name(self._code)}") from error
 
     def _spend(self, size: int) -> None:
         self._spent += size
-        if self._spent > POOL + self._bounded.taken:
+        if self._spent > POOL + self._bounded.bytes_read:
             raise TransferError(
-                f"refused: it makes more than {POOL >> 20} MB of objects out of {self._bounded.taken} bytes, "
+                f"refused: it makes more than {POOL >> 20} MB of objects out of {self._bounded.bytes_read} bytes, "
                 f"at opcode {_name(self._code)}"
             )
 
@@ -167,7 +167,7 @@ class RestrictedUnpickler(_Unpickler):
             return self._constructors[module, name]
         except KeyError:
             raise TransferError(
-                f"refused: it asks for {shown(module)}.{shown(name)}; "
+                f"refused: it asks for {printable(module)}.{printable(name)}; "
                 "only plain values and arrays are read, no code is run"
             ) from None
 
@@ -209,7 +209,7 @@ class RestrictedUnpickler(_Unpickler):
         arguments = self.stack.pop()
         function = self.stack[-1]
         if not isinstance(function, Constructor) or not isinstance(arguments, tuple):
-            raise pickle.UnpicklingError(f"a call of {shown(function)}, which is no constructor")
+            raise pickle.UnpicklingError(f"a call of {printable(function)}, which is no constructor")
         self._spend(COST_OF_ITEM * len(arguments))
         for argument in arguments:
             if isinstance(argument, (list, tuple)):
@@ -229,7 +229,7 @@ class RestrictedUnpickler(_Unpickler):
         """Sets the state of what has a way of its own to take it."""
         state = self.stack.pop()
         if not hasattr(type(self.stack[-1]), "__setstate__"):
-            raise pickle.UnpicklingError(f"state set on {shown(self.stack[-1])}")
+            raise pickle.UnpicklingError(f"state set on {printable(self.stack[-1])}")
         self.stack[-1].__setstate__(state)
 
     def load_append(self) -> None:
@@ -273,7 +273,7 @@ class RestrictedUnpickler(_Unpickler):
 
     def _top(self, kind: type) -> Any:
         if not isinstance(self.stack[-1], kind):
-            raise pickle.UnpicklingError(f"{shown(self.stack[-1])} in place of a {kind.__name__}")
+            raise pickle.UnpicklingError(f"{printable(self.stack[-1])} in place of a {kind.__name__}")
         return self.stack[-1]
 
     def _into(self, target: dict, items: list) -> None:
@@ -293,7 +293,7 @@ class RestrictedUnpickler(_Unpickler):
             short = isinstance(key, tuple) and len(key) <= LONGEST_KEY
             flat = short and not any(isinstance(part, (tuple, frozenset)) or _is_large(part) for part in key)
             if not (flat or isinstance(key, (int, Pending))) or _is_large(key):
-                raise TransferError(f"refused: {shown(key)} as a key, at opcode {_name(self._code)}")
+                raise TransferError(f"refused: {printable(key)} as a key, at opcode {_name(self._code)}")
             self._odd_keys += 1
             if self._odd_keys > MOST_ODD_KEYS:
                 raise TransferError(
@@ -324,7 +324,7 @@ for _operation, _handler in {
     RestrictedUnpickler.handlers[_operation[0]] = _handler
 
 
-def finish(value: object) -> Any:
+def resolve_pending(value: object) -> Any:
     """Replaces the stand-ins in nested dicts, lists, tuples and sets by real values; shared values stay shared.
 
     Raises TransferError for what holds itself, lies deeper than `DEEPEST`, or shares its parts so often that it would
@@ -361,7 +361,7 @@ class _Finisher:
             self._there += 1
             return value, 1
         if id(value) in self._open:
-            raise TransferError(f"refused: {shown(value)} that holds itself")
+            raise TransferError(f"refused: {printable(value)} that holds itself")
         if id(value) in self._done:
             return self._done[id(value)]
         if depth > DEEPEST:
@@ -395,8 +395,10 @@ class _Finisher:
         if raw is not None:
             self._copied += len(raw) if id(raw) in self._raw else 0  # type: ignore[arg-type]
             self._raw.add(id(raw))
-            if self._copied > FLOOR:
-                raise TransferError(f"refused: arrays that copy the same bytes to more than {FLOOR >> 20} MB")
+            if self._copied > DECOMPRESSION_FLOOR:
+                raise TransferError(
+                    f"refused: arrays that copy the same bytes to more than {DECOMPRESSION_FLOOR >> 20} MB"
+                )
         result = value.value()
         self._there += np.size(result)  # type: ignore[arg-type]
         return result, int(np.size(result))  # type: ignore[arg-type]
@@ -408,6 +410,6 @@ def guarded_load(read: Callable[[], Any], name: str) -> Any:
         return read()
     except TransferError as error:
         raise TransferError(f"{name}: {error}") from None
-    except DAMAGE as error:
-        text = str(error) if isinstance(error, pickle.UnpicklingError) else reason(error)
+    except DAMAGE_ERRORS as error:
+        text = str(error) if isinstance(error, pickle.UnpicklingError) else error_summary(error)
         raise TransferError(f"{name}: not a pickle, or a damaged or truncated one ({text})") from error

@@ -1,8 +1,8 @@
 """How much of what a file says is believed: the text that messages show of it, and the sizes that it claims.
 
 A file of nobody's may be damaged or made to harm. Memory is taken only for bytes that are there: what is packed may
-unpack to `allowance` of its packed size and no more, and a length is compared with what is left before anything is
-allocated.
+unpack to `decompression_limit` of its packed size and no more, and a length is compared with what is left before
+anything is allocated.
 """
 
 import os
@@ -14,21 +14,21 @@ from transfer.errors import TransferError
 
 # What is packed may unpack to so many bytes, or to so many times its size where that is more. Deflate makes up to
 # 1,032 times as much of zeros; weights, features and photographs come to less than ten.
-FLOOR = 256 << 20
-RATIO = 50
+DECOMPRESSION_FLOOR = 256 << 20
+DECOMPRESSION_RATIO = 50
 
 # A label is a claim too: each class is a name in memory, and a column of every head.
-MOST_CLASSES = 1 << 20
+MAX_CLASSES = 1 << 20
 
-SHOWN = 80
+MAX_PRINTED = 80
 
 
-def allowance(packed: int) -> int:
+def decompression_limit(packed: int) -> int:
     """To how many bytes a file of `packed` bytes, or all its parts together, may unpack."""
-    return max(FLOOR, RATIO * packed)
+    return max(DECOMPRESSION_FLOOR, DECOMPRESSION_RATIO * packed)
 
 
-def shown(text: object, length: int = SHOWN) -> str:
+def printable(text: object, length: int = MAX_PRINTED) -> str:
     """Text from a file as a message may show it: short, on one line, nothing in it that a terminal would act on."""
     if isinstance(text, bytes):
         text = text[: length + 1].decode("latin1")
@@ -39,14 +39,14 @@ def shown(text: object, length: int = SHOWN) -> str:
     return repr(text[:length])[1:-1] + ("…" if len(text) > length else "")
 
 
-def reason(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """What went wrong, in a few words on one line; for errors whose text a file has a hand in."""
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {shown(text, 2 * SHOWN)}" if text else type(error).__name__
+    return f"{type(error).__name__}: {printable(text, 2 * MAX_PRINTED)}" if text else type(error).__name__
 
 
 @contextmanager
-def named(name: object) -> Iterator[None]:
+def prefix_errors(name: object) -> Iterator[None]:
     """Puts the name of the file in front of the message of a TransferError."""
     try:
         yield
@@ -54,7 +54,7 @@ def named(name: object) -> Iterator[None]:
         raise type(error)(f"{name}: {error}") from error
 
 
-def size_of(stream: Any) -> int:
+def remaining_size(stream: Any) -> int:
     """The bytes between where a seekable stream stands and its end."""
     here = stream.tell()
     stream.seek(0, os.SEEK_END)
@@ -63,34 +63,34 @@ def size_of(stream: Any) -> int:
     return end - here
 
 
-class Bounded:
+class LimitedReader:
     """A stream of which at most `size` bytes are read, and nothing is allocated for bytes that are not there.
 
-    `taken` counts those that were read. Reading more than is left raises EOFError.
+    `bytes_read` counts those that were read. Reading more than is left raises EOFError.
     """
 
     def __init__(self, stream: Any, size: int | None = None) -> None:
         self._stream = stream
-        self.left = size_of(stream) if size is None else size
-        self.taken = 0
+        self.bytes_left = remaining_size(stream) if size is None else size
+        self.bytes_read = 0
 
     def read(self, size: int | None = -1) -> bytes:
         """Exactly `size` bytes, or all that are left; EOFError where there are fewer."""
-        wanted = self.left if size is None or size < 0 else size
-        if wanted and not self.left:
+        wanted = self.bytes_left if size is None or size < 0 else size
+        if wanted and not self.bytes_left:
             raise EOFError("it ends early")
-        if wanted > self.left:
-            raise EOFError(f"{wanted} bytes are claimed where {self.left} are left")
+        if wanted > self.bytes_left:
+            raise EOFError(f"{wanted} bytes are claimed where {self.bytes_left} are left")
         return self._count(self._stream.read(wanted), wanted)
 
     def readline(self, size: int | None = -1) -> bytes:
         """Up to the next end of line."""
-        limit = self.left if size is None or size < 0 else min(size, self.left)
+        limit = self.bytes_left if size is None or size < 0 else min(size, self.bytes_left)
         return self._count(self._stream.readline(limit), 0)
 
     def _count(self, data: bytes, wanted: int) -> bytes:
-        self.left -= len(data)
-        self.taken += len(data)
+        self.bytes_left -= len(data)
+        self.bytes_read += len(data)
         if len(data) < wanted:
             raise EOFError(f"{wanted} bytes are claimed where {len(data)} are left")
         return data

@@ -90,6 +90,6 @@ def _whole(config: ConfigDict, program: Any, whole: str | None) -> str | None:
 
 
 def _too_large(mesh: Mesh, size: int) -> bool:
-    memory = devices.memory_of(mesh)
+    memory = devices.memory_limit(mesh)
     share = CPU_SHARE if mesh.devices.flat[0].platform == "cpu" else ACCELERATOR_SHARE
     return memory is not None and size > share * memory

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.untrusted import allowance, shown
+from transfer.runtime.files.untrusted import decompression_limit, printable
 
 Arrays = Sequence[np.ndarray]
 ELEMENT_BYTES = 8
@@ -79,11 +79,11 @@ class Budget:
     """What the constants of one file, of `size` bytes, may take together."""
 
     def __init__(self, size: int) -> None:
-        self._left, self._size, self._computed = allowance(size), size, 0
+        self._left, self._size, self._computed = decompression_limit(size), size, 0
 
     def take(self, node: Any, arrays: Arrays) -> None:
         """Raises TransferError unless the result of `node` may still be computed."""
-        title = f"{shown(node.op_type)} {shown(node.name)!r}"
+        title = f"{printable(node.op_type)} {printable(node.name)!r}"
         size = SIZES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if size is None:
             raise TransferError(f"refused: {title} of constants alone, an operator that is not computed here")
@@ -113,7 +113,7 @@ def check_functions(model: Any) -> None:
             opened.discard(stack.pop())
             continue
         if opened.intersection(missing) or key in missing:
-            raise TransferError(f"refused: the function {shown(key[1])!r} of the ONNX model calls itself")
+            raise TransferError(f"refused: the function {printable(key[1])!r} of the ONNX model calls itself")
         opened.add(key)
         stack += missing
     total = sum(counts.get((node.domain, node.op_type), 1) for node in _nodes(model.graph.node))

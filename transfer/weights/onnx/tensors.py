@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.unpickler import DAMAGE
-from transfer.runtime.files.untrusted import reason, shown
+from transfer.runtime.files.unpickler import DAMAGE_ERRORS
+from transfer.runtime.files.untrusted import error_summary, printable
 from transfer.weights.onnx.sizes import Budget
 
 
@@ -36,13 +36,13 @@ def initialiser(tensor: Any, folder: Path) -> Constant:
         return Constant(lambda: _external(tensor, folder))
 
     def inside() -> np.ndarray:
-        name = shown(tensor.name)
+        name = printable(tensor.name)
         if min(tensor.dims, default=0) < 0 or tensor.data_type == TensorProto.STRING:
             raise TransferError(f"the initialiser {name!r} is no array of numbers")
         try:
             return np.asarray(numpy_helper.to_array(tensor))
-        except (*DAMAGE, OSError) as error:
-            raise TransferError(f"the data of initialiser {name!r} are damaged ({reason(error)})") from error
+        except (*DAMAGE_ERRORS, OSError) as error:
+            raise TransferError(f"the data of initialiser {name!r} are damaged ({error_summary(error)})") from error
 
     return Constant(inside)
 
@@ -52,12 +52,14 @@ def _external(tensor: Any, folder: Path) -> np.ndarray:
     from onnx import helper
 
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    location, name = entries.get("location", ""), shown(tensor.name)
+    location, name = entries.get("location", ""), printable(tensor.name)
     path = folder / location
     if not location or "\0" in location or not path.resolve().is_relative_to(folder.resolve()):
-        raise TransferError(f"initialiser {name!r} is said to be at {shown(location)!r}, outside the model's folder")
+        raise TransferError(
+            f"initialiser {name!r} is said to be at {printable(location)!r}, outside the model's folder"
+        )
     if not path.is_file():
-        raise TransferError(f"the weights of {name!r} are in {shown(location)}, which is not beside the file")
+        raise TransferError(f"the weights of {name!r} are in {printable(location)}, which is not beside the file")
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
     shape = tuple(tensor.dims)
     if min(shape, default=0) < 0 or dtype.hasobject:
@@ -67,7 +69,7 @@ def _external(tensor: Any, folder: Path) -> np.ndarray:
     size = path.stat().st_size
     if length != wanted or not 0 <= offset <= size - length:
         raise TransferError(
-            f"{shown(location)} has {size} bytes, which do not hold initialiser {name!r} "
+            f"{printable(location)} has {size} bytes, which do not hold initialiser {name!r} "
             f"({wanted} bytes from {offset}): damaged or truncated"
         )
     with path.open("rb") as stream:
@@ -90,10 +92,10 @@ def computed(
                 values: Any = ReferenceEvaluator(node, opsets=dict(opsets)).run(None, arrays)  # type: ignore[arg-type]
             value = np.asarray(values[list(node.output).index(output)])
         except Exception as error:  # whatever numpy raises
-            what = f"{shown(node.op_type)} {shown(node.name)!r}"
-            raise TransferError(f"cannot compute the constant of {what} ({reason(error)})") from error
+            what = f"{printable(node.op_type)} {printable(node.name)!r}"
+            raise TransferError(f"cannot compute the constant of {what} ({error_summary(error)})") from error
         if value.dtype.hasobject or value.dtype.kind in "SU":
-            raise TransferError(f"{shown(node.op_type)} {shown(node.name)!r} makes no numbers")
+            raise TransferError(f"{printable(node.op_type)} {printable(node.name)!r} makes no numbers")
         return value
 
     return Constant(compute)

@@ -17,14 +17,14 @@ from types import ModuleType
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.unpickler import DAMAGE
+from transfer.runtime.files.unpickler import DAMAGE_ERRORS
 from transfer.weights.readers._described import Described, Layer, said
 
 __all__ = ["Described", "Layer", "formats", "read", "said"]
 
 HEAD_BYTES = 64
 
-_UNREADABLE = (*DAMAGE, OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE = (*DAMAGE_ERRORS, OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @cache

@@ -21,5 +21,5 @@ def members(path: Path, head: bytes) -> list[str]:
 @contextmanager
 def opened(path: Path) -> Iterator[Archive]:
     """The zip at `path`; TransferError, without the path, for whatever is wrong with it."""
-    with path.open("rb") as file, archives.opened(file) as archive:
+    with path.open("rb") as file, archives.open_zip(file) as archive:
         yield archive

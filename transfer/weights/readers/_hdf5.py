@@ -21,8 +21,14 @@ import ml_dtypes
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.unpickler import DAMAGE
-from transfer.runtime.files.untrusted import FLOOR, RATIO, allowance, reason, shown
+from transfer.runtime.files.unpickler import DAMAGE_ERRORS
+from transfer.runtime.files.untrusted import (
+    DECOMPRESSION_FLOOR,
+    DECOMPRESSION_RATIO,
+    decompression_limit,
+    error_summary,
+    printable,
+)
 from transfer.weights.readers._described import Layer, front
 
 # For a small file; HDF5's library and NumPy alone take 0.2 GiB of addresses.
@@ -94,8 +100,10 @@ def answer(file: Any, size: int, output: IO[bytes]) -> None:
                     output.write(np.asarray(dataset[()], _dtype(dataset).newbyteorder("<")).tobytes())
     except TransferError as error:
         output.write(json.dumps({"error": str(error)}).encode() + b"\n")
-    except (*DAMAGE, OSError, RuntimeError) as error:
-        output.write(json.dumps({"error": f"a damaged or truncated Keras .h5 file ({reason(error)})"}).encode() + b"\n")
+    except (*DAMAGE_ERRORS, OSError, RuntimeError) as error:
+        output.write(
+            json.dumps({"error": f"a damaged or truncated Keras .h5 file ({error_summary(error)})"}).encode() + b"\n"
+        )
 
 
 def _front(file: Any, variables: Sequence[Sequence[Any]]) -> list[Layer]:
@@ -109,7 +117,7 @@ def _variables(file: Any, size: int) -> Iterator[tuple[str | None, str, str, Any
     """(layer, group, variable, dataset), each looked at and together of no more than the file can have."""
     import h5py
 
-    left = allowance(size)
+    left = decompression_limit(size)
     root = _child(file, "model_weights", file)
     layers = next((group for name in ("layers", EARLY_LAYERS) if (group := _child(file, name)) is not None), None)
     if "layer_names" in root.attrs or "layer_names0" in root.attrs:
@@ -119,12 +127,12 @@ def _variables(file: Any, size: int) -> Iterator[tuple[str | None, str, str, Any
     else:
         raise TransferError("an HDF5 file, but not one that Keras writes (no layer_names, no layers)")
     for layer, group, variable, dataset in variables:
-        name = shown(f"{layer or group}/{variable}")
+        name = printable(f"{layer or group}/{variable}")
         if not isinstance(dataset, h5py.Dataset):
             raise TransferError(f"{name} is a group, not numbers")
         left -= _check(dataset, name, size)
         if left < 0:
-            raise TransferError(f"refused: its variables take more than {allowance(size)} bytes")
+            raise TransferError(f"refused: its variables take more than {decompression_limit(size)} bytes")
         yield layer, group, variable, dataset
 
 
@@ -146,9 +154,11 @@ def _check(dataset: Any, name: str, size: int) -> int:
         raise TransferError(f"{name} holds nothing")
     claimed = math.prod(dataset.shape) * dataset.dtype.itemsize
     stored = min(dataset.id.get_storage_size(), size)
-    if claimed > (RATIO * stored if dataset.chunks else stored):
+    if claimed > (DECOMPRESSION_RATIO * stored if dataset.chunks else stored):
         raise TransferError(f"refused: {name} claims {claimed} bytes, and {stored} are there")
-    if dataset.chunks and (math.prod(dataset.chunks) * dataset.dtype.itemsize > FLOOR or _filters(dataset) - FILTERS):
+    if dataset.chunks and (
+        math.prod(dataset.chunks) * dataset.dtype.itemsize > DECOMPRESSION_FLOOR or _filters(dataset) - FILTERS
+    ):
         raise TransferError(f"refused: {name} is packed in a way that is not known here")
     return claimed
 
@@ -166,7 +176,9 @@ def _child(group: Any, name: str, default: Any = None) -> Any:
         if not isinstance(group, h5py.Group) or part == "." or part not in group:
             return default
         if not isinstance(group.get(part, getlink=True), h5py.HardLink):
-            raise TransferError(f"refused: {shown(name)} lies in another file or place, to which this one only points")
+            raise TransferError(
+                f"refused: {printable(name)} lies in another file or place, to which this one only points"
+            )
         group = group[part]
     return group
 
@@ -181,13 +193,13 @@ def _legacy(root: Any) -> Iterator[tuple[str | None, str, str, Any]]:
     for layer in _names(root, "layer_names"):
         group = _member(root, layer, "layer")
         for weight in _names(group, "weight_names"):
-            yield *_variable(layer, weight), _member(group, weight, f"variable of layer {shown(layer)}")
+            yield *_variable(layer, weight), _member(group, weight, f"variable of layer {printable(layer)}")
 
 
 def _member(group: Any, name: str, what: str) -> Any:
     member = _child(group, name)
     if member is None:
-        raise TransferError(f"it lists {shown(name)} as a {what}, but does not hold it")
+        raise TransferError(f"it lists {printable(name)} as a {what}, but does not hold it")
     return member
 
 
@@ -199,7 +211,7 @@ def _names(group: Any, attribute: str) -> list[str]:
     parts = [_attribute(group, key) for key in sorted(keys, key=lambda key: (len(key), key))]
     names = [n.decode("utf-8") if isinstance(n, bytes) else str(n) for part in parts for n in part]
     if len(set(names)) < len(names):
-        raise TransferError(f"its {attribute} name {shown(next(n for n in names if names.count(n) > 1))} twice")
+        raise TransferError(f"its {attribute} name {printable(next(n for n in names if names.count(n) > 1))} twice")
     return names
 
 
@@ -207,7 +219,9 @@ def _attribute(item: Any, name: str) -> Any:
     """An attribute, looked at before there is memory for it."""
     stored = item.attrs.get_id(name)
     if math.prod(stored.shape or ()) * max(stored.dtype.itemsize, 1) > LARGEST_ATTRIBUTE:
-        raise TransferError(f"refused: the attribute {shown(name)} of {shown(item.name)} claims shape {stored.shape}")
+        raise TransferError(
+            f"refused: the attribute {printable(name)} of {printable(item.name)} claims shape {stored.shape}"
+        )
     return item.attrs[name]
 
 
@@ -231,7 +245,7 @@ def _keras3(layers: Any) -> Iterator[tuple[str | None, str, str, Any]]:
         names = NUMBERED_VARIABLES.get(kind, {}).get(len(group), tuple(str(i) for i in range(len(group))))
         for i, variable in enumerate(names):
             # the group's own name counts layers of a class (conv2d_7); the layer's name is an attribute
-            yield _text(group, "name"), parent, variable, _member(group, str(i), f"variable of {shown(parent)}")
+            yield _text(group, "name"), parent, variable, _member(group, str(i), f"variable of {printable(parent)}")
 
 
 def _variable_groups(group: Any, depth: int) -> Iterator[Any]:

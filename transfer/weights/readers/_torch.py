@@ -8,9 +8,9 @@ import ml_dtypes
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.pickles import ARRAY_CONSTRUCTORS, MOST_AXES
+from transfer.runtime.files.pickles import ARRAY_CONSTRUCTORS, MAX_AXES
 from transfer.runtime.files.unpickler import Constructor, Pending
-from transfer.runtime.files.untrusted import FLOOR, shown
+from transfer.runtime.files.untrusted import DECOMPRESSION_FLOOR, printable
 from transfer.weights.readers._described import Described, said
 
 # torch.dtype name -> NumPy dtype (little-endian, which is what both formats store).
@@ -52,7 +52,7 @@ STORAGES = {
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 PARALLEL_PREFIX = "module."
 # An expanded tensor has strides of zero; it may have so many elements whatever the size of its storage.
-MOST_REPEATED = FLOOR // 8
+MOST_REPEATED = DECOMPRESSION_FLOOR // 8
 
 
 class _Sealed:
@@ -96,7 +96,7 @@ class _Tensor(_Sealed, Pending):
     def __init__(self, view: Any, offset: Any, shape: Any, strides: Any, dtype: np.dtype | None = None) -> None:
         if not isinstance(view, View) or not all(isinstance(each, (list, tuple)) for each in (shape, strides)):
             raise TransferError("a tensor that is not built from a storage, a shape and strides")
-        if len(shape) != len(strides) or len(shape) > MOST_AXES:
+        if len(shape) != len(strides) or len(shape) > MAX_AXES:
             raise TransferError(f"a tensor of {len(shape)} sizes and {len(strides)} strides")
         # copies: a pickle may change a list after it was looked at
         self.shape, self.strides = tuple(shape), tuple(strides)
@@ -164,7 +164,7 @@ def _first(value: object, *rest: object) -> object:
 
 def _plain_tuple(values: object = ()) -> tuple:
     if not isinstance(values, (list, tuple)):
-        raise TransferError(f"a torch.Size made from {shown(values)}")
+        raise TransferError(f"a torch.Size made from {printable(values)}")
     return tuple(values)
 
 
@@ -193,7 +193,7 @@ TORCH_CONSTRUCTORS: Mapping[tuple[str, str], Any] = {
 def resolve(pid: Any, storage_of: Callable[[str, np.dtype, int], Storage]) -> View:
     """A persistent id `("storage", class, key, device, elements[, view])` as a view of `storage_of(key, …)`."""
     if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], StorageType):
-        what = shown(pid[0] if isinstance(pid, tuple) and pid else pid)
+        what = printable(pid[0] if isinstance(pid, tuple) and pid else pid)
         raise TransferError(f"refused: it refers to {what}, which is no storage of the file")
     kind, key, numel = pid[1], pid[2], pid[4]
     start = pid[5][1] if len(pid) > 5 and isinstance(pid[5], (list, tuple)) else 0
@@ -201,7 +201,7 @@ def resolve(pid: Any, storage_of: Callable[[str, np.dtype, int], Storage]) -> Vi
         raise TransferError("a storage without a name, or with a size or start that is no count")
     storage = storage_of(key, kind.dtype, numel)
     if (storage.dtype, storage.numel) != (kind.dtype, numel):
-        raise TransferError(f"storage {shown(key)!r} is described in two ways")
+        raise TransferError(f"storage {printable(key)!r} is described in two ways")
     return View(storage, start)
 
 

@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.untrusted import allowance, shown
+from transfer.runtime.files.untrusted import decompression_limit, printable
 from transfer.weights.readers._described import Described, Layer
 from transfer.weights.readers._hdf5 import NUMBERS
 
@@ -72,24 +72,24 @@ def assembled(answer: IO[bytes], path: Path | bytes, size: int, layer_names: Map
     if "error" in said:
         raise TransferError(str(said["error"]))
     tensors: dict[str, np.ndarray] = {}
-    left = allowance(size)
+    left = decompression_limit(size)
     for layer, group, variable, dtype, shape, offset in said["tensors"]:
         layer = layer or layer_names.get(group)
         if layer is None:
             raise TransferError("written by an early Keras 3, which leaves out the names of layers; save it as .keras")
         name = f"{layer}/{variable}"
         if name in tensors:
-            raise TransferError(f"it holds {shown(name)} twice")
+            raise TransferError(f"it holds {printable(name)} twice")
         kind = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(str(dtype)).newbyteorder("<")
         if (kind.kind not in NUMBERS and dtype != "bfloat16") or not all(int(side) >= 0 for side in shape):
-            raise TransferError(f"{shown(name)} is of an unknown type")
+            raise TransferError(f"{printable(name)} is of an unknown type")
         length = math.prod(map(int, shape)) * kind.itemsize
         left -= length
         if left < 0:
-            raise TransferError(f"refused: its variables take more than {allowance(size)} bytes")
+            raise TransferError(f"refused: its variables take more than {decompression_limit(size)} bytes")
         raw = answer.read(length) if offset is None else _at(path, max(int(offset), 0), length)
         if len(raw) != length:
-            raise TransferError(f"a damaged or truncated {FORMAT} file ({shown(name)} ends early)")
+            raise TransferError(f"a damaged or truncated {FORMAT} file ({printable(name)} ends early)")
         tensors[name] = np.frombuffer(raw, kind).reshape(shape)
     return Described(tensors, front=[Layer(str(name), str(kind), dict(config)) for name, kind, config in said["front"]])
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.distribution import how_to_add
+from transfer.runtime.distribution import install_hint
 from transfer.weights.onnx.operators import OPERATORS
 from transfer.weights.onnx.sizes import check_functions
 from transfer.weights.onnx.steps import Steps, inputs_of, is_channels_last, sides_of
@@ -89,7 +89,7 @@ def _parse(path: Path) -> Any:
         import onnx
         from google.protobuf.message import DecodeError
     except ImportError as error:
-        raise TransferError(f"an ONNX file, which takes the package onnx: {how_to_add('onnx')}") from error
+        raise TransferError(f"an ONNX file, which takes the package onnx: {install_hint('onnx')}") from error
     try:
         model = onnx.load(str(path), load_external_data=False)
     except (DecodeError, ValueError) as error:

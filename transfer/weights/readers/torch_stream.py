@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.unpickler import RestrictedUnpickler, finish
-from transfer.runtime.files.untrusted import Bounded, shown
+from transfer.runtime.files.unpickler import RestrictedUnpickler, resolve_pending
+from transfer.runtime.files.untrusted import LimitedReader, printable
 from transfer.weights.readers._described import Described
 from transfer.weights.readers._torch import TORCH_CONSTRUCTORS, Storage, resolve, state_dict
 
@@ -37,23 +37,25 @@ def read(path: Path) -> Described:
 
     with path.open("rb") as file:
         file.seek(len(MAGIC))
-        stream = Bounded(file)
-        version, system = (finish(RestrictedUnpickler(stream, {}).load()) for _ in range(2))
+        stream = LimitedReader(file)
+        version, system = (resolve_pending(RestrictedUnpickler(stream, {}).load()) for _ in range(2))
         if version != PROTOCOL_VERSION:
-            raise TransferError(f"protocol {shown(version)} of the older format is not known, only {PROTOCOL_VERSION}")
+            raise TransferError(
+                f"protocol {printable(version)} of the older format is not known, only {PROTOCOL_VERSION}"
+            )
         if not isinstance(system, dict):
             raise TransferError("a damaged file: it does not say on which machine it was written")
         if not system.get("little_endian", True):
             raise TransferError("written on a big-endian machine, which is not supported")
         pickled = RestrictedUnpickler(stream, TORCH_CONSTRUCTORS, lambda pid: resolve(pid, storage_of)).load()
-        for key in finish(RestrictedUnpickler(stream, {}).load()):
+        for key in resolve_pending(RestrictedUnpickler(stream, {}).load()):
             if not isinstance(key, str) or key not in storages:
-                raise TransferError(f"it lists {shown(key)} as a storage, which no tensor has")
+                raise TransferError(f"it lists {printable(key)} as a storage, which no tensor has")
             _fill(storages[key], stream)
-    return state_dict(finish(pickled))
+    return state_dict(resolve_pending(pickled))
 
 
-def _fill(storage: Storage, stream: Bounded) -> None:
+def _fill(storage: Storage, stream: LimitedReader) -> None:
     (numel,) = COUNT.unpack(stream.read(COUNT.size))
     if numel != storage.numel:
         raise TransferError(f"a storage of {storage.numel} elements is said to have {numel}")

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.unpickler import RestrictedUnpickler, finish
-from transfer.runtime.files.untrusted import shown
+from transfer.runtime.files.unpickler import RestrictedUnpickler, resolve_pending
+from transfer.runtime.files.untrusted import printable
 from transfer.weights.readers._archive import members, opened
 from transfer.weights.readers._described import Described
 from transfer.weights.readers._torch import TORCH_CONSTRUCTORS, Storage, resolve, state_dict
@@ -33,10 +33,10 @@ def read(path: Path) -> Described:
                 storages[key] = storage = Storage(dtype, numel)
                 size = archive.size(f"{root}data/{key}")
                 if size != numel * dtype.itemsize:
-                    raise TransferError(f"storage {shown(key)} has {size} bytes for {numel} elements")
+                    raise TransferError(f"storage {printable(key)} has {size} bytes for {numel} elements")
                 storage.fill(archive.read(f"{root}data/{key}"), big_endian)
             return storages[key]
 
         pickled = io.BytesIO(archive.read(f"{root}{PICKLE}"))
         loader = RestrictedUnpickler(pickled, TORCH_CONSTRUCTORS, lambda pid: resolve(pid, storage_of))
-        return state_dict(finish(loader.load()))
+        return state_dict(resolve_pending(loader.load()))

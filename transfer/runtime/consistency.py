@@ -27,7 +27,7 @@ MOST_NAMED, MOST_VALUES, LONGEST = 8, 4, 80
 ABSENT = "none"
 
 
-def facts(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+def local_facts(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Those of this process; `settings` are JSON values by name."""
     return {"versions": versions(), "settings": {name: _short(repr(value)) for name, value in settings.items()}}
 
@@ -45,7 +45,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def check(of: Mapping[int, Facts]) -> None:
+def check_same(of: Mapping[int, Facts]) -> None:
     """Raises an error that names what differs between which processes: of the facts of each, by its number.
 
     Raises:
@@ -70,13 +70,13 @@ def _difference(shown: str, name: str, each: Mapping[int, Mapping[str, str]]) ->
         return ""
     usual, *odd = groups.items()  # process 0's comes last
     phrases = [
-        f"{numbered(processes)} {'have' if len(processes) > 1 else 'has'} {'' if i else shown}{value}"
+        f"{describe_processes(processes)} {'have' if len(processes) > 1 else 'has'} {'' if i else shown}{value}"
         for i, (value, processes) in enumerate([*odd[: MOST_VALUES - 1], usual])
     ]
     return ", ".join(phrases) + (" (and others yet other values)" if len(groups) > MOST_VALUES else "")
 
 
-def numbered(processes: Iterable[int]) -> str:
+def describe_processes(processes: Iterable[int]) -> str:
     """ "process 2", "processes 2 and 3", "processes 1, 2, … (60 in all)"."""
     numbers = sorted(processes)
     few = ", ".join(map(str, numbers[:8])) + (f", … ({len(numbers)} in all)" if len(numbers) > 8 else "")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from transfer import config
 from transfer.errors import TransferError, UsageError
-from transfer.runtime import alike
+from transfer.runtime import consistency
 
 pytestmark = pytest.mark.slow
 
@@ -41,11 +41,13 @@ def changed(value):
 def test_every_setting_that_differs_is_named(name):
     """But for where files lie."""
     settings = config.common(config.default())
-    mine, theirs = (alike.facts(each) for each in (settings, settings))
-    theirs["settings"] = alike.facts({**settings, f"config.{name}": changed(settings[f"config.{name}"])})["settings"]
-    alike.check({0: mine, 1: mine, 2: mine})
+    mine, theirs = (consistency.local_facts(each) for each in (settings, settings))
+    theirs["settings"] = consistency.local_facts({**settings, f"config.{name}": changed(settings[f"config.{name}"])})[
+        "settings"
+    ]
+    consistency.check_same({0: mine, 1: mine, 2: mine})
     with pytest.raises(UsageError, match=rf"^process 2 has config\.{name}=.*, processes 0 and 1 have .*same command$"):
-        alike.check({0: mine, 1: mine, 2: theirs})
+        consistency.check_same({0: mine, 1: mine, 2: theirs})
 
 
 @pytest.mark.parametrize("name", config.PLACES)
@@ -54,8 +56,8 @@ def test_where_files_lie_may_differ(name):
     for place in ("folder:/a", "/b/c", "d"):
         each = config.default()
         each.update_from_flattened_dict({name: place})
-        own.append(alike.facts(config.common(each)))
-    alike.check(dict(enumerate(own)))
+        own.append(consistency.local_facts(config.common(each)))
+    consistency.check_same(dict(enumerate(own)))
 
 
 values = st.dictionaries(st.sampled_from(["a", "b.c", "é"]), st.text(max_size=200))
@@ -65,14 +67,14 @@ values = st.dictionaries(st.sampled_from(["a", "b.c", "é"]), st.text(max_size=2
 def test_what_differs_is_named_with_who_has_it(each):
     facts = dict(enumerate(each))
     differing = [
-        [name for name in ("a", "b.c", "é") if len({own[kind].get(name, alike.ABSENT) for own in each}) > 1]
+        [name for name in ("a", "b.c", "é") if len({own[kind].get(name, consistency.ABSENT) for own in each}) > 1]
         for kind in ("versions", "settings")
     ]
     if not any(differing):
-        alike.check(facts)
+        consistency.check_same(facts)
         return
     with pytest.raises(TransferError) as raised:
-        alike.check(facts)
+        consistency.check_same(facts)
     assert isinstance(raised.value, UsageError) == (not differing[0])
     assert all(name in str(raised.value) for name in differing[0] or differing[1])
     assert re.search(r"process(es)? 0(, \d+)*( and \d+)? ha(s|ve) ", str(raised.value))
@@ -80,13 +82,17 @@ def test_what_differs_is_named_with_who_has_it(each):
 
 @pytest.mark.parametrize("count", [2, 9, 64])
 def test_many_processes_that_all_differ_are_a_short_line(count):
-    facts = {process: alike.facts({"config.seed": process, "config.x": "é" * 10_000}) for process in range(count)}
+    facts = {
+        process: consistency.local_facts({"config.seed": process, "config.x": "é" * 10_000}) for process in range(count)
+    }
     with pytest.raises(UsageError) as raised:
-        alike.check(facts)
+        consistency.check_same(facts)
     assert len(str(raised.value)) < 200 and "process 1 has config.seed=1" in str(raised.value)
-    facts = {process: alike.facts({f"config.x{i}": process % 2 for i in range(100)}) for process in range(count)}
+    facts = {
+        process: consistency.local_facts({f"config.x{i}": process % 2 for i in range(100)}) for process in range(count)
+    }
     with pytest.raises(UsageError, match="92 more: give all processes the same command"):
-        alike.check(facts)
+        consistency.check_same(facts)
 
 
 # script, flags of all, what each process has of its own, what the line says, the exit code of all
