@@ -1,7 +1,6 @@
 """The verbs `arithmetic` and `draw` as a person uses them."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -11,7 +10,6 @@ from flax import nnx
 
 from transfer import __main__ as program
 from transfer.cli.arithmetic import SECTIONS
-from transfer.cli.arithmetic_tables import bottleneck, stacking
 from transfer.errors import TransferError
 from transfer.models.drawing.blocks import bands
 from transfer.models.graph.trace import trace
@@ -23,7 +21,7 @@ from transfer.models.layers import conv
     [
         ("arithmetic", "SECTION"),
         ("arithmetic everything", "invalid choice: 'everything'"),
-        ("arithmetic stacking vgg16", "takes no names of networks, got vgg16"),
+        ("arithmetic stacking", "stacking is a lesson: docs/lessons/stacking.md; python docs/lessons/stacking.py"),
         ("arithmetic stages vgg61", "did you mean vgg19, vgg16"),
         ("draw vgg16", "--output"),
         ("draw vgg16 --output picture.png", "--output=picture.png must end in .svg"),
@@ -58,25 +56,6 @@ def test_a_record_is_drawn_at_its_size(tmp_path: Path, capsys: pytest.CaptureFix
     assert "vgg11_slim.cifar10 at 48×48, 579,786 parameters" in capsys.readouterr().out
     assert {">24×24×16<", ">pre_logits<", ">logits<"} <= set(re.findall(r">[^<>]+<", file.read_text("utf-8")))
     assert [*tmp_path.iterdir()] == [file]
-
-
-@pytest.mark.parametrize("table", [stacking.section, bottleneck.section])
-def test_rows_have_a_cell_a_column(table: Callable[[], stacking.Section]) -> None:
-    section = table()
-    assert {len(row) for row in section.rows} == {len(section.columns)}
-
-
-def test_counted_weights_agree_with_the_formula() -> None:
-    section = stacking.section()
-    weights, formula, biases, parameters = (
-        section.columns.index(c) for c in ("weights", "formula", "biases", "parameters")
-    )
-    for row in section.rows:
-        assert row[formula].endswith(f"= {row[weights]}")
-        total = sum(int(row[i].replace(",", "")) for i in (weights, biases))
-        assert total == int(row[parameters].replace(",", ""))
-    seven = {row[1]: row[formula] for row in section.rows if row[0] == "64"}
-    assert seven["three 3×3"].startswith("27·64²") and seven["one 7×7"].startswith("49·64²")
 
 
 class Tangled(nnx.Module):

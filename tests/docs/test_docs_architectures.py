@@ -1,4 +1,4 @@
-"""`docs/architectures.md` says what its commands print, and shows what they draw."""
+"""`docs/architectures.md` and the lessons say what their commands print, and show what they draw."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -7,17 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from docs.refresh import DRAWN, PAGE, PRINTED, printed
+from docs.lessons import stacking
+from docs.refresh import DRAWN, LESSONS, PAGE, PRINTED, printed
+from transfer.cli.arithmetic import LESSONS as ARITHMETIC_LESSONS
 from transfer.models import registry
 from transfer.models.drawing.boxes import TAP
 from transfer.weights.named_graph import network
 
 PAGE_TEXT = PAGE.read_text("utf-8")
-TABLES = dict(PRINTED.findall(PAGE_TEXT))
+TABLES = {command: text for page in (PAGE, *LESSONS) for command, text in PRINTED.findall(page.read_text("utf-8"))}
 DRAWINGS = {
-    name: PAGE.parent.parent / path for command, path in DRAWN.findall(PAGE_TEXT) for name in command.split()[1:2]
+    name: PAGE.parent.parent / path for command, path in DRAWN.findall(PAGE_TEXT) for name in command.split()[3:4]
 }
-MEASURED = "arithmetic gradients --markdown"
+MEASURED = "docs/lessons/gradients.py"
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?")
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -40,8 +42,26 @@ def test_measured_gradients_are_those_printed() -> None:
     assert values(found) == pytest.approx(values(shown), rel=0.1)
 
 
+def test_every_lesson_shows_what_its_script_prints() -> None:
+    shown = {Path(command).stem for command in TABLES if command.startswith("docs/lessons/")}
+    assert shown == {page.stem for page in LESSONS} == set(ARITHMETIC_LESSONS)
+
+
+def test_counted_weights_agree_with_the_formula() -> None:
+    for channels in stacking.CHANNELS:
+        rows = {
+            name: dict(zip(stacking.HEADINGS, stacking.row(channels, name), strict=True)) for name in stacking.STACKS
+        }
+        for cells in rows.values():
+            assert cells["formula"].endswith(f"= {cells['weights']}")
+            counts = [int(cells[name].replace(",", "")) for name in ("weights", "biases", "parameters")]
+            assert counts[0] + counts[1] == counts[2]
+        assert rows["three 3×3"]["formula"].startswith(f"27·{channels}²")
+        assert rows["one 7×7"]["formula"].startswith(f"49·{channels}²")
+
+
 def test_every_architecture_is_counted() -> None:
-    counted = {name for command in TABLES if " stages " in command for name in command.split()[2:-1]}
+    counted = {name for command in TABLES if " stages " in command for name in command.split()[4:-1]}
     assert counted == set(registry.architectures())
 
 
@@ -53,7 +73,7 @@ def test_every_picture_is_shown_and_has_a_command() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_diagrams_are_those_drawn(name: str, tmp_path: Path) -> None:
-    printed(f"draw {name} --output {tmp_path / 'drawn.svg'}")
+    printed(f"-m transfer draw {name} --output {tmp_path / 'drawn.svg'}")
     assert (tmp_path / "drawn.svg").read_text("utf-8") == DRAWINGS[name].read_text("utf-8")
 
 

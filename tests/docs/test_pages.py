@@ -9,7 +9,13 @@ import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROOT = DOCS.parent
-PAGES = [*sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("api/*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [
+    *sorted(DOCS.glob("*.md")),
+    *sorted(DOCS.glob("lessons/*.md")),
+    *sorted(DOCS.glob("api/*.md")),
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+]
 INDEX = (DOCS / "index.md").read_text("utf-8")
 LONGEST = 120
 # What a script writes between two comments is its own; `settings` and `verbs` are marks without an end.

@@ -13,7 +13,7 @@ from transfer.cli.verbs import EXPERIMENTS, VERBS, Parser
 from transfer.experiment import config_file
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md"]
+PAGES = [*sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("lessons/*.md")), DOCS.parent / "README.md"]
 # A block, or code within a line.
 SHOWN = re.compile(r"^```[^\n]*\n(.*?)^```|`(python [^`\n]+)`", re.MULTILINE | re.DOTALL)
 PLACEHOLDERS = ("VERB", "…", "...")

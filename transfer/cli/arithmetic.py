@@ -1,39 +1,114 @@
-"""The verb `arithmetic` of `python -m transfer`: the tables of `docs/architectures.md`."""
+"""The verb `arithmetic` of `python -m transfer`: what networks cost, and what their taps see, counted on the models."""
 
 import argparse
-import importlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from transfer.errors import UsageError
+from transfer.runtime import tables
 
 Action = Callable[[argparse.Namespace], None]
 
-# section: (what it shows, whether it is about networks that are named). Its module is imported when it is printed.
-SECTIONS = {
-    "stacking": ("three 3x3 layers against one 7x7", False),
-    "bottleneck": ("a bottleneck unit against a plain pair", False),
-    "stages": ("parameters and multiply-adds of networks by stage", True),
-    "taps": ("size, stride and receptive field of every tap", True),
-    "gradients": ("the gradient at the first layer over depth, measured (a minute)", False),
-}
-# What a section about networks shows where none is named.
+# Shown where no network is named.
 NETWORKS = ("vgg16", "resnet50")
+# Sections that are pages now, each with the script that prints its figures.
+LESSONS = ("stacking", "bottleneck", "gradients")
+NOTHING = "-"
+
+
+class Section(NamedTuple):
+    """A table, and what can be read from it in a sentence or two."""
+
+    title: str
+    reading: str
+    rows: Sequence[Sequence[str]]
 
 
 def arithmetic(parser: argparse.ArgumentParser) -> Action:
-    """`arithmetic SECTION [NAME ...] [--markdown]`."""
-    parser.add_argument("section", choices=SECTIONS, metavar="SECTION", help="one of those below")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="networks, where the section is about networks")
-    parser.add_argument("--markdown", action="store_true", help="the table as the documentation shows it")
+    """Adds the arguments of `arithmetic SECTION [NAME ...] [--markdown]`."""
+    parser.add_argument("section", type=_section, choices=SECTIONS, metavar="SECTION", help="one of those below")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"networks (default: {' '.join(NETWORKS)})")
+    parser.add_argument("--markdown", action="store_true", help="print the table as the documentation shows it")
     parser.epilog = "sections:\n" + "\n".join(f"  {name:12} {text}" for name, (text, _) in SECTIONS.items())
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     return _print
 
 
+def _section(name: str) -> str:
+    if name in LESSONS:
+        raise argparse.ArgumentTypeError(f"{name} is a lesson: docs/lessons/{name}.md; python docs/lessons/{name}.py")
+    return name
+
+
 def _print(options: argparse.Namespace) -> None:
-    about_networks = SECTIONS[options.section][1]
-    if options.names and not about_networks:
-        raise UsageError(f"arithmetic {options.section} takes no names of networks, got {' '.join(options.names)}")
-    section = importlib.import_module(f"transfer.cli.arithmetic_tables.{options.section}").section
-    shown = section(options.names or NETWORKS) if about_networks else section()
-    print(shown.markdown() if options.markdown else shown.text())
+    section = SECTIONS[options.section][1](options.names or NETWORKS)
+    if options.markdown:  # the page has headings of its own
+        print(tables.markdown(section.rows, left=1), "", section.reading, sep="\n")
+    else:
+        print(section.title, tables.text(section.rows, left=1), section.reading, sep="\n")
+
+
+def _stages(names: Sequence[str]) -> Section:
+    """Parameters and multiply-adds of every stage of the networks, side by side."""
+    from transfer.weights.named_graph import network
+
+    graphs = {name: network(name)[0] for name in names}
+    stages = dict.fromkeys(stage for graph in graphs.values() for stage in graph.stages)
+    rows = [["stage", *(heading for name in names for heading in (f"{name} parameters", "M multiply-adds"))]]
+    for stage in (*(stage for stage in stages if stage != "logits"), "logits"):
+        costs = [graph.stages.get(stage) for graph in graphs.values()]
+        rows.append([stage, *(cell for cost in costs for cell in _costs(cost))])
+    rows.append(["all", *(cell for graph in graphs.values() for cell in _costs(graph))])
+
+    reading = []
+    for name, graph in graphs.items():
+        largest = max(graph.stages, key=lambda stage: graph.stages[stage].parameters)
+        busiest = max(graph.stages, key=lambda stage: graph.stages[stage].macs)
+        parameters = graph.stages[largest].parameters / graph.parameters
+        macs = graph.stages[busiest].macs / graph.macs
+        reading.append(
+            f"{name}: {largest} holds {parameters:.0%} of the parameters, {busiest} does {macs:.0%} of the work"
+        )
+    sizes = ", ".join(f"{name} at {'×'.join(map(str, network(name)[1][:2]))}" for name in names)
+    return Section(
+        "Parameters and multiply-adds by stage",
+        f"{'; '.join(reading)}. Image sizes: {sizes}; a thousand M multiply-adds are what is published as 1 GFLOP.",
+        rows,
+    )
+
+
+def _costs(cost: Any) -> tuple[str, str]:
+    """The cells for a stage or a whole graph, with a dash each where the network has no such stage."""
+    return (NOTHING, NOTHING) if cost is None else (f"{cost.parameters:,}", f"{cost.macs / 1e6:,.3f}")
+
+
+def _taps(names: Sequence[str]) -> Section:
+    """Every tap of the networks, in the order of the calls: its size, its stride and its receptive field."""
+    from transfer.models.graph.receptive import fields
+    from transfer.weights.named_graph import network
+
+    rows = [["tap", "size", "values", "stride", "receptive field"]]
+    for name in names:
+        graph, _ = network(name)
+        receptive = fields(graph)
+        for tap, position in graph.endpoints.items():
+            shape, field = graph.nodes[position].shape[1:], receptive[position]
+            stride, size = NOTHING, "all"
+            if field is not None:
+                stride = "×".join(dict.fromkeys(str(side.stride) for side in field))
+                size = "×".join(str(side.size) for side in field)
+            rows.append([f"{name} {tap}", "×".join(map(str, shape)), f"{math.prod(shape):,}", stride, size])
+    return Section(
+        "The taps of each network",
+        "An early tap knows a patch and where it is, a late one knows the whole image and where little is: take `:avg` "
+        "of a late tap where only the class counts, `:flatten` of an early one where the place does. A field larger "
+        "than the image ends in the padding on both sides.",
+        rows,
+    )
+
+
+# section -> (what it shows, the function that counts it for networks)
+SECTIONS: dict[str, tuple[str, Callable[[Sequence[str]], Section]]] = {
+    "stages": ("parameters and multiply-adds of networks by stage", _stages),
+    "taps": ("size, stride and receptive field of every tap", _taps),
+}

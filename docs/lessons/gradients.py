@@ -1,4 +1,7 @@
-"""How much of the loss reaches the first layer of a deep network at initialisation, with and without the shortcut."""
+"""How much of the loss reaches the first layer of a deep network at initialisation, with and without the shortcut.
+
+python docs/lessons/gradients.py    # a minute
+"""
 
 from functools import partial
 
@@ -7,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from transfer.cli.arithmetic_tables.section import Section, significant
 from transfer.models.layers import batch_norm, conv, dense, global_average_pool
 from transfer.models.resnet import BasicUnit, Variant
+from transfer.runtime import tables
 
 # He et al. 2015, section 4.2: 6n + 2 layers, n units at each of three resolutions.
 CHANNELS = (16, 32, 64)
@@ -89,25 +92,34 @@ def first_layer_gradients(depth: int, seed: int) -> list[float]:
     return norms
 
 
-def section() -> Section:
-    """The norms for every depth and variant: mean and standard deviation over the seeds."""
+def significant(value: float, digits: int) -> str:
+    """A number with so many significant digits: 219.4, 2 -> "220"; 0.001974, 3 -> "0.00197"."""
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:,.0f}" if rounded >= 10 ** (digits - 1) else f"{rounded:.{digits}g}"
+
+
+def named(normalised: bool, shortcut: bool) -> str:
+    """What the table calls a variant."""
+    return f"{'batch norm' if normalised else 'no batch norm'}, {'shortcut' if shortcut else 'plain'}"
+
+
+def main() -> None:
+    """Prints the table of docs/lessons/gradients.md, and what can be read from it."""
     norms = np.array([[first_layer_gradients(depth, seed) for seed in range(SEEDS)] for depth in DEPTHS])
     means, deviations = norms.mean(axis=1), norms.std(axis=1, ddof=1)
-    rows = [
-        (str(depth), *(f"{significant(m, 3)} ± {significant(d, 2)}" for m, d in zip(*measured, strict=True)))
-        for depth, *measured in zip(DEPTHS, means, deviations, strict=True)
-    ]
-    growth = dict(zip(VARIANTS, means[-1] / means[0], strict=True))
-    factors = "; ".join(f"{_name(*variant)}: × {significant(factor, 2)}" for variant, factor in growth.items())
-    return Section(
-        f"The gradient's norm at the first layer, at initialisation: mean ± standard deviation of {SEEDS} seeds",
-        f"From {DEPTHS[0]} to {DEPTHS[-1]} layers ({factors}). With batch norm, as these networks are trained, a plain "
-        "network's gradient explodes with depth, and with the shortcut it grows far slower. Without batch norm, He's "
-        "initialisation keeps a plain network nearly level, and the shortcuts make it explode.",
-        ("layers", *(_name(*variant) for variant in VARIANTS)),
-        tuple(rows),
+    rows = [["layers", *(named(*variant) for variant in VARIANTS)]]
+    for depth, *measured in zip(DEPTHS, means, deviations, strict=True):
+        cells = (f"{significant(mean, 3)} ± {significant(spread, 2)}" for mean, spread in zip(*measured, strict=True))
+        rows.append([str(depth), *cells])
+    growth = zip(VARIANTS, means[-1] / means[0], strict=True)
+    factors = "; ".join(f"{named(*variant)}: × {significant(factor, 2)}" for variant, factor in growth)
+    print(tables.markdown(rows, left=1))
+    print(
+        f"\nFrom {DEPTHS[0]} to {DEPTHS[-1]} layers ({factors}). With batch norm, as these networks are trained, a "
+        "plain network's gradient explodes with depth, and with the shortcut it grows far slower. Without batch norm, "
+        "He's initialisation keeps a plain network nearly level, and the shortcuts make it explode."
     )
 
 
-def _name(normalised: bool, shortcut: bool) -> str:
-    return f"{'batch norm' if normalised else 'no batch norm'}, {'shortcut' if shortcut else 'plain'}"
+if __name__ == "__main__":
+    main()
