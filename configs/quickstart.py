@@ -17,5 +17,5 @@ def get_config() -> ConfigDict:
     config.image_size = 32
     config.preprocessing.interpolation = "bicubic"
     config.data.source = "digits"
-    config.few_shot = dict(per_class=10, seeds=10)
+    config.few_shot = dict(per_class=(10,), seeds=10, heads=("logistic",), baselines=True)
     return config

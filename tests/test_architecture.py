@@ -23,7 +23,7 @@ ROOMS = {
     "freeze": "runtime models",
     "store": "errors runtime data",
     "extract": "errors runtime preprocess models data freeze store",
-    "heads": "errors runtime data",
+    "heads": "errors runtime",
     "evaluation": "errors runtime heads",
     "training": "errors runtime preprocess models config weights heads",
     "report": "errors runtime data config store evaluation",

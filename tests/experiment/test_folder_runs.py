@@ -442,5 +442,5 @@ def test_several_processes_say_once_what_they_have_skipped(photos, tmp_path):
 def test_a_comparison_with_pixels_takes_every_image(photos, tmp_path):
     spoil(photos)
     few = {"per_class": 2, "seeds": 1}
-    with pytest.raises(TransferError, match="few_shot compares with raw pixels, none skipped; repair the images"):
+    with pytest.raises(TransferError, match="few_shot.baselines compares with the raw pixels of every image"):
         train(photos, tmp_path / "run", on_error="skip", few_shot=few, **{"head.epochs": 1})

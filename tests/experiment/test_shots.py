@@ -14,10 +14,9 @@ from transfer import experiment
 from transfer.__main__ import main
 from transfer.errors import TransferError, UsageError
 from transfer.experiment import head_data, results
-from transfer.experiment.few_shot import baselines as comparison
+from transfer.experiment.few_shot import baselines, selection
 from transfer.experiment.few_shot import cells as shot_cells
 from transfer.experiment.few_shot import protocol as shots
-from transfer.experiment.few_shot import selection
 from transfer.experiment.few_shot.cells import Cells
 from transfer.experiment.few_shot.protocol import Protocol, Rows
 from transfer.report import few_shot_plot, few_shot_tables, shots_section
@@ -332,25 +331,35 @@ def reported(found):
     return shots_section.section(run_, Options()).html
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("images, same", [(7, True), (6, False)])
-def test_a_comparison_of_draws_of_the_same_rows_has_no_spread(digits, monkeypatch, images, same):
-    rows = np.sort(np.concatenate([np.flatnonzero(digits["y"] == label)[:7] for label in range(10)]))
-    x = {"train": digits["x"][rows], "validation": digits["xv"]}
-    for name in ("_images", "_random_features", "_pixels"):
-        monkeypatch.setattr(comparison, name, lambda *_: x)
-    config = settings.default()
-    config.few_shot = {"per_class": images, "seeds": 3}
-    found = comparison.few_shot(
-        config, {"train": (x["train"], digits["y"][rows]), "validation": (x["validation"], digits["yv"])}
-    )
-    assert found["same_rows"] == same and all((row["spread"] is None) == same for row in found["rows"])
-    assert ("same rows" in comparison.table(found)) == same and json.loads(json.dumps(found)) == found
-    assert ("the same rows in every draw" in reported(found)) == same
+# What a comparison by one head was in `result.json` before it became a protocol with baselines.
+EARLIER = {
+    "per_class": 10,
+    "seeds": 3,
+    "same_rows": False,
+    "rows": [
+        {"features": "vgg11, block3:flatten", "size": 1024, "mean": 0.965, "spread": 0.0122, "accuracies": [0.965]},
+        {"features": "raw pixels", "size": 192, "mean": 0.9014, "spread": None, "accuracies": [0.9014]},
+    ],
+}
+
+
+def test_a_report_shows_the_comparison_of_an_earlier_version():
+    html = reported(EARLIER)
+    assert "One head, 10 training images a class, mean over 3 draws" in html
+    assert "vgg11, block3:flatten" in html and "numbers an image" in html and "96.5\u202f%" in html
+    assert "± 1.2\u202f%" in html and html.count("the same rows in every draw") == 1
+
+
+def test_a_report_shows_one_head_beside_the_baselines_as_bars(digits, path):
+    result = run(Protocol((3,), 2, ("ridge",), baselines=True), digits, path)
+    html = reported(result)
+    assert "One head, 3 training images a class, mean over 2 draws" in html and "numbers an image" not in html
+    assert [html.count(f'"what">{name} ') for name in ("pixels", "squares")] == [1, 1]
+    assert "<svg" in reported({**result, "baselines": False}), "without them it is no question of pretraining"
 
 
 def test_the_verb_on_a_run_without_the_protocol(tmp_path, capsys):
-    results.write(epath.Path(tmp_path), {"few_shot": {"per_class": 10, "seeds": 3, "rows": []}})
+    results.write(epath.Path(tmp_path), {"few_shot": EARLIER})
     assert main(["shots", str(tmp_path)]) == 1
     assert "has no finished few-shot protocol" in capsys.readouterr().err
     assert main(["shots", str(tmp_path), "--output=shots.pdf"]) == 2
@@ -394,21 +403,27 @@ BAD = {
 @pytest.mark.parametrize("few_shot, message", BAD.values(), ids=BAD)
 def test_bad_settings_are_one_clear_line(few_shot, message):
     with pytest.raises(UsageError, match=message):
-        shots.check(config_of(**few_shot))
+        shots.protocol_of(config_of(**few_shot))
 
 
-def test_a_comparison_of_one_head_is_no_protocol():
-    assert not shots.is_protocol(config_of(per_class=10, seeds=3)) and not shots.is_protocol(settings.default())
+def test_a_config_of_an_earlier_version_compares_with_the_baselines():
+    assert shots.protocol_of(config_of(per_class=10, seeds=3)) == Protocol((10,), 3, ("logistic",), baselines=True)
+    assert shots.protocol_of(settings.default()) is None
 
 
 @pytest.mark.slow
-def test_taps_of_one_extraction_beside_random_weights_and_pixels(tmp_path, capsys):
+def test_taps_of_one_extraction_beside_random_weights_and_pixels(tmp_path, capsys, monkeypatch):
     config = config_of(heads=("nearest_mean",), per_class=(2, 4), seeds=2, baselines=True)
     stores, _ = experiment.extract(config, epath.Path(tmp_path))
     data = head_data.of_stores(stores, config.tap.split(","))
-    result = shots.few_shot(config, epath.Path(tmp_path), data)
+    protocol = shots.protocol_of(config)
+    result = shots.few_shot(protocol, config, epath.Path(tmp_path), data)
     names = ["raw pixels", "block1:avg, random weights", "block3:avg, random weights", "block1:avg", "block3:avg"]
     assert list(dict.fromkeys(row["tap"] for row in result["rows"])) == names
     assert result["num_validation"] == 30 and "nearest_mean: validation accuracy" in capsys.readouterr().out
-    again = shots.few_shot(config, epath.Path(tmp_path), data)
-    assert again == result
+
+    def not_again(*_):
+        raise AssertionError("the baselines are made again where every cell is there")
+
+    monkeypatch.setattr(baselines, "baselines", not_again)
+    assert shots.few_shot(protocol, config, epath.Path(tmp_path), data) == result

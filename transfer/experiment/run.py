@@ -195,7 +195,7 @@ def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     if config.head.target != "classes":
         raise UsageError(f"config.head.target={config.head.target} is for --training_file; images have a class each")
     head_training.check(config)
-    _check_few_shot(config)
+    few_shot = protocol.protocol_of(config)
     stores, facts = _extract(config, workdir, partial(head_training.plan, config, workdir))
     before = results.read(workdir)
     if "few_shot" in before:  # it is of the features, whatever the head: it stays until another one is there
@@ -203,36 +203,11 @@ def train_head(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     data = head_data.of_stores(stores, [tap.strip() for tap in config.tap.split(",")])
     result = _fit(config, workdir, data, facts, config.batch_size)
     workdirs.record(config, workdir, workdirs.OF_FEATURES)
-    if config.get("few_shot") and distributed.is_main():  # the others wait for it at the end
-        result["few_shot"] = _few_shot(config, workdir, data, stores, before)
+    if few_shot is not None:
+        result["few_shot"] = protocol.few_shot(few_shot, config, workdir, data)
         workdirs.record(config, workdir, ["few_shot"])
         results.write(workdir, result)
     return result
-
-
-def _check_few_shot(config: ConfigDict) -> None:
-    if config.get("few_shot") and protocol.is_protocol(config):
-        protocol.check(config)
-
-
-def _few_shot(
-    config: ConfigDict,
-    workdir: epath.Path,
-    data: head_data.Data,
-    stores: dict[str, FeatureStore],
-    before: dict[str, Any],
-) -> dict[str, Any]:
-    """What `config.few_shot` asks for, printed: the few-shot protocol, or a comparison with pixels by one head."""
-    from transfer.experiment.few_shot import baselines
-
-    if protocol.is_protocol(config):
-        return protocol.few_shot(config, workdir, data)
-    done = before.get("few_shot", {})
-    if not all(done.get(key) == value for key, value in config.few_shot.items()):
-        rows = {split: (store.tap(config.tap)[:], store.labels) for split, store in stores.items()}
-        done = baselines.few_shot(config, rows)
-    print(baselines.table(done))
-    return done
 
 
 def _fit(

@@ -5,12 +5,10 @@ bias, Adam with Keras' defaults, sparse categorical cross-entropy, a fresh shuff
 batch kept. `transfer.heads.gradient` has the steps.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 
 import jax
-import numpy as np
 from jax.typing import ArrayLike
 
 from transfer.heads import gradient
@@ -22,7 +20,6 @@ __all__ = [
     "METRICS",
     "Metrics",
     "Params",
-    "Recipe",
     "State",
     "evaluate",
     "init_key",
@@ -65,26 +62,6 @@ def train_all(
     held = None if validation is None else Rows(*validation)
     method = Method(batch_size, shuffle)
     return gradient.run(state, seed, Rates(learning_rate), Rows(*train), held, epochs=epochs, method=method)
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """The published recipe as a few-shot head (`transfer.heads.fewshot.Head`)."""
-
-    epochs: int = 50
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-
-    def __call__(
-        self, features: jax.Array, labels: jax.Array, num_classes: int, key: jax.Array
-    ) -> Callable[[jax.Array], jax.Array]:
-        """Fits (n, D) and (n,) int32; returns the function from (m, D) to logits (m, num_classes)."""
-        seed = jax.random.randint(key, (), 0, np.iinfo(np.int32).max)
-        state = init_state(features.shape[1], num_classes, init_key(seed))
-        state, _ = train_all(
-            state, seed, self.learning_rate, (features, labels), None, epochs=self.epochs, batch_size=self.batch_size
-        )
-        return lambda rows: logits(state["params"], rows)
 
 
 def make_epoch(

@@ -30,7 +30,8 @@ def make(result: dict[str, Any]) -> list[Table]:
     """The tables of a result, as `transfer.experiment.few_shot.protocol.few_shot` returns it.
 
     One for each head, of taps by images a class, where there are several taps; then which head has the highest mean
-    where; and one of heads by images a class, of the last tap: the deepest, where taps are named in their order.
+    where; and, of several heads or a single tap, one of heads by images a class, of the last tap: the deepest, where
+    taps are named in their order.
     """
     rows, taps, heads = result["rows"], distinct(result["rows"], "tap"), distinct(result["rows"], "head")
     made = []
@@ -40,8 +41,9 @@ def make(result: dict[str, Any]) -> list[Table]:
             made.append(_table(f"{head}: {what(result)}, by tap", of_head, "tap"))
         if len(heads) > 1:
             made.append(_winners("which head is best: highest mean accuracy over images a class, by tap", rows))
-    of_tap = [row for row in rows if row["tap"] == taps[-1]]
-    made.append(_table(f"{taps[-1]}: {what(result)}, by head", of_tap, "head"))
+    if len(heads) > 1 or len(taps) == 1:
+        of_tap = [row for row in rows if row["tap"] == taps[-1]]
+        made.append(_table(f"{taps[-1]}: {what(result)}, by head", of_tap, "head"))
     return made
 
 

@@ -10,7 +10,7 @@ from transfer.report.templates import is_number, rendered
 
 
 def section(run: RunData, options: Options) -> Section | None:
-    """The few-shot protocol, or the comparison with pixels by one head; of a run over seeds its first run's."""
+    """The few-shot protocol; of a run over seeds its first run's."""
     runs = run.result.get("runs")
     first = runs[0] if isinstance(runs, list) and runs and isinstance(runs[0], dict) else {}
     found = run.result.get("few_shot") or first.get("few_shot")
@@ -19,19 +19,21 @@ def section(run: RunData, options: Options) -> Section | None:
     rows = [row for row in found["rows"] if isinstance(row, dict) and is_number(row.get("mean"))]
     if not rows:
         return None
-    if "heads" in found:
-        return _protocol(found, rows)
-    return _comparison(found, rows)
+    # earlier versions compared with pixels and random weights apart from the protocol, and named no heads
+    one_number = len({(row.get("head"), row.get("per_class")) for row in rows}) == 1
+    if "heads" not in found or found.get("baselines") and one_number:
+        return _comparison(found, rows)
+    return _protocol(found, rows)
 
 
 def _comparison(found: dict[str, Any], rows: list[dict[str, Any]]) -> Section:
-    """Features beside random weights and pixels: a bar for each."""
+    """Features beside random weights and pixels, by one head at one number of images a class: a bar for each."""
     ends = [(row["mean"], row.get("spread") or 0.0) for row in rows]
     low = min(mean - spread for mean, spread in ends)
     start = max(0.0, math.floor(10 * low) / 10 - 0.1)
     bars = [
         {
-            "name": str(row.get("features")),
+            "name": str(row.get("features", row.get("tap"))),
             "size": row.get("size"),
             "mean": row["mean"],
             "spread": row.get("spread"),
@@ -41,7 +43,9 @@ def _comparison(found: dict[str, Any], rows: list[dict[str, Any]]) -> Section:
         }
         for row, (_, spread) in zip(rows, ends, strict=True)
     ]
-    html = rendered("shots_bars.html", bars=bars, start=start, images=found.get("per_class"), seeds=found.get("seeds"))
+    images = rows[0].get("per_class", found.get("per_class")) if "heads" in found else found.get("per_class")
+    images = "all" if images is None else images
+    html = rendered("shots_bars.html", bars=bars, start=start, images=images, seeds=found.get("seeds"))
     return Section("shots", "What pretraining is worth", html)
 
 

@@ -14,7 +14,7 @@ import json
 import statistics
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +31,7 @@ from transfer.experiment.few_shot.selection import FEWEST_HELD, FEWEST_TO_SELECT
 from transfer.experiment.head_data import Data
 from transfer.heads.scaling import DroppedColumns
 from transfer.report import few_shot_tables
-from transfer.runtime import preemption
+from transfer.runtime import distributed, preemption
 from transfer.runtime.progress import Progress
 from transfer.training.loop import say
 
@@ -39,7 +39,7 @@ FILE = "shots.json"
 
 
 class Protocol(NamedTuple):
-    """`config.few_shot`, where it names heads.
+    """What `config.few_shot` asks for.
 
     Attributes:
         per_class: numbers of training images a class; None: all of them.
@@ -80,86 +80,27 @@ class Rows(NamedTuple):
     validation: Any
 
 
-def is_protocol(config: ConfigDict) -> bool:
-    """Whether `config.few_shot` asks for this protocol; where it names no heads, for `baselines`."""
-    return bool(config.get("few_shot")) and "heads" in config.few_shot
+def protocol_of(config: ConfigDict) -> Protocol | None:
+    """What `config.few_shot` asks for; None where it is not set.
 
+    Where it names no heads, as configs of earlier versions do, features are compared with the baselines by logistic
+    regression.
 
-def check(config: ConfigDict) -> None:
-    """Raises UsageError for a protocol that cannot be run: unknown heads, parameters or fields, no seeds, no images."""
-    if is_protocol(config):
-        _protocol(config)
-
-
-def few_shot(config: ConfigDict, workdir: epath.Path, data: Data) -> dict[str, Any]:
-    """Runs `config.few_shot` on the taps of `data`; prints the tables and returns what they show, as JSON values.
-
-    Returns:
-        The protocol's fields, `num_validation`, and `rows`: for each tap, head and number of images a class the
-        `mean` and `spread` (standard deviation) of its `accuracies`, `num_train` rows, `seconds` of all its cells, and
-        what was `chosen` for each seed; `same_rows` where every seed draws the same, of which no spread is known: None.
-
-    Raises:
-        UsageError: see `check`; and a class with fewer images than are asked for.
-        TransferError: features that no head can use.
+    Raises UsageError for a protocol that cannot be run: unknown heads, parameters or fields, no seeds, no images.
     """
-    protocol = _protocol(config)
-    if data.kind != "classes":
-        raise UsageError(f"config.few_shot draws images of each class; config.head.target={data.kind} has none")
-    taps = {tap: Rows(data.train.taps[tap], data.validation.taps[tap]) for tap in data.train.taps}
-    if protocol.baselines:
-        taps = {**_baselines(config, workdir, data), **taps}
-    labels, validation_labels = data.given(data.train), data.given(data.validation)
-    cells = Cells(workdir / FILE, _identity(labels, validation_labels, data))
-    result = measure(protocol, taps, labels, validation_labels, cells)
-    say(few_shot_tables.text(result))
-    return result
-
-
-def measure(
-    protocol: Protocol, taps: Mapping[str, Rows], labels: np.ndarray, validation_labels: np.ndarray, cells: Cells
-) -> dict[str, Any]:
-    """Fills `cells` and sums them up, as `few_shot` returns it.
-
-    Args:
-        taps: name -> rows of the (N,) `labels` and (M,) `validation_labels`.
-    """
-    drawn = {
-        (shots, seed): np.arange(len(labels)) if shots is None else draw(labels, shots, seed)
-        for shots in protocol.per_class
-        for seed in _seeds(protocol, shots)
-    }
-    plan = [_of(cell, protocol) for tap in taps for cell in _cells(protocol, tap)]
-    done = sum(cells.get(of) is not None for of in plan)
-    with Progress("Few-shot", len(plan), "cells", done) as progress, cells.kept():
-        for tap, rows in taps.items():
-            missing = [cell for cell in _cells(protocol, tap) if cells.get(_of(cell, protocol)) is None]
-            if not missing:
-                continue
-            needed = np.unique(np.concatenate([drawn[cell.per_class, cell.seed] for cell in missing]))
-            x, xv = _read(rows.train, needed), _read(rows.validation, np.arange(len(validation_labels)))
-            for cell in missing:
-                chosen = drawn[cell.per_class, cell.seed]
-                train = x[np.searchsorted(needed, chosen)], labels[chosen]
-                cells.put(_of(cell, protocol), _measured(cell, protocol, train, (xv, validation_labels)))
-                progress.update()
-                if preemption.requested():
-                    raise preemption.Preempted
-    _warn(protocol, taps, cells)
-    return _summary(protocol, taps, cells, drawn, len(validation_labels))
-
-
-def _protocol(config: ConfigDict) -> Protocol:
-    given = config.few_shot.to_dict()
+    if not config.get("few_shot"):
+        return None
+    given = {"seeds": 1, **config.few_shot.to_dict()}
+    if "heads" not in given:
+        given |= {"heads": ("logistic",), "baselines": True}
     if unknown := given.keys() - set(Protocol._fields):
         raise UsageError(
             f"config.few_shot has no field {', '.join(sorted(unknown))}; it has {', '.join(Protocol._fields)}"
         )
     for name in ("per_class", "heads"):
-        if not isinstance(given.get(name), (tuple, list)):
-            given[name] = (given.get(name),)
-        given[name] = tuple(given[name])
-    protocol = Protocol(**{"seeds": 1, **given})
+        value = given.get(name)
+        given[name] = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    protocol = Protocol(**given)
     if protocol.seeds < 1 or not protocol.per_class or not protocol.heads:
         raise UsageError("config.few_shot needs at least one seed, one number of images a class and one head")
     if any(shots is not None and shots < 1 for shots in protocol.per_class):
@@ -171,6 +112,7 @@ def _protocol(config: ConfigDict) -> Protocol:
 
 
 def _check_settings(protocol: Protocol) -> None:
+    """Raises UsageError for heads and parameters that there are not, and for grids without values."""
     for field, of_heads in (("settings", protocol.settings), ("grids", protocol.grids)):
         if strangers := set(of_heads) - set(protocol.heads):
             raise UsageError(f"config.few_shot.{field} of {', '.join(sorted(strangers))}, which is none of its heads")
@@ -188,31 +130,107 @@ def _check_settings(protocol: Protocol) -> None:
             raise UsageError(f"config.few_shot.grids: {head} needs values of {empty[0]} to choose among, in a tuple")
 
 
+def few_shot(protocol: Protocol, config: ConfigDict, workdir: epath.Path, data: Data) -> dict[str, Any]:
+    """Runs the protocol on the taps of `data`; prints the tables and returns what they show, as JSON values.
+
+    Of several processes all have to call it: they share the extraction of the baselines; the first does the rest, and
+    the others return nothing.
+
+    Returns:
+        The protocol's fields, `num_validation`, and `rows`: for each tap, head and number of images a class the
+        `mean` and `spread` (standard deviation) of its `accuracies`, `num_train` rows, `seconds` of all its cells, and
+        what was `chosen` for each seed; `same_rows` where every seed draws the same, of which no spread is known: None.
+
+    Raises:
+        UsageError: a class has fewer images than are asked for; images were skipped that the baselines need.
+        TransferError: features that no head can use.
+    """
+    labels, validation_labels = data.given(data.train), data.given(data.validation)
+    cells = Cells(workdir / FILE, _identity(labels, validation_labels, data))
+    taps = {tap: Rows(data.train.taps[tap], data.validation.taps[tap]) for tap in data.train.taps}
+    if protocol.baselines:
+        # imported here, because a head on two feature files is trained before JAX's models could be imported
+        from transfer.experiment.few_shot.baselines import baselines, names_of
+
+        compared: dict[str, Any] = dict.fromkeys(names_of(taps))
+        missing = any(cells.get(key) is None for key in _keys(protocol, compared).values())
+        if distributed.broadcast(missing, "few-shot baselines"):
+            found = baselines(config, workdir, {"train": len(labels), "validation": len(validation_labels)})
+            compared = {name: Rows(found[name]["train"], found[name]["validation"]) for name in compared}
+        taps = {**compared, **taps}
+    if not distributed.is_main():
+        return {}
+    result = measure(protocol, taps, labels, validation_labels, cells)
+    say(few_shot_tables.text(result))
+    return result
+
+
 def _identity(labels: np.ndarray, validation_labels: np.ndarray, data: Data) -> str:
     """A hash of the rows' ids and labels; which features they have is what the workdir is bound to."""
     content = [labels.tolist(), validation_labels.tolist(), list(data.train.ids[:]), list(data.validation.ids[:])]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _baselines(config: ConfigDict, workdir: epath.Path, data: Data) -> dict[str, Rows]:
-    from transfer.experiment.few_shot.baselines import baselines
+def measure(
+    protocol: Protocol, taps: Mapping[str, Rows], labels: np.ndarray, validation_labels: np.ndarray, cells: Cells
+) -> dict[str, Any]:
+    """Fills `cells` and sums them up, as `few_shot` returns it.
 
-    found = {name: Rows(split["train"], split["validation"]) for name, split in baselines(config, workdir).items()}
-    if any(len(rows.train) != len(data.train.labels) for rows in found.values()):
-        raise UsageError("config.few_shot.baselines takes every image, none skipped; use config.on_error=raise")
-    return found
+    Args:
+        taps: name -> rows of the (N,) `labels` and (M,) `validation_labels`; of a tap without missing cells anything.
+    """
+    drawn = {
+        (shots, seed): np.arange(len(labels)) if shots is None else draw(labels, shots, seed)
+        for shots in protocol.per_class
+        for seed in _seeds(protocol, shots)
+    }
+    keys = _keys(protocol, taps)
+    measured = {cell: cells.get(key) for cell, key in keys.items()}
+    done = sum(found is not None for found in measured.values())
+    with Progress("Few-shot", len(keys), "cells", done) as progress, cells.kept():
+        for tap, rows in taps.items():
+            missing = [cell for cell, found in measured.items() if cell.tap == tap and found is None]
+            if not missing:
+                continue
+            needed = np.unique(np.concatenate([drawn[cell.per_class, cell.seed] for cell in missing]))
+            x, xv = _read(rows.train, needed), _read(rows.validation, np.arange(len(validation_labels)))
+            for cell in missing:
+                chosen = drawn[cell.per_class, cell.seed]
+                train = x[np.searchsorted(needed, chosen)], labels[chosen]
+                measured[cell] = _measured(cell, protocol, train, (xv, validation_labels))
+                cells.put(keys[cell], measured[cell])
+                progress.update()
+                if preemption.requested():
+                    raise preemption.Preempted
+    complete = {cell: found for cell, found in measured.items() if found is not None}
+    _warn(protocol, complete)
+    rows_of_table = _summary(protocol, complete, drawn)
+    return {**_plain(protocol._asdict()), "num_validation": len(validation_labels), "rows": rows_of_table}
 
 
 def _seeds(protocol: Protocol, shots: int | None) -> range:
-    """There is but one way to draw all."""
+    """The seeds of the draws; there is but one way to draw all."""
     return range(1 if shots is None else protocol.seeds)
 
 
-def _cells(protocol: Protocol, tap: str) -> Iterator[Cell]:
-    """Those of one shape next to each other, so that what one has compiled the next one uses."""
-    for shots in protocol.per_class:
-        for head in protocol.heads:
-            yield from (Cell(tap, head, shots, seed) for seed in _seeds(protocol, shots))
+def _keys(protocol: Protocol, taps: Mapping[str, Any]) -> dict[Cell, dict[str, Any]]:
+    """Every cell, and all that its accuracy depends on, as JSON values.
+
+    Those of one shape are next to each other, so that what one has compiled the next one uses.
+    """
+    keys = {}
+    for cell in (
+        Cell(tap, head, shots, seed)
+        for tap in taps
+        for shots in protocol.per_class
+        for head in protocol.heads
+        for seed in _seeds(protocol, shots)
+    ):
+        parameters = _plain(_estimator(cell, protocol).get_params(deep=False))
+        grid = _plain(_grid(cell, protocol))
+        how = {"holdout": protocol.holdout, "fewest_held": FEWEST_HELD, "equals": "log_loss", "grid": grid}
+        keys[cell] = {**cell._asdict(), "parameters": parameters, "select": how if protocol.select else None}
+    return keys
 
 
 def _estimator(cell: Cell, protocol: Protocol) -> Any:
@@ -223,16 +241,8 @@ def _grid(cell: Cell, protocol: Protocol) -> Mapping[str, Sequence[Any]]:
     return protocol.grids.get(cell.head) or getattr(_estimator(cell, protocol), "GRID", {})
 
 
-def _of(cell: Cell, protocol: Protocol) -> dict[str, Any]:
-    """All that an accuracy depends on, as JSON values."""
-    estimator = _estimator(cell, protocol)
-    parameters = {key: _plain(value) for key, value in estimator.get_params(deep=False).items()}
-    grid = {key: _plain(values) for key, values in _grid(cell, protocol).items()}
-    how = {"holdout": protocol.holdout, "fewest_held": FEWEST_HELD, "equals": "log_loss", "grid": grid}
-    return {**cell._asdict(), "parameters": parameters, "select": how if protocol.select else None}
-
-
 def _plain(value: Any) -> Any:
+    """The value as JSON has it; the text of what is neither number, text, list nor mapping."""
     if isinstance(value, (tuple, list)):
         return [_plain(one) for one in value]
     if isinstance(value, Mapping):
@@ -241,7 +251,7 @@ def _plain(value: Any) -> Any:
 
 
 def _read(rows: Any, needed: np.ndarray) -> np.ndarray:
-    """float32 (n, D)."""
+    """Some rows of a tap in memory: float32 (n, D)."""
     found = np.asarray(rows[:] if len(needed) == len(rows) else rows[needed])
     return found.reshape(len(found), -1).astype(np.float32, copy=False)
 
@@ -252,6 +262,7 @@ def _measured(
     train: tuple[np.ndarray, np.ndarray],
     validation: tuple[np.ndarray, np.ndarray],
 ) -> dict[str, Any]:
+    """Fits the head of a cell and measures it, as JSON values."""
     start = time.monotonic()
     estimator = _estimator(cell, protocol)
     chosen: dict[str, Any] = {}
@@ -268,51 +279,50 @@ def _measured(
     return {
         "accuracy": round(accuracy, 6),
         "num_train": len(train[1]),
-        "chosen": {key: _plain(value) for key, value in chosen.items()},
+        "chosen": _plain(chosen),
         "seconds": round(time.monotonic() - start, 3),
         "warnings": list(dict.fromkeys(" ".join(str(one.message).split()) for one in caught)),
     }
 
 
-def _warn(protocol: Protocol, taps: Mapping[str, Rows], cells: Cells) -> None:
-    """Lines for each head: cells that have warned, and settings at the edge of what was tried."""
+def _warn(protocol: Protocol, measured: Mapping[Cell, dict[str, Any]]) -> None:
+    """Logs lines for each head: cells that have warned, and settings at the edge of what was tried."""
     for head in protocol.heads:
-        of_head = [cell for tap in taps for cell in _cells(protocol, tap) if cell.head == head]
-        found = [(cell, cells.get(_of(cell, protocol)) or {}) for cell in of_head]
-        warned = [(cell, one["warnings"][0]) for cell, one in found if one.get("warnings")]
+        of_head = {cell: found for cell, found in measured.items() if cell.head == head}
+        warned = [(cell, found["warnings"][0]) for cell, found in of_head.items() if found.get("warnings")]
         if warned:
             (tap, _, shots, seed), message = warned[0]
             where = f"{tap}, {'all' if shots is None else shots} images a class, seed {seed}"
             logging.warning("%s: %d of %d cells, such as %s: %s", head, len(warned), len(of_head), where, message)
-        for line in at_edges(_grid(of_head[0], protocol), [one["chosen"] for _, one in found]):
+        grid = _grid(next(iter(of_head)), protocol)
+        for line in at_edges(grid, [found["chosen"] for found in of_head.values()]):
             logging.warning("%s: %s", head, line)
 
 
 def _summary(
-    protocol: Protocol, taps: Mapping[str, Rows], cells: Cells, drawn: Mapping[Any, np.ndarray], num_validation: int
-) -> dict[str, Any]:
+    protocol: Protocol, measured: Mapping[Cell, dict[str, Any]], drawn: Mapping[Any, np.ndarray]
+) -> list[dict[str, Any]]:
+    """The cells of all seeds as one row of a table each; see `few_shot`."""
+    by_row: dict[tuple[str, int | None, str], list[dict[str, Any]]] = {}
+    for cell, found in measured.items():
+        by_row.setdefault((cell.tap, cell.per_class, cell.head), []).append(found)
     rows = []
-    for tap in taps:
-        for shots in protocol.per_class:
-            same = drawn_alike(drawn[shots, seed] for seed in _seeds(protocol, shots))
-            for head in protocol.heads:
-                found = [
-                    cells.get(_of(Cell(tap, head, shots, seed), protocol)) or {} for seed in _seeds(protocol, shots)
-                ]
-                accuracies = [one["accuracy"] for one in found]
-                spread = round(statistics.stdev(accuracies), 6) if len(accuracies) > 1 else 0.0
-                rows.append(
-                    {
-                        "tap": tap,
-                        "head": head,
-                        "per_class": shots,
-                        "num_train": len(drawn[shots, 0]),
-                        "mean": round(statistics.fmean(accuracies), 6),
-                        "spread": None if same else spread,
-                        "same_rows": same,
-                        "accuracies": accuracies,
-                        "seconds": round(sum(one["seconds"] for one in found), 3),
-                        "chosen": [one["chosen"] for one in found],
-                    }
-                )
-    return {**_plain(protocol._asdict()), "num_validation": num_validation, "rows": rows}
+    for (tap, shots, head), of_seeds in by_row.items():
+        accuracies = [found["accuracy"] for found in of_seeds]
+        same = drawn_alike(drawn[shots, seed] for seed in _seeds(protocol, shots))
+        spread = round(statistics.stdev(accuracies), 6) if len(accuracies) > 1 else 0.0
+        rows.append(
+            {
+                "tap": tap,
+                "head": head,
+                "per_class": shots,
+                "num_train": len(drawn[shots, 0]),
+                "mean": round(statistics.fmean(accuracies), 6),
+                "spread": None if same else spread,
+                "same_rows": same,
+                "accuracies": accuracies,
+                "seconds": round(sum(found["seconds"] for found in of_seeds), 3),
+                "chosen": [found["chosen"] for found in of_seeds],
+            }
+        )
+    return rows
