@@ -38,14 +38,14 @@ from transfer.experiment import workdirs
 )
 def test_what_binds_a_workdir(tmp_path, field, value, binds):
     workdir, config = epath.Path(tmp_path / "run"), settings.default()
-    workdirs.settle(config, workdir)
-    workdirs.settle(config, workdir)
+    workdirs.bind_workdir(config, workdir)
+    workdirs.bind_workdir(config, workdir)
     config.update_from_flattened_dict({field: value})
     if not binds:
-        workdirs.settle(config, workdir)
+        workdirs.bind_workdir(config, workdir)
         return
     with pytest.raises(TransferError, match=f"{field} was .* and is {re.escape(repr(value))}"):
-        workdirs.settle(config, workdir)
+        workdirs.bind_workdir(config, workdir)
 
 
 def test_a_workdir_of_an_older_version_lacks_settings(tmp_path):
@@ -53,7 +53,7 @@ def test_a_workdir_of_an_older_version_lacks_settings(tmp_path):
     older = json.loads(config.to_json_best_effort())
     del older["preprocessing"]
     (tmp_path / "config.json").write_text(json.dumps(older))
-    workdirs.settle(config, epath.Path(tmp_path))
+    workdirs.bind_workdir(config, epath.Path(tmp_path))
 
 
 @pytest.mark.parametrize("field", ["batch_size", "head.epochs", "head.batch_size", "finetune.epochs", "mesh.model"])

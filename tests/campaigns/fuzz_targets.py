@@ -231,7 +231,7 @@ def config_file(folder: Path) -> object:
     from transfer import config
     from transfer.experiment import workdirs
 
-    workdirs.settle(config.default(), epath.Path(folder))
+    workdirs.bind_workdir(config.default(), epath.Path(folder))
     return None
 
 

@@ -77,11 +77,11 @@ def test_a_program_has_the_defaults_of_its_estimator(name):
 def test_a_workdir_of_an_older_version(tmp_path):
     older = {"name": "linear", "epochs": 50, "batch_size": 256, "learning_rate": 0.001, "order": "rows", "window": None}
     (tmp_path / "config.json").write_text(json.dumps({"seed": 0, "head": older}))
-    workdirs.settle(head_settings.resolve(config_of()), epath.Path(tmp_path))
+    workdirs.bind_workdir(head_settings.resolve(config_of()), epath.Path(tmp_path))
     written = json.loads((tmp_path / "config.json").read_text())["head"]
     assert {key: written[key] for key in older} == older
     with pytest.raises(TransferError, match="head.learning_rate was 0.001 and is 0.01"):
-        workdirs.settle(head_settings.resolve(config_of(learning_rate=0.01)), epath.Path(tmp_path))
+        workdirs.bind_workdir(head_settings.resolve(config_of(learning_rate=0.01)), epath.Path(tmp_path))
 
 
 @pytest.mark.slow

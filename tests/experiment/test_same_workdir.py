@@ -201,9 +201,9 @@ def test_what_a_config_of_an_older_version_lacks_was_at_its_default(case, tmp_pa
     config = resolve(changed(settings.default(), changes))
     if refused:
         with pytest.raises(TransferError, match="was made with other settings: "):
-            workdirs.settle(config, workdir)
+            workdirs.bind_workdir(config, workdir)
     else:
-        workdirs.settle(config, workdir)
+        workdirs.bind_workdir(config, workdir)
     assert snapshot(tmp_path) == before
 
 

@@ -16,7 +16,7 @@ from transfer.evaluation.scores import Scores
 from transfer.evaluation.summary import summary
 from transfer.experiment.head_data import Data
 from transfer.heads import saving, scaling
-from transfer.training.loop import say
+from transfer.runtime import distributed
 
 HEAD = "head.safetensors"
 # What of `result.json` is found out here.
@@ -97,7 +97,7 @@ def keep(workdir: epath.Path, estimator: Any) -> None:
     try:
         saving.save(estimator, workdir / HEAD)
     except UsageError as error:  # a subclass of a user's, in no file of ours, or with something that is no array
-        say(f"{HEAD} is not written: {error}")
+        distributed.print_once(f"{HEAD} is not written: {error}")
 
 
 def keep_program(
@@ -127,10 +127,10 @@ def keep_program(
     saving.write(workdir / HEAD, name, f"{heads.camel(name)}Probe", parameters, fitted)
 
 
-def tell(found: Mapping[str, Any]) -> None:
+def print_summary(found: Mapping[str, Any]) -> None:
     """Prints what the validation rows say, a line."""
     if "measures" in found:
-        say(f"validation: {line(found['measures'])}")
+        distributed.print_once(f"validation: {line(found['measures'])}")
 
 
 def line(measures: Mapping[str, Any]) -> str:

@@ -53,7 +53,7 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         )
         epoch = finetune.make_epoch(network, rows["train"], rows["validation"], config.seed)
         state = network.init_state()
-        workdirs.settle(config, workdir)
+        workdirs.bind_workdir(config, workdir)
         init_from.keep(started, workdir)
         run = run_epochs(epoch, state, config.finetune.epochs, workdir, checkpoint_seconds=config.checkpoint_seconds)
     _write_model(config, network.model(run.state), num_classes, preprocessing, workdir)

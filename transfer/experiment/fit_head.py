@@ -20,10 +20,9 @@ from transfer.evaluation.scores import Scores
 from transfer.evaluation.selection import CHOICES, MORE_IS_BETTER, Selection, fit_setting, measured, select
 from transfer.experiment import evaluate_head, head_settings, results, workdirs
 from transfer.experiment.head_data import Data, Labelled
-from transfer.runtime import tables
+from transfer.runtime import distributed, tables
 from transfer.runtime.progress import waiting
 from transfer.store import skipped
-from transfer.training.loop import say
 
 # Settings of a sweep that are printed, the best of them.
 MOST_SHOWN = 5
@@ -80,21 +79,21 @@ def fit(
         TransferError: validation rows of classes that no training row is of; whatever the head says of its rows.
     """
     for side in (data.train, data.validation):
-        say(" ".join(str(rows.shape) for rows in (*side.taps.values(), side.labels)))
+        distributed.print_once(" ".join(str(rows.shape) for rows in (*side.taps.values(), side.labels)))
     if lost := data.missing():
         raise TransferError(f"{lost}; drop those rows, or train on some of each class")
     asked, before = _asked(config), results.read(workdir)
     if before.get("asked") == asked and evaluate_head.is_there(workdir):
-        say("Already fitted; nothing to do.")
+        distributed.print_once("Already fitted; nothing to do.")
         if skipped.KEY in facts and skipped.KEY not in before:  # fitted by an earlier version
             before |= {skipped.KEY: facts[skipped.KEY]}
             results.write(workdir, before)
-        tell(before)
+        print_summary(before)
         return before
     result = _result(config, workdir, data, facts) | {"asked": asked}
     workdirs.record(bound, workdir, workdirs.OF_TRAINING)
     results.write(workdir, result)
-    tell(result)
+    print_summary(result)
     return result
 
 
@@ -223,16 +222,16 @@ def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in row.items()}
 
 
-def tell(result: Mapping[str, Any]) -> None:
+def print_summary(result: Mapping[str, Any]) -> None:
     """Prints the best settings on the held-out rows, a curve over several taps, and the validation rows' measures."""
     if "sweep" in result:
         for text in (*_table(result["sweep"]), *_curve(result)):
-            say(text)
-    evaluate_head.tell(result)
+            distributed.print_once(text)
+    evaluate_head.print_summary(result)
     if "temperature" in result:
         scaled = result["temperature"]
         rest = evaluate_head.line({name: value for name, value in scaled.items() if name != "value"})
-        say(f"with temperature {scaled['value']:.3f} of the held-out rows: {rest}")
+        distributed.print_once(f"with temperature {scaled['value']:.3f} of the held-out rows: {rest}")
 
 
 def _table(sweep: Mapping[str, Any]) -> list[str]:

@@ -27,7 +27,6 @@ from transfer.store import feature_files, skipped
 from transfer.store import format as store_format
 from transfer.store import images as store_images
 from transfer.store.store import FeatureStore
-from transfer.training.loop import say
 
 
 def extract(config: ConfigDict, workdir: epath.Path) -> tuple[dict[str, FeatureStore], dict[str, Any]]:
@@ -36,7 +35,7 @@ def extract(config: ConfigDict, workdir: epath.Path) -> tuple[dict[str, FeatureS
     Returns the stores by split, and what `result.json` says of the extraction. One run at a time may do so.
     """
     config = head_settings.resolve(config)
-    with workdirs.claimed(workdir):
+    with workdirs.lock_workdir(workdir):
         found = _extract(config, workdir)
         workdirs.record(config, workdir, workdirs.OF_FEATURES)
         return found
@@ -68,7 +67,7 @@ def _extract(
     if planned is not None:
         row = max(head_training.row_bytes(shape, config.features_dtype) for shape in extractor.shapes.values())
         planned({split: len(source) * row for split, source in sources.items()})
-    workdirs.settle(config, workdir)
+    workdirs.bind_workdir(config, workdir)
     start = time.monotonic()
     there = all(store_format.is_complete(folder / split) for split in sources)
     try:
@@ -150,11 +149,11 @@ def train(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         raise UsageError(
             f"config.train={config.train} runs in one process, on all of its devices; use --num_processes=1"
         )
-    with workdirs.claimed(workdir):
+    with workdirs.lock_workdir(workdir):
         once = config.seeds is None
         result = _train_once(config, workdir) if once else over_seeds(config, workdir, _train_once)
         _report(config, workdir)
-    say(f"Workdir: {workdir}")
+    distributed.print_once(f"Workdir: {workdir}")
     return result
 
 
@@ -177,7 +176,7 @@ def _report(config: ConfigDict, workdir: epath.Path) -> None:
         why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         logging.warning("no report was written (%s); `python -m transfer report %s` tries again", why, workdir)
         return
-    say(f"Report: {path}")
+    distributed.print_once(f"Report: {path}")
 
 
 def _train_once(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
@@ -223,7 +222,7 @@ def _fit(
     `identity` is what binds the workdir, where `config` has not been settled.
     """
     if identity is not None:
-        workdirs.settle(identity, workdir)
+        workdirs.bind_workdir(identity, workdir)
     bound = config if identity is None else identity
     config.head.epochs = bound.head.epochs = head_training.epochs(config, workdir)
     with (
@@ -241,9 +240,9 @@ def train_on_files(config: ConfigDict, training_file: str, validation_file: str,
     with config.unlocked():
         config.tap = None
     head_training.check(config)
-    with workdirs.claimed(workdir):
-        say(f"Training file {training_file}")
-        say(f"Validation file {validation_file}")
+    with workdirs.lock_workdir(workdir):
+        distributed.print_once(f"Training file {training_file}")
+        distributed.print_once(f"Validation file {validation_file}")
         target = config.head.target
         rows = {
             split: feature_files.read(path, target)
@@ -264,7 +263,7 @@ def train_on_files(config: ConfigDict, training_file: str, validation_file: str,
         }
         result = _fit(config, workdir, head_data.of_files(rows, target), facts, config.batch_size, identity)
         _report(config, workdir)
-    say(f"Workdir: {workdir}")
+    distributed.print_once(f"Workdir: {workdir}")
     return result
 
 

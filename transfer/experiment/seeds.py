@@ -10,8 +10,7 @@ from ml_collections import ConfigDict
 from transfer.errors import UsageError
 from transfer.evaluation import runs as loaded
 from transfer.experiment import head_settings, results, train_head, workdirs
-from transfer.runtime import tables
-from transfer.training.loop import say
+from transfer.runtime import distributed, tables
 
 MEASURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 
@@ -60,8 +59,8 @@ def over_seeds(
     }
     results.write(workdir, result)
     if "taps" in result:
-        say(_table(result["taps"]))
-    say(line(result))
+        distributed.print_once(_table(result["taps"]))
+    distributed.print_once(line(result))
     return result
 
 
@@ -72,7 +71,7 @@ def _count(config: ConfigDict, workdir: epath.Path) -> int:
     while config.seed + begun in there:
         begun += 1
     if begun > config.seeds:
-        say(
+        distributed.print_once(
             f"{begun} seeds have been begun already; {config.seeds} asked: the result is of all {begun}; "
             f"for {config.seeds} give another --workdir."
         )

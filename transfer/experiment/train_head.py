@@ -26,7 +26,7 @@ from transfer.runtime import distributed
 from transfer.runtime.memory import limit_heaps
 from transfer.training import checkpoints
 from transfer.training.checkpoints import stopped_within
-from transfer.training.loop import run_epochs, say
+from transfer.training.loop import run_epochs
 from transfer.training.parallel import placement as plans
 from transfer.training.parallel.epochs import make_epochs
 from transfer.training.parallel.reader import Split
@@ -102,7 +102,9 @@ def epochs(config: ConfigDict, workdir: epath.Path) -> int | None:
     so_far, rest = (
         (f"is in epoch {begun}", "that one is finished") if within else (f"has trained {begun} epochs", "nothing to do")
     )
-    say(f"The head {so_far} already; {asked} asked: {rest}; for a head of {asked} give another --workdir.")
+    distributed.print_once(
+        f"The head {so_far} already; {asked} asked: {rest}; for a head of {asked} give another --workdir."
+    )
     return begun
 
 
@@ -134,9 +136,9 @@ def fit(
     assert program is not None
     train, validation = data.train.split(), data.validation.split()
     for features, labels in (train, validation):
-        say(f"{features.shape} {labels.shape}")
+        distributed.print_once(f"{features.shape} {labels.shape}")
     if distributed.is_main() and (lost := data.missing()):
-        say(lost)
+        distributed.print_once(lost)
     sizes = {
         split: len(rows.labels) * row_bytes(rows.features.shape[1:], rows.dtype.name)
         for split, rows in (("train", train), ("validation", validation))
@@ -163,7 +165,7 @@ def fit(
             before = evaluate_head.of_scores(workdir, _logits(program, params, validation, size), data)
             _keep(config, workdir, program, params, data, scaler)
         result |= {key: before[key] for key in evaluate_head.KEYS if key in before}
-        evaluate_head.tell(result)
+        evaluate_head.print_summary(result)
     workdirs.record(bound, workdir, workdirs.OF_TRAINING if trained else ["head.epochs"])
     results.write(workdir, result)
     return result

@@ -31,7 +31,7 @@ FILE = "config.json"
 
 
 @contextmanager
-def claimed(workdir: epath.Path) -> Iterator[None]:
+def lock_workdir(workdir: epath.Path) -> Iterator[None]:
     """Holds the workdir against a second run of it; process 0 does so for all.
 
     Leaves no folder that is empty, and no workdir that is bound to settings that were refused.
@@ -72,7 +72,7 @@ def _check_shared(workdir: epath.Path) -> None:
     distributed.fail_everywhere(reason if elsewhere else "", "workdir elsewhere")
 
 
-def settle(config: ConfigDict, workdir: epath.Path) -> None:
+def bind_workdir(config: ConfigDict, workdir: epath.Path) -> None:
     """Writes `config.json` on a workdir's first run; on a later one, refuses settings that would contradict it.
 
     A later run writes nothing here: what it does about settings that may change, it says when that is done (`record`).

@@ -121,6 +121,12 @@ def is_main() -> bool:
     return process_index() == 0
 
 
+def print_once(line: str) -> None:
+    """Prints a line, once for all processes."""
+    if is_main():
+        print(line, flush=True)
+
+
 def process_label() -> str:
     """ "process 1 of 4: ", in front of what this process says; "" where it is the only one."""
     return f"process {process_index()} of {process_count()}: " if process_count() > 1 else ""

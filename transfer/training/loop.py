@@ -69,13 +69,13 @@ def run_epochs(
     try:
         checkpoints.restore(run)
         if run.epoch >= epochs:
-            say(f"Already trained for {run.epoch} epochs; nothing to do.")
+            distributed.print_once(f"Already trained for {run.epoch} epochs; nothing to do.")
             if Metrics.differ(workdir, run.epoch):
                 Metrics(workdir, run.history).close()
             return run
         if any(run.reached):
             within = f", {run.reached[1]} batches into the next one" if run.position else ""
-            say(f"Going on after epoch {run.epoch}{within}.")
+            distributed.print_once(f"Going on after epoch {run.epoch}{within}.")
         workdir.mkdir(parents=True, exist_ok=True)
         metrics = Metrics(workdir, run.history)
         try:
@@ -91,12 +91,6 @@ def run_epochs(
     finally:
         checkpoints.close()
     return run
-
-
-def say(line: str) -> None:
-    """Prints a line, once for all processes."""
-    if distributed.is_main():
-        print(line, flush=True)
 
 
 def one_by_one(epoch: Epoch, state: State, epochs: Iterable[int]) -> Iterator[tuple[State, dict[str, jax.Array]]]:
@@ -148,7 +142,7 @@ def _train(
                 row = {name: float(fetched[name]) for name in sorted(fetched, key=list(LABELS).index)}
                 _check_finite(row, run.epoch + 1)
                 _take_in(run, last.state, row, metrics)
-                say(_line(run.history[-1], epochs))
+                distributed.print_once(_line(run.history[-1], epochs))
             run.seconds += time.monotonic() - start
             stop, done = preemption.stop_at(run.epoch), run.epoch == epochs
             if done or stop or _due(saved_time, checkpoint_seconds):

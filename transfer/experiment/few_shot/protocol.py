@@ -33,7 +33,6 @@ from transfer.heads.scaling import DroppedColumns
 from transfer.report import few_shot_tables
 from transfer.runtime import distributed, preemption
 from transfer.runtime.progress import Progress
-from transfer.training.loop import say
 
 FILE = "shots.json"
 
@@ -161,7 +160,7 @@ def few_shot(protocol: Protocol, config: ConfigDict, workdir: epath.Path, data: 
     if not distributed.is_main():
         return {}
     result = measure(protocol, taps, labels, validation_labels, cells)
-    say(few_shot_tables.text(result))
+    distributed.print_once(few_shot_tables.text(result))
     return result
 
 
