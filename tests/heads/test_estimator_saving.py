@@ -31,7 +31,7 @@ def fitted(name, y, **parameters):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.* had not converged")  # heads that are fitted for a moment
+@pytest.mark.filterwarnings("ignore:.* have not converged")  # heads that are fitted for a moment
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("y, scaling", [("objects", "whiten"), ("several", None)])
 def test_what_is_loaded_predicts_the_same(tmp_path, name, y, scaling):

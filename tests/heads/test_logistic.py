@@ -1,14 +1,16 @@
 """Logistic regression at its optimum: scikit-learn's, whatever the rows, the penalty and the features' scale."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy.special import logsumexp
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from transfer.errors import UsageError
-from transfer.heads import LogisticProbe, logistic_optimum
+from transfer.heads import LogisticProbe, logistic_path
 from transfer.heads.logistic_probe import GRID
 
 DIGITS, LABELS = load_digits(return_X_y=True)
@@ -88,7 +90,7 @@ def test_many_penalties_are_as_good_as_each_alone():
     assert scores.shape == (len(values), len(STANDARD) - 600, 10) and scores.dtype == np.float32
     np.testing.assert_array_equal(scores[-1], scores[-2])
     wide, ones = np.eye(10)[y], np.ones(len(y))
-    found = logistic_optimum.optima(x, wide, "classes", 1 / np.array(values))
+    found = logistic_path.logistic_path(x, wide, "classes", 1 / np.array(values))
     for place in (0, 10, 20, 30, 44):
         alone = LogisticProbe(values[place], scaling=None).fit(x, y)
         reached = [
@@ -116,9 +118,9 @@ def test_several_labels_are_a_scikit_learn_head_each():
 
 def test_wide_rows_are_solved_as_they_are(monkeypatch):
     x, y = STANDARD[:600], LABELS[:600]
-    turned = LogisticProbe(scaling=None).fit(x, y)
-    monkeypatch.setattr(logistic_optimum, "MOST_TURNED", 1)
-    np.testing.assert_allclose(LogisticProbe(scaling=None).fit(x, y).coef_, turned.coef_, atol=0.01)
+    rotated = LogisticProbe(scaling=None).fit(x, y)
+    monkeypatch.setattr(logistic_path, "MAX_ROTATED_AXES", 1)
+    np.testing.assert_allclose(LogisticProbe(scaling=None).fit(x, y).coef_, rotated.coef_, atol=0.01)
 
 
 @pytest.mark.slow
@@ -165,5 +167,16 @@ def test_a_bad_parameter_is_one_clear_line(parameters, message):
 
 
 def test_too_few_steps_are_said():
-    with pytest.warns(ConvergenceWarning, match=r"1 of 1 heads had not converged after max_iter=2 steps.* C=10"):
+    with pytest.warns(ConvergenceWarning, match=r"1 of 1 heads have not converged, the first of C=10 after 2 steps"):
         LogisticProbe(10.0, max_iter=2).fit(STANDARD[:600], LABELS[:600])
+
+
+def test_float32_that_resolves_no_step_any_more_is_said_too():
+    """Raw wine: columns of 0.1 beside a column of 1,000, classes that separate, and no penalty to speak of."""
+    x, y = load_wine(return_X_y=True)
+    with pytest.warns(ConvergenceWarning, match=r"the first of C=1e\+06 after \d+ steps of max_iter=1000; scaling"):
+        LogisticProbe(1e6, scaling=None).fit(x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for C, scaling in ((1e2, None), (1e6, "standard")):
+            LogisticProbe(C, scaling=scaling).fit(x, y)

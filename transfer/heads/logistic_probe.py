@@ -8,10 +8,10 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from transfer.errors import UsageError
-from transfer.heads import affine, logistic_optimum
+from transfer.heads import affine
 from transfer.heads.dense import Dense
 from transfer.heads.estimator import Grid, Probe, Rows
-from transfer.heads.logistic_optimum import Optima
+from transfer.heads.logistic_path import Solutions, logistic_path
 
 # The grid of DINOv2's evaluation (dinov2/eval/log_regression.py): 45 values, the strongest penalty first.
 GRID = tuple(float(value) for value in 10.0 ** np.linspace(-6, 5, 45))
@@ -26,7 +26,7 @@ class LogisticProbe(Probe):
         C: inverse of the penalty, as in scikit-learn: `C * (loss summed over rows) + |coef|^2 / 2`.
         scaling: a name of `transfer.heads.scaling.SCALINGS`, fitted on the training rows; None: features as they are.
         class_weight: None, "balanced" or {class: weight}, as in scikit-learn.
-        tol: how far above its optimum the objective may be, over the rows (see `logistic_optimum.optima`). Not
+        tol: how far above its optimum the objective may be, over the rows (see `transfer.heads.logistic_path`). Not
             scikit-learn's, which bounds the gradient.
         max_iter: most steps of L-BFGS; a ConvergenceWarning says when they do not suffice.
 
@@ -85,23 +85,25 @@ class LogisticProbe(Probe):
 
         return scores
 
-    def _optima(self, rows: Rows, inverse_penalties: Any) -> Optima:
-        kind, wide = rows.targets.kind, rows.targets.wide()
-        if kind == "classes" and wide.shape[1] == 2:
-            kind, wide = "labels", wide[:, 1:]
+    def _optima(self, rows: Rows, inverse_penalties: Any) -> Solutions:
+        kind, one_hot = rows.targets.kind, rows.targets.wide()
+        if kind == "classes" and one_hot.shape[1] == 2:
+            kind, one_hot = "labels", one_hot[:, 1:]
         values = np.asarray(inverse_penalties, np.float64)
-        found = logistic_optimum.optima(
-            rows.x, wide, kind, 1 / values, weight=rows.weight, tolerance=self.tol, most_steps=self.max_iter
+        solutions = logistic_path(
+            rows.x, one_hot, kind, 1 / values, weight=rows.weight, tolerance=self.tol, max_steps=self.max_iter
         )
-        late = values[np.asarray(found.steps) >= self.max_iter]
-        if len(late):
+        unconverged = np.flatnonzero(~np.asarray(solutions.converged))
+        if len(unconverged):
+            first = unconverged[0]
             warnings.warn(
-                f"{len(late)} of {len(values)} heads had not converged after max_iter={self.max_iter} steps, the "
-                f"first of C={late[0]:g}; more steps, a smaller C or scaling='standard' help",
+                f"{len(unconverged)} of {len(values)} heads have not converged, the first of C={values[first]:g} after "
+                f"{solutions.steps[first]} steps of max_iter={self.max_iter}; scaling='standard', a smaller C or more "
+                "steps help",
                 ConvergenceWarning,
                 stacklevel=4,
             )
-        return found
+        return solutions
 
 
 def _check_inverse_penalty(value: Any) -> None:
@@ -109,7 +111,7 @@ def _check_inverse_penalty(value: Any) -> None:
         raise UsageError(f"C must be a number above 0, not {value!r}")
 
 
-def _both_classes(found: Optima, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+def _both_classes(found: Solutions, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """Kernels (H, C, D) and biases (H, C), whose one column of two classes becomes half of it against the other."""
     kernels, biases = np.swapaxes(np.asarray(found.kernel), 1, 2), np.asarray(found.bias)
     if rows.targets.num_outputs == 2 and biases.shape[1] == 1:
