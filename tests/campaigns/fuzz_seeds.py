@@ -280,10 +280,3 @@ def store() -> Mapping[str, bytes]:
             writer.finish()
         found = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
-
-
-def old_store() -> Mapping[str, bytes]:
-    """The same of format 1, whose metadata have no checksum."""
-    with zipfile.ZipFile(GOLDEN / "store_format1.zip") as archive:
-        names = [name for name in archive.namelist() if name.startswith("complete/") and not name.endswith("/")]
-        return {name.removeprefix("complete/"): archive.read(name) for name in names}

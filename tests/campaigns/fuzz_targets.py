@@ -247,11 +247,6 @@ def store_with(name: str) -> Callable[[bytes], Files]:
     return lambda content: {**seeds.store(), name: content}
 
 
-def old_store_with(content: bytes) -> Files:
-    """A store of format 1 with its metadata damaged."""
-    return {**seeds.old_store(), GROUP: content}
-
-
 def resealed(content: bytes) -> Files:
     """A store whose damaged metadata have the right checksum all the same."""
     from transfer.store.format import seal
@@ -267,10 +262,6 @@ def resealed(content: bytes) -> Files:
 
 def of_store(name: str) -> seeds.Seeds:
     return lambda: [seeds.store()[name]]
-
-
-def of_old_store() -> list[bytes]:
-    return [seeds.old_store()[GROUP]]
 
 
 def features_npz(content: bytes) -> Files:
@@ -314,7 +305,6 @@ TABLE = (
     Target("store, metadata", of_store(GROUP), store, resealed, JSON_TOKENS, share=1, short=20),
     Target("store, array", of_store(ARRAY), store, store_with(ARRAY), JSON_TOKENS, share=1, short=20),
     Target("store, chunk", of_store(CHUNK), store, store_with(CHUNK), share=1, short=10),
-    Target("store of format 1", of_old_store, store, old_store_with, JSON_TOKENS, share=1, short=20),
 )
 TARGETS = {target.name: target for target in TABLE}
 

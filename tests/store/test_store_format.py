@@ -1,4 +1,4 @@
-"""What a store consists of: checksums of rows, metadata under their own, arrays as they say; format 1 still reads."""
+"""What a store consists of: checksums of rows, metadata under their own, arrays as they say."""
 
 import json
 import os
@@ -8,7 +8,6 @@ import struct
 import subprocess
 import sys
 import time
-import zipfile
 import zlib
 from collections.abc import Sequence
 
@@ -18,16 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from stores import BATCH, OLD_STORES, ROWS, TEXT, WIDTH, expected, fill, finished, rows_of, writer
+from stores import BATCH, ROWS, TEXT, expected, fill, finished, rows_of, writer
 
 from transfer.errors import TransferError, UsageError
-from transfer.runtime.files.kvstore import Directory
 from transfer.store import writer as store_writer
-from transfer.store.format import read_metadata, seal, write_metadata
-from transfer.store.kept_rows import KeptRows
-from transfer.store.row_checks import row_checks
-from transfer.store.store import FeatureStore
-from transfer.store.upgrade import upgrade
+from transfer.store.format import read_metadata, row_checks, seal, write_metadata
+from transfer.store.store import FeatureStore, KeptRows
 from transfer.store.verify import verify
 
 
@@ -185,72 +180,24 @@ def test_other_labels_or_ids_are_not_gone_on_with(path, changed):
         writer(path, **changed)
 
 
-@pytest.fixture
-def old(tmp_path):
-    with zipfile.ZipFile(OLD_STORES) as archive:
-        archive.extractall(tmp_path / "old")
-    return tmp_path / "old"
-
-
-TAPS = {"pre_logits": (WIDTH,), "block5": (2, 2)}
-
-
-def old_writer(path):
-    settings = dict(taps=TAPS, fingerprint={"model": "vgg16.keras"}, provenance={"device": "cpu"})
-    return writer(path, **settings)
-
-
-def assert_is_the_old_store(store):
-    kept = np.delete(np.arange(11), 5)
-    for tap, shape in TAPS.items():
-        wanted = np.concatenate([rows_of(start, min(start + 4, 11), shape) for start in (0, 4, 8)])
-        np.testing.assert_array_equal(store.tap(tap)[:], wanted[kept])
-    np.testing.assert_array_equal(store.labels, kept % 2)
-    assert store.ids == [f"train/{i:06d}" for i in kept] and store.metadata["skipped"] == ["train/000005"]
-
-
-def test_format_1_is_read(old):
-    store = FeatureStore.open(old / "complete")
-    assert_is_the_old_store(store)
-    assert store.id_rows[4:6] == ["train/000004", "train/000006"] and store.chunk(1) == slice(4, 7)
-    with old_writer(old / "complete") as again:
-        assert again.complete and not again.pending() and again.skipped_ids() == ["train/000005"]
-    assert read_metadata(str(old / "complete"))["format"] == 1  # read, not changed
-    begun = FeatureStore.open(old / "incomplete", incomplete=True)
-    assert begun.num_missing == 7 and begun.id_rows[:] == ["train/000004", "train/000006", "train/000007"]
-
-
-def test_format_1_goes_on_in_the_present_format(old):
-    with old_writer(old / "incomplete") as store:
-        assert store.pending() == [(0, 4), (8, 11)] and store.skipped_ids() == ["train/000005"]
-        for start, stop in store.pending():
-            store.write(start, {tap: rows_of(start, stop, shape) for tap, shape in TAPS.items()})
-        store.finish()
-    assert_is_the_old_store(FeatureStore.open(old / "incomplete"))
-    metadata = read_metadata(str(old / "incomplete"))
-    assert metadata["format"] == 2 and not any(file.is_file() for file in (old / "incomplete" / "status").rglob("*"))
-    assert not verify(str(old / "incomplete"), metadata)
-
-
-def test_format_1_is_upgraded_in_place(old):
-    path = str(old / "complete")
-    metadata = upgrade(path, read_metadata(path))
-    assert metadata == read_metadata(path) and metadata["skipped_rows"] == [5]
-    assert_is_the_old_store(FeatureStore.open(path))
-    assert not verify(path, metadata)
-    Directory(path).remove("features/block5/c/1/0/0")
-    assert "rows 4 to 7" not in verify(path, metadata).lines[0] and verify(path, metadata).redo == [(4, 8)]
-
-
-def test_a_damaged_store_of_format_1_is_not_upgraded(old):
-    (old / "complete" / "features/block5/c/1/0/0").write_bytes(b"x" * 68)
-    with pytest.raises(TransferError, match="damaged"):
-        upgrade(str(old / "complete"), read_metadata(str(old / "complete")))
-    assert read_metadata(str(old / "complete"))["format"] == 1
+@pytest.mark.parametrize(
+    "open_it", [lambda path: FeatureStore.open(path), lambda path: writer(path)], ids=["read", "write"]
+)
+def test_a_store_of_format_1_is_to_be_deleted(path, open_it):
+    metadata = {"kind": "transfer.features", "format": 1, "complete": True, "taps": {"pre_logits": [3]}}
+    path.mkdir()
+    (path / "zarr.json").write_text(json.dumps({"zarr_format": 3, "node_type": "group", "attributes": metadata}))
+    with pytest.raises(TransferError) as caught:
+        open_it(path)
+    assert str(caught.value) == (
+        f"the feature store {path} has format 1, and this version reads format 2 only; delete {path} and extract again"
+    )
 
 
 def test_metadata_read_back_as_they_were_written(path):
-    written = write_metadata(str(path), {"kind": "transfer.features", "format": 2, "taps": {"b": (1, 2), "a": [3]}})
+    finished(path)
+    changed = {**read_metadata(str(path)), "taps": {"b": (1, 2), "a": [3]}}
+    written = write_metadata(str(path), changed)
     assert read_metadata(str(path)) == written and list(written["taps"]) == ["b", "a"]
 
 

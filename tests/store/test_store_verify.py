@@ -13,10 +13,9 @@ from transfer.errors import TransferError
 from transfer.store import writer as store_writer
 from transfer.store.arrays import ChunkedArray
 from transfer.store.format import arrays, encode_ids, read_metadata, write_metadata
-from transfer.store.repair import begun_again, rebuilt_metadata, remove_damage
+from transfer.store.repair import not_complete, remove_damage
 from transfer.store.store import FeatureStore
 from transfer.store.verify import verify
-from transfer.store.writer import new_metadata
 
 ROWS, BATCH, SKIPPED = 11, 4, [5, 9]
 TAPS = {"pre_logits": (3,), "block5": (2, 2)}
@@ -83,7 +82,7 @@ def found(path, source=None):
 
 def test_a_whole_store_has_no_damage(whole):
     damage = verify(str(whole), read_metadata(str(whole)), Source)
-    assert not damage and not damage.redo and not damage.missing and damage.rows_to_redo == 0
+    assert not damage and not damage.batches_to_recompute and not damage.missing and damage.rows_to_recompute == 0
 
 
 def test_a_store_that_is_not_complete_is_not_damaged(tmp_path):
@@ -92,7 +91,7 @@ def test_a_store_that_is_not_complete_is_not_damaged(tmp_path):
     damage = verify(str(tmp_path), read_metadata(str(tmp_path)), Source)
     assert not damage and damage.missing == 7
     (tmp_path / "features/block5/c/1/0/0").unlink()
-    assert verify(str(tmp_path), read_metadata(str(tmp_path))).redo == [(4, 8)]
+    assert verify(str(tmp_path), read_metadata(str(tmp_path))).batches_to_recompute == [(4, 8)]
 
 
 def test_a_flipped_byte_anywhere(whole, tmp_path):
@@ -146,7 +145,7 @@ def test_rows_in_another_order_are_found(whole, tmp_path_factory, name, order):
     assert found(path) or content(path) == wanted
     moved = [row for row in range(ROWS) if row not in SKIPPED and (before[order][row] != before[row]).any()]
     damage = verify(str(path), read_metadata(str(path)))
-    redone = [row for start, stop in damage.redo for row in range(start, stop)]
+    redone = [row for start, stop in damage.batches_to_recompute for row in range(start, stop)]
     assert set(moved) <= set(redone)
     shutil.rmtree(path)
 
@@ -159,7 +158,7 @@ def test_swapped_chunks_name_their_rows(path, a, b):
     (folder / a).write_bytes(second)
     (folder / b).write_bytes(first)
     damage = verify(str(path), read_metadata(str(path)))
-    assert damage.redo == ([(0, 8)] if a == "c/0/0" else [(4, 11)])
+    assert damage.batches_to_recompute == ([(0, 8)] if a == "c/0/0" else [(4, 11)])
     assert all(
         "features, label or id are not those that were written" in line or "skipped" in line for line in damage.lines
     )
@@ -175,7 +174,7 @@ def test_a_batch_of_another_store_is_found(path, tmp_path):
     for name in ("features/pre_logits/c/0/0", "features/block5/c/0/0/0", "checks/c/0"):
         shutil.copy(other / name, path / name)
     damage = verify(str(path), read_metadata(str(path)))
-    assert damage.redo == [(0, 11)] and "of another store" in damage.lines[0]
+    assert damage.batches_to_recompute == [(0, 11)] and "of another store" in damage.lines[0]
 
 
 def test_the_source_tells_whether_labels_or_features_moved(path):
@@ -184,27 +183,13 @@ def test_the_source_tells_whether_labels_or_features_moved(path):
     rewrite(path, "labels", labels)
     damage = verify(str(path), read_metadata(str(path)), Source)
     assert damage.lines == ["labels of rows 0 to 1 are not the source's"]
-    assert damage.beside == {"labels": [0], "ids": []} and not damage.redo
+    assert damage.row_metadata == {"labels": [0], "ids": []} and not damage.batches_to_recompute
 
 
 def test_lines_do_not_grow_with_the_damage(path):
     damage = verify(str(path), read_metadata(str(path)))
-    damage.say(*map(str, range(250)))
+    damage.report(*map(str, range(250)))
     assert len(damage.lines) == 100 and damage.more == 150
-
-
-def damaged_metadata(path):
-    wanted = new_metadata(
-        taps=TAPS,
-        num_images=ROWS,
-        class_names=("a", "b", "c"),
-        data="folder:images",
-        fingerprint=read_metadata(str(path))["fingerprint"],
-        batch_size=64,  # of the config, which may have changed since
-        content=True,
-    )
-    (path / "zarr.json").write_text("{")
-    return rebuilt_metadata(str(path), wanted, Source)
 
 
 REPAIRS = {
@@ -235,13 +220,15 @@ def test_repair_gives_back_the_same_bytes(whole, path, names, how):
     assert files_of(path) == files_of(whole)
 
 
-def test_lost_metadata_are_rebuilt(whole, path):
-    metadata = damaged_metadata(path)
-    damage = verify(str(path), metadata, Source)
-    assert not damage and metadata["batch_size"] == BATCH and metadata["row_chunk"] == 5
-    remove_damage(str(path), metadata, damage, Source, rebuilt=True)
-    complete(path)
-    assert files_of(path) == files_of(whole)
+@pytest.mark.parametrize("how", ["lost", "emptied", "flipped"])
+def test_damaged_metadata_are_never_taken(path, how):
+    file = path / "zarr.json"
+    data = file.read_bytes()
+    file.write_bytes(b"" if how == "emptied" else data[:99] + bytes([data[99] ^ 1]) + data[100:])
+    if how == "lost":
+        file.unlink()
+    with pytest.raises(TransferError, match=rf"zarr.json is .*; delete {path} and extract again"):
+        FeatureStore.open(path)
 
 
 def test_surplus_files_are_removed_where_they_are_ours(whole, path):
@@ -272,7 +259,7 @@ def test_repair_that_is_cut_short_is_found_again(whole, path, monkeypatch):
         remove_damage(str(path), metadata, damage, Source)
     monkeypatch.undo()
     again = verify(str(path), metadata, Source)
-    assert again.redo == [(4, 8)]
+    assert again.batches_to_recompute == [(4, 8)]
     remove_damage(str(path), metadata, again, Source)
     complete(path)
     assert files_of(path) == files_of(whole)
@@ -282,7 +269,7 @@ def test_repair_that_is_cut_short_is_found_again(whole, path, monkeypatch):
 def test_what_lies_where_a_batch_is_missing_does_not_matter(whole, path, names):
     """A store that is not complete, in whose missing batches there is rubbish."""
     metadata = read_metadata(str(path))
-    write_metadata(str(path), begun_again(metadata))
+    write_metadata(str(path), not_complete(metadata))
     for name in names:
         (path / name).unlink()
         for tap in TAPS:

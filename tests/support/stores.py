@@ -10,8 +10,6 @@ from transfer.store.format import arrays, read_metadata
 from transfer.store.store import FeatureStore
 from transfer.store.writer import StoreWriter
 
-# Stores as format 1 had them.
-OLD_STORES = Path(__file__).parents[1] / "golden" / "store_format1.zip"
 ROWS, BATCH, WIDTH = 11, 4, 3
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 

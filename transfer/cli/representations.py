@@ -15,7 +15,7 @@ from transfer.evaluation.transferability import leep, logme, softmax
 from transfer.runtime import tables
 from transfer.runtime.files import atomic
 from transfer.runtime.progress import Progress
-from transfer.store.store import FeatureStore, Rows
+from transfer.store.store import FeatureStore, StoredArray
 
 Action = Callable[[argparse.Namespace], None]
 LOGITS = "logits"
@@ -23,9 +23,9 @@ _STORE = "such as WORKDIR/features/validation, local or gs://"
 
 
 class Taken:
-    """Rows `which` of a tap, in that order, read where they are asked for."""
+    """StoredArray `which` of a tap, in that order, read where they are asked for."""
 
-    def __init__(self, rows: Rows, which: np.ndarray | None) -> None:
+    def __init__(self, rows: StoredArray, which: np.ndarray | None) -> None:
         self._rows, self._which = rows, which
         self.shape = rows.shape if which is None else (len(which), *rows.shape[1:])
 

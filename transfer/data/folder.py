@@ -266,7 +266,7 @@ def open_split(path: str, split: str | None) -> FolderSource:
     number = {class_name: label for label, class_name in enumerate(class_names)}
     empty = set(class_names).difference(e.parts[0] for e in images)
     if empty:
-        logging.warning("%s: no images in class folder %s%s", name, layout.named(sorted(empty)), _in(split))
+        logging.warning("%s: no images in class folder %s%s", name, layout.listed(sorted(empty)), _in(split))
     if container.left_out:
         logging.warning("%s: %d files left out, which are no %s", name, container.left_out, _kinds())
     prefix = layout.split_parts(split)

@@ -1,10 +1,10 @@
 """Where in a folder or a zip the class folders lie, and whether they are classes: splits are named, not guessed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from transfer.errors import UsageError
-from transfer.runtime.files.untrusted import printable
+from transfer.runtime.files.untrusted import MAX_PRINTED, printable
 
 # What the parts of a data set are called, in lower case; as classes they would be learned without a word.
 NO_CLASSES = (
@@ -35,7 +35,7 @@ def below_split(name: str, entries: list[Entry], split: str | None) -> list[Entr
     if split is None:
         files = [e for e in entries if not e.is_folder and len(e.parts) > 1]
         if files and all(len(e.parts) > 2 for e in files):
-            raise UsageError(f"{name}: holds folders of class folders; name one as the split: {named(tops(entries))}")
+            raise UsageError(f"{name}: holds folders of class folders; name one as the split: {listed(tops(entries))}")
     else:
         there = tops(entries)
         parts = split_parts(split) or (split,)
@@ -44,7 +44,7 @@ def below_split(name: str, entries: list[Entry], split: str | None) -> list[Entr
         for part in parts:
             there = tops(entries)
             if part not in there:
-                raise UsageError(f"{name}: no split {split!r}; there is {named(there) or 'nothing'}")
+                raise UsageError(f"{name}: no split {split!r}; there is {listed(there) or 'nothing'}")
             entries = _inside(entries, part)
     _check_classes(name, entries, split)
     return entries
@@ -55,9 +55,9 @@ def tops(entries: Iterable[Entry]) -> list[str]:
     return sorted({e.parts[0] for e in entries if e.is_folder or len(e.parts) > 1})
 
 
-def named(folders: list[str]) -> str:
-    """Folders as a message names them: the first few."""
-    return ", ".join(map(printable, folders[:MOST_NAMED])) + (", …" if len(folders) > MOST_NAMED else "")
+def listed(names: Sequence[str], most: int = MOST_NAMED, length: int = MAX_PRINTED) -> str:
+    """Names as a message lists them: the first few, each cut at `length` characters."""
+    return ", ".join(printable(name, length) for name in names[:most]) + (", …" if len(names) > most else "")
 
 
 def _inside(entries: list[Entry], folder: str) -> list[Entry]:
@@ -72,10 +72,10 @@ def _check_classes(name: str, entries: list[Entry], split: str | None) -> None:
     parts_of_a_set = [top for top in tops(entries) if top.casefold() in NO_CLASSES]
     only_folders, only_files = sorted(deeper - direct), sorted(direct - deeper)
     if parts_of_a_set:
-        why = f"named like a part of a data set, not like a class: {named(parts_of_a_set)}"
+        why = f"named like a part of a data set, not like a class: {listed(parts_of_a_set)}"
         unless = "if it is a class, rename its folder"
     elif only_folders and only_files:
-        why = f"not all of one kind: {named(only_folders)} with nothing but folders, {named(only_files)} with images"
+        why = f"not all of one kind: {listed(only_folders)} with nothing but folders, {listed(only_files)} with images"
         unless = "if these are classes, put the images of each right into its folder"
     else:
         return

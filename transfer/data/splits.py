@@ -133,8 +133,8 @@ def described(split: str, source: Source) -> str:
     """
     counts = np.bincount(source.labels, minlength=len(source.class_names))
     there, absent = ([source.class_names[label] for label in np.flatnonzero(of)] for of in (counts, counts == 0))
-    lacking = f"; none of {layout.named(absent)}" if absent else ""
-    return f"{split}: {_many(len(source), 'image')} of {_many(len(there), 'class')}: {layout.named(there)}{lacking}"
+    lacking = f"; none of {layout.listed(absent)}" if absent else ""
+    return f"{split}: {_many(len(source), 'image')} of {_many(len(there), 'class')}: {layout.listed(there)}{lacking}"
 
 
 def _many(count: int, noun: str) -> str:

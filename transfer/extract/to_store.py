@@ -131,10 +131,10 @@ def _check_skipped(writer: StoreWriter, on_error: str) -> None:
 
 
 def _check_images(writer: StoreWriter, source: Source) -> None:
-    rows = store_images.changed(writer.path, writer.metadata, source)
-    if len(rows):
+    changed = store_images.changed(writer.path, writer.metadata, source)
+    if changed:
         raise TransferError(
-            f"{writer.path} was made from other images: {store_images.said([source.ids[row] for row in rows])}; "
+            f"{writer.path} was made from other images: {store_images.describe_changes(changed)}; "
             "choose another path, or delete the store"
         )
 

@@ -1,6 +1,7 @@
 """Zarr v3 arrays through TensorStore: every chunk is one file, written atomically, flushed and checksummed."""
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +14,17 @@ from transfer.runtime.files.kvstore import kvstore_spec, translated_errors
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """An array of a store: its name, shape and type, the rows of its chunks and the value of a missing one."""
+    """An array of a store: its name, shape and type, the rows of its chunks and the value of a missing element."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     chunk_rows: int
-    fill: object = 0
+    fill_value: object = 0
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The array's `zarr.json`, as far as it is not the same for all."""
+        """What the array's `zarr.json` says of this array in particular."""
         return {
             "shape": list(self.shape),
             "data_type": self.dtype,
@@ -32,7 +33,7 @@ class ArraySpec:
                 "configuration": {"chunk_shape": [self.chunk_rows, *(max(n, 1) for n in self.shape[1:])]},
             },
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": self.fill,
+            "fill_value": self.fill_value,
             "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
             "dimension_names": ["row", *(f"axis{i}" for i in range(1, len(self.shape)))],
         }
@@ -48,7 +49,7 @@ class ArraySpec:
 
     @property
     def num_chunks(self) -> int:
-        """Chunks of the whole array."""
+        """The number of chunks of the whole array."""
         return -(-self.shape[0] // self.chunk_rows)
 
     def chunk_key(self, index: int) -> str:
@@ -59,59 +60,52 @@ class ArraySpec:
 class ChunkedArray:
     """An array in the store at `path`, whose chunks hold whole rows."""
 
-    def __init__(self, path: str, name: str, array: Any) -> None:
-        self.path, self.name, self._array = path, name, array
-        self.shape: tuple[int, ...] = tuple(array.shape)
-        self.dtype = np.dtype(array.dtype.numpy_dtype)
-        self._chunk_rows: int = array.chunk_layout.read_chunk.shape[0]
+    def __init__(self, path: str, spec: ArraySpec, optional_chunks: bool, **mode: Any) -> None:
+        self.path, self.spec = path, spec
+        settings = {
+            "driver": "zarr3",
+            "kvstore": kvstore_spec(path, f"{spec.name}/"),
+            # rows that happen to equal the fill value are rows all the same
+            "store_data_equal_to_fill_value": True,
+            "fill_missing_data_reads": optional_chunks,
+            "metadata": spec.metadata,
+        }
+        with self._errors_named():
+            self._array = wait_for(ts.open(settings, **mode), path)
+        self.shape, self.dtype = spec.shape, np.dtype(self._array.dtype.numpy_dtype)
 
     @classmethod
     def create(cls, path: str, spec: ArraySpec) -> "ChunkedArray":
         """Writes the array's own metadata, over that of an array that is there already, whose chunks are removed."""
-        return cls(path, spec.name, _open(path, spec.name, spec, create=True, delete_existing=True))
+        return cls(path, spec, False, create=True, delete_existing=True)
 
     @classmethod
-    def open(
-        cls, path: str, array: ArraySpec | str, optional_chunks: bool = False, assume: bool = False
-    ) -> "ChunkedArray":
-        """Opens an array that should be as `array` has it, or one of which only the name is known.
+    def open(cls, path: str, spec: ArraySpec, optional_chunks: bool = False, assume: bool = False) -> "ChunkedArray":
+        """Opens the array that `spec` describes.
 
-        Reading a chunk that is not there is an error unless `optional_chunks` (then: the fill). Raises TransferError
-        where the array is missing, or another than the one that is described; `assume` does not look.
+        Reading a chunk that is not there is an error unless `optional_chunks` (then: the fill value). Raises
+        TransferError where the array is missing, or another than the one that is described; `assume` does not look.
         """
-        spec = array if isinstance(array, ArraySpec) else None
-        name = array.name if isinstance(array, ArraySpec) else array
-        return cls(path, name, _open(path, name, spec, optional_chunks, open=True, assume_metadata=assume))
+        return cls(path, spec, optional_chunks, open=True, assume_metadata=assume)
+
+    def _errors_named(self) -> AbstractContextManager[None]:
+        return translated_errors(f"{self.path}/{self.spec.name}", self.path)
 
     def read(self, rows: slice | np.ndarray) -> np.ndarray:
         """Rows by a slice with a start and a stop, or by an array of indices; TransferError for a damaged chunk."""
-        with translated_errors(f"{self.path}/{self.name}", self.path):
+        with self._errors_named():
             return np.asarray(wait_for(self._array[rows].read(), self.path, math.inf))
 
     def write(self, start: int, values: np.ndarray) -> Any:
         """Starts to write whole chunks from row `start`; `wait` on what it returns."""
-        if start + len(values) == self.shape[0] and self.shape[0] % self._chunk_rows:
+        if start + len(values) == self.shape[0] and self.shape[0] % self.spec.chunk_rows:
             # into an incomplete last chunk TensorStore would write what it reads there first, which may be damaged
-            with translated_errors(f"{self.path}/{self.name}", self.path):
-                last = "/".join([str(self.shape[0] // self._chunk_rows)] + ["0"] * (len(self.shape) - 1))
+            with self._errors_named():
+                last = self.spec.chunk_key(self.shape[0] // self.spec.chunk_rows)
                 wait_for(self._array.kvstore.write(f"c/{last}", None), self.path)
         return self._array[start : start + len(values)].write(values)
 
     def wait(self, writing: Any) -> None:
         """Returns when the chunks are on the disk; OSError where it is full."""
-        with translated_errors(f"{self.path}/{self.name}", self.path):
+        with self._errors_named():
             wait_for(writing, self.path, math.inf)
-
-
-def _open(path: str, name: str, array: ArraySpec | None, optional_chunks: bool = False, **mode: Any) -> Any:
-    spec: dict[str, object] = {
-        "driver": "zarr3",
-        "kvstore": kvstore_spec(path, f"{name}/"),
-        # rows that happen to equal the fill value are rows all the same
-        "store_data_equal_to_fill_value": True,
-        "fill_missing_data_reads": optional_chunks,
-    }
-    if array is not None:
-        spec["metadata"] = array.metadata
-    with translated_errors(f"{path}/{name}", path):
-        return wait_for(ts.open(spec, **mode), path)

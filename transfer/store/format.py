@@ -1,41 +1,46 @@
 """What a feature store consists of: its metadata under their own checksum, and the arrays that follow from them.
 
     PATH/zarr.json          a Zarr v3 group; its attributes are the metadata, written last at creation and completion
-    PATH/features/TAP       float32 or bfloat16 (N, ...), one array for each tap, a chunk for each batch
+    PATH/features/TAP       float32 or bfloat16 (N, ...), one array per tap, one chunk per batch
     PATH/labels             int64 (N,), in chunks of rows
     PATH/ids                uint8 (N, W), UTF-8 padded by zeros, in chunks of rows
-    PATH/checks             uint32 (N,), a chunk for each batch: 0 not there yet, 1 an image that was skipped, else
-                            the checksum of the row (`transfer.store.row_checks`)
+    PATH/checks             uint32 (N,), one chunk per batch: 0 not computed yet, 1 an image that was skipped, else the
+                            checksum of the row (`row_checks`)
     PATH/content            int64 (N,), where images are files: CRC-32 of each as it was read, -1 where it could not be;
-                            a chunk for each batch, written before that of `checks` (`transfer.store.images`)
+                            one chunk per batch, written before that of `checks` (`transfer.store.images`)
 
 Any Zarr v3 reader opens it; bfloat16 is an extension type that TensorStore has and zarr-python does not.
 
 The attribute `sha256` is the SHA-256 of the other attributes as JSON text, in their order, ASCII without spaces. What
-they say of shapes and types is what the arrays' own `zarr.json` must say. Format 1, which is still read, has `status`
-uint8 (N,) in place of `checks` (0 not there, 1 a row, 2 skipped), one chunk of labels and of ids, and no `sha256`.
+they say of shapes and types is what the arrays' own `zarr.json` must say.
+
+A chunk's own checksum says that its bytes are those that were written. It says nothing where whole chunks have changed
+places, or where labels or ids were written again in another order; the checksum of a row does.
 """
 
 import hashlib
 import json
+import struct
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.kvstore import Directory, repair_hint
+from transfer.runtime.files.kvstore import Directory
 from transfer.store.arrays import ArraySpec, ChunkedArray
 
 METADATA = "zarr.json"
 GROUP = {"zarr_format": 3, "node_type": "group"}
 KIND = "transfer.features"
 FORMAT = 2
-OLD_FORMAT = 1
 # In `checks`; any other value is a row's checksum.
 MISSING, SKIPPED = 0, 1
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+# What is stored of a row beside its features, and comes from the source.
+ROW_METADATA = ("labels", "ids")
 # The array of the images' checksums, and the key of the metadata of a store that has it.
 CONTENT = "content"
 UNREAD = -1
@@ -47,11 +52,18 @@ LARGEST_COUNT = 1 << 40
 ROWS_AT_ONCE = 65536
 
 
+class Labelled(Protocol):
+    """What a store takes of a source: labels int64 (N,) and N ids."""
+
+    labels: np.ndarray
+    ids: Sequence[str]
+
+
 def read_metadata(path: str) -> dict[str, Any] | None:
     """The metadata of the store at `path`, None where there is none.
 
     Raises:
-        TransferError: it is something else's, of an unknown format, or damaged.
+        TransferError: it is something else's, of another format, or damaged.
     """
     text = Directory(path).read(METADATA)
     if text is None:
@@ -59,20 +71,34 @@ def read_metadata(path: str) -> dict[str, Any] | None:
     try:
         group = json.loads(text)
     except ValueError:
-        raise TransferError(f"{path}/{METADATA} is damaged (not JSON); {repair_hint(path)}") from None
+        raise _lost(path, "damaged (not JSON)") from None
     metadata = group.get("attributes") if isinstance(group, dict) else None
-    if not isinstance(metadata, dict) or not ({"sha256"} & metadata.keys() or metadata.get("kind") == KIND):
+    if not isinstance(metadata, dict) or not ("sha256" in metadata or metadata.get("kind") == KIND):
         raise TransferError(f"{path} is not a feature store, though it has a {METADATA}; choose another directory")
     sealed = "sha256" in metadata or metadata.get("format") == FORMAT
-    whole = group == {**GROUP, "attributes": metadata} and metadata.get("sha256") == seal(metadata)
-    if sealed and not whole:
-        raise TransferError(f"{path}/{METADATA} is damaged (its checksum does not match); {repair_hint(path)}")
-    if metadata.get("format") not in (OLD_FORMAT, FORMAT):
+    if sealed and (group != {**GROUP, "attributes": metadata} or metadata.get("sha256") != seal(metadata)):
+        raise _lost(path, "damaged (its checksum does not match)")
+    if metadata.get("format") != FORMAT:
         raise TransferError(
-            f"the feature store {path} has format {metadata.get('format')}, this version reads {OLD_FORMAT} and "
-            f"{FORMAT}; delete it and extract again"
+            f"the feature store {path} has format {metadata.get('format')}, and this version reads format {FORMAT} "
+            f"only; delete {path} and extract again"
         )
+    if not _is_complete_description(metadata):
+        raise _lost(path, "damaged (it describes no features)")
     return metadata
+
+
+def existing_metadata(path: str) -> dict[str, Any]:
+    """The metadata of the store at `path`; TransferError where there is none, or where it cannot be opened."""
+    if (metadata := read_metadata(path)) is not None:
+        return metadata
+    if Directory(path).read(f"checks/{METADATA}") is not None:
+        raise _lost(path, "missing")
+    raise TransferError(f"no feature store at {path}; python -m transfer extract makes one")
+
+
+def _lost(path: str, what: str) -> TransferError:
+    return TransferError(f"{path}/{METADATA} is {what}; delete {path} and extract again")
 
 
 def is_complete(path: Any) -> bool:
@@ -80,27 +106,20 @@ def is_complete(path: Any) -> bool:
     return bool((read_metadata(str(path)) or {}).get("complete"))
 
 
-def check_metadata(path: str, metadata: Mapping[str, Any]) -> None:
-    """Raises TransferError for metadata that lack what a store is opened by."""
-    if not _describes(metadata):
-        raise TransferError(f"{path}/{METADATA} is damaged (it describes no features); {repair_hint(path)}")
-
-
-def _describes(metadata: Mapping[str, Any]) -> bool:
-    """Whether the metadata have what both formats have, of the right types; those of format 1 are under no checksum."""
-    taps, names = metadata.get("taps"), metadata.get("class_names")
-    counts = ["num_images", "batch_size"] + ["row_chunk", "id_width"] * (metadata["format"] == FORMAT)
-    skipped = metadata.get("skipped_rows", [])
+def _is_complete_description(metadata: Mapping[str, Any]) -> bool:
+    """Whether metadata whose checksum is right have what a store is opened by, of the right types."""
+    taps, names, skipped = metadata.get("taps"), metadata.get("class_names"), metadata.get("skipped_rows")
     return (
-        all(_is_count(metadata.get(name)) and metadata[name] >= (name != "num_images") for name in counts)
+        all(_is_count(metadata.get(name)) for name in ("num_images", "batch_size", "row_chunk", "id_width"))
+        and all(metadata[name] >= 1 for name in ("batch_size", "row_chunk", "id_width"))
         and isinstance(taps, dict)
         and len(taps) > 0
-        and all(isinstance(shape, list) and all(_is_count(side) for side in shape) for shape in taps.values())
+        and all(isinstance(shape, list) and all(map(_is_count, shape)) for shape in taps.values())
         and not any(".." in tap or len(tap) > LONGEST_TAP for tap in taps)
         and isinstance(names, list)
         and all(isinstance(name, str) for name in names)
         and isinstance(metadata.get("complete"), bool)
-        and (metadata["format"] == OLD_FORMAT or metadata.get("features_dtype") in list(DTYPES))
+        and metadata.get("features_dtype") in list(DTYPES)
         and isinstance(skipped, list)
         and all(_is_count(row) and row < metadata["num_images"] for row in skipped)
     )
@@ -111,7 +130,7 @@ def _is_count(value: object) -> bool:
 
 
 def seal(metadata: Mapping[str, Any]) -> str:
-    """The SHA-256 of the metadata, but for `sha256` itself."""
+    """The SHA-256 of the metadata without their entry `sha256`, hexadecimal."""
     content = {key: value for key, value in metadata.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
@@ -124,7 +143,7 @@ def write_metadata(path: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def arrays(metadata: Mapping[str, Any]) -> dict[str, ArraySpec]:
-    """The arrays of a store of the present format, by name."""
+    """The arrays of a store, by name."""
     rows, batch, chunk = metadata["num_images"], metadata["batch_size"], metadata["row_chunk"]
     dtype = metadata["features_dtype"]
     specs = [
@@ -141,27 +160,35 @@ def arrays(metadata: Mapping[str, Any]) -> dict[str, ArraySpec]:
 
 
 def open_array(path: str, metadata: Mapping[str, Any], name: str, assume: bool = False) -> ChunkedArray:
-    """An array of the store, of either format; TransferError where it is not as the metadata have it.
+    """An array of the store; TransferError where it is not as the metadata describe it.
 
-    With `assume` its own metadata are not looked at.
+    With `assume` the array's own metadata are not read.
     """
-    spec = name if metadata["format"] == OLD_FORMAT else arrays(metadata)[name]
-    return ChunkedArray.open(path, spec, optional_chunks=name in ("checks", "status"), assume=assume)
+    return ChunkedArray.open(path, arrays(metadata)[name], optional_chunks=name == "checks", assume=assume)
 
 
 def scan_checks(path: str, metadata: Mapping[str, Any]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (first row, checks of whole batches from there on) over all rows; of format 1 what they would say."""
-    old = metadata["format"] == OLD_FORMAT
-    array = open_array(path, metadata, "status" if old else "checks")
-    for start, stop in blocks(metadata["num_images"], metadata["batch_size"]):
-        values = array.read(slice(start, stop))
-        yield start, np.array([MISSING, 2, SKIPPED], np.uint32)[values] if old else values
+    """Yields (first row, `checks` of whole batches from there on, uint32) over all rows."""
+    array = open_array(path, metadata, "checks")
+    return ((start, array.read(slice(start, stop))) for start, stop in blocks(*sizes(metadata)))
+
+
+def sizes(metadata: Mapping[str, Any]) -> tuple[int, int]:
+    """(rows, rows of a batch) of a store."""
+    return metadata["num_images"], metadata["batch_size"]
 
 
 def blocks(rows: int, batch_size: int) -> Iterator[tuple[int, int]]:
     """Yields (start, stop) of runs of whole batches, of about ROWS_AT_ONCE rows each."""
     step = max(ROWS_AT_ONCE // batch_size, 1) * batch_size
     return ((start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def source_values(source: Labelled, metadata: Mapping[str, Any], name: str, start: int, stop: int) -> np.ndarray:
+    """Labels (int64) or ids (uint8, padded) of some rows of the source, as they are stored."""
+    if name == "labels":
+        return np.asarray(source.labels[start:stop], np.int64)
+    return encode_ids(source.ids[start:stop], metadata["id_width"])
 
 
 def raw_ids(ids: Sequence[str]) -> list[bytes]:
@@ -184,3 +211,34 @@ def decode_raw(ids: np.ndarray) -> list[bytes]:
 def decode_ids(ids: np.ndarray) -> list[str]:
     """The inverse of `encode_ids`."""
     return [raw.decode("utf-8", "surrogateescape") for raw in decode_raw(ids)]
+
+
+def row_checks(start: int, labels: np.ndarray, ids: Sequence[bytes], taps: Sequence[np.ndarray]) -> np.ndarray:
+    """The checksums of consecutive rows: they bind features to their place, their id and their label.
+
+    A checksum is the CRC-32 (zlib's) of, one after another: the row's index and label as little-endian int64, the
+    length of its id as uint32, its id, and its features' bytes, little-endian, tap by tap in the store's order. The
+    values 0 and 1 are written as 2 and 3.
+
+    Args:
+        start: index of the first row.
+        labels: int64 (n,).
+        ids: n ids as bytes, without padding.
+        taps: (n, ...) of each tap, of the store's type.
+
+    Returns:
+        uint32 (n,), none of them 0 or 1.
+    """
+    buffers = [(_little_endian_bytes(values), values.nbytes // max(len(values), 1)) for values in taps]
+    checks = np.empty(len(labels), np.uint32)
+    for i, (label, id_) in enumerate(zip(labels.tolist(), ids, strict=True)):
+        check = zlib.crc32(struct.pack("<qqI", start + i, label, len(id_)) + id_)
+        for buffer, width in buffers:
+            check = zlib.crc32(buffer[i * width : (i + 1) * width], check)
+        checks[i] = check if check > SKIPPED else check + 2
+    return checks
+
+
+def _little_endian_bytes(values: np.ndarray) -> memoryview:
+    ordered = values if values.dtype.byteorder != ">" else values.astype(values.dtype.newbyteorder("<"))
+    return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8).data

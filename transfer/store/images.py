@@ -7,18 +7,17 @@ last found to be the same. It is a hint, not a part of the store: where it diffe
 """
 
 import contextlib
-import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from absl import logging
 
+from transfer.data.layout import listed
 from transfer.data.source import Source
 from transfer.errors import TransferError
 from transfer.runtime.files.kvstore import Directory
-from transfer.runtime.files.untrusted import printable
 from transfer.runtime.progress import Progress
 from transfer.store.format import CONTENT, MISSING, decode_ids, open_array, read_metadata, scan_checks
 
@@ -33,27 +32,39 @@ def reader(source: Source) -> Callable[[range], np.ndarray] | None:
     return read if read is not None and len(source) and read(range(1)) is not None else None
 
 
-def changed(path: str, metadata: Mapping[str, Any], source: Source) -> np.ndarray:
-    """Rows of the store whose images have other bytes now, int64; of the same source, by its fingerprint.
+def changed(path: str, metadata: Mapping[str, Any], source: Source, pairs: np.ndarray | None = None) -> list[str]:
+    """Ids of the images that have other bytes now than when the store at `path` read them.
 
-    Reads the files that may have been written to since. Where nothing has changed, it will not do so again.
+    Reads the files that may have been written to since. Where none of a whole store's has changed, they are not read
+    again the next time.
+
+    Args:
+        pairs: int64 (R, 2), rows of the store and rows of the source; None where the two have the same rows, by their
+            fingerprint.
     """
-    stamps = source.file_stamps(range(len(source))) if reader(source) is not None else None
-    if stamps is None:
-        return np.empty(0, np.int64)
+    if reader(source) is None:
+        return []
+    rows = np.arange(len(source)) if pairs is None else pairs[:, 0]
+    source_rows = rows if pairs is None else pairs[:, 1]
+    stamps = source.file_stamps(source_rows.tolist())
+    if stamps is None and pairs is None:
+        return []
     if CONTENT not in metadata:
         logging.log_first_n(
             logging.INFO, "%s was begun by an earlier version: it cannot tell images that change in place", 1, path
         )
-        return np.empty(0, np.int64)
-    seen = _seen(path, len(source))
-    found = _different(path, metadata, there(path, metadata) & (stamps != seen), source, np.arange(len(source)))
-    if not len(found) and not np.array_equal(stamps, seen):
-        _remember(path, stamps)
-    return found
+        return []
+    doubtful, seen = _computed(path, metadata)[rows], _seen(path, metadata["num_images"])[rows]
+    if stamps is not None:
+        doubtful &= stamps != seen
+    different = _different(path, metadata, rows[doubtful], source, source_rows[doubtful])
+    if stamps is not None and pairs is None and not different and not np.array_equal(stamps, seen):
+        with contextlib.suppress(OSError, TransferError):  # a finished store may be only read, and it is but a hint
+            Directory(path).write(SEEN, stamps.astype("<i8").tobytes())
+    return different
 
 
-def there(path: str, metadata: Mapping[str, Any]) -> np.ndarray:
+def _computed(path: str, metadata: Mapping[str, Any]) -> np.ndarray:
     """Which rows have been computed, bool (N,)."""
     if metadata["complete"]:
         return np.ones(metadata["num_images"], bool)
@@ -65,28 +76,22 @@ def _seen(path: str, rows: int) -> np.ndarray:
     return np.frombuffer(data, "<i8") if len(data) == 8 * rows else np.full(rows, -1)
 
 
-def _remember(path: str, stamps: np.ndarray) -> None:
-    with contextlib.suppress(OSError, TransferError):  # a finished store may be only read, and it is but a hint
-        Directory(path).write(SEEN, stamps.astype("<i8").tobytes())
-
-
 def _different(
-    path: str, metadata: Mapping[str, Any], doubtful: np.ndarray, source: Source, of_source: np.ndarray
-) -> np.ndarray:
-    """Those of the rows `doubtful` (bool) whose files have another checksum now; `of_source` are the source's rows."""
+    path: str, metadata: Mapping[str, Any], rows: np.ndarray, source: Source, source_rows: np.ndarray
+) -> list[str]:
+    """Ids of those images, by their rows in the store and in the source, whose files have another checksum now."""
     from transfer.data.loader import default_workers  # with JAX
 
-    rows = np.flatnonzero(doubtful)
     if not len(rows):
-        return rows
+        return []
     stored = open_array(path, metadata, CONTENT).read(rows)
-    parts = [of_source[rows[at : at + READ_AT_ONCE]].tolist() for at in range(0, len(rows), READ_AT_ONCE)]
+    parts = [source_rows[at : at + READ_AT_ONCE].tolist() for at in range(0, len(rows), READ_AT_ONCE)]
     now = []
     with ThreadPoolExecutor(default_workers()) as pool, Progress("compare images", len(rows), "images") as progress:
-        for found in pool.map(source.file_checksums, parts):
-            now.append(found)
-            progress.update(len(found))
-    return rows[stored != np.concatenate(now)]
+        for checksums in pool.map(source.file_checksums, parts):
+            now.append(checksums)
+            progress.update(len(checksums))
+    return [source.ids[row] for row in source_rows[stored != np.concatenate(now)]]
 
 
 def changes(stores: Mapping[str, Source]) -> str:
@@ -96,53 +101,33 @@ def changes(stores: Mapping[str, Source]) -> str:
         stores: path -> the source of today, of the splits of one data set: what left one may have come to another.
     """
     begun = {path: metadata for path in stores if (metadata := read_metadata(path)) is not None}
-    if not all(metadata["fingerprint"].get("images") == stores[path].fingerprint for path, metadata in begun.items()):
-        return _by_names(begun, stores)
-    rows = {path: changed(path, metadata, stores[path]) for path, metadata in begun.items()}
-    return said(sorted(stores[path].ids[row] for path in begun for row in rows[path].tolist()))
-
-
-def said(changed: Sequence[str], more: Sequence[str] = (), fewer: Sequence[str] = ()) -> str:
-    """ "1 image changed: cat/a.jpg; 2 more: cat/b.jpg, cat/c.jpg; 1 fewer: dog/d.jpg"; empty for none."""
-    many = "image" if len(changed) == 1 else "images"
-    parts = ((f"{many} changed", changed), ("more", more), ("fewer", fewer))
-    return "; ".join(f"{len(ids)} {what}: {_named(ids)}" for what, ids in parts if len(ids))
-
-
-def _named(ids: Sequence[str]) -> str:
-    return ", ".join(printable(id_, 200) for id_ in ids[:MOST_NAMED]) + (", …" if len(ids) > MOST_NAMED else "")
-
-
-def _by_names(begun: Mapping[str, dict[str, Any]], sources: Mapping[str, Source]) -> str:
-    """What differs between all rows of the stores and all of the sources, whichever split they are in."""
+    if all(metadata["fingerprint"].get("images") == stores[path].fingerprint for path, metadata in begun.items()):
+        return describe_changes(sorted(id_ for path in begun for id_ in changed(path, begun[path], stores[path])))
+    # the listings differ: compare all rows of the stores with all of the sources, whichever split they are in
     then = {id_: (path, row) for path in begun for row, id_ in enumerate(_ids(path, begun[path]))}
-    now = {id_: (path, row) for path, source in sources.items() for row, id_ in enumerate(source.ids)}
-    shared = then.keys() & now.keys()
-    if not shared:  # another data set
+    now = {id_: (path, row) for path, source in stores.items() for row, id_ in enumerate(source.ids)}
+    if not (shared := then.keys() & now.keys()):  # another data set
         return ""
-    places: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    pairs: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for id_ in shared:
-        (path, row), (of_now, row_now) = then[id_], now[id_]
-        places.setdefault((path, of_now), []).append((row, row_now))
-    changed = [_changed_of(path, begun[path], sources[of_now], rows) for (path, of_now), rows in places.items()]
+        (store, row), (split, source_row) = then[id_], now[id_]
+        pairs.setdefault((store, split), []).append((row, source_row))
+    ids = [
+        id_
+        for (store, split), rows in pairs.items()
+        for id_ in changed(store, begun[store], stores[split], np.array(sorted(rows)))
+    ]
     # what is in no store yet may be of a split that has not been begun
-    more = sorted(now.keys() - then.keys()) if begun.keys() == sources.keys() else []
-    return said(sorted(itertools.chain(*changed)), more, sorted(then.keys() - now.keys()))
+    more = sorted(now.keys() - then.keys()) if begun.keys() == stores.keys() else []
+    return describe_changes(sorted(ids), more, sorted(then.keys() - now.keys()))
 
 
 def _ids(path: str, metadata: Mapping[str, Any]) -> list[str]:
     return decode_ids(open_array(path, metadata, "ids").read(slice(0, metadata["num_images"])))
 
 
-def _changed_of(path: str, metadata: Mapping[str, Any], source: Source, rows: Iterable[tuple[int, int]]) -> list[str]:
-    """Ids of those (row of the store, row of the source) whose images have changed."""
-    if CONTENT not in metadata or reader(source) is None:
-        return []
-    pairs = np.array(sorted(rows))
-    doubtful, of_source = np.zeros(metadata["num_images"], bool), np.zeros(metadata["num_images"], np.int64)
-    doubtful[pairs[:, 0]], of_source[pairs[:, 0]] = True, pairs[:, 1]
-    doubtful &= there(path, metadata)
-    stamps = source.file_stamps(pairs[:, 1].tolist())
-    if stamps is not None:
-        doubtful[pairs[:, 0]] &= stamps != _seen(path, metadata["num_images"])[pairs[:, 0]]
-    return [source.ids[row] for row in of_source[_different(path, metadata, doubtful, source, of_source)]]
+def describe_changes(changed: Sequence[str], more: Sequence[str] = (), fewer: Sequence[str] = ()) -> str:
+    """Names ids: "1 image changed: cat/a.jpg; 2 more: cat/b.jpg, cat/c.jpg; 1 fewer: dog/d.jpg"; empty for none."""
+    noun = "image" if len(changed) == 1 else "images"
+    parts = ((f"{noun} changed", changed), ("more", more), ("fewer", fewer))
+    return "; ".join(f"{len(ids)} {what}: {listed(ids, MOST_NAMED, 200)}" for what, ids in parts if ids)

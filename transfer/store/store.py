@@ -11,51 +11,91 @@ import numpy as np
 
 from transfer.errors import TransferError
 from transfer.store.arrays import ChunkedArray
-from transfer.store.format import MISSING, check_metadata, decode_ids, open_array, read_metadata, scan_checks
-from transfer.store.kept_rows import KeptRows
+from transfer.store.format import MISSING, SKIPPED, decode_ids, existing_metadata, open_array, scan_checks, sizes
 
 
-class Rows:
-    """Rows of an array in the store, read when they are asked for: `rows[10:20]`, `rows[indices]`, `rows[:]`."""
+class KeptRows:
+    """Which rows of the source are rows of a store, where images were skipped or are missing: a few `runs` of them.
 
-    def __init__(self, array: ChunkedArray, kept: KeptRows | None) -> None:
-        self._array = array
-        # Which rows of the array they are; None where they are all.
-        self._kept = kept
-        self.shape = (array.shape[0] if kept is None else len(kept), *array.shape[1:])
-        self.dtype, self.ndim = array.dtype, len(self.shape)
+    `runs`: int64 (R, 2), (start, stop) in order. It takes memory by the run, not by the row.
+    """
+
+    def __init__(self, runs: np.ndarray) -> None:
+        runs = runs.reshape(-1, 2)
+        self._starts = runs[:, 0]
+        # rows kept before each run, and in the end all of them
+        self._before = np.concatenate([[0], np.cumsum(runs[:, 1] - runs[:, 0])])
+
+    @classmethod
+    def without(cls, skipped: Sequence[int], rows: int) -> "KeptRows":
+        """All of `rows` rows but `skipped`, which ascend."""
+        gaps = np.asarray(skipped, np.int64)
+        runs = np.stack([np.concatenate([[0], gaps + 1]), np.concatenate([gaps, [rows]])], axis=1)
+        return cls(runs[runs[:, 0] < runs[:, 1]])
+
+    @staticmethod
+    def runs_of(start: int, checks: np.ndarray) -> np.ndarray:
+        """The runs of rows that are there, int64 (R, 2), from the checks of the rows from `start` on."""
+        there = np.concatenate([[False], checks > SKIPPED, [False]])
+        return start + np.flatnonzero(there[1:] != there[:-1]).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        return int(self._before[-1])
+
+    def positions(self, rows: np.ndarray) -> np.ndarray:
+        """Where rows of the store, indices in [0, len), lie in the source."""
+        run = np.searchsorted(self._before, rows, side="right") - 1
+        return self._starts[run] + rows - self._before[run]
+
+    def before(self, position: int) -> int:
+        """How many rows of the source before `position` are kept."""
+        run = int(np.searchsorted(self._starts, position, side="right")) - 1
+        if run < 0:
+            return 0
+        return int(min(self._before[run] + position - self._starts[run], self._before[run + 1]))
+
+
+class StoredArray:
+    """An array of a store, whose rows are read when they are asked for: `array[10:20]`, `array[indices]`, `array[:]`.
+
+    `kept` says which rows of what is stored are its rows; None: all.
+    """
+
+    def __init__(self, stored: ChunkedArray, kept: KeptRows | None) -> None:
+        self._stored, self._kept = stored, kept
+        self.shape = (stored.shape[0] if kept is None else len(kept), *stored.shape[1:])
+        self.dtype, self.ndim = stored.dtype, len(self.shape)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """NumPy's own indexing; only the chunks that hold the asked rows are read."""
+        """Indexes as NumPy does; only the chunks that hold the selected rows are read."""
         first, *rest = key if isinstance(key, tuple) else (key,)
         if first is Ellipsis:
             return self[:][key]
-        if _is_one(first):
-            row = int(_in_range(np.asarray(first), len(self)))
-            return self._read(slice(row, row + 1))[0][tuple(rest)]
+        if (
+            isinstance(first, SupportsIndex)
+            and not np.ndim(np.asarray(first))
+            and not isinstance(first, (bool, np.bool_))
+        ):
+            return self._read(_selected([first], len(self)))[0][tuple(rest)]
         values = self._read(_selected(first, len(self)))
         return values[(slice(None), *rest)] if rest else values
 
     def _read(self, rows: slice | np.ndarray) -> np.ndarray:
-        """`rows` in the store, a slice of step 1 or indices from 0."""
+        """Reads `rows` of the store, a slice of step 1 or indices from 0."""
         if self._kept is None:
-            return self._array.read(rows)
+            return self._stored.read(rows)
         indices = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
-        return self._array.read(_as_slice(self._kept.positions(indices)))
+        return self._stored.read(_as_slice(self._kept.positions(indices)))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or self.dtype, copy=False)
 
 
-def _is_one(key: Any) -> bool:
-    return isinstance(key, SupportsIndex) and np.ndim(np.asarray(key)) == 0 and not isinstance(key, (bool, np.bool_))
-
-
 def _selected(key: Any, count: int) -> slice | np.ndarray:
-    """What NumPy selects from `count` rows by a slice, a list, a mask or an array of indices."""
+    """What NumPy selects from `count` rows by a slice, a list, a mask or an array of indices; IndexError as NumPy's."""
     if isinstance(key, slice):
         start, stop, step = key.indices(count)
         return slice(start, max(start, stop)) if step == 1 else _as_slice(np.arange(start, stop, step))
@@ -63,21 +103,14 @@ def _selected(key: Any, count: int) -> slice | np.ndarray:
     if indices.dtype == bool:
         if indices.shape != (count,):
             raise IndexError(f"a mask of shape {indices.shape} for {count} rows")
-        indices = np.flatnonzero(indices)
-    elif not indices.size:
-        indices = indices.astype(np.int64)
-    return _as_slice(_in_range(indices, count))
-
-
-def _in_range(indices: np.ndarray, count: int) -> np.ndarray:
-    """Indices from 0; IndexError as NumPy raises it."""
+        return _as_slice(np.flatnonzero(indices))
+    if not indices.size:
+        return slice(0, 0)
     if indices.dtype.kind not in "iu":
         raise IndexError(f"rows are chosen by integers, slices and masks, not by {indices.dtype}")
-    if indices.size and not (-count <= indices.min() and indices.max() < count):
-        worst = indices.max() if indices.max() >= count else indices.min()
-        raise IndexError(f"row {worst} of {count}")
-    indices = indices.astype(np.int64, copy=False)
-    return np.where(indices < 0, indices + count, indices)
+    if not (-count <= indices.min() and indices.max() < count):
+        raise IndexError(f"row {indices.max() if indices.max() >= count else indices.min()} of {count}")
+    return _as_slice(indices.astype(np.int64) % count)
 
 
 def _as_slice(rows: np.ndarray) -> slice | np.ndarray:
@@ -86,14 +119,14 @@ def _as_slice(rows: np.ndarray) -> slice | np.ndarray:
     return rows if len(rows) else slice(0, 0)
 
 
-class IdRows(Sequence[str]):
+class StoredIds(Sequence[str]):
     """The ids of the rows of a store, read when they are asked for."""
 
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
+    def __init__(self, encoded: StoredArray) -> None:
+        self._encoded = encoded
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._encoded)
 
     @overload
     def __getitem__(self, key: int) -> str: ...
@@ -101,8 +134,8 @@ class IdRows(Sequence[str]):
     def __getitem__(self, key: slice) -> list[str]: ...
     def __getitem__(self, key: Any) -> str | list[str]:
         """One id by a number, a list of them by a slice, a list or an array of numbers, or a mask."""
-        found = self._rows[key]
-        return decode_ids(found[None])[0] if found.ndim == 1 else decode_ids(found)
+        encoded = self._encoded[key]
+        return decode_ids(encoded[None])[0] if encoded.ndim == 1 else decode_ids(encoded)
 
 
 class FeatureStore:
@@ -126,18 +159,18 @@ class FeatureStore:
         self.features = self.tap(self.taps[0])
 
     def _find_kept(self) -> KeptRows | None:
-        """Which rows of the source are here; None for all. The checks are read only where that is not known."""
+        """Which rows of the source are here; None for all. The checks are read only of an incomplete store."""
         rows = self.metadata["num_images"]
-        if self.complete and "skipped_rows" in self.metadata:
+        if self.complete:
             skipped = self.metadata["skipped_rows"]
             return KeptRows.without(skipped, rows) if skipped else None
-        blocks = []
+        runs = []
         for start, checks in scan_checks(self.path, self.metadata):
             self.num_missing += int((checks == MISSING).sum())
-            blocks.append(KeptRows.runs_of(start, checks))
-        if not blocks:
+            runs.append(KeptRows.runs_of(start, checks))
+        if not runs:
             raise TransferError(f"{self.path}: its metadata are of no image; delete the store and extract again")
-        kept = KeptRows(np.concatenate(blocks))
+        kept = KeptRows(np.concatenate(runs))
         return None if len(kept) == rows else kept
 
     @classmethod
@@ -150,10 +183,7 @@ class FeatureStore:
         Raises:
             TransferError: no store there, an incomplete one, or one whose metadata are damaged.
         """
-        metadata = read_metadata(str(path))
-        if metadata is None:
-            raise TransferError(f"no feature store at {path}; python -m transfer extract makes one")
-        check_metadata(str(path), metadata)
+        metadata = existing_metadata(str(path))
         store = cls(str(path), metadata)
         if not (store.complete or incomplete):
             raise TransferError(
@@ -176,33 +206,32 @@ class FeatureStore:
         return self.id_rows[:]
 
     @cached_property
-    def label_rows(self) -> Rows:
+    def label_rows(self) -> StoredArray:
         """The labels, read where they are asked for: `store.label_rows[10:20]`, int64."""
-        return self._rows("labels")
+        return self._array("labels")
 
     @cached_property
-    def id_rows(self) -> IdRows:
+    def id_rows(self) -> StoredIds:
         """The ids, read where they are asked for: `store.id_rows[10:20]`, a list of strings."""
-        return IdRows(self._rows("ids"))
+        return StoredIds(self._array("ids"))
 
     @property
     def num_chunks(self) -> int:
-        """Chunks of features: as many files a tap; see `chunk`."""
-        return -(-self.metadata["num_images"] // self.metadata["batch_size"])
+        """Chunks of features: as many files per tap; see `chunk`."""
+        rows, batch = sizes(self.metadata)
+        return -(-rows // batch)
 
     def chunk(self, index: int) -> slice:
-        """The rows of the store that lie in the chunk `index` of its features; reading them reads one file a tap."""
-        batch, rows = self.metadata["batch_size"], self.metadata["num_images"]
+        """The rows of the store that lie in the chunk `index` of its features; reading them reads one file per tap."""
+        rows, batch = sizes(self.metadata)
         start, stop = index * batch, min((index + 1) * batch, rows)
-        if self._kept is None:
-            return slice(start, stop)
-        return slice(self._kept.before(start), self._kept.before(stop))
+        return slice(start, stop) if self._kept is None else slice(self._kept.before(start), self._kept.before(stop))
 
-    def tap(self, name: str) -> Rows:
+    def tap(self, name: str) -> StoredArray:
         """Rows of the tap `name`, such as `"pre_logits"`; TransferError if the store does not have it."""
         if name not in self.taps:
             raise TransferError(f"the feature store {self.path} has no tap {name!r}; it has {', '.join(self.taps)}")
-        return self._rows(f"features/{name}")
+        return self._array(f"features/{name}")
 
-    def _rows(self, name: str) -> Rows:
-        return Rows(open_array(self.path, self.metadata, name), self._kept)
+    def _array(self, name: str) -> StoredArray:
+        return StoredArray(open_array(self.path, self.metadata, name), self._kept)

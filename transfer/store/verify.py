@@ -8,10 +8,10 @@ import errno
 import json
 import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -21,24 +21,33 @@ from transfer.runtime.files.kvstore import Directory, repair_hint
 from transfer.runtime.files.lock import NAME as LOCK
 from transfer.runtime.progress import Progress
 from transfer.store.arrays import ChunkedArray
-from transfer.store.format import CONTENT, GROUP, METADATA, MISSING, SKIPPED, arrays, decode_raw, encode_ids, open_array
-from transfer.store.images import SEEN, said
-from transfer.store.row_checks import row_checks
+from transfer.store.format import (
+    CONTENT,
+    GROUP,
+    METADATA,
+    MISSING,
+    ROW_METADATA,
+    SKIPPED,
+    Labelled,
+    arrays,
+    blocks,
+    decode_raw,
+    open_array,
+    row_checks,
+    sizes,
+    source_values,
+)
+from transfer.store.images import SEEN, describe_changes
 
 READERS = 4
 # What is read ahead, at most: bytes of features, and batches.
 BYTES_AHEAD = 32 << 20
 BATCHES_AHEAD = 16
 MOST_LINES = 100
-BESIDE = ("labels", "ids")
 GROUP_OF_TAPS = "features/" + METADATA
 
-
-class Labelled(Protocol):
-    """What is asked of a source: labels int64 (N,) and N ids."""
-
-    labels: np.ndarray
-    ids: Sequence[str]
+# A batch that has been checked: (first row, its `checks`, what is wrong with it).
+CheckedBatch = tuple[int, np.ndarray, list[str]]
 
 
 @dataclass
@@ -46,53 +55,53 @@ class Damage:
     """What is wrong with a store.
 
     Attributes:
-        lines: one for each thing that is wrong, for people; the first hundred.
+        lines: one for each problem, for people; the first hundred.
         more: how many there are beyond.
-        redo: runs of whole batches (start, stop) whose features or checksums are damaged, in order.
-        beside: "labels" or "ids" -> indices of their chunks that are damaged.
-        metadata: keys of the arrays' own metadata that are damaged.
+        batches_to_recompute: runs of whole batches (start, stop) whose features or checksums are damaged, in order.
+        row_metadata: "labels" or "ids" -> indices of their chunks that are damaged.
+        array_metadata: keys of the arrays' own metadata that are damaged.
         surplus: keys of files that do not belong to the store.
-        missing: rows that are not there yet, of a store that is not complete.
-        changed: rows whose images have other bytes now.
+        missing: rows that have not been computed yet, of a store that is not complete.
+        changed_images: rows whose images have other bytes now.
     """
 
     lines: list[str] = field(default_factory=list)
     more: int = 0
-    redo: list[tuple[int, int]] = field(default_factory=list)
-    beside: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in BESIDE})
-    metadata: list[str] = field(default_factory=list)
+    batches_to_recompute: list[tuple[int, int]] = field(default_factory=list)
+    row_metadata: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in ROW_METADATA})
+    array_metadata: list[str] = field(default_factory=list)
     surplus: list[str] = field(default_factory=list)
     missing: int = 0
-    changed: int = 0
+    changed_images: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.lines)
 
-    def say(self, *lines: str) -> None:
-        """Takes down what is wrong."""
+    def report(self, *lines: str) -> None:
+        """Adds a line for each problem."""
         room = max(MOST_LINES - len(self.lines), 0)
         self.lines += lines[:room]
         self.more += len(lines[room:])
 
     @property
-    def rows_to_redo(self) -> int:
-        """How many rows lie in `redo`."""
-        return sum(stop - start for start, stop in self.redo)
+    def rows_to_recompute(self) -> int:
+        """How many rows lie in `batches_to_recompute`."""
+        return sum(stop - start for start, stop in self.batches_to_recompute)
 
     def add_batch(self, start: int, stop: int) -> None:
-        """Counts a batch to those that are redone; they come in order."""
-        if self.redo and self.redo[-1][1] == start:
-            start = self.redo.pop()[0]
-        self.redo.append((start, stop))
+        """Adds a batch that is to be recomputed; they come in order."""
+        if self.batches_to_recompute and self.batches_to_recompute[-1][1] == start:
+            start = self.batches_to_recompute.pop()[0]
+        self.batches_to_recompute.append((start, stop))
 
 
 def verify(
     path: str, metadata: Mapping[str, Any], source: Labelled | None = None, images: Source | None = None
 ) -> Damage:
-    """Reads the whole store at `path`, of the present format, and says what is wrong with it.
+    """Reads the whole store at `path` and returns what is wrong with it.
 
     Args:
-        metadata: the store's, or as they should be.
+        metadata: the store's.
         source: where the labels and ids come from, where that is at hand: N of each.
         images: where the images come from, whose files are read again and compared with what was read.
 
@@ -103,119 +112,110 @@ def verify(
 
 
 class _Verification:
-    def __init__(
-        self, path: str, metadata: Mapping[str, Any], source: Labelled | None, images: "Source | None"
-    ) -> None:
+    def __init__(self, path: str, metadata: Mapping[str, Any], source: Labelled | None, images: Source | None) -> None:
         self.path, self.metadata, self.source, self.images = path, metadata, source, images
         self.damage = Damage()
         self._directory = Directory(path)
         self._specs = arrays(metadata)
         # as they should be: an array's own damaged metadata do not hide its chunks
         self._arrays = {name: open_array(path, metadata, name, assume=True) for name in self._specs}
-        self._taps = [name for name in self._specs if name.startswith("features/")]
-        self._content = [name for name in self._specs if name == CONTENT]
-        self._blocks: dict[str, tuple[int, np.ndarray | None]] = {name: (-1, None) for name in BESIDE}
+        self._taps = [array for name, array in self._arrays.items() if name.startswith("features/")]
         self._skipped = np.asarray(metadata["skipped_rows"], np.int64)
-        self._changed: list[int] = []
+        self._changed: list[int] = []  # images of a batch, appended by threads
 
     def run(self) -> Damage:
-        self._check_metadata()
+        self._check_array_metadata()
         self._check_files()
+        for name in ROW_METADATA:
+            self._check_row_metadata(name)
         crc, rows = 0, self.metadata["num_images"]
         with Progress(f"verify {self.path}", rows, "rows") as progress:
-            for start, checks, lines in self._batches():
+            for start, checks, lines in self._checked_batches():
                 if lines:
-                    self.damage.say(*lines)
+                    self.damage.report(*lines)
                     self.damage.add_batch(start, start + len(checks))
                 self.damage.missing += int((checks == MISSING).sum())
                 crc = zlib.crc32(checks.astype("<u4").tobytes(), crc)
                 progress.update(len(checks))
-        self.damage.changed = sum(self._changed)
-        if self.metadata["complete"] and not self.damage.redo and crc != self.metadata["checks_crc32"]:
-            self.damage.redo = [(0, rows)]
-            self.damage.say("rows of another store are among these: their checksums are not those of the end")
+        self.damage.changed_images = sum(self._changed)
+        if self.metadata["complete"] and not self.damage.batches_to_recompute and crc != self.metadata["checks_crc32"]:
+            self.damage.batches_to_recompute = [(0, rows)]
+            self.damage.report("rows of another store are among these: their checksums are not those of the end")
         return self.damage
 
-    def _check_metadata(self) -> None:
-        group = {**GROUP, "attributes": {}}
-        for key, spec in [(f"{name}/{METADATA}", spec) for name, spec in self._specs.items()] + [(GROUP_OF_TAPS, None)]:
+    def _check_array_metadata(self) -> None:
+        for key, spec in [*((f"{name}/{METADATA}", spec) for name, spec in self._specs.items()), (GROUP_OF_TAPS, None)]:
             try:
-                if spec is None and _json(self._directory.read(key)) != group:
-                    raise TransferError(f"{self.path}/{key} is damaged or missing")
                 if spec is not None:
                     ChunkedArray.open(self.path, spec)
+                elif not _is_json_of({**GROUP, "attributes": {}}, self._directory.read(key)):
+                    raise TransferError(f"{self.path}/{key} is damaged or missing")
             except (TransferError, OSError) as error:
-                self.damage.say(self._reason(error))
-                self.damage.metadata.append(key)
+                self.damage.report(self._reason(error))
+                self.damage.array_metadata.append(key)
 
     def _check_files(self) -> None:
-        prefixes = [f"{name}/" for name in self._specs]
-        for key in self._directory.list_outside(prefixes):
-            if key not in (METADATA, GROUP_OF_TAPS, LOCK, SEEN):
-                self.damage.surplus.append(key)
+        ours = (METADATA, GROUP_OF_TAPS, LOCK, SEEN)
+        surplus = [key for key in self._directory.list_outside([f"{name}/" for name in self._specs]) if key not in ours]
         for name, spec in self._specs.items():
             for key in self._directory.list(f"{name}/"):
                 index = key.split("/")[1] if key.startswith("c/") else ""
-                known = index.isdecimal() and int(index) < spec.num_chunks and key == f"c/{spec.chunk_key(int(index))}"
-                if not known and key != METADATA:
-                    self.damage.surplus.append(f"{name}/{key}")
-        self.damage.surplus.sort()
-        self.damage.say(*(f"{self.path}/{key} does not belong to the store" for key in self.damage.surplus))
+                is_chunk = (
+                    index.isdecimal() and int(index) < spec.num_chunks and key == f"c/{spec.chunk_key(int(index))}"
+                )
+                if not is_chunk and key != METADATA:
+                    surplus.append(f"{name}/{key}")
+        self.damage.surplus = sorted(surplus)
+        self.damage.report(*(f"{self.path}/{key} does not belong to the store" for key in self.damage.surplus))
 
-    def _batches(self) -> Iterator[tuple[int, np.ndarray, list[str]]]:
-        """Yields (first row, checks, what is wrong) of each batch in order, which are read ahead by threads."""
-        batch, rows = self.metadata["batch_size"], self.metadata["num_images"]
-        dtypes = [self._arrays[tap] for tap in self._taps]
-        bytes_of_batch = sum(int(np.prod(array.shape[1:])) * array.dtype.itemsize for array in dtypes) * batch
+    def _check_row_metadata(self, name: str) -> None:
+        """Reads all labels or ids, and compares them with the source's, where there is one."""
+        rows, chunk = self.metadata["num_images"], self.metadata["row_chunk"]
+        for index, start in enumerate(range(0, rows, chunk)):
+            stop = min(start + chunk, rows)
+            try:
+                stored = self._arrays[name].read(slice(start, stop))
+                if self.source is None:
+                    continue
+                wanted = source_values(self.source, self.metadata, name, start, stop)
+                different = (stored != wanted).reshape(len(stored), -1).any(axis=1)
+                if not different.any():
+                    continue
+                self.damage.report(f"{name} of {_rows(start, different)} are not the source's")
+            except (TransferError, OSError) as error:
+                self.damage.report(self._reason(error))
+            self.damage.row_metadata[name].append(index)
+
+    def _expected(self, name: str, start: int, stop: int) -> np.ndarray | None:
+        """Labels or ids of some rows as the source has them, else as they are stored; None where these are damaged."""
+        if self.source is not None:
+            return source_values(self.source, self.metadata, name, start, stop)
+        try:
+            return self._arrays[name].read(slice(start, stop))
+        except (TransferError, OSError):  # `_check_row_metadata` has reported it
+            return None
+
+    def _checked_batches(self) -> Iterator[CheckedBatch]:
+        """Yields each batch, checked, in order; they are read ahead by threads."""
+        rows, batch = sizes(self.metadata)
+        bytes_of_batch = batch * sum(int(np.prod(tap.shape[1:])) * tap.dtype.itemsize for tap in self._taps)
         ahead = int(np.clip(BYTES_AHEAD // max(bytes_of_batch, 1), 2, BATCHES_AHEAD))
-        running: deque[Future[tuple[int, np.ndarray, list[str]]]] = deque()
+        running: deque[Future[CheckedBatch]] = deque()
         with ThreadPoolExecutor(READERS, thread_name_prefix="verify") as pool:
-            for start in range(0, rows, batch):
-                stop = min(start + batch, rows)
-                labels, ids = self._rows("labels", start, stop), self._rows("ids", start, stop)
-                running.append(pool.submit(self._check_batch, start, stop, labels, ids))
-                if len(running) > ahead:
-                    yield running.popleft().result()
+            for first, last in blocks(rows, batch):
+                labels, ids = self._expected("labels", first, last), self._expected("ids", first, last)
+                for start in range(first, last, batch):
+                    stop, expected = min(start + batch, last), None
+                    if labels is not None and ids is not None:
+                        expected = labels[start - first : stop - first], ids[start - first : stop - first]
+                    running.append(pool.submit(self._check_batch, start, stop, expected))
+                    if len(running) > ahead:
+                        yield running.popleft().result()
             while running:
                 yield running.popleft().result()
 
-    def _rows(self, name: str, start: int, stop: int) -> np.ndarray | None:
-        """Labels or ids of some rows as they should be; None where that is not known."""
-        chunk, parts = self.metadata["row_chunk"], []
-        for index in range(start // chunk, -(-stop // chunk)):
-            block = self._block(name, index)
-            if block is None:
-                return None
-            parts.append(block[max(start - index * chunk, 0) : stop - index * chunk])
-        return np.concatenate(parts)
-
-    def _block(self, name: str, index: int) -> np.ndarray | None:
-        """A chunk of labels or ids: the source's, else what is stored; None if that is damaged."""
-        if self._blocks[name][0] != index:
-            self._blocks[name] = (index, self._checked_block(name, index))
-        return self._blocks[name][1]
-
-    def _checked_block(self, name: str, index: int) -> np.ndarray | None:
-        start = index * self.metadata["row_chunk"]
-        stop = min(start + self.metadata["row_chunk"], self.metadata["num_images"])
-        wanted = beside_of(self.source, self.metadata, name, start, stop) if self.source else None
-        try:
-            found = self._arrays[name].read(slice(start, stop))
-        except (TransferError, OSError) as error:
-            self.damage.say(self._reason(error))
-            self.damage.beside[name].append(index)
-            return wanted
-        if wanted is None:
-            return found
-        different = (found != wanted).reshape(len(found), -1).any(axis=1)
-        if different.any():
-            self.damage.say(f"{name} of {_rows(start, different)} are not the source's")
-            self.damage.beside[name].append(index)
-        return wanted
-
-    def _check_batch(
-        self, start: int, stop: int, labels: np.ndarray | None, ids: np.ndarray | None
-    ) -> tuple[int, np.ndarray, list[str]]:
+    def _check_batch(self, start: int, stop: int, expected: tuple[np.ndarray, np.ndarray] | None) -> CheckedBatch:
+        """Reads a batch whose (labels, ids) are `expected`, None where they are not known."""
         rows, lines, values = slice(start, stop), [], []
         checks = np.zeros(stop - start, np.uint32)
         try:
@@ -225,27 +225,29 @@ class _Verification:
         if not lines and not self.metadata["complete"] and (checks == MISSING).any():
             # a batch that was not finished; what lies there is written over
             return start, np.zeros_like(checks), lines
-        for name in (*self._taps, *self._content):
+        content = [self._arrays[CONTENT]] if CONTENT in self._arrays else []
+        for array in self._taps + content:
             try:
-                values.append(self._arrays[name].read(rows))
+                values.append(array.read(rows))
             except (TransferError, OSError) as error:
                 lines.append(self._reason(error))
         if lines:
             return start, checks, lines
-        content = values.pop() if self._content else None
+        checksums = values.pop() if content else None
         if (checks == MISSING).any():
             lines.append(f"{_rows(start, checks == MISSING)} are missing, though the store is complete")
         elif wrong := self._wrongly_skipped(start, checks, values):
             lines.append(wrong)
-        elif labels is not None and ids is not None:
+        elif expected is not None:
+            labels, ids = expected
             different = (row_checks(start, labels, decode_raw(ids), values) != checks) & (checks != SKIPPED)
             if different.any():
                 lines.append(f"{_rows(start, different)}: features, label or id are not those that were written")
-        if content is not None and self.images is not None:
-            other = np.flatnonzero(content != self.images.file_checksums(range(start, stop))).tolist()
-            if other:
-                self._changed.append(len(other))
-                lines.append(said([self.images.ids[start + row] for row in other]))
+        if checksums is not None and self.images is not None:
+            changed = np.flatnonzero(checksums != self.images.file_checksums(range(start, stop))).tolist()
+            if changed:
+                self._changed.append(len(changed))
+                lines.append(describe_changes([self.images.ids[start + row] for row in changed]))
         return start, checks, lines
 
     def _wrongly_skipped(self, start: int, checks: np.ndarray, values: list[np.ndarray]) -> str | None:
@@ -269,22 +271,15 @@ class _Verification:
         return str(error).removesuffix(f"; {repair_hint(self.path)}")
 
 
-def beside_of(source: Labelled, metadata: Mapping[str, Any], name: str, start: int, stop: int) -> np.ndarray:
-    """Labels (int64) or ids (uint8, padded) of rows of the source, as they are stored."""
-    if name == "labels":
-        return np.asarray(source.labels[start:stop], np.int64)
-    return encode_ids(source.ids[start:stop], metadata["id_width"])
-
-
-def _json(text: bytes | None) -> Any:
+def _is_json_of(expected: object, text: bytes | None) -> bool:
     try:
-        return None if text is None else json.loads(text)
+        return json.loads(text or b"") == expected
     except ValueError:
-        return None
+        return False
 
 
 def _rows(start: int, chosen: np.ndarray) -> str:
-    """ "row 7", "rows 3 to 9", or "4 of the rows 3 to 9"."""
+    """Names rows that a bool (n,) marks: "row 7", "rows 3 to 9", or "4 of the rows 3 to 9"."""
     rows = start + np.flatnonzero(chosen)
     first, last = int(rows[0]), int(rows[-1])
     if first == last:

@@ -8,7 +8,7 @@ lie there. `complete` is set when every row has been counted by its index.
 
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,37 +21,34 @@ from absl import logging
 from transfer.errors import TransferError, UsageError
 from transfer.runtime.files import lock
 from transfer.runtime.files.kvstore import Directory, repair_hint
+from transfer.store import format as store_format
 from transfer.store.arrays import ChunkedArray
-from transfer.store.differences import differences
 from transfer.store.format import (
     CONTENT,
     DTYPES,
-    FORMAT,
     GROUP,
-    KIND,
     METADATA,
     MISSING,
-    OLD_FORMAT,
+    ROW_METADATA,
     ROWS_AT_ONCE,
     SKIPPED,
     arrays,
-    encode_ids,
     open_array,
     raw_ids,
     read_metadata,
+    row_checks,
     scan_checks,
+    source_values,
     write_metadata,
 )
-from transfer.store.row_checks import row_checks
-from transfer.store.upgrade import upgrade
 
 # Batches on their way to the disk or bucket while the next ones are computed.
 WRITES_IN_FLIGHT = 4
 
 
 @dataclass
-class Count:
-    """What is there: runs of batches (start, stop) that are `missing`, rows `skipped`, the `crc` of all checks."""
+class RowCount:
+    """What has been written: runs of batches (start, stop) still `missing`, rows `skipped`, the `crc` of all checks."""
 
     missing: list[tuple[int, int]] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)
@@ -68,7 +65,7 @@ class StoreWriter:
         class_names: name of each label.
         data: where the images come from, for messages; it binds nothing, what binds is in the fingerprint.
         fingerprint: nested dict of all settings that the features depend on, JSON values.
-        batch_size: rows of a chunk.
+        batch_size: rows per chunk.
         provenance: what may change low bits only (device, versions), JSON values.
         create: False in the processes that help the one that has created the store: they find it there, take no lock
             and do not `finish`.
@@ -97,38 +94,48 @@ class StoreWriter:
         features_dtype: str = "float32",
         content: Callable[[range], np.ndarray] | None = None,
     ) -> None:
-        self.path, self.num_images = str(path), len(ids)
-        self._directory = Directory(self.path)
-        self._ids, self._labels = ids, labels
-        wanted = new_metadata(
-            taps=taps,
-            num_images=len(ids),
-            class_names=class_names,
-            data=data,
-            fingerprint=fingerprint,
-            batch_size=batch_size,
-            provenance=provenance,
-            features_dtype=features_dtype,
-            content=content is not None,
-        )
-        self._create_allowed = create
+        if features_dtype not in DTYPES:
+            raise UsageError(f"features_dtype={features_dtype!r} is not one of {', '.join(DTYPES)}")
+        self.path, self.labels, self.ids, self.num_images = str(path), labels, ids, len(ids)
+        self._directory, self._create_allowed = Directory(self.path), create
+        wanted = {
+            "kind": store_format.KIND,
+            "format": store_format.FORMAT,
+            "complete": False,
+            "data": data,
+            "fingerprint": dict(fingerprint),
+            "taps": {tap: list(shape) for tap, shape in taps.items()},
+            "features_dtype": features_dtype,
+            "num_images": self.num_images,
+            "class_names": list(class_names),
+            "skipped": [],
+            "skipped_rows": [],
+            "checks_crc32": None,
+            "batch_size": batch_size,
+            "row_chunk": max(min(self.num_images, ROWS_AT_ONCE), 1),
+            "provenance": dict(provenance or {}),
+            **({CONTENT: True} if content else {}),
+        }
         self._lock = lock.Lock()
         self._open = ExitStack()
         try:
-            self.metadata = self._settled(wanted)
+            self.metadata = self._create_or_resume(wanted)
             self.batch_size: int = self.metadata["batch_size"]
-            self._taps = {tap: open_array(self.path, self.metadata, f"features/{tap}") for tap in self.metadata["taps"]}
-            self._checks = None if self.complete else open_array(self.path, self.metadata, "checks")
+            self._taps = {tap: self._array(f"features/{tap}") for tap in self.metadata["taps"]}
+            self._checks = None if self.complete else self._array("checks")
             self._content = None
             if content is not None and self.metadata.get(CONTENT) and not self.complete:
-                self._content = open_array(self.path, self.metadata, CONTENT), content
+                self._content = self._array(CONTENT), content
         except BaseException:
             self._open.close()
             raise
         self._pool = ThreadPoolExecutor(WRITES_IN_FLIGHT, thread_name_prefix="feature-store")
         self._writing: deque[Future[None]] = deque()
 
-    def _settled(self, wanted: dict[str, Any]) -> dict[str, Any]:
+    def _array(self, name: str) -> ChunkedArray:
+        return open_array(self.path, self.metadata, name)
+
+    def _create_or_resume(self, wanted: dict[str, Any]) -> dict[str, Any]:
         """The metadata of the store, which is created or found to be the one that is wanted."""
         found = read_metadata(self.path)
         if self._create_allowed and not (found and found["complete"]):
@@ -142,45 +149,39 @@ class StoreWriter:
         if self._create_allowed and not found["complete"]:
             if changed := differences(found["provenance"], wanted["provenance"]):
                 logging.warning("%s: %s; low bits of the remaining rows may differ", self.path, "; ".join(changed))
-            if found["format"] == OLD_FORMAT:
-                found = upgrade(self.path, found)
             self._check_source(found)
         return found
 
     def _create(self, metadata: dict[str, Any]) -> dict[str, Any]:
-        for name in ("features", "labels", "ids", "checks", CONTENT, "status"):  # of a creation that was cut short
+        for name in ("features", "labels", "ids", "checks", CONTENT):  # of a creation that was cut short
             self._directory.delete(f"{name}/")
-        metadata = {**metadata, "id_width": id_width(self._ids)}
+        starts = range(0, self.num_images, ROWS_AT_ONCE)
+        widths = (max(map(len, raw_ids(self.ids[start : start + ROWS_AT_ONCE]))) for start in starts)
+        metadata = {**metadata, "id_width": max(widths, default=0) or 1}
         created = {name: ChunkedArray.create(self.path, spec) for name, spec in arrays(metadata).items()}
-        for start, labels, ids in self._source(metadata["row_chunk"]):
-            writing = [
-                (created["labels"], created["labels"].write(start, labels)),
-                (created["ids"], created["ids"].write(start, encode_ids(ids, metadata["id_width"]))),
-            ]
+        for start in range(0, self.num_images, metadata["row_chunk"]):
+            writing = []
+            for name in ROW_METADATA:
+                values = source_values(self, metadata, name, start, start + metadata["row_chunk"])
+                writing.append((created[name], created[name].write(start, values)))
             for array, future in writing:
                 array.wait(future)
         self._directory.write_json("features/" + METADATA, {**GROUP, "attributes": {}})
         return write_metadata(self.path, metadata)
 
-    def _source(self, step: int) -> Iterator[tuple[int, np.ndarray, Sequence[str]]]:
-        """Yields (first row, labels int64, ids) of all rows of the source, `step` at a time."""
-        for start in range(0, self.num_images, step):
-            yield start, *self._rows_of_source(start, start + step)
-
-    def _rows_of_source(self, start: int, stop: int) -> tuple[np.ndarray, Sequence[str]]:
-        return np.asarray(self._labels[start:stop], np.int64), self._ids[start:stop]
-
     def _check_source(self, metadata: dict[str, Any]) -> None:
         """Raises TransferError unless labels and ids are the source's: what is computed next is stored beside them."""
-        found = {name: open_array(self.path, metadata, name) for name in ("labels", "ids")}
-        for start, labels, ids in self._source(metadata["row_chunk"]):
-            rows = slice(start, start + len(labels))
-            same_ids = np.array_equal(found["ids"].read(rows), encode_ids(ids, metadata["id_width"]))
-            if not (same_ids and np.array_equal(found["labels"].read(rows), labels)):
-                raise TransferError(
-                    f"{self.path}: labels or ids among the rows {start} to {rows.stop - 1} are not the source's; "
-                    + repair_hint(self.path)
-                )
+        for name in ROW_METADATA:
+            stored, chunk = open_array(self.path, metadata, name), metadata["row_chunk"]
+            for start in range(0, self.num_images, chunk):
+                stop = min(start + chunk, self.num_images)
+                if not np.array_equal(
+                    stored.read(slice(start, stop)), source_values(self, metadata, name, start, stop)
+                ):
+                    raise TransferError(
+                        f"{self.path}: {name} among the rows {start} to {stop - 1} are not the source's; "
+                        + repair_hint(self.path)
+                    )
 
     def __enter__(self) -> "StoreWriter":
         return self
@@ -205,22 +206,21 @@ class StoreWriter:
         """Ids of the images that could not be read so far."""
         if self.complete:
             return list(self.metadata["skipped"])
-        return [self._ids[row] for row in self._count().skipped]
+        return [self.ids[row] for row in self._count().skipped]
 
     def pending(self) -> list[tuple[int, int]]:
         """Runs of whole batches that are still missing, as (start, stop) rows, in order."""
         return [] if self.complete else self._count().missing
 
-    def _count(self) -> Count:
+    def _count(self) -> RowCount:
         """Counts all rows by their index, and looks for the chunks of those that should be there."""
-        written = self._chunks_there()
-        count = Count()
+        has_chunks = self._batches_with_chunks()
+        count = RowCount()
         for start, checks in scan_checks(self.path, self.metadata):
             starts = np.arange(0, len(checks), self.batch_size)
             first = start // self.batch_size
-            there = np.minimum.reduceat(checks, starts) != MISSING
-            there &= written[first : first + len(starts)]
-            for batch in (start + starts[~there]).tolist():
+            written = (np.minimum.reduceat(checks, starts) != MISSING) & has_chunks[first : first + len(starts)]
+            for batch in (start + starts[~written]).tolist():
                 stop = min(batch + self.batch_size, self.num_images)
                 if count.missing and count.missing[-1][1] == batch:
                     batch = count.missing.pop()[0]
@@ -229,14 +229,13 @@ class StoreWriter:
             count.crc = zlib.crc32(checks.astype("<u4").tobytes(), count.crc)
         return count
 
-    def _chunks_there(self) -> np.ndarray:
+    def _batches_with_chunks(self) -> np.ndarray:
         """Which batches have a chunk of every tap, bool (batches,)."""
-        there = np.ones(-(-self.num_images // self.batch_size), bool)
-        for spec in arrays(self.metadata).values():
-            if spec.name.startswith("features/"):
-                keys = self._directory.list(f"{spec.name}/c/")
-                there &= np.fromiter((spec.chunk_key(i) in keys for i in range(len(there))), bool, len(there))
-        return there
+        present = np.ones(-(-self.num_images // self.batch_size), bool)
+        for array in self._taps.values():
+            keys = self._directory.list(f"{array.spec.name}/c/")
+            present &= np.fromiter((array.spec.chunk_key(i) in keys for i in range(len(present))), bool, len(present))
+        return present
 
     def write(self, start: int, features: Mapping[str, np.ndarray], skipped: Sequence[int] = ()) -> None:
         """Hands a batch to the writing threads; waits only where several batches are on their way already.
@@ -261,8 +260,9 @@ class StoreWriter:
     def _commit(self, start: int, values: Mapping[str, np.ndarray], skipped: np.ndarray) -> None:
         assert self._checks is not None, "a complete store is not written"
         writing = [(array, array.write(start, values[tap])) for tap, array in self._taps.items()]
-        labels, ids = self._rows_of_source(start, start + len(next(iter(values.values()))))
-        checks = row_checks(start, labels, raw_ids(ids), list(values.values()))
+        rows = slice(start, start + len(next(iter(values.values()))))
+        labels, ids = np.asarray(self.labels[rows], np.int64), raw_ids(self.ids[rows])
+        checks = row_checks(start, labels, ids, list(values.values()))
         checks[skipped] = SKIPPED
         if self._content is not None:
             array, read = self._content
@@ -295,54 +295,9 @@ class StoreWriter:
             raise TransferError(f"{self.path} still lacks rows {rows}; run the same command again")
         if len(count.skipped) == self.num_images:
             raise TransferError(f"none of the {self.num_images} images could be read; {self.path} has no rows")
-        facts = {
-            "complete": True,
-            "skipped": [self._ids[row] for row in count.skipped],
-            "skipped_rows": count.skipped,
-            "checks_crc32": count.crc,
-        }
-        self.metadata = write_metadata(self.path, {**self.metadata, **facts})
-
-
-def new_metadata(
-    *,
-    taps: Mapping[str, Sequence[int]],
-    num_images: int,
-    class_names: Sequence[str],
-    data: str,
-    fingerprint: Mapping[str, Any],
-    batch_size: int,
-    provenance: Mapping[str, Any] | None = None,
-    features_dtype: str = "float32",
-    content: bool = False,
-) -> dict[str, Any]:
-    """The metadata of a store that is begun, but for `id_width`; UsageError for an unknown `features_dtype`."""
-    if features_dtype not in DTYPES:
-        raise UsageError(f"features_dtype={features_dtype!r} is not one of {', '.join(DTYPES)}")
-    return {
-        "kind": KIND,
-        "format": FORMAT,
-        "complete": False,
-        "data": data,
-        "fingerprint": dict(fingerprint),
-        "taps": {tap: list(shape) for tap, shape in taps.items()},
-        "features_dtype": features_dtype,
-        "num_images": num_images,
-        "class_names": list(class_names),
-        "skipped": [],
-        "skipped_rows": [],
-        "checks_crc32": None,
-        "batch_size": batch_size,
-        "row_chunk": max(min(num_images, ROWS_AT_ONCE), 1),
-        "provenance": dict(provenance or {}),
-        **({CONTENT: True} if content else {}),
-    }
-
-
-def id_width(ids: Sequence[str]) -> int:
-    """Bytes of the longest id, at least 1."""
-    slices = (ids[start : start + ROWS_AT_ONCE] for start in range(0, len(ids), ROWS_AT_ONCE))
-    return max((len(raw) for part in slices for raw in raw_ids(part)), default=1) or 1
+        skipped = {"skipped": [self.ids[row] for row in count.skipped], "skipped_rows": count.skipped}
+        done = {**self.metadata, "complete": True, **skipped, "checks_crc32": count.crc}
+        self.metadata = write_metadata(self.path, done)
 
 
 def check_same(path: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -351,9 +306,8 @@ def check_same(path: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -
     A complete store may have more taps than are wanted. The batch size binds only one that is not complete: its chunks
     are batches, and it may change low bits.
     """
-    found = {"features_dtype": "float32", **found}  # format 1 has no other
     if found["complete"] and (shared := {tap: found["taps"][tap] for tap in wanted["taps"] if tap in found["taps"]}):
-        found["taps"] = shared
+        found = {**found, "taps": shared}
     keys = ["taps", "features_dtype", "num_images", "class_names"] + ([] if found["complete"] else ["batch_size"])
     if found["fingerprint"].get("images") != wanted["fingerprint"].get("images"):
         keys.insert(0, "data")  # its name explains the hash
@@ -367,3 +321,25 @@ def check_same(path: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -
             f"the feature store {path} was {begun} with other settings: {'; '.join(different)}. "
             "Choose another --workdir, or delete the store"
         )
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """One phrase for each setting that differs, nested ones by dotted name: "dtype was 'float32', now 'bfloat16'"."""
+    was, now = _flatten(found), _flatten(wanted)
+    changed = [key for key in {**was, **now} if not (key in was and key in now and was[key] == now[key])]
+    return [f"{key} was {_shortened(was, key)}, now {_shortened(now, key)}" for key in changed]
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _shortened(settings: Mapping[str, Any], key: str) -> str:
+    text = repr(settings[key]) if key in settings else "absent"
+    return text if len(text) <= 60 else f"{text[:40]}…"
