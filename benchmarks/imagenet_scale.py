@@ -33,7 +33,8 @@ from etils import epath
 from transfer.bench.machine import machine
 from transfer.bench.on_demand import OnDemand
 from transfer.data.loader import default_workers
-from transfer.heads import linear
+from transfer.heads.layers import Params
+from transfer.heads.programs import LINEAR
 from transfer.runtime import devices
 from transfer.runtime.memory import limit_heaps
 from transfer.store.store import FeatureStore
@@ -78,7 +79,7 @@ class Made:
         noise += self.means[labels]
         return noise.astype(ml_dtypes.bfloat16)
 
-    def best(self) -> linear.Params:
+    def best(self) -> Params:
         """The head that is right about every probability."""
         return {"kernel": self.means.T, "bias": -np.square(self.means).sum(axis=1) / 2}
 
@@ -166,7 +167,7 @@ def train(options: argparse.Namespace, made: Made, stores: dict[str, FeatureStor
             splits["train"], splits["validation"], options.classes, mesh, options.batch_size, options.rate, **settings
         )
     )
-    state = epochs.place(linear.init_state(options.features, options.classes, linear.init_key(0)))
+    state = epochs.place(LINEAR.init_state(options.features, options.classes, LINEAR.init_key(0)))
     clock = Timed(epochs)
     ended = run_epochs(clock, state, options.epochs, epath.Path(run), checkpoint_seconds=300.0)
     best = place_state(made.best(), mesh)

@@ -128,7 +128,7 @@ def epochs(train: Any, validation: Any) -> Callable[[], object]:
     """One epoch of the published recipe on streamed rows after the other, the first one done."""
     import jax
 
-    from transfer.heads import linear
+    from transfer.heads.programs import LINEAR
     from transfer.runtime import devices
     from transfer.training.parallel.epochs import make_epochs
 
@@ -142,7 +142,7 @@ def epochs(train: Any, validation: Any) -> Callable[[], object]:
         window_rows=WINDOW,
         stream=True,
     )
-    state, number = epoch.place(linear.init_state(WIDTH, CLASSES, linear.init_key(0))), 0
+    state, number = epoch.place(LINEAR.init_state(WIDTH, CLASSES, LINEAR.init_key(0))), 0
 
     def one() -> None:
         nonlocal state, number

@@ -31,7 +31,7 @@ LIBRARIES = (
     "transfer.experiment",
     "transfer.extract",
     "transfer.data.splits",
-    "transfer.heads.linear",
+    "transfer.heads.programs",
     "transfer.cli.weights",
     "transfer.weights.convert",
 )

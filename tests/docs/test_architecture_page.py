@@ -66,8 +66,8 @@ def referred(file: str) -> frozenset[str]:
 
 
 def found_by(file: str) -> frozenset[str]:
-    """What a file refers to, and of the registry of heads the head of the walk, which it finds by its name."""
-    return referred(file) | ({"transfer.heads.linear"} if file == "transfer/heads/registry.py" else set())
+    """What a file refers to, and of the registry of heads the programs, which it finds by their name."""
+    return referred(file) | ({"transfer.heads.programs"} if file == "transfer/heads/registry.py" else set())
 
 
 def test_every_package_is_on_the_page_in_the_words_of_its_docstring() -> None:

@@ -13,7 +13,7 @@ import pytest
 from transfer.errors import RowsError, TransferError, UsageError
 from transfer.heads import gradient, linear, mlp, sgd
 from transfer.heads.criteria import CRITERIA
-from transfer.heads.layers import dropping, hidden_layers
+from transfer.heads.layers import all_layers, dropout_by
 from transfer.heads.targets import LOSSES
 
 WIDTH, OUTPUTS, ROWS = 6, 4, 30
@@ -28,10 +28,10 @@ WEIGHTS = np.array([2.0, 0.0, 0.5, 1.0], np.float32)
 
 
 @pytest.mark.parametrize("kind", LOSSES)
-def test_losses_of_upright_scores_are_those_of_the_targets(kind):
+def test_losses_of_class_major_scores_are_those_of_the_targets(kind):
     scores = RANDOM.normal(size=(3, ROWS, OUTPUTS)).astype(np.float32)
-    upright = CRITERIA[kind].losses(scores.swapaxes(-1, -2), jnp.asarray(TARGETS[kind]))
-    np.testing.assert_allclose(upright, LOSSES[kind](scores, jnp.asarray(TARGETS[kind])), rtol=1e-5, atol=1e-6)
+    class_major = CRITERIA[kind].losses(scores.swapaxes(-1, -2), jnp.asarray(TARGETS[kind]))
+    np.testing.assert_allclose(class_major, LOSSES[kind](scores, jnp.asarray(TARGETS[kind])), rtol=1e-5, atol=1e-6)
 
 
 # Of Keras, whose own loss and optimiser: units of hidden layers, weight decay of AdamW, weights of classes.
@@ -47,8 +47,7 @@ def test_without_shuffling_every_epoch_is_that_of_keras(program, start, given, w
     state = program.init_state(WIDTH, OUTPUTS, jax.random.key(0), **start)
     hidden = [keras.layers.Dense(units, "relu") for units in start.get("hidden", ())]
     model = keras.Sequential([keras.Input((WIDTH,)), *hidden, keras.layers.Dense(OUTPUTS)])
-    layers = (*hidden_layers(state["params"]), state["params"])
-    for layer, ours in zip(model.layers, layers, strict=True):
+    for layer, ours in zip(model.layers, all_layers(state["params"]), strict=True):
         layer.set_weights([np.asarray(ours["kernel"]), np.asarray(ours["bias"])])
     decay = given.get("weight_decay")
     optimizer = keras.optimizers.AdamW(0.05, decay) if decay else keras.optimizers.Adam(0.05)
@@ -59,12 +58,11 @@ def test_without_shuffling_every_epoch_is_that_of_keras(program, start, given, w
     by_class = None if weights is None else dict(enumerate(weights.tolist()))
     history = model.fit(X, y, 8, epochs=3, shuffle=False, class_weight=by_class, verbose=0).history
 
-    epoch = program.make_epoch(X, y, None, None, 8, 0.05, shuffle=False, class_weight=weights, **given)
+    epoch = program.make_epoch(X, y, batch_size=8, learning_rate=0.05, shuffle=False, class_weight=weights, **given)
     for index in range(3):
         state, metrics = epoch(state, index)
         np.testing.assert_allclose(metrics["loss"], history["loss"][index], rtol=1e-4)
-    layers = (*hidden_layers(state["params"]), state["params"])
-    for layer, ours in zip(model.layers, layers, strict=True):
+    for layer, ours in zip(model.layers, all_layers(state["params"]), strict=True):
         for name, theirs in zip(("kernel", "bias"), layer.get_weights(), strict=True):
             np.testing.assert_allclose(ours[name], theirs, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(program.logits(state["params"], X), model.predict(X, verbose=0), rtol=1e-3, atol=1e-4)
@@ -105,7 +103,7 @@ def test_sgd_is_that_of_numpy(kind, decay, weights):
     start = (np.asarray(state["params"][name]) for name in ("kernel", "bias"))
     expected = numpy_sgd(kind, *start, epochs=3, batch_size=8, rate=0.1, momentum=0.8, decay=decay, weights=weights)
     given = {"epochs": 3, "momentum": 0.8, "shuffle": False, "weight_decay": decay, "class_weight": weights}
-    epoch = sgd.make_epoch(X, TARGETS[kind], X, TARGETS[kind], 8, 0.1, kind=kind, **given)
+    epoch = sgd.make_epoch(X, TARGETS[kind], X, TARGETS[kind], batch_size=8, kind=kind, **given)
     for index in range(3):
         state, metrics = epoch(state, index)
     for name, ours in zip(("kernel", "bias"), expected, strict=True):
@@ -130,10 +128,10 @@ def score_of(kind, scores):
 
 def test_dropout_leaves_out_its_share_of_units_and_makes_up_for_it():
     units = jnp.ones((200, 300))
-    one, other = (dropping(0.3, jax.random.key(seed))(0, units) for seed in (0, 1))
+    one, other = (dropout_by(0.3, jax.random.key(seed))(0, units) for seed in (0, 1))
     np.testing.assert_allclose(np.unique(one), [0, 1 / 0.7], rtol=1e-6)
     assert abs(np.mean(one == 0) - 0.3) < 0.01 and abs(np.mean((one == 0) & (other == 0)) - 0.09) < 0.01
-    assert np.any(one != dropping(0.3, jax.random.key(0))(1, units)), "layers share their bits"
+    assert np.any(one != dropout_by(0.3, jax.random.key(0))(1, units)), "layers share their bits"
 
 
 @pytest.mark.slow
@@ -141,7 +139,7 @@ def test_dropout_is_of_training_alone_and_decided_by_seed_and_epoch():
     start = mlp.init_state(WIDTH, OUTPUTS, mlp.init_key(0), hidden=(16,))
 
     def trained(seed, index, dropout):
-        epoch = mlp.make_epoch(X, TARGETS["classes"], None, None, 8, seed=seed, dropout=dropout, shuffle=False)
+        epoch = mlp.make_epoch(X, TARGETS["classes"], batch_size=8, seed=seed, dropout=dropout, shuffle=False)
         return np.asarray(epoch(start, index)[0]["params"]["kernel"]).tobytes()
 
     assert trained(0, 0, 0.5) == trained(0, 0, 0.5)
@@ -157,9 +155,7 @@ def test_a_run_resumed_from_its_checkpoint_is_the_uninterrupted_one_bit_for_bit(
     import orbax.checkpoint as ocp
 
     y = TARGETS["classes"]
-    epoch = program.make_epoch(
-        X, y, X, y, 8, 0.05, seed=3, weight_decay=0.1, **({"epochs": 4} if program is sgd else {})
-    )
+    epoch = program.make_epoch(X, y, X, y, batch_size=8, learning_rate=0.05, seed=3, weight_decay=0.1, epochs=4)
 
     def run(state, start, stop):
         lines = []
@@ -183,7 +179,8 @@ def test_a_run_resumed_from_its_checkpoint_is_the_uninterrupted_one_bit_for_bit(
 def test_heads_that_differ_in_rates_share_a_compilation():
     state, programs = mlp.init_state(WIDTH, OUTPUTS, mlp.init_key(0)), set()
     for rate, dropout, decay in ((0.1, 0.5, 0.1), (0.2, 0.3, 0.2)):
-        mlp.make_epoch(X, TARGETS["classes"], None, None, 8, rate, dropout=dropout, weight_decay=decay)(state, 0)
+        given = dict(batch_size=8, learning_rate=rate, dropout=dropout, weight_decay=decay)
+        mlp.make_epoch(X, TARGETS["classes"], **given)(state, 0)
         programs.add(gradient._jitted_epoch._cache_size())
     assert len(programs) == 1
 
@@ -208,7 +205,7 @@ BAD = {
     ),
     "negative weights": (UsageError, "none below 0", lambda: epoch_of(sgd, class_weight=-WEIGHTS)),
     "weights of labels": (UsageError, "for one class a row", lambda: epoch_of(sgd, "labels", class_weight=WEIGHTS)),
-    "labels": (RowsError, "labels must be 0 or 1", lambda: sgd.make_epoch(X, Y, None, None, kind="labels")),
+    "labels": (RowsError, "labels must be 0 or 1", lambda: sgd.make_epoch(X, Y, kind="labels")),
     "other outputs": (
         TransferError,
         "head has 9 outputs, but rows have 4 values",
@@ -219,7 +216,8 @@ BAD = {
 
 
 def epoch_of(program, kind="classes", *, width=WIDTH, outputs=OUTPUTS, batch_size=8, rate=0.1, **settings):
-    epoch = program.make_epoch(X, TARGETS.get(kind, Y), None, None, batch_size, rate, kind=kind, **settings)
+    given = dict(batch_size=batch_size, learning_rate=rate, kind=kind, **settings)
+    epoch = program.make_epoch(X, TARGETS.get(kind, Y), **given)
     return epoch(program.init_state(width, outputs, program.init_key(0)), 0)
 
 

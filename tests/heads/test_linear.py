@@ -47,7 +47,7 @@ def test_one_epoch_is_that_of_numpy(num_rows, batch_size, seed, index):
     kernel, bias = (np.asarray(state["params"][name]) for name in ("kernel", "bias"))
     expected, loss, accuracy = numpy_epoch(kernel, bias, x, y, order, batch_size, 0.01)
 
-    state, metrics = linear.make_epoch(x, y, None, None, batch_size, 0.01, seed=seed)(state, index)
+    state, metrics = linear.make_epoch(x, y, batch_size=batch_size, learning_rate=0.01, seed=seed)(state, index)
     np.testing.assert_allclose(state["params"]["kernel"], expected[0], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(state["params"]["bias"], expected[1], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-4)
@@ -79,7 +79,7 @@ def test_the_shuffle_is_fresh_each_epoch_and_decided_by_seed_and_epoch():
     start = linear.init_state(6, 4, jax.random.key(0))
 
     def kernel(seed, index):
-        state, _ = linear.make_epoch(x, y, None, None, 8, seed=seed)(start, index)
+        state, _ = linear.make_epoch(x, y, batch_size=8, seed=seed)(start, index)
         return np.asarray(state["params"]["kernel"]).tobytes()
 
     assert kernel(0, 0) == kernel(0, 0)
@@ -92,7 +92,7 @@ def test_a_run_resumed_from_its_checkpoint_is_the_uninterrupted_one_bit_for_bit(
     (x, y), (xv, yv) = rows(100), rows(30, seed=1)
 
     def run(state, start, stop):
-        epoch, lines = linear.make_epoch(x, y, xv, yv, 32, 0.05, seed=3), []
+        epoch, lines = linear.make_epoch(x, y, xv, yv, batch_size=32, learning_rate=0.05, seed=3), []
         for index in range(start, stop):
             state, metrics = epoch(state, index)
             lines.append({name: float(value) for name, value in metrics.items()})
@@ -116,7 +116,8 @@ def test_rows_are_arguments_of_the_program_not_constants_in_it():
     state = linear.init_state(6, 4, jax.random.key(0))
     losses, programs = [], set()
     for seed in range(3):
-        _, metrics = linear.make_epoch(*rows(33, seed=seed), None, None, 8, 1e-3 * (seed + 1), seed=seed)(state, seed)
+        given = dict(batch_size=8, learning_rate=1e-3 * (seed + 1), seed=seed)
+        _, metrics = linear.make_epoch(*rows(33, seed=seed), **given)(state, seed)
         losses.append(float(metrics["loss"]))
         programs.add(gradient._jitted_epoch._cache_size())
     assert len(set(losses)) == 3
@@ -125,9 +126,9 @@ def test_rows_are_arguments_of_the_program_not_constants_in_it():
 
 def test_features_of_any_shape_and_labels_in_a_column_are_flattened():
     x, y = rows(20)
-    flat = linear.make_epoch(x, y, x, y, 8)(linear.init_state(6, 4, jax.random.key(0)), 0)
+    flat = linear.make_epoch(x, y, x, y, batch_size=8)(linear.init_state(6, 4, jax.random.key(0)), 0)
     column, bytes_ = y[:, None], y[:, None].astype(np.uint8)
-    shaped = linear.make_epoch(x.reshape(20, 1, 2, 3), column, x.reshape(20, 3, 1, 2), bytes_, 8)
+    shaped = linear.make_epoch(x.reshape(20, 1, 2, 3), column, x.reshape(20, 3, 1, 2), bytes_, batch_size=8)
     jax.tree.map(np.testing.assert_array_equal, flat, shaped(linear.init_state(6, 4, jax.random.key(0)), 0))
 
 
@@ -159,10 +160,12 @@ def test_rows_that_no_head_can_use_are_one_clear_line(arguments, message):
 
 
 def test_a_head_of_another_size_is_refused_before_any_work():
-    epoch = linear.make_epoch(X, Y, None, None)
+    epoch = linear.make_epoch(X, Y)
     with pytest.raises(TransferError, match="takes 5 features a row, but rows have 6"):
         epoch(linear.init_state(5, 4, jax.random.key(0)), 0)
     with pytest.raises(TransferError, match="labels reach 3, but the head has 3 classes"):
         epoch(linear.init_state(6, 3, jax.random.key(0)), 0)
     with pytest.raises(UsageError, match="batch_size must be at least 1, not 0"):
-        linear.make_epoch(X, Y, None, None, 0)
+        linear.make_epoch(X, Y, batch_size=0)
+    with pytest.raises(UsageError, match="the head takes no momentum; it takes epochs, batch_size"):
+        linear.make_epoch(X, Y, momentum=0.5)

@@ -12,6 +12,7 @@ import pytest
 
 from transfer.heads import linear
 from transfer.heads.linear_probe import LinearProbe
+from transfer.heads.optimisers import keras_adam
 
 OURS = ("loss", "accuracy", "validation_loss", "validation_accuracy")
 KERAS = ("loss", "accuracy", "val_loss", "val_accuracy")
@@ -49,7 +50,7 @@ def test_without_shuffling_every_epoch_is_that_of_keras(num_rows, batch_size, sc
     model.layers[-1].set_weights([np.asarray(state["params"][name]) for name in ("kernel", "bias")])
     history = model.fit(x, y, batch_size, epochs=8, validation_data=(xv, yv), shuffle=False, verbose=0).history
 
-    epoch = linear.make_epoch(x, y, xv, yv, batch_size, shuffle=False)
+    epoch = linear.make_epoch(x, y, xv, yv, batch_size=batch_size, shuffle=False)
     for index in range(8):
         state, metrics = epoch(state, index)
         for ours, theirs in zip(OURS, KERAS, strict=True):
@@ -77,7 +78,7 @@ def test_adam_has_its_epsilon_where_keras_has_it():
     for gradient in gradients:
         theirs.apply([gradient])
         expected.append(keras.ops.convert_to_numpy(variable))
-    np.testing.assert_allclose(run(linear.keras_adam(1e-3)), expected, rtol=2e-4, atol=1e-9)
+    np.testing.assert_allclose(run(keras_adam(1e-3)), expected, rtol=2e-4, atol=1e-9)
     assert np.abs(run(optax.adam(1e-3, eps=1e-7)) / expected - 1).max() > 1, "the test cannot tell the two apart"
 
 

@@ -49,7 +49,7 @@ def test_it_is_the_epoch_program_run_to_the_end_and_adopts_what_that_has_learned
     shape = {"hidden": settings["hidden"]} if name == "mlp" else {}
     state = program.init_state(64, 10, program.init_key(5), **shape)
     given = {key: value for key, value in settings.items() if key == "dropout" or (key == "epochs" and name == "sgd")}
-    epoch = program.make_epoch(X, Y, None, None, 256, settings["learning_rate"], seed=5, **given)
+    epoch = program.make_epoch(X, Y, learning_rate=settings["learning_rate"], seed=5, **given)
     for index in range(settings["epochs"]):
         state, metrics = epoch(state, index)
     np.testing.assert_allclose(metrics["loss"], head.history_["loss"][-1], rtol=1e-3)

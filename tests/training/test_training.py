@@ -20,7 +20,7 @@ def problem(seed: int = 0, num_features: int = 8):
     random = np.random.default_rng(seed)
     labels = random.integers(0, 3, 50)
     features = random.normal(size=(50, num_features)).astype(np.float32) + labels[:, None]
-    epoch = linear.make_epoch(features[:40], labels[:40], features[40:], labels[40:], 16, 1e-2)
+    epoch = linear.make_epoch(features[:40], labels[:40], features[40:], labels[40:], batch_size=16, learning_rate=1e-2)
     return epoch, linear.init_state(num_features, 3, linear.init_key(0))
 
 

@@ -23,7 +23,10 @@ from transfer.bench.network import Wanted, load
 from transfer.bench.target_chips import Target
 from transfer.bench.target_hlo import COLLECTIVES, Kernel, kernels, loop_collectives, read
 from transfer.extract.extractor import Extractor
-from transfer.heads import linear
+from transfer.heads import gradient
+from transfer.heads.gradient import Examples, Method
+from transfer.heads.optimisers import Rates
+from transfer.heads.programs import LINEAR
 from transfer.runtime.devices import AXIS
 from transfer.training.parallel import dealing, sharded
 
@@ -162,14 +165,18 @@ def _head(job: dict[str, Any], target: Target, there: Sequence[jax.Device]) -> L
 
 def _on_one_device(device: jax.Device, rows: int, width: int) -> jax.stages.Lowered:
     key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(lambda k: linear.init_state(width, HEAD_CLASSES, k), key)
+    state = jax.eval_shape(lambda k: LINEAR.init_state(width, HEAD_CLASSES, k), key)
     scalars = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
     data = jax.ShapeDtypeStruct((rows, width), jnp.float32), jax.ShapeDtypeStruct((rows,), jnp.int32)
     placed = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=SingleDeviceSharding(device)),
         (state, *scalars, data),
     )
-    return linear.train_all.lower(*placed, None, epochs=1, batch_size=HEAD_BATCH)
+    state, seed, learning_rate, examples = placed
+    method = Method(HEAD_BATCH)
+    return gradient.train_all.lower(
+        state, seed, Rates(learning_rate), Examples(*examples), None, epochs=1, method=method
+    )
 
 
 def _pod_head(job: dict[str, Any], target: Target, there: Sequence[jax.Device]) -> Lowered:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
@@ -10,21 +10,21 @@ from transfer import config as settings
 from transfer import heads
 from transfer.errors import UsageError
 
+if TYPE_CHECKING:
+    from transfer.heads.programs import Program
+
 # What of `config.head` says how a head is run, not what it is.
 RUN = ("name", "target", "order", "window", "schedule")
 # What of `config.sweep` says how settings are chosen; the rest are values to choose among.
 CHOICE = ("holdout", "seed", "measure", "grid")
 TARGETS = ("classes", "labels", "values")
-# Passes over the rows of a head whose program does not say: the published recipe's.
-EPOCHS = 50
 # Of an estimator, what no config sets: chance is `config.seed`'s, and rows are always shuffled.
 NO_SETTINGS = ("seed", "random_state", "shuffle")
 # How a config writes None where a head's default is something else: None itself asks for the default.
 NONE = "none"
-_OF_THE_RUN = {*NO_SETTINGS, "class_weight", "kind", "epochs"}
 
 
-def program(name: str) -> Any | None:
+def program(name: str) -> "Program | None":
     """What trains the head epoch by epoch; None for a head that is fitted in one go. UsageError for an unknown one."""
     return heads.find_program(name)
 
@@ -34,18 +34,7 @@ def takes(name: str, target: str = "classes") -> dict[str, Any]:
     found = program(name) if target == "classes" else None
     if found is None:
         return {key: value for key, value in _parameters(estimator(name, target)) if key not in NO_SETTINGS}
-    own = dict(_of_program(found))
-    epochs = inspect.signature(found.make_epoch).parameters.get("epochs")
-    several = EPOCHS if epochs is None or epochs.default in (None, epochs.empty) else epochs.default
-    weighed = {"class_weight": None} if "class_weight" in inspect.signature(found.make_epoch).parameters else {}
-    return {"epochs": several, **own, "scaling": None, **weighed}
-
-
-def _of_program(found: Any) -> Iterator[tuple[str, Any]]:
-    for function in (found.init_state, found.make_epoch):
-        for key, parameter in inspect.signature(function).parameters.items():
-            if parameter.default is not parameter.empty and key not in _OF_THE_RUN:
-                yield key, parameter.default
+    return {**found.defaults, "scaling": None, "class_weight": None}
 
 
 def estimator(name: str, target: str = "classes") -> type:
@@ -152,4 +141,4 @@ def resolve(config: ConfigDict) -> ConfigDict:
 
 def _has_schedule(name: str, target: str) -> bool:
     found = program(name) if target == "classes" else None
-    return found is not None and "epochs" in inspect.signature(found.make_epoch).parameters
+    return found is not None and found.anneals

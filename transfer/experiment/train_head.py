@@ -16,11 +16,11 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from transfer import heads
 from transfer.errors import TransferError, UsageError
 from transfer.experiment import evaluate_head, head_settings, results, workdirs
 from transfer.experiment.head_data import Data
 from transfer.heads import scaling
+from transfer.heads.programs import LINEAR, PROGRAMS
 from transfer.heads.rows import flat_features
 from transfer.runtime import distributed
 from transfer.runtime.memory import limit_heaps
@@ -59,7 +59,7 @@ def whole(config: ConfigDict) -> str | None:
         if head.get(name) is not None:
             return f"config.head.{name}={head[name]}"
     program = head_settings.program(head.name)
-    if program is None or not getattr(program, "OVER_DEVICES", False):
+    if program is not LINEAR:
         return f"config.head.name={head.name}"
     beyond = _beyond(program, head_settings.own(config))
     return f"config.head.{beyond[0]}={head[beyond[0]]}" if beyond else None
@@ -68,8 +68,7 @@ def whole(config: ConfigDict) -> str | None:
 def _beyond(program: Any, own: Mapping[str, Any]) -> list[str]:
     """Settings that are not at their default and that training over several devices knows nothing of."""
     known = inspect.signature(make_epochs).parameters.keys() | {"epochs", "scaling", "class_weight"}
-    usual = inspect.signature(program.make_epoch).parameters
-    return [key for key in own if key not in known and not (key in usual and usual[key].default == own[key])]
+    return [key for key in own if key not in known and own[key] != program.defaults[key]]
 
 
 def in_one_go(config: ConfigDict) -> bool:
@@ -159,7 +158,7 @@ def fit(
         result |= {"num_devices": chosen.mesh.size, "streamed": chosen.stream}
     result |= {"head": config.head.name, "settings": own}
     params = _gathered(run.state["params"])
-    if distributed.is_main() and hasattr(program, "logits"):
+    if distributed.is_main():
         if trained or not evaluate_head.is_there(workdir) or "measures" not in before:
             size = max(1, EVALUATED // chunk_rows) * chunk_rows
             before = evaluate_head.of_scores(workdir, _logits(program, params, validation, size), data)
@@ -182,30 +181,23 @@ def _started(
 ) -> tuple[Any, Any]:
     """What goes through an epoch, and the state before the first."""
     own, seed = head_settings.own(config), config.seed
-    state = program.init_state(
-        train.num_features, num_classes, program.init_key(seed), **_named(program.init_state, own)
-    )
+    given = {key: own[key] for key in program.defaults}
+    state = program.init_state(train.num_features, num_classes, program.init_key(seed), **given)
     if chosen.plain:
         arrays = [array[:] for split in (train, validation) for array in split]
         weights = _class_weights(own.get("class_weight"), arrays[1], num_classes)
-        given = _named(program.make_epoch, {**own, "class_weight": weights})
-        return program.make_epoch(*arrays, seed=seed, **given), state
+        return program.make_epoch(*arrays, seed=seed, class_weight=weights, **given), state
     order = dict(order=config.head.order, chunk_rows=chunk_rows, window_rows=config.head.window)
-    given = {key: value for key, value in own.items() if key in ("batch_size", "learning_rate")}
-    epoch = make_epochs(train, validation, num_classes, chosen.mesh, seed=seed, stream=chosen.stream, **order, **given)
+    order |= {key: own[key] for key in ("batch_size", "learning_rate")}
+    epoch = make_epochs(train, validation, num_classes, chosen.mesh, seed=seed, stream=chosen.stream, **order)
     return epoch, epoch.place(state)
 
 
 def _keep(config: ConfigDict, workdir: epath.Path, program: Any, params: Any, data: Data, scaler: Any) -> None:
     """Keeps the head as an estimator, if it is one of ours; a user's that borrows a program is another estimator."""
-    if program.__name__ == f"{heads.__name__}.{config.head.name}":
+    if PROGRAMS.get(config.head.name) is program:
         parameters = {**head_settings.own(config), "seed": config.seed}
         evaluate_head.keep_program(workdir, config.head.name, params, parameters, data, scaler)
-
-
-def _named(function: Any, own: Mapping[str, Any]) -> dict[str, Any]:
-    """Those settings that a function of a program names."""
-    return {key: own[key] for key in inspect.signature(function).parameters if key in own}
 
 
 def _scaled(name: str | None, train: Split, validation: Split) -> tuple[Any, tuple[Split, Split]]:

@@ -2,9 +2,9 @@
 
 The file defines a scikit-learn classifier, `NameProbe` (the name in camel case), and may define a regressor,
 `NameRegressor`; `transfer.heads.estimator` is what ours have in common, and theirs need not. If the class has a
-`program` with `init_key`, `init_state` and `make_epoch` (see `transfer.heads.linear`), or the file `NAME.py` is one,
-then `train.py` trains it epoch by epoch, resumable: `--config.head.name=NAME`. Where the program is a file of its own,
-training does without scikit-learn, which takes longer to import than JAX. Other heads are fitted in one go.
+`program` (`transfer.heads.programs`), then `train.py` trains it epoch by epoch, resumable:
+`--config.head.name=NAME`. Other heads are fitted in one go. Our programs are `transfer.heads.linear`, `.sgd` and
+`.mlp`, found without scikit-learn, which takes longer to import than JAX.
 """
 
 import importlib
@@ -21,8 +21,10 @@ def load(path: str | os.PathLike) -> Any:
     return importlib.import_module("transfer.heads.saving").load(path)
 
 
-def __getattr__(name: str) -> type:
-    """`transfer.heads.LinearProbe`, `RidgeRegressor` …, without importing scikit-learn before it is needed."""
+def __getattr__(name: str) -> Any:
+    """`transfer.heads.LinearProbe`, `RidgeRegressor` …, and the programs, without importing more than is needed."""
+    if name in ("linear", "sgd", "mlp"):
+        return find_program(name)
     for ending in ("Probe", "Regressor"):
         for head in HEADS if name.endswith(ending) else ():
             if name == camel(head) + ending and hasattr(module_of(head), name):

@@ -1,4 +1,4 @@
-"""What trained heads are measured by, row by row: losses and scores of each kind of targets, of upright scores."""
+"""What trained heads are measured by, row by row: losses and scores of each kind of targets, of class-major scores."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -8,11 +8,11 @@ import jax.numpy as jnp
 
 
 class Criterion(NamedTuple):
-    """What a head of a kind is measured by. Functions of upright scores (..., C, N), column by column a row.
+    """What a head of a kind is measured by. Functions of class-major scores (..., C, N), column by column a row.
 
     Attributes:
         score: name of the metric that says how good it is.
-        losses: scores and targets -> (..., N): `transfer.heads.targets.LOSSES` where nothing has to be turned.
+        losses: scores and targets -> (..., N): `transfer.heads.targets.LOSSES` where nothing has to be transposed.
         parts: scores, targets and their variance (C,) -> (..., N), whose mean is the score.
     """
 

@@ -1,20 +1,18 @@
 """The published head as scikit-learn estimators; all epochs run as one jitted program."""
 
+import dataclasses
 from typing import Any, ClassVar
 
 import jax
 
-from transfer.heads import gradient, linear
 from transfer.heads.estimator import Probe, Regressor
-from transfer.heads.gradient import State
+from transfer.heads.programs import LINEAR
 from transfer.heads.trained import TrainedLinear
 
 
 class _Linear(TrainedLinear):
     GRID: ClassVar[dict[str, tuple]] = {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
-
-    def _start(self, num_features: int, num_outputs: int) -> State:
-        return linear.init_state(num_features, num_outputs, linear.init_key(self.seed))
+    program = LINEAR
 
 
 class LinearProbe(Probe, _Linear):
@@ -34,9 +32,6 @@ class LinearProbe(Probe, _Linear):
     `n_features_in_`, D; `history_`, metric name -> float32 (epochs,), as `transfer.heads.gradient.train_epoch`
     defines them, the validation's only if `fit` was given such rows.
     """
-
-    # What `train.py` drives epoch by epoch, checkpointed: `init_key`, `init_state` and `make_epoch`.
-    program = linear
 
     def __init__(
         self,
@@ -73,6 +68,9 @@ class LinearRegressor(Regressor, _Linear):
     error of values brought to deviation 1) and of `r2`.
     """
 
+    # no recipe asks for another start, and from zero it is not far
+    program = dataclasses.replace(LINEAR, initializer=jax.nn.initializers.zeros)
+
     def __init__(
         self,
         epochs: int = 50,
@@ -91,7 +89,3 @@ class LinearRegressor(Regressor, _Linear):
         self.shuffle = shuffle
         self.weight_decay = weight_decay
         self.scaling = scaling
-
-    def _start(self, num_features: int, num_outputs: int) -> State:
-        zeros = jax.nn.initializers.zeros  # no recipe asks for another start, and from here it is not far
-        return gradient.init_state(num_features, num_outputs, linear.init_key(self.seed), initializer=zeros)

@@ -1,14 +1,14 @@
-"""Perceptrons with dropout as scikit-learn estimators; see `transfer.heads.mlp`."""
+"""Perceptrons with dropout as scikit-learn estimators; see `transfer.heads.programs`."""
 
 from typing import Any, ClassVar
 
 import numpy as np
 
-from transfer.heads import affine, mlp
+from transfer.heads import affine
 from transfer.heads.dense import Dense
 from transfer.heads.estimator import Probe, Regressor
-from transfer.heads.gradient import State
-from transfer.heads.layers import Params, hidden_layers
+from transfer.heads.layers import Params, all_layers
+from transfer.heads.programs import MLP
 from transfer.heads.trained import Trained
 
 
@@ -16,22 +16,14 @@ class _Mlp(Trained):
     SIDE_BY_SIDE: ClassVar[tuple[str, ...]] = ("learning_rate", "weight_decay", "dropout")
     GRID: ClassVar[dict[str, tuple]] = {"dropout": (0.75, 0.5, 0.25, 0.0), "learning_rate": (1e-4, 3e-4, 1e-3, 3e-3)}
 
-    hidden: tuple[int, ...]
-    dropout: float
+    program = MLP
+
     coefs_: list[np.ndarray]
     intercepts_: list[np.ndarray]
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        mlp.checked_hidden(self.hidden)
-
-    def _start(self, num_features: int, num_outputs: int) -> State:
-        return mlp.init_state(num_features, num_outputs, mlp.init_key(self.seed), hidden=self.hidden)
-
     def _keep(self, params: Params) -> None:
-        layers = (*hidden_layers(params), params)
-        self.coefs_ = [np.asarray(layer["kernel"]) for layer in layers]
-        self.intercepts_ = [np.asarray(layer["bias"]) for layer in layers]
+        self.coefs_ = [np.asarray(layer["kernel"]) for layer in all_layers(params)]
+        self.intercepts_ = [np.asarray(layer["bias"]) for layer in all_layers(params)]
 
     def _scores(self, x: np.ndarray) -> np.ndarray:
         for kernel, bias in zip(self.coefs_[:-1], self.intercepts_[:-1], strict=True):
@@ -62,11 +54,9 @@ class MlpProbe(Probe, _Mlp):
     them, (D, U) and (U,) float32; `history_` as `LinearProbe`'s.
     """
 
-    program = mlp
-
     def __init__(
         self,
-        hidden: tuple[int, ...] = mlp.HIDDEN,
+        hidden: tuple[int, ...] = (256,),
         dropout: float = 0.5,
         epochs: int = 50,
         batch_size: int = 256,
@@ -95,7 +85,7 @@ class MlpRegressor(Regressor, _Mlp):
 
     def __init__(
         self,
-        hidden: tuple[int, ...] = mlp.HIDDEN,
+        hidden: tuple[int, ...] = (256,),
         dropout: float = 0.0,
         epochs: int = 50,
         batch_size: int = 256,

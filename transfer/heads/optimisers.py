@@ -29,22 +29,20 @@ class Rates(NamedTuple):
     dropout: ArrayLike | None = None
 
 
-def check_rates(learning_rate: float, weight_decay: float = 0.0, dropout: float = 0.0, momentum: float = 0.0) -> None:
-    """Raises UsageError for a rate that is none."""
-    for name, value, right, wanted in (
-        ("learning_rate", learning_rate, lambda: 0 < learning_rate < np.inf, "above 0"),
-        ("weight_decay", weight_decay, lambda: 0 <= weight_decay < np.inf, "0 or more"),
-        ("dropout", dropout, lambda: 0 <= dropout < 1, "from 0 to below 1"),
-        ("momentum", momentum, lambda: 0 <= momentum < 1, "from 0 to below 1"),
-    ):
-        if not (isinstance(value, numbers.Real) and right()):
-            raise UsageError(f"{name} must be a number {wanted}, not {value!r}")
+# Rate -> whether a number is in its range, and the range in words.
+RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
+    "learning_rate": (lambda value: 0 < value < np.inf, "above 0"),
+    "weight_decay": (lambda value: 0 <= value < np.inf, "0 or more"),
+    "dropout": (lambda value: 0 <= value < 1, "from 0 to below 1"),
+    "momentum": (lambda value: 0 <= value < 1, "from 0 to below 1"),
+}
 
 
-def rates_of(learning_rate: float, weight_decay: float = 0.0, dropout: float = 0.0) -> Rates:
-    """The rates of one head, without what changes nothing; UsageError for a rate that is none."""
-    check_rates(learning_rate, weight_decay, dropout)
-    return Rates(learning_rate, weight_decay or None, dropout or None)
+def check_rates(settings: Mapping[str, Any]) -> None:
+    """Raises UsageError for a rate among the settings that is out of its range."""
+    for name, (in_range, words) in RANGES.items():
+        if name in settings and not (isinstance(settings[name], numbers.Real) and in_range(settings[name])):
+            raise UsageError(f"{name} must be a number {words}, not {settings[name]!r}")
 
 
 def keras_adam(learning_rate: ArrayLike) -> optax.GradientTransformation:
@@ -67,12 +65,12 @@ class Optimiser(NamedTuple):
     """How the gradient becomes a step.
 
     Attributes:
-        of: learning rate and momentum -> the transformation, whose state's shape depends on neither.
+        make: learning rate and momentum -> the transformation, whose state's shape depends on neither.
         decoupled: whether weight decay shrinks the kernels beside the step (as in AdamW), instead of being part of
             the gradient (as in PyTorch's SGD).
     """
 
-    of: Callable[[ArrayLike, float], optax.GradientTransformation]
+    make: Callable[[ArrayLike, float], optax.GradientTransformation]
     decoupled: bool
 
 
@@ -97,10 +95,10 @@ def stepped(
         """Kernels of `params` times `by` added to `tree`."""
         return jax.tree.map(lambda leaf, value: leaf + by * value if value.ndim == 2 else leaf, tree, params)
 
-    of, decoupled = OPTIMISERS[optimiser]
+    make, decoupled = OPTIMISERS[optimiser]
     if weight_decay is not None and not decoupled:
         gradients = decayed(gradients, weight_decay)
-    updates, opt_state = of(rate, momentum).update(gradients, opt_state, params)
+    updates, opt_state = make(rate, momentum).update(gradients, opt_state, params)
     if weight_decay is not None and decoupled:
         updates = decayed(updates, -jnp.multiply(rate, weight_decay))
     return optax.apply_updates(params, updates), opt_state

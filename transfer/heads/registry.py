@@ -1,7 +1,6 @@
 """Every head by its name: the estimator of its file, `NAME_probe.py`, and its program for `train.py`."""
 
 import importlib
-import importlib.util
 import pkgutil
 from collections.abc import Iterator, Mapping
 from types import ModuleType
@@ -54,16 +53,17 @@ def regressor(name: str) -> type:
 
 
 def find_program(name: str) -> Any:
-    """What `train.py` drives epoch by epoch, or None for a head that is fitted in one go; UsageError if unknown."""
-    if name in HEADS and importlib.util.find_spec(f"{PACKAGE}.{name}"):
-        module = importlib.import_module(f"{PACKAGE}.{name}")
-        if hasattr(module, "make_epoch"):
-            return module
-    return getattr(HEADS[name], "program", None)
+    """The `transfer.heads.programs.Program` that `train.py` drives epoch by epoch; UsageError if there is no such head.
+
+    None for a head that is fitted in one go. That of a head of ours is found without scikit-learn, which takes longer
+    to import than JAX; that of a user's is the attribute `program` of its estimator.
+    """
+    own = importlib.import_module(f"{PACKAGE}.programs").PROGRAMS
+    return own[name] if name in own else getattr(HEADS[name], "program", None)
 
 
 def program(name: str) -> Any:
-    """What `train.py` drives epoch by epoch; UsageError for an unknown head and for one that has no program."""
+    """The program that `train.py` drives; UsageError for an unknown head and for one that has no program."""
     found = find_program(name)
     if found is None:
         raise UsageError(f"config.head.name={name!r} has no program for train.py; use transfer.heads.HEADS[{name!r}]")

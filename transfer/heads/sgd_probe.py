@@ -1,11 +1,9 @@
-"""A linear head under SGD with momentum and a cosine schedule as scikit-learn estimators; see `transfer.heads.sgd`."""
+"""A linear head under SGD with momentum and a cosine schedule; see `transfer.heads.programs.SGD`."""
 
 from typing import Any, ClassVar
 
-from transfer.heads import sgd
 from transfer.heads.estimator import Probe, Regressor
-from transfer.heads.gradient import Method, State
-from transfer.heads.optimisers import check_rates
+from transfer.heads.programs import SGD
 from transfer.heads.trained import TrainedLinear
 
 # Those of DINOv2's linear evaluation, for a step of 256 rows.
@@ -15,17 +13,7 @@ LEARNING_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e
 class _Sgd(TrainedLinear):
     GRID: ClassVar[dict[str, tuple]] = {"learning_rate": LEARNING_RATES}
 
-    momentum: float
-
-    def _start(self, num_features: int, num_outputs: int) -> State:
-        return sgd.init_state(num_features, num_outputs, sgd.init_key(self.seed))
-
-    def _method(self, kind: str) -> Method:
-        return Method(self.batch_size, bool(self.shuffle), kind, "sgd", self.momentum, cosine=self.epochs)
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        check_rates(self.learning_rate, momentum=self.momentum)
+    program = SGD
 
 
 class SgdProbe(Probe, _Sgd):
@@ -47,8 +35,6 @@ class SgdProbe(Probe, _Sgd):
 
     After `fit`: as `LinearProbe`.
     """
-
-    program = sgd
 
     def __init__(
         self,

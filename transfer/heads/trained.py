@@ -1,4 +1,4 @@
-"""Heads of `transfer.heads.gradient` as estimators: all epochs in one program, many heads side by side in another."""
+"""Heads of `transfer.heads.programs` as estimators: all epochs compiled as one, and many heads side by side."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
@@ -12,9 +12,10 @@ from transfer.errors import RowsError, TransferError, UsageError
 from transfer.heads import affine, gradient, scaling
 from transfer.heads.dense import Dense
 from transfer.heads.estimator import Grid, Head, Rows
-from transfer.heads.gradient import Method, State
-from transfer.heads.layers import Params, hidden_layers, logits
-from transfer.heads.optimisers import Rates, check_rates, rates_of
+from transfer.heads.gradient import Examples
+from transfer.heads.layers import Params, all_layers, logits
+from transfer.heads.optimisers import Rates, check_rates
+from transfer.heads.programs import Program, checked_hidden
 from transfer.heads.targets import Targets
 
 # Bytes of the widest layer's units, of all heads, that are computed at a time.
@@ -39,13 +40,13 @@ class Units(NamedTuple):
         return cls(values.mean(axis=0), np.where(deviation > 1e-6 * np.abs(values).max(axis=0), deviation, 0))
 
 
-def _in(units: Units | None, targets: Targets) -> np.ndarray:
+def _scaled_targets(units: Units | None, targets: Targets) -> np.ndarray:
     if units is None:
         return targets.array
     return ((targets.array - units.offset) / np.where(units.scale > 0, units.scale, 1)).astype(np.float32)
 
 
-def _out_of(units: Units | None, params: Params) -> Params:
+def _unscaled(units: Units | None, params: Params) -> Params:
     """The last layer in the units of the values as they were given; kernel (..., D, T) and bias (..., T)."""
     params = jax.device_get(params)
     if units is None:
@@ -55,7 +56,7 @@ def _out_of(units: Units | None, params: Params) -> Params:
 
 
 class Trained(Head):
-    """What heads trained by gradient steps share; each says how it starts, steps, and keeps what it has learned.
+    """Base of the heads that gradient steps train: a subclass names its program and keeps what it has learned.
 
     Values that a regressor learns are brought to mean 0 and deviation 1 for the length of the training, so that one
     learning rate suits them whatever their unit.
@@ -63,19 +64,13 @@ class Trained(Head):
 
     SIDE_BY_SIDE: ClassVar[tuple[str, ...]] = ("learning_rate", "weight_decay")
 
+    # What trains the head; `train.py` drives that of a classifier epoch by epoch, checkpointed.
+    program: ClassVar[Program]
+
     epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
     seed: int
     shuffle: bool
     history_: dict[str, np.ndarray]
-
-    def _start(self, num_features: int, num_outputs: int) -> State:
-        raise NotImplementedError
-
-    def _method(self, kind: str) -> Method:
-        return Method(self.batch_size, bool(self.shuffle), kind)
 
     def _keep(self, params: Params) -> None:
         """Sets the attributes that say what has been learned."""
@@ -83,16 +78,19 @@ class Trained(Head):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        for name in ("epochs", "batch_size", "seed"):
-            value = getattr(self, name)
+        own = self._own_settings()
+        for name, value in {"seed": self.seed, "epochs": own["epochs"], "batch_size": own["batch_size"]}.items():
             if not isinstance(value, int | np.integer):
                 raise UsageError(f"{name} must be a whole number, not {value!r}")
             if name != "seed" and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
-        check_rates(**self._named_rates())
+        check_rates(own)
+        if "hidden" in own:
+            checked_hidden(own["hidden"])
 
-    def _named_rates(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in Rates._fields if hasattr(self, name)}
+    def _own_settings(self) -> dict[str, Any]:
+        """The settings of the program, as the parameters have them."""
+        return {name: getattr(self, name) for name in self.program.defaults}
 
     def fit(self, X: ArrayLike, y: ArrayLike, validation_data: tuple[ArrayLike, ArrayLike] | None = None) -> Self:
         """Fits the head to X (N, ...), numbers, flattened row by row, and y.
@@ -124,29 +122,33 @@ class Trained(Head):
     def _train(self, rows: Rows, held: tuple[np.ndarray, Targets] | None) -> None:
         units, validation = Units.of(rows.targets), None
         if held is not None:
-            validation = gradient.Rows(jnp.asarray(held[0]), jnp.asarray(_in(units, held[1])))
+            validation = Examples(jnp.asarray(held[0]), jnp.asarray(_scaled_targets(units, held[1])))
+        rates = self.program.rates(self._own_settings())
         state, history = gradient.train_all(
-            self._start(rows.x.shape[1], rows.targets.num_outputs),
-            self.seed,
-            rates_of(**self._named_rates()),
-            _on_device(rows, units),
-            validation,
-            epochs=self.epochs,
-            method=self._method(rows.targets.kind),
+            *self._start(rows), rates, _on_device(rows, units), validation, **self._compiled_for(rows)
         )
         self.history_ = {name: np.asarray(values) for name, values in _ordered(history).items()}
         if not np.isfinite(self.history_["loss"][-1]):
             raise TransferError(f"the loss is {self.history_['loss'][-1]}: training diverged; lower the learning_rate")
-        self._keep(_out_of(units, state["params"]))
+        self._keep(_unscaled(units, state["params"]))
+
+    def _start(self, rows: Rows) -> tuple[gradient.State, int]:
+        """The state before the first epoch, and the seed of the shuffles."""
+        key = self.program.init_key(self.seed)
+        shape = rows.x.shape[1], rows.targets.num_outputs
+        return self.program.init_state(*shape, key, **self._own_settings()), self.seed
+
+    def _compiled_for(self, rows: Rows) -> dict[str, Any]:
+        method = self.program.method(self._own_settings(), shuffle=bool(self.shuffle), kind=rows.targets.kind)
+        return {"epochs": self.epochs, "method": method}
 
     def _fit_many(self, rows: Rows, grid: Grid) -> Callable[[np.ndarray], np.ndarray]:
         """Heads at rates of their own, trained by one program on the same batches."""
-        units = Units.of(rows.targets)
-        start = self._start(rows.x.shape[1], rows.targets.num_outputs)
-        train, method = _on_device(rows, units), self._method(rows.targets.kind)
+        units, (start, seed) = Units.of(rows.targets), self._start(rows)
+        train, compiled_for = _on_device(rows, units), self._compiled_for(rows)
         parts = [
-            _out_of(units, gradient.train_many(start, self.seed, some, train, epochs=self.epochs, method=method))
-            for some in _groups(self._rates_of_all(grid), start["params"])
+            _unscaled(units, gradient.train_many(start, seed, rates, train, **compiled_for))
+            for rates in _groups(self._rates_of_all(grid), start["params"])
         ]
         number = len(next(iter(grid.values())))
         params = jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)[:number]), *parts)
@@ -155,9 +157,10 @@ class Trained(Head):
     def _rates_of_all(self, grid: Grid) -> Rates:
         """(H,) of each rate; None for one that is 0 in all of the heads."""
         number = len(next(iter(grid.values())))
-        columns = {name: grid.get(name, [value] * number) for name, value in self._named_rates().items()}
-        for one in zip(*columns.values(), strict=True):
-            check_rates(**dict(zip(columns, one, strict=True)))
+        own = {name: value for name, value in self._own_settings().items() if name in Rates._fields}
+        columns = {name: grid.get(name, [value] * number) for name, value in own.items()}
+        for rates in zip(*columns.values(), strict=True):
+            check_rates(dict(zip(columns, rates, strict=True)))
         return Rates(**{name: np.asarray(column, np.float32) for name, column in columns.items() if any(column)})
 
     def adopt(self, params: Params, *, classes: ArrayLike | None = None, scaler: scaling.Scaler | None = None) -> Self:
@@ -168,8 +171,7 @@ class Trained(Head):
             classes: (C,) in sorted order; None: 0 ... C - 1.
             scaler: that the rows went through; None: none.
         """
-        first = (*hidden_layers(params), params)[0]
-        self.n_features_in_, outputs = first["kernel"].shape[0], params["bias"].shape[0]
+        self.n_features_in_, outputs = all_layers(params)[0]["kernel"].shape[0], params["bias"].shape[0]
         self.kind_, self.scaler_ = "classes", scaler or scaling.fit(None, np.zeros((1, 1)))
         self.classes_ = np.arange(outputs) if classes is None else np.asarray(classes)
         self._keep(jax.device_get(params))
@@ -193,9 +195,9 @@ class TrainedLinear(Trained):
         return Dense.of(self.coef_, self.intercept_)
 
 
-def _on_device(rows: Rows, units: Units | None) -> gradient.Rows:
+def _on_device(rows: Rows, units: Units | None) -> Examples:
     weight = None if rows.weight is None else jnp.asarray(rows.weight)
-    return gradient.Rows(jnp.asarray(rows.x), jnp.asarray(_in(units, rows.targets)), weight)
+    return Examples(jnp.asarray(rows.x), jnp.asarray(_scaled_targets(units, rows.targets)), weight)
 
 
 def _groups(rates: Rates, params: Params) -> Iterator[Rates]:
@@ -220,7 +222,7 @@ _many_logits = jax.jit(jax.vmap(logits, in_axes=(0, None)))
 def _scores_of_many(params: Params, x: np.ndarray) -> np.ndarray:
     """(H, M, C) of rows (M, D), so many at a time that the units of all heads fit."""
     heads = params["bias"].shape[0]
-    widest = max(layer["bias"].shape[-1] for layer in (*hidden_layers(params), params))
+    widest = max(layer["bias"].shape[-1] for layer in all_layers(params))
     size = max(1, UNITS_BYTES // (4 * heads * widest))
     return np.concatenate(
         [np.asarray(_many_logits(params, x[start : start + size])) for start in range(0, len(x), size)], axis=1

@@ -10,7 +10,7 @@ from etils import epath
 from jax.sharding import Mesh, NamedSharding
 
 from transfer.errors import UsageError
-from transfer.heads import linear
+from transfer.heads import gradient, linear
 from transfer.runtime import preemption
 from transfer.runtime.devices import head_mesh
 from transfer.training.loop import run_epochs
@@ -67,7 +67,7 @@ def test_an_epoch_is_that_of_one_device(case):
     (num_rows, classes, batch_size), (data, model), known = CASES[case]
     (x, y), mesh = rows(num_rows, classes), mesh_of(data, model)
     state = linear.init_state(6, classes, linear.init_key(0))
-    expected, metrics = linear.make_epoch(x, y, x, y, batch_size, 0.02, seed=3)(state, 5)
+    expected, metrics = linear.make_epoch(x, y, x, y, batch_size=batch_size, learning_rate=0.02, seed=3)(state, 5)
 
     arrays, block, real = on_mesh(mesh, x, y)
     permuted = shuffle.permutation(num_rows, 3, 5)
@@ -91,7 +91,7 @@ def test_rows_are_evaluated_some_at_a_time(monkeypatch):
     params = linear.init_state(6, 13, linear.init_key(1))["params"]
     arrays, _, real = on_mesh(mesh, x, y)
     sums = sharded.evaluate(params, *arrays, real, mesh=mesh)
-    close(sums / 1003, np.array(linear.evaluate(params, x, y)))
+    close(sums / 1003, np.array(gradient.evaluate(params, gradient.Examples(x, y))))
 
 
 def test_equal_scores_are_right_for_the_first_class_only():
@@ -162,7 +162,7 @@ def test_features_in_bfloat16_are_computed_with_in_float32():
     x, y = rows(200, 4)
     x = x.astype(ml_dtypes.bfloat16).astype(np.float32)
     start = linear.init_state(6, 4, linear.init_key(0))
-    expected, on_one = linear.make_epoch(x, y, None, None, 32, 0.02, seed=3)(start, 0)
+    expected, on_one = linear.make_epoch(x, y, batch_size=32, learning_rate=0.02, seed=3)(start, 0)
     jax.tree.map(close, found["params"], expected["params"])
     assert metrics["loss"] == pytest.approx(float(on_one["loss"]), rel=TOLERANCE)
 

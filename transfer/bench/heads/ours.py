@@ -10,8 +10,8 @@ import numpy as np
 from transfer.bench.heads.case import LEARNING_RATE, HeadCase, accuracy
 from transfer.bench.peers.case import Prepared
 from transfer.experiment.train_head import AHEAD
-from transfer.heads import linear
 from transfer.heads.linear_probe import LinearProbe
+from transfer.heads.programs import LINEAR
 from transfer.training.loop import begun_ahead, one_by_one
 
 
@@ -20,22 +20,15 @@ def trainer(case: HeadCase) -> Prepared:
     x, y, validation_x, validation_y = case.arrays()
 
     def call() -> dict[str, jax.Array]:
-        epoch = linear.make_epoch(
-            x,
-            y,
-            validation_x if case.validates else None,
-            validation_y if case.validates else None,
-            case.batch,
-            LEARNING_RATE,
-            seed=case.seed,
-        )
-        state = linear.init_state(case.features, case.classes, linear.init_key(case.seed))
+        rows = (x, y, validation_x, validation_y) if case.validates else (x, y)
+        epoch = LINEAR.make_epoch(*rows, batch_size=case.batch, learning_rate=LEARNING_RATE, seed=case.seed)
+        state = LINEAR.init_state(case.features, case.classes, LINEAR.init_key(case.seed))
         results = begun_ahead(one_by_one(epoch, state, range(case.epochs)), AHEAD)
         [(latest, _)] = deque(((after, jax.device_get(metrics)) for after, metrics in results), maxlen=1)
         return latest["params"]
 
     def score(params: dict[str, jax.Array]) -> float:
-        return accuracy(np.asarray(linear.logits(params, jnp.asarray(validation_x))), validation_y)
+        return accuracy(np.asarray(LINEAR.logits(params, jnp.asarray(validation_x))), validation_y)
 
     return Prepared(call, score)
 

@@ -9,7 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from transfer.errors import TransferError, UsageError
-from transfer.heads.linear import Params, State
+from transfer.heads.gradient import State
+from transfer.heads.layers import Params
 from transfer.training.parallel import sharded
 from transfer.training.parallel.calls import EvaluateCall, TrainCall, Training, Validation
 from transfer.training.parallel.placing import Placing, place_state

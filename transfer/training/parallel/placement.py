@@ -7,6 +7,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from transfer.errors import TransferError, UsageError
+from transfer.heads.programs import LINEAR
 from transfer.runtime import devices, distributed
 from transfer.training.parallel.shuffle import ORDERS
 
@@ -86,7 +87,7 @@ def choose(
 
 def _whole(config: ConfigDict, program: Any, whole: str | None) -> str | None:
     """What needs all rows: what the caller says, or a head that knows no other way."""
-    return whole or (None if getattr(program, "OVER_DEVICES", False) else f"config.head.name={config.head.name}")
+    return whole or (None if program is LINEAR else f"config.head.name={config.head.name}")
 
 
 def _too_large(mesh: Mesh, size: int) -> bool:

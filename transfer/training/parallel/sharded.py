@@ -20,9 +20,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from transfer.heads.gradient import State
-from transfer.heads.layers import Params, turned
-from transfer.heads.linear import init_key, init_state
+from transfer.heads.layers import Params, transpose_tree
 from transfer.heads.optimisers import keras_adam
+from transfer.heads.programs import LINEAR
 
 DATA, MODEL = "data", "model"
 # Rows of a device that are evaluated at a time.
@@ -132,17 +132,19 @@ def _train(
         updates, opt_state = optimiser.update({"kernel": kernel, "bias": bias}, opt_state, params)
         return optax.apply_updates(params, updates), opt_state, measured.at[index].set(sums)
 
-    params, opt_state = turned((state["params"], state["opt_state"]))
+    params, opt_state = transpose_tree((state["params"], state["opt_state"]))
     start = (params, opt_state, jnp.zeros((len(counts), 2), jnp.float32))
     params, opt_state, measured = jax.lax.fori_loop(0, number if steps is None else steps, step, start)
-    params, opt_state = turned((params, opt_state))
+    params, opt_state = transpose_tree((params, opt_state))
     return {"params": params, "opt_state": opt_state}, measured.sum(axis=0)
 
 
-def _scores(upright: Params, x: jax.Array) -> jax.Array:
+def _scores(class_major: Params, x: jax.Array) -> jax.Array:
     """Kernel (C, D), bias (C,); (K, D) -> (C, K)."""
-    product = jax.lax.dot_general(upright["kernel"], x, (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST)
-    return product + upright["bias"][:, None]
+    product = jax.lax.dot_general(
+        class_major["kernel"], x, (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST
+    )
+    return product + class_major["bias"][:, None]
 
 
 def _softmax(scores: jax.Array, labels: jax.Array, own: jax.Array, num_classes: int) -> tuple[jax.Array, jax.Array]:
@@ -193,7 +195,9 @@ def _evaluate(
     params: Params, features: jax.Array, labels: jax.Array, real: jax.Array, *, num_classes: int
 ) -> jax.Array:
     """The part of one device, some rows at a time."""
-    upright = jax.lax.optimization_barrier(turned(params))  # XLA would fold the transposition into the product
+    class_major = jax.lax.optimization_barrier(
+        transpose_tree(params)
+    )  # XLA would fold the transposition into the product
     size = min(EVALUATED, len(features))
     steps = math.ceil(len(features) / size)
 
@@ -203,7 +207,7 @@ def _evaluate(
         x, y = (jax.lax.dynamic_slice_in_dim(array, start, size) for array in (features, labels))
         place = start + jnp.arange(size)
         own = ((place >= index * size) & (place < real[0])).astype(jnp.float32)
-        return sums + _softmax(_scores(upright, x.astype(jnp.float32)), y, own, num_classes)[1]
+        return sums + _softmax(_scores(class_major, x.astype(jnp.float32)), y, own, num_classes)[1]
 
     start = jax.lax.pcast(jnp.zeros(2, jnp.float32), DATA, to="varying")
     return jax.lax.psum(jax.lax.fori_loop(0, steps, step, start), DATA)
@@ -265,5 +269,5 @@ def _abstract_rows(mesh: Mesh, rows: int, num_features: int, dtype: str) -> tupl
 
 
 def _abstract_state(mesh: Mesh, num_features: int, num_classes: int) -> Any:
-    shapes = jax.eval_shape(lambda: init_state(num_features, num_classes, init_key(0)))
+    shapes = jax.eval_shape(lambda: LINEAR.init_state(num_features, num_classes, LINEAR.init_key(0)))
     return jax.tree.map(lambda leaf: _abstract(leaf.shape, leaf.dtype, mesh, _spec(leaf.shape, mesh)), shapes)
