@@ -12,15 +12,18 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnx
 import pytest
 from etils import epath
+from flax import nnx
 from jax import export as jax_export
 from PIL import Image
+from safetensors import safe_open
 
 from transfer import config as config_module
 from transfer import experiment, heads
 from transfer.__main__ import main
-from transfer.export import artefacts, finished_run, program
+from transfer.export import artefacts, finished_run
 from transfer.export.predictor import Predictor
 from transfer.preprocess import recipe as preprocess
 from transfer.preprocess.any_size import resize
@@ -137,6 +140,15 @@ def test_exported_heads_say_what_the_head_says(answers, name, form):
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
+@pytest.mark.parametrize("name", DENSE)
+def test_exported_heads_hold_the_names_of_the_classes(folder, name):
+    names = list(finished_run.load(folder / name).class_names)
+    with safe_open(folder / name / "safetensors" / "model.safetensors", "np") as file:
+        assert json.loads(file.metadata()["class_names"]) == names and len(names) == 10
+    graph = onnx.load(folder / name / "onnx" / "model.onnx")
+    assert {prop.key: json.loads(prop.value) for prop in graph.metadata_props} == {"class_names": names}
+
+
 def test_the_file_beside_it_says_what_goes_in_and_out(folder, tmp_path):
     path = tmp_path / "model.stablehlo"
     assert main(["export", f"--workdir={folder / 'linear'}", f"--output={path}"]) == 0
@@ -152,7 +164,7 @@ def test_the_file_beside_it_says_what_goes_in_and_out(folder, tmp_path):
 
 def test_holds_no_weights_that_no_tap_needs(folder):
     run = finished_run.load(folder / "linear")
-    all_of_it = sum(leaf.nbytes for leaf in jax.tree.leaves(program._Network(run).state))
+    all_of_it = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(run.model)))
     assert (folder / "linear" / "stablehlo" / "model.stablehlo").stat().st_size < all_of_it / 4
 
 

@@ -1,5 +1,6 @@
 """`predict` says of images what the run said of them; what is wrong is one line."""
 
+import argparse
 import csv
 import io
 import json
@@ -15,6 +16,7 @@ from PIL import Image
 import transfer
 from transfer import __main__ as command
 from transfer import config, experiment
+from transfer.cli import predict
 from transfer.data.splits import make_splits
 from transfer.data.unlabelled import open_images
 from transfer.errors import TransferError, UsageError
@@ -151,6 +153,15 @@ def test_names_that_are_no_text_come_through(run, tmp_path, capsysbinary):
     assert json.loads(line)["image"].endswith("/\udcff\udcfe.png")
 
 
+@pytest.mark.parametrize("name, warns", [("=SUM(A1)", True), ("@home", True), ("zebra", False)])
+def test_a_class_name_that_is_a_formula_to_a_spreadsheet_is_written_as_it_is_and_told(caplog, name, warns):
+    text = io.StringIO()
+    options = argparse.Namespace(top=1, all=False)
+    predict.WRITERS["csv"](text, ["cat", name], options)(predict.Row("a.png", [(name, 0.5)], [], None))
+    assert text.getvalue().splitlines()[1] == f"a.png,{name},0.5"
+    assert ("is a formula to a spreadsheet" in caplog.text) == warns
+
+
 @pytest.mark.parametrize(
     "arguments, code, words",
     [
@@ -161,7 +172,7 @@ def test_names_that_are_no_text_come_through(run, tmp_path, capsysbinary):
         (["PHOTOS", "--output=/not/there/a.csv"], 2, "there is no folder /not/there"),
         (["PHOTOS", "--workdir=/not/there"], 2, "--workdir=/not/there: there is no such folder"),
         (["PHOTOS", "--workdir=EMPTY"], 2, "is no run's: it has no config.json"),
-        (["NOTHING.jpg", "--on_error=skip"], 1, "none of the 1 images could be read"),
+        (["NOTHING.jpg", "--on_error=skip"], 1, "1 image given, and none could be read"),
     ],
 )
 def test_bad_arguments_are_one_line(run, photos, tmp_path, capsysbinary, arguments, code, words):

@@ -1,4 +1,4 @@
-"""`transfer completion SHELL`: a script, made by shtab of the verbs' parsers, that makes a shell complete `transfer …`."""
+"""`transfer completion SHELL`: a script, which shtab makes of the verbs' parsers, for completions of `transfer …`."""
 
 import argparse
 import importlib

@@ -1,4 +1,4 @@
-"""`python -m transfer doctor`: what this machine has for the package, and what is wrong, in plain words."""
+"""`python -m transfer doctor`: the state of this machine for the package, and what is wrong, in plain words."""
 
 import argparse
 import json
@@ -15,14 +15,14 @@ Action = Callable[[argparse.Namespace], None]
 
 
 def doctor(parser: argparse.ArgumentParser) -> Action:
-    """`doctor [--json] [--no_network]`: exit code 1 only where something makes the package unusable."""
+    """Adds the arguments of `doctor [--json] [--no_network]`; exit code 1 only where the package is unusable."""
     parser.add_argument("--json", action="store_true", help="print one JSON object: facts by title, and the problems")
     parser.add_argument("--no_network", action="store_true", help="do not try to reach the sources of weights")
 
     def run(options: argparse.Namespace) -> None:
-        found = examine(network=not options.no_network)
-        print(_json(found) if options.json else _text(found))
-        fatal = [problem.text for problem in problems(found) if problem.fatal]
+        results = examine(network=not options.no_network)
+        print(_json(results) if options.json else _text(results))
+        fatal = [problem.text for problem in problems(results) if problem.fatal]
         if fatal:
             raise TransferError(f"transfer cannot be used here: {fatal[0]}")
 
@@ -30,40 +30,41 @@ def doctor(parser: argparse.ArgumentParser) -> Action:
 
 
 def examine(network: bool = True) -> dict[str, Examined]:
-    """Runs every check; by title. Takes a few seconds: JAX is started in a process of its own, in case it hangs."""
+    """Title -> result of every check. Takes seconds: JAX is started in a process of its own, in case it hangs."""
     checks = {
         title: check for title, check in doctor_checks.CHECKS.items() if network or title != doctor_checks.NETWORK
     }
     with ThreadPoolExecutor(len(checks)) as pool:
-        begun = {title: pool.submit(_guarded, check) for title, check in checks.items()}
-        return {title: one.result() for title, one in begun.items()}
+        futures = {title: pool.submit(_guarded, check) for title, check in checks.items()}
+        return {title: future.result() for title, future in futures.items()}
 
 
 def _guarded(check: Callable[[], Examined]) -> Examined:
-    """What a check finds; one that fails says so, and the others go on."""
+    """The result of a check; one that fails says so, and the others go on."""
     try:
         return check()
     except Exception as error:
         return Examined({}, [Problem(f"could not be looked at ({type(error).__name__}: {error})")])
 
 
-def problems(found: dict[str, Examined]) -> list[Problem]:
-    """Of all checks, those that make the package unusable first."""
-    return sorted((one for each in found.values() for one in each.problems), key=lambda one: not one.fatal)
+def problems(results: dict[str, Examined]) -> list[Problem]:
+    """The problems of all checks, first those that make the package unusable."""
+    return sorted((problem for result in results.values() for problem in result.problems), key=lambda p: not p.fatal)
 
 
-def _json(found: dict[str, Examined]) -> str:
-    wrong = [{"text": one.text, "fatal": one.fatal} for one in problems(found)]
-    return json.dumps({**{title: each.facts for title, each in found.items()}, "problems": wrong}, indent=2)
+def _json(results: dict[str, Examined]) -> str:
+    """The facts by title and the problems, as JSON."""
+    wrong = [{"text": problem.text, "fatal": problem.fatal} for problem in problems(results)]
+    return json.dumps({**{title: result.facts for title, result in results.items()}, "problems": wrong}, indent=2)
 
 
-def _text(found: dict[str, Examined]) -> str:
+def _text(results: dict[str, Examined]) -> str:
+    """The facts by title and the problems, for people."""
     blocks = []
-    for title, each in found.items():
-        rows = [[f"  {name}", _value(value)] for name, value in each.facts.items()]
+    for title, result in results.items():
+        rows = [[f"  {name}", _value(value)] for name, value in result.facts.items()]
         blocks.append("\n".join([title, *([tables.text(rows)] if rows else [])]))
-    wrong = problems(found)
-    lines = [f"  {'!!' if one.fatal else ' !'} {one.text}" for one in wrong]
+    lines = [f"  {'!!' if problem.fatal else ' !'} {problem.text}" for problem in problems(results)]
     return "\n\n".join([*blocks, "\n".join(["what is wrong", *(lines or ["  nothing"])])])
 
 

@@ -1,4 +1,4 @@
-"""What `python -m transfer doctor` looks at, a function each; none of them changes anything on the machine."""
+"""The checks of `python -m transfer doctor`, a function each; none of them changes anything on the machine."""
 
 import configparser
 import importlib.metadata
@@ -49,9 +49,8 @@ PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "NO_PROXY", "no_proxy")
 
 def python() -> Examined:
     """The interpreter, and where the package lies."""
-    found = sys.version_info[:2]
     problems = []
-    if found < OLDEST_PYTHON:
+    if sys.version_info[:2] < OLDEST_PYTHON:
         wanted = ".".join(map(str, OLDEST_PYTHON))
         problems.append(Problem(f"Python {platform.python_version()} is too old; use {wanted} or newer", fatal=True))
     if sys.getfilesystemencoding().lower() != "utf-8":
@@ -72,7 +71,7 @@ def _version(package: str) -> str | None:
 
 
 def packages() -> Examined:
-    """Everything that the package needs: which version, and whether it will do."""
+    """The version of every package that is needed, and whether it will do."""
     from packaging.requirements import Requirement
 
     facts, problems = {}, []
@@ -86,17 +85,15 @@ def packages() -> Examined:
             continue
         version = _version(wanted.name)
         facts[wanted.name] = version or "missing"
-        if version is None:
+        if version is None or not wanted.specifier.contains(version, prereleases=True):
+            wrong = "is not installed" if version is None else f"{version} is not {wanted.specifier}"
             fix = f"run: pip install '{wanted.name}{wanted.specifier}'"
-            problems.append(Problem(f"{wanted.name} is not installed; {fix}", fatal=True))
-        elif not wanted.specifier.contains(version, prereleases=True):
-            fix = f"run: pip install '{wanted.name}{wanted.specifier}'"
-            problems.append(Problem(f"{wanted.name} {version} is not {wanted.specifier}; {fix}", fatal=True))
+            problems.append(Problem(f"{wanted.name} {wrong}; {fix}", fatal=True))
     return Examined(facts, problems)
 
 
 def extras() -> Examined:
-    """What else can be installed; nothing of it is needed."""
+    """The optional packages, by extra."""
     facts: dict[str, str] = {}
     listed = _listed()
     for extra in dict.fromkeys(re.findall(r"""\bextra == ["']([\w-]+)""", "\n".join(listed))):
@@ -106,7 +103,7 @@ def extras() -> Examined:
 
 
 def _listed() -> list[str]:
-    """What this package needs, and what its extras add, as metadata say it: by the list in a clone, else as installed.
+    """The requirements of this package and of its extras, as metadata write them: of the clone, else as installed.
 
     A clone may be used without being installed, and its list may be newer than its installation.
     """
@@ -127,15 +124,15 @@ def _of_extra(listed: Sequence[str], extra: str) -> Iterator[str]:
     from packaging.requirements import Requirement
 
     for text in listed:
-        one = Requirement(text)
-        if one.marker and one.marker.evaluate({"extra": extra}) and not one.marker.evaluate({"extra": ""}):
-            yield one.name
-            for inner in one.extras if _version(one.name) else ():
-                yield from _of_extra(importlib.metadata.requires(one.name) or [], inner)
+        wanted = Requirement(text)
+        if wanted.marker and wanted.marker.evaluate({"extra": extra}) and not wanted.marker.evaluate({"extra": ""}):
+            yield wanted.name
+            for inner in wanted.extras if _version(wanted.name) else ():
+                yield from _of_extra(importlib.metadata.requires(wanted.name) or [], inner)
 
 
 def machine() -> Examined:
-    """Cores, memory, open files."""
+    """The cores, the memory and the number of files that may be open."""
     cores, memory, free = len(os.sched_getaffinity(0)), host_memory(), _available()
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     facts = {
@@ -145,9 +142,8 @@ def machine() -> Examined:
     }
     problems = []
     if free < LITTLE_MEMORY:
-        problems.append(
-            Problem(f"only {size(free)} of memory are free; end other programs, or lower --config.batch_size")
-        )
+        text = f"only {size(free)} of memory are free; end other programs, or lower --config.batch_size"
+        problems.append(Problem(text))
     if 0 <= files < FEW_FILES:
         problems.append(Problem(f"only {files} files may be open at a time; run: ulimit -n 4096"))
     return Examined(facts, problems)
@@ -164,7 +160,7 @@ def _available() -> int:
 
 
 def folders() -> Examined:
-    """Where weights and compiled programs are kept, where runs go: how much is there, and how much more may come."""
+    """The folders of weights, compiled programs and runs: how much is in them, and how much more has room."""
     compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_dir() / "compiled")
     places = (
         ("weights", cache_dir(), "set TRANSFER_CACHE to a folder that can be written"),
@@ -184,7 +180,7 @@ def folders() -> Examined:
 
 def _folder(title: str, path: Path, fix: str) -> tuple[str, list[Problem]]:
     """A line about a folder, and what is wrong with it."""
-    parent = next(one for one in (path, *path.parents) if one.exists())
+    parent = next(folder for folder in (path, *path.parents) if folder.exists())
     free, problems = shutil.disk_usage(parent).free, []
     if not parent.is_dir():
         problems.append(Problem(f"{title}: {parent} is not a folder; {fix}"))
@@ -199,7 +195,7 @@ def _folder(title: str, path: Path, fix: str) -> tuple[str, list[Problem]]:
 
 
 def _held(folder: Path, seconds: float = 2.0) -> int:
-    """Bytes of the files in a folder; what was counted within so many seconds, if there are very many."""
+    """The bytes of the files in a folder; of those counted within so many seconds, if there are very many."""
     total, end = 0, time.monotonic() + seconds
     for base, _, names in os.walk(folder):
         for name in names:
@@ -210,7 +206,7 @@ def _held(folder: Path, seconds: float = 2.0) -> int:
 
 
 def weights() -> Examined:
-    """Which weight files are on this machine."""
+    """The weight files that are on this machine."""
     from transfer.weights import cache, catalogue
 
     records = [catalogue.get(name) for name in catalogue.names("*")]
@@ -224,7 +220,7 @@ def weights() -> Examined:
 
 
 def network() -> Examined:
-    """Whether the sources of weights answer, all asked at once."""
+    """The sources of weights and whether they answer, all asked at once."""
     from transfer.weights import catalogue
 
     urls = [catalogue.get(name).file.url for name in catalogue.names("*")]
@@ -234,7 +230,7 @@ def network() -> Examined:
     silent = [host for host, answer in answers.items() if not answer.startswith("answers")]
     if not silent:
         return Examined(dict(answers), [])
-    where = "weights from there have to be fetched elsewhere and laid into the folder of weights"
+    where = "download their weights elsewhere and put them into the weights folder"
     proxy = "; behind a proxy, set HTTPS_PROXY" if not any(map(os.environ.get, PROXIES[:3])) else "; HTTPS_PROXY is set"
     return Examined(dict(answers), [Problem(f"{', '.join(silent)} cannot be reached; {where}{proxy}")])
 

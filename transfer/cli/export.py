@@ -51,14 +51,14 @@ def _export(options: argparse.Namespace) -> None:
         written = artefacts.write_program(run, path, platforms, size)
     else:
         written = artefacts.write_head(run, path, form)
-    for one in written:
-        print(f"{one} ({one.stat().length / 1e6:.3f} MB)")
+    for file in written:
+        print(f"{file} ({file.stat().length / 1e6:.3f} MB)")
 
 
 def _format(options: argparse.Namespace) -> str:
-    """As asked, or as the file's name ends; the two have to agree, as does the name with that of the file beside it."""
+    """The format by `--format` or by the ending of the file, which have to agree."""
     ending = PurePosixPath(options.output).suffix
-    form = options.format or next((form for form, own in _ENDINGS.items() if own == ending), None)
+    form = options.format or next((form for form, known in _ENDINGS.items() if known == ending), None)
     if form is None:
         raise UsageError(f"--output={options.output} ends in none of {', '.join(_ENDINGS.values())}; or say --format")
     if ending != _ENDINGS[form]:

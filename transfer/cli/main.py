@@ -1,4 +1,4 @@
-"""What every command shares: one clear line and an exit code where something is wrong; --debug adds the traceback."""
+"""Errors of commands: one clear line and an exit code where something is wrong; --debug adds the traceback."""
 
 import errno
 import os
@@ -31,7 +31,7 @@ def guarded(action: Callable[[], object], debug: bool) -> int:
     except MemoryError as error:
         return fail(f"out of memory: {error}", 1, debug)
     except ImportError as error:
-        return fail(f"{error}; pip install what it names", 1, debug)
+        return fail(f"{error}; {_how_to_install(error)}", 1, debug)
     except (RuntimeError, AssertionError) as error:  # what JAX raises
         if "RESOURCE_EXHAUSTED" in str(error):
             return fail(f"out of device memory; lower the batch size ({str(error).splitlines()[0]})", 1, debug)
@@ -46,7 +46,14 @@ def guarded(action: Callable[[], object], debug: bool) -> int:
     return 0
 
 
+def _how_to_install(error: ImportError) -> str:
+    """What to do about an import that failed."""
+    package = (error.name or "").partition(".")[0]
+    return f"install it with: pip install {package}" if package else "install the packages again: pip install -e ."
+
+
 def _describe(error: OSError) -> str:
+    """The line about an error of the system."""
     where = f"{error.filename}: " if error.filename else ""
     hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
     return f"{where}{error.strerror or error}{hint}"
@@ -84,9 +91,9 @@ def prepare_logging() -> None:
 
 
 def _print_unraisable(unraisable: Any) -> None:
-    """As Python does, but for what TensorStore still tells a loop of Orbax' that an error has ended, for nobody.
+    """Prints it as Python does, but for a Ctrl-C, which comes again, and for errors of event loops.
 
-    And for a Ctrl-C that is lost, which comes again.
+    Those come from TensorStore, which still reports to a loop of Orbax' that an error has ended.
     """
     trace = unraisable.exc_traceback
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
@@ -96,9 +103,9 @@ def _print_unraisable(unraisable: Any) -> None:
 
 
 def _worth_reading(record: LogRecord) -> bool:
-    """Leaves out what libraries log for their own developers: a hundred lines for each Orbax checkpoint.
+    """False for what libraries log for their developers, a hundred lines for each Orbax checkpoint, and for tracebacks.
 
-    And the tracebacks that they log beside raising them: the error reaches the user as our one line.
+    The error of a traceback is raised, too, and reaches the user as our one line.
     """
     ours = Path(__file__).parents[1] in Path(record.pathname).parents
     return ours or (record.levelno > INFO and record.name != "asyncio" and not record.exc_info)

@@ -1,4 +1,4 @@
-"""The verb `predict` of `python -m transfer`: images classified by a finished run, as CSV or as JSON lines."""
+"""`python -m transfer predict`: images classified by a finished run, as CSV or as JSON lines."""
 
 import argparse
 import csv
@@ -25,12 +25,16 @@ from transfer.runtime.progress import Progress
 Action = Callable[[argparse.Namespace], None]
 # Digits that tell any two float32 apart.
 DIGITS = 9
-# Of a file of predictions, as CSV and as JSON lines.
+# How a file of predictions begins, as CSV and as JSON lines.
 BEGINNINGS = (b"image,class,probability", b'{"image":')
 
 
+# The first characters of a cell that spreadsheets take for a formula.
+FORMULA = tuple("=+-@")
+
+
 class Row(NamedTuple):
-    """What is said of an image: its likeliest classes, most likely first; none of one that could not be read."""
+    """The result for an image: its likeliest classes, most likely first; none of one that could not be read."""
 
     image: str
     top: list[tuple[str, float]]
@@ -39,17 +43,19 @@ class Row(NamedTuple):
 
 
 def predict(parser: argparse.ArgumentParser) -> Action:
-    """`predict --workdir DIR IMAGE_OR_FOLDER…`."""
+    """Adds the arguments of `predict --workdir DIR IMAGE_OR_FOLDER…`."""
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="files, and folders of JPEG, PNG and PPM")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="of the finished run")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the finished run")
     parser.add_argument("--format", choices=WRITERS, default="csv", help="default: csv; jsonl is an object a line")
-    parser.add_argument("--top", type=int, default=1, metavar="K", help="so many classes an image (default: 1)")
+    parser.add_argument(
+        "--top", type=int, default=1, metavar="K", help="number of classes to show per image (default: 1)"
+    )
     parser.add_argument("--all", action="store_true", help="also the probability of every class")
     parser.add_argument("--output", metavar="FILE", help="a file, instead of the screen")
     parser.add_argument(
         "--on_error", choices=ON_ERROR, default="raise", help="skip: go on after an image that cannot be read"
     )
-    parser.add_argument("--batch_size", type=int, metavar="N", help="images a step (default: the run's)")
+    parser.add_argument("--batch_size", type=int, metavar="N", help="images per batch (default: the run's)")
     compilation_cache.add_argument(parser)
 
     def run(options: argparse.Namespace) -> None:
@@ -81,12 +87,18 @@ def _predict(options: argparse.Namespace) -> None:
             skipped += row.error is not None
         text.detach()
     if skipped == len(source):
-        raise TransferError(f"none of the {skipped} images could be read")
-    note = f", {skipped} of them could not be read" if skipped else ""
-    print(f"{len(source)} images{note}: {options.output or 'done'}", file=sys.stderr)
+        raise TransferError(f"{_images(skipped)} given, and none could be read")
+    note = f", {skipped} could not be read" if skipped else ""
+    where = f": {options.output}" if options.output else ""
+    print(f"{_images(len(source) - skipped)} classified{note}{where}", file=sys.stderr)
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
 
 
 def _check_output(path: str) -> None:
+    """Raises UsageError where `--output` cannot be written, or would replace anything but predictions."""
     folder = os.path.dirname(path) or "."
     if "://" not in path and not os.path.isdir(folder):
         raise UsageError(f"--output={path}: there is no folder {folder}")
@@ -106,9 +118,8 @@ def _output(path: str | None) -> Iterator[IO[bytes]]:
 def _rows(predictor: Any, source: Any, options: argparse.Namespace) -> Iterator[Row]:
     with Progress("predict", len(source), "images") as progress:
         try:
-            for batch, found in predictor.stream(source, options.on_error):
-                for place, probabilities in enumerate(found):
-                    row = batch.start + place
+            for batch, probabilities_of_batch in predictor.stream(source, options.on_error):
+                for row, probabilities in enumerate(probabilities_of_batch, batch.start):
                     error = _why(source, row) if row in batch.failed else None
                     yield _row(source.ids[row], probabilities, predictor.class_names, options, error)
                 progress.update(batch.size)
@@ -116,13 +127,13 @@ def _rows(predictor: Any, source: Any, options: argparse.Namespace) -> Iterator[
             raise BrokenImage(f"{error}; --on_error=skip goes on without it") from error
 
 
-def _row(image: str, found: np.ndarray, names: Sequence[str], options: argparse.Namespace, error: str | None) -> Row:
+def _row(
+    image: str, probabilities: np.ndarray, names: Sequence[str], options: argparse.Namespace, error: str | None
+) -> Row:
     if error is not None:
         return Row(image, [], [], error)
-    best = np.argsort(-found, kind="stable")[: options.top]
-    return Row(
-        image, [(names[i], _number(found[i])) for i in best], list(map(_number, found)) if options.all else [], None
-    )
+    top = [(names[i], _number(probabilities[i])) for i in np.argsort(-probabilities, kind="stable")[: options.top]]
+    return Row(image, top, list(map(_number, probabilities)) if options.all else [], None)
 
 
 def _number(value: np.float32) -> float:
@@ -130,7 +141,7 @@ def _number(value: np.float32) -> float:
 
 
 def _why(source: Any, row: int) -> str:
-    """Reads an image that could not be read once more, for the reason, which is also logged."""
+    """The reason why an image could not be read, from reading it once more; logged, too."""
     try:
         source.image(row)
     except TransferError as error:
@@ -144,6 +155,8 @@ def _csv(text: Any, names: Sequence[str], options: argparse.Namespace) -> Callab
     top = min(options.top, len(names))
     pairs = [("class", "probability"), *((f"class_{k}", f"probability_{k}") for k in range(2, top + 1))]
     everything = [f"probability of {name}" for name in names] if options.all else []
+    if formulas := [name for name in names if name[:1] in FORMULA]:
+        logging.warning("the class name %r is a formula to a spreadsheet; --format=jsonl is for programs", formulas[0])
     header = ["image", *(name for pair in pairs for name in pair), *everything]
     writer.writerow(header)
 
@@ -156,17 +169,17 @@ def _csv(text: Any, names: Sequence[str], options: argparse.Namespace) -> Callab
 
 def _jsonl(text: Any, names: Sequence[str], options: argparse.Namespace) -> Callable[[Row], None]:
     def write(row: Row) -> None:
-        said: dict[str, Any] = {"image": row.image}
+        line: dict[str, Any] = {"image": row.image}
         if row.error is not None:
-            said["error"] = row.error
+            line["error"] = row.error
         else:
             best, probability = row.top[0]
-            said |= {"class": best, "probability": probability}
+            line |= {"class": best, "probability": probability}
             if options.top > 1:
-                said["top"] = [{"class": name, "probability": value} for name, value in row.top]
+                line["top"] = [{"class": name, "probability": value} for name, value in row.top]
             if options.all:
-                said["probabilities"] = dict(zip(names, row.everything, strict=True))
-        text.write(json.dumps(said, ensure_ascii=False) + "\n")
+                line["probabilities"] = dict(zip(names, row.everything, strict=True))
+        text.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     return write
 

@@ -1,1 +1,1 @@
-"""A finished run handed over: as one program with everything in it, or its head in a format of others."""
+"""Finished runs, used elsewhere: as a predictor, as one program with everything in it, as a head in other formats."""

@@ -1,4 +1,4 @@
-"""What a finished run's files bind together: network, preprocessing, tap and head, to be used on other images."""
+"""A finished run, read back: network, preprocessing, tap and head, to be used on other images."""
 
 import dataclasses
 from typing import Any
@@ -24,8 +24,8 @@ CONFIG, NETWORK = "config.json", "model.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
-class Bound:
-    """A run as it was when it ended.
+class FinishedRun:
+    """A run as it was when it ended: everything that its files hold together.
 
     Attributes:
         workdir: of the run.
@@ -50,7 +50,7 @@ class Bound:
     kind: str
 
 
-def load(workdir: Any) -> Bound:
+def load(workdir: Any) -> FinishedRun:
     """Reads a finished run.
 
     Raises:
@@ -95,7 +95,7 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _frozen(folder: epath.Path, config: ConfigDict, result: dict[str, Any]) -> Bound:
+def _frozen(folder: epath.Path, config: ConfigDict, result: dict[str, Any]) -> FinishedRun:
     path = folder / evaluate_head.HEAD
     if not path.exists():
         raise TransferError(
@@ -105,14 +105,14 @@ def _frozen(folder: epath.Path, config: ConfigDict, result: dict[str, Any]) -> B
     model, preprocessing = build_frozen(config)
     _check_weights(folder, config, result, model)
     head, names = heads.load(path), _class_names(folder)
-    return Bound(folder, config, result, model, preprocessing, result.get("tap"), head, names, head.kind_)
+    return FinishedRun(folder, config, result, model, preprocessing, result.get("tap"), head, names, head.kind_)
 
 
-def _network(folder: epath.Path, config: ConfigDict, result: dict[str, Any]) -> Bound:
+def _network(folder: epath.Path, config: ConfigDict, result: dict[str, Any]) -> FinishedRun:
     # by its architecture, not its record: the file says which fields and which preprocessing it was trained with
     arch, _ = catalogue.architecture(str(config.model.name), {})
     model: Any = create_model(arch, str(folder / NETWORK))
-    return Bound(folder, config, result, model, model.preprocessing, None, None, _class_names(folder), "classes")
+    return FinishedRun(folder, config, result, model, model.preprocessing, None, None, _class_names(folder), "classes")
 
 
 def _class_names(folder: epath.Path) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
-"""A head as an ONNX graph: `features` (N, D) float32 in, `probabilities` (N, C) float32 out."""
+"""A head as an ONNX graph: `features` (N, D) float32 in, `probabilities` (N, C) float32 out; names in the metadata."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,13 @@ def content(layers: Layers) -> bytes:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="transfer")
     model.ir_version = IR_VERSION
+    helper.set_model_props(model, {"class_names": json.dumps(layers.class_names, ensure_ascii=False)})
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
 
 def _graph(helper: Any, layers: Layers) -> tuple[list[Any], dict[str, np.ndarray]]:
+    """The nodes of the graph, and its constants by name."""
     nodes: list[Any] = []
     constants: dict[str, np.ndarray] = {}
     value = "features"

@@ -11,7 +11,7 @@ from transfer.data.source import Source
 from transfer.errors import TransferError, UsageError
 from transfer.evaluation import scores
 from transfer.export import finished_run
-from transfer.export.finished_run import Bound
+from transfer.export.finished_run import FinishedRun
 from transfer.extract.extractor import Extractor
 from transfer.store.format import DTYPES
 
@@ -23,13 +23,13 @@ class Predictor:
     """Probabilities of a finished run's classes: `Predictor.load(workdir)(images)`.
 
     Attributes:
-        bound: what the run's files bind together (`transfer.export.finished_run`).
+        run: the `transfer.export.finished_run.FinishedRun`.
         class_names: the C names of the columns.
         batch_size: images a step.
     """
 
-    def __init__(self, run: Bound, batch_size: int | None = None) -> None:
-        self.bound, self.class_names = run, run.class_names
+    def __init__(self, run: FinishedRun, batch_size: int | None = None) -> None:
+        self.run, self.class_names = run, run.class_names
         self.batch_size = batch_size or int(run.config.batch_size)
         # a trained network's own steps are plain float32, whatever the convolutions of a frozen one may be
         precision = run.config.precision if run.head is not None else "highest"
@@ -45,7 +45,7 @@ class Predictor:
 
     @classmethod
     def load(cls, workdir: Any, batch_size: int | None = None) -> "Predictor":
-        """Of the run in `workdir`; `batch_size` images a step, None: as many as the run took.
+        """Reads the run in `workdir`; `batch_size` images a step, None: as many as the run took.
 
         Raises:
             UsageError: no run's folder, or one of a run over seeds; a batch size below 1.
@@ -74,26 +74,26 @@ class Predictor:
         recipe = self.extractor.preprocessing
         loaded = batches(source, 0, len(source), self.batch_size, recipe, on_error=on_error)
         for batch, taps in self.extractor.stream(loaded, needs_resizing(source, recipe)):
-            found = self.probabilities(next(iter(taps.values())))
-            lost = np.flatnonzero(~np.isfinite(found).all(axis=1))
-            if len(lost):
-                raise TransferError(f"{source.ids[batch.start + lost[0]]}: its scores are NaN or infinite")
-            found[[row - batch.start for row in batch.failed]] = np.nan
-            yield batch, found
+            probabilities = self.probabilities(next(iter(taps.values())))
+            not_finite = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+            if len(not_finite):
+                raise TransferError(f"{source.ids[batch.start + not_finite[0]]}: its scores are NaN or infinite")
+            probabilities[[row - batch.start for row in batch.failed]] = np.nan
+            yield batch, probabilities
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
-        """Float32 (N, C) of features of the run's tap, float32 (N, ...), of which a store may have kept fewer bits."""
+        """Probabilities float32 (N, C) of features float32 (N, ...) of the run's tap, rounded as in its store."""
         return softmax(self.scores(features.astype(self._stored).astype(np.float32)))
 
     def scores(self, features: np.ndarray) -> np.ndarray:
         """Logits float32 (N, C); -inf of a class that no training image was of."""
-        if self.bound.head is None:
+        if self.run.head is None:
             return features
-        return scores.of(self.bound.head, features, np.arange(len(self.class_names)), self.bound.kind).values
+        return scores.of(self.run.head, features, np.arange(len(self.class_names)), self.run.kind).values
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Float32 (N, C), by the arithmetic of `transfer.evaluation.predictions`."""
+    """Probabilities float32 (N, C), by the arithmetic of `transfer.evaluation.predictions`."""
     block = np.maximum(logits.astype(np.float32), np.finfo(np.float32).min)
     with np.errstate(over="ignore"):
         block -= block.max(axis=1, keepdims=True)
@@ -101,7 +101,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return np.exp(block - total).astype(np.float32)
 
 
-def suitable_batch(run: Bound, count: int, wanted: int | None = None) -> int:
+def suitable_batch(run: FinishedRun, count: int, wanted: int | None = None) -> int:
     """Images a step for `count` of them: what was `wanted`, else the run's, or a power of two where there are fewer.
 
     Raises UsageError for less than 1.

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import export
 
 from transfer.errors import UsageError
-from transfer.export.finished_run import Bound
+from transfer.export.finished_run import FinishedRun
 from transfer.extract.extractor import DTYPES
 from transfer.extract.program import PRECISIONS
 from transfer.extract.taps import Tap
@@ -19,12 +19,12 @@ from transfer.preprocess import recipe
 from transfer.preprocess.any_size import resize
 from transfer.preprocess.recipe import Preprocessing
 
-# What a platform is called by `jax.export`, and by us.
+# Name of a platform in `jax.export` -> its name in this package.
 PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}
 Run = Callable[[jax.Array], jax.Array]
 
 
-def exported(bound: Bound, platforms: tuple[str, ...], input_size: tuple[int, int] | None) -> export.Exported:
+def exported(run: FinishedRun, platforms: tuple[str, ...], input_size: tuple[int, int] | None) -> export.Exported:
     """The program (B, h, w, 3) uint8 -> (B, C) float32: probabilities, or values; B is free.
 
     The convolutions are the library's, on every platform, and not those that `transfer.freeze` plans for this machine.
@@ -39,94 +39,81 @@ def exported(bound: Bound, platforms: tuple[str, ...], input_size: tuple[int, in
     sides = "h, w" if input_size is None else "{}, {}".format(*input_size)
     shape = export.symbolic_shape(f"b, {sides}, 3")
     images = jax.ShapeDtypeStruct(shape, jnp.uint8)
-    run = _run(bound, resize if input_size is None else recipe.resize)
-    with jax.default_matmul_precision(_precision(bound, platforms)):
-        return export.export(jax.jit(run), platforms=platforms)(images)
+    program = _program(run, resize if input_size is None else recipe.resize)
+    with jax.default_matmul_precision(_precision(run, platforms)):
+        return export.export(jax.jit(program), platforms=platforms)(images)
 
 
-def _precision(bound: Bound, platforms: tuple[str, ...]) -> str:
-    """The one precision that keeps the run's promise on all of the platforms."""
-    if _dtype(bound) == jnp.bfloat16:
+def _precision(run: FinishedRun, platforms: tuple[str, ...]) -> str:
+    """The precision of matrix products that is at least the run's on all of the platforms."""
+    if _dtype(run) == jnp.bfloat16:
         return "default"
     # as `transfer.export.predictor` has it: a trained network's own steps are plain float32
-    asked = bound.config.precision if bound.head is not None else "highest"
-    found = {PRECISIONS[asked].get(PLATFORMS[platform], asked) for platform in platforms}
-    return found.pop() if len(found) == 1 else "highest"
+    asked = run.config.precision if run.head is not None else "highest"
+    precisions = {PRECISIONS[asked].get(PLATFORMS[platform], asked) for platform in platforms}
+    return precisions.pop() if len(precisions) == 1 else "highest"
 
 
-def _dtype(bound: Bound) -> Any:
-    return jnp.dtype(DTYPES[bound.config.dtype])
+def _dtype(run: FinishedRun) -> Any:
+    return jnp.dtype(DTYPES[run.config.dtype])
 
 
-def _run(bound: Bound, resized: Callable[[Preprocessing, jax.Array], jax.Array]) -> Run:
-    preprocessing, network, output = bound.preprocessing, _Network(bound), _output(bound)
-    dtype = _dtype(bound)
-    leaves, definition = jax.tree.flatten(network.state)
-    image = jax.ShapeDtypeStruct((1, *preprocessing.input_shape), dtype)
-    used = _used(lambda given, images: output(network(jax.tree.unflatten(definition, given), images)), leaves, image)
+def _program(run: FinishedRun, resized: Callable[[Preprocessing, jax.Array], jax.Array]) -> Run:
+    """The function from uint8 images to the output, with the run's parameters as constants."""
+    preprocessing, output, dtype = run.preprocessing, _output(run), _dtype(run)
+    graph, state = nnx.split(run.model)
+    leaves, definition = jax.tree.flatten(
+        jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, state)
+    )
 
-    def run(images: jax.Array) -> jax.Array:
-        # what nothing depends on is made up on the spot, so that the file need not hold it
-        given = [leaf if at in used else jnp.zeros_like(leaf) for at, leaf in enumerate(leaves)]
-        prepared = recipe.normalise(preprocessing, resized(preprocessing, images)).astype(dtype)
-        return output(network(jax.tree.unflatten(definition, given), prepared))
-
-    return run
-
-
-class _Network:
-    """Parameters, and preprocessed images -> end points, in inference mode.
-
-    Attributes:
-        state: the parameters, in the run's type.
-    """
-
-    def __init__(self, bound: Bound) -> None:
-        dtype = _dtype(bound)
-        self._graph, state = nnx.split(bound.model)
-        self.state = jax.tree.map(
-            lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, state
-        )
-
-    def __call__(self, state: Any, images: jax.Array) -> dict[str, jax.Array]:
-        model: Any = nnx.merge(self._graph, state)
+    def network(leaves: Sequence[Any], images: jax.Array) -> jax.Array:
+        model: Any = nnx.merge(graph, jax.tree.unflatten(definition, leaves))
         model.eval()
-        return model(images)[1]
+        return output(model(images)[1])
+
+    used = _used(network, leaves, jax.ShapeDtypeStruct((1, *preprocessing.input_shape), dtype))
+
+    def program(images: jax.Array) -> jax.Array:
+        # a leaf that nothing depends on is made on the spot, so that the file need not hold it
+        needed = [leaf if index in used else jnp.zeros_like(leaf) for index, leaf in enumerate(leaves)]
+        return network(needed, recipe.normalise(preprocessing, resized(preprocessing, images)).astype(dtype))
+
+    return program
 
 
 def _used(function: Callable[[Any, Any], Any], leaves: Sequence[Any], images: jax.ShapeDtypeStruct) -> set[int]:
-    """Numbers of the leaves that the function's value depends on."""
+    """The indices of the leaves that the function's value depends on."""
     jaxpr = jax.make_jaxpr(function)(leaves, images).jaxpr
-    needed = {id(one) for one in jaxpr.outvars}
+    needed = {id(variable) for variable in jaxpr.outvars}
     for equation in reversed(jaxpr.eqns):
-        if any(id(one) in needed for one in equation.outvars):
-            needed |= {id(one) for one in equation.invars}
-    return {at for at, one in enumerate(jaxpr.invars[: len(leaves)]) if id(one) in needed}
+        if any(id(variable) in needed for variable in equation.outvars):
+            needed |= {id(variable) for variable in equation.invars}
+    return {index for index, variable in enumerate(jaxpr.invars[: len(leaves)]) if id(variable) in needed}
 
 
-def _output(bound: Bound) -> Callable[[dict[str, jax.Array]], jax.Array]:
-    """End points -> what is returned."""
-    if bound.head is None:
-        return lambda endpoints: ACTIVATIONS[bound.kind](endpoints["logits"].astype(jnp.float32))
-    if not hasattr(bound.head, "traced"):
-        raise UsageError(f"--workdir={bound.workdir}: its head, {type(bound.head).__name__}, cannot be exported")
-    tap, columns = Tap.parse(str(bound.tap)), columns_of(bound)
-    stored = jnp.dtype(DTYPES[bound.config.get("features_dtype", "float32")])
+def _output(run: FinishedRun) -> Callable[[dict[str, jax.Array]], jax.Array]:
+    """The function from end points to the program's output."""
+    if run.head is None:
+        return lambda endpoints: ACTIVATIONS[run.kind](endpoints["logits"].astype(jnp.float32))
+    if not hasattr(run.head, "traced"):
+        raise UsageError(f"--workdir={run.workdir}: its head, {type(run.head).__name__}, cannot be exported")
+    tap, columns = Tap.parse(str(run.tap)), columns_of(run)
+    stored = jnp.dtype(DTYPES[run.config.get("features_dtype", "float32")])
 
     def output(endpoints: dict[str, jax.Array]) -> jax.Array:
         rows = tap.of(endpoints).astype(stored).astype(jnp.float32)  # the bits that a store keeps
-        found = bound.head.traced(rows.reshape(rows.shape[0], -1))
+        probabilities = run.head.traced(rows.reshape(rows.shape[0], -1))
         if columns is None:
-            return found
-        wide = jnp.zeros((found.shape[0], len(bound.class_names)), found.dtype)
-        return wide.at[:, columns].set(found)
+            return probabilities
+        wide = jnp.zeros((len(probabilities), len(run.class_names)), probabilities.dtype)
+        return wide.at[:, columns].set(probabilities)
 
     return output
 
 
-def columns_of(bound: Bound) -> np.ndarray | None:
-    """Which of the run's classes the head's are; None where it knows them all."""
-    own = getattr(bound.head, "classes_", ())
-    if bound.kind != "classes" or len(own) == len(bound.class_names):
+def columns_of(run: FinishedRun) -> np.ndarray | None:
+    """The indices of the head's classes among the run's; None where it knows them all."""
+    classes = getattr(run.head, "classes_", ())
+    if run.kind != "classes" or len(classes) == len(run.class_names):
         return None
-    return np.asarray(own).astype(np.int64)
+    return np.asarray(classes).astype(np.int64)

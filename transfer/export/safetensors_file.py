@@ -1,4 +1,6 @@
-"""A head as a `.safetensors` file: `W1` (D, U), `b1` (U,), `W2`, …, and in the metadata what lies between them."""
+"""A head as a `.safetensors` file: `W1` (D, U), `b1` (U,), `W2`, …, the rest in the metadata, class names as JSON."""
+
+import json
 
 import numpy as np
 
@@ -12,4 +14,5 @@ def content(layers: Layers) -> bytes:
     for number, (kernel, bias) in enumerate(zip(layers.kernels, layers.biases, strict=True), 1):
         tensors |= {f"W{number}": kernel.copy(order="C"), f"b{number}": bias}
     metadata = {"unit_norm_first": str(layers.unit).lower(), "between": "relu", "activation": layers.activation}
+    metadata["class_names"] = json.dumps(layers.class_names, ensure_ascii=False)
     return b"".join(bytes(piece) for piece in digest.safetensors(tensors, metadata))
