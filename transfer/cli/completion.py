@@ -47,7 +47,7 @@ def script(shell: str) -> str:
 
 def parser_of_all_verbs() -> argparse.ArgumentParser:
     """A parser that knows every verb with its arguments; each verb's module is imported."""
-    top = argparse.ArgumentParser(prog="transfer", description="experiments, and everything around them")
+    top = argparse.ArgumentParser(prog="transfer", description="extract features, train heads, and more")
     subparsers = top.add_subparsers(dest="verb")
     for verb, (*_, text) in (EXPERIMENTS | VERBS).items():
         parser = subparsers.add_parser(verb, help=text, description=text)

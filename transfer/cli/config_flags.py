@@ -16,12 +16,12 @@ from transfer.errors import UsageError
 # How a setting is given: with one dash or two, its value behind "=" or as the next argument.
 SETTING = re.compile(r"--?(?:no)?config\.(.*)")
 NONE = "None"
-# None for a tuple: ml_collections makes one tuple of all that is given for it.
+# Stands for None in a tuple: ml_collections makes one tuple of all values that are given for a setting.
 _NOTHING = object()
 
 
 class _Parser(flags.ArgumentParser):
-    """A parser that takes None, too, and says in plain words what it wants."""
+    """A parser that takes None, too, and names the type that it wants."""
 
     def __init__(self, parser: flags.ArgumentParser, wanted: str) -> None:
         self._parser, self._wanted = parser, wanted
@@ -36,14 +36,14 @@ class _Parser(flags.ArgumentParser):
 
 
 class _Section(flags.ArgumentParser):
-    """A section as a whole."""
+    """A parser for a whole section."""
 
     def parse(self, argument: Any) -> ConfigDict:
         return argument if isinstance(argument, ConfigDict) else ConfigDict(dict(ast.literal_eval(argument)))
 
 
 class _Tuple(tuple_parser.TupleParser):
-    """ml_collections' own, which takes None, too."""
+    """The parser of ml_collections, which takes None, too."""
 
     def parse(self, argument: Any) -> Any:
         return (_NOTHING,) if argument == NONE else super().parse(argument)
@@ -70,14 +70,14 @@ def apply(config: ConfigDict, arguments: Sequence[str]) -> list[str]:
     for argument in given:
         _check_name(config, _name(argument))
     whole = _unset_sections(config, given)
-    given, arguments = ([one for one in some if one not in whole] for some in (given, arguments))
-    own = flags.FlagValues()
-    own.set_gnu_getopt(True)  # the other arguments may stand between
+    given, arguments = ([part for part in parts if part not in whole] for parts in (given, arguments))
+    parsed = flags.FlagValues()
+    parsed.set_gnu_getopt(True)  # the other arguments may stand between
     try:
-        config_flags.DEFINE_config_dict("config", config, flag_values=own, sys_argv=given)
-        changed = config_flags.get_override_values(own["config"])
-        del own.config  # `--config=FILE` is one of the other arguments
-        rest = own(arguments, known_only=True)
+        config_flags.DEFINE_config_dict("config", config, flag_values=parsed, sys_argv=given)
+        changed = config_flags.get_override_values(parsed["config"])
+        del parsed.config  # `--config=FILE` is one of the other arguments
+        rest = parsed(arguments, known_only=True)
     except (flags.Error, LookupError, TypeError, ValueError) as error:
         raise UsageError(" ".join(str(error).split()).removeprefix("flag --")) from error
     for name, value in changed.items():
@@ -90,31 +90,31 @@ def apply(config: ConfigDict, arguments: Sequence[str]) -> list[str]:
 
 
 def _name(argument: str) -> str:
-    """head.epochs of `--config.head.epochs=100`."""
+    """The name of a setting: head.epochs of `--config.head.epochs=100`."""
     return SETTING.sub(r"\1", argument.partition("=")[0])
 
 
 def _unset_sections(config: ConfigDict, given: Sequence[str]) -> list[str]:
     """Makes sections what they are by default, where nothing in them is set before; returns the arguments for it."""
-    found = []
-    for place, argument in enumerate(given):
+    unset = []
+    for position, argument in enumerate(given):
         name = _name(argument)
-        inside = any(_name(before).startswith(f"{name}.") for before in given[:place])
+        inside = any(_name(before).startswith(f"{name}.") for before in given[:position])
         if argument.endswith(f"={NONE}") and isinstance(config_path.get_value(name, config), ConfigDict) and not inside:
             _unset(config, name)
-            found.append(argument)
-    return found
+            unset.append(argument)
+    return unset
 
 
 def _unset(config: ConfigDict, name: str) -> None:
     """Makes a setting None, and a section what it is by default; UsageError for a setting that needs a value."""
     try:
-        usual = config_path.get_value(name, settings.default())
+        default = config_path.get_value(name, settings.default())
     except LookupError:  # of the config file alone
-        usual = None
-    if not (usual is None or isinstance(usual, ConfigDict)):
-        raise UsageError(f"config.{name}=None: it needs a value; by default it is {usual!r}")
-    config_path.set_value(name, config, usual)
+        default = None
+    if not (default is None or isinstance(default, ConfigDict)):
+        raise UsageError(f"config.{name}=None: it needs a value; by default it is {default!r}")
+    config_path.set_value(name, config, default)
 
 
 def _check_name(config: ConfigDict, name: str) -> None:
@@ -132,29 +132,29 @@ def _check_name(config: ConfigDict, name: str) -> None:
 
 
 def _hint(config: ConfigDict, section: ConfigDict, parts: list[str], depth: int) -> str:
-    """Which settings may be meant, where the part at `depth` is none of its section's: of that section, else of all."""
+    """A hint for a name whose part at `depth` is unknown: similar settings of that section, else of all."""
     names = list(_names(config))
-    here = [".".join([*parts[:depth], one, *parts[depth + 1 :]]) for one in _like(parts[depth], section)]
-    found = [name for name in here if name in names]
-    if not found:
+    here = [".".join([*parts[:depth], similar, *parts[depth + 1 :]]) for similar in _like(parts[depth], section)]
+    meant = [name for name in here if name in names]
+    if not meant:
         last = _like(parts[-1], {name.rpartition(".")[2] for name in names})
-        found = [name for name in names if name.rpartition(".")[2] in last]
-    if found:
-        return f"did you mean {' or '.join(f'config.{name}' for name in found[:3])}?"
+        meant = [name for name in names if name.rpartition(".")[2] in last]
+    if meant:
+        return f"did you mean {' or '.join(f'config.{name}' for name in meant[:3])}?"
     return f"{'.'.join(['config', *parts[:depth]])} has {', '.join(section)}"
 
 
 def _like(name: str, known: Iterable[str]) -> list[str]:
-    """Those of the known names that may be meant: nearly the same letters, or words that begin with these (`lr`)."""
-    lower = {one.lower(): one for one in known}
+    """The known names that may be meant: nearly the same letters, or words that begin with these (`lr`)."""
+    lower = {each.lower(): each for each in known}
     if name.lower() in lower:
         return [lower[name.lower()]]
-    initials = [one for one in lower if "".join(word[:1] for word in one.split("_")) == name.lower()]
-    return [lower[one] for one in dict.fromkeys([*difflib.get_close_matches(name.lower(), lower), *initials])]
+    initials = [each for each in lower if "".join(word[:1] for word in each.split("_")) == name.lower()]
+    return [lower[each] for each in dict.fromkeys([*difflib.get_close_matches(name.lower(), lower), *initials])]
 
 
 def _names(section: ConfigDict, prefix: str = "") -> Iterator[str]:
-    """The sections and the settings of a config by their whole names."""
+    """Yields the sections and the settings of a config by their whole names."""
     for name, value in section.items():
         yield prefix + name
         if isinstance(value, ConfigDict):

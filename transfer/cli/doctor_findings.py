@@ -11,7 +11,7 @@ class Problem(NamedTuple):
 
 
 class Examined(NamedTuple):
-    """What was found out about one thing.
+    """The result of a check.
 
     Attributes:
         facts: name to text or number, as `--json` has them and the terminal shows them.

@@ -32,7 +32,7 @@ ACCELERATORS = (
 
 
 def devices() -> Examined:
-    """What JAX computes on, each tried; and accelerators that it does not see."""
+    """The devices that JAX computes on, each tried, and accelerators that it does not see."""
     # a GPU's memory stays with the programs that run on it
     env = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     try:
@@ -76,7 +76,7 @@ def _why(code: int, errors: str) -> str:
 
 
 def why_not(error: Exception) -> str | None:
-    """The same of an error in this process, where it is that JAX could not start its devices; None for any other."""
+    """The line about an error of this process by which JAX did not start its devices; None for any other error."""
     if isinstance(error, AssertionError):  # of JAX_PLATFORMS=cuda without a GPU, JAX says no more; does it again?
         return _not_started(type(error).__name__) if "jax" in sys.modules and not _starts() else None
     return _not_started(str(error)) if FAILED in str(error) else None
@@ -92,7 +92,7 @@ def _starts() -> bool:
 
 
 def _not_started(said: str) -> str:
-    """The line for what JAX said, and what to do about it."""
+    """The line about a message of JAX, and what to do."""
     platforms = os.environ.get("JAX_PLATFORMS")
     if not platforms:
         return f"JAX does not start ({said[:200]}); run: pip install -U jax jaxlib"

@@ -1,4 +1,4 @@
-"""Images -> features of a frozen, pretrained backbone, in a store that any later run reads.
+"""Extracts features of images by a frozen, pretrained backbone, into a store that any later run reads.
 
     COMMAND --config=cifar10_vgg16 --workdir=DIR --config.batch_size=64
     COMMAND --config=cifar10_vgg16 --workdir=DIR --config.export=features.p

@@ -47,7 +47,7 @@ def guarded(action: Callable[[], object], debug: bool) -> int:
 
 
 def _how_to_install(error: ImportError) -> str:
-    """What to do about an import that failed."""
+    """The advice about an import that failed."""
     package = (error.name or "").partition(".")[0]
     return f"install it with: pip install {package}" if package else "install the packages again: pip install -e ."
 

@@ -1,4 +1,4 @@
-"""What `train` and `extract` share: flags, their config, and how they begin and end as one of several processes."""
+"""The flags and the config of `train` and `extract`, and how they begin and end as one of several processes."""
 
 import itertools
 import os
@@ -102,7 +102,7 @@ def run(main: Callable[[], object], config: "Config | None" = None, arguments: S
 
 
 def _leave(code: int) -> int:
-    """The end of one of several processes: together with the others, or, after an error, as it is.
+    """Ends one of several processes: together with the others, or, after an error, at once.
 
     Nobody would come to the meeting at which JAX's own end of the program waits, so an error ends the process here.
     """
@@ -124,7 +124,7 @@ def _exit(code: int) -> NoReturn:
 
 
 def prepare_jax(settings: Mapping[str, Any] | None = None) -> None:
-    """What `train.py` and `extract.py` do once their arguments are known to be good, before JAX starts.
+    """Prepares JAX before it starts, once the arguments are known to be good.
 
     Where this is one of several processes, they meet here. Only the first goes on printing.
 
@@ -150,7 +150,7 @@ def prepare_jax(settings: Mapping[str, Any] | None = None) -> None:
 
 
 def _only_main_prints() -> None:
-    """Stdout is what process 0 prints; of the rest, lines of C++ (Gloo's) and of other processes, none is a result."""
+    """Keeps on stdout only what process 0 prints: no lines of C++ (Gloo's) and of other processes."""
     sys.stdout.flush()
     rest = os.open(os.devnull, os.O_WRONLY)
     if distributed.is_main():
@@ -175,7 +175,7 @@ def _parse_flags(config: "Config | None", argv: Sequence[str]) -> list[str]:
 
 
 def _described_flag(error: Exception) -> str:
-    """What absl says of a flag, but for an unknown one that is a setting given in another way (`--head.epochs=3`)."""
+    """The message about a flag: absl's, but for an unknown flag that means a setting (`--head.epochs=3`)."""
     if not isinstance(error, flags.UnrecognizedFlagError) or "." not in error.flagname:
         return str(error)
     first, _, rest = error.flagname.partition(".")
@@ -184,7 +184,7 @@ def _described_flag(error: Exception) -> str:
 
 
 class Config:
-    """What the flags `--config`, `--config.FIELD=VALUE` and `--workdir` say of an experiment, and its help.
+    """The experiment that `--config`, `--config.FIELD=VALUE` and `--workdir` describe, and its help.
 
     Attributes:
         command: "train" or "extract".
@@ -215,25 +215,20 @@ class Config:
         return config_flags.apply(self._config, arguments)
 
     def help(self) -> str:
-        """What the command does, each of its flags in the order of use, and the configs that there are."""
+        """The help: what the command does, its flags in the order of use, and the configs of the package."""
         lines = [self._text.replace("COMMAND", self.program).strip(), "", "Flags:"]
         for name in FLAGS[self.command]:
             flag = flags.FLAGS[name]
             title = f"--{name}" if name in SWITCHES else f"--{name}={flag.flag_type().upper()}"
             lines += ["", *_entry(title, flag.help or "")]
-        lines += [
-            "",
-            "--helpfull lists the flags of the libraries, too.",
-            "",
-            "Configs that come with the package:",
-            "",
-        ]
+        lines += ["", "--helpfull lists the flags of the libraries, too.", ""]
+        lines += ["Configs that come with the package:", ""]
         for name, text in config_file.summaries().items():
             lines += _entry(name, text)
         return "\n".join(lines)
 
     def load(self) -> ConfigDict:
-        """The config with its settings: of the file, or the default one where there is none."""
+        """The config of the file, or the default one, with the settings applied."""
         if self._config is None:
             self._config = settings.default()
         return self._config
@@ -245,15 +240,15 @@ class Config:
 
 
 def _entry(title: str, text: str) -> list[str]:
-    """Lines of help: what it is about, and the text below it, indented."""
+    """Two lines of help: a title, and the text below it, indented."""
     return [f"  {title}", textwrap.fill(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)]
 
 
 def _file(arguments: Sequence[str]) -> str | None:
     """The value of `--config`, the last one that is given."""
-    found = None
+    file = None
     for argument, following in itertools.zip_longest(arguments, arguments[1:]):
         name, equals, value = argument.partition("=")
         if name in ("--config", "-config"):
-            found = value if equals else following
-    return found
+            file = value if equals else following
+    return file

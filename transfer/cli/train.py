@@ -1,4 +1,4 @@
-"""Features -> a trained head, extracting first where the features are missing; also trains whole networks.
+"""Trains a head on features, extracting first where the features are missing; also trains whole networks.
 
     COMMAND --config=quickstart
     COMMAND --training_file=vgg_train.p --validation_file=vgg_validation.p --epochs=50 --batch_size=256
@@ -22,7 +22,7 @@ CONFIG = scripts.Config("train", __doc__ or "")
 TRAINING_FILE = flags.DEFINE_string("training_file", None, "Features and labels (.p, .npz, .safetensors) to train on.")
 VALIDATION_FILE = flags.DEFINE_string("validation_file", None, "Features and labels to validate on.")
 EPOCHS = flags.DEFINE_integer("epochs", None, "Passes over the training rows (default: the config's, 50).")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Rows a step of training (default: the config's, 256).")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Training batch size (default: the config's, 256).")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""`python -m transfer VERB`: experiments, and everything around them."""
+"""`python -m transfer VERB`: extract features, train heads, and every other command of the package."""
 
 import argparse
 import importlib
@@ -12,8 +12,8 @@ from absl import flags, logging
 from transfer.cli.main import guarded, prepare_logging
 from transfer.runtime import interrupts
 
-# Experiments, which `extract.py` and `train.py` run, too. verb -> (module, help): its flags are absl's, for a config's
-# settings are flags; `main` takes them, and `CONFIG.help` tells what they are.
+# Experiments, which `extract.py` and `train.py` run, too. verb -> (module, help). Their flags are absl's, as settings
+# of a config are flags; `main` of the module takes them, and its `CONFIG.help` prints them.
 EXPERIMENTS = {
     "extract": ("transfer.cli.extract", "turn images into features of a frozen backbone, in a store"),
     "train": ("transfer.cli.train", "train a head on features, or a whole network"),
@@ -24,7 +24,11 @@ VERBS = {
     "models": ("transfer.cli.weights", "models", "list the models that have pretrained weights"),
     "weights": ("transfer.cli.weights", "weights", "list, describe and download weight files"),
     "convert": ("transfer.cli.weights", "convert", "convert a weight file of any format to .safetensors"),
-    "arithmetic": ("transfer.cli.arithmetic", "arithmetic", "count what networks cost, and why they are built so"),
+    "arithmetic": (
+        "transfer.cli.arithmetic",
+        "arithmetic",
+        "count what networks cost: parameters, multiply-adds, receptive fields",
+    ),
     "draw": ("transfer.cli.draw", "draw", "draw a network, made from the model itself, as an SVG file"),
     "features": ("transfer.cli.features", "features", "show, verify and repair a store of features"),
     "compare": ("transfer.cli.compare", "compare", "compare runs: measures with intervals, and whether they differ"),
@@ -32,22 +36,10 @@ VERBS = {
     "predict": ("transfer.cli.predict", "predict", "classify images and folders of them by a finished run"),
     "shots": ("transfer.cli.shots", "shots", "show a run's few-shot protocol: tables, a picture"),
     "similarity": ("transfer.cli.representations", "similarity", "compare taps of stores: linear CKA"),
-    "transferability": (
-        "transfer.cli.representations",
-        "transferability",
-        "score taps of stores without a head: LogME, LEEP",
-    ),
+    "transferability": ("transfer.cli.representations", "transferability", "score taps without a head: LogME, LEEP"),
     "export": ("transfer.cli.export", "export", "write a run as one file that needs no transfer, or its head"),
-    "doctor": (
-        "transfer.cli.doctor",
-        "doctor",
-        "what this machine has for the package, and what is wrong, in plain words",
-    ),
-    "completion": (
-        "transfer.cli.completion",
-        "completion",
-        "print what makes a shell complete commands: bash, zsh, fish",
-    ),
+    "doctor": ("transfer.cli.doctor", "doctor", "show what this machine has for the package, and what is wrong"),
+    "completion": ("transfer.cli.completion", "completion", "print a shell's completions: bash, zsh, fish"),
     "bench": ("transfer.cli.bench", "bench", "measure speed: networks, heads, beside others, for other devices"),
 }
 
@@ -57,7 +49,7 @@ Action = Callable[[argparse.Namespace], None]
 
 
 class Parser(argparse.ArgumentParser):
-    """Bad arguments end in one line and exit code 2."""
+    """A parser that ends with one line and exit code 2 on bad arguments."""
 
     def error(self, message: str) -> NoReturn:
         print(f"error: {message}; see `{self.prog} --help`", file=sys.stderr)
@@ -65,6 +57,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _top_parser() -> Parser:
+    """The parser of the verb's name alone, with the list of verbs as its help."""
     lines = [f"  {verb:15} {text}" for verb, (*_, text) in ALL.items()]
     parser = Parser(
         prog="python -m transfer",
@@ -77,7 +70,7 @@ def _top_parser() -> Parser:
 
 
 def parser_of(verb: str) -> tuple[Parser, Action]:
-    """The parser of a verb's arguments, and what to run on them; the verb's module is imported."""
+    """The parser of a verb's arguments, and the function to run on them; imports the verb's module."""
     module, function, text = VERBS[verb]
     parser = Parser(prog=f"python -m transfer {verb}", description=text)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -85,7 +78,7 @@ def parser_of(verb: str) -> tuple[Parser, Action]:
 
 
 def help_of(verb: str) -> str:
-    """What `VERB --help` prints."""
+    """The text that `VERB --help` prints."""
     if verb in EXPERIMENTS:
         return importlib.import_module(EXPERIMENTS[verb][0]).CONFIG.help() + "\n"
     return parser_of(verb)[0].format_help()

@@ -1,1 +1,1 @@
-"""Finished runs, used elsewhere: as a predictor, as one program with everything in it, as a head in other formats."""
+"""Finished runs, used elsewhere: as a predictor, as one whole program, as a head in the formats of others."""
