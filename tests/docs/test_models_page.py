@@ -16,7 +16,7 @@ SPEC.loader.exec_module(models)
 
 def test_the_table_is_what_its_command_prints() -> None:
     ((command, shown),) = PRINTED.findall(PAGE)
-    assert command == "models --markdown" and shown == printed(command), "run `python docs/refresh.py`"
+    assert command == "-m transfer models --markdown" and shown == printed(command), "run `python docs/refresh.py`"
 
 
 def test_the_choice_has_the_figures_of_the_catalogue_and_of_the_benchmarks() -> None:

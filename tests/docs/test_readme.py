@@ -107,7 +107,7 @@ def test_families_and_their_accuracies() -> None:
 
 def test_speed_is_that_of_the_benchmarks() -> None:
     page = (REPOSITORY / "docs" / "benchmarks.md").read_text("utf-8").partition("<!-- benchmarks cpu -->\n")[2]
-    rows = [line.strip("| ").split(" | ") for line in page.partition("\n\n")[0].splitlines()]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.partition("\n\n")[0].splitlines()]
     column = rows[0].index("the fastest of them")
     ratios = [float(row[column]) for row in rows[2:]]
     assert f"{min(ratios)} to {max(ratios)} times as fast" in " ".join(README.split())
