@@ -24,6 +24,7 @@ DISTRIBUTIONS = {
     "absl": "absl-py",
     "orbax": "orbax-checkpoint",
     "sklearn": "scikit-learn",
+    "vl_convert": "vl-convert-python",
 }
 # What only an extra brings -> the extras; Keras is also offered by its own name.
 OPTIONAL = {
@@ -35,9 +36,10 @@ OPTIONAL = {
     "openvino": ("peers",),
     "torch": ("peers",),
     "torchvision": ("peers",),
+    "vl_convert": ("plots",),
 }
 # `google.protobuf` comes with onnx, and is used beside it.
-BROUGHT = {"google": "onnx"}
+BROUGHT = {"google": "onnx", "vl_convert": "vl-convert-python"}
 # Modules whose imports at the top are what an extra brings: they are imported by the functions that say so.
 ONLY_WITH_AN_EXTRA = (
     "transfer.bench.heads.keras_fit",
@@ -130,6 +132,7 @@ COMMANDS = {
     "predict --workdir=run photo.png --output=answers.csv": (0, ""),
     "report run --map=tsne --output=page.html": (0, ""),
     "report run --plots=figures": (1, ".[plots]"),
+    "report run --plots=figures --plot_format=svg": (0, ""),
     "similarity run/features/train": (0, ""),
     "transferability run/features/train": (0, ""),
     "features verify run/features/train --workdir=run": (0, ""),

@@ -1,4 +1,4 @@
-"""What TensorBoard gets: scalars, the confusion matrix, the projector; read by TensorBoard's own code where it is."""
+"""What TensorBoard gets: scalars and the projector; read by TensorBoard's own code where it is."""
 
 import io
 import os
@@ -11,8 +11,7 @@ from PIL import Image
 
 from transfer import config as settings
 from transfer import experiment
-from transfer.evaluation.predictions import Predictions
-from transfer.report import board_pictures, board_projector, board_results
+from transfer.report import board_projector
 from transfer.report.run_data import load
 
 
@@ -25,7 +24,7 @@ def finished(tmp_path_factory):
     config.data.train_per_class, config.data.validation_per_class = 4, 3
     config.head.epochs, config.report = 2, False
     experiment.train(config, epath.Path(workdir))
-    board_results.write(*load([str(workdir)]))
+    board_projector.write(*load([str(workdir)]))
     return workdir
 
 
@@ -34,15 +33,11 @@ def workdir(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "run")
 
 
-def test_tensorboard_reads_scalars_and_image(finished):
+def test_tensorboard_reads_scalars(finished):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    events = accumulator.EventAccumulator(str(finished), {"images": 0})
+    events = accumulator.EventAccumulator(str(finished))
     events.Reload()
-    tags = events.Tags()
-    assert "validation_accuracy" in tags["scalars"] and tags["images"] == [board_results.TAG]
-    (image,) = events.Images(board_results.TAG)
-    found = Image.open(io.BytesIO(image.encoded_image_string))
-    assert image.step == 2 and found.size == (image.width, image.height)
+    assert "validation_accuracy" in events.Tags()["scalars"] and not events.Tags()["images"]
 
 
 def test_tensorboards_projector_serves_it(finished):
@@ -91,51 +86,21 @@ def test_metadata_says_what_the_predictions_say(finished):
 
 
 def test_is_written_once_and_again_where_the_predictions_are_newer(workdir):
-    (path,) = workdir.glob("*.results")
-    before = path.stat().st_mtime_ns
-    board_results.write(*load([str(workdir)]))
-    assert path.stat().st_mtime_ns == before
-    os.utime(path, (0, 0))
-    board_results.write(*load([str(workdir)]))
-    (path,) = workdir.glob("*.results")
-    assert path.stat().st_mtime > 0 and len([*workdir.glob("events.out.tfevents.*")]) == 2
+    config = workdir / board_projector.CONFIG
+    before = config.stat().st_mtime_ns
+    board_projector.write(*load([str(workdir)]))
+    assert config.stat().st_mtime_ns == before
+    os.utime(config, (0, 0))
+    board_projector.write(*load([str(workdir)]))
+    assert config.stat().st_mtime > 0
 
 
-def test_runs_without_what_it_needs(workdir):
-    def forget():
-        for path in (*workdir.glob("*.results"), workdir / board_projector.CONFIG):
-            path.unlink(missing_ok=True)
-
-    shutil.rmtree(workdir / "features")
-    forget()
-    board_results.write(*load([str(workdir)]))
-    assert [*workdir.glob("*.results")] and not (workdir / board_projector.CONFIG).exists()
-    forget()
-    (workdir / "predictions.npz").unlink()
-    board_results.write(*load([str(workdir)]))
-    assert not [*workdir.glob("*.results")]
-
-
-@pytest.mark.parametrize(("classes", "rows"), [(2, 9), (20, 50), (40, 50), (41, 60), (1000, 3000)])
-def test_confusion_matrix_of_many_classes(classes, rows):
-    """What is drawn dark is what happened."""
-    random = np.random.default_rng(0)
-    labels, logits = random.integers(0, classes, rows), random.normal(size=(rows, classes))
-    found = Predictions.of_logits(logits, labels, class_names=[f"näme <{i}>" for i in range(classes)])
-    image = board_pictures.confusion_matrix(found)
-    assert max(image.size) < 900
-    count, shares = board_pictures._matrix(found)
-    assert count.sum() == rows and shares.max() <= 1
-    cell, size = board_pictures.SIDE // len(count) or 1, len(count)
-    left = image.width - 8 - cell * size
-    pixels = np.asarray(image.convert("L"), int)[left : left + cell * size, left : left + cell * size]
-    corners = pixels[::cell, ::cell]  # a cell's number is in its middle
-    assert ((corners < 255) == (count > 0)).all()
-
-
-def test_values_have_no_confusion_matrix():
-    found = Predictions.of_logits(np.zeros((3, 2)), np.zeros((3, 2)), kind="values")
-    assert board_pictures.confusion_matrix(found) is None
+@pytest.mark.parametrize("missing", ["features", "predictions.npz"])
+def test_runs_without_what_it_needs(workdir, missing):
+    (workdir / board_projector.CONFIG).unlink()
+    shutil.move(workdir / missing, workdir / "elsewhere")
+    board_projector.write(*load([str(workdir)]))
+    assert not (workdir / board_projector.CONFIG).exists()
 
 
 @pytest.mark.parametrize("text", ["a\tb", "a\nb", " ", "<b>é</b>"])

@@ -49,7 +49,7 @@ def files_run(folder: Path, workdir: Path, **settings: Any) -> dict[str, Any]:
 
 def test_training_ends_with_a_report(trained: Path) -> None:
     html = (trained / "report.html").read_text("utf-8")
-    assert {"At a glance", "Learning curves", "Accuracy over training images", "What was run"} <= set(titles(html))
+    assert {"At a glance", "Learning curves", "Few-shot accuracy", "What was run"} <= set(titles(html))
     result = json.loads((trained / "result.json").read_text())
     assert result["weights_sha256"] in html and result["device"] in html
     assert f"{100 * result['measures']['accuracy']['value']:.1f}<span" in html
@@ -282,4 +282,4 @@ print(sorted(name for name in ("sklearn", "matplotlib", "scipy", "tensorflow", "
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr[-2000:]
-    assert "Map of the features" in titles((tmp_path / "page.html").read_text("utf-8"))
+    assert "Feature map" in titles((tmp_path / "page.html").read_text("utf-8"))

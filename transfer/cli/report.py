@@ -12,7 +12,7 @@ from transfer.report.sections import MAPS, Options
 from transfer.runtime.files import atomic, outputs
 
 Action = Callable[[argparse.Namespace], None]
-PLOT_FORMATS = ("png", "svg", "pdf")
+PLOT_FORMATS = ("svg", "png", "pdf")
 # At the beginning of every page that was written here.
 GENERATOR = b'<meta name="generator" content="transfer">'
 
@@ -29,15 +29,17 @@ def report(parser: argparse.ArgumentParser) -> Action:
         "--map",
         choices=MAPS,
         default=MAPS[0],
-        help="the features in two dimensions: pca at once, tsne in up to minutes; default %(default)s",
+        help="how features are drawn in two dimensions: pca takes a moment, tsne up to minutes; default %(default)s",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the map; default 0")
-    parser.add_argument("--plots", metavar="DIR", help="also draw the charts of each run as files, for papers")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed of the map; default 0")
+    parser.add_argument(
+        "--plots", metavar="DIR", help="also write each run's charts as files into this folder, for papers"
+    )
     parser.add_argument(
         "--plot_format",
         default="png",
         metavar="NAMES",
-        help=f"of --plots, several with commas between: {', '.join(PLOT_FORMATS)}; default png",
+        help=f"formats of --plots, separated by commas: {', '.join(PLOT_FORMATS)}; default png",
     )
 
     def run(options: argparse.Namespace) -> None:
@@ -47,22 +49,19 @@ def report(parser: argparse.ArgumentParser) -> Action:
         output = _output(options)
         from transfer.report import page
 
-        found = load(options.runs)
+        runs, choices = load(options.runs), Options(options.map, options.seed)
         # first, so that no page is written where a chart may not be
         if options.plots:
-            from transfer.report import plots
+            from transfer.report import chart_files
 
-            for place, one in enumerate(found):
+            for place, one in enumerate(runs):
                 folder = epath.Path(options.plots)
-                plots.draw(one, folder / f"{place}-{one.slug}" if len(found) > 1 else folder, formats)
-        _write(page.page(found, Options(options.map, options.seed)), output)
+                chart_files.draw(one, folder / f"{place}-{one.slug}" if len(runs) > 1 else folder, formats, choices)
+        text = page.page(runs, choices)
+        atomic.write_text(output, text)
+        print(f"Report: {output} ({len(text.encode()) / 1e6:.1f} MB); open it in a browser")
 
     return run
-
-
-def _write(text: str, output: epath.Path) -> None:
-    atomic.write_text(output, text)
-    print(f"Report: {output} ({len(text.encode()) / 1e6:.1f} MB); open it in a browser")
 
 
 def _output(options: argparse.Namespace) -> epath.Path:

@@ -8,11 +8,11 @@ from typing import Any
 from transfer.cli.main import output_file
 from transfer.errors import TransferError, UsageError
 from transfer.experiment import results
-from transfer.report import few_shot_plot, few_shot_tables
+from transfer.report import chart_files, few_shot_tables, shots_section
 from transfer.runtime.files import atomic, bucket
 
 Action = Callable[[argparse.Namespace], None]
-SUFFIXES = (*few_shot_tables.WRITERS, *few_shot_plot.SUFFIXES)
+SUFFIXES = (*few_shot_tables.WRITERS, *chart_files.SUFFIXES)
 
 
 def shots(parser: argparse.ArgumentParser) -> Action:
@@ -23,8 +23,8 @@ def shots(parser: argparse.ArgumentParser) -> Action:
         action="append",
         default=[],
         metavar="FILE",
-        help=f"also write to a file: tables as {', '.join(few_shot_tables.WRITERS)}, a picture as "
-        f"{', '.join(few_shot_plot.SUFFIXES)}; may be given several times",
+        help=f"also write to a file: the tables as {', '.join(few_shot_tables.WRITERS)}, the charts as "
+        f"{', '.join(chart_files.SUFFIXES)}; may be given several times",
     )
 
     def run(options: argparse.Namespace) -> None:
@@ -32,8 +32,8 @@ def shots(parser: argparse.ArgumentParser) -> Action:
         result = _result(options.run)
         print(few_shot_tables.text(result))
         for path in outputs:
-            if path.suffix in few_shot_plot.SUFFIXES:
-                few_shot_plot.draw(result, path)
+            if path.suffix in chart_files.SUFFIXES:
+                chart_files.write(path, shots_section.protocol_charts(result))
             else:
                 atomic.write_text(path, few_shot_tables.WRITERS[path.suffix](result))
 

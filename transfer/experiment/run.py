@@ -20,7 +20,7 @@ from transfer.experiment import fit_head, head_data, head_settings, results, wor
 from transfer.experiment import train_head as head_training
 from transfer.experiment.few_shot import protocol
 from transfer.experiment.seeds import over_seeds
-from transfer.report import board_results, run_data
+from transfer.report import board_projector, run_data
 from transfer.runtime import distributed
 from transfer.runtime.files import atomic, json_file, outputs, paths
 from transfer.store import feature_files, skipped
@@ -158,7 +158,7 @@ def train(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
 
 
 def _report(config: ConfigDict, workdir: epath.Path) -> None:
-    """Writes `WORKDIR/report.html`, and what TensorBoard shows of results.
+    """Writes `WORKDIR/report.html`, and the features for TensorBoard's projector.
 
     Whatever goes wrong there is a line, for the run itself has ended well.
     """
@@ -169,7 +169,7 @@ def _report(config: ConfigDict, workdir: epath.Path) -> None:
 
         # both look at the same rows and images, which are read once
         (run,) = run_data.load([str(workdir)])
-        board_results.write(run)
+        board_projector.write(run)
         path = page.write([run], workdir / page.FILE, page.Options())
     except Exception as error:  # a page is worth no run
         logging.debug("the report", exc_info=error)

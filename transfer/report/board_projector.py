@@ -1,13 +1,16 @@
 """The features of validation rows as TensorBoard's projector reads them: points, what each is, and their images."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
-from etils import epath
 from PIL import Image
 
+from transfer.evaluation import predictions as kept
 from transfer.report import names
+from transfer.report.feature_map import sample
 from transfer.report.run_data import RunData
+from transfer.report.thumbnails import tiled
 from transfer.runtime.files import atomic
 
 CONFIG = "projector_config.pbtxt"
@@ -19,27 +22,33 @@ MOST_NUMBERS = 20
 SIDE = 32
 
 
-def write(run: RunData, folder: epath.Path) -> None:
-    """Writes `projector_config.pbtxt`, last, and `projector/`; nothing for a run whose features are not there."""
-    from transfer.report.feature_map import sample
+def write(run: RunData) -> None:
+    """Writes `projector/` and, last, `projector_config.pbtxt` into the folder of the run's predictions.
 
-    predictions = run.predictions
-    if predictions is None:
+    Does nothing where they are there and newer than the predictions, or the run's features are not there. Raises
+    OSError where nothing can be written.
+    """
+    predictions, config = run.predictions, run.folder / CONFIG
+    if predictions is None or (config.exists() and config.stat().mtime >= (run.folder / kept.FILE).stat().mtime):
         return
     rows = sample(len(predictions), MOST_ROWS, 0)
     features = run.features(rows)
     if features is None or len(rows) < 3:
         return
     places = _components(np.nan_to_num(features, posinf=0, neginf=0))
-    target = folder / FOLDER
+    target = run.folder / FOLDER
     target.mkdir(parents=True, exist_ok=True)
     atomic.write_text(target / "tensors.tsv", _lines("\t".join(f"{x:.5g}" for x in row) for row in places))
     atomic.write_text(target / "metadata.tsv", _lines(_metadata(run, rows)))
     images = run.images.get([str(i) for i in predictions.ids[rows]], SIDE)
     sprite = any(image is not None for image in images)
     if sprite:
-        _sprite(images, target / "sprite.png")
-    atomic.write_text(folder / CONFIG, _config(places.shape, run.result.get("tap"), sprite))
+        # a square, row by row, as the projector cuts it up
+        across = math.ceil(math.sqrt(len(images)))
+        sheet = tiled([*images, *[None] * (across**2 - len(images))], SIDE, across)
+        with atomic.writing(target / "sprite.png") as stream:
+            Image.fromarray(sheet).save(stream, "PNG")
+    atomic.write_text(config, _config(places.shape, run.result.get("tap"), sprite))
 
 
 def _components(features: np.ndarray) -> np.ndarray:
@@ -71,18 +80,6 @@ def _metadata(run: RunData, rows: np.ndarray) -> Iterator[str]:
 def _cell(text: object) -> str:
     """On one line, without tabs, and not empty, which the projector would take for no line at all."""
     return " ".join(names.shown(text).split()) or "-"
-
-
-def _sprite(images: list[np.ndarray | None], path: epath.Path) -> None:
-    """All of them in a square, row by row, as the projector cuts it up."""
-    across = int(np.ceil(np.sqrt(len(images))))
-    sheet = np.full((across * SIDE, across * SIDE, 3), 236, np.uint8)
-    for place, image in enumerate(images):
-        if image is not None:
-            top, left = (place // across) * SIDE, (place % across) * SIDE
-            sheet[top : top + SIDE, left : left + SIDE] = image
-    with atomic.writing(path) as stream:
-        Image.fromarray(sheet).save(stream, "PNG")
 
 
 def _config(shape: tuple[int, ...], tap: object, sprite: bool) -> str:

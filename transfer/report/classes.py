@@ -8,10 +8,11 @@ import numpy as np
 from transfer.evaluation.intervals import wilson
 from transfer.evaluation.measures import value
 from transfer.evaluation.predictions import Predictions
-from transfer.report import names
+from transfer.report import names, svg
 from transfer.report.confusion import confusion
 from transfer.report.run_data import RunData
 from transfer.report.sections import Options, Section
+from transfer.report.svg import Chart
 from transfer.report.templates import rendered
 
 KEY = "classes"
@@ -86,7 +87,9 @@ _ROWS: dict[str, Callable[[Predictions], list[dict[str, Any]]]] = {
     "labels": of_labels,
     "values": of_values,
 }
-TITLES = {"classes": "Class by class", "labels": "Label by label", "values": "Value by value"}
+TITLES = {"classes": "Accuracy by class", "labels": "Results by label", "values": "Results by value"}
+# Bars of the chart: of more classes the worst.
+MOST_BARS = 40
 
 
 def section(run: RunData, options: Options) -> Section | None:
@@ -105,6 +108,23 @@ def section(run: RunData, options: Options) -> Section | None:
         rows.sort(key=lambda row: (row["value"] is None, row["value"]))
     html = rendered("classes.html", rows=rows, kind=kind, worst_first=worst_first, written=run.predictions is None)
     return Section(KEY, TITLES[kind], html, None)
+
+
+def charts(run: RunData, options: Options) -> list[Chart]:
+    """The recall of each class or label with its interval; of many the worst."""
+    if run.predictions is None or run.predictions.kind == "values":
+        return []
+    every = [row for row in _ROWS[run.predictions.kind](run.predictions) if row["value"] is not None]
+    rows = every if len(every) <= MOST_BARS else sorted(every, key=lambda row: row["value"])[:MOST_BARS]
+    frame = svg.Frame((0, 1), (len(rows) - 0.4, -0.6), 560, 60 + 22 * len(rows), left=180, right=24, top=6, bottom=42)
+    parts = [svg.axes(frame, "recall", xticks=svg.named_ticks((0, 1), percent=True), yticks=[])]
+    for place, row in enumerate(rows):
+        parts.append(svg.bar(frame, (0, row["value"]), (place + 0.36, place - 0.36), 1, row["name"]))
+        parts.append(svg.whisker(frame, place, row["low"], row["high"], upright=False))
+        parts.append(svg.text(frame.left - 8, frame.at_y(place) + 4, svg.short(row["name"], 26), "y"))
+    title = "Recall, with 95 % intervals" + f": the lowest {len(rows)} of {len(every)}" * (len(rows) < len(every))
+    label = ", ".join(f"{row['name']} {row['value']:.3f}" for row in rows)
+    return [Chart(title, frame, f"Recall by class: {label}", svg.joined(parts), classes="bars")]
 
 
 def _written(result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from markupsafe import Markup
-
 from transfer.errors import TransferError
 from transfer.evaluation import comparison_table
 from transfer.evaluation.comparison_table import Table, tabulate
@@ -13,6 +11,7 @@ from transfer.evaluation.runs import named
 from transfer.report import svg
 from transfer.report.run_data import RunData
 from transfer.report.sections import Section
+from transfer.report.svg import Chart
 from transfer.report.templates import rendered
 
 # Runs that are drawn; the table has all.
@@ -29,7 +28,7 @@ def section(runs: list[RunData]) -> Section:
         problem = " ".join(str(error).split())
         table = _beside(paths)
     known = {} if table is None else _filled(table)
-    html = rendered("comparison.html", **{"problem": problem, "table": None, "chart": None, "measure": "", **known})
+    html = rendered("comparison.html", **{"problem": problem, "table": None, "chart": None, **known})
     return Section("comparison", "The runs beside each other", html)
 
 
@@ -51,15 +50,13 @@ def _beside(paths: Sequence[str]) -> Table | None:
 def _filled(table: Table) -> dict[str, Any]:
     """What the template shows of a table."""
     rows, left, notes = comparison_table.cells(table)
-    name = table.measures[0]
     return {
         "table": {"head": rows[0], "rows": list(enumerate(rows[1:])), "left": left, "notes": notes},
         "chart": _chart(table),
-        "measure": table.measure(name).title,
     }
 
 
-def _chart(table: Table) -> Markup | None:
+def _chart(table: Table) -> Chart | None:
     """A line for each run: the first measure with its interval, or with the spread over seeds."""
     name = table.measures[0]
     measure = table.measure(name)
@@ -78,11 +75,10 @@ def _chart(table: Table) -> Markup | None:
         svg.around(value for three in ends for value in three), (count - 0.4, -0.6),
         width=560, height=64 + 30 * count, left=170, right=24, top=8, bottom=42,
     )  # fmt: skip
-    xticks = [(value, f"{100 * value:.5g}%" if measure.share else svg.written(value)) for value in svg.ticks(*frame.x)]
-    parts = [svg.axes(frame, measure.title, xticks=xticks, yticks=[])]
+    parts = [svg.axes(frame, measure.title, xticks=svg.named_ticks(frame.x, measure.share), yticks=[])]
     for place, ((title, _), (low, value, high)) in enumerate(zip(rows, ends, strict=True)):
         parts.append(svg.text(frame.left - 10, frame.at_y(place) + 4, svg.short(title, 24), "tick y"))
         parts.append(svg.whisker(frame, place, low, high, 1, upright=False))
         parts.append(svg.dot(frame, value, place, 1, title))
     words = f"{measure.title} of {count} runs; the numbers are in the table below"
-    return svg.chart(frame, words, *parts, classes="forest")
+    return Chart(f"{measure.title} with its interval", frame, words, svg.joined(parts))

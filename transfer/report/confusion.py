@@ -1,18 +1,23 @@
-"""Which classes are taken for which: a matrix that holds only what happened, drawn by the page's script."""
+"""The confusion matrix: counted without its zeros, as a chart, and as what the page's script draws."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 
 from transfer.evaluation.predictions import Predictions
-from transfer.report import names
+from transfer.report import names, svg
 from transfer.report.run_data import RunData
 from transfer.report.sections import Options, Section
+from transfer.report.svg import Chart
 from transfer.report.templates import rendered
 
 KEY = "confusion"
 # Lines of the table beside the picture.
 MOST_LINES = 100
+# Classes up to which a chart names them, and the side of a cell, in pixels, from which it has a number.
+NAMED, NUMBERED = 40, 26
 
 
 class Confusion(NamedTuple):
@@ -75,14 +80,14 @@ def alike(found: Confusion) -> np.ndarray:
 
 
 def section(run: RunData, options: Options) -> Section | None:
-    """The matrix, and a table of what is confused most; nothing of labels and values, whose bars say what there is."""
+    """The matrix, and a table of the most frequent errors; None for labels and values, which have no such matrix."""
     if run.predictions is None or run.predictions.kind != "classes":
         return None
-    found = confusion(run.predictions)
+    counted = confusion(run.predictions)
     titles = names.of_outputs(run.predictions)
-    wrong = found.mistakes()
+    wrong = counted.mistakes()
     lines = [
-        {"actual": titles[a], "predicted": titles[p], "count": n, "share": n / found.rows[a]}
+        {"actual": titles[a], "predicted": titles[p], "count": n, "share": n / counted.rows[a]}
         for a, p, n in zip(*(x[:MOST_LINES].tolist() for x in wrong[:3]), strict=True)
     ]
     html = rendered(
@@ -92,12 +97,69 @@ def section(run: RunData, options: Options) -> Section | None:
         mistakes=int(wrong.count.sum()),
         rows=len(run.predictions),
         classes=len(titles),
+        chart=_chart(counted, titles) if len(titles) <= NAMED else None,
     )
     data = {
         "names": titles,
-        "entries": np.stack(found[:3], axis=1).ravel().tolist(),
-        "rows": found.rows.tolist(),
-        "said": found.said.tolist(),
-        "alike": alike(found).tolist(),
+        "entries": np.stack(counted[:3], axis=1).ravel().tolist(),
+        "rows": counted.rows.tolist(),
+        "said": counted.said.tolist(),
+        "alike": alike(counted).tolist(),
     }
-    return Section(KEY, "What is taken for what", html, data)
+    return Section(KEY, "Confusion matrix", html, data)
+
+
+def charts(run: RunData, options: Options) -> list[Chart]:
+    """The matrix as a picture that needs no script; none for labels and values."""
+    if run.predictions is None or run.predictions.kind != "classes":
+        return []
+    return [_chart(confusion(run.predictions), names.of_outputs(run.predictions))]
+
+
+def _chart(counted: Confusion, titles: list[str]) -> Chart:
+    """Actual classes down, predicted ones across, each row as shares of its class; errors on a root scale."""
+    size, named = len(titles), len(titles) <= NAMED
+    cell = min(40.0, max(13.0, 560 / size)) if named else 560 / size
+    room = 30 + (max(len(svg.short(title)) for title in titles) * svg.LETTER if named else 0)
+    side = room + cell * size + 10
+    frame = svg.Frame((0, size), (size, 0), side, side, left=room, right=10, top=room, bottom=10)
+    square = Markup('<rect class="sunk" x="{0}" y="{0}" width="{1:g}" height="{1:g}"/>').format(room, cell * size)
+    parts = [square, *_cells(frame, counted, cell)]
+    if named:
+        for number, title in enumerate(map(svg.short, titles)):
+            middle = room + (number + 0.5) * cell
+            parts.append(svg.text(room - 7, middle + 4, title, "y"))
+            parts.append(svg.turned(middle + 4, room - 7, -90, title))
+    parts.append(svg.text(room + cell * size / 2, 14, "predicted class", "label x"))
+    parts.append(svg.turned(14, room + cell * size / 2, -90, "actual class", "label x"))
+    legend = [(_ramp(1), "correct"), (_ramp(2), "misclassified (root scale)")]
+    title = "Confusion matrix: share of each actual class" + ", %" * (cell >= NUMBERED)
+    right = int(counted.count[counted.actual == counted.predicted].sum())
+    label = f"Confusion matrix of {size} classes: {right} of {counted.rows.sum()} images are correct"
+    return Chart(title, frame, label, svg.joined(parts), legend)
+
+
+def _cells(frame: svg.Frame, counted: Confusion, cell: float) -> Iterator[Markup]:
+    """What happened, as a path for each shade, and in large cells the share in per cent."""
+    share = counted.count / counted.rows[counted.actual]
+    hit = counted.actual == counted.predicted
+    strength = np.where(hit, 0.06 + 0.94 * share, 0.14 + 0.86 * np.sqrt(share))
+    series, shade = np.where(hit, 1, 2), np.rint(strength * 25).astype(int)
+    width = f"{cell - (cell > 8):.4g}"
+    left, top = (np.round(frame.left + cell * at, 2) for at in (counted.predicted, counted.actual))
+    for number, level in sorted({*zip(series.tolist(), shade.tolist(), strict=True)}):
+        rows = np.flatnonzero((series == number) & (shade == level))
+        squares = "".join(f"M{left[i]:g} {top[i]:g}h{width}v{width}h-{width}z" for i in rows)
+        yield Markup('<path class="cell {}" fill-opacity="{:g}" d="{}"/>').format(
+            svg.colour(number), level / 25, squares
+        )
+    if cell >= NUMBERED:
+        for x, y, part, strong in zip(left, top, share, strength, strict=True):
+            number = "100" if part >= 0.995 else "<1" if part < 0.01 else f"{100 * part:.0f}"
+            yield svg.text(x + cell / 2, y + cell / 2 + 4, number, "count light" if strong > 0.62 else "count")
+
+
+def _ramp(series: int) -> Markup:
+    """Shades from little to much, for the legend."""
+    square = Markup('<rect class="cell {}" fill-opacity="{}" x="{}" y="1" width="6.5" height="10"/>')
+    return svg.joined(square.format(svg.colour(series), (i + 1) / 4, 6.5 * i) for i in range(4))

@@ -7,6 +7,7 @@ from transfer.evaluation.measures import MEASURES
 from transfer.report import svg
 from transfer.report.run_data import RunData
 from transfer.report.sections import Options, Section
+from transfer.report.svg import Chart
 from transfer.report.templates import is_number, rendered
 
 # Settings of a sweep that are listed, the best first.
@@ -22,6 +23,12 @@ def section(run: RunData, options: Options) -> Section | None:
     return Section("depth", title, rendered("depth.html", depth=depth, sweep=sweep))
 
 
+def charts(run: RunData, options: Options) -> list[Chart]:
+    """The measure of each tap, where there are several."""
+    depth = _depth(run.result.get("taps"))
+    return [depth["chart"]] if depth else []
+
+
 def _depth(taps: Any) -> dict[str, Any] | None:
     """Of each tap, in the order of the config, the first measure that there is."""
     if not isinstance(taps, list) or len(taps) < 2 or not all(isinstance(row, dict) for row in taps):
@@ -33,9 +40,8 @@ def _depth(taps: Any) -> dict[str, Any] | None:
     measure = next(iter(of_first))
     rows = [_row(row, measure, over_seeds) for row in taps]
     known = MEASURES["classes"].get(measure) or MEASURES["labels"].get(measure) or MEASURES["values"][measure]
-    return {"title": known.title, "share": known.share, "rows": rows, "over_seeds": over_seeds} | {
-        "svg": _chart(rows, known.title, known.share)
-    }
+    chart = _chart(rows, known.title, known.share)
+    return {"title": known.title, "share": known.share, "rows": rows, "over_seeds": over_seeds, "chart": chart}
 
 
 def _row(row: dict[str, Any], measure: str, over_seeds: bool) -> dict[str, Any]:
@@ -55,7 +61,7 @@ def _row(row: dict[str, Any], measure: str, over_seeds: bool) -> dict[str, Any]:
     }
 
 
-def _chart(rows: list[dict[str, Any]], title: str, share: bool) -> Any:
+def _chart(rows: list[dict[str, Any]], title: str, share: bool) -> Chart:
     values = [row[name] for row in rows for name in ("value", "low", "high")]
     frame = svg.Frame((-0.4, len(rows) - 0.6), svg.around(values), bottom=74, height=300)
     names = [svg.slanted(frame, place, row["tap"]) for place, row in enumerate(rows)]
@@ -65,7 +71,8 @@ def _chart(rows: list[dict[str, Any]], title: str, share: bool) -> Any:
         if math.isfinite(row["value"]):
             marks.append(svg.dot(frame, place, row["value"], 1, row["tap"]))
     label = f"{title} by tap: " + ", ".join(f"{row['tap']} {row['value']:.4f}" for row in rows)
-    return svg.chart(frame, label, svg.axes(frame, xticks=[], percent=share), *names, *marks)
+    marks = [svg.axes(frame, xticks=[], percent=share), *names, *marks]
+    return Chart(f"{title[0].upper()}{title[1:]} by tap", frame, label, svg.joined(marks))
 
 
 def _sweep(sweep: Any) -> dict[str, Any] | None:

@@ -1,14 +1,16 @@
 """The features of the validation images as points in the plane, with the image of each."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 
 from transfer.evaluation.predictions import Predictions
-from transfer.report import names
+from transfer.report import names, svg
 from transfer.report.run_data import RunData
 from transfer.report.sections import Options, Section
+from transfer.report.svg import Chart
 from transfer.report.templates import rendered
 from transfer.report.thumbnails import sheet
 from transfer.runtime.progress import waiting
@@ -26,6 +28,8 @@ STEPS = 4000
 PASSES = 4
 # Rows that t-SNE takes for neighbours, as scikit-learn has it.
 PERPLEXITY = 30.0
+# Classes that colours and shapes of marks can tell.
+READABLE = svg.SERIES * len(svg.SHAPES)
 METHODS = {"pca": "PCA", "tsne": "t-SNE"}
 
 
@@ -96,39 +100,91 @@ def laid_out(features: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, 
 
 def section(run: RunData, options: Options) -> Section | None:
     """The map; None where none is asked for or the features are gone, which a note then says."""
-    if options.map == "none" or run.predictions is None:
+    points = None if options.map == "none" else _points(run, options)
+    if points is None or run.predictions is None:
         return None
+    ids = [str(i) for i in run.predictions.ids[points.rows]]
+    side = SIDE if len(ids) <= MANY else SMALL_SIDE
+    pictures = sheet(run.images.get(ids, side), side)
+    data: dict[str, Any] = {"points": points.grid.ravel().tolist(), "kind": run.predictions.kind}
+    data |= {"ids": list(map(names.shown, ids)), **points.facts, "sheet": pictures._asdict() if pictures else None}
+    values = {"rows": len(ids), "total": len(run.predictions), "method": METHODS[options.map], "size": points.size}
+    values |= {"meaning": points.meaning, "kind": run.predictions.kind, "images": pictures is not None}
+    html = rendered("map.html", **values)
+    return Section(KEY, "Feature map", html, data)
+
+
+def charts(run: RunData, options: Options) -> list[Chart]:
+    """The map without images: classes by colour and shape, the misclassified ringed; of many classes and of labels
+    correct and misclassified; none of values."""
+    points = None if options.map == "none" else _points(run, options)
+    if points is None or points.facts["ok"] is None:
+        return []
+    facts, titles = points.facts, points.facts["names"]
+    frame = svg.Frame((0, STEPS), (0, STEPS), 560, 560, 12, 12, 12, 12)
+    parts = [Markup('<rect class="sunk" width="560" height="560" rx="10"/>')]
+    by_class = 0 < len(titles) <= READABLE
+    for i, (x, y) in enumerate(points.grid.tolist()):
+        right = facts["ok"][i]
+        parts.append(_mark(frame, x, y, facts["right"][i] if by_class else 0 if right else svg.SERIES + 1))
+        if by_class and not right:
+            parts.append(Markup('<circle class="ring" cx="{}" cy="{}" r="6"/>').format(frame.at_x(x), frame.at_y(y)))
+    shown = dict(enumerate(titles)) if by_class else {0: "correct", svg.SERIES + 1: "misclassified"}
+    small = svg.Frame((0, 1), (0, 1), 26, 12, 0, 0, 0, 0)
+    legend = [(_mark(small, 0.6, 0.5, number), svg.short(name, 24)) for number, name in shown.items()]
+    title = f"Features of {len(points.rows)} images, by {METHODS[options.map]}" + "; ringed: misclassified" * by_class
+    return [Chart(title, frame, f"{title}. {points.meaning}", svg.joined(parts), legend)]
+
+
+def _mark(frame: svg.Frame, x: float, y: float, number: int) -> Markup:
+    """The point of a class: colour and shape together tell `READABLE` of them."""
+    return svg.dot(frame, x, y, number % svg.SERIES + 1, shape=number // svg.SERIES)
+
+
+class Points(NamedTuple):
+    """Rows laid out in the plane.
+
+    Attributes:
+        rows: int64 (n,), of the predictions.
+        grid: int (n, 2), x and y from 0 to STEPS.
+        facts: of each point, as `_facts` has them.
+        meaning: a line on what the axes mean.
+        size: numbers in the features of a row.
+    """
+
+    rows: np.ndarray
+    grid: np.ndarray
+    facts: dict[str, Any]
+    meaning: str
+    size: int
+
+
+def _points(run: RunData, options: Options) -> Points | None:
+    """The points of a sample of the rows; None where the features are gone or too few, which a note then says."""
     predictions = run.predictions
-    rows = sample(len(predictions), MOST_POINTS, options.seed)
-    first = run.features(rows[:1])
+    if predictions is None:
+        return None
+    first = run.features(np.arange(1))
     if first is None:
         return None
-    rows = sample(len(predictions), max(FEWEST_POINTS, min(MOST_POINTS, MOST_NUMBERS // first.shape[1])), options.seed)
+    size = first.shape[1]
+    rows = sample(len(predictions), max(FEWEST_POINTS, min(MOST_POINTS, MOST_NUMBERS // size)), options.seed)
     features = run.features(rows)
     if features is None:
         return None
     if len(rows) < 3:
-        run.note("No map of features: fewer than three rows.")
+        run.note("No map of features: fewer than three images.")
         return None
     places, meaning = laid_out(features, options.map, options.seed)
-    ids = [str(i) for i in predictions.ids[rows]]
-    data: dict[str, Any] = {"points": _grid(places), "kind": predictions.kind, "ids": list(map(names.shown, ids))}
-    data |= _facts(predictions, rows)
-    side = SIDE if len(rows) <= MANY else SMALL_SIDE
-    pictures = sheet(run.images.get(ids, side), side)
-    data |= {"sheet": pictures._asdict() if pictures else None}
-    values = {"rows": len(rows), "total": len(predictions), "method": METHODS[options.map], "meaning": meaning}
-    html = rendered("map.html", **values, size=features.shape[1], kind=predictions.kind, classes=len(data["names"]),
-                    images=pictures is not None)  # fmt: skip
-    return Section(KEY, "Map of the features", html, data)
+    return Points(rows, _grid(places), _facts(predictions, rows), meaning, size)
 
 
-def _grid(places: np.ndarray) -> list[int]:
-    """x0, y0, x1, y1, … from 0 to STEPS, both axes in one scale."""
+def _grid(places: np.ndarray) -> np.ndarray:
+    """Places (n, 2) as whole numbers from 0 to STEPS, both axes in one scale."""
     low, high = places.min(axis=0), places.max(axis=0)
     width = (high - low).max() or 1.0
     middle = (low + high) / 2
-    return np.rint(np.clip((places - middle) / width + 0.5, 0, 1) * STEPS).astype(int).ravel().tolist()
+    return np.rint(np.clip((places - middle) / width + 0.5, 0, 1) * STEPS).astype(int)
 
 
 def _facts(predictions: Predictions, rows: np.ndarray) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def heading(row: Row) -> str:
 
 
 def _images(row: Row) -> str:
-    return "all" if row["per_class"] is None else str(row["per_class"])
+    return "all" if row.get("per_class") is None else str(row["per_class"])
 
 
 def cell(row: Row) -> str:

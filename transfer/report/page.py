@@ -62,7 +62,7 @@ def page(runs: Sequence[RunData], options: Options) -> str:
         "page.html",
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
         policy=_policy(script),
-        style=Markup("\n".join([asset("page.css"), *(asset(f"{key}.css") for key in keys)])),
+        style=Markup("\n".join([asset("chart.css"), asset("page.css"), *(asset(f"{key}.css") for key in keys)])),
         script=script,
         first=first,
         chapters=chapters,

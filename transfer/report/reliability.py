@@ -1,9 +1,8 @@
-"""Whether probabilities can be believed: how often rows are right, by how sure the run was of them."""
+"""Calibration: how accurate a run is, by the confidence of its predictions; of values, predicted against true."""
 
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from transfer.evaluation import calibration
 from transfer.evaluation.intervals import wilson
@@ -12,6 +11,7 @@ from transfer.report import names, svg
 from transfer.report.feature_map import sample
 from transfer.report.run_data import RunData
 from transfer.report.sections import Options, Section
+from transfer.report.svg import Chart
 from transfer.report.templates import rendered
 
 KEY = "reliability"
@@ -19,6 +19,8 @@ KEY = "reliability"
 MOST_POINTS = 1500
 # Targets that are drawn.
 MOST_CHARTS = 6
+# What a confidence is of.
+UNITS = {"classes": "images", "labels": "answers"}
 
 
 def believed(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
@@ -49,7 +51,10 @@ def section(run: RunData, options: Options) -> Section | None:
     if run.predictions is None:
         return None
     if run.predictions.kind == "values":
-        return _values(run.predictions, options)
+        scatters = _scatters(run.predictions, options)
+        shown, total = min(MOST_POINTS, len(run.predictions)), len(run.predictions)
+        html = rendered("values.html", charts=scatters, rows=shown, total=total, targets=run.predictions.num_outputs)
+        return Section(KEY, "Predicted against true values", html)
     if not run.predictions.probable:
         return None
     confidence, right = believed(run.predictions)
@@ -58,7 +63,7 @@ def section(run: RunData, options: Options) -> Section | None:
     html = rendered(
         "reliability.html",
         bins=lines,
-        diagram=_diagram(lines),
+        chart=_diagram(lines, run.predictions.kind),
         ece=calibration.expected_calibration_error(confidence, right),
         confidence=sure,
         accuracy=accuracy,
@@ -66,59 +71,49 @@ def section(run: RunData, options: Options) -> Section | None:
         kind=run.predictions.kind,
         rows=len(confidence),
     )
-    return Section(KEY, "Can its probabilities be believed?", html, None)
+    return Section(KEY, "Calibration", html)
 
 
-def _diagram(lines: list[dict[str, Any]]) -> Markup:
-    """Bars of what was right in each bin, the line that they should end on, and how many rows there are, below."""
-    frame = svg.Frame((0, 1), (0, 1), 420, 380, bottom=96)
-    counts = svg.Frame((0, 1), (0, max(line["rows"] for line in lines)), 420, 380, top=308, bottom=40)
-    percents = [(x / 5, f"{20 * x}%") for x in range(6)]
-    parts = [svg.axes(frame, "", "right", xticks=[], yticks=percents)]
-    width = 0.86 / len(lines)
-    for line in lines:
-        if line["rows"]:
-            parts += _bin(frame, counts, line, width)
-    diagonal = Markup('<line class="mark honest" x1="{}" y1="{}" x2="{}" y2="{}"/>')
-    parts.append(diagonal.format(frame.at_x(0), frame.at_y(0), frame.at_x(1), frame.at_y(1)))
-    parts.append(svg.axes(counts, "how sure the run was", "", xticks=percents, yticks=[]))
-    parts.append(svg.text(frame.left - 7, 330, "rows", "tick y"))
-    seen = [f"{100 * line['confidence']:.0f} % sure: {100 * line['accuracy']:.0f} %" for line in lines if line["rows"]]
-    return svg.chart(
-        frame, f"Reliability: share that is right by confidence. {'; '.join(seen)}", *parts, classes="reliable"
-    )
+def charts(run: RunData, options: Options) -> list[Chart]:
+    """The diagram of probabilities; of values, a chart of each target; none where there are no probabilities."""
+    if run.predictions is None or (run.predictions.kind != "values" and not run.predictions.probable):
+        return []
+    if run.predictions.kind == "values":
+        return _scatters(run.predictions, options)
+    return [_diagram(bins(*believed(run.predictions)), run.predictions.kind)]
 
 
-def _bin(frame: svg.Frame, counts: svg.Frame, line: dict[str, Any], width: float) -> list[Markup]:
-    middle = (line["from"] + line["to"]) / 2
-    title = f"{line['rows']} rows, {100 * line['confidence']:.1f} % sure, {100 * line['accuracy']:.1f} % right"
-    return [
-        svg.bar(frame, middle, width, line["accuracy"], 1, title),
-        svg.whisker(frame, middle, line["low"], line["high"]),
-        svg.bar(counts, middle, width, line["rows"], 1, title),
-    ]
+def _diagram(lines: list[dict[str, Any]], kind: str) -> Chart:
+    """Bars of the accuracy in each bin, the line that they should end on, and the number of images, below."""
+    frame = svg.Frame((0, 1), (0, 1), 420, 380, left=58, bottom=96)
+    counts = svg.Frame((0, 1), (0, max(line["rows"] for line in lines)), 420, 380, left=58, top=308, bottom=40)
+    shares = svg.named_ticks((0, 1), percent=True)
+    known = [line for line in lines if line["rows"]]
+    parts = [svg.axes(frame, "", "accuracy", xticks=[], yticks=shares)]
+    for line in known:
+        middle, half = (line["from"] + line["to"]) / 2, 0.43 / len(lines)
+        ends = middle - half, middle + half
+        title = f"{line['rows']} {UNITS[kind]}: confidence {line['confidence']:.1%}, accuracy {line['accuracy']:.1%}"
+        parts.append(svg.bar(frame, ends, (0, line["accuracy"]), 1, title))
+        parts.append(svg.whisker(frame, middle, line["low"], line["high"]))
+        parts.append(svg.bar(counts, ends, (0, line["rows"]), 1, title))
+    parts.append(svg.reference(frame, (0, 0), (1, 1)))
+    parts.append(svg.axes(counts, "confidence", xticks=shares, yticks=[]))
+    parts.append(svg.text(frame.left - 7, 330, UNITS[kind], "tick y"))
+    label = "; ".join(f"confidence {line['confidence']:.0%}, accuracy {line['accuracy']:.0%}" for line in known)
+    return Chart("Accuracy by confidence", frame, f"Reliability: {label}", svg.joined(parts), classes="bars")
 
 
-def _values(predictions: Predictions, options: Options) -> Section:
-    """One small picture a target, of a sample of the rows."""
+def _scatters(predictions: Predictions, options: Options) -> list[Chart]:
+    """What was predicted against the true value, a chart of each target, of a sample of the rows."""
     rows = sample(len(predictions), MOST_POINTS, options.seed)
-    charts = [
-        {"name": f"Value {title}", "svg": _scatter(predictions.labels[rows, i], predictions.scores[rows, i])}
-        for i, title in enumerate(names.of_outputs(predictions)[:MOST_CHARTS])
-    ]
-    html = rendered(
-        "values.html", charts=charts, rows=len(rows), total=len(predictions), targets=predictions.num_outputs
-    )
-    return Section(KEY, "What was said against what is right", html, None)
-
-
-def _scatter(truth: np.ndarray, said: np.ndarray) -> Markup:
-    ends = svg.around([*truth.tolist(), *said.tolist()])
-    frame = svg.Frame(ends, ends, 420, 380)
-    dot = Markup('<circle class="dot s1" cx="{}" cy="{}" r="2.6"/>')
-    dots = [dot.format(frame.at_x(x), frame.at_y(y)) for x, y in zip(truth.tolist(), said.tolist(), strict=True)]
-    diagonal = Markup('<line class="mark" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(
-        frame.at_x(ends[0]), frame.at_y(ends[0]), frame.at_x(ends[1]), frame.at_y(ends[1])
-    )
-    label = f"What was said of {len(truth)} rows against what is right"
-    return svg.chart(frame, label, svg.axes(frame, "is", "said"), diagonal, *dots)
+    made = []
+    for i, title in enumerate(names.of_outputs(predictions)[:MOST_CHARTS]):
+        truth, said = predictions.labels[rows, i].tolist(), predictions.scores[rows, i].tolist()
+        ends = svg.around([*truth, *said])
+        frame = svg.Frame(ends, ends, 420, 380, left=60)
+        parts = [svg.axes(frame, "true value", "predicted value"), svg.reference(frame, *zip(ends, ends, strict=True))]
+        parts += [svg.dot(frame, x, y) for x, y in zip(truth, said, strict=True)]
+        label = f"Predicted against true values of {len(rows)} images"
+        made.append(Chart(f"Value {title}" if predictions.num_outputs > 1 else "", frame, label, svg.joined(parts)))
+    return made

@@ -14,6 +14,7 @@ SECTIONS = (
     "curves",
     "confusion",
     "classes",
+    "threshold",
     "reliability",
     "pairs",
     "errors_section",

@@ -3,20 +3,17 @@
 import math
 from typing import Any
 
-from transfer.report import svg
+from transfer.report import few_shot_tables, svg
 from transfer.report.run_data import RunData
 from transfer.report.sections import Options, Section
+from transfer.report.svg import Chart
 from transfer.report.templates import is_number, rendered
 
 
 def section(run: RunData, options: Options) -> Section | None:
     """The few-shot protocol; of a run over seeds its first run's."""
-    runs = run.result.get("runs")
-    first = runs[0] if isinstance(runs, list) and runs and isinstance(runs[0], dict) else {}
-    found = run.result.get("few_shot") or first.get("few_shot")
-    if not isinstance(found, dict) or not isinstance(found.get("rows"), list):
-        return None
-    rows = [row for row in found["rows"] if isinstance(row, dict) and is_number(row.get("mean"))]
+    found = _few_shot(run)
+    rows = _rows(found)
     if not rows:
         return None
     # earlier versions compared with pixels and random weights apart from the protocol, and named no heads
@@ -24,6 +21,19 @@ def section(run: RunData, options: Options) -> Section | None:
     if "heads" not in found or found.get("baselines") and one_number:
         return _comparison(found, rows)
     return _protocol(found, rows)
+
+
+def _few_shot(run: RunData) -> dict[str, Any]:
+    runs = run.result.get("runs")
+    first = runs[0] if isinstance(runs, list) and runs and isinstance(runs[0], dict) else {}
+    found = run.result.get("few_shot") or first.get("few_shot")
+    return found if isinstance(found, dict) else {}
+
+
+def _rows(result: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = result.get("rows")
+    listed = rows if isinstance(rows, list) else []
+    return [row for row in listed if isinstance(row, dict) and is_number(row.get("mean"))]
 
 
 def _comparison(found: dict[str, Any], rows: list[dict[str, Any]]) -> Section:
@@ -46,51 +56,68 @@ def _comparison(found: dict[str, Any], rows: list[dict[str, Any]]) -> Section:
     images = rows[0].get("per_class", found.get("per_class")) if "heads" in found else found.get("per_class")
     images = "all" if images is None else images
     html = rendered("shots_bars.html", bars=bars, start=start, images=images, seeds=found.get("seeds"))
-    return Section("shots", "What pretraining is worth", html)
+    return Section("shots", "Pretrained, random and raw-pixel features", html)
 
 
 def _protocol(found: dict[str, Any], rows: list[dict[str, Any]]) -> Section:
-    taps = list(dict.fromkeys(row.get("tap") for row in rows))
-    heads = list(dict.fromkeys(row.get("head") for row in rows))
-    shots = list(dict.fromkeys(row.get("per_class") for row in rows))
-    charts = []
+    html = rendered(
+        "shots.html", charts=protocol_charts(found), rows=rows, seeds=found.get("seeds"), select=found.get("select")
+    )
+    return Section("shots", "Few-shot accuracy", html)
+
+
+def charts(run: RunData, options: Options) -> list[Chart]:
+    """The few-shot protocol; none of a run without."""
+    return protocol_charts(_few_shot(run))
+
+
+def protocol_charts(result: dict[str, Any]) -> list[Chart]:
+    """Of each head a line for each tap over images a class, and the other way round where there are several taps.
+
+    Args:
+        result: as `transfer.experiment.few_shot.protocol.few_shot` returns it; none of anything else.
+    """
+    rows = _rows(result) if "heads" in result else []
+    taps, heads, shots = (list(dict.fromkeys(row.get(key) for row in rows)) for key in ("tap", "head", "per_class"))
+    made = []
     for head in heads:
         of_head = [row for row in rows if row.get("head") == head]
-        charts.append(_chart(of_head, "tap", taps, "per_class", shots, f"{head}: over images a class"))
+        made.append(_chart(of_head, "tap", taps, "per_class", shots, f"{head}: validation accuracy by images a class"))
         if len(taps) > 2:
-            charts.append(_chart(of_head, "per_class", shots, "tap", taps, f"{head}: over depth"))
-    html = rendered("shots.html", charts=charts, rows=rows, seeds=found.get("seeds"), select=found.get("select"))
-    return Section("shots", "Accuracy over training images", html)
+            made.append(_chart(of_head, "per_class", shots, "tap", taps, f"{head}: validation accuracy by tap"))
+    return made
 
 
 def _chart(
     rows: list[dict[str, Any]], line: str, lines: list[Any], across: str, places: list[Any], title: str
-) -> dict[str, Any]:
+) -> Chart:
     """A line for each value of `line`, over the values of `across`, equally far apart."""
     means = [row["mean"] + sign * (row.get("spread") or 0.0) for row in rows for sign in (-1, 1)]
-    slanted = max(len(_name(place)) for place in places) > 5
+    names = {key: {row.get(key): _name(row, key) for row in rows} for key in (line, across)}
+    slanted = max(map(len, names[across].values())) > 5
     frame = svg.Frame((-0.3, len(places) - 0.7), svg.around(means, (0, 1)), height=300, bottom=74 if slanted else 40)
-    parts = []
-    for number, name in enumerate(lines):
+    label = "" if slanted else "images a class" if across == "per_class" else across
+    ticks = [(place, names[across].get(value, "")) for place, value in enumerate(places)]
+    parts = [svg.axes(frame, label, xticks=[] if slanted else ticks, percent=True)]
+    parts += [svg.slanted(frame, place, name) for place, name in ticks if slanted]
+    legend = []
+    for number, value in enumerate(lines):
+        name = names[line].get(value, "")
         series = svg.apart(number)
-        own = [row for row in rows if row.get(line) == name]
-        points = [(places.index(row.get(across)), row["mean"], row.get("spread") or 0.0) for row in own]
+        points = [
+            (places.index(row.get(across)), row["mean"], row.get("spread") or 0.0)
+            for row in rows
+            if row.get(line) == value
+        ]
         parts.append(svg.line(frame, ((x, y) for x, y, _ in points), series))
         for x, y, spread in points:
             if spread:
                 parts.append(svg.whisker(frame, x, y - spread, y + spread, series))
-            parts.append(svg.dot(frame, x, y, series, f"{_name(name)}, {_name(places[x])}: {100 * y:.1f}%"))
-    ticks = [] if slanted else [(place, _name(name)) for place, name in enumerate(places)]
-    names = [svg.slanted(frame, place, _name(name)) for place, name in enumerate(places)] if slanted else []
-    label = "" if slanted else "images a class" if across == "per_class" else across
-    words = f"Validation accuracy, {title}; every number is in the table below"
-    legend = [_name(name) + (" a class" if line == "per_class" and name is not None else "") for name in lines]
-    return {
-        "title": title,
-        "legend": svg.legend(legend),
-        "svg": svg.chart(frame, words, svg.axes(frame, label, xticks=ticks, percent=True), *names, *parts),
-    }
+            parts.append(svg.dot(frame, x, y, series, f"{name}, {ticks[x][1]}: {100 * y:.1f}%"))
+        legend.append((svg.swatch(series), name + " a class" * (line == "per_class" and value is not None)))
+    words = f"{title}; every number is in the table below"
+    return Chart(title, frame, words, svg.joined(parts), legend)
 
 
-def _name(value: Any) -> str:
-    return "all" if value is None else str(value)
+def _name(row: dict[str, Any], key: str) -> str:
+    return few_shot_tables.heading(row) if key == "per_class" else str(row.get(key))

@@ -1,6 +1,6 @@
-"""Charts as SVG, in pieces: a frame with axes, and lines, dots, bands and whiskers in it.
+"""Charts as SVG, in pieces: a frame with axes, and lines, dots, bars and whiskers in it.
 
-Colours come from the page (`assets/page.css`): a mark has a class, `s1` … `s8` for a series, and never a colour.
+A mark has a class, `s1` … `s8` for a series, and never a colour: those are in `assets/chart.css`.
 """
 
 import math
@@ -51,6 +51,47 @@ class Frame(NamedTuple):
         return round(self.height - self.bottom - share * (self.height - self.top - self.bottom), 2)
 
 
+class Chart(NamedTuple):
+    """A picture with a title and the names of its series.
+
+    Attributes:
+        title: plain text above it.
+        frame: its size, and where values lie in it.
+        label: what it shows, for readers who do not see it.
+        marks: what is drawn.
+        series: a swatch and a name for each entry of the legend.
+        classes: of the picture, where it has a style of its own.
+    """
+
+    title: str
+    frame: Frame
+    label: str
+    marks: Markup
+    series: Sequence[tuple[Markup, str]] = ()
+    classes: str = ""
+
+    @property
+    def svg(self) -> Markup:
+        """The picture alone, as wide as the page gives it room."""
+        return self._element("")
+
+    @property
+    def legend(self) -> Markup:
+        """The legend as HTML, to stand above the picture; empty for a single series."""
+        item = Markup('<li><svg viewBox="0 0 26 12" width="26" height="12" aria-hidden="true">{}</svg>{}</li>')
+        return joined([Markup('<ul class="legend">'), *(item.format(*one) for one in self.series), Markup("</ul>")])
+
+    def at(self, left: float, top: float) -> Markup:
+        """The picture at a place of another one, in its own size."""
+        size = Markup(' x="{}" y="{}" width="{:g}" height="{:g}"')
+        return self._element(size.format(left, top, self.frame.width, self.frame.height))
+
+    def _element(self, place: str) -> Markup:
+        return Markup('<svg class="chart {}"{} viewBox="0 0 {:g} {:g}" role="img" aria-label="{}">{}</svg>').format(
+            self.classes, place, self.frame.width, self.frame.height, self.label, self.marks
+        )
+
+
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers within the range, about so many."""
     if not high > low:
@@ -60,6 +101,11 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     step = next((power * by for by in (1, 2, 2.5, 5) if power * by >= rough * 0.999), 10 * power)
     first = math.ceil(low / step - 1e-9)
     return [round(place * step, 12) for place in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def named_ticks(ends: Point, percent: bool = False) -> list[tuple[float, str]]:
+    """Round numbers within the ends, each with how it is written; `percent`: shares in per cent."""
+    return [(value, f"{100 * value:.5g}%" if percent else f"{value:g}") for value in ticks(*ends)]
 
 
 def around(values: Iterable[float], within: Point = (-math.inf, math.inf)) -> Point:
@@ -82,11 +128,8 @@ def axes(
     percent: bool = False,
 ) -> Markup:
     """Both axes with their numbers; `percent` writes shares on the y axis in per cent."""
-    if xticks is None:
-        xticks = [(value, written(value)) for value in ticks(*frame.x)]
-    if yticks is None:
-        values = ticks(*frame.y)
-        yticks = [(value, f"{100 * value:.5g}%" if percent else written(value)) for value in values]
+    xticks = named_ticks(frame.x) if xticks is None else xticks
+    yticks = named_ticks(frame.y, percent) if yticks is None else yticks
     left, right = frame.left, frame.width - frame.right
     base = frame.height - frame.bottom
     parts = [Markup('<g class="axes">')]
@@ -101,13 +144,12 @@ def axes(
     if xlabel:
         parts.append(Markup('<text class="label x" x="{}" y="{}">{}</text>').format(middle, frame.height - 5, xlabel))
     if ylabel:
-        place = f"translate(12 {(frame.top + base) / 2}) rotate(-90)"
-        parts.append(Markup('<text class="label x" transform="{}">{}</text>').format(place, ylabel))
+        parts.append(turned(12, (frame.top + base) / 2, -90, ylabel, "label x"))
     return joined(parts) + Markup("</g>")
 
 
-def line(frame: Frame, points: Iterable[Point], series: int = 1, name: str = "", *, dots: bool = False) -> Markup:
-    """A line through the points that are known, broken where one is not, with its name at its end."""
+def line(frame: Frame, points: Iterable[Point], series: int = 1, *, dots: bool = False) -> Markup:
+    """A line through the points that are known, broken where one is not."""
     known = list(points)
     path, pen = [], "M"
     for x, y in known:
@@ -116,33 +158,46 @@ def line(frame: Frame, points: Iterable[Point], series: int = 1, name: str = "",
         pen = "L" if math.isfinite(y) else "M"
     if not path:
         return Markup("")
-    made = Markup('<path class="line {}" stroke-dasharray="{}" d="{}"/>').format(
-        colour(series), DASHES[(series - 1) % SERIES], " ".join(path)
+    dashes = DASHES[(series - 1) % SERIES]
+    made = Markup('<path class="line {}"{} d="{}"/>').format(
+        colour(series), Markup(f' stroke-dasharray="{dashes}"') if dashes else "", " ".join(path)
     )
     if dots or len(path) == 1:
         made += joined(dot(frame, x, y, series) for x, y in known if math.isfinite(y))
-    if name:
-        x, y = next((x, y) for x, y in reversed(known) if math.isfinite(y))
-        made += text(frame.at_x(x) + 6, frame.at_y(y) + 4, name, f"end {colour(series)}")
     return made
 
 
-def dot(frame: Frame, x: float, y: float, series: int = 1, title: str = "") -> Markup:
-    """A mark at a point, of its series' shape; `title` is shown by the pointer."""
-    at, down, shape = frame.at_x(x), frame.at_y(y), (series - 1) % 4
-    if shape == 0:
-        mark = Markup('<circle class="dot {}" cx="{}" cy="{}" r="3.4">').format(colour(series), at, down)
-    elif shape == 1:
-        mark = Markup('<rect class="dot {}" x="{}" y="{}" width="6" height="6">').format(
-            colour(series), round(at - 3, 2), round(down - 3, 2)
-        )
-    else:
-        up = -1 if shape == 2 else 1
-        corners = f"{at - 4:.2f},{down - 3 * up:.2f} {at + 4:.2f},{down - 3 * up:.2f} {at},{down + 4 * up:.2f}"
-        mark = Markup('<polygon class="dot {}" points="{}">').format(colour(series), corners)
-    end = {0: "circle", 1: "rect"}.get(shape, "polygon")
-    inside = Markup("<title>{}</title>").format(title) if title else Markup("")
-    return mark + inside + Markup("</{}>").format(end)
+# Corners of the shapes of a dot that are no circle, for a radius of 1.
+SHAPES: Sequence[Sequence[Point]] = (
+    (),
+    ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+    ((0, -1.2), (1.15, 0.9), (-1.15, 0.9)),
+    ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
+    ((0, 1.2), (1.15, -0.9), (-1.15, -0.9)),
+)
+RADIUS = 3.4
+
+
+def dot(frame: Frame, x: float, y: float, series: int = 1, title: str = "", shape: int | None = None) -> Markup:
+    """A mark at a point, of its series' shape or of that number of `SHAPES`; `title` is shown by the pointer."""
+    left, top = frame.at_x(x), frame.at_y(y)
+    corners = SHAPES[(series - 1 if shape is None else shape) % len(SHAPES)]
+    inside = _title(title)
+    if not corners:
+        circle = Markup('<circle class="dot {}" cx="{}" cy="{}" r="{}">{}</circle>')
+        return circle.format(colour(series), left, top, RADIUS, inside)
+    points = " ".join(f"{left + RADIUS * dx:.2f},{top + RADIUS * dy:.2f}" for dx, dy in corners)
+    return Markup('<polygon class="dot {}" points="{}">{}</polygon>').format(colour(series), points, inside)
+
+
+def swatch(series: int) -> Markup:
+    """The line and the dot of a series, for a legend."""
+    frame = Frame((0, 2), (-1, 1), 26, 12, 1, 1, 1, 1)
+    return line(frame, [(0, 0), (2, 0)], series) + dot(frame, 1, 0, series)
+
+
+def _title(words: str) -> Markup:
+    return Markup("<title>{}</title>").format(words) if words else Markup("")
 
 
 def whisker(frame: Frame, x: float, low: float, high: float, series: int = 1, upright: bool = True) -> Markup:
@@ -158,25 +213,12 @@ def whisker(frame: Frame, x: float, low: float, high: float, series: int = 1, up
     return Markup('<path class="whisker {}" d="{}"/>').format(colour(series), path)
 
 
-def bar(frame: Frame, x: float, width: float, y: float, series: int = 1, title: str = "") -> Markup:
-    """A bar from the axis up to y, `width` in values of x, centred."""
-    left, right, top = frame.at_x(x - width / 2), frame.at_x(x + width / 2), frame.at_y(y)
-    height = max(0.0, frame.height - frame.bottom - top)
-    inside = Markup("<title>{}</title>").format(title) if title else Markup("")
-    box = Markup('<rect class="bar {}" x="{}" y="{}" width="{}" height="{}">').format(
-        colour(series), left, top, round(right - left, 2), round(height, 2)
-    )
-    return box + inside + Markup("</rect>")
-
-
-def band(frame: Frame, rows: Iterable[tuple[float, float, float]], series: int = 1) -> Markup:
-    """The area between (x, low, high)."""
-    known = [(x, low, high) for x, low, high in rows if math.isfinite(low) and math.isfinite(high)]
-    if not known:
-        return Markup("")
-    there = [f"{frame.at_x(x)},{frame.at_y(high)}" for x, _, high in known]
-    back = [f"{frame.at_x(x)},{frame.at_y(low)}" for x, low, _ in reversed(known)]
-    return Markup('<polygon class="band {}" points="{}"/>').format(colour(series), " ".join(there + back))
+def bar(frame: Frame, x: Point, y: Point, series: int = 1, title: str = "") -> Markup:
+    """A bar between two values of x and two of y."""
+    left, top = frame.at_x(x[0]), frame.at_y(y[1])
+    width, height = round(frame.at_x(x[1]) - left, 2), round(frame.at_y(y[0]) - top, 2)
+    box = Markup('<rect class="bar {}" x="{}" y="{}" width="{}" height="{}">{}</rect>')
+    return box.format(colour(series), left, top, max(width, 0), max(height, 0), _title(title))
 
 
 def text(x: float, y: float, words: str, classes: str = "") -> Markup:
@@ -184,33 +226,21 @@ def text(x: float, y: float, words: str, classes: str = "") -> Markup:
     return Markup('<text class="{}" x="{}" y="{}">{}</text>').format(classes, round(x, 2), round(y, 2), words)
 
 
+def turned(x: float, y: float, angle: float, words: str, classes: str = "") -> Markup:
+    """Words at a place of the picture, turned by an angle in degrees."""
+    place = f"translate({round(x, 2)} {round(y, 2)}) rotate({angle})"
+    return Markup('<text class="{}" transform="{}">{}</text>').format(classes, place, words)
+
+
 def slanted(frame: Frame, value: float, name: str) -> Markup:
     """A name below the x axis that is too long to lie flat."""
-    place = f"translate({frame.at_x(value) + 4} {frame.height - frame.bottom + 14}) rotate(-35)"
-    inside = Markup('<text class="tick y" transform="{}">{}<title>{}</title></text>')
-    return inside.format(place, short(name), name)
+    return turned(frame.at_x(value) + 4, frame.height - frame.bottom + 14, -35, short(name), "tick y")
 
 
-def chart(frame: Frame, label: str, *parts: Markup, classes: str = "") -> Markup:
-    """The picture; `label` says what it shows to who does not see it."""
-    return Markup('<svg class="chart {}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        classes, f"{frame.width:g}", f"{frame.height:g}", label, joined(parts)
-    )
-
-
-def legend(names: Sequence[str]) -> Markup:
-    """The names of the series of `APART`, each beside its line and dot; HTML that goes above a chart."""
-    swatch = Frame((0, 2), (-1, 1), 26, 12, 1, 1, 1, 1)
-    items = []
-    for place, name in enumerate(names):
-        series = apart(place)
-        mark = line(swatch, [(0, 0), (2, 0)], series) + dot(swatch, 1, 0, series)
-        items.append(
-            Markup('<li><svg viewBox="0 0 26 12" width="26" height="12" aria-hidden="true">{}</svg>{}</li>').format(
-                mark, name
-            )
-        )
-    return Markup('<ul class="legend">{}</ul>').format(joined(items))
+def reference(frame: Frame, start: Point, end: Point, classes: str = "") -> Markup:
+    """A dashed line between two points that says where something would be."""
+    made = Markup('<line class="mark {}" x1="{}" y1="{}" x2="{}" y2="{}"/>')
+    return made.format(classes, frame.at_x(start[0]), frame.at_y(start[1]), frame.at_x(end[0]), frame.at_y(end[1]))
 
 
 def apart(place: int) -> int:
@@ -223,16 +253,14 @@ def colour(series: int) -> str:
     return f"s{(series - 1) % SERIES + 1}"
 
 
-def written(value: float) -> str:
-    """A number on an axis."""
-    return f"{value:g}"
-
-
 def joined(parts: Iterable[Markup]) -> Markup:
     """Pieces one after another."""
     return Markup("").join(parts)
 
 
 def short(name: str, letters: int = 18) -> str:
-    """A name that fits."""
-    return name if len(name) <= letters else name[: letters - 1] + "…"
+    """A name that fits, its middle cut: names of one kind differ at their ends."""
+    if len(name) <= letters:
+        return name
+    end = (letters - 1) // 2
+    return f"{name[: letters - 1 - end]}…{name[-end:]}"

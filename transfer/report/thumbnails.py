@@ -35,13 +35,18 @@ def sheet(images: Sequence[np.ndarray | None], side: int) -> Sheet | None:
     if all(image is None for image in images):
         return None
     columns = max(1, round(len(images) ** 0.5))
+    return Sheet(_written(tiled(images, side, columns), "JPEG", quality=QUALITY, subsampling=0), side, columns)
+
+
+def tiled(images: Sequence[np.ndarray | None], side: int, columns: int) -> np.ndarray:
+    """Images, uint8 (side, side, 3) each, beside each other, `columns` in a row; grey where there is none."""
     lines = -(-len(images) // columns)
     canvas = np.full((lines * side, columns * side, 3), 128, np.uint8)
     for place, image in enumerate(images):
         if image is not None:
             top, left = place // columns * side, place % columns * side
             canvas[top : top + side, left : left + side] = image
-    return Sheet(_written(canvas, "JPEG", quality=QUALITY, subsampling=0), side, columns)
+    return canvas
 
 
 def _written(image: np.ndarray, kind: str, **settings: int) -> str:

@@ -1,0 +1,160 @@
+"""The report's charts as files for papers: SVG as they are on the page, PNG and PDF by vl-convert."""
+
+import importlib
+import io
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import PurePath
+from typing import Any
+
+from etils import epath
+from markupsafe import Markup
+from PIL import Image, PngImagePlugin
+
+from transfer.errors import TransferError
+from transfer.report import names, svg
+from transfer.report.run_data import RunData
+from transfer.report.sections import Options
+from transfer.report.svg import Chart
+from transfer.report.templates import asset
+from transfer.runtime.distribution import how_to_add
+from transfer.runtime.files import atomic, outputs
+from transfer.runtime.progress import Progress
+
+SUFFIXES = (".svg", ".png", ".pdf")
+# Name of a file -> the module of `transfer.report` whose `charts(run, options)` it shows.
+CHARTS = {
+    "curves": "curves",
+    "confusion": "confusion",
+    "classes": "classes",
+    "threshold": "threshold",
+    "reliability": "reliability",
+    "map": "feature_map",
+    "depth": "depth_section",
+    "shots": "shots_section",
+}
+# Pixels of a PNG to one of the SVG file.
+SCALE = 2
+# What tells our files from those of others: in PNG, SVG and PDF.
+MADE = (b"tEXtSoftware\0transfer", b"<dc:title>transfer</dc:title>", b"/Creator (transfer)")
+# Pixels between charts and around them, and of a line of a legend.
+GAP, LINE = 20, 19
+# Width of a letter of a title.
+TITLE_LETTER = 7.6
+
+
+def draw(run: RunData, folder: epath.Path, formats: Sequence[str], options: Options) -> list[epath.Path]:
+    """Writes `curves.png`, `confusion.png`, … into `folder`: each chart that the run has something for; says which.
+
+    Args:
+        formats: of "svg", "png", "pdf"; each chart is written in all of them.
+
+    Raises:
+        TransferError: PNG or PDF, and vl-convert is not installed.
+        UsageError: a picture of that name is there already and is no chart of a run; nothing is written then.
+    """
+    _converter([f".{name}" for name in formats])
+    charts = {
+        name: importlib.import_module(f"transfer.report.{module}").charts(run, options)
+        for name, module in CHARTS.items()
+    }
+    paths = {folder / f"{name}.{form}": charts[name] for name in charts if charts[name] for form in formats}
+    for path in paths:
+        outputs.check(path, lambda found: any(mark in found for mark in MADE), "a chart", "plots")
+    folder.mkdir(parents=True, exist_ok=True)
+    with Progress("Plots", len(paths), "files") as progress:
+        for path, shown in paths.items():
+            write(path, shown)
+            progress.update()
+    print(f"Plots: {', '.join(path.name for path in paths) or 'none, the run has nothing to draw'} in {folder}")
+    return list(paths)
+
+
+def write(path: Any, charts: Sequence[Chart], *, title: str = "", columns: int = 2) -> None:
+    """Writes charts beside each other, `columns` in a row, to one file: .svg, .png or .pdf by the suffix.
+
+    The same charts give the same bytes, but for the order of a PDF's objects. Raises TransferError where PNG or PDF needs vl-convert, which is not installed.
+    """
+    suffix = PurePath(path).suffix
+    converter, made = _converter([suffix]), document(charts, title, columns)
+    if suffix == ".svg":
+        atomic.write_text(path, made)
+        return
+    with atomic.writing(path) as stream:
+        if suffix == ".pdf":
+            # a comment behind the end, which readers of PDF skip
+            stream.write(converter.svg_to_pdf(made) + b"\n%/Creator (transfer)\n")
+            return
+        facts = PngImagePlugin.PngInfo()
+        facts.add_text("Software", "transfer")
+        image = Image.open(io.BytesIO(converter.svg_to_png(made, scale=SCALE))).convert("RGB")
+        image.save(stream, "PNG", pnginfo=facts, optimize=True)
+
+
+def _converter(suffixes: Sequence[str]) -> Any:
+    """The library that makes PNG and PDF of SVG, if one of them is wanted."""
+    if all(suffix == ".svg" for suffix in suffixes):
+        return None
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise TransferError(f"PNG and PDF need vl-convert: {how_to_add('plots')}; SVG needs nothing") from error
+    return vl_convert
+
+
+def document(charts: Sequence[Chart], title: str = "", columns: int = 2) -> str:
+    """An SVG file of charts beside each other, each below its title and its legend, in the light theme's colours."""
+    width = max(max(chart.frame.width, TITLE_LETTER * len(chart.title)) for chart in charts)
+    top, parts = GAP, []
+    if title:
+        parts.append(svg.text(GAP, top + 12, title, "title"))
+        top += LINE + GAP / 2
+    for start in range(0, len(charts), columns):
+        row = charts[start : start + columns]
+        headings = [_heading(chart, width) for chart in row]
+        below = top + max(height for _, height in headings)
+        for place, (chart, (heading, _)) in enumerate(zip(row, headings, strict=True)):
+            left = GAP + place * (width + GAP)
+            parts.append(Markup('<g transform="translate({} {})">{}</g>').format(left, top, heading))
+            parts.append(chart.at(left, below))
+        top = below + max(chart.frame.height for chart in row) + GAP
+    size = f"{GAP + min(columns, len(charts)) * (width + GAP):g}", f"{top:g}"
+    root = Markup(
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:dc="http://purl.org/dc/elements/1.1/" '
+        'width="{0}" height="{1}" viewBox="0 0 {0} {1}"><metadata><dc:title>transfer</dc:title></metadata>\n'
+        '<style>{2}</style>\n<rect class="paper" width="{0}" height="{1}"/>\n{3}</svg>\n'
+    )
+    return names.shown(root.format(*size, Markup(_style()), Markup("\n").join(parts)))
+
+
+def _heading(chart: Chart, width: float) -> tuple[Markup, float]:
+    """The title and the legend, as many entries in a line as fit, and how high both are."""
+    parts, left, top = [], 0.0, 0.0
+    if chart.title:
+        parts.append(svg.text(0, 12, chart.title, "title"))
+        top = LINE
+    for swatch, name in chart.series:
+        room = 36 + svg.LETTER * len(name) + 16
+        if left and left + room > width:
+            left, top = 0.0, top + LINE
+        parts.append(Markup('<g transform="translate({} {})">{}</g>').format(left, top + 2, swatch))
+        parts.append(svg.text(left + 32, top + 12, name))
+        left += room
+    return svg.joined(parts), top + LINE * bool(chart.series) + 4 * bool(parts)
+
+
+@cache
+def _style() -> str:
+    """`chart.css` with the colours of the light theme instead of variables, which programs other than browsers lack."""
+    light = asset("page.css").partition("}")[0]
+    colours = dict(re.findall(r"--(\w+): (#\w+)", light))
+    rules = [
+        "svg text { font-family: 'Liberation Sans', Arial, sans-serif; }",
+        ".paper { fill: var(--card); }",
+    ]
+    for rule in re.sub(r"/\*.*?\*/\s*", "", asset("chart.css"), flags=re.S).splitlines():
+        selector, _, marks = rule.partition(" {")
+        of_series = [f"{selector}.s{i} {{{marks.replace('var(--s)', f'var(--c{i})')}" for i in range(1, svg.SERIES + 1)]
+        rules += of_series if "var(--s)" in rule else [rule]
+    return re.sub(r"var\(--(\w+)\)", lambda found: colours[found[1]], "\n".join(rules))
