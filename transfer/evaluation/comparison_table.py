@@ -95,7 +95,7 @@ def separated(table: Table) -> str:
     ends = ("", "_low", "_high", "_spread")
     differences = [f"{first}_difference{end}" for end in ends[:3]]
     heading = ["run", *FACTS, "seeds", *(name + end for name in table.measures for end in ends), *differences]
-    lines = [[*heading, "shared_rows", "p", "p_holm", "p_of", "notes"]]
+    lines: list[list[Any]] = [[*heading, "shared_rows", "p", "p_holm", "p_of", "notes"]]
     for one in table.rows:
         unknown = Value(math.nan)
         values = [one.values.get(name, unknown) for name in table.measures]

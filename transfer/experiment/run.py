@@ -20,7 +20,7 @@ from transfer.experiment import fit_head, head_data, head_settings, results, wor
 from transfer.experiment import train_head as head_training
 from transfer.experiment.few_shot import protocol
 from transfer.experiment.seeds import over_seeds
-from transfer.report import board_projector, run_data
+from transfer.report import run_data
 from transfer.runtime import distributed
 from transfer.runtime.files import atomic, json_file, outputs, paths
 from transfer.store import feature_files, skipped
@@ -165,7 +165,7 @@ def _report(config: ConfigDict, workdir: epath.Path) -> None:
     if not config.get("report", True) or not distributed.is_main():
         return
     try:
-        from transfer.report import page
+        from transfer.report import board_projector, page
 
         # both look at the same rows and images, which are read once
         (run,) = run_data.load([str(workdir)])

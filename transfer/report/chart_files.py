@@ -18,8 +18,9 @@ from transfer.report.run_data import RunData
 from transfer.report.sections import Options
 from transfer.report.svg import Chart
 from transfer.report.templates import asset
-from transfer.runtime.distribution import how_to_add
-from transfer.runtime.files import atomic, outputs
+from transfer.runtime.distribution import install_hint
+from transfer.runtime.files import atomic
+from transfer.runtime.files.outputs import check_output
 from transfer.runtime.progress import Progress
 
 SUFFIXES = (".svg", ".png", ".pdf")
@@ -61,7 +62,7 @@ def draw(run: RunData, folder: epath.Path, formats: Sequence[str], options: Opti
     }
     paths = {folder / f"{name}.{form}": charts[name] for name in charts if charts[name] for form in formats}
     for path in paths:
-        outputs.check(path, lambda found: any(mark in found for mark in MADE), "a chart", "plots")
+        check_output(path, lambda found: any(mark in found for mark in MADE), "a chart", "plots")
     folder.mkdir(parents=True, exist_ok=True)
     with Progress("Plots", len(paths), "files") as progress:
         for path, shown in paths.items():
@@ -74,7 +75,8 @@ def draw(run: RunData, folder: epath.Path, formats: Sequence[str], options: Opti
 def write(path: Any, charts: Sequence[Chart], *, title: str = "", columns: int = 2) -> None:
     """Writes charts beside each other, `columns` in a row, to one file: .svg, .png or .pdf by the suffix.
 
-    The same charts give the same bytes, but for the order of a PDF's objects. Raises TransferError where PNG or PDF needs vl-convert, which is not installed.
+    The same charts give the same bytes, but for the order of a PDF's objects. Raises TransferError where PNG or PDF is
+    wanted and vl-convert, which makes them, is not installed.
     """
     suffix = PurePath(path).suffix
     converter, made = _converter([suffix]), document(charts, title, columns)
@@ -99,14 +101,14 @@ def _converter(suffixes: Sequence[str]) -> Any:
     try:
         import vl_convert
     except ImportError as error:
-        raise TransferError(f"PNG and PDF need vl-convert: {how_to_add('plots')}; SVG needs nothing") from error
+        raise TransferError(f"PNG and PDF need vl-convert: {install_hint('plots')}; SVG needs nothing") from error
     return vl_convert
 
 
 def document(charts: Sequence[Chart], title: str = "", columns: int = 2) -> str:
     """An SVG file of charts beside each other, each below its title and its legend, in the light theme's colours."""
     width = max(max(chart.frame.width, TITLE_LETTER * len(chart.title)) for chart in charts)
-    top, parts = GAP, []
+    top, parts = float(GAP), []
     if title:
         parts.append(svg.text(GAP, top + 12, title, "title"))
         top += LINE + GAP / 2

@@ -116,15 +116,10 @@ def charts(run: RunData, options: Options) -> list[Chart]:
         return []
     every = [row for row in _ROWS[run.predictions.kind](run.predictions) if row["value"] is not None]
     rows = every if len(every) <= MOST_BARS else sorted(every, key=lambda row: row["value"])[:MOST_BARS]
-    frame = svg.Frame((0, 1), (len(rows) - 0.4, -0.6), 560, 60 + 22 * len(rows), left=180, right=24, top=6, bottom=42)
-    parts = [svg.axes(frame, "recall", xticks=svg.named_ticks((0, 1), percent=True), yticks=[])]
-    for place, row in enumerate(rows):
-        parts.append(svg.bar(frame, (0, row["value"]), (place + 0.36, place - 0.36), 1, row["name"]))
-        parts.append(svg.whisker(frame, place, row["low"], row["high"], upright=False))
-        parts.append(svg.text(frame.left - 8, frame.at_y(place) + 4, svg.short(row["name"], 26), "y"))
     title = "Recall, with 95 % intervals" + f": the lowest {len(rows)} of {len(every)}" * (len(rows) < len(every))
-    label = ", ".join(f"{row['name']} {row['value']:.3f}" for row in rows)
-    return [Chart(title, frame, f"Recall by class: {label}", svg.joined(parts), classes="bars")]
+    label = "Recall by class: " + ", ".join(f"{row['name']} {row['value']:.1%}" for row in rows)
+    bars = [(row["name"], row["value"], row["low"], row["high"]) for row in rows]
+    return [Chart(title, *svg.horizontal_bars(bars, "recall", label), classes="bars")]
 
 
 def _written(result: dict[str, Any]) -> list[dict[str, Any]]:

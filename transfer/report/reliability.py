@@ -112,7 +112,10 @@ def _scatters(predictions: Predictions, options: Options) -> list[Chart]:
         truth, said = predictions.labels[rows, i].tolist(), predictions.scores[rows, i].tolist()
         ends = svg.around([*truth, *said])
         frame = svg.Frame(ends, ends, 420, 380, left=60)
-        parts = [svg.axes(frame, "true value", "predicted value"), svg.reference(frame, *zip(ends, ends, strict=True))]
+        parts = [
+            svg.axes(frame, "true value", "predicted value"),
+            svg.reference(frame, (ends[0], ends[0]), (ends[1], ends[1])),
+        ]
         parts += [svg.dot(frame, x, y) for x, y in zip(truth, said, strict=True)]
         label = f"Predicted against true values of {len(rows)} images"
         made.append(Chart(f"Value {title}" if predictions.num_outputs > 1 else "", frame, label, svg.joined(parts)))

@@ -221,6 +221,26 @@ def bar(frame: Frame, x: Point, y: Point, series: int = 1, title: str = "") -> M
     return box.format(colour(series), left, top, max(width, 0), max(height, 0), _title(title))
 
 
+def horizontal_bars(
+    rows: Sequence[tuple[str, float, float, float]], xlabel: str, label: str
+) -> tuple[Frame, str, Markup]:
+    """The frame, the label and the marks of a `Chart` of bars from 0 to 1.
+
+    Args:
+        rows: name, value and the ends of its interval, from above.
+        label: what it shows, for readers who do not see it.
+    """
+    names = [short(name, 34) for name, *_ in rows]
+    left = 16 + LETTER * max(map(len, names))
+    frame = Frame((0, 1), (len(rows) - 0.4, -0.6), 560, 60 + 22 * len(rows), left=left, right=24, top=6, bottom=42)
+    parts = [axes(frame, xlabel, xticks=named_ticks((0, 1), percent=True), yticks=[])]
+    for place, (name, (_, value, low, high)) in enumerate(zip(names, rows, strict=True)):
+        parts.append(bar(frame, (0, value), (place + 0.36, place - 0.36), 1, f"{name}: {value:.1%}"))
+        parts.append(whisker(frame, place, low, high, upright=False))
+        parts.append(text(left - 8, frame.at_y(place) + 4, name, "y"))
+    return frame, label, joined(parts)
+
+
 def text(x: float, y: float, words: str, classes: str = "") -> Markup:
     """Words at a place of the picture."""
     return Markup('<text class="{}" x="{}" y="{}">{}</text>').format(classes, round(x, 2), round(y, 2), words)

@@ -65,7 +65,6 @@ def _table(rows: Rows, headings: Sequence[str], form: str, left: int | None) -> 
     """The rows in a format of `tabulate`, each on a line of its own."""
     from tabulate import tabulate
 
-    rows, headings = ([[_CONTROL.sub(" ", cell) for cell in row] for row in part] for part in (rows, [headings]))
-    width = len((rows or headings)[0])
-    aligns = ["right" if left is not None and place >= left else "left" for place in range(width)]
-    return tabulate(rows, headings[0], form, colalign=aligns, disable_numparse=True)
+    plain = [[_CONTROL.sub(" ", cell) for cell in row] for row in [headings, *rows]]
+    aligns = ["right" if left is not None and place >= left else "left" for place in range(len(plain[-1]))]
+    return tabulate(plain[1:], plain[0], form, colalign=aligns, disable_numparse=True)
