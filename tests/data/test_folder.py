@@ -179,7 +179,7 @@ def test_files_that_are_no_images_are_counted(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr("absl.logging.warning", lambda text, *values: said.append(text % values))
     assert len(open_source(f"folder:{tmp_path}")) == 1
-    assert len(said) == 1 and "1 files left out" in said[0]
+    assert len(said) == 1 and "1 file ignored (b.webp): not JPEG, PNG or PPM" in said[0]
 
 
 def test_another_image_of_the_same_size_is_another_data_set(tmp_path):

@@ -1,6 +1,7 @@
 """Photographs stand upright, whichever way the camera was held; every mode of a file is the picture that it means."""
 
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -69,6 +70,34 @@ def test_exif_that_is_cut_off_or_damaged_turns_nothing(kind):
         for at in numbers.integers(0, place + 60, 4):
             changed[at] = numbers.integers(256)
         assert orientation(bytes(changed)) in (1, *TURNS)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("endian", ["<", ">"])
+def test_damaged_exif_never_turns_otherwise_than_pillow(kind, endian):
+    stream, exif = io.BytesIO(), Image.Exif()
+    exif.endian = endian
+    exif[0x010F], exif[ORIENTATION], exif[0x0132] = "cam", 6, "2024:01:01 00:00:00"  # at odd offsets
+    Image.fromarray(PHOTOGRAPH).save(stream, kind, exif=exif)
+    data = stream.getvalue()
+    place, numbers, agreed = data.index(b"II*\0" if endian == "<" else b"MM\0*"), np.random.default_rng(0), 0
+    assert orientation(data) == 6
+    for _ in range(500):
+        changed = bytearray(data)
+        for at in numbers.integers(place, place + 60, 2):
+            changed[at] = numbers.integers(256)
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                parsed = Image.Exif()
+                parsed.load(bytes(changed[place : place + 200]))
+                theirs = parsed.get(ORIENTATION, 1)
+        except Exception:  # as Pillow raises where the whole EXIF makes no sense to it
+            continue
+        ours = orientation(bytes(changed))
+        # where another tag is damaged, Pillow may give up before it comes to this one
+        assert ours in (1, theirs) or theirs not in TURNS, (ours, theirs, bytes(changed[place : place + 60]))
+        agreed += ours == theirs
+    assert agreed > 300
 
 
 RGBA = np.dstack([PHOTOGRAPH, np.full(PHOTOGRAPH.shape[:2], 9, np.uint8)])

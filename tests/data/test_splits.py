@@ -21,9 +21,9 @@ LABELS = np.random.default_rng(0).integers(0, 7, 200)
 @pytest.mark.parametrize("fraction, seed", [(0.2, 0), (0.3, 42), (0.33, 0)])
 def test_splits_equal_those_of_scikit_learn(fraction, seed):
     rows = np.arange(200)
-    for split, stratify in ((splits.stratified, LABELS), (splits.shuffled, None)):
+    for by_class, stratify in ((True, LABELS), (False, None)):
         expected = train_test_split(rows, test_size=fraction, random_state=seed, stratify=stratify)
-        for ours, theirs in zip(split(LABELS, fraction, seed), expected, strict=True):
+        for ours, theirs in zip(splits.random_split(LABELS, fraction, seed, by_class), expected, strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
 

@@ -34,11 +34,6 @@ class Bands(NamedTuple):
     column_weights: np.ndarray
 
 
-def can_resize(preprocessing: Preprocessing) -> bool:
-    """Whether there are canvases for this recipe: it gives 8 bits, which is also what images travel in."""
-    return not recipe.gives_floats(preprocessing)
-
-
 @functools.lru_cache(maxsize=2048)  # 10 KB each
 def bands(preprocessing: Preprocessing, height: int, width: int) -> Bands | None:
     """The bands of images of this size, None where the host has to resize them."""
@@ -80,24 +75,21 @@ def assemble(
 
 
 def _rounded_up(side: int) -> int:
-    """To 16, 24, 32, 48, 64, 96, …: few canvases and so few compilations."""
+    """A side of a canvas for it, 16, 24, 32, 48, 64, 96, …: few canvases and so few compilations."""
     powers = (1 << exponent for exponent in range(4, 32))
     return next(size for power in powers for size in (power, power + power // 2) if size >= side)
 
 
 def _stacked(each: Sequence[Bands | None]) -> Bands:
-    there = [bands_ for bands_ in each if bands_ is not None]
+    present = [(place, bands_) for place, bands_ in enumerate(each) if bands_ is not None]
     stacked = []
-    for number, example in enumerate(there[0]):
-        shape: tuple[int, ...] = example.shape
-        if len(shape) == 2:
-            taps = max(bands_[number].shape[1] for bands_ in there)
-            shape = (shape[0], taps + taps % 2)  # so that fewer shapes are compiled
-        array: np.ndarray = np.zeros((len(each), *shape), np.int32)
-        for row, bands_ in zip(array, each, strict=True):
-            if bands_ is not None:
-                values = bands_[number]
-                row[..., : values.shape[-1]] = values
+    for field, example in enumerate(present[0][1]):
+        width = max(bands_[field].shape[-1] for _, bands_ in present)
+        if example.ndim == 2:
+            width += width % 2  # so that fewer shapes are compiled
+        array: np.ndarray = np.zeros((len(each), *example.shape[:-1], width), np.int32)
+        for place, bands_ in present:
+            array[place, ..., : bands_[field].shape[-1]] = bands_[field]
         stacked.append(array)
     return Bands(*stacked)
 
@@ -105,12 +97,12 @@ def _stacked(each: Sequence[Bands | None]) -> Bands:
 @jax.jit
 def resize(canvases: jax.Array, bands_: Bands) -> jax.Array:
     """(B, h, w, 3) uint8 and their bands -> (B, H, W, 3) uint8 in the network's size."""
-    return jax.vmap(_resize_one)(canvases, bands_)
 
+    def resize_one(image: jax.Array, bands_: Bands) -> jax.Array:
+        image = _resize_axis(image, bands_.column_starts, bands_.column_weights, axis=1)
+        return _resize_axis(image, bands_.row_starts, bands_.row_weights, axis=0)
 
-def _resize_one(image: jax.Array, bands_: Bands) -> jax.Array:
-    image = _resize_axis(image, bands_.column_starts, bands_.column_weights, axis=1)
-    return _resize_axis(image, bands_.row_starts, bands_.row_weights, axis=0)
+    return jax.vmap(resize_one)(canvases, bands_)
 
 
 def _resize_axis(

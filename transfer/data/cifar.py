@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from transfer.data.source import ArraySource, Source, checked_labels
+from transfer.data.source import ArraySource, Source, checked_labels, pickled_entry
 from transfer.errors import TransferError, UsageError
 from transfer.runtime.files import tars
 from transfer.runtime.files.pickles import load_arrays
@@ -42,72 +42,59 @@ def open_cifar100(path: str, split: str | None) -> Source:
 
 
 def _open(name: str, path: str, split: str | None, layout: Layout) -> Source:
-    """Raises UsageError for a split other than train and test, TransferError for missing and damaged files."""
+    """Opens a split; UsageError for one other than train and test, TransferError for missing and damaged files."""
     if split is None or split not in layout.splits:
         problem = f"no split {split!r}" if split else "needs a split"
         raise UsageError(f"{name}: {problem}; there is {', '.join(layout.splits)}")
     wanted = (*layout.splits[split], layout.meta)
-    files = _from_folder(name, path, wanted) if os.path.isdir(path) else _from_tar(name, path, wanted)
-    missing = [file for file in wanted if file not in files]
-    if missing:
-        raise TransferError(f"{name}: lacks {', '.join(missing)} of the python version of the data set")
-    batches = [files[file] for file in layout.splits[split]]
-    pixels, labels = [], []
-    for batch, file in zip(batches, wanted, strict=False):
-        data = _field(name, batch, "data", file)
-        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
-            raise TransferError(f"{name}: {file}: data is not a uint8 array of shape (N, 3072)")
-        pixels.append(data)
-        labels.append(checked_labels(_field(name, batch, layout.labels, file), len(data), f"{name}: {file}"))
+    with prefix_errors(name):
+        files = _from_folder(path, wanted) if os.path.isdir(path) else _from_tar(path, wanted)
+        if missing := [file for file in wanted if file not in files]:
+            raise TransferError(f"lacks {', '.join(missing)} of the python version of the data set")
+        pixels, labels = [], []
+        for file in layout.splits[split]:
+            data = _entry(files, file, "data")
+            if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
+                raise TransferError(f"{file}: data is not a uint8 array of shape (N, 3072)")
+            pixels.append(data)
+            labels.append(checked_labels(_entry(files, file, layout.labels), len(data), file))
+        names = _entry(files, layout.meta, layout.class_names)
+        if not isinstance(names, list) or not all(isinstance(text, (bytes, str)) for text in names):
+            raise TransferError(f"{layout.meta}: the names of the classes are no list of text")
     images = np.concatenate(pixels).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    class_names = _class_names(name, _field(name, files[layout.meta], layout.class_names, layout.meta), layout.meta)
+    class_names = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in names]
     return ArraySource(name, np.ascontiguousarray(images), np.concatenate(labels), class_names, prefix=f"{split}/")
 
 
-def _from_folder(name: str, path: str, wanted: tuple[str, ...]) -> dict[str, Any]:
-    inside = [os.path.join(path, d) for d in sorted(os.listdir(path)) if d.startswith("cifar-")]
-    for folder in [path, *inside]:
-        if os.path.isfile(os.path.join(folder, wanted[0])):
-            path = folder
-            break
+def _from_folder(path: str, wanted: tuple[str, ...]) -> dict[str, Any]:
+    inside = [os.path.join(path, folder) for folder in sorted(os.listdir(path)) if folder.startswith("cifar-")]
+    path = next((folder for folder in [path, *inside] if os.path.isfile(os.path.join(folder, wanted[0]))), path)
     files = {}
     for file in wanted:
         whole = os.path.join(path, file)
         if os.path.isfile(whole):
-            with prefix_errors(name), open(whole, "rb") as stream:
-                files[file] = _load(file, stream)
+            with open(whole, "rb") as stream:
+                files[file] = load_arrays(stream, file)
     return files
 
 
-def _from_tar(name: str, path: str, wanted: tuple[str, ...]) -> dict[str, Any]:
-    """One pass over the archive, since a compressed one cannot be read out of order."""
+def _from_tar(path: str, wanted: tuple[str, ...]) -> dict[str, Any]:
+    """Reads the files in one pass over the archive, since a compressed one cannot be read out of order."""
     files = {}
-    with prefix_errors(name), tars.open_tar(path) as members:
+    with tars.open_tar(path) as members:
         for path_inside, stream in members:
             file = os.path.basename(path_inside)
             if file in wanted:
-                files[file] = _load(file, stream)
+                files[file] = load_arrays(stream, file)
             if len(files) == len(wanted):
                 break
     return files
 
 
-def _load(file: str, stream: Any) -> Any:
-    content = load_arrays(stream, file)
-    if not isinstance(content, dict):
-        raise TransferError(f"{file}: holds a {type(content).__name__}; expected a dict")
-    return content
-
-
-def _field(name: str, content: Mapping[Any, Any], key: str, file: str) -> Any:
-    """The keys are `bytes` where Python 3 has written the file anew."""
-    for spelling in (key, key.encode()):
-        if spelling in content:
-            return content[spelling]
-    raise TransferError(f"{name}: {file}: has no {key!r}")
-
-
-def _class_names(name: str, values: Any, file: str) -> list[str]:
-    if not isinstance(values, list) or not all(isinstance(value, (bytes, str)) for value in values):
-        raise TransferError(f"{name}: {file}: the names of the classes are no list of text")
-    return [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values]
+def _entry(files: Mapping[str, Any], file: str, key: str) -> Any:
+    if not isinstance(files[file], dict):
+        raise TransferError(f"{file}: holds a {type(files[file]).__name__}; expected a dict")
+    entry = pickled_entry(files[file], key)
+    if entry is None:
+        raise TransferError(f"{file}: has no {key!r}")
+    return entry

@@ -20,7 +20,7 @@ from transfer.runtime.files.untrusted import printable
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm")
 FORMATS = ("JPEG", "PNG", "PPM")
 JPEG_START = b"\xff\xd8\xff"
-# What libjpeg-turbo and Pillow make the same RGB of; of the other colour spaces Pillow has its own idea.
+# Colour spaces that libjpeg-turbo and Pillow turn into the same RGB.
 SAME_COLOURS = ("YCbCr", "RGB", "Gray")
 # What keeps decoding in proportion to the file: progressive JPEGs have 10 scans or so, and each goes over all pixels;
 # a header ends early; PPMs in text are read number by number, and each comment copies what follows.
@@ -38,7 +38,7 @@ Divisor = Callable[[int, int], int]
 def decode(data: bytes, where: str, out: np.ndarray | None = None, divisor: Divisor | None = None) -> np.ndarray:
     """JPEG, PNG or PPM bytes -> (h, w, 3) uint8 RGB: grey repeated, alpha dropped, 16 bits cut to the upper 8.
 
-    Photographs that their EXIF says to lie are turned upright; of an animation it is the first picture.
+    Photographs are turned upright as their EXIF says; of an animation it is the first picture.
 
     Args:
         data: the whole file.
@@ -51,30 +51,30 @@ def decode(data: bytes, where: str, out: np.ndarray | None = None, divisor: Divi
         BrokenImage: the bytes are truncated, corrupt or no image, or claim more than `PIL.Image.MAX_IMAGE_PIXELS`;
             `out` may hold anything.
     """
-    turned = orientation(data)
-    divide = _of_lying(divisor) if divisor and turned in LYING else divisor
-    image = _by_turbo(data, out, divide)
-    return upright(_by_pillow(data, where, divide) if image is None else image, turned)
+    turn = orientation(data)
+    if divisor is not None and turn in LYING:
+        divisor = _with_sides_swapped(divisor)
+    image = _by_turbo(data, out, divisor)
+    return upright(_by_pillow(data, where, divisor) if image is None else image, turn)
 
 
-def _of_lying(divisor: Divisor) -> Divisor:
+def _with_sides_swapped(divisor: Divisor) -> Divisor:
     return lambda height, width: divisor(width, height)
 
 
 def size(data: bytes) -> tuple[int, int, int] | None:
     """(h, w, 3) from the header of an encoded image, which may end anywhere after it; None if it is broken."""
     try:
-        height, width = _turbo_header(data) or _pillow_header(data)
+        header = _turbo_header(data)
+        if header is None:
+            with _by_header(data) as image:
+                header = image.height, image.width
     except MemoryError:
         raise
     except Exception:
         return None
+    height, width = header
     return (width, height, 3) if orientation(data) in LYING else (height, width, 3)
-
-
-def _pillow_header(data: bytes) -> tuple[int, int]:
-    with _by_header(data) as image:
-        return image.height, image.width
 
 
 @functools.cache
@@ -146,7 +146,12 @@ def _by_pillow(data: bytes, where: str, divisor: Divisor | None) -> np.ndarray:
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise BrokenImage(f"{where}: not a readable image ({_reason(error, data)})") from error
+        reason = printable(str(error).splitlines()[0], 200) if str(error) else type(error).__name__
+        if not data:
+            reason = "the file is empty"
+        elif "cannot identify" in reason:
+            reason = "neither JPEG, PNG nor PPM"
+        raise BrokenImage(f"{where}: not a readable image ({reason})") from error
 
 
 def _by_header(data: bytes) -> Any:
@@ -176,7 +181,7 @@ def _grey(values: np.ndarray) -> np.ndarray:
 
 
 def _ppm(data: bytes, image: Any) -> np.ndarray:
-    """As Pillow does it, whose own decoders for odd numbers of levels and for text work value by value."""
+    """The pixels that Pillow gives; its own decoders for odd numbers of levels and for text work value by value."""
     tile = image.tile[0]
     if tile.codec_name == "ppm_plain" and (len(data) > MOST_TEXT or data.count(b"#") > MOST_COMMENTS):
         raise ValueError("a PPM in text, too long to read")
@@ -193,10 +198,3 @@ def _ppm(data: bytes, image: Any) -> np.ndarray:
     if image.mode == "I":
         return _grey(scaled[..., 0])
     return np.broadcast_to(scaled.astype(np.uint8), (image.height, image.width, 3)).copy()
-
-
-def _reason(error: Exception, data: bytes) -> str:
-    if not data:
-        return "the file is empty"
-    text = printable(str(error).splitlines()[0], 200) if str(error) else type(error).__name__
-    return "neither JPEG, PNG nor PPM" if "cannot identify" in text else text

@@ -1,5 +1,6 @@
 """`folder:PATH`: a folder or a zip of class folders of JPEG, PNG or PPM files, with or without splits above them."""
 
+import contextlib
 import functools
 import os
 import stat
@@ -7,7 +8,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -21,25 +22,61 @@ from transfer.runtime.files.untrusted import prefix_errors, printable
 
 UNCOMPRESSED = (".ppm",)
 # What systems and network drives leave in folders, in lower case: thumbnails, what was deleted, what was found.
-OF_THE_SYSTEM = (
+SYSTEM_NAMES = (
     "__macosx", "thumbs.db", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information",
 )  # fmt: skip
 HEADER_BYTES = 64 * 1024  # mostly enough of a file to learn its size; the whole of it is tried next
 
 
-class Container(Protocol):
-    """Where files lie."""
+class Folder:
+    """Files on disk.
 
-    left_out: int
+    `ignored` are the names of files that are no images, once `entries` has listed them.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, self.ignored = path, list[str]()
 
     def entries(self) -> list[Entry]:
-        """Every file and folder below."""
+        """Every image file and every folder below."""
+        entries: list[Entry] = []
+        # each with the folders that it lies in, or links that point back up would go on for ever
+        waiting: list[tuple[tuple[str, ...], str, tuple[tuple[int, int], ...]]] = [((), self.path, ())]
+        while waiting:
+            parts, folder, above = waiting.pop()
+            status = os.stat(folder)
+            inode = (status.st_dev, status.st_ino)
+            if inode in above:
+                raise TransferError(f"folder:{self.path}: {printable(folder, 200)} is a link to a folder that holds it")
+            with os.scandir(folder) as listing:
+                for item in listing:
+                    if _is_hidden(item.name):
+                        continue
+                    below = (*parts, item.name)
+                    if item.is_dir():
+                        waiting.append((below, item.path, (*above, inode)))
+                        entries.append(Entry(below, b"", True, item.path))
+                    # a pipe might never end; a link to nothing is an image that cannot be read
+                    elif _is_image(item.name) and (item.is_file() or not os.path.exists(item.path)):
+                        entries.append(Entry(below, _identity(item), False, item.path))
+                    else:
+                        self.ignored.append(item.name)
+        return entries
 
-    def read(self, locator: object, limit: int | None = None) -> bytes:
-        """The bytes of one file, or about its first `limit`; thread-safe; OSError or ValueError if it cannot."""
+    def read(self, path: str, limit: int | None = None) -> bytes:
+        """The bytes of one file, or its first `limit`; from any thread; OSError or ValueError if it cannot be read."""
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError("no regular file")
+            return file.read(-1 if limit is None else limit)
 
-    def stamp(self, locator: object) -> int | None:
-        """Another one where the file has been written to, moved or copied; None where identities tell all content."""
+    def stamp(self, path: str) -> int:
+        """A number that changes when the file is written to, moved or copied."""
+        try:
+            status = os.stat(path)
+        except OSError:
+            return 0
+        return hash((status.st_size, status.st_mtime_ns, status.st_ctime_ns))  # of numbers: the same in each process
 
 
 def _identity(item: os.DirEntry) -> bytes:
@@ -53,126 +90,70 @@ def _identity(item: os.DirEntry) -> bytes:
         return b"unreadable"
 
 
-class Folder:
-    """Files on disk."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.left_out = 0  # files that are no images
-
-    def entries(self) -> list[Entry]:
-        found: list[Entry] = []
-        # each with the folders that it lies in, or links that point back up would go on for ever
-        waiting: list[tuple[tuple[str, ...], str, tuple[tuple[int, int], ...]]] = [((), self.path, ())]
-        while waiting:
-            parts, folder, above = waiting.pop()
-            status = os.stat(folder)
-            identity = (status.st_dev, status.st_ino)
-            if identity in above:
-                raise TransferError(
-                    f"folder:{self.path}: {printable(folder, 200)} is a link to a folder that it lies in"
-                )
-            with os.scandir(folder) as listing:
-                for item in listing:
-                    if _ignored(item.name):
-                        continue
-                    below = (*parts, item.name)
-                    if item.is_dir():
-                        waiting.append((below, item.path, (*above, identity)))
-                        found.append(Entry(below, b"", True, item.path))
-                    # a pipe might never end; a link to nothing is an image that cannot be read
-                    elif _is_image(item.name) and (item.is_file() or not os.path.exists(item.path)):
-                        found.append(Entry(below, _identity(item), False, item.path))
-                    else:
-                        self.left_out += 1
-        return found
-
-    def read(self, locator: object, limit: int | None = None) -> bytes:
-        with open(os.open(str(locator), os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ValueError("no regular file")
-            return file.read(-1 if limit is None else limit)
-
-    def stamp(self, locator: object) -> int:
-        try:
-            status = os.stat(str(locator))
-        except OSError:
-            return 0
-        return hash((status.st_size, status.st_mtime_ns, status.st_ctime_ns))  # of numbers: the same in each process
-
-
 class Zip:
-    """Members of a zip, read side by side by position: `zipfile` would make the threads take turns."""
+    """Members of a zip, read side by side by position: `zipfile` would make the threads take turns.
+
+    `ignored` are the names of members that are no images, once `entries` has listed them.
+    """
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path, self.ignored = path, list[str]()
         with open(path, "rb") as file, prefix_errors(path), archives.open_zip(file) as archive:
             self.members = list(archive.members.values())
-        self.left_out = 0
         self.file = open(path, "rb", buffering=0)  # noqa: SIM115 - lives as long as the source
         self.size = os.fstat(self.file.fileno()).st_size
 
     def entries(self) -> list[Entry]:
-        found = []
+        """Every image file and every folder in it."""
+        entries = []
         for member in self.members:
             folder, _, file = member.filename.rpartition("/")
             parts = _visible(folder)
-            if parts is None or _ignored(file):
+            if parts is None or _is_hidden(file):
                 continue
             if file and not _is_image(file):
-                self.left_out += 1
-                continue
-            identity = b"%d:%d" % (member.file_size, member.CRC)
-            if file:
-                found.append(Entry((*parts, file), identity, False, member))
+                self.ignored.append(file)
+            elif file:
+                entries.append(Entry((*parts, file), b"%d:%d" % (member.file_size, member.CRC), False, member))
             elif parts:
-                found.append(Entry(parts, b"", True, member))
-        return found
+                entries.append(Entry(parts, b"", True, member))
+        return entries
 
-    def read(self, locator: object, limit: int | None = None) -> bytes:
-        assert isinstance(locator, zipfile.ZipInfo)
+    def read(self, member: zipfile.ZipInfo, limit: int | None = None) -> bytes:
+        """The bytes of one member, or about its first `limit`; from any thread; ValueError if it is damaged."""
         try:
-            archives.check_member(locator, self.size)
+            archives.check_member(member, self.size)
         except TransferError as error:
             raise ValueError(str(error)) from error
-        data = self._packed(locator, limit)
-        if locator.compress_type == zipfile.ZIP_DEFLATED:
+        descriptor, offset = self.file.fileno(), member.header_offset
+        header = os.pread(descriptor, 30, offset) if 0 <= offset <= self.size else b""
+        if len(header) < 30 or header[:4] != b"PK\x03\x04":
+            raise ValueError("damaged zip")
+        offset += 30 + sum(struct.unpack("<HH", header[26:30]))  # past the name and the extra field
+        packed_size = member.compress_size if limit is None else min(limit, member.compress_size)
+        data = os.pread(descriptor, packed_size, offset)
+        if member.compress_type == zipfile.ZIP_DEFLATED:
             try:
-                data = zlib.decompressobj(-15).decompress(data, locator.file_size + 1 if limit is None else limit)
+                data = zlib.decompressobj(-15).decompress(data, member.file_size + 1 if limit is None else limit)
             except zlib.error as error:
                 raise ValueError("damaged zip") from error
-        if limit is None and (len(data) != locator.file_size or zlib.crc32(data) != locator.CRC):
+        if limit is None and (len(data) != member.file_size or zlib.crc32(data) != member.CRC):
             raise ValueError("damaged zip: wrong checksum")
         return data
 
-    def stamp(self, locator: object) -> None:
-        return None
-
-    def _packed(self, member: zipfile.ZipInfo, limit: int | None) -> bytes:
-        descriptor, offset = self.file.fileno(), member.header_offset
-        length = member.compress_size if limit is None else min(limit, member.compress_size)
-        if not 0 <= offset <= self.size:
-            raise ValueError("damaged zip: a member outside of it")
-        header = os.pread(descriptor, 30, offset)
-        if len(header) < 30 or header[:4] != b"PK\x03\x04":
-            raise ValueError("damaged zip")
-        name_length, extra_length = struct.unpack("<HH", header[26:30])
-        return os.pread(descriptor, length, offset + 30 + name_length + extra_length)
+    def stamp(self, member: zipfile.ZipInfo) -> None:
+        """None: identities tell all content."""
 
 
-def _ignored(name: str) -> bool:
-    return name.startswith(".") or name.casefold() in OF_THE_SYSTEM
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in SYSTEM_NAMES
 
 
-@functools.lru_cache(maxsize=4096)  # a folder is asked about once a file
+@functools.lru_cache(maxsize=4096)  # a folder is asked about once per file
 def _visible(folder: str) -> tuple[str, ...] | None:
-    """The parts of a path inside a zip; None if one of them is to be ignored."""
+    """The parts of a path inside a zip; None if one of them is hidden."""
     parts = tuple(part for part in folder.split("/") if part)
-    return None if any(map(_ignored, parts)) else parts
-
-
-def _kinds() -> str:
-    return ", ".join(decode.EXTENSIONS)
+    return None if any(map(_is_hidden, parts)) else parts
 
 
 def _is_image(name: str) -> bool:
@@ -183,7 +164,7 @@ class FolderSource(Source):
     """Class folders; classes and files in sorted order, ids are the paths below the folder."""
 
     def __init__(
-        self, name: str, container: Container, class_names: Sequence[str], entries: list[tuple[str, int, Entry]]
+        self, name: str, container: Folder | Zip, class_names: Sequence[str], entries: list[tuple[str, int, Entry]]
     ) -> None:
         self.name, self.container = name, container
         self.class_names = tuple(class_names)
@@ -191,6 +172,10 @@ class FolderSource(Source):
         self.labels = np.asarray([label for _, label, _ in entries], np.int64)
         self.files = [entry for _, _, entry in entries]
         self._checksums = np.full(len(self.ids), -1, np.int64)  # of what has been read
+
+    def _read(self, row: int, limit: int | None = None) -> bytes:
+        locator: Any = self.files[row].locator
+        return self.container.read(locator, limit)
 
     def image(self, index: int) -> np.ndarray:
         return self.image_into(index)
@@ -200,46 +185,40 @@ class FolderSource(Source):
     ) -> np.ndarray:
         where = f"{self.name}: {printable(self.ids[index], 200)}"
         try:
-            data = self.container.read(self.files[index].locator)
+            data = self._read(index)
         except (OSError, ValueError) as error:
             raise BrokenImage(f"{where}: cannot be read ({error})") from error
         self._checksums[index] = zlib.crc32(data)
         return decode.decode(data, where, out, divisor)
 
     def file_stamps(self, rows: Sequence[int]) -> np.ndarray | None:
-        found = [self.container.stamp(self.files[row].locator) for row in rows]
-        return None if None in found else np.array(found, np.int64)
+        locators: list[Any] = [self.files[row].locator for row in rows]
+        stamps = list(map(self.container.stamp, locators))
+        return None if None in stamps else np.array(stamps, np.int64)
 
     def file_checksums(self, rows: Sequence[int]) -> np.ndarray:
-        return np.array([self._checksum(row) for row in rows], np.int64)
-
-    def _checksum(self, row: int) -> int:
-        try:
-            return zlib.crc32(self.container.read(self.files[row].locator))
-        except (OSError, ValueError):
-            return -1
+        checksums = np.full(len(rows), -1, np.int64)
+        for place, row in enumerate(rows):
+            with contextlib.suppress(OSError, ValueError):
+                checksums[place] = zlib.crc32(self._read(row))
+        return checksums
 
     def file_checksums_read(self, rows: Sequence[int]) -> np.ndarray:
         return self._checksums[rows]
-
-    @functools.cached_property
-    def uniform_shape(self) -> tuple[int, int, int] | None:  # type: ignore[override]
-        return self.shared_shape(range(len(self)))
 
     def shared_shape(self, indices: Iterable[int]) -> tuple[int, int, int] | None:
         """From the headers of the files, up to the first that differs; broken files do not count."""
         shared = None
         for index in indices:
-            shape = self._size(index)
+            shape = self._shape(index)
             if shape is not None and shape != (shared or shape):
                 return None
             shared = shared or shape
         return shared
 
-    def _size(self, index: int) -> tuple[int, int, int] | None:
-        locator = self.files[index].locator
+    def _shape(self, index: int) -> tuple[int, int, int] | None:
         try:
-            return decode.size(self.container.read(locator, HEADER_BYTES)) or decode.size(self.container.read(locator))
+            return decode.size(self._read(index, HEADER_BYTES)) or decode.size(self._read(index))
         except (OSError, ValueError):
             return None
 
@@ -256,32 +235,26 @@ def open_split(path: str, split: str | None) -> FolderSource:
     TransferError where there are no images.
     """
     container = Folder(path) if os.path.isdir(path) else Zip(path)
-    name = f"folder:{path}"
+    name, of_split = f"folder:{path}", f" of {split!r}" if split else ""
     entries = layout.below_split(name, container.entries(), split)
     class_names = layout.tops(entries)
     images = sorted((e for e in entries if not e.is_folder and len(e.parts) > 1), key=lambda e: e.parts)
+    ignored = container.ignored
     if not images:
-        instead = _instead(entries, container)
-        raise TransferError(f"{name}: no JPEG, PNG or PPM files in class folders{_in(split)}{instead}")
+        advice = ""
+        if loose := sum(not e.is_folder for e in entries):
+            advice = f"; {loose} lie beside them: put each into a folder that is named after its class"
+        elif ignored:
+            advice = f"; {len(ignored)} files are of other kinds: convert them to JPEG or PNG"
+        raise TransferError(f"{name}: no JPEG, PNG or PPM files in class folders{of_split}{advice}")
+    if empty := sorted(set(class_names).difference(e.parts[0] for e in images)):
+        logging.warning("%s: no images in class folder %s%s", name, layout.listed(empty), of_split)
+    if ignored:
+        files = "file" if len(ignored) == 1 else "files"
+        logging.warning(
+            "%s: %d %s ignored (%s): not JPEG, PNG or PPM", name, len(ignored), files, layout.listed(ignored, 3)
+        )
     number = {class_name: label for label, class_name in enumerate(class_names)}
-    empty = set(class_names).difference(e.parts[0] for e in images)
-    if empty:
-        logging.warning("%s: no images in class folder %s%s", name, layout.listed(sorted(empty)), _in(split))
-    if container.left_out:
-        logging.warning("%s: %d files left out, which are no %s", name, container.left_out, _kinds())
     prefix = layout.split_parts(split)
     rows = [("/".join(prefix + e.parts), number[e.parts[0]], e) for e in images]
     return FolderSource(name, container, class_names, rows)
-
-
-def _instead(entries: list[Entry], container: Container) -> str:
-    """What there is where no image is in a class folder, and what to do."""
-    if loose := sum(not e.is_folder for e in entries):
-        return f"; {loose} lie beside them: put each into a folder that is named after its class"
-    if container.left_out:
-        return f"; {container.left_out} files are of other kinds: convert them to JPEG or PNG"
-    return ""
-
-
-def _in(split: str | None) -> str:
-    return f" of {split!r}" if split else ""

@@ -1,6 +1,12 @@
-"""What becomes of an image on its way into a batch: it stays, is resized here, or goes into a canvas."""
+"""What becomes of an image on its way into a batch: it stays, is resized here, or goes into a canvas.
 
-import abc
+An `Array` and `Canvases` are where the images of one batch gather, by its threads, each row by one of them:
+
+    put(source, row, slot)  loads image `row` of the source as number `slot` of the batch; BrokenImage if it cannot
+    drop(slot)              leaves zeros, whatever a failed `put` left
+    finish()                (images, bands if they are canvases) when every slot is filled
+"""
+
 import functools
 import threading
 from collections.abc import Callable
@@ -24,31 +30,15 @@ def needs_resizing(source: Source, preprocessing: Preprocessing | None = None) -
     shape = source.uniform_shape
     if shape is None or shape[0] * shape[1] > LARGEST_ON_DEVICE:
         return True
-    divisor = divisor_of(preprocessing)
+    divisor = _draft_divisor(preprocessing)
     return divisor is not None and divisor(*shape[:2]) > 1
 
 
-def divisor_of(preprocessing: Preprocessing | None) -> Divisor | None:
+def _draft_divisor(preprocessing: Preprocessing | None) -> Divisor | None:
     """How JPEGs are shrunk as they decode: not at all but for `resize="draft"`."""
     if preprocessing is None or preprocessing.resize != "draft":
         return None
     return functools.partial(preprocess.draft_divisor, preprocessing)
-
-
-class Frame(abc.ABC):
-    """Where the images of one batch gather, by its threads, each row by one of them."""
-
-    @abc.abstractmethod
-    def put(self, source: Source, row: int, slot: int) -> None:
-        """Loads image `row` of the source as number `slot` of the batch; BrokenImage if it cannot be."""
-
-    @abc.abstractmethod
-    def drop(self, slot: int) -> None:
-        """Leaves zeros, whatever a failed `put` left."""
-
-    @abc.abstractmethod
-    def finish(self) -> tuple[np.ndarray, Bands | None]:
-        """(images, bands if they are canvases) when every slot is filled."""
 
 
 _OF_THREAD = threading.local()
@@ -61,21 +51,21 @@ def _scratch() -> np.ndarray:
     return _OF_THREAD.scratch
 
 
-class Array(Frame):
-    """One array (B, h, w, 3): images of one size, decoded into it, or any, resized by a `recipe`.
+class Array:
+    """One array (B, h, w, 3): images of one size, decoded into it, or any, resized by `preprocessing`.
 
     Slots from `used` on are left black.
     """
 
-    def __init__(self, images: np.ndarray, used: int, recipe: Preprocessing | None = None) -> None:
-        self.images, self.recipe, self.divisor = images, recipe, divisor_of(recipe)
+    def __init__(self, images: np.ndarray, used: int, preprocessing: Preprocessing | None = None) -> None:
+        self.images, self.preprocessing, self.divisor = images, preprocessing, _draft_divisor(preprocessing)
         images[used:] = 0
 
     def put(self, source: Source, row: int, slot: int) -> None:
         place = self.images[slot]
-        if self.recipe is not None:
+        if self.preprocessing is not None:
             image = source.image_into(row, _scratch(), self.divisor)
-            place[...] = preprocess.resize_on_host(self.recipe, image)
+            place[...] = preprocess.resize_on_host(self.preprocessing, image)
             return
         image = source.image_into(row, place)
         if image.shape != place.shape:
@@ -90,11 +80,11 @@ class Array(Frame):
         return self.images, None
 
 
-class Canvases(Frame):
-    """Images of any size, for the device to resize by `recipe`; what they are decoded into comes from `rough`."""
+class Canvases:
+    """Images of any size, for the device to resize; what they are decoded into comes from `rough`."""
 
-    def __init__(self, batch_size: int, recipe: Preprocessing, buffers: Buffers, rough: Buffers) -> None:
-        self.recipe, self.divisor, self.buffers = recipe, divisor_of(recipe), buffers
+    def __init__(self, batch_size: int, preprocessing: Preprocessing, buffers: Buffers, rough: Buffers) -> None:
+        self.preprocessing, self.divisor, self.buffers = preprocessing, _draft_divisor(preprocessing), buffers
         # room for the largest; pages that no image needs are never touched
         self.room: np.ndarray | None = rough.array((batch_size, canvas.LARGEST_SIDE**2 * 3))
         self.images: list[np.ndarray | None] = [None] * batch_size
@@ -103,9 +93,10 @@ class Canvases(Frame):
     def put(self, source: Source, row: int, slot: int) -> None:
         assert self.room is not None
         image = source.image_into(row, self.room[slot], self.divisor)
-        bands = canvas.bands(self.recipe, *image.shape[:2])
+        bands = canvas.bands(self.preprocessing, *image.shape[:2])
         if bands is None:
-            image, bands = preprocess.resize_on_host(self.recipe, image), canvas.copying(self.recipe.image_size)
+            image = preprocess.resize_on_host(self.preprocessing, image)
+            bands = canvas.copying(self.preprocessing.image_size)
         self.images[slot], self.bands[slot] = image, bands
 
     def drop(self, slot: int) -> None:
@@ -113,7 +104,7 @@ class Canvases(Frame):
 
     def finish(self) -> tuple[np.ndarray, Bands]:
         if not any(bands is not None for bands in self.bands):  # none could be read
-            size = self.recipe.image_size
+            size = self.preprocessing.image_size
             self.images[0], self.bands[0] = np.zeros((*size, 3), np.uint8), canvas.copying(size)
         finished = canvas.assemble(self.images, self.bands, self.buffers)
         self.images, self.room = [], None
@@ -122,7 +113,7 @@ class Canvases(Frame):
 
 def frames(
     source: Source, batch_size: int, preprocessing: Preprocessing | None, canvases: bool
-) -> Callable[[int], Frame]:
+) -> Callable[[int], Array | Canvases]:
     """What makes the frame of a batch of so many images, `batch_size` at most.
 
     Raises TransferError where images of several sizes meet no `preprocessing`.
@@ -132,7 +123,7 @@ def frames(
         if shape is None:
             raise TransferError(f"{source.name}: images of several sizes need a size to resize to")
         return lambda used: Array(buffers.array((batch_size, *shape)), used)
-    if canvases and canvas.can_resize(preprocessing):
+    if canvases and not preprocess.gives_floats(preprocessing):  # canvases give 8 bits
         rough = Buffers(huge_pages=False)
         return lambda used: Canvases(batch_size, preprocessing, buffers, rough)
     return lambda used: Array(buffers.array(*resized_as(preprocessing, batch_size)), used, preprocessing)

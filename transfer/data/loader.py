@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from transfer.data.canvas import Bands
-from transfer.data.frames import Array, Frame, frames, resized_as
+from transfer.data.frames import Array, Canvases, frames, resized_as
 from transfer.data.source import BrokenImage, Source
 from transfer.errors import TransferError, UsageError
 from transfer.preprocess.recipe import Preprocessing
@@ -64,7 +64,8 @@ def batches(
     Raises UsageError for an unknown `on_error`, TransferError where mixed sizes meet no `preprocessing`, and with
     on_error="raise" the BrokenImage of the first image that fails; "skip" lists it in `Batch.failed` instead.
     """
-    _check(on_error)
+    if on_error not in ON_ERROR:
+        raise UsageError(f"on_error={on_error!r} is not one of {', '.join(ON_ERROR)}")
     frame = frames(source, batch_size, preprocessing, canvases)
     workers = workers or default_workers()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
@@ -100,7 +101,7 @@ class _Preparing:
         workers: int,
         source: Source,
         rows: range,
-        frame: Frame,
+        frame: Array | Canvases,
         on_error: str,
         stopped: threading.Event,
     ) -> None:
@@ -116,7 +117,13 @@ class _Preparing:
         for row in share:
             if self.stopped.is_set():
                 return
-            _put(self.frame, self.source, row, row - self.rows.start, self.on_error, self.failed)
+            try:
+                self.frame.put(self.source, row, row - self.rows.start)
+            except BrokenImage:
+                if self.on_error == "raise":
+                    raise
+                self.frame.drop(row - self.rows.start)
+                self.failed.append(row)
         with self.lock:
             self.unfinished -= 1
             last = not self.unfinished
@@ -132,21 +139,6 @@ class _Preparing:
         return Batch(images, self.rows.start, len(self.rows), sorted(self.failed), bands)
 
 
-def _put(frame: Frame, source: Source, row: int, slot: int, on_error: str, failed: list[int]) -> None:
-    try:
-        frame.put(source, row, slot)
-    except BrokenImage:
-        if on_error == "raise":
-            raise
-        frame.drop(slot)
-        failed.append(row)
-
-
-def _check(on_error: str) -> None:
-    if on_error not in ON_ERROR:
-        raise UsageError(f"on_error={on_error!r} is not one of {', '.join(ON_ERROR)}")
-
-
 def load_all(source: Source, preprocessing: Preprocessing | None = None, workers: int | None = None) -> np.ndarray:
     """All images of a source, decoded by threads: (N, h, w, 3) uint8, all of one size.
 
@@ -154,23 +146,19 @@ def load_all(source: Source, preprocessing: Preprocessing | None = None, workers
 
     Raises BrokenImage for an image that cannot be decoded and TransferError where a size differs, naming it.
     """
-    if not len(source):
+    count = len(source)
+    if not count:
         raise TransferError(f"{source.name}: holds no images")
     if preprocessing is None:
-        frame = Array(np.zeros((len(source), *source.image(0).shape), np.uint8), len(source))
+        frame = Array(np.zeros((count, *source.image(0).shape), np.uint8), count)
     else:
-        frame = Array(np.zeros(*resized_as(preprocessing, len(source))), len(source), preprocessing)
+        frame = Array(np.zeros(*resized_as(preprocessing, count)), count, preprocessing)
 
-    def load(rows: range) -> None:
-        for row in rows:
+    def load(start: int) -> None:
+        for row in range(start, min(start + IMAGES_A_TASK, count)):
             frame.put(source, row, row)
 
     with ThreadPoolExecutor(workers or default_workers(), thread_name_prefix="decode") as pool:
-        everything = range(len(source))
-        tasks = [pool.submit(load, everything[at : at + IMAGES_A_TASK]) for at in everything[::IMAGES_A_TASK]]
-        try:
-            for task in tasks:
-                task.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        for _ in pool.map(load, range(0, count, IMAGES_A_TASK)):  # the first error stops what has not begun
+            pass
     return frame.images

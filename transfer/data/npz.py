@@ -1,12 +1,13 @@
 """`npz:PATH`: images and labels in a NumPy archive, whole or by splits."""
 
+from collections.abc import Collection
+
 from transfer.data.source import ArraySource, Source
 from transfer.errors import TransferError, UsageError
 from transfer.runtime.files import archives, npz
 from transfer.runtime.files.untrusted import prefix_errors, printable
 
-# how a lone array's file begins
-ARRAY = b"\x93NUMPY"
+NPY_START = b"\x93NUMPY"  # how the file of a single array begins
 # names of (images, labels) of a split, tried in this order
 SPLIT_NAMES = (
     ("{}_images", "{}_labels"),
@@ -24,29 +25,27 @@ def open_split(path: str, split: str | None) -> Source:
     """
     name = f"npz:{path}"
     with open(path, "rb") as stream, prefix_errors(name):
-        if stream.read(len(ARRAY)) == ARRAY:
+        if stream.read(len(NPY_START)) == NPY_START:
             raise TransferError("holds one array; expected an npz file with images and labels")
         with archives.open_zip(stream) as archive:
-            images, labels = _names(npz.names(archive), split)
-            there = [key for key in (images, labels, "class_names") if key + npz.ENDING in archive]
-            arrays = {key: npz.read(archive, key) for key in there}
-    class_names = arrays.get("class_names")
-    return ArraySource(
-        name,
-        arrays[images],
-        arrays[labels],
-        None if class_names is None else [str(c) for c in class_names.reshape(-1)],
-        prefix=f"{split}/" if split else "",
-    )
+            images, labels = _choose(npz.names(archive), split)
+            present = [key for key in (images, labels, "class_names") if key + npz.ENDING in archive]
+            arrays = {key: npz.read(archive, key) for key in present}
+    class_names = [str(text) for text in arrays["class_names"].reshape(-1)] if "class_names" in arrays else None
+    return ArraySource(name, arrays[images], arrays[labels], class_names, prefix=f"{split}/" if split else "")
 
 
-def _names(there: list[str], split: str | None) -> tuple[str, str]:
-    candidates = [("images", "labels")] if split is None else [tuple(t.format(split) for t in p) for p in SPLIT_NAMES]
+def _choose(names: Collection[str], split: str | None) -> tuple[str, str]:
+    """The names of the arrays of images and of labels."""
+    candidates = SPLIT_NAMES if split else (("images", "labels"),)
+    candidates = tuple((images.format(split), labels.format(split)) for images, labels in candidates)
     for images, labels in candidates:
-        if images in there and labels in there:
+        if images in names and labels in names:
             return images, labels
-    wanted = " and ".join(candidates[0])
-    message = f"needs arrays {wanted}; it holds {', '.join(map(printable, sorted(there)[:8])) or 'nothing'}"
-    if split is not None or not any(t.endswith(("_images", "_labels")) or t.startswith(("x_", "y_")) for t in there):
-        raise UsageError(message) if split is not None else TransferError(message)
-    raise UsageError(f"{message}; name a split")
+    message = f"needs arrays {' and '.join(candidates[0])}; it holds "
+    message += ", ".join(map(printable, sorted(names)[:8])) or "nothing"
+    if split:
+        raise UsageError(message)
+    if any(key.endswith(("_images", "_labels")) or key.startswith(("x_", "y_")) for key in names):
+        raise UsageError(f"{message}; name a split")
+    raise TransferError(message)

@@ -1,9 +1,10 @@
-"""What a data set is to the rest of the package: labelled RGB images that are listed at once and read one by one."""
+"""What a data set is to the rest of the package: labelled RGB images, listed at once and read one by one."""
 
 import abc
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ class Source(abc.ABC):
         """
         return self.image(index)
 
-    @property
+    @functools.cached_property
     def uniform_shape(self) -> tuple[int, int, int] | None:
         """(h, w, 3) where every image has it, None where sizes differ or are not known without decoding."""
         return self.shared_shape(range(len(self)))
@@ -101,18 +102,20 @@ def checked_labels(labels: object, count: int, where: str, num_classes: int | No
         raise TransferError(f"{where}: labels of shape {array.shape}; expected (N,) or (N, 1)")
     if len(array) != count:
         raise TransferError(f"{where}: {count} images but {len(array)} labels")
-    if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and np.all(array == np.floor(array))):
+    if array.dtype.kind not in "iuf" or not np.all(array == np.floor(array)):
         raise TransferError(f"{where}: labels of type {array.dtype}; expected whole numbers")
-    if array.dtype.kind != "i" and not np.all(array < MAX_CLASSES):
-        raise TransferError(f"{where}: a label is {array.max()}; there may be {MAX_CLASSES} classes")
-    array = array.astype(np.int64)
     if count and array.min() < 0:
-        raise TransferError(f"{where}: a label is negative ({array.min()})")
+        raise TransferError(f"{where}: a label is negative ({int(array.min())})")
     if count and num_classes is not None and array.max() >= num_classes:
-        raise TransferError(f"{where}: label {array.max()} among {num_classes} classes")
+        raise TransferError(f"{where}: label {int(array.max())} among {num_classes} classes")
     if count and array.max() >= MAX_CLASSES:
         raise TransferError(f"{where}: a label is {array.max()}; there may be {MAX_CLASSES} classes")
-    return array
+    return array.astype(np.int64)
+
+
+def pickled_entry(content: object, key: str) -> Any:
+    """The entry `key` of an unpickled dict, whose keys are `bytes` where Python 2 wrote it; None where it has none."""
+    return content.get(key, content.get(key.encode())) if isinstance(content, Mapping) else None
 
 
 class ArraySource(Source):
@@ -123,12 +126,7 @@ class ArraySource(Source):
     """
 
     def __init__(
-        self,
-        name: str,
-        images: np.ndarray,
-        labels: object,
-        class_names: Sequence[str] | None = None,
-        prefix: str = "",
+        self, name: str, images: np.ndarray, labels: object, class_names: Sequence[str] | None = None, prefix: str = ""
     ) -> None:
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
             kind = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
@@ -172,10 +170,6 @@ class Selection(Source):
         self, index: int, out: np.ndarray | None = None, divisor: Callable[[int, int], int] | None = None
     ) -> np.ndarray:
         return self.source.image_into(int(self.indices[index]), out, divisor)
-
-    @functools.cached_property
-    def uniform_shape(self) -> tuple[int, int, int] | None:  # type: ignore[override]
-        return self.shared_shape(range(len(self)))
 
     def shared_shape(self, indices: Iterable[int]) -> tuple[int, int, int] | None:
         return self.source.shared_shape(int(self.indices[i]) for i in indices)

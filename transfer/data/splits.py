@@ -10,6 +10,7 @@ from transfer.data import layout
 from transfer.data.registry import open_source
 from transfer.data.source import Source, select
 from transfer.errors import TransferError, UsageError
+from transfer.runtime.files.untrusted import prefix_errors
 
 # What `make_splits` returns, in this order.
 SPLITS = ("train", "validation")
@@ -26,39 +27,27 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def stratified(
-    labels: np.ndarray, fraction: float, seed: int, class_names: Sequence[str] | None = None
+def random_split(
+    labels: np.ndarray, fraction: float, seed: int, stratify: bool = True, class_names: Sequence[str] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(train, validation) indices by scikit-learn's `train_test_split(test_size=fraction, stratify=labels)`.
+    """(train, validation) indices by scikit-learn's `train_test_split(test_size=fraction)`, by class or not.
 
-    Raises TransferError naming a class with a single image, UsageError for a fraction that leaves a side empty
-    or smaller than the number of classes.
+    Raises TransferError naming a class with a single image, which cannot be stratified, UsageError for a fraction that
+    leaves a side empty or smaller than the number of classes.
     """
-    classes, counts = np.unique(labels, return_counts=True)
-    if len(counts) and counts.min() == 1:
-        name = _name(int(classes[counts.argmin()]), class_names)
-        raise TransferError(
-            f"class {name} has one image, which cannot be on both sides of a stratified split; "
-            "add images or set config.data.stratify=False"
-        )
-    return _split(labels, fraction, seed, labels)
-
-
-def shuffled(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(train, validation) indices by scikit-learn's `train_test_split(test_size=fraction)`, classes ignored."""
-    return _split(labels, fraction, seed, None)
-
-
-def _split(
-    labels: np.ndarray, fraction: float, seed: int, stratify: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.model_selection import train_test_split
 
+    classes, counts = np.unique(labels, return_counts=True)
+    if stratify and len(counts) and counts.min() == 1:
+        raise TransferError(
+            f"class {_name(classes[counts.argmin()], class_names)} has one image, which cannot be on both sides of a "
+            "stratified split; add images or set config.data.stratify=False"
+        )
     if not 0 < fraction < 1:
         raise UsageError(f"config.data.validation_fraction={fraction} must lie between 0 and 1")
-    rows = np.arange(len(labels))
+    rows, groups = np.arange(len(labels)), labels if stratify else None
     try:
-        train, validation = train_test_split(rows, test_size=float(fraction), random_state=seed, stratify=stratify)
+        train, validation = train_test_split(rows, test_size=float(fraction), random_state=seed, stratify=groups)
     except ValueError as error:
         raise UsageError(f"config.data.validation_fraction={fraction} of {len(rows)} images: {error}") from error
     return train, validation
@@ -76,9 +65,13 @@ def per_class(labels: np.ndarray, n: int, seed: int | None, class_names: Sequenc
     for label in range(len(class_names)) if class_names is not None else np.unique(labels):
         rows = np.flatnonzero(labels == label)
         if len(rows) < n:
-            raise UsageError(f"class {_name(int(label), class_names)} has {len(rows)} images, fewer than the {n} asked")
+            raise UsageError(f"class {_name(label, class_names)} has {len(rows)} images, fewer than the {n} asked")
         chosen.append(rows[:n] if generator is None else generator.permutation(rows)[:n])
     return np.sort(np.concatenate(chosen))
+
+
+def _name(label: int, class_names: Sequence[str] | None) -> str:
+    return str(label) if class_names is None else repr(class_names[label])
 
 
 def drawn_alike(draws: Iterable[np.ndarray]) -> bool:
@@ -100,22 +93,32 @@ def make_splits(data_config: Mapping[str, Any] | Any) -> tuple[Source, Source]:
     config = {**DEFAULTS, **dict(data_config.items())}
     if not config["source"]:
         raise UsageError("config.data.source names no data set; for example digits or folder:PATH")
-    train = open_source(config["source"], config["train"])
+    train, seed = open_source(config["source"], config["train"]), config["seed"]
     if config["validation"]:
         validation = open_source(config["source"], config["validation"])
         if validation.class_names != train.class_names:
             odd = sorted(set(train.class_names) ^ set(validation.class_names))
             raise TransferError(f"{train.name}: the splits have different classes: {', '.join(odd[:8])}")
+    elif seed is None:
+        raise UsageError("config.data.seed=None goes with a named validation split; a random one needs a seed")
     else:
-        train, validation = _divide(train, config)
-    return (
-        _thin(train, config, "train_per_class"),
-        _thin(validation, config, "validation_per_class"),
-    )
+        with prefix_errors(train.name):
+            settings = config["validation_fraction"], seed, config["stratify"], train.class_names
+            rows = random_split(train.labels, *settings)
+        train, validation = (select(train, side) for side in rows)
+    return _thinned(train, config, "train_per_class"), _thinned(validation, config, "validation_per_class")
+
+
+def _thinned(source: Source, config: Mapping[str, Any], key: str) -> Source:
+    n = config[key]
+    if n is None:
+        return source
+    with prefix_errors(f"config.data.{key}={n} of {source.name}"):
+        return select(source, per_class(source.labels, n, config["seed"], source.class_names))
 
 
 def splits_to_train(data_config: Mapping[str, Any] | Any) -> dict[str, Source]:
-    """The sources of `make_splits` by their names, each of them said in the log.
+    """The sources of `make_splits` by their names, each of them described in the log.
 
     Raises TransferError for images to train on that are all of one class.
     """
@@ -132,48 +135,16 @@ def described(split: str, source: Source) -> str:
     Long lists are cut.
     """
     counts = np.bincount(source.labels, minlength=len(source.class_names))
-    there, absent = ([source.class_names[label] for label in np.flatnonzero(of)] for of in (counts, counts == 0))
+    present, absent = ([source.class_names[label] for label in np.flatnonzero(of)] for of in (counts, counts == 0))
     lacking = f"; none of {layout.listed(absent)}" if absent else ""
-    return f"{split}: {_many(len(source), 'image')} of {_many(len(there), 'class')}: {layout.listed(there)}{lacking}"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
+    images, classes = "image" if len(source) == 1 else "images", "class" if len(present) == 1 else "classes"
+    return f"{split}: {len(source)} {images} of {len(present)} {classes}: {layout.listed(present)}{lacking}"
 
 
 def check_classes(source: Source) -> None:
     """Raises TransferError for images to train on that are all of one class."""
     if len(source) and (source.labels == source.labels[0]).all():
-        only = _name(int(source.labels[0]), source.class_names)
         raise TransferError(
-            f"{source.name}: all images to train on are of one class, {only}; "
+            f"{source.name}: all images to train on are of one class, {source.class_names[source.labels[0]]!r}; "
             "a classifier tells at least two apart: add a folder for another (config.data.source)"
         )
-
-
-def _divide(source: Source, config: Mapping[str, Any]) -> tuple[Source, Source]:
-    if config["seed"] is None:
-        raise UsageError("config.data.seed=None goes with a named validation split; a random one needs a seed")
-    fraction, seed = config["validation_fraction"], config["seed"]
-    try:
-        if config["stratify"]:
-            train, validation = stratified(source.labels, fraction, seed, source.class_names)
-        else:
-            train, validation = shuffled(source.labels, fraction, seed)
-    except TransferError as error:
-        raise type(error)(f"{source.name}: {error}") from error
-    return select(source, train), select(source, validation)
-
-
-def _thin(source: Source, config: Mapping[str, Any], key: str) -> Source:
-    n = config[key]
-    if n is None:
-        return source
-    try:
-        return select(source, per_class(source.labels, n, config["seed"], source.class_names))
-    except TransferError as error:
-        raise type(error)(f"config.data.{key}={n} of {source.name}: {error}") from error
-
-
-def _name(label: int, class_names: Sequence[str] | None) -> str:
-    return str(label) if class_names is None else repr(class_names[label])

@@ -24,31 +24,25 @@ class TfdsSource(Source):
 
     def __init__(self, name: str, info: Any, records: Any, split: str) -> None:
         self.name, self.records = name, records
-        feature = info.features[IMAGE]
-        known = tuple(feature.shape)[:2]
-        self._shape = None if None in known else (*known, 3)
-        labels, self.checksums = self._scan(search_shape=self._shape is None)
         self.class_names = tuple(map(str, info.features[LABEL].names))
-        self.labels = checked_labels(labels, len(records), name, len(self.class_names))
         self.ids = [f"{split}/{i:06d}" for i in range(len(records))]
-
-    def _scan(self, search_shape: bool) -> tuple[list[int], np.ndarray]:
-        labels, checksums, shape = [], [], None
-        with Progress(f"listing {self.name}", len(self.records), "images") as progress:
-            for start in range(0, len(self.records), RECORDS_AT_ONCE):
-                rows = range(start, min(start + RECORDS_AT_ONCE, len(self.records)))
-                for record in self.records.__getitems__(list(rows)):
+        known = tuple(info.features[IMAGE].shape)[:2]
+        shapes: set[tuple[int, int, int]] = set()  # of the images that can be read, at most two
+        labels, checksums = [], []
+        with Progress(f"listing {name}", len(records), "images") as progress:
+            for start in range(0, len(records), RECORDS_AT_ONCE):
+                rows = range(start, min(start + RECORDS_AT_ONCE, len(records)))
+                for record in records.__getitems__(list(rows)):
                     image = record[IMAGE]
                     labels.append(int(record[LABEL]))
                     checksums.append(zlib.crc32(image.tobytes() if _is_array(image) else image))
-                    if search_shape:
-                        size = (*image.shape[:2], 3) if _is_array(image) else decode.size(image)
-                        shape = size if shape is None else shape
-                        search_shape = size is None or size == shape
+                    if None in known and len(shapes) < 2:
+                        shape = (*image.shape[:2], 3) if _is_array(image) else decode.size(image)
+                        shapes |= {shape} if shape else set()
                 progress.update(len(rows))
-        if search_shape:
-            self._shape = shape
-        return labels, np.asarray(checksums, "<u4")
+        self.labels = checked_labels(labels, len(records), name, len(self.class_names))
+        self._checksums = np.asarray(checksums, "<u4")
+        self._shape = (*known, 3) if None not in known else shapes.pop() if len(shapes) == 1 else None
 
     def image(self, index: int) -> np.ndarray:
         return self.image_into(index)
@@ -71,7 +65,7 @@ class TfdsSource(Source):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        return digest(self, (self.checksums.tobytes(),))
+        return digest(self, (self._checksums.tobytes(),))
 
 
 def _is_array(value: object) -> bool:
@@ -91,14 +85,22 @@ def open_split(name: str, split: str | None) -> Source:
     if not name:
         raise UsageError("write tfds:NAME, for example tfds:cifar10")
     builder = _builder(spec, name)
+    command = f"tfds build {name} --file_format=array_record"
     if not builder.is_prepared():
-        _prepare(spec, name, builder)
+        if importlib.util.find_spec("tensorflow") is None:
+            raise TransferError(
+                f"{spec}: not prepared under {builder.data_path}, and preparing it needs TensorFlow; run: "
+                f"pip install tensorflow && {command}"
+            )
+        try:
+            builder.download_and_prepare(file_format="array_record")
+        except Exception as error:  # no network, a wrong checksum, a licence to accept by hand: tfds has many
+            raise TransferError(f"{spec}: could not be prepared ({_first_line(error)}); try: {command}") from error
     info = builder.info
     missing = {IMAGE, LABEL}.difference(info.features or ())
     if missing or not hasattr(info.features[LABEL], "names"):
-        raise TransferError(
-            f"{spec}: has no {' and '.join(sorted(missing)) or 'class names'}; it is no labelled images"
-        )
+        lacking = " and ".join(sorted(missing)) or "class names"
+        raise TransferError(f"{spec}: has no {lacking}; it does not consist of labelled images")
     _check_split(spec, split, info.splits)
     encoded = isinstance(info.features[IMAGE], tfds.features.Image)
     try:
@@ -107,7 +109,7 @@ def open_split(name: str, split: str | None) -> Source:
     except (NotImplementedError, ValueError) as error:
         raise TransferError(
             f"{spec}: prepared under {builder.data_path} in a format without random access ({info.file_format}); "
-            f"remove it and run: {_command(name)}"
+            f"remove it and run: {command}"
         ) from error
     return TfdsSource(spec, info, records, str(split))
 
@@ -115,39 +117,18 @@ def open_split(name: str, split: str | None) -> Source:
 def _builder(spec: str, name: str) -> Any:
     import tensorflow_datasets as tfds
 
+    # what may have been meant, by names as they are written there: small letters, no hyphens
+    known, base = tfds.list_builders(with_community_datasets=False), name.partition(":")[0].partition("/")[0]
+    near = [] if base in known else difflib.get_close_matches(base.lower().replace("-", "_"), known)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
     try:
         return tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
     except tfds.core.DatasetNotFoundError as error:
-        raise UsageError(f"{spec}: TensorFlow Datasets has no {name!r}{_near(name)}") from error
+        raise UsageError(f"{spec}: TensorFlow Datasets has no {name!r}{hint}") from error
     except ImportError as error:
         raise TransferError(f"{spec}: needs a package that is not installed ({_first_line(error)})") from error
     except (ValueError, AssertionError) as error:
-        raise UsageError(f"{spec}: {_first_line(error)}{_near(name)}") from error
-
-
-def _near(name: str) -> str:
-    """What may have been meant, by names as they are written there: small letters, no hyphens."""
-    import tensorflow_datasets as tfds
-
-    known, base = tfds.list_builders(with_community_datasets=False), name.partition(":")[0].partition("/")[0]
-    near = [] if base in known else difflib.get_close_matches(base.lower().replace("-", "_"), known)
-    return f"; did you mean {', '.join(near)}?" if near else ""
-
-
-def _prepare(spec: str, name: str, builder: Any) -> None:
-    if importlib.util.find_spec("tensorflow") is None:
-        raise TransferError(
-            f"{spec}: not prepared under {builder.data_path}, and preparing it needs TensorFlow; run: "
-            f"pip install tensorflow && {_command(name)}"
-        )
-    try:
-        builder.download_and_prepare(file_format="array_record")
-    except Exception as error:  # no network, a wrong checksum, a licence to accept by hand: tfds has many
-        raise TransferError(f"{spec}: could not be prepared ({_first_line(error)}); try: {_command(name)}") from error
-
-
-def _command(name: str) -> str:
-    return f"tfds build {name} --file_format=array_record"
+        raise UsageError(f"{spec}: {_first_line(error)}{hint}") from error
 
 
 def _check_split(spec: str, split: str | None, there: Mapping[str, Any]) -> None:

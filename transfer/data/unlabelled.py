@@ -15,8 +15,7 @@ class UnlabelledSource(FolderSource):
     """Files in the order in which they were named, those of a folder sorted; ids are paths; all labels are 0."""
 
     def __init__(self, paths: Sequence[str]) -> None:
-        entries = [(path, 0, Entry((path,), b"", False, path)) for path in paths]
-        super().__init__(NAME, Folder(""), (), entries)
+        super().__init__(NAME, Folder(""), (), [(path, 0, Entry((path,), b"", False, path)) for path in paths])
 
     def shared_shape(self, indices: Iterable[int]) -> None:
         """None: images are resized as they are read, so that one program serves images of all sizes."""
@@ -32,10 +31,10 @@ def open_images(paths: Iterable[str | os.PathLike[str]]) -> UnlabelledSource:
         UsageError: there is no such file or folder.
         TransferError: a folder without images; no paths.
     """
-    found = list(dict.fromkeys(file for path in paths for file in _files(os.fspath(path))))
-    if not found:
+    files = list(dict.fromkeys(file for path in paths for file in _files(os.fspath(path))))
+    if not files:
         raise TransferError("there are no images to predict; name files or folders")
-    return UnlabelledSource(found)
+    return UnlabelledSource(files)
 
 
 def _files(path: str) -> list[str]:
@@ -43,7 +42,7 @@ def _files(path: str) -> list[str]:
         raise UsageError(f"there is no file or folder {printable(path, 200)}")
     if not os.path.isdir(path):
         return [path]
-    entries = sorted((entry for entry in Folder(path).entries() if not entry.is_folder), key=lambda e: e.parts)
-    if not entries:
+    images = sorted(entry.parts for entry in Folder(path).entries() if not entry.is_folder)
+    if not images:
         raise TransferError(f"{printable(path, 200)}: no images below it ({', '.join(decode.EXTENSIONS)})")
-    return [os.path.join(path, *entry.parts) for entry in entries]
+    return [os.path.join(path, *parts) for parts in images]
