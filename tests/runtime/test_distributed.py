@@ -104,6 +104,18 @@ def test_one_that_hangs_is_noticed(several, tmp_path):
         assert ended[process].code == 1 and f"process {process} of 3: process 1 has not answered for 4 s" in line
 
 
+def test_one_that_is_silent_as_the_others_agree_where_to_stop_is_noticed(several, tmp_path):
+    """With JAX's own `reached_preemption_sync_point` they would hang until JAX aborts them, and name nobody."""
+    folder = str(tmp_path)
+    ended = several.run(
+        "silent", {"folder": folder}, 3, flags=["--lost_seconds=2"], send=signal.SIGTERM, to=[2], when=(folder, 2)
+    )
+    for process in (0, 2):
+        assert ended[process].code == 1 and "saved" not in ended[process].err
+        assert f"process {process} of 3: process 1 has not answered for 4 s" in ended[process].err.splitlines()[-1]
+        assert ended[process].seconds < 10
+
+
 SLURM = {
     "SLURM_JOB_ID": "123",
     "SLURM_STEP_NODELIST": "node[007-010]",

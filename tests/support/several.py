@@ -139,12 +139,15 @@ def _case(case: dict[str, Any]) -> list[dict[str, Any]]:
                 texts = [_read(file) for file in (out, err)]
                 seconds = time.monotonic() - since
                 ended[index] = dict(code=os.waitstatus_to_exitcode(status), out=texts[0], err=texts[1], seconds=seconds)
-        stopped = case["send"] == signal.SIGSTOP and set(running) <= set(case["to"])
-        if stopped or time.monotonic() - begun > SECONDS:
+        if all(_is_stopped(pid) for pid, _, _ in running.values()) or time.monotonic() - begun > SECONDS:
             for pid, _, _ in running.values():
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.002)
     return [ended[index] for index in range(len(children))]
+
+
+def _is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def _read(file: int) -> str:
@@ -304,12 +307,26 @@ def wait(settings: dict[str, Any]) -> None:
     time.sleep(10 * SECONDS)
 
 
+def silent(settings: dict[str, Any]) -> None:
+    """Goes through a loop until all agree to stop; process 1 stops answering as soon as all are in the loop."""
+    from transfer.runtime import distributed, preemption
+
+    distributed.barrier("in the loop")
+    if distributed.process_index() == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(0.3)
+    Path(settings["folder"], str(distributed.process_index())).touch()
+    while not preemption.stop_at(0):
+        time.sleep(0.01)
+    raise preemption.Preempted
+
+
 def nothing(settings: dict[str, Any]) -> None:
     """Meets the others and leaves."""
 
 
 ACTIONS: dict[str, Callable[[dict[str, Any]], None]] = {
-    action.__name__: action for action in (extract, extract_many, head, save, steps, told_by_jax, wait, nothing)
+    action.__name__: action for action in (extract, extract_many, head, save, steps, silent, told_by_jax, wait, nothing)
 }
 
 if __name__ == "__main__":

@@ -37,14 +37,17 @@ class ProcessInfo:
                 f"--process_id={self.process_id} must be from 0 to {self.num_processes - 1}, below --num_processes"
             )
 
+    def __str__(self) -> str:
+        return f"process {self.process_id} of {self.num_processes}"
+
     @property
     def host(self) -> str:
-        """Of process 0, without the brackets of an IPv6 address."""
+        """The name or address of process 0, without the brackets of an IPv6 address."""
         return self.coordinator.rpartition(":")[0].strip("[]")
 
     @property
     def port(self) -> int:
-        """At which process 0 calls the roll."""
+        """The port at which the processes meet."""
         return int(self.coordinator.rpartition(":")[2])
 
 

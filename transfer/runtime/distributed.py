@@ -18,7 +18,7 @@ from transfer.errors import TransferError
 from transfer.runtime import cluster, consistency, preemption, rendezvous
 
 CONNECT_SECONDS, LOST_SECONDS = 300, 30
-# How much later than JAX the watch (`transfer.runtime.rendezvous`) may notice on a busy machine that a process has
+# How much later than JAX the monitor (`transfer.runtime.rendezvous`) may notice on a busy machine that a process has
 # gone.
 NAMING_SECONDS = 3
 T = TypeVar("T")
@@ -27,11 +27,10 @@ _WAIT_MS = 7 * 24 * 3600 * 1000
 
 # JAX's own key for the notice of a preemption: its `reached_preemption_sync_point`, and Orbax's checkpoints, follow it.
 _NOTICE = "RECEIVED_PREEMPTION_NOTICE"
-_NOTICE_SECONDS = 0.5
 
-_place: cluster.ProcessInfo | None = None
-_watch: rendezvous.Watch | None = None
-_used: Counter[str] = Counter()
+_info: cluster.ProcessInfo | None = None
+_monitor: rendezvous.PeerMonitor | None = None
+_uses: Counter[str] = Counter()
 
 
 def initialise(
@@ -58,30 +57,28 @@ def initialise(
         UsageError: half of the arguments, or wrong ones; processes have other settings, and which.
         TransferError: a process did not come, or has other versions; the coordinator's address or port is wrong.
     """
-    global _place, _watch
-    place = cluster.find(coordinator, num_processes, process_id, connect_seconds)
-    if place is None:
+    global _info, _monitor
+    info = cluster.find(coordinator, num_processes, process_id, connect_seconds)
+    if info is None:
         return
     facts = consistency.local_facts({**(settings or {}), "--lost_seconds": lost_seconds})
-    watch, address, bind = rendezvous.assemble(place, connect_seconds, lost_seconds, facts)
-    _place, _watch = place, watch
-    watch.start()
-    preemption.share(watch.preempt)
-    _start_jax(place, address, bind, connect_seconds, lost_seconds)
+    monitor, address, bind = rendezvous.assemble(info, connect_seconds, lost_seconds, facts)
+    _info, _monitor = info, monitor
+    monitor.start()
+    _start_jax(info, address, bind, connect_seconds, lost_seconds)
     preemption.install()  # JAX has set a handler of its own
-    if place.process_id == 0:
-        threading.Thread(target=_relay_notice, args=(watch,), daemon=True, name="preemption-notice").start()
+    _share_preemption()
 
 
-def _start_jax(place: cluster.ProcessInfo, address: str, bind: str, connect_seconds: int, lost_seconds: int) -> None:
+def _start_jax(info: cluster.ProcessInfo, address: str, bind: str, connect_seconds: int, lost_seconds: int) -> None:
     import jax
 
     try:
         jax.distributed.initialize(
             address,
-            place.num_processes,
-            place.process_id,
-            local_device_ids=place.local_device_ids,
+            info.num_processes,
+            info.process_id,
+            local_device_ids=info.local_device_ids,
             cluster_detection_method="deactivate",
             coordinator_bind_address=bind,
             initialization_timeout=max(connect_seconds, 60),
@@ -92,28 +89,34 @@ def _start_jax(place: cluster.ProcessInfo, address: str, bind: str, connect_seco
         raise TransferError(f"JAX cannot connect the processes at {address}: {str(error).splitlines()[0]}") from error
 
 
-def _relay_notice(watch: rendezvous.Watch) -> None:
-    """Tells JAX of a preemption that we know of, or takes note of one that something else has told JAX of."""
-    client = _jax_state().client
-    while not watch.left.wait(_NOTICE_SECONDS):
-        if preemption.requested():
-            when = datetime.datetime.now(datetime.UTC).isoformat()
-            with contextlib.suppress(RuntimeError):  # it knows already
-                client.key_value_set(_NOTICE, when)
-            return
-        with contextlib.suppress(RuntimeError):  # not there
-            client.key_value_try_get(_NOTICE)
-            preemption.request()
+def _share_preemption() -> None:
+    """Announces a request to end to all processes, through JAX, and has them agree where to stop once there is one."""
+    client, requests = _jax_state().client, queue.SimpleQueue[None]()
+
+    def announce() -> None:
+        requests.get()
+        with contextlib.suppress(RuntimeError):  # all know already, or this is the end of the run
+            client.key_value_set(_NOTICE, datetime.datetime.now(datetime.UTC).isoformat())
+
+    def follow() -> None:
+        with contextlib.suppress(RuntimeError, TransferError):  # the end of the run
+            client.blocking_key_value_get(_NOTICE, _WAIT_MS)
+            preemption.note_remote_request()
+            preemption.agree(lambda calls: map(int, _gathered(str(calls), "calls").values()))
+
+    for follower in (announce, follow):
+        threading.Thread(target=follower, daemon=True, name="preemption").start()
+    preemption.announce_by(lambda: requests.put(None))  # safe in a signal handler, whatever it interrupts
 
 
 def process_index() -> int:
     """Number of this process, from 0."""
-    return _found().process_id if _found() else 0
+    return _process_info().process_id if _process_info() else 0
 
 
 def process_count() -> int:
     """Number of processes of this run."""
-    return _found().num_processes if _found() else 1
+    return _process_info().num_processes if _process_info() else 1
 
 
 def is_main() -> bool:
@@ -132,10 +135,10 @@ def process_label() -> str:
     return f"process {process_index()} of {process_count()}: " if process_count() > 1 else ""
 
 
-def _found() -> Any:
-    """Our place; or JAX's, where a program that uses this package has called `jax.distributed.initialize` itself."""
-    if _place is not None:
-        return _place
+def _process_info() -> Any:
+    """Which process this is, of how many; JAX's state where a program calls `jax.distributed.initialize` itself."""
+    if _info is not None:
+        return _info
     state = _jax_state()
     return state if state is not None and state.client is not None and state.num_processes > 1 else None
 
@@ -197,8 +200,8 @@ def _gathered(text: str, name: str) -> dict[int, str]:
 
 def _key(name: str) -> str:
     """A key that all processes make of their n-th use of `name`, and that no other use has."""
-    _used[name] += 1
-    return f"transfer/{name}/{_used[name]}"
+    _uses[name] += 1
+    return f"transfer/{name}/{_uses[name]}"
 
 
 def _interruptibly(action: Callable[[], T]) -> T:
@@ -214,8 +217,8 @@ def _interruptibly(action: Callable[[], T]) -> T:
     threading.Thread(target=run, daemon=True, name="waits-for-others").start()
     value, error = answer.get()
     if error is not None:
-        if _watch is not None:
-            time.sleep(NAMING_SECONDS)  # where a process has gone, the watch ends this one meanwhile, and names it
+        if _monitor is not None:
+            time.sleep(NAMING_SECONDS)  # where a process has gone, the monitor ends this one meanwhile, and names it
         raise TransferError(f"the other processes cannot be reached: {str(error).splitlines()[0]}") from error
     return value  # type: ignore[return-value]
 
@@ -225,25 +228,25 @@ def finish() -> None:
 
     Where one of them fails or is gone before, this process ends here, with a line that names it.
     """
-    if _watch is not None and not _watch.left.is_set():
+    if _monitor is not None and not _monitor.finished.is_set():
         barrier("end")
-        _watch.stop()
+        _monitor.finished.set()
 
 
 def shutdown() -> None:
     """The end of the run: waits for the others, then leaves; afterwards this is one process again."""
-    global _place, _watch
-    if _place is None:
+    global _info, _monitor
+    if _info is None:
         return
     finish()
     import jax
 
     jax.distributed.shutdown()
-    preemption.share(None)
-    _place = _watch = None
+    preemption.announce_by(None)
+    _info = _monitor = None
 
 
 def abort() -> None:
     """The end of this process by an error: tells the others, so that they end too."""
-    if _watch is not None:
-        _watch.abandon()
+    if _monitor is not None:
+        _monitor.abort()

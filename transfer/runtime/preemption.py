@@ -7,14 +7,15 @@
             save()
             raise preemption.Preempted(…)
 
-What any process is told, all get to know (`transfer.runtime.rendezvous`). Orbax and `jax.experimental.multihost_utils`
-get to know it too, and what JAX is told by others counts here (`transfer.runtime.distributed`).
+What any process is told, all get to know, Orbax and `jax.experimental.multihost_utils` too; and what something else has
+told JAX counts here (`transfer.runtime.distributed`).
 """
 
+import math
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType
 
 from transfer.errors import TransferError
@@ -31,42 +32,16 @@ class Preempted(TransferError):
         super().__init__(message)
 
 
-class Agreement:
-    """The call of `stop_at` at which all processes stop: the first that none of them has made yet.
-
-    Whoever asks every process for its count (`hold`) keeps them from counting on until the answer is there (`settle`).
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._calls = 0
-        self._stop: int | None = None
-
-    def call(self) -> bool:
-        """Counts one call; whether it is the one at which to stop, or a later one."""
-        with self._lock:
-            self._calls += 1
-            return self._stop is not None and self._calls >= self._stop
-
-    def hold(self) -> int:
-        """The calls so far; `call` waits from now on."""
-        self._lock.acquire()
-        return self._calls
-
-    def settle(self, stop: int) -> None:
-        """Ends `hold` with the number of the call at which to stop."""
-        self._stop = stop
-        self._lock.release()
-
-
 _requested = threading.Event()
-# What else a notice does: telling the other processes. None: there are none.
-_tell: Callable[[], None] | None = None
-agreement = Agreement()
+# Tells the other processes; None where there are none.
+_announce: Callable[[], None] | None = None
+# Calls of `stop_at` so far, and the one at which all processes stop; held while they agree on it.
+_counting = threading.Lock()
+_calls, _last_call = 0, math.inf
 
 
 def install() -> None:
-    """From now on SIGTERM asks for a clean end; again after anything that sets a handler of its own, as JAX does."""
+    """Makes SIGTERM ask for a clean end; to be called again after what sets a handler of its own, as JAX does."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _on_signal)
 
@@ -80,23 +55,33 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def request() -> None:
-    """As SIGTERM does."""
+    """Asks all processes for a clean end, as SIGTERM does."""
     _requested.set()
-    if _tell is not None:
-        _tell()
+    if _announce is not None:
+        _announce()
 
 
 def note_remote_request() -> None:
-    """Another process was asked to."""
+    """Takes note that another process was asked to end."""
     _requested.set()
 
 
-def share(tell: Callable[[], None] | None) -> None:
-    """From now on `tell()` is called with every request, and now for one that came before: it tells the others."""
-    global _tell
-    _tell = tell
-    if tell is not None and _requested.is_set():
-        tell()
+def announce_by(announce: Callable[[], None] | None) -> None:
+    """Sets how a request is announced to the other processes, and announces one that came before."""
+    global _announce
+    _announce = announce
+    if announce is not None and _requested.is_set():
+        announce()
+
+
+def agree(gather: Callable[[int], Iterable[int]]) -> None:
+    """Settles at which call of `stop_at` all processes stop: the first that none of them has made yet.
+
+    `gather` gives this process' calls to the others and returns theirs; no process counts on meanwhile.
+    """
+    global _last_call
+    with _counting:
+        _last_call = max(gather(_calls)) + 1
 
 
 def requested() -> bool:
@@ -105,13 +90,18 @@ def requested() -> bool:
 
 
 def stop_at(step: int) -> bool:
-    """Whether to stop after this step of a loop that all processes go through in step.
+    """Whether to stop after this step of a loop that all processes go through in lock-step.
 
-    They call it equally often; the answer is the same in all for the same call, whoever got the signal and when.
+    They call it equally often; the answer is the same in all for the same call, whoever got the signal and when. (JAX's
+    `reached_preemption_sync_point` agrees in the same way, but keeps Python's lock while it waits for a process that
+    is silent: nobody could notice and name it.)
 
     Args:
         step: its number, for the reader's sake; calls are what is counted, so that one loop may follow another.
     """
-    if _tell is None:
+    global _calls
+    if _announce is None:
         return requested()
-    return agreement.call()
+    with _counting:
+        _calls += 1
+        return _calls >= _last_call
