@@ -126,12 +126,12 @@ def test_half_an_entry_is_one_warning_once(training, tmp_path):
 
 
 def test_a_cache_above_its_limit_loses_what_was_not_used_for_longest(tmp_path, monkeypatch):
-    from transfer.runtime import compilation_cache
+    from transfer.runtime import cache
 
-    monkeypatch.setattr(compilation_cache, "LIMIT", 400)
+    monkeypatch.setattr(cache, "LIMIT", 400)
     for age in range(5):
         entry = tmp_path / f"{age}-cache"
         entry.write_bytes(bytes(100))
         os.utime(entry, (1000 - age, 1000))
-    compilation_cache._prepare(tmp_path)
+    cache._prepare(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0-cache", "1-cache"]

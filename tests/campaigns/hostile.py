@@ -117,7 +117,7 @@ def child(start: int, short: bool) -> None:
     """Runs the cases from number `start` on, and says before each which, and after each what came of it."""
     if short:
         # the same limits, reached sooner
-        unpickler.POOL >>= 3
+        unpickler.MAX_OBJECT_BYTES >>= 3
         untrusted.DECOMPRESSION_FLOOR >>= 3
         keras_h5.CPU_SECONDS = 1
     copyreg.add_extension("os", "mkdir", 0x7)

@@ -15,8 +15,8 @@ REPOSITORY = Path(__file__).parents[2]
 # The command line of a script or verb, with limits of seconds in place of minutes.
 CHILD = """
 import runpy, sys
-from transfer.runtime.files import bucket
-bucket.LIMIT_SECONDS, bucket.SILENT_SECONDS, bucket.STOPPING_SECONDS = float(sys.argv[1]), 0.5, 1.0
+from transfer.runtime.files import paths
+paths.LIMIT_SECONDS, paths.SILENT_SECONDS, paths.STOPPING_SECONDS = float(sys.argv[1]), 0.5, 1.0
 sys.argv = sys.argv[2:]
 if sys.argv[0].endswith(".py"):
     runpy.run_path(sys.argv[0], run_name="__main__")

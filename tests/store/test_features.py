@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from stores import BATCH, ROWS, TEXT, WIDTH, expected, files_of, fill, finished, rows_of, writer
 
 from transfer.errors import TransferError
-from transfer.runtime.files.kvstore import kvstore_spec
+from transfer.runtime.files.paths import kvstore_spec
 from transfer.store.format import decode_ids, encode_ids, scan_checks
 from transfer.store.store import FeatureStore
 

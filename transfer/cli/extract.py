@@ -12,7 +12,7 @@ from transfer import config as settings
 from transfer import experiment
 from transfer.cli import scripts
 from transfer.errors import UsageError
-from transfer.runtime.files import bucket
+from transfer.runtime.files import paths
 
 CONFIG = scripts.Config("extract", __doc__ or "")
 
@@ -29,6 +29,6 @@ def extract() -> None:
     config = CONFIG.load()
     settings.check(config)
     scripts.prepare_jax({"the command": CONFIG.command, **settings.common(config)})
-    workdir = bucket.open_path(CONFIG.workdir())
+    workdir = paths.open_path(CONFIG.workdir())
     experiment.extract(config, workdir)
     print(f"Features: {workdir / 'features'}")

@@ -17,7 +17,7 @@ from transfer.data.loader import ON_ERROR
 from transfer.data.source import BrokenImage
 from transfer.data.unlabelled import open_images
 from transfer.errors import TransferError, UsageError
-from transfer.runtime import compilation_cache
+from transfer.runtime import cache
 from transfer.runtime.devices import use_cores
 from transfer.runtime.files import atomic, outputs
 from transfer.runtime.progress import Progress
@@ -56,7 +56,7 @@ def predict(parser: argparse.ArgumentParser) -> Action:
         "--on_error", choices=ON_ERROR, default="raise", help="skip: go on after an image that cannot be read"
     )
     parser.add_argument("--batch_size", type=int, metavar="N", help="images per batch (default: the run's)")
-    compilation_cache.add_argument(parser)
+    cache.add_argument(parser)
 
     def run(options: argparse.Namespace) -> None:
         if options.top < 1:
@@ -69,7 +69,7 @@ def predict(parser: argparse.ArgumentParser) -> Action:
 def _predict(options: argparse.Namespace) -> None:
     if options.output is not None:
         _check_output(options.output)
-    compilation_cache.enable(options.compilation_cache)
+    cache.keep_compiled(options.compilation_cache)
     use_cores()
     from transfer.export import finished_run
     from transfer.export.predictor import Predictor, suitable_batch

@@ -18,7 +18,7 @@ from transfer.cli import config_flags
 from transfer.cli.main import fail, guarded, prepare_logging
 from transfer.errors import TransferError, UsageError, near
 from transfer.experiment import config_file
-from transfer.runtime import compilation_cache, distributed, interrupts, preemption
+from transfer.runtime import cache, distributed, interrupts, preemption
 from transfer.runtime.files import paths
 
 CONFIG = flags.DEFINE_string(
@@ -31,7 +31,7 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run keeps its files, local or gs://; the same command resumes it. Default: runs/NAME."
 )
 flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
-flags.DEFINE_string("compilation_cache", None, compilation_cache.HELP)
+flags.DEFINE_string("compilation_cache", None, cache.HELP)
 flags.DEFINE_string(
     "coordinator",
     None,
@@ -143,7 +143,7 @@ def prepare_jax(settings: Mapping[str, Any] | None = None) -> None:
     )
     if distributed.process_count() > 1:
         _only_main_prints()
-    compilation_cache.enable(flags.FLAGS.compilation_cache)
+    cache.keep_compiled(flags.FLAGS.compilation_cache)
     from transfer.runtime.devices import use_cores
 
     use_cores()

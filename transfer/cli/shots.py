@@ -9,7 +9,7 @@ from transfer.cli.main import output_file
 from transfer.errors import TransferError, UsageError
 from transfer.experiment import results
 from transfer.report import chart_files, few_shot_tables, shots_section
-from transfer.runtime.files import atomic, bucket
+from transfer.runtime.files import atomic, paths
 
 Action = Callable[[argparse.Namespace], None]
 SUFFIXES = (*few_shot_tables.WRITERS, *chart_files.SUFFIXES)
@@ -48,7 +48,7 @@ def _output(path: str) -> Path:
 
 
 def _result(workdir: str) -> dict[str, Any]:
-    found = results.read(bucket.open_path(workdir)).get("few_shot")
+    found = results.read(paths.open_path(workdir)).get("few_shot")
     if found is None or "heads" not in found:
         raise TransferError(
             f"{workdir} has no finished few-shot protocol; training writes one where config.few_shot names heads"

@@ -16,7 +16,7 @@ from transfer import config as settings
 from transfer import experiment
 from transfer.cli import scripts
 from transfer.errors import UsageError
-from transfer.runtime.files import bucket
+from transfer.runtime.files import paths
 
 CONFIG = scripts.Config("train", __doc__ or "")
 TRAINING_FILE = flags.DEFINE_string("training_file", None, "Features and labels (.p, .npz, .safetensors) to train on.")
@@ -48,6 +48,6 @@ def train() -> None:
     own = {"the command": CONFIG.command, "--training_file": "PATH" if files else None}
     scripts.prepare_jax({**own, **settings.common(config)})
     if files:
-        experiment.train_on_files(config, *files, bucket.open_path(CONFIG.workdir(files[0])))
+        experiment.train_on_files(config, *files, paths.open_path(CONFIG.workdir(files[0])))
     else:
-        experiment.train(config, bucket.open_path(CONFIG.workdir()))
+        experiment.train(config, paths.open_path(CONFIG.workdir()))

@@ -15,7 +15,7 @@ from transfer.evaluation import predictions as kept
 from transfer.evaluation.intervals import wilson
 from transfer.evaluation.measures import MEASURES
 from transfer.evaluation.predictions import Predictions
-from transfer.runtime.files import bucket, json_file
+from transfer.runtime.files import atomic, paths
 
 # Files by which a folder is a run's.
 FILES = ("config.json", "result.json")
@@ -76,7 +76,7 @@ def _names(paths: Sequence[str]) -> list[str]:
 
 def opened(path: str) -> tuple[epath.Path, dict[int, epath.Path]]:
     """The folder of a run, and those of its seeds, if it is one over seeds; UsageError where there is no run."""
-    folder = bucket.open_path(path)
+    folder = paths.open_path(path)
     if not folder.is_dir():
         raise UsageError(f"there is no run {path}{_suggestion(folder)}")
     of_seeds = seeds(folder)
@@ -130,7 +130,7 @@ def _inside(folder: epath.Path, path: str) -> str:
 
 
 def _read(path: epath.Path) -> dict[str, Any]:
-    return json_file.read(path) if path.exists() else {}
+    return atomic.read_json(path) if path.exists() else {}
 
 
 def _facts(result: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:

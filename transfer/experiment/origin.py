@@ -12,8 +12,8 @@ from transfer.data.source import Source
 from transfer.data.splits import SPLITS, make_splits
 from transfer.errors import TransferError, UsageError
 from transfer.experiment import config_file
-from transfer.runtime import compilation_cache
-from transfer.runtime.files import bucket
+from transfer.runtime import cache
+from transfer.runtime.files import paths
 from transfer.store import images as store_images
 from transfer.store.format import read_metadata
 from transfer.store.store import FeatureStore
@@ -52,7 +52,7 @@ class Origin:
         """Extracts the rows that the store at `path` lacks, in its own batches."""
         from transfer.runtime.devices import use_cores
 
-        compilation_cache.enable()
+        cache.keep_compiled()
         use_cores()
         from transfer.experiment.backbone import build_extractor
         from transfer.extract.to_store import extract_to_store
@@ -67,7 +67,7 @@ class Origin:
 
 def of_workdir(workdir: Any, split: str) -> Origin | None:
     """By the `config.json` of a run's workdir, None where there is none; TransferError if that is damaged."""
-    path = bucket.open_path(workdir) / "config.json"
+    path = paths.open_path(workdir) / "config.json"
     if not path.exists():
         return None
     try:

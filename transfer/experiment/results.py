@@ -8,7 +8,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer.runtime import distributed
-from transfer.runtime.files import atomic, json_file
+from transfer.runtime.files import atomic
 from transfer.training.run import Run
 
 FILE = "result.json"
@@ -59,7 +59,7 @@ def how(before: dict[str, Any]) -> dict[str, Any]:
 def read(workdir: epath.Path) -> dict[str, Any]:
     """The result in `workdir`, empty if there is none yet."""
     path = workdir / FILE
-    return json_file.read(path) if path.exists() else {}
+    return atomic.read_json(path) if path.exists() else {}
 
 
 def write(workdir: epath.Path, result: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from transfer.experiment.few_shot import protocol
 from transfer.experiment.seeds import over_seeds
 from transfer.report import run_data
 from transfer.runtime import distributed
-from transfer.runtime.files import atomic, json_file, outputs, paths
+from transfer.runtime.files import atomic, outputs, paths
 from transfer.store import feature_files, skipped
 from transfer.store import format as store_format
 from transfer.store import images as store_images
@@ -115,7 +115,7 @@ def _skipped(stores: Mapping[str, FeatureStore], sources: Mapping[str, Source]) 
 def _seconds_so_far(folder: epath.Path, seconds: float) -> float:
     """Adds this run's seconds to those of the runs that it goes on from, so that a resumed run reports them all."""
     path = folder / "seconds.json"
-    before = float(json_file.read(path).get("seconds_extract", 0)) if path.exists() else 0.0
+    before = float(atomic.read_json(path).get("seconds_extract", 0)) if path.exists() else 0.0
     if not seconds:
         return before
     try:

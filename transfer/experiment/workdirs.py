@@ -16,7 +16,7 @@ from transfer.errors import TransferError
 from transfer.evaluation import runs
 from transfer.experiment import head_settings
 from transfer.runtime import distributed
-from transfer.runtime.files import atomic, json_file, lock
+from transfer.runtime.files import atomic, lock
 from transfer.runtime.files.untrusted import MAX_PRINTED
 
 # Settings that may change between two runs over one workdir without making its contents wrong. `config.json` has them
@@ -119,7 +119,7 @@ def record(config: ConfigDict, workdir: epath.Path, names: Iterable[str]) -> Non
     if not distributed.is_main():
         return
     path, ours = workdir / FILE, plain(config)
-    written, before = json_file.read(path), path.read_bytes()
+    written, before = atomic.read_json(path), path.read_bytes()
     for name in names:
         section, _, last = name.rpartition(".")
         source, target = (tree.get(section, {}) if section else tree for tree in (ours, written))
@@ -150,8 +150,8 @@ def _made_with(workdir: epath.Path) -> dict[str, Any] | None:
     seeds = runs.seeds(workdir) if workdir.is_dir() else {}
     for seed, folder in seeds.items():
         if (folder / FILE).exists():
-            return {**json_file.read(folder / FILE), "seeds": len(seeds), "seed": seed}
-    return json_file.read(workdir / FILE) if (workdir / FILE).exists() else None
+            return {**atomic.read_json(folder / FILE), "seeds": len(seeds), "seed": seed}
+    return atomic.read_json(workdir / FILE) if (workdir / FILE).exists() else None
 
 
 def _usual(config: ConfigDict, before: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from transfer.evaluation.predictions import Predictions
 from transfer.experiment import evaluate_head, results
 from transfer.experiment.backbone import build_frozen
 from transfer.preprocess.recipe import Preprocessing
-from transfer.runtime.files import bucket, json_file
+from transfer.runtime.files import atomic, paths
 from transfer.runtime.files.untrusted import error_summary, printable
 from transfer.weights import catalogue
 from transfer.weights.create import create_model
@@ -58,7 +58,7 @@ def load(workdir: Any) -> FinishedRun:
         TransferError: a run that is not done, is on feature files (no images lead to it), or kept no head; a weight
             file that is not the run's; damaged files.
     """
-    folder = bucket.open_path(workdir)
+    folder = paths.open_path(workdir)
     config, result = _finished(folder)
     if config.get("train") == "finetune":
         return _network(folder, config, result)
@@ -73,7 +73,7 @@ def _finished(folder: epath.Path) -> tuple[ConfigDict, dict[str, Any]]:
         raise UsageError(f"--workdir={folder} is a run over seeds; name one of them, --workdir={folder / seeds[0]}")
     if not (folder / CONFIG).exists():
         raise UsageError(f"--workdir={folder} is no run's: it has no {CONFIG}")
-    found, result = json_file.read(folder / CONFIG), results.read(folder)
+    found, result = atomic.read_json(folder / CONFIG), results.read(folder)
     if "model" not in found:
         raise TransferError(f"{folder} is a run on feature files: no network is known that makes features of images")
     if not result:

@@ -16,7 +16,7 @@ from transfer.evaluation import predictions as kept
 from transfer.evaluation import runs
 from transfer.evaluation.predictions import Predictions
 from transfer.report.images import Images
-from transfer.runtime.files import json_file, paths
+from transfer.runtime.files import atomic, paths
 from transfer.store import feature_files, skipped
 
 HISTORY = "metrics.jsonl"
@@ -170,7 +170,7 @@ def _skipped(result: dict[str, Any]) -> list[str]:
 
 
 def _read(path: epath.Path) -> dict[str, Any]:
-    return json_file.read(path) if path.exists() else {}
+    return atomic.read_json(path) if path.exists() else {}
 
 
 def _progress(run: RunData) -> str:

@@ -6,6 +6,7 @@ Where it is not, each would wait for the others at another place, for ever; so i
 
 import hashlib
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from transfer.runtime import distribution
 # "versions" or "settings" -> name -> value, of one process.
 Facts = Mapping[str, Mapping[str, str]]
 
-# Packages that decide which steps the processes take, and what they say to each other. Of Python the minor version:
+# Packages that decide which steps the processes take, and what they send each other. Of Python the minor version:
 # machines are patched one by one.
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 # What differs -> how a value is written behind its name, what to do, the error. Settings of other versions differ, too.
@@ -23,29 +24,24 @@ KINDS: Mapping[str, tuple[str, str, type[TransferError]]] = {
     "versions": (" ", "install the same versions for all processes", TransferError),
     "settings": ("=", "give all processes the same command", UsageError),
 }
-MOST_NAMED, MOST_VALUES, LONGEST = 8, 4, 80
+MAX_NAMES, MAX_VALUES, MAX_LENGTH = 8, 4, 80
 ABSENT = "none"
 
 
 def local_facts(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Those of this process; `settings` are JSON values by name."""
-    return {"versions": versions(), "settings": {name: _short(repr(value)) for name, value in settings.items()}}
-
-
-def versions() -> dict[str, str]:
-    """Of the package, of Python, and of what else has to be the same."""
+    """The facts of this process: the versions that it runs, and `settings`, JSON values by name."""
     from importlib import metadata  # not where one process is alone
 
-    found = {"transfer": distribution.VERSION, "Python": "{}.{}".format(*sys.version_info)}
+    versions = {"transfer": distribution.VERSION, "Python": "{}.{}".format(*sys.version_info)}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:  # it was not installed as a package
-            found[package] = ABSENT
-    return found
+            versions[package] = ABSENT
+    return {"versions": versions, "settings": {name: _shortened(repr(value)) for name, value in settings.items()}}
 
 
-def check_same(of: Mapping[int, Facts]) -> None:
+def check_same(facts: Mapping[int, Facts]) -> None:
     """Raises an error that names what differs between which processes: of the facts of each, by its number.
 
     Raises:
@@ -53,40 +49,39 @@ def check_same(of: Mapping[int, Facts]) -> None:
         UsageError: settings differ.
     """
     for kind, (sign, hint, error) in KINDS.items():
-        each = {process: own.get(kind, {}) for process, own in sorted(of.items())}
-        names = dict.fromkeys(name for own in each.values() for name in own)
-        differing = [phrase for name in names if (phrase := _difference(name + sign, name, each))]
+        values = {process: own.get(kind, {}) for process, own in sorted(facts.items())}
+        names = dict.fromkeys(name for own in values.values() for name in own)
+        differing = [phrase for name in names if (phrase := _difference(name, sign, values))]
         if differing:
-            more = f"; {len(differing) - MOST_NAMED} more" if len(differing) > MOST_NAMED else ""
-            raise error(f"{'; '.join(differing[:MOST_NAMED])}{more}: {hint}")
+            more = f"; {len(differing) - MAX_NAMES} more" if len(differing) > MAX_NAMES else ""
+            raise error(f"{'; '.join(differing[:MAX_NAMES])}{more}: {hint}")
 
 
-def _difference(shown: str, name: str, each: Mapping[int, Mapping[str, str]]) -> str:
+def _difference(name: str, sign: str, values: Mapping[int, Mapping[str, str]]) -> str:
     """ "process 1 has jax 0.10.1, processes 0 and 2 have 0.10.2"; "" where it is the same in all."""
-    groups: dict[str, list[int]] = {}
-    for process, own in each.items():
-        groups.setdefault(own.get(name, ABSENT), []).append(process)
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    for process, own in values.items():
+        groups[own.get(name, ABSENT)].append(process)
     if len(groups) == 1:
         return ""
     usual, *odd = groups.items()  # process 0's comes last
     phrases = [
-        f"{describe_processes(processes)} {'have' if len(processes) > 1 else 'has'} {'' if i else shown}{value}"
-        for i, (value, processes) in enumerate([*odd[: MOST_VALUES - 1], usual])
+        f"{describe_processes(processes)} {'have' if len(processes) > 1 else 'has'} {label}{value}"
+        for label, (value, processes) in zip([name + sign, "", "", ""], [*odd[: MAX_VALUES - 1], usual], strict=False)
     ]
-    return ", ".join(phrases) + (" (and others yet other values)" if len(groups) > MOST_VALUES else "")
+    return ", ".join(phrases) + (" (and others yet other values)" if len(groups) > MAX_VALUES else "")
 
 
 def describe_processes(processes: Iterable[int]) -> str:
     """ "process 2", "processes 2 and 3", "processes 1, 2, … (60 in all)"."""
     numbers = sorted(processes)
-    few = ", ".join(map(str, numbers[:8])) + (f", … ({len(numbers)} in all)" if len(numbers) > 8 else "")
-    if len(numbers) <= 8:
-        few = " and ".join(few.rsplit(", ", 1))
-    return f"process{'es' if len(numbers) > 1 else ''} {few}"
+    text = ", ".join(map(str, numbers[:8]))
+    text = f"{text}, … ({len(numbers)} in all)" if len(numbers) > 8 else " and ".join(text.rsplit(", ", 1))
+    return f"process{'es' if len(numbers) > 1 else ''} {text}"
 
 
-def _short(text: str) -> str:
+def _shortened(text: str) -> str:
     """A long value's beginning, and a hash of all of it."""
-    if len(text) <= LONGEST:
+    if len(text) <= MAX_LENGTH:
         return text
-    return f"{text[: LONGEST // 2]}… (hash {hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:12]})"
+    return f"{text[: MAX_LENGTH // 2]}… (hash {hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:12]})"

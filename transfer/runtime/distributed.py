@@ -91,10 +91,10 @@ def _start_jax(info: cluster.ProcessInfo, address: str, bind: str, connect_secon
 
 def _share_preemption() -> None:
     """Announces a request to end to all processes, through JAX, and has them agree where to stop once there is one."""
-    client, requests = _jax_state().client, queue.SimpleQueue[None]()
+    client, notices = _jax_state().client, queue.SimpleQueue[None]()
 
     def announce() -> None:
-        requests.get()
+        notices.get()
         with contextlib.suppress(RuntimeError):  # all know already, or this is the end of the run
             client.key_value_set(_NOTICE, datetime.datetime.now(datetime.UTC).isoformat())
 
@@ -106,7 +106,7 @@ def _share_preemption() -> None:
 
     for follower in (announce, follow):
         threading.Thread(target=follower, daemon=True, name="preemption").start()
-    preemption.announce_by(lambda: requests.put(None))  # safe in a signal handler, whatever it interrupts
+    preemption.announce_by(lambda: notices.put(None))  # safe in a signal handler, whatever it interrupts
 
 
 def process_index() -> int:

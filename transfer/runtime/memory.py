@@ -14,7 +14,7 @@ HEAPS = 2
 
 
 def host_memory() -> int:
-    """Bytes of this machine, or of the container that this process is in."""
+    """The bytes of memory of this machine, or of the container that this process is in."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):  # none, or "max"
@@ -23,9 +23,6 @@ def host_memory() -> int:
 
 
 def limit_heaps() -> None:
-    """This process makes no more than two heaps: to be said before there are threads, which have made theirs.
-
-    Does nothing where the allocator is not glibc's.
-    """
+    """Limits this process to two heaps, where the allocator is glibc's; to be called before there are threads."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, HEAPS)

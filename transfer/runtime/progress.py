@@ -21,7 +21,7 @@ class Progress:
 
     On a terminal it draws a tqdm bar with rate and time left; otherwise it logs a line at most every
     ten seconds. `done` units are counted as there from the start and left out of the rate. Of several processes the
-    first shows it. Of what has ended within `delay` seconds nothing is seen.
+    first shows it. Nothing is shown of what has ended within `delay` seconds.
     """
 
     def __init__(self, title: str, total: int | None, unit: str, done: int = 0, *, delay: float = 0.0) -> None:
@@ -33,14 +33,7 @@ class Progress:
             from tqdm import tqdm
 
             self.bar = tqdm(
-                total=total,
-                initial=done,
-                desc=title,
-                unit=unit,
-                unit_scale=True,
-                file=sys.stderr,
-                leave=True,
-                delay=delay,
+                total=total, initial=done, desc=title, unit=unit, unit_scale=True, file=sys.stderr, delay=delay
             )
 
     def __enter__(self) -> "Progress":
@@ -52,7 +45,7 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
         elif kind is None and self.count > self.line_count and time.monotonic() - self.start_time >= self.delay:
-            self._line()
+            self._log()
 
     def update(self, n: int = 1) -> None:
         """Counts `n` more units."""
@@ -60,9 +53,9 @@ class Progress:
         if self.bar is not None:
             self.bar.update(n)
         elif time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
-            self._line()
+            self._log()
 
-    def _line(self) -> None:
+    def _log(self) -> None:
         self.last_line, self.line_count = time.monotonic(), self.count
         rate = (self.count - self.start_count) / max(self.last_line - self.start_time, 1e-9)
         of = "" if self.total is None else f"/{self.total}"
@@ -72,16 +65,16 @@ class Progress:
 
 @contextmanager
 def waiting(title: str) -> Iterator[None]:
-    """Around work without steps to count: says from time to time that it goes on, and since when.
+    """Says from time to time that work without steps to count goes on, and since when.
 
-    On a terminal in a line that counts seconds, from NOTICEABLE on; elsewhere a log line every ten seconds.
+    On a terminal in a line that counts seconds, from NOTICEABLE_SECONDS on; elsewhere a log line every ten seconds.
     """
     if not distributed.is_main():
         yield
         return
     over, terminal, start = threading.Event(), sys.stderr.isatty(), time.monotonic()
 
-    def tell() -> None:
+    def report() -> None:
         wait = NOTICEABLE_SECONDS if terminal else SECONDS_BETWEEN_LINES
         while not over.wait(wait):
             text = f"{title}: {time.monotonic() - start:.0f} s"
@@ -91,12 +84,12 @@ def waiting(title: str) -> Iterator[None]:
             else:
                 logging.info("%s so far", text)
 
-    teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
+    reporter = threading.Thread(target=report, daemon=True)
+    reporter.start()
     try:
         yield
     finally:
         over.set()
-        teller.join()
+        reporter.join()
         if terminal and time.monotonic() - start >= NOTICEABLE_SECONDS:
             print(file=sys.stderr, flush=True)

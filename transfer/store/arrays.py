@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-from transfer.runtime.files.bucket import wait_for
-from transfer.runtime.files.kvstore import kvstore_spec, translated_errors
+from transfer.runtime.files.kvstore import translated_errors
+from transfer.runtime.files.paths import kvstore_spec, wait_for
 
 
 @dataclass(frozen=True)

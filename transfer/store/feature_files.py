@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from transfer.errors import TransferError, UsageError
-from transfer.runtime.files import archives, atomic, bucket, digest, npz
+from transfer.runtime.files import archives, atomic, digest, npz, paths
 from transfer.runtime.files.archives import Archive
 from transfer.runtime.files.pickles import load_arrays
 from transfer.runtime.files.untrusted import MAX_CLASSES, prefix_errors, printable
@@ -72,7 +72,7 @@ def write(path: Any, features: Any, labels: Any) -> None:
         TransferError: unlike many features and labels, none at all, NaN or infinity.
         OSError: the file cannot be written (disk full).
     """
-    target = bucket.open_path(path)
+    target = paths.open_path(path)
     writer = writer_for(target)
     features, labels = _checked(features, labels, str(path), _whole)
     if features.ndim == 2:
@@ -200,7 +200,7 @@ def _numbers(values: Any, key: str, name: str) -> np.ndarray:
 
 @contextmanager
 def _opened(name: str) -> Iterator[BinaryIO]:
-    path = bucket.open_path(name)
+    path = paths.open_path(name)
     container = next((p for p in path.parents if p.suffix.lower() == ".zip" and p.is_file()), None)
     if container is None:
         with path.open("rb") as stream:

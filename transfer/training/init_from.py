@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from transfer import config as settings
 from transfer.errors import UsageError
 from transfer.models.registry import flat_state, load_flat_state
-from transfer.runtime.files import atomic, json_file
+from transfer.runtime.files import atomic
 from transfer.training.checkpoints import has_checkpoint
 from transfer.training.unfreeze import folded
 from transfer.weights.create import create_model
@@ -100,7 +100,7 @@ def start(config: ConfigDict, model: nnx.Module, workdir: epath.Path) -> dict[st
     if has_checkpoint(workdir) and path.exists():
         name = config.model.init_from.model
         logging.info("init_from %s: copied when this run began; going on from its checkpoint", name)
-        return json_file.read(path)
+        return atomic.read_json(path)
     source = _source(config)
     report = copy_matching(source, model, config.model.init_from.model)
     if not report.copied:

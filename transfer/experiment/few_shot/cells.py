@@ -9,7 +9,7 @@ from typing import Any
 from absl import logging
 from etils import epath
 
-from transfer.runtime.files import atomic, json_file
+from transfer.runtime.files import atomic
 
 # A killed process loses no more than the cells of so many seconds.
 SECONDS_BETWEEN_WRITES = 2.0
@@ -28,7 +28,7 @@ class Cells:
         self._cells: dict[str, dict[str, Any]] = {}
         self._written, self._changed = time.monotonic(), False
         if path.exists():
-            self._read(json_file.read(path))
+            self._read(atomic.read_json(path))
 
     def _read(self, found: dict[str, Any]) -> None:
         if found.get("rows") != self._identity:

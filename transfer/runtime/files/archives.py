@@ -1,31 +1,20 @@
-"""Zip files that nobody vouches for: members are unpacked in memory, never onto the disk, and to a limited size."""
+"""Zip files from anybody: members are unpacked in memory, never onto the disk, and to a limited size."""
 
-import errno
-import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import IO, Any, BinaryIO
 
 from transfer.errors import TransferError
-from transfer.runtime.files.untrusted import decompression_limit, error_summary, printable, remaining_size
-
-# What `zipfile` raises for damaged and hostile files.
-DAMAGE_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
+from transfer.runtime.files.untrusted import (
+    DAMAGE_ERRORS,
+    damage_reported_as,
+    decompression_limit,
+    printable,
+    remaining_size,
 )
+
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 1
 
@@ -92,20 +81,8 @@ def open_zip(file: BinaryIO) -> Iterator[Archive]:
 
     OSError stays what it is where the file cannot be read.
     """
-    try:
+    damage = (*DAMAGE_ERRORS, zipfile.BadZipFile, zlib.error, RuntimeError)
+    with damage_reported_as("a damaged or truncated zip archive", damage):
         file.seek(0)
-        archive = Archive(file, remaining_size(file))
-        try:
+        with closing(Archive(file, remaining_size(file))) as archive:
             yield archive
-        finally:
-            archive.close()
-    except DAMAGE_ERRORS as error:
-        raise _damaged(error) from error
-    except OSError as error:
-        if error.errno not in (None, errno.EINVAL):  # a jump to where no byte can be
-            raise
-        raise _damaged(error) from error
-
-
-def _damaged(error: Exception) -> TransferError:
-    return TransferError(f"a damaged or truncated zip archive ({error_summary(error)})")

@@ -1,12 +1,16 @@
 """Files that are there whole or not at all: written beside their place, flushed to the disk, then renamed."""
 
 import io
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
 from etils import epath
+
+from transfer.errors import TransferError
+from transfer.runtime.files.untrusted import error_summary
 
 
 @contextmanager
@@ -41,3 +45,15 @@ def write_text(path: Any, text: str) -> None:
     """Writes a small file of UTF-8, which no other process writes; names of files that are not keep their bytes."""
     with writing(path) as stream:
         stream.write(text.encode("utf-8", "surrogateescape"))
+
+
+def read_json(path: epath.Path) -> dict[str, Any]:
+    """The object in a small JSON file of a workdir; TransferError, naming the file, where it was damaged since."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        problem = f"is damaged, it holds no JSON ({error_summary(error)}); restore or delete it"
+        raise TransferError(f"{path} {problem}") from error
+    if not isinstance(content, dict):
+        raise TransferError(f"{path} is damaged, it holds no settings; restore or delete it")
+    return content

@@ -11,30 +11,15 @@ from typing import Any
 import tensorstore as ts
 
 from transfer.errors import TransferError
-from transfer.runtime.files import paths
-from transfer.runtime.files.bucket import wait_for
+from transfer.runtime.files.paths import open_kvstore, wait_for
 
 # Written by TensorStore into the messages of its file driver.
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
+_FILE_NAME = re.compile(r'local file "([^"]+)"')
 # Its status codes as Python exceptions, all of them built-in ones.
 _TENSORSTORE_ERRORS = (ValueError, RuntimeError, NotImplementedError, OSError)
-# Of a message, which may show what a damaged file holds.
-LONGEST = 500
-_FILE_NAME = re.compile(r'local file "([^"]+)"')
-
-
-def kvstore_spec(path: str, below: str = "") -> dict[str, str]:
-    """Where `below` lies in the directory `path`, a local path or `gs://BUCKET/PATH`, for TensorStore."""
-    if path.startswith("gs://"):
-        bucket, _, prefix = path.removeprefix("gs://").partition("/")
-        return {"driver": "gcs", "bucket": bucket, "path": f"{prefix.rstrip('/')}/{below}".lstrip("/")}
-    # the file driver renames a flushed temporary file onto each key
-    return {"driver": "file", "path": f"{os.path.abspath(paths.expand(path))}/{below}"}
-
-
-def open_kvstore(path: str) -> Any:
-    """The directory `path` as TensorStore's key-value store."""
-    return wait_for(ts.KvStore.open(kvstore_spec(path)), path)
+# The length of a message, which may show what a damaged file holds.
+_MAX_MESSAGE = 500
 
 
 class Directory:
@@ -46,19 +31,21 @@ class Directory:
             self._files = open_kvstore(path)
 
     def read(self, key: str) -> bytes | None:
-        """What is at `key`, None where there is no such file."""
-        with translated_errors(f"{self.path}/{key}"):
-            found = wait_for(self._files.read(key), f"{self.path}/{key}")
-        return found.value if found.state == "value" else None
+        """The contents of the file at `key`, None where there is no such file."""
+        result = self._run(self._files.read, key)
+        return result.value if result.state == "value" else None
 
-    def write(self, key: str, value: bytes) -> None:
-        """Writes `value` at `key`, whole or not at all, and on the disk when this returns."""
-        with translated_errors(f"{self.path}/{key}"):
-            wait_for(self._files.write(key, value), f"{self.path}/{key}")
+    def write(self, key: str, value: bytes | None) -> None:
+        """Writes `value` at `key`, whole or not at all, and on the disk when this returns; None removes the file."""
+        self._run(self._files.write, key, value)
 
     def write_json(self, key: str, value: object) -> None:
-        """Writes `value` at `key`, whole or not at all, and on the disk when this returns."""
+        """Writes `value` at `key` as JSON, as `write` does."""
         self.write(key, json.dumps(value, indent=1).encode())
+
+    def remove(self, key: str) -> None:
+        """Removes the file at `key`, if it is there."""
+        self.write(key, None)
 
     def list(self, prefix: str) -> set[str]:
         """The keys below `prefix`, relative to it; temporary files are not listed."""
@@ -74,18 +61,17 @@ class Directory:
 
     def _list(self, keys: Any, strip: int = 0) -> set[str]:
         with translated_errors(self.path):
-            found = wait_for(self._files.list(keys, strip_prefix_length=strip), self.path, math.inf)
-        return {key.decode("utf-8", "surrogateescape") for key in found}
-
-    def remove(self, key: str) -> None:
-        """Removes the file at `key`, if it is there."""
-        with translated_errors(f"{self.path}/{key}"):
-            wait_for(self._files.write(key, None), f"{self.path}/{key}")
+            listing = wait_for(self._files.list(keys, strip_prefix_length=strip), self.path, math.inf)
+        return {key.decode("utf-8", "surrogateescape") for key in listing}
 
     def delete(self, prefix: str) -> None:
         """Removes every file below `prefix`."""
         with translated_errors(f"{self.path}/{prefix}"):
             wait_for(self._files.delete_range(_range(prefix)), f"{self.path}/{prefix}", math.inf)
+
+    def _run(self, operation: Any, key: str, *values: Any) -> Any:
+        with translated_errors(f"{self.path}/{key}"):
+            return wait_for(operation(key, *values), f"{self.path}/{key}")
 
 
 def _range(prefix: str) -> Any:
@@ -96,26 +82,24 @@ def _range(prefix: str) -> Any:
 def translated_errors(where: str, store: str | None = None) -> Iterator[None]:
     """Turns what TensorStore raises into an OSError where the operating system refused, else a TransferError.
 
-    `store`: the feature store that the file is of, which can be repaired.
+    `store`: the feature store that the file belongs to, which can be repaired.
     """
     try:
         yield
     except _TENSORSTORE_ERRORS as error:
-        raise _translated(error, where, store) from error
+        raise _translated(str(error), where, f"; {repair_hint(store)}" if store else "") from error
 
 
-def _translated(error: Exception, where: str, store: str | None) -> Exception:
-    message, name = str(error).partition(" [tensorstore_spec=")[0][:LONGEST], _FILE_NAME.search(str(error))
-    if code := _OS_ERROR.search(str(error)):
-        number = int(code[1])
-        return OSError(number, os.strerror(number), name[1] if name else where)
+def _translated(text: str, where: str, hint: str) -> Exception:
+    message, name = text.partition(" [tensorstore_spec=")[0][:_MAX_MESSAGE], _FILE_NAME.search(text)
     file = name[1] if name else where
-    hint = f"; {repair_hint(store)}" if store else ""
+    if code := _OS_ERROR.search(text):
+        return OSError(int(code[1]), os.strerror(int(code[1])), file)
     if message.startswith("NOT_FOUND"):
         return TransferError(f"{file} is missing from the store{hint}")
     if message.startswith("DATA_LOSS") or (name and message.startswith("FAILED_PRECONDITION")):
         return TransferError(f"{file} is damaged ({message.rpartition(name[0] + ': ' if name else ': ')[2]}){hint}")
-    if store and message.startswith("FAILED_PRECONDITION"):
+    if hint and message.startswith("FAILED_PRECONDITION"):
         return TransferError(f"{where}/zarr.json is damaged ({message.partition('driver: ')[2]}){hint}")
     return TransferError(f"{where}: {message}")
 

@@ -30,7 +30,6 @@ from absl import logging
 from transfer.errors import TransferError
 from transfer.runtime import preemption
 from transfer.runtime.files import paths
-from transfer.runtime.files.bucket import wait_for
 
 NAME = ".lock"
 REFRESH_SECONDS = 15.0
@@ -39,8 +38,8 @@ EXPIRY_SECONDS = 75.0
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 # What a bucket's silence and its errors are raised as.
 _UNANSWERED = (TransferError, ValueError, RuntimeError, OSError)
-_LONGEST_COMMAND = 200
-# Descriptors of the locks that this process holds; a forked child must not keep them alive.
+_MAX_COMMAND = 200
+# Descriptors of the locks that this process holds; a forked child, which must not keep them alive, closes its copies.
 _descriptors: set[int] = set()
 
 
@@ -52,7 +51,7 @@ class Lock:
 
 
 @contextmanager
-def hold(path: Any, what: str, *, kvstore: Any = None, refresh: float | None = None) -> Iterator[Lock]:
+def hold(path: Any, what: str, *, kvstore: Any = None, refresh: float = REFRESH_SECONDS) -> Iterator[Lock]:
     """Holds the lock on the directory `path`, local or `gs://`, which is made if it is not there.
 
     Args:
@@ -66,82 +65,72 @@ def hold(path: Any, what: str, *, kvstore: Any = None, refresh: float | None = N
     """
     where = f"the {what} {path}"
     if kvstore is None and not str(path).startswith("gs://"):
-        with _local(Path(paths.expand(path)) / NAME, where) as found:
-            yield found
+        with _flocked(Path(paths.expand(path)) / NAME, where):
+            yield Lock()
         return
-    from transfer.runtime.files.kvstore import open_kvstore, translated_errors
+    from transfer.runtime.files.kvstore import translated_errors
 
     with translated_errors(f"{path}/{NAME}"):
-        kvstore = kvstore or open_kvstore(str(path))
-        lease = _Lease(kvstore, str(path), where, REFRESH_SECONDS if refresh is None else refresh)
+        lease = _Lease(kvstore or paths.open_kvstore(str(path)), f"{path}/{NAME}", where, refresh)
     try:
         yield lease
     finally:
         lease.release()
 
 
-def _mine() -> dict[str, Any]:
+def _this_process() -> dict[str, Any]:
     command = shlex.join(sys.argv)
-    if len(command) > _LONGEST_COMMAND:
-        command = command[:_LONGEST_COMMAND] + "…"
+    if len(command) > _MAX_COMMAND:
+        command = command[:_MAX_COMMAND] + "…"
     since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
     return {"host": socket.gethostname(), "pid": os.getpid(), "since": since, "command": command}
 
 
 def _in_use(where: str, holder: bytes) -> TransferError:
     try:
-        by = "process {pid} on {host} since {since} ({command})".format_map(json.loads(holder))
+        name = "process {pid} on {host} since {since} ({command})".format_map(json.loads(holder))
     except (ValueError, TypeError, KeyError):  # it has the lock and has not written its name yet
-        by = "another process"
-    return TransferError(f"{where} is in use by {by}; wait for it to end, or take another --workdir")
+        name = "another process"
+    return TransferError(f"{where} is in use by {name}; wait for it to end, or take another --workdir")
 
 
 @contextmanager
-def _local(file: Path, where: str) -> Iterator[Lock]:
+def _flocked(file: Path, where: str) -> Iterator[None]:
     file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _locked(file, where)
-    owner = os.getpid()
+    descriptor = _open_locked(file, where)
     _descriptors.add(descriptor)
     try:
         with suppress(OSError):  # no room for the name: the lock holds all the same
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, (json.dumps(_mine()) + "\n").encode())
-        yield Lock()
+            os.write(descriptor, (json.dumps(_this_process()) + "\n").encode())
+        yield
     finally:
-        # a forked child that unwinds its parent's stack has nothing to let go
-        if os.getpid() == owner:
+        if descriptor in _descriptors:  # not in a forked child that unwinds its parent's stack
             file.unlink(missing_ok=True)  # before it is free: whoever opened it meanwhile looks again
-            _descriptors.discard(descriptor)
+            _descriptors.remove(descriptor)
             os.close(descriptor)
 
 
-def _locked(file: Path, where: str) -> int:
+def _open_locked(file: Path, where: str) -> int:
     """An open descriptor of `file` with the lock on it."""
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is(file, descriptor):
-                return descriptor
-        except BlockingIOError:
-            error = _in_use(where, os.pread(descriptor, 4096, 0))
-            os.close(descriptor)
-            raise error from None
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(file), os.fstat(descriptor)):
+                    return descriptor
         except OSError as error:
             if error.errno in _NO_LOCKS:
                 logging.warning("%s: %s; see to it that no second process works here", file, error.strerror)
                 return descriptor
+            holder = os.pread(descriptor, 4096, 0)
             os.close(descriptor)
+            if isinstance(error, BlockingIOError):
+                raise _in_use(where, holder) from None
             raise
         # its holder removed it as we opened it: the name is another file's now
         os.close(descriptor)
-
-
-def _is(file: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(file), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _close_inherited() -> None:
@@ -154,62 +143,54 @@ os.register_at_fork(after_in_child=_close_inherited)
 
 
 class _Lease(Lock):
-    """The lease in a key-value store, and the thread that keeps it."""
+    """The lease at `NAME` of a key-value store, `path` in messages, and the thread that renews it."""
 
     def __init__(self, kvstore: Any, path: str, where: str, refresh: float) -> None:
-        self._files, self._where, self._refresh = kvstore, where, refresh
-        self._path = f"{path}/{NAME}"
-        self._identity = {**_mine(), "nonce": uuid.uuid4().hex}
-        self._count, self._lost = 0, False
+        self._files, self._path, self._where, self._refresh = kvstore, path, where, refresh
+        self._owner = {**_this_process(), "nonce": uuid.uuid4().hex}
+        self._writes, self._lost, self._ended = 0, False, threading.Event()
         self._generation = self._acquire()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
     def _read(self) -> Any:
-        return wait_for(self._files.read(NAME), self._path)
+        return paths.wait_for(self._files.read(NAME), self._path)
 
     def _write(self, generation: bytes) -> bytes:
         """The new generation, empty where the object is no longer of `generation`."""
-        self._count += 1
-        value = json.dumps({**self._identity, "count": self._count}).encode()
-        return wait_for(self._files.write(NAME, value, if_equal=generation), self._path).generation
+        self._writes += 1
+        value = json.dumps({**self._owner, "count": self._writes}).encode()
+        return paths.wait_for(self._files.write(NAME, value, if_equal=generation), self._path).generation
 
     def _acquire(self) -> bytes:
+        expiry = self._refresh * EXPIRY_SECONDS / REFRESH_SECONDS
         seen, since = None, time.monotonic()
         while True:
-            found = self._read()
-            generation = found.stamp.generation
-            free = found.state != "value" or (seen == generation and self._expired(since))
+            lease = self._read()
+            generation = lease.stamp.generation
+            free = lease.state != "value" or (seen == generation and time.monotonic() - since > expiry)
             if free and (ours := self._write(generation)):
                 return ours
             if not free and seen is None:
                 seen, since = generation, time.monotonic()
-                logging.info("%s: waiting up to %.0f s to see whether its holder lives", self._where, self._expiry)
+                logging.info("%s: waiting up to %.0f s to see whether its holder lives", self._where, expiry)
             elif not free and seen != generation:
-                raise _in_use(self._where, found.value)
+                raise _in_use(self._where, lease.value)
             if preemption.requested():
                 raise preemption.Preempted(f"stopped on request, waiting for {self._where}; nothing had begun")
             time.sleep(self._refresh / 10)
 
-    @property
-    def _expiry(self) -> float:
-        return self._refresh * EXPIRY_SECONDS / REFRESH_SECONDS
-
-    def _expired(self, since: float) -> bool:
-        return time.monotonic() - since > self._expiry
-
-    def _keep(self) -> None:
+    def _renew(self) -> None:
         while not self._ended.wait(self._refresh):
             try:
                 generation = self._write(self._generation)
                 if not generation:
                     # a write whose answer was lost is ours all the same
-                    found = self._read()
-                    if found.state != "value" or self._identity["nonce"].encode() not in found.value:
+                    lease = self._read()
+                    if lease.state != "value" or self._owner["nonce"].encode() not in lease.value:
                         self._lost = True
                         return
-                    generation = found.stamp.generation
+                    generation = lease.stamp.generation
                 self._generation = generation
             except _UNANSWERED as error:  # the network: the next try may do
                 logging.warning("%s: the lease was not renewed (%s)", self._where, error)
@@ -225,6 +206,6 @@ class _Lease(Lock):
         self._thread.join()
         if not self._lost:
             try:
-                wait_for(self._files.write(NAME, None, if_equal=self._generation), self._path)
+                paths.wait_for(self._files.write(NAME, None, if_equal=self._generation), self._path)
             except _UNANSWERED as error:  # it expires
                 logging.warning("%s: the lease was not given back (%s)", self._where, error)

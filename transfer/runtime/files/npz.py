@@ -35,7 +35,13 @@ def read(archive: Archive, key: str) -> np.ndarray:
 
 def _check(stream: IO[bytes], size: int) -> None:
     """Raises TransferError unless `size` bytes are a header and just the numbers that it describes."""
-    shape, dtype = _header(stream)
+    try:
+        read_header: Any = HEADERS[np.lib.format.read_magic(stream)]
+        shape, _, dtype = read_header(stream)
+        if not all(isinstance(side, int) and side >= 0 for side in shape) or len(shape) > 64:
+            raise ValueError("no shape")
+    except Exception as error:  # Python's parser and tokenizer raise what they like
+        raise TransferError(f"not an array, or a damaged one ({error_summary(error)})") from error
     if dtype.hasobject:
         raise TransferError("Object arrays are not read, only arrays of numbers and text")
     if dtype.kind not in KINDS or not dtype.itemsize:
@@ -43,15 +49,3 @@ def _check(stream: IO[bytes], size: int) -> None:
     left = size - stream.tell()
     if math.prod(shape) * dtype.itemsize != left:
         raise TransferError(f"shape {shape} of {dtype} is claimed, and {left} bytes are there")
-
-
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    try:
-        version = np.lib.format.read_magic(stream)
-        read_header: Any = HEADERS[version]
-        shape, _, dtype = read_header(stream)
-        if not all(isinstance(side, int) and side >= 0 for side in shape) or len(shape) > 64:
-            raise ValueError("no shape")
-        return shape, dtype
-    except Exception as error:  # Python's parser and tokenizer raise what they like
-        raise TransferError(f"not an array, or a damaged one ({error_summary(error)})") from error

@@ -6,7 +6,7 @@ from typing import Any
 from etils import epath
 
 from transfer.errors import UsageError
-from transfer.runtime.files import bucket
+from transfer.runtime.files import paths
 
 # What a run keeps in its workdir, goes on from and is read from later; its report, events and charts are made anew.
 RUN_FILES = (
@@ -19,7 +19,7 @@ RUN_FILES = (
     "init_from.json",
     "shots.json",
 )
-# Bytes at each end of a file that tell what it is.
+# How many bytes at each end of a file tell what it is.
 ENDS = 4096
 Earlier = Callable[[bytes], bool]
 
@@ -34,29 +34,21 @@ def check_output(path: Any, earlier: Earlier | None = None, what: str = "", flag
         what: such an output, for the message: "a report".
         flag: which the path is from.
     """
-    target = bucket.open_path(path)
-    if is_run_file(target):
+    target = paths.open_path(path)
+    if target.name in RUN_FILES and any((target.parent / name).exists() for name in RUN_FILES if name != target.name):
         raise UsageError(f"--{flag}: {target} is a file of the run in {target.parent}; choose another name")
     if target.is_dir():
         raise UsageError(f"--{flag}: {target} is a folder; name a file")
-    if earlier is None or not target.is_file():
-        return
-    found = head_and_tail(target)
-    if found and not earlier(found):
+    if earlier is not None and target.is_file() and (content := head_and_tail(target)) and not earlier(content):
         raise UsageError(
             f"--{flag}: {target} is there already and is not {what} made here; choose another name, or move it away"
         )
 
 
-def is_run_file(path: epath.Path) -> bool:
-    """Whether the file is one that the run in its folder keeps, or will keep."""
-    return path.name in RUN_FILES and any((path.parent / name).exists() for name in RUN_FILES if name != path.name)
-
-
 def head_and_tail(path: epath.Path) -> bytes:
     """The first and the last bytes of a file, `ENDS` of each; a shorter file as it is."""
     with path.open("rb") as stream:
-        first = stream.read(ENDS)
+        head = stream.read(ENDS)
         size = stream.seek(0, 2)
-        stream.seek(max(len(first), size - ENDS))
-        return first + stream.read()
+        stream.seek(max(len(head), size - ENDS))
+        return head + stream.read()

@@ -19,10 +19,9 @@ from transfer.runtime.files.unpickler import (
     Constructor,
     Pending,
     RestrictedUnpickler,
-    guarded_load,
     resolve_pending,
 )
-from transfer.runtime.files.untrusted import LimitedReader, printable
+from transfer.runtime.files.untrusted import DAMAGE_ERRORS, LimitedReader, error_summary, printable
 
 # Booleans, integers, floats, complex numbers, bytes and text of fixed width. No objects, records, dates.
 _PLAIN_DTYPE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SU][1-9]\d{0,5}|\?)")
@@ -32,15 +31,17 @@ MAX_AXES = 32
 
 
 class _Dtype(Pending):
+    """A `numpy.dtype` of numbers or text."""
+
     __slots__ = ("code", "order")
 
     def __init__(self, code: object, align: object = False, copy: object = True) -> None:
         self.code = code.decode("latin1") if isinstance(code, bytes) else code
-        self.order = "="
+        self.order: Any = "="
         if not isinstance(self.code, str) or not _PLAIN_DTYPE.fullmatch(self.code):
             is_object = isinstance(self.code, str) and self.code.lstrip("<>=|").startswith("O")
-            named = f"dtype {printable(self.code)!r}" if isinstance(self.code, str) else "an unknown dtype"
-            kind = "an object array (numpy.dtype 'O')" if is_object else f"an array of {named}"
+            dtype = f"dtype {printable(self.code)!r}" if isinstance(self.code, str) else "an unknown dtype"
+            kind = "an object array (numpy.dtype 'O')" if is_object else f"an array of {dtype}"
             raise TransferError(f"it holds {kind}; only arrays of numbers and text are read")
 
     def __setstate__(self, state: Any) -> None:
@@ -53,12 +54,12 @@ class _Dtype(Pending):
 
     def value(self) -> np.dtype:
         dtype: np.dtype = np.dtype(str(self.code))
-        if self.order == ">":
-            return dtype.newbyteorder(">")
-        return dtype.newbyteorder("<") if self.order == "<" else dtype
+        return dtype.newbyteorder(self.order) if self.order in (">", "<") else dtype
 
 
 class _Array(Pending):
+    """A `numpy.ndarray`, made by `_reconstruct` or from a buffer."""
+
     __slots__ = ("shape", "dtype", "fortran", "data", "_value")
 
     def __init__(self, *ignored: object) -> None:  # numpy passes the class, a placeholder shape and dtype
@@ -90,6 +91,8 @@ class _Array(Pending):
 
 
 class _Scalar(_Array):
+    """A scalar of NumPy: an array without axes."""
+
     __slots__ = ()
 
     def __init__(self, dtype: object, data: object = b"") -> None:
@@ -161,4 +164,10 @@ def load_arrays(stream: BinaryIO | LimitedReader, name: str = "pickle") -> Any:
       TransferError: naming `name`: the file is damaged, or holds anything else (an object array, a class, a
         function), which is refused by its name and never imported or called.
     """
-    return guarded_load(lambda: resolve_pending(RestrictedUnpickler(stream, ARRAY_CONSTRUCTORS).load()), name)
+    try:
+        return resolve_pending(RestrictedUnpickler(stream, ARRAY_CONSTRUCTORS).load())
+    except TransferError as error:
+        raise TransferError(f"{name}: {error}") from None
+    except DAMAGE_ERRORS as error:
+        text = str(error) if isinstance(error, pickle.UnpicklingError) else error_summary(error)
+        raise TransferError(f"{name}: not a pickle, or a damaged or truncated one ({text})") from error

@@ -1,11 +1,10 @@
-"""Tar archives that nobody vouches for, packed or not: read in one pass, never onto the disk, and to a limited size.
+"""Tar archives from anybody, packed or not: read in one pass, never onto the disk, and to a limited size.
 
 Of the format only regular files under short names are read; links, devices, files with holes and the headers that
 extend others are passed over. `tarfile` itself parses those, with recursion and with patterns that take forever.
 """
 
 import bz2
-import errno
 import gzip
 import lzma
 import tarfile
@@ -17,8 +16,8 @@ from typing import Any
 from transfer.errors import TransferError
 from transfer.runtime.files.untrusted import (
     LimitedReader,
+    damage_reported_as,
     decompression_limit,
-    error_summary,
     printable,
     remaining_size,
 )
@@ -49,14 +48,8 @@ def open_tar(path: str) -> Iterator[Iterator[tuple[str, LimitedReader]]]:
         file.seek(0)
         unpack = next((each for magic, each in PACKED if head.startswith(magic)), None)
         stream: Any = unpack(file, "rb") if unpack else file
-        try:
+        with damage_reported_as("not a readable tar archive", DAMAGE_ERRORS):
             yield _files(LimitedReader(stream, limit))
-        except DAMAGE_ERRORS as error:
-            raise _damaged(error) from error
-        except OSError as error:
-            if error.errno not in (None, errno.EINVAL):  # what unpacks has errors without a number
-                raise
-            raise _damaged(error) from error
 
 
 def _files(stream: LimitedReader) -> Iterator[tuple[str, LimitedReader]]:
@@ -67,16 +60,11 @@ def _files(stream: LimitedReader) -> Iterator[tuple[str, LimitedReader]]:
             return
         padded = -(-member.size // BLOCK) * BLOCK
         if not 0 <= padded <= stream.bytes_left:
-            raise TransferError(
-                f"refused: {printable(member.name)} is said to have {member.size} bytes, more than there can be"
-            )
-        before = stream.bytes_left
+            name = printable(member.name)
+            raise TransferError(f"refused: {name} is said to have {member.size} bytes, more than there can be")
+        end = stream.bytes_left - padded
         if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE):
             yield member.name, LimitedReader(stream, member.size)
-        while (rest := padded - (before - stream.bytes_left)) > 0:
+        while (rest := stream.bytes_left - end) > 0:
             stream.read(min(rest, AT_ONCE))
     raise TransferError(f"refused: more than {MAX_MEMBERS} members")
-
-
-def _damaged(error: Exception) -> TransferError:
-    return TransferError(f"not a readable tar archive ({error_summary(error)})")

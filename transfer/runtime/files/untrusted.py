@@ -1,16 +1,35 @@
 """How much of what a file says is believed: the text that messages show of it, and the sizes that it claims.
 
-A file of nobody's may be damaged or made to harm. Memory is taken only for bytes that are there: what is packed may
+A file from anybody may be damaged or made to harm. Memory is taken only for bytes that are there: what is packed may
 unpack to `decompression_limit` of its packed size and no more, and a length is compared with what is left before
 anything is allocated.
 """
 
+import errno
 import os
+import pickle
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from transfer.errors import TransferError
+
+# What parsers raise for damaged and hostile files; everything else is a bug of ours.
+DAMAGE_ERRORS = (
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AttributeError,
+    BufferError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 # What is packed may unpack to so many bytes, or to so many times its size where that is more. Deflate makes up to
 # 1,032 times as much of zeros; weights, features and photographs come to less than ten.
@@ -24,7 +43,7 @@ MAX_PRINTED = 80
 
 
 def decompression_limit(packed: int) -> int:
-    """To how many bytes a file of `packed` bytes, or all its parts together, may unpack."""
+    """The bytes to which a file of `packed` bytes, or all its parts together, may unpack."""
     return max(DECOMPRESSION_FLOOR, DECOMPRESSION_RATIO * packed)
 
 
@@ -54,11 +73,23 @@ def prefix_errors(name: object) -> Iterator[None]:
         raise type(error)(f"{name}: {error}") from error
 
 
+@contextmanager
+def damage_reported_as(message: str, damage: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turns what a parser raises for a damaged file into a TransferError; OSError stays where it cannot be read."""
+    errors: tuple[type[Exception], ...] = (*damage, OSError)
+    try:
+        yield
+    except errors as error:
+        # unpackers have errors without a number; EINVAL is a jump to where no byte can be
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        raise TransferError(f"{message} ({error_summary(error)})") from error
+
+
 def remaining_size(stream: Any) -> int:
-    """The bytes between where a seekable stream stands and its end."""
+    """The number of bytes between where a seekable stream stands and its end."""
     here = stream.tell()
-    stream.seek(0, os.SEEK_END)
-    end = stream.tell()
+    end = stream.seek(0, os.SEEK_END)
     stream.seek(here)
     return end - here
 
@@ -66,7 +97,7 @@ def remaining_size(stream: Any) -> int:
 class LimitedReader:
     """A stream of which at most `size` bytes are read, and nothing is allocated for bytes that are not there.
 
-    `bytes_read` counts those that were read. Reading more than is left raises EOFError.
+    Reading more than `bytes_left` raises EOFError.
     """
 
     def __init__(self, stream: Any, size: int | None = None) -> None:
@@ -84,7 +115,7 @@ class LimitedReader:
         return self._count(self._stream.read(wanted), wanted)
 
     def readline(self, size: int | None = -1) -> bytes:
-        """Up to the next end of line."""
+        """The bytes up to the next end of line, at most `size`."""
         limit = self.bytes_left if size is None or size < 0 else min(size, self.bytes_left)
         return self._count(self._stream.readline(limit), 0)
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.unpickler import DAMAGE_ERRORS
-from transfer.runtime.files.untrusted import error_summary, printable
+from transfer.runtime.files.untrusted import DAMAGE_ERRORS, error_summary, printable
 from transfer.weights.onnx.sizes import Budget
 
 

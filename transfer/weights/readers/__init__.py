@@ -17,7 +17,7 @@ from types import ModuleType
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.unpickler import DAMAGE_ERRORS
+from transfer.runtime.files.untrusted import DAMAGE_ERRORS
 from transfer.weights.readers._described import Described, Layer, said
 
 __all__ = ["Described", "Layer", "formats", "read", "said"]

@@ -21,8 +21,8 @@ import ml_dtypes
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.unpickler import DAMAGE_ERRORS
 from transfer.runtime.files.untrusted import (
+    DAMAGE_ERRORS,
     DECOMPRESSION_FLOOR,
     DECOMPRESSION_RATIO,
     decompression_limit,
