@@ -1,0 +1,274 @@
+"""Changes one token of the package at a time, and counts how many of the changes the tests about that file notice.
+
+    python -m tests.campaigns.mutations --mutations=300 --processes=2 --output=benchmarks/reliability/mutations.json
+
+A *mutation* is an operator, a comparison, a `not`, a number, a truth value or a short string (an option, a key, a byte
+order) of `transfer/` that becomes another. Each is made in a copy of the tracked files, and held if a test about the
+file failed: first those that import the file's module or bear its name, then the others of its room in `tests/` and the
+slow ones of the first. What survives is in `failures`, with its line; of those, the ones that change nothing that can
+be observed are listed in `EQUIVALENT`, with the reason, and are counted apart.
+
+`--files=transfer/store/*` takes fewer files, `--only=PATH:LINE:COLUMN` a single mutation, to see what notices it.
+"""
+
+import argparse
+import ast
+import fnmatch
+import io
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tokenize
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from tests.campaigns.figures import REPOSITORY, Figures
+
+SECONDS = 600
+# Where a mutation is made, and what it may become. Comparisons move by one or turn round.
+OPERATORS = {
+    **{"+": "-", "-": "+", "*": "/", "/": "*", "//": "/", "%": "*", "**": "*", "@": "*", "<<": ">>", ">>": "<<"},
+    **{"&": "|", "|": "&", "^": "&", "<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "=="},
+    **{"and": "or", "or": "and", "in": "not in", "is": "is not"},
+}
+SHORT_STRING = re.compile(r"[\w<>=|.:/-]{1,12}")
+# Mutations that no test can notice: "path:the line as it stands:from -> to" -> why.
+EQUIVALENT: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One token of a file that becomes another: bytes `start` to `stop` of the line."""
+
+    path: str
+    line: int
+    start: int
+    stop: int
+    before: str
+    after: str
+
+    def applied(self, source: str) -> str:
+        """The source of the file with the mutation in it."""
+        lines = source.splitlines(keepends=True)
+        line = lines[self.line - 1].encode()
+        lines[self.line - 1] = (line[: self.start] + self.after.encode() + line[self.stop :]).decode()
+        return "".join(lines)
+
+    def described(self, source: str) -> str:
+        """Where it is and what it does."""
+        return f"{self.path}:{self.line}:{self.start}: {source.splitlines()[self.line - 1].strip()} [{self.name}]"
+
+    @property
+    def name(self) -> str:
+        """The token before and after."""
+        return f"{self.before} -> {self.after}"
+
+    def equivalent(self, source: str) -> str | None:
+        """The reason for which nothing can notice it; None for most."""
+        return EQUIVALENT.get(f"{self.path}:{source.splitlines()[self.line - 1].strip()}:{self.name}")
+
+
+def mutations(path: str, source: str) -> list[Mutation]:
+    """Every mutation of a file, in the order of its lines."""
+    tree = ast.parse(source)
+    ignored = {id(inner) for node in ast.walk(tree) for part in _ignored(node) for inner in ast.walk(part)}
+    operators = {
+        (token.start[0], len(token.line[: token.start[1]].encode())): token.string
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.string in OPERATORS or token.string == "not"
+    }
+    found = []
+    for node in ast.walk(tree):
+        if id(node) not in ignored:
+            found += [Mutation(path, *place) for place in _places(node, operators)]
+    lines = source.splitlines()
+    kept = {
+        mutation
+        for mutation in found
+        if lines[mutation.line - 1].encode()[mutation.start : mutation.stop].decode() == mutation.before
+    }
+    return sorted(kept, key=lambda mutation: (mutation.line, mutation.start))
+
+
+def _ignored(node: ast.AST) -> Iterator[ast.AST]:
+    """The parts of a node that nothing observes: annotations, decorators, docstrings, the text of messages."""
+    for name in ("annotation", "returns"):
+        if getattr(node, name, None) is not None:
+            yield getattr(node, name)
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        yield node
+    if isinstance(node, ast.JoinedStr):
+        yield from node.values
+    if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+        yield from node.decorator_list
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        yield node
+    if isinstance(node, ast.Assign) and any(ast.unparse(target) == "__all__" for target in node.targets):
+        yield node
+
+
+def _places(node: ast.AST, operators: dict[tuple[int, int], str]) -> Iterator[tuple[int, int, int, str, str]]:
+    """(line, start, stop, before, after) of a node's own token."""
+
+    def between(left: ast.expr, right: ast.expr) -> Iterator[tuple[int, int, int, str, str]]:
+        first, last = (left.end_lineno, left.end_col_offset), (right.lineno, right.col_offset)
+        for (line, start), text in operators.items():
+            if first <= (line, start) < last and text in OPERATORS:
+                yield line, start, start + len(text), text, OPERATORS[text]
+
+    if isinstance(node, ast.BinOp):
+        yield from between(node.left, node.right)
+    elif isinstance(node, ast.BoolOp):
+        for left, right in zip(node.values, node.values[1:], strict=False):
+            yield from between(left, right)
+    elif isinstance(node, ast.Compare):
+        for left, right in zip([node.left, *node.comparators], node.comparators, strict=False):
+            if not any(text == "not" for at, text in operators.items() if _within(at, left, right)):
+                yield from between(left, right)
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        yield node.lineno, node.col_offset, node.col_offset + 4, "not ", ""
+    elif isinstance(node, ast.Constant) and node.lineno == node.end_lineno:
+        text = repr(node.value)
+        yield from (
+            (node.lineno, node.col_offset, node.end_col_offset or 0, before, after)
+            for before, after in _constants(node.value, text)
+        )
+
+
+def _within(at: tuple[int, int], left: ast.expr, right: ast.expr) -> bool:
+    return (left.end_lineno or 0, left.end_col_offset or 0) <= at < (right.lineno, right.col_offset)
+
+
+def _constants(value: object, text: str) -> Iterator[tuple[str, str]]:
+    """(before, after) of a constant, as its source may write it."""
+    if isinstance(value, bool):
+        yield text, str(not value)
+    elif isinstance(value, int):
+        yield text, str(value + 1)
+    elif isinstance(value, float):
+        yield text, repr(value * 2 + 1)
+    elif isinstance(value, str) and SHORT_STRING.fullmatch(value):
+        yield f'"{value}"', f'"{"<" if value == ">" else ">" if value == "<" else value + "x"}"'
+
+
+@cache
+def sources_of_tests() -> dict[str, str]:
+    """Path -> source of every test file."""
+    paths = tracked("tests")
+    return {path: (REPOSITORY / path).read_text("utf-8") for path in paths if Path(path).name.startswith("test_")}
+
+
+def tracked(*folders: str) -> list[str]:
+    """The files that git tracks."""
+    listed = subprocess.run(["git", "ls-files", *folders], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return [path for path in listed.stdout.splitlines() if path.endswith(".py")]
+
+
+def tests_about(path: str) -> tuple[list[str], list[str]]:
+    """The tests about a file, and the others of its room: those that a mutation of it is shown to."""
+    module = path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+    package, _, name = module.rpartition(".")
+    stem = Path(path).stem
+    imports = re.compile(
+        rf"(import|from) {re.escape(module)}\b|from {re.escape(package)} import [^\n]*\b{re.escape(name)}\b"
+    )
+    room = "/".join(["tests", *path.split("/")[1:2]])
+    about, others = [], []
+    for test, source in sources_of_tests().items():
+        if imports.search(source) or Path(test).stem == f"test_{stem}":
+            about.append(test)
+        elif test.startswith(f"{room}/"):
+            others.append(test)
+    return about, others
+
+
+def noticed(folder: Path, mutation: Mutation) -> str | None:
+    """The tests that notice a mutation, made in the copy of the files in `folder`; None where none does."""
+    about, others = tests_about(mutation.path)
+    return failing(folder, mutation, [(about, "not slow"), (others, "not slow"), (about, "slow")])
+
+
+def failing(folder: Path, mutation: Mutation, groups: Iterable[tuple[Sequence[str], str]]) -> str | None:
+    """The first group of tests, as files and marks, that fails in the copy with the mutation; None where none does."""
+    file = folder / mutation.path
+    source = file.read_text("utf-8")
+    file.write_text(mutation.applied(source), "utf-8")
+    try:
+        found = ((tests, marks) for tests, marks in groups if tests and _fails(folder, tests, marks))
+        return next((f"{len(tests)} files, {marks}" for tests, marks in found), None)
+    finally:
+        file.write_text(source, "utf-8")
+
+
+def _fails(folder: Path, tests: Sequence[str], marks: str) -> bool:
+    command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "-m", marks, "--disable-warnings", *tests]
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return True
+    return done.returncode not in (0, 5)  # 5: no test of these marks
+
+
+def copied(folder: Path) -> Path:
+    """A copy of the tracked files."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, check=True).stdout
+    for name in filter(None, listed.decode().split("\0")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(REPOSITORY / name, folder / name)
+    return folder
+
+
+def drawn(files: str, seed: int) -> Iterator[Mutation]:
+    """Mutations of the files, each once, in an order that the seed decides."""
+    chosen = [path for path in tracked("transfer") if fnmatch.fnmatch(path, files)]
+    every = [each for path in chosen for each in mutations(path, (REPOSITORY / path).read_text("utf-8"))]
+    random.Random(seed).shuffle(every)
+    yield from every
+
+
+def main() -> None:
+    """Runs the campaign, or goes on with it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mutations", type=int, default=300)
+    parser.add_argument("--files", default="transfer/*", help="pattern of paths")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--only", help="PATH:LINE:COLUMN of one mutation, as `failures` has it")
+    parser.add_argument("--output", default="mutations.json", type=Path)
+    options = parser.parse_args()
+    if options.only:
+        path, line, column = options.only.split(":")
+        source = (REPOSITORY / path).read_text("utf-8")
+        (one,) = (m for m in mutations(path, source) if (m.line, m.start) == (int(line), int(column)))
+        with tempfile.TemporaryDirectory() as folder:
+            print(one.described(source), "->", noticed(copied(Path(folder)), one) or "nothing notices it")
+        return
+    figures = Figures(options.output, "mutations", options.mutations, options.seed)
+    todo = list(drawn(options.files, options.seed))[figures.steps : options.mutations]
+
+    def tried(worker: int) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            copy = copied(Path(folder))
+            for mutation in todo[worker :: options.processes]:
+                source = (REPOSITORY / mutation.path).read_text("utf-8")
+                found = noticed(copy, mutation)
+                reason = None if found else mutation.equivalent(source)
+                room = "/".join(mutation.path.split("/")[1:2])
+                failure = None if found else mutation.described(source) + (f" equivalent: {reason}" if reason else "")
+                figures.add(room, 1, int(found is not None), failure, equivalent=int(reason is not None))
+                print(f"{figures.held} of {figures.done}", found or failure, flush=True)
+
+    with ThreadPoolExecutor(options.processes) as pool:
+        list(pool.map(tried, range(options.processes)))
+
+
+if __name__ == "__main__":
+    main()
