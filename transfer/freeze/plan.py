@@ -17,7 +17,7 @@ from transfer.freeze.costs import predicted
 LIBRARY = {"gpu": ("direct_ohwi", "direct", "pointwise"), "tpu": ("direct", "pointwise")}
 # Strips are for layers such as VGG's at 224 and 112 px, whose transformed data no cache holds.
 STRIP_BYTES = 16 * 2**20
-# What is predicted to take so many times longer than the fastest is not measured.
+# An algorithm predicted to take this many times longer than the fastest is not measured.
 HOPELESS = 4
 
 

@@ -17,7 +17,7 @@ from transfer.models.layers import (
 
 # (features, kernel size, stride, padding, whether a 3x3 max-pool at stride 2 follows) of each convolution.
 PLAN = ((64, 11, 4, 2, True), (192, 5, 1, 2, True), (384, 3, 1, 1, False), (256, 3, 1, 1, False), (256, 3, 1, 1, True))
-# torchvision pools to so many cells a side before the classifier, which 224 px leave anyway.
+# Cells a side to which torchvision pools before the classifier, and which 224 px leave anyway.
 CLASSIFIER_CELLS = 6
 
 

@@ -33,7 +33,7 @@ MODULES = {
     "inception5a": (256, (160, 320), (32, 128), 128),
     "inception5b": (384, (192, 384), (48, 128), 128),
 }
-# Before these goes a max-pool at stride 2, of so many pixels.
+# Module -> window of the max-pool at stride 2 before it.
 POOLED_BEFORE = {"inception4a": 3, "inception5a": 2}
 
 

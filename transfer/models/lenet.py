@@ -16,7 +16,7 @@ from transfer.models.layers import average_pool, check_images, conv, dense, glob
 
 # image size -> padding of the first convolution: the paper's 32 px images are MNIST's 28 px in a frame
 PADDINGS = {28: 2, 32: 0}
-# 32 px leave so many cells a side before `fc1`.
+# Cells a side that 32 px leave before `fc1`.
 CLASSIFIER_CELLS = 5
 FEATURES, HIDDEN = (6, 16), (120, 84)
 ACTIVATIONS: dict[str, Callable[..., jax.Array]] = {"tanh": jnp.tanh, "relu": jax.nn.relu}
