@@ -167,6 +167,21 @@ def shortcut_from_elsewhere(g: Surgery) -> None:
     node.name = NODE
 
 
+def stem_twice(g: Surgery) -> None:
+    """The first shortcut gets a stem of its own, with other weights."""
+    copies = [onnx.NodeProto.FromString(g.first(op).SerializeToString()) for op in STEM]
+    for node in copies:
+        node.name, node.output[0] = f"{NODE}: {node.name}", f"{node.output[0]} again"
+    for before, node in zip(copies, copies[1:], strict=False):
+        node.input[0] = before.output[0]
+    kernel = next(each for each in g.graph.initializer if each.name == copies[0].input[1])
+    copies[0].input[1] = g.constant(2 * onnx.numpy_helper.to_array(kernel)[::-1])
+    add, pooled = g.first("Add"), g.first("MaxPool").output[0]
+    add.input[:] = [copies[-1].output[0] if each == pooled else each for each in add.input]
+    g.graph.node.extend(copies)
+
+
+STEM = ("Conv", "BatchNormalization", "Relu", "MaxPool")
 DIFFERENT: list[tuple[str, Callable[[Surgery], None]]] = [
     (RESNET, turned_channels),
     (RESNET, flipped_channels),
@@ -212,6 +227,7 @@ DIFFERENT: list[tuple[str, Callable[[Surgery], None]]] = [
     (RESNET, replaced("Relu", "HardSwish", 16)),
     (RESNET, left_out("Relu", 4)),
     (RESNET, shortcut_from_elsewhere),
+    (RESNET, stem_twice),
     (RESNET, changed("Conv", 1, dilations=[2, 2], pads=[2, 2, 2, 2])),
     (RESNET, changed("Conv", 0, pads=[2, 2, 3, 3])),
     (RESNET, after("Relu", 2, "Mul", (0.5,))),

@@ -19,7 +19,8 @@ from transfer.weights import cache, catalogue, claims, identify, native, readers
 from transfer.weights.catalogue import Record
 from transfer.weights.load import fit, require_fit, require_numbers
 from transfer.weights.names import NameMap, libraries, name_map
-from transfer.weights.onnx.follow import by_name_or_edges
+from transfer.weights.onnx.follow import Model, follow
+from transfer.weights.readers.onnx_file import OnnxTensors
 
 CLASSIFIER_BIAS = "logits.bias"
 CLASSIFIER_LAYER = "logits."
@@ -208,17 +209,9 @@ def from_tensors(
     headless = num_classes == 0 or (num_classes is None and not usable_classifier)
     model = registry.build(arch, seed=None, **fields, **({"num_classes": 0} if headless else {}))
     shapes = _shapes(model)
-    tensors, candidates = by_name_or_edges(
-        arch,
-        tensors,
-        candidates,
-        shapes,
-        by_names=by_names,
-        preprocessing=preprocessing,
-        file=file,
-        name=name,
-        **fields,
-    )
+    if isinstance(tensors, OnnxTensors) and not by_names:
+        graph_of = Model(arch, fields, preprocessing)
+        tensors, candidates = follow(tensors, graph_of, candidates, shapes, file, name), ("native",)
     names = _best_map(arch, candidates, shapes, tensors)
     renamed = names.rename(tensors)
     classes = 0 if headless else shapes[CLASSIFIER_BIAS][0]

@@ -1,1 +1,1 @@
-"""ONNX graphs as steps and units that mean something, and a model's arrays found along their edges."""
+"""ONNX graphs as units that mean something, and a model's arrays found along their edges."""

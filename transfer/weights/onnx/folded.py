@@ -5,10 +5,11 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from transfer.errors import TransferError
+from transfer.weights.onnx.units import Differs
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -43,7 +44,7 @@ def filled(
       where: in the message.
 
     Raises:
-      TransferError: the file's layer has a bias, and the model no place for it.
+      Differs: the file's layer has a bias, and the model no place for it.
     """
     channels = kernel.shape[-1]
     bias = np.zeros(channels, np.float32) if bias is None else bias
@@ -52,7 +53,7 @@ def filled(
             factor, shift = _scale_and_shift(norm)
             kernel, bias = kernel * factor, bias * factor + shift
         if not ours.bias and np.any(bias != 0):
-            raise TransferError(f"{where} has a bias, and {ours.layer} has none")
+            raise Differs(f"{where} has a bias, and {ours.layer} has none")
         return {f"{ours.layer}.kernel": kernel} | ({f"{ours.layer}.bias": bias} if ours.bias else {})
     if norm is None:
         place = f"{ours.layer if ours.bias else ours.norm}.bias"
@@ -69,19 +70,28 @@ def filled_norm(ours: Ours, norm: Norm, where: str) -> dict[str, np.ndarray]:
     """The arrays of a batch norm that follows no layer.
 
     Raises:
-      TransferError: the file's has a scale, and the model's has none.
+      Differs: the file's has a scale, and the model's has none.
     """
     arrays, factor = _norm(ours, norm)
     if np.any(factor != 1):
-        raise TransferError(f"{where} has a scale, and {ours.norm} has none")
+        raise Differs(f"{where} has a scale, and {ours.norm} has none")
     return arrays
 
 
-def affine(scale: np.ndarray, shift: np.ndarray) -> Norm:
+def affine(scale: np.ndarray, shift: np.ndarray, channels: int) -> Norm:
     """A scale and a shift by channel, as a batch norm."""
-    channels = max(scale.size, shift.size)
     weights = dict(scale=scale, bias=shift, mean=np.zeros(()), var=np.ones(()))
     return Norm({name: np.broadcast_to(array, (channels,)) for name, array in weights.items()}, 0.0)
+
+
+def after_affine(parts: Mapping[str, Any], scale: np.ndarray, shift: np.ndarray) -> dict[str, Any]:
+    """The parts of a layer or batch norm whose output is scaled and shifted by channel."""
+    if "norm" in parts:
+        norm: Norm = parts["norm"]
+        weights = dict(scale=norm.weights["scale"] * scale, bias=norm.weights["bias"] * scale + shift)
+        return dict(norm=Norm({**norm.weights, **weights}, norm.epsilon))
+    kernel, bias = parts["kernel"], parts.get("bias", np.zeros((), np.float32)) * scale + shift
+    return dict(kernel=kernel * scale if np.any(scale != 1) else kernel, bias=np.broadcast_to(bias, kernel.shape[-1:]))
 
 
 def identity(ours: Ours, channels: int) -> dict[str, np.ndarray]:

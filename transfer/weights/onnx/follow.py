@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from transfer.errors import TransferError, UsageError
+from transfer.errors import UsageError
 from transfer.models import registry
 from transfer.models.graph.trace import leading_to, trace
 from transfer.preprocess.recipe import Preprocessing
-from transfer.weights.names import Shape, name_map
+from transfer.weights.names import NameMap, Shape, name_map
 from transfer.weights.onnx.folded import filled, filled_norm
+from transfer.weights.onnx.images import Known, known_views
 from transfer.weights.onnx.our_units import OurUnits
-from transfer.weights.onnx.steps import Steps
-from transfer.weights.onnx.structure import Unit, difference, pairs
-from transfer.weights.onnx.units import Known, TheirUnits, View, dense_text
+from transfer.weights.onnx.reading import GraphUnits
+from transfer.weights.onnx.units import Differs, Unit, Units, dense, paired
 from transfer.weights.readers.onnx_file import OnnxTensors
 
 # Exporters keep their names; their layouts are ONNX's.
@@ -32,171 +32,148 @@ PYTORCH = {"torchvision", "timm"}
 # Sizes at which halving rounds, down and up to different ones, without padding and with it: where the file leaves the
 # size open, it must be the model there too.
 ODD_SIDES = (255, 257)
-
-
-def by_name_or_edges(
-    arch: str,
-    tensors: Mapping[str, np.ndarray],
-    candidates: Sequence[str],
-    shapes: Mapping[str, Shape],
-    *,
-    by_names: bool,
-    preprocessing: Preprocessing | None,
-    file: str,
-    name: str,
-    **fields: Any,
-) -> tuple[Mapping[str, np.ndarray], Sequence[str]]:
-    """Tensors and the libraries whose names they may have, for `create.from_tensors`; `shapes` are the model's.
-
-    Those of an ONNX file are what its graph gives, under our own names; `by_names`, and those of any other file, are
-    returned as they are.
-
-    Raises:
-      TransferError: the graph is not the model's, though perhaps its names are: it may be another function with the
-        same weights.
-    """
-    if by_names or not isinstance(tensors, OnnxTensors):
-        return tensors, candidates
-    try:
-        return follow(tensors, arch, preprocessing, file=file, name=name, **fields), ("native",)
-    except Differs as error:
-        if not _has_names(arch, tensors, candidates, shapes):
-            raise
-        raise Differs(
-            f"{error}; its names fit: by_names=True (convert: --by_names) takes the weights by them"
-        ) from error
-
-
-def _has_names(arch: str, tensors: OnnxTensors, candidates: Sequence[str], shapes: Mapping[str, Shape]) -> bool:
-    """Whether the file has the model's names in PyTorch and no others, with the whole classifier or none of it."""
-    for library in PYTORCH & set(candidates):
-        names = name_map(arch, library, shapes)
-        sources = {source.name for source in names.sources.values()}
-        unknown = [each for each in tensors if each not in sources and not names.in_classifier(each)]
-        missing = sources - tensors.keys()
-        headless = not any(map(names.in_classifier, tensors))
-        if not unknown and (not missing or (headless and all(map(names.in_classifier, missing)))):
-            return True
-    return False
-
-
-class Differs(TransferError):
-    """A graph is not the model's."""
-
-
-def follow(
-    tensors: OnnxTensors, arch: str, preprocessing: Preprocessing | None, *, file: str, name: str, **fields: Any
-) -> dict[str, np.ndarray]:
-    """The arrays of the model that `arch` and `fields` build, by dotted path, with the classifier of the file.
-
-    Args:
-      tensors: of an ONNX file.
-      preprocessing: of the images that the model is given; a graph that does the same itself is the model's.
-      file, name: what messages call the file and the model.
-
-    Raises:
-      Differs: the graph is not the model's; the message says where they part.
-    """
-    problems: list[str] = []
-    for number, output in enumerate(tensors.steps.outputs):
-        found = Compared.at(tensors.steps, output, arch, fields, preprocessing)
-        if found.paired is None:
-            problems.append(found.problem)
-            continue
-        elsewhere = _at_odd_sides(tensors, number, arch, fields, preprocessing)
-        if elsewhere:
-            problems.append(elsewhere)
-            continue
-        for said in found.warnings:
-            logging.warning("%s: %s %s", name, file, said)
-        return {path: array for pair in found.paired for path, array in _filled(*pair).items()}
-    raise Differs(f"{file} does not fit {name}: {[*problems, str(tensors.steps.problem)][0]}")
-
-
-def _at_odd_sides(
-    tensors: OnnxTensors, number: int, arch: str, fields: Mapping[str, Any], preprocessing: Preprocessing | None
-) -> str:
-    """Where they part at another size, if the file leaves it open and both take it; else empty."""
-    at = tensors.at
-    if at is None:
-        return ""
-    for side in ODD_SIDES:
-        steps = at((side, side, tensors.steps.image_shape[-1]))
-        if steps.problem is not None or not steps.is_consistent:
-            continue
-        try:
-            found = Compared.at(steps, steps.outputs[number], arch, fields, preprocessing)
-        except Differs:  # the model does not take this size
-            continue
-        if found.paired is None:
-            return f"for images of {side}x{side} pixels, {found.problem}"
-    return ""
+PREPROCESSED = "the model takes images that are preprocessed"
 
 
 @dataclasses.dataclass(frozen=True)
-class Compared:
-    """A graph beside a model.
+class Model:
+    """What a graph is compared with.
 
     Attributes:
-      paired: our units with theirs; None where the two differ.
-      problem: where they part.
-      warnings: what is to be said of a graph that is the model's, after the file's name.
+      arch, fields: build it.
+      preprocessing: of the images that it is given; a graph that does the same itself is the model's.
     """
 
-    paired: list[tuple[Unit, Unit]] | None
-    problem: str = ""
-    warnings: tuple[str, ...] = ()
+    arch: str
+    fields: Mapping[str, Any]
+    preprocessing: Preprocessing | None
 
-    @classmethod
-    def at(
-        cls,
-        steps: Steps,
-        output: int,
-        arch: str,
-        fields: Mapping[str, Any],
-        preprocessing: Preprocessing | None,
-    ) -> "Compared":
-        """One output of a graph beside the model that `arch` and `fields` build, with as many classes."""
-        dense = [i for i in leading_to([output], lambda i: steps.steps[i].inputs) if steps.steps[i].op == "dense"]
-        classes = steps.steps[max(dense)].sizes["c"] if dense else 0
-        model = registry.build(arch, seed=None, **{**fields, "num_classes": classes})
+
+def follow(
+    tensors: OnnxTensors, model: Model, libraries: Sequence[str], shapes: Mapping[str, Shape], file: str, name: str
+) -> dict[str, np.ndarray]:
+    """The arrays of a model by dotted path, with the classifier of the file.
+
+    Args:
+      libraries: whose names the file may have, and `shapes` of the model's arrays: for a message.
+      file, name: what messages call the file and the model.
+
+    Raises:
+      Differs: no output of the graph is the model's; the message says where they part, and whether the names fit all
+        the same: it may be another function with the same weights.
+    """
+    graph, problems = tensors.graph, []
+    for number, output in enumerate(graph.outputs):
         try:
-            ours = OurUnits(trace(model, (1, *steps.image_shape), with_values=True))
+            pairs, warning = _compared(graph, output, model)
+            _compare_at_odd_sides(tensors, number, model)
+            arrays = _arrays(pairs)
         except UsageError as error:
-            raise Differs(f"its images are {'x'.join(map(str, steps.image_shape))}: {error}") from error
-        theirs = TheirUnits(steps, output, _known_views(ours, preprocessing))
-        units = _dense_read_as_such(theirs.units, {each.about for each in ours.units if each.op == "dense"})
-        paired = pairs(ours.units, units, ours.output, theirs.output)
-        if paired is not None:
-            return cls(list(paired), warnings=theirs.warnings)
-        return cls(None, difference(ours.units, units, ours.output, theirs.output) + _hint(arch, ours, units, fields))
+            problems.append(f"its images are {'x'.join(map(str, graph.image_shape))}: {error}")
+        except Differs as error:
+            problems.append(str(error))
+        else:
+            if warning:
+                logging.warning("%s: %s %s", name, file, warning)
+            return arrays
+    has_names = any(_has_names(name_map(model.arch, each, shapes), tensors) for each in PYTORCH & set(libraries))
+    advice = "; its names fit: by_names=True (convert: --by_names) takes the weights by them" if has_names else ""
+    raise Differs(f"{file} does not fit {name}: {[*problems, str(graph.problem)][0]}{advice}")
 
 
-def _known_views(ours: OurUnits, preprocessing: Preprocessing | None) -> list[Known]:
-    """The model's own, and after the preprocessing of its images, given as 0..255 or as 0..1."""
-    plain = View.of(ours.graph.nodes[0].shape[-1])
-    own = [Known(plain, None), *(Known(view, i) for i, view in enumerate(ours.views))]
-    if preprocessing is None or len(preprocessing.mean) != len(plain.channels):
-        return own
-    std, mean = np.array(preprocessing.std), np.array(preprocessing.mean)
-    channels = plain.channels[::-1] if preprocessing.channels == "bgr" else plain.channels
-    before = [View(channels, preprocessing.scale * most / std, -mean / std) for most in (1, 255)]
-    given = [
-        dataclasses.replace(each, view=first.then(each.view), is_preprocessed=False) for each in own for first in before
-    ]
-    return [*own, *given]
+def _has_names(names: NameMap, tensors: OnnxTensors) -> bool:
+    """Whether the file has the model's names and no others, with the whole classifier or none of it."""
+    sources = {source.name for source in names.sources.values()}
+    body = {source for source in sources if not names.in_classifier(source)}
+    body_of_file = {tensor for tensor in tensors if not names.in_classifier(tensor)}
+    return body == body_of_file and (sources <= tensors.keys() or len(body_of_file) == len(tensors))
 
 
-def _hint(arch: str, ours: OurUnits, units: Sequence[Unit], fields: Mapping[str, Any]) -> str:
+def _compared(graph: GraphUnits, output: int, model: Model) -> tuple[list[tuple[Unit, Unit]], str]:
+    """Our units with those that lead to an output of a graph, and what is to be said of the graph, if anything.
+
+    Raises:
+      Differs: the graph is not the model's.
+      UsageError: the model does not take images of this size.
+    """
+    needed = sorted(leading_to([output], lambda i: graph.units[i].inputs))
+    last = next((graph.units[i] for i in reversed(needed) if graph.units[i].op == "dense"), None)
+    classes = last.parts["kernel"].shape[1] if last else 0
+    built = registry.build(model.arch, seed=None, **{**model.fields, "num_classes": classes})
+    ours = OurUnits(trace(built, (1, *graph.image_shape), with_values=True))
+    known = known_views(graph.image_shape[-1], ours.views, model.preprocessing)
+    dense_sizes = {unit.about for unit in ours.units if unit.op == "dense"}
+    theirs, warning = _in_our_terms(graph, needed, known, dense_sizes)
+    try:
+        return paired(ours, theirs), warning
+    except Differs as error:
+        raise Differs(f"{error}{_hint(model, bool(ours.views), theirs)}") from error
+
+
+def _compare_at_odd_sides(tensors: OnnxTensors, number: int, model: Model) -> None:
+    """Raises Differs where they part at another size, if the file leaves it open and both take it."""
+    for side in ODD_SIDES if tensors.at else ():
+        graph = tensors.at((side, side, tensors.graph.image_shape[-1]))  # type: ignore[misc]
+        if graph.problem is None and graph.is_consistent:
+            try:
+                _compared(graph, graph.outputs[number], model)
+            except UsageError:  # the model does not take this size
+                continue
+            except Differs as error:
+                raise Differs(f"for images of {side}x{side} pixels, {error}") from error
+
+
+def _in_our_terms(
+    graph: GraphUnits, needed: Sequence[int], known: Sequence[Known], dense_sizes: set[tuple[Any, ...]]
+) -> tuple[Units, str]:
+    """The `needed` units of a graph, what they make of the images by its number in our model; and a warning."""
+    theirs, place, warning = Units(), dict[int, int](), ""
+    for i in needed:
+        unit = graph.units[i]
+        unit = dataclasses.replace(unit, inputs=tuple(place[k] for k in unit.inputs))
+        if unit.op == "images":
+            view, since = unit.parts["view"], unit.parts["since"]
+            name = unit.name if since == unit.name else f"{since} to {unit.name}"
+            match = next((each for each in known if view.same_as(each.view)), None)
+            if match and not match.is_preprocessed:
+                warning = f"normalises its images itself ({name}: {view}), as the preprocessing does: {PREPROCESSED}"
+            if match and match.number is None:
+                place[i] = unit.inputs[0]
+                continue
+            about = (match.number,) if match else (name, i)
+            unit = dataclasses.replace(unit, name=name, about=about, text=str(view))
+        elif unit.op == "conv":
+            unit = _as_dense(unit, theirs, dense_sizes)
+        place[i] = theirs.add(unit)
+    theirs.output = place[needed[-1]]
+    return theirs, warning
+
+
+def _as_dense(unit: Unit, units: Units, dense_sizes: set[tuple[Any, ...]]) -> Unit:
+    """timm's VGG has a 7x7 convolution and 1x1 after it where others flatten: such are dense layers."""
+    height, width, channels, features = unit.parts["kernel"].shape
+    sizes = (height * width * channels, features)
+    before = units.units[unit.inputs[0]]
+    while before.op in ("relu", "tanh") and before.inputs:
+        before = units.units[before.inputs[0]]
+    is_whole = unit.about[2:] == (1, (tuple(range(height)),), (tuple(range(width)),))
+    if sizes not in dense_sizes or not is_whole or (height * width == 1 and before.op != "dense"):
+        return unit
+    parts = {**unit.parts, "kernel": unit.parts["kernel"].reshape(sizes), "channels_first": False}
+    return dense(unit.name, unit.inputs, sizes, **parts)
+
+
+def _hint(model: Model, normalises: bool, theirs: Units) -> str:
     """What else there is to say of a graph that is not the model's: which one it could be of."""
-    one_normalises = bool(ours.views) != any(each.op == "images" for each in units)
-    if one_normalises and "transform_input" in inspect.signature(registry.builder(arch)).parameters:
+    one_normalises = normalises != any(unit.op == "images" for unit in theirs.units)
+    if one_normalises and "transform_input" in inspect.signature(registry.builder(model.arch)).parameters:
         return " (transform_input says whether the model normalises its images)"
-    if fields.get("width", 1) != 1:
+    if model.fields.get("width", 1) != 1:
         return ""
-    theirs = Counter(each.parts["kernel"].shape for each in units if each.op == "conv")
-    alike = next((other for other in (arch, *registry.architectures()) if theirs == _convolutions(other)), arch)
-    return f"; its convolutions are those of {alike}" if alike != arch else ""
+    kernels = Counter(unit.parts["kernel"].shape for unit in theirs.units if unit.op == "conv")
+    archs = (model.arch, *registry.architectures())
+    alike = next((arch for arch in archs if kernels == _convolutions(arch)), model.arch)
+    return f"; its convolutions are those of {alike}" if alike != model.arch else ""
 
 
 @functools.cache
@@ -205,22 +182,17 @@ def _convolutions(arch: str) -> Counter[tuple[int, ...]]:
     return Counter(array.shape for array in arrays.values() if array.ndim == 4)
 
 
-def _dense_read_as_such(units: Sequence[Unit], dense: set[tuple[Any, ...]]) -> list[Unit]:
-    """timm's VGG has a 7x7 convolution and 1x1 after it where others flatten: such are dense layers."""
-    found: list[Unit] = []
-    for unit in units:
-        if unit.op == "conv":
-            height, width, channels, features = unit.parts["kernel"].shape
-            about = (height * width * channels, features)
-            before = found[unit.inputs[0]]
-            while before.op in ("relu", "tanh") and before.inputs:
-                before = found[before.inputs[0]]
-            whole = (tuple(range(height)),), (tuple(range(width)),)
-            if about in dense and unit.about[2:] == (1, *whole) and (height * width > 1 or before.op == "dense"):
-                parts = {**unit.parts, "kernel": unit.parts["kernel"].reshape(about), "channels_first": False}
-                unit = dataclasses.replace(unit, op="dense", about=about, parts=parts, text=dense_text(*about))
-        found.append(unit)
-    return found
+def _arrays(pairs: Sequence[tuple[Unit, Unit]]) -> dict[str, np.ndarray]:
+    """Our arrays; Differs where two nodes with other weights stand for one layer."""
+    arrays: dict[str, np.ndarray] = {}
+    owners: dict[str, Unit] = {}
+    for our, their in pairs:
+        for path, array in _filled(our, their).items():
+            if path in arrays and not np.array_equal(arrays[path], array):
+                nodes = f"{owners[path].name} and {their.name}"
+                raise Differs(f"where the model has {our}, the graph has {nodes} with different weights")
+            arrays[path], owners[path] = array, their
+    return arrays
 
 
 def _filled(our: Unit, their: Unit) -> dict[str, np.ndarray]:

@@ -1,163 +1,130 @@
 """The operators of ONNX that work on height and width: pools, means and padding."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from transfer.weights.onnx import windows
-from transfer.weights.onnx.layout import SPATIAL, wide
-from transfer.weights.onnx.steps import LARGEST_SIDE, NO_ZEROS, Data, NotRead, Steps, title
-from transfer.weights.onnx.windows import Pads, Shares, Window
+from transfer.weights.onnx.layout import SPATIAL
+from transfer.weights.onnx.reading import LARGEST_SIDE, NO_ZEROS, Data, OnnxNode, UnsupportedNode
+from transfer.weights.onnx.units import described
+from transfer.weights.onnx.windows import Window
 
-Attributes = Mapping[str, Any]
 # What all windows of a file take, written out; no network comes near it.
 MOST_TAPS = 1 << 21
 # Exporters write minus infinity as the least float too.
 LOWEST = -3e38
+SAME = (b"SAME_UPPER", b"SAME_LOWER")
 
 
-def windows_of(
-    steps: Steps,
-    node: Any,
-    attributes: Attributes,
-    data: Data,
-    kernel: Sequence[int],
-    value: float = 0.0,
-) -> tuple[Window, Window]:
+def windows_of(node: OnnxNode, data: Data, kernel: Sequence[int], value: float = 0.0) -> tuple[Window, Window]:
     """The window of a convolution or pool along rows and columns; `value` is what padding by a node must be."""
     if data.zeros != NO_ZEROS and data.value != value:
-        raise NotRead(f"{data.padded_by} pads what {title(node)} takes with {data.value:g}: no model here does that")
-    sizes = steps.sizes(data)
-    strides, dilations = attributes.get("strides", (1, 1)), attributes.get("dilations", (1, 1))
-    low_high = _pads(node, attributes)
-    found = []
+        text = f"{data.padded_by} pads what {node.title} takes with {data.value:g}: no model here does that"
+        raise UnsupportedNode(text)
+    mode, ceil_mode = node.attributes.get("auto_pad", b"NOTSET"), bool(node.attributes.get("ceil_mode"))
+    strides, dilations = node.attributes.get("strides", (1, 1)), node.attributes.get("dilations", (1, 1))
+    pads = [0] * 4 if mode == b"VALID" else node.attributes.get("pads", [0] * 4)
+    if (len(kernel), len(strides), len(dilations), len(pads)) != (2, 2, 2, 4):
+        raise node.problem("has a kernel, strides, dilations or pads of other than height and width")
+    pair = []
     for i, side in enumerate(SPATIAL):
-        window = Window(
-            sizes[side], kernel[i], strides[i], dilations[i], data.zeros[i], (0, 0), bool(attributes.get("ceil_mode"))
-        )
-        largest = max(window.size, window.kernel * window.dilation, *window.zeros, *(low_high[i] if low_high else ()))
-        smallest = min(window.size, window.kernel, window.stride, window.dilation)
-        if smallest < 1 or largest > LARGEST_SIDE or min(*window.zeros, *(low_high[i] if low_high else (0,))) < 0:
-            raise NotRead(f"{title(node)} has a window, padding or side of no network")
-        upper = attributes.get("auto_pad") == b"SAME_UPPER"
-        given = window.size + sum(window.zeros)
-        pads = low_high[i] if low_high else windows.same_pads(given, kernel[i], strides[i], dilations[i], upper=upper)
-        window = dataclasses.replace(window, pads=pads)
-        steps.taps += window.outputs * window.kernel
-        if steps.taps > MOST_TAPS:
-            raise NotRead(f"{title(node)}: the windows up to here are those of no network")
+        around, size = (pads[i], pads[i + 2]), data.sizes[side]
+        window = Window(size, kernel[i], strides[i], dilations[i], data.zeros[i], around, ceil_mode)
+        smallest, largest = min(size, kernel[i], strides[i], dilations[i]), max(size, kernel[i] * dilations[i])
+        if smallest < 1 or max(largest, *window.zeros, *around) > LARGEST_SIDE or min(*window.zeros, *around) < 0:
+            raise node.problem("has a window, padding or side of no network")
+        given = size + sum(window.zeros)
+        if mode in SAME:
+            around = windows.same_pads(given, kernel[i], strides[i], dilations[i], upper=mode == SAME[0])
+            window = dataclasses.replace(window, pads=around)
+        node.graph.taps += window.outputs * window.kernel
+        if node.graph.taps > MOST_TAPS:
+            raise UnsupportedNode(f"{node.title}: the windows up to here are those of no network")
         if not window.outputs:
-            raise NotRead(f"{title(node)}: its window of {kernel[i]} does not fit into a side of {given}")
-        found.append(window)
-    return found[0], found[1]
+            raise UnsupportedNode(f"{node.title}: its window of {kernel[i]} does not fit into a side of {given}")
+        pair.append(window)
+    return pair[0], pair[1]
 
 
-def _pads(node: Any, attributes: Attributes) -> tuple[Pads, Pads] | None:
-    """None for `SAME`."""
-    mode = attributes.get("auto_pad", b"NOTSET")
-    if mode in (b"SAME_UPPER", b"SAME_LOWER"):
-        return None
-    pads = [0] * 4 if mode == b"VALID" else attributes.get("pads", [0] * 4)
-    if len(pads) != 4:
-        raise NotRead(f"{title(node)} has {len(pads)} pads, not 4")
-    top, left, bottom, right = pads
-    return (top, bottom), (left, right)
+def _pool(node: OnnxNode, data: Data, op: str, taken: Sequence[Any], text: str = "") -> Data:
+    """What a max-pool or an average of `data` gives; `taken` along rows and columns."""
+    rows, columns = map(len, taken)
+    size = (data.sizes["h"], data.sizes["w"])
+    text = text or f"to {rows}x{columns} pixels"
+    position = node.graph.add_pool(op, node.title_with(data), data.unit, taken, size, text)
+    return Data(position, {**data.sizes, "h": rows, "w": columns}, data.axes, turned_by=data.turned_by)
 
 
-def pad(steps: Steps, node: Any, attributes: Attributes) -> Data:
+def pad(node: OnnxNode) -> Data:
     """Values at the sides, which the next convolution or pool counts as its own."""
-    data = steps.data(node, padded=True)
-    numbers = steps.whole(node, 1, attributes.get("pads")) or []
-    axes = steps.whole(node, 3)
+    data = node.data(padded=True)
+    numbers, axes = node.integers(1, "pads") or [], node.integers(3)
     pairs = list(zip(numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :], strict=True))
     sides = dict(zip(range(len(data.axes)) if axes is None else axes, pairs, strict=True))
-    given = steps.constant(node, 2)
-    value = attributes.get("value", 0.0) if given is None else float(given.reshape(()))
+    given = node.constant(2)
+    value = node.attributes.get("value", 0.0) if given is None else float(given.reshape(()))
     value = -np.inf if value <= LOWEST else value
     added = {data.axes[axis]: pair for axis, pair in sides.items() if any(pair)}
     if not added:
         return data
-    constant = attributes.get("mode", b"constant") == b"constant"
+    is_constant = node.attributes.get("mode", b"constant") == b"constant"
     by_side = [added.pop((side,), (0, 0)) for side in SPATIAL]
-    if not constant or added or min(map(min, by_side)) < 0 or (data.zeros != NO_ZEROS and data.value != value):
-        raise NotRead(f"{title(node)} crops, mirrors, or pads other than height and width: no model here does that")
+    if not is_constant or added or min(map(min, by_side)) < 0 or (data.zeros != NO_ZEROS and data.value != value):
+        raise node.problem("crops, mirrors, or pads other than height and width: no model here does that")
     rows, columns = ((a + low, b + high) for (a, b), (low, high) in zip(data.zeros, by_side, strict=True))
-    return dataclasses.replace(data, zeros=(rows, columns), value=value, padded_by=title(node))
+    return dataclasses.replace(data, zeros=(rows, columns), value=value, padded_by=node.title)
 
 
-def max_pool(steps: Steps, node: Any, attributes: Attributes) -> Data:
-    """Padding by a node takes part with its value: minus infinity is as none."""
-    data, _ = steps.feature_map(node)
-    kernel = attributes["kernel_shape"]
-    as_none = data.value == -np.inf
-    pair = windows_of(steps, node, attributes, data, kernel, data.value if as_none else 0.0)
-    if as_none:
-        pair = (_not_as_values(pair[0]), _not_as_values(pair[1]))
-    return _maximum(steps, node, data, pair)
+def max_pool(node: OnnxNode) -> Data:
+    """A max-pool; padding by a node takes part with its value, where minus infinity is as none."""
+    data, kernel = node.feature_map(), node.attributes["kernel_shape"]
+    value = data.value if data.value == -np.inf else 0.0
+    pair = windows_of(node, data, kernel, value)
+    if value:
+        pair = pair[0].padded(), pair[1].padded()
+    return _pool(node, data, "max_pool", [window.maxima() for window in pair], described(pair))
 
 
-def _not_as_values(window: Window) -> Window:
-    low, high = (a + b for a, b in zip(window.zeros, window.pads, strict=True))
-    return dataclasses.replace(window, zeros=(0, 0), pads=(low, high))
+def global_maximum(node: OnnxNode) -> Data:
+    """A max-pool with a window as large as the map."""
+    data = node.feature_map(padded=False)
+    return _pool(node, data, "max_pool", [(tuple(range(data.sizes[side])),) for side in SPATIAL])
 
 
-def _maximum(steps: Steps, node: Any, data: Data, pair: tuple[Window, Window]) -> Data:
-    rows, columns = pair
-    if rows.greatest() == windows.picked(range(rows.size)) and columns.greatest() == windows.picked(
-        range(columns.size)
-    ):
-        return dataclasses.replace(data, zeros=NO_ZEROS)
-    sizes = dict(h=rows.outputs, w=columns.outputs)
-    about = dict(windows=pair, rows=rows.greatest(), columns=columns.greatest())
-    return steps.put(data, "max_pool", node, sizes, **about)
-
-
-def global_maximum(steps: Steps, node: Any, attributes: Attributes) -> Data:
-    """A window as large as the map."""
-    data, sizes = steps.feature_map(node, padded=False)
-    return _maximum(steps, node, data, windows_of(steps, node, {}, data, (sizes["h"], sizes["w"])))
-
-
-def picked(steps: Steps, node: Any, data: Data, side: str, positions: Sequence[int]) -> Data:
+def picked(node: OnnxNode, data: Data, side: str, positions: Sequence[int]) -> Data:
     """Single rows or columns: what a pool of one pixel gives."""
-    sizes = steps.sizes(data)
-    taps = {each: windows.picked(positions if each == side else range(sizes[each])) for each in SPATIAL}
-    about = dict(rows=taps["h"], columns=taps["w"])
-    return steps.put(data, "max_pool", node, {side: len(positions)}, **about)
+    taken = [windows.picked(positions if each == side else range(data.sizes[each])) for each in SPATIAL]
+    return _pool(node, data, "max_pool", taken)
 
 
-def average_pool(steps: Steps, node: Any, attributes: Attributes) -> Data:
-    """Padding by a node counts as values."""
-    data, _ = steps.feature_map(node)
-    pair = windows_of(steps, node, attributes, data, attributes["kernel_shape"])
-    counts = bool(attributes.get("count_include_pad", 0))
-    rows, columns = (each.averaged(counts) for each in pair)
-    return _average(steps, node, data, rows, columns, windows=pair, counts_padding=counts)
+def average_pool(node: OnnxNode) -> Data:
+    """An average pool; padding by a node counts as values."""
+    data = node.feature_map()
+    pair = windows_of(node, data, node.attributes["kernel_shape"])
+    counts = bool(node.attributes.get("count_include_pad", 0))
+    text = described(pair, "counted padding" if counts else "padding")
+    return _pool(node, data, "average", [window.averages(counts) for window in pair], text)
 
 
-def global_average(steps: Steps, node: Any, attributes: Attributes) -> Data:
-    """Over the whole map."""
-    data, sizes = steps.feature_map(node, padded=False)
-    return _average(steps, node, data, windows.mean(sizes["h"]), windows.mean(sizes["w"]))
+def global_average(node: OnnxNode) -> Data:
+    """An average of the whole map."""
+    data = node.feature_map(padded=False)
+    return _pool(node, data, "average", [windows.adaptive(data.sizes[side], 1) for side in SPATIAL])
 
 
-def reduce_mean(steps: Steps, node: Any, attributes: Attributes) -> Data:
-    """Over height, width or both."""
-    data = steps.data(node)
-    sizes, rank = steps.sizes(data), len(data.axes)
-    which = [axis % rank for axis in steps.whole(node, 1, attributes.get("axes")) or range(rank)]
-    over = {side for axis in which for side in wide(data.axes[axis], sizes)}
+def reduce_mean(node: OnnxNode) -> Data:
+    """A mean over height, width or both."""
+    data = node.data()
+    rank = len(data.axes)
+    axes = [axis % rank for axis in node.integers(1, "axes") or range(rank)]
+    over = {side for axis in axes for side in data.wide(axis)}
     if over - set(SPATIAL):
-        raise NotRead(f"{title(node)} takes a mean over other than height and width")
-    rows, columns = (windows.mean(sizes[side]) if side in over else windows.each(sizes[side]) for side in SPATIAL)
-    found = _average(steps, node, data, rows, columns)
-    if attributes.get("keepdims", 1):
-        return found
-    return dataclasses.replace(found, axes=tuple(axis for i, axis in enumerate(found.axes) if i not in which))
-
-
-def _average(steps: Steps, node: Any, data: Data, rows: Shares, columns: Shares, **about: Any) -> Data:
-    after = dict(h=len(rows), w=len(columns))
-    return steps.put(data, "average", node, after, rows=rows, columns=columns, **about)
+        raise node.problem("takes a mean over other than height and width")
+    cells = {side: 1 if side in over else data.sizes[side] for side in SPATIAL}
+    pooled = _pool(node, data, "average", [windows.adaptive(data.sizes[side], cells[side]) for side in SPATIAL])
+    if node.attributes.get("keepdims", 1):
+        return pooled
+    return dataclasses.replace(pooled, axes=tuple(axis for i, axis in enumerate(pooled.axes) if i not in axes))

@@ -5,7 +5,7 @@ rounded up or down, an average of all); what is taken does not.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable
 from fractions import Fraction
 
 Pads = tuple[int, int]
@@ -17,7 +17,7 @@ Shares = tuple[tuple[tuple[int, Fraction], ...], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """Along one side.
+    """A window along one side.
 
     Attributes:
       size: of the side.
@@ -47,38 +47,39 @@ class Window:
             steps -= 1
         return steps + 1
 
-    def _under(self, output: int) -> list[int]:
-        """Positions under the window, counted from the side's first value."""
-        start = output * self.stride - self.pads[0] - self.zeros[0]
-        return [start + i * self.dilation for i in range(self.kernel)]
+    def _under(self) -> list[range]:
+        """For each output the positions under the window, counted from the side's first value."""
+        first, span = -self.pads[0] - self.zeros[0], self.dilation * self.kernel
+        starts = range(first, first + self.outputs * self.stride, self.stride)
+        return [range(start, start + span, self.dilation) for start in starts]
 
-    def _is_value(self, position: int) -> bool:
-        return -self.zeros[0] <= position < self.size + self.zeros[1]
+    def _values(self, under: Iterable[int]) -> list[int | None]:
+        """Those of the positions that are values, None for a zero beside the side."""
+        values = [i for i in under if -self.zeros[0] <= i < self.size + self.zeros[1]]
+        return [i if 0 <= i < self.size else None for i in values]
+
+    def padded(self) -> "Window":
+        """The window with padding in place of the zeros."""
+        low, high = (zeros + pads for zeros, pads in zip(self.zeros, self.pads, strict=True))
+        return dataclasses.replace(self, zeros=(0, 0), pads=(low, high))
 
     def convolved(self) -> Taps:
         """What each element of a kernel meets."""
-        return tuple(
-            tuple(i if 0 <= i < self.size else None for i in self._under(output)) for output in range(self.outputs)
-        )
+        return tuple(tuple(i if 0 <= i < self.size else None for i in under) for under in self._under())
 
-    def greatest(self) -> Taps:
+    def maxima(self) -> Taps:
         """What each maximum is of: padding counts only where it is a value."""
-        found = []
-        for output in range(self.outputs):
-            values = [i for i in self._under(output) if self._is_value(i)]
-            inside = [i for i in values if 0 <= i < self.size]
-            found.append((*inside, *([None] if len(inside) < len(values) else ())))
-        return tuple(found)
+        rows = map(self._values, self._under())
+        return tuple((*(i for i in row if i is not None), *([None] if None in row else ())) for row in rows)
 
-    def averaged(self, counts_padding: bool) -> Shares:
+    def averages(self, counts_padding: bool) -> Shares:
         """What each average is of; `counts_padding` divides by padding under the window too."""
         end = self.size + self.zeros[1] + self.pads[1]
-        found = []
-        for output in range(self.outputs):
-            under = self._under(output)
-            counted = sum(i < end if counts_padding else self._is_value(i) for i in under)
-            found.append(tuple((i, Fraction(1, max(1, counted))) for i in under if 0 <= i < self.size))
-        return tuple(found)
+        rows = []
+        for under in self._under():
+            counted = sum(i < end for i in under) if counts_padding else len(self._values(under))
+            rows.append(tuple((i, Fraction(1, max(1, counted))) for i in under if 0 <= i < self.size))
+        return tuple(rows)
 
 
 def same_pads(size: int, kernel: int, stride: int, dilation: int = 1, *, upper: bool = True) -> Pads:
@@ -89,42 +90,35 @@ def same_pads(size: int, kernel: int, stride: int, dilation: int = 1, *, upper: 
     return (low, high) if upper else (high, low)
 
 
-def mean(size: int) -> Shares:
-    """One average of a whole side."""
-    return (tuple((i, Fraction(1, size)) for i in range(size)),)
+def picked(positions: Iterable[int]) -> Taps:
+    """Single positions; all of a side leave it as it is."""
+    return tuple((i,) for i in positions)
 
 
-def each(size: int) -> Shares:
-    """A side left as it is."""
-    return tuple(((i, Fraction(1)),) for i in range(size))
+def without_zeros(taps: Taps) -> Taps:
+    """The taps without the zeros beside the side, where there is another value."""
+    return tuple(tuple(i for i in taken if i is not None) or taken for taken in taps)
 
 
 def adaptive(size: int, cells: int) -> Shares:
-    """PyTorch's AdaptiveAvgPool: cell i averages floor(i*n/cells) to ceil((i+1)*n/cells)."""
-    found = []
+    """PyTorch's AdaptiveAvgPool: cell i averages floor(i*n/cells) to ceil((i+1)*n/cells).
+
+    One cell is the average of a whole side, as many cells as positions leave it as it is.
+    """
+    rows = []
     for cell in range(cells):
         start, stop = cell * size // cells, -(-(cell + 1) * size // cells)
-        found.append(tuple((i, Fraction(1, stop - start)) for i in range(start, stop)))
-    return tuple(found)
+        rows.append(tuple((i, Fraction(1, stop - start)) for i in range(start, stop)))
+    return tuple(rows)
 
 
-def after(first: Shares, second: Shares) -> Shares:
-    """One average of another's results."""
-    found = []
+def averages_of(first: Shares, second: Shares) -> Shares:
+    """The averages `second` of the averages `first`."""
+    rows = []
     for row in second:
         shares: dict[int, Fraction] = {}
         for i, outer in row:
             for k, inner in first[i]:
                 shares[k] = shares.get(k, Fraction(0)) + outer * inner
-        found.append(tuple(sorted(shares.items())))
-    return tuple(found)
-
-
-def picked(positions: Sequence[int] | int) -> Taps:
-    """Single positions, or each of a side."""
-    return tuple((i,) for i in (range(positions) if isinstance(positions, int) else positions))
-
-
-def without_zeros(taps: Taps) -> Taps:
-    """Without the zeros beside the side, where there is another value."""
-    return tuple(tuple(i for i in each if i is not None) or each for each in taps)
+        rows.append(tuple(sorted(shares.items())))
+    return tuple(rows)

@@ -5,6 +5,7 @@ The names of initialisers are the exporter's: PyTorch's own, or numbers. So what
 """
 
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,14 @@ import numpy as np
 
 from transfer.errors import TransferError
 from transfer.runtime.distribution import install_hint
+from transfer.weights.onnx.constants import check_functions, initialiser
 from transfer.weights.onnx.operators import OPERATORS
-from transfer.weights.onnx.sizes import check_functions
-from transfer.weights.onnx.steps import Steps, inputs_of, is_channels_last, sides_of
-from transfer.weights.onnx.tensors import initialiser
+from transfer.weights.onnx.reading import GraphUnits, ImageShape, inputs_of, is_channels_last, sides_of
 
-ImageShape = tuple[int, int, int]
 FORMAT = "ONNX"
 # The message begins with field 1, ir_version, a small number; these are the tags of the fields that may follow.
 IR_VERSION_TAG, LARGEST_IR_VERSION = 0x08, 0x40
 NEXT_TAGS = (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72)
-
-
 # Tried in turn where the file leaves the size of its images open.
 SIDES, CHANNELS = (224, 299, 32, 28), (3, 1)
 
@@ -32,13 +29,13 @@ class OnnxTensors(dict[str, np.ndarray]):
     """The tensors that layers take, by name, in PyTorch's layouts.
 
     Attributes:
-      steps: the graph that takes them.
+      graph: what takes them.
       at: the same for images (H, W, C), where the file leaves their size open, else None.
     """
 
-    def __init__(self, steps: Steps, at: Callable[[ImageShape], Steps] | None) -> None:
-        super().__init__(steps.named)
-        self.steps, self.at = steps, at
+    def __init__(self, graph: GraphUnits, at: Callable[[ImageShape], GraphUnits] | None) -> None:
+        super().__init__(graph.named)
+        self.graph, self.at = graph, at
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -50,8 +47,8 @@ def read(path: Path) -> OnnxTensors:
     """The tensors of every layer that leads to an output.
 
     Raises:
-      TransferError: the package `onnx` is not installed; an operator that is not known here, a graph with a part
-        missing, external data missing or outside the file's folder.
+      TransferError: the package `onnx` is not installed; a graph with a part missing, external data missing or outside
+        the file's folder.
     """
     model = _parse(path)
     if model.functions:
@@ -59,19 +56,14 @@ def read(path: Path) -> OnnxTensors:
 
         check_functions(model)
         model = inliner.inline_local_functions(model)
-    initialisers = {tensor.name: initialiser(tensor, path.parent) for tensor in model.graph.initializer}
-
-    def at(shape: ImageShape) -> Steps:
-        return Steps(model, initialisers, OPERATORS, shape)
-
+    stored = {each.name: cache(partial(initialiser, each, path.parent)) for each in model.graph.initializer}
+    at = partial(GraphUnits, model, stored, OPERATORS)
     shapes = _image_shapes(model.graph)
-    steps = at(shapes[0])
-    for shape in shapes[1:]:
-        if steps.problem is None and steps.is_consistent:
-            break
-        other = at(shape)
-        steps = other if other.problem is None and other.is_consistent else steps
-    return OnnxTensors(steps, at if len(shapes) > 1 else None)
+    graphs = map(at, shapes)
+    graph = next(graphs)
+    if graph.problem or not graph.is_consistent:
+        graph = next((other for other in graphs if other.problem is None and other.is_consistent), graph)
+    return OnnxTensors(graph, at if len(shapes) > 1 else None)
 
 
 def _image_shapes(graph: Any) -> list[ImageShape]:
@@ -80,8 +72,8 @@ def _image_shapes(graph: Any) -> list[ImageShape]:
     sides = sides_of(inputs[0]) if inputs else []
     _, *given = sides if len(sides) == 4 else [0] * 4
     height, width, channels = given if is_channels_last(sides) else (*given[1:], given[0])
-    found = [(height or side, width or side, channels or each) for each in CHANNELS for side in SIDES]
-    return list(dict.fromkeys(found))
+    shapes = [(height or side, width or side, channels or count) for count in CHANNELS for side in SIDES]
+    return list(dict.fromkeys(shapes))
 
 
 def _parse(path: Path) -> Any:

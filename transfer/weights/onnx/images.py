@@ -1,0 +1,111 @@
+"""What a graph or a model makes of its images before the first layer: a number times each channel, plus a number."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from transfer.models.graph.trace import Node
+from transfer.preprocess.recipe import Preprocessing
+
+# Numbers that differ by less are the same ones, rounded.
+TOLERANCE = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """Images as the first layer takes them: `images[channels] * scale + bias`."""
+
+    channels: np.ndarray
+    scale: np.ndarray
+    bias: np.ndarray
+
+    @classmethod
+    def of(cls, channels: int) -> "View":
+        """The images as they are."""
+        return cls(np.arange(channels), np.ones(channels), np.zeros(channels))
+
+    def times(self, scale: np.ndarray) -> "View":
+        """The view with each channel times a number."""
+        return View(self.channels, self.scale * scale, self.bias * scale)
+
+    def plus(self, bias: np.ndarray) -> "View":
+        """The view with a number added to each channel."""
+        return View(self.channels, self.scale, self.bias + bias)
+
+    def picked(self, positions: Sequence[int]) -> "View":
+        """Some of the view's channels, in any order."""
+        return View(*(array[positions] for array in (self.channels, self.scale, self.bias)))
+
+    def joined(self, others: Sequence["View"]) -> "View":
+        """The view's channels and those of others behind them."""
+        views = (self, *others)
+        return View(
+            *(np.concatenate([getattr(view, name) for view in views]) for name in ("channels", "scale", "bias"))
+        )
+
+    def same_as(self, other: "View") -> bool:
+        """Whether they are one function, up to rounding."""
+        pairs = ((self.scale, other.scale), (self.bias, other.bias))
+        close = all(np.allclose(a, b, TOLERANCE, TOLERANCE) for a, b in pairs)
+        return close and np.array_equal(self.channels, other.channels)
+
+    def __str__(self) -> str:
+        """What is done, in numbers."""
+
+        def numbers(array: np.ndarray) -> str:
+            return " ".join(f"{number:.4g}" for number in (array[:1] if len(set(array.tolist())) == 1 else array))
+
+        ordered = np.array_equal(self.channels, np.arange(len(self.channels)))
+        order = "" if ordered else f"channels {' '.join(map(str, self.channels))}, "
+        return f"{order}images * {numbers(self.scale)} + {numbers(self.bias)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What a graph may make of the images to be the model's.
+
+    Attributes:
+      view: in the graph.
+      number: of the same in our model, None where the model takes the images as they are.
+      is_preprocessed: our model does that; False: its images are preprocessed so before they are given to it.
+    """
+
+    view: View
+    number: int | None
+    is_preprocessed: bool = True
+
+
+def known_views(channels: int, views: Sequence[View], preprocessing: Preprocessing | None) -> list[Known]:
+    """The views that a model of ours has itself, and the same after the preprocessing of images of 0..255 or 0..1."""
+    plain = View.of(channels)
+    own = [Known(plain, None), *(Known(view, number) for number, view in enumerate(views))]
+    if preprocessing is None or len(preprocessing.mean) != channels:
+        return own
+    std, mean = np.array(preprocessing.std), np.array(preprocessing.mean)
+    order = plain.channels[::-1] if preprocessing.channels == "bgr" else plain.channels
+    before = [View(order, preprocessing.scale * most / std, -mean / std) for most in (1, 255)]
+    return own + [
+        Known(first.times(known.view.scale).plus(known.view.bias), known.number, is_preprocessed=False)
+        for known in own
+        for first in before
+    ]
+
+
+def next_view(before: View | None, node: Node, number: np.ndarray | None) -> View | None:
+    """What of the images a model's node is that adds or multiplies a `number`; None for any other."""
+    if before is None or number is None or np.size(number) not in (1, len(before.channels)):
+        return None
+    if np.size(number) != max(1, *np.shape(number)[-1:]):
+        return None
+    number = np.broadcast_to(np.asarray(number, np.float64).reshape(-1), before.scale.shape)
+    first = 0 in node.chain[0].constants  # the number stands before the images
+    if node.op == "mul":
+        return before.times(number)
+    if node.op == "div" and not first:
+        return before.times(1 / number)
+    if node.op == "add":
+        return before.plus(number)
+    if node.op == "sub":
+        return before.times(-np.ones(())).plus(number) if first else before.plus(-number)
+    return None

@@ -1,0 +1,327 @@
+"""An ONNX graph as units that mean something, in the order of its edges: exporters' plumbing read away.
+
+The counterpart of `transfer.weights.onnx.our_units`. Names, and the order of nodes and initialisers, say nothing here.
+"""
+
+import dataclasses
+import functools
+import graphlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from transfer.errors import TransferError
+from transfer.weights.onnx import layout
+from transfer.weights.onnx.constants import Evaluator
+from transfer.weights.onnx.images import View
+from transfer.weights.onnx.layout import CHANNELS_FIRST, CHANNELS_LAST, SPATIAL, Axes, Sizes
+from transfer.weights.onnx.units import Unit, Units
+from transfer.weights.onnx.windows import Pads
+
+DOMAINS = ("", "ai.onnx")
+# Of a file that leaves its batch open: more than one, so that a reshape which mixes images is seen.
+OPEN_BATCH = 2
+IMAGE_CHANNELS = (1, 3)
+# Of images, kernels and padding, in pixels; more is in no network.
+LARGEST_SIDE = 1 << 14
+NO_ZEROS: tuple[Pads, Pads] = ((0, 0), (0, 0))
+AFTER_THE_LAST_LAYER = ("softmax", "sigmoid")
+
+ImageShape = tuple[int, int, int]
+# A value that does not depend on the images, computed when asked for, once.
+Constant = Callable[[], np.ndarray]
+
+
+class UnsupportedNode(TransferError):
+    """A node does what no model of ours does; what it leads to has no meaning here, its weights still have names."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What a tensor of the graph is: the output of a unit, and what was done to it since.
+
+    Attributes:
+      unit: its position.
+      sizes: of the unit's output, by side.
+      axes: which side of that each axis runs over.
+      zeros: how many `value`s were put beside height and width, by a node of its own (`padded_by`).
+      turned_by: the nodes that gave it other axes.
+    """
+
+    unit: int
+    sizes: Sizes
+    axes: Axes = CHANNELS_FIRST
+    zeros: tuple[Pads, Pads] = NO_ZEROS
+    value: float = 0.0
+    padded_by: str = ""
+    turned_by: str = ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's shape, with what was put beside it."""
+        added = dict(zip(SPATIAL, map(sum, self.zeros), strict=True))
+        return layout.shape(self.axes, {side: size + added.get(side, 0) for side, size in self.sizes.items()})
+
+    def wide(self, axis: int) -> tuple[str, ...]:
+        """The sides of an axis that have more than one position."""
+        return layout.wide(self.axes[axis], self.sizes)
+
+    def holds_like(self, other: "Data") -> bool:
+        """Whether two tensors have one shape, and the same position of a map at the same place."""
+        return self.shape == other.shape and all(self.wide(i) == other.wide(i) for i in range(len(self.axes)))
+
+
+class OnnxNode:
+    """A node of a graph with what it is given.
+
+    Attributes:
+      title: what messages call it.
+      attributes: as Python values, each of the type that its operator wants.
+    """
+
+    def __init__(self, graph: "GraphUnits", proto: Any) -> None:
+        from onnx import defs, helper
+
+        self.graph, self.op, self.inputs = graph, proto.op_type, list(proto.input)
+        self.title = f"{proto.op_type} {proto.name or proto.output[0]!r}"
+        try:
+            schema = defs.get_schema(proto.op_type, graph.version, "")
+        except defs.SchemaError:  # newer than the version that the file names
+            schema = defs.get_schema(proto.op_type)
+        for attribute in proto.attribute:
+            expected = schema.attributes.get(attribute.name)
+            if expected is not None and attribute.type != expected.type.value:  # type: ignore[attr-defined]
+                raise TransferError(
+                    f"{self.title}: its attribute {attribute.name} is of another type than it should be"
+                )
+        self.attributes = {each.name: helper.get_attribute_value(each) for each in proto.attribute}
+
+    def problem(self, text: str) -> UnsupportedNode:
+        """The error of this node, to be raised."""
+        return UnsupportedNode(f"{self.title} {text}")
+
+    def data(self, index: int = 0, *, padded: bool = False) -> Data:
+        """The input at `index`, which must depend on the images; `padded`: perhaps with values beside it."""
+        value = self.graph.value(self.inputs[index])
+        if not isinstance(value, Data):
+            raise UnsupportedNode(f"{self.title}: its input {self.inputs[index]!r} does not depend on the images")
+        if value.zeros != NO_ZEROS and not padded:
+            raise UnsupportedNode(f"{value.padded_by} pads what {self.title} takes: no model here does that")
+        return value
+
+    def feature_map(self, *, padded: bool = True) -> Data:
+        """The first input, which must be (B, C, H, W), perhaps `padded`."""
+        data = self.data(padded=padded)
+        sides = [data.wide(axis) for axis in range(len(data.axes))]
+        if len(sides) != 4 or any(set(given) - set(due) for given, due in zip(sides, CHANNELS_FIRST, strict=True)):
+            turned = " x ".join("".join(axis) or "1" for axis in sides)
+            by = f" by {data.turned_by}" if data.turned_by else ""
+            raise self.problem(f"takes a map that is turned or joined{by} ({turned}, not b x c x h x w)")
+        return data
+
+    def constant(self, index: int) -> np.ndarray | None:
+        """The input at `index`, None where it is left out."""
+        if index >= len(self.inputs) or not self.inputs[index]:
+            return None
+        value = self.graph.value(self.inputs[index])
+        if not callable(value):
+            raise UnsupportedNode(f"{self.title}: its input {self.inputs[index]!r} is computed from the images")
+        return value()
+
+    def weight(self, index: int) -> np.ndarray:
+        """The input at `index`, which must be there."""
+        array = self.constant(index)
+        if array is None:
+            raise self.problem(f"has no input {index}")
+        return array
+
+    def integers(self, index: int, attribute: str = "") -> list[int] | None:
+        """The integers at `index`, which older versions of the operators have as an attribute."""
+        array = np.asarray(self.attributes[attribute]) if attribute in self.attributes else self.constant(index)
+        return None if array is None else [int(number) for number in array.reshape(-1)]
+
+    def title_with(self, data: Data) -> str:
+        """The title, with what padded the `data` that the node takes."""
+        return self.title if data.zeros == NO_ZEROS else f"{data.padded_by} with {self.title}"
+
+    def turning(self, data: Data, axes: Axes) -> Data:
+        """The `data` with other axes, of which this node is the reason."""
+        return dataclasses.replace(data, axes=axes, turned_by=", ".join(filter(None, (data.turned_by, self.title))))
+
+    def add(self, unit: Unit, data: Data, **sizes: int) -> Data:
+        """What a new unit makes of `data`, with the same axes and perhaps other sizes."""
+        return Data(self.graph.add(unit), {**data.sizes, **sizes}, data.axes, turned_by=data.turned_by)
+
+    def named_weights(self) -> dict[str, np.ndarray]:
+        """The tensors of a layer by their names, as PyTorch stores them."""
+        is_dense = self.op in ("Gemm", "MatMul")
+        if not is_dense and self.op not in ("Conv", "BatchNormalization"):
+            return {}
+        if (self.attributes.get("alpha", 1.0), self.attributes.get("beta", 1.0)) != (1.0, 1.0):
+            return {}
+        constants = {name: value for name in self.inputs[1:] if name and callable(value := self.graph.value(name))}
+        arrays = {name: constant() for name, constant in constants.items()}
+        if is_dense and not self.attributes.get("transB", 0) and self.inputs[1] in arrays:
+            arrays[self.inputs[1]] = arrays[self.inputs[1]].T
+        return arrays
+
+
+Operator = Callable[[OnnxNode], Data | Constant]
+
+
+class GraphUnits(Units):
+    """The units that lead to the outputs of a graph.
+
+    Parts: conv: `kernel` (height, width, in / groups, out), dense: `kernel` (in, out) and `channels_first` where its
+    inputs are a feature map flattened so, both perhaps `bias` and `norm`; batch_norm: `norm`; images: `view`, and the
+    name of the node that it is made `since`.
+
+    Args:
+      model: an `onnx.ModelProto`.
+      initialisers: its constants.
+      operators: operator -> what it is as a unit.
+      image_shape: (H, W, C) of the images.
+
+    Attributes:
+      outputs: positions of the graph's outputs that are read, before a last softmax.
+      problem: why the others are not, None if there are none.
+      image_shape: as given.
+      named: name of a tensor that a layer takes -> its value as PyTorch would store it, dense kernels (out, in).
+      version: of the operators.
+      taps: how much the windows so far take.
+      is_consistent: whether dense layers are given as many values as they take; not at another size of the images.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        initialisers: Mapping[str, Constant],
+        operators: Mapping[str, Operator],
+        image_shape: ImageShape,
+    ) -> None:
+        super().__init__()
+        self.operators, self.image_shape = operators, image_shape
+        opsets = {each.domain: each.version for each in model.opset_import}
+        self.version = opsets.get("", opsets.get("ai.onnx", 0))
+        self.evaluate = Evaluator(model.ByteSize(), opsets)
+        self.taps, self.is_consistent = 0, True
+        self.values: dict[str, Data | Constant | UnsupportedNode] = dict(initialisers)
+        self.named: dict[str, np.ndarray] = {}
+        graph = model.graph
+        for each in inputs_of(graph):
+            self.values[each.name] = self._input(each)
+        for proto in _in_order(graph, set(self.values)):
+            self._read(proto)
+        values = [self.value(each.name) for each in graph.output]
+        self.outputs = [self._last_layer(value.unit) for value in values if isinstance(value, Data)]
+        self.problem = next((value for value in values if isinstance(value, UnsupportedNode)), None)
+        if not self.outputs and not self.problem:
+            raise TransferError("an ONNX graph whose output does not depend on its input")
+
+    def value(self, name: str) -> Data | Constant | UnsupportedNode:
+        """What the tensor `name` is."""
+        if name not in self.values:
+            raise TransferError(f"the ONNX graph uses {name!r}, an output that is not known here")
+        return self.values[name]
+
+    def view(self, data: Data) -> View | None:
+        """What of the images a tensor is; None behind the first layer."""
+        unit = self.units[data.unit]
+        return View.of(data.sizes["c"]) if unit.op == "input" else unit.parts.get("view")
+
+    def viewed(self, node: OnnxNode, data: Data, view: View) -> Data:
+        """What of the images a node makes of `data`."""
+        before = self.units[data.unit]
+        source = data.unit if before.op == "input" else before.inputs[0]
+        parts = dict(view=view, since=before.parts.get("since", node.title))
+        position = self.add(Unit("images", node.title, (source,), parts=parts))
+        return dataclasses.replace(data, unit=position, sizes={**data.sizes, "c": len(view.channels)})
+
+    def _input(self, value: Any) -> Data | UnsupportedNode:
+        sides = sides_of(value)
+        if len(sides) not in (0, 4):
+            return UnsupportedNode(f"the graph's input {value.name!r} has {len(sides)} axes, images have 4")
+        height, width, channels = self.image_shape
+        if max(self.image_shape) > LARGEST_SIDE:
+            return UnsupportedNode(f"the graph takes images of {height}x{width} pixels and {channels} channels")
+        sizes = dict(b=(sides[0] if sides else 0) or OPEN_BATCH, c=channels, h=height, w=width)
+        position = self.add(Unit("input", value.name, about=(channels,)))
+        return Data(position, sizes, CHANNELS_LAST if is_channels_last(sides) else CHANNELS_FIRST)
+
+    def _read(self, proto: Any) -> None:
+        inputs = [self.value(name) for name in proto.input if name]
+        if all(map(callable, inputs)):
+            for output in proto.output:
+                self.values[output] = functools.cache(functools.partial(self._computed, proto, output))
+            return
+        try:
+            self.values[proto.output[0]] = self._understood(proto, inputs)
+        except UnsupportedNode as problem:
+            self.values[proto.output[0]] = problem
+        # what else a node puts out (masks, indices, statistics) nothing of ours takes
+        for output in proto.output[1:]:
+            title = f"{proto.op_type} {proto.name or proto.output[0]!r}"
+            text = f"the ONNX graph uses {output!r}, an output of {title} that is not known here"
+            self.values[output] = UnsupportedNode(text)
+
+    def _understood(self, proto: Any, inputs: list[Data | Constant | UnsupportedNode]) -> Data | Constant:
+        operator = self.operators.get(proto.op_type) if proto.domain in DOMAINS else None
+        problem = next((value for value in inputs if isinstance(value, UnsupportedNode)), None)
+        if operator is None:
+            domain = f" of {proto.domain!r}" if proto.domain else ""
+            text = f"ONNX operator {proto.op_type!r}{domain} (node {proto.name!r}) is not known here"
+            raise problem or UnsupportedNode(text)
+        node = OnnxNode(self, proto)
+        self.named |= node.named_weights()
+        if problem is not None:
+            raise problem
+        return operator(node)
+
+    def _computed(self, proto: Any, output: str) -> np.ndarray:
+        constants = {name: self.value(name) for name in proto.input if name}
+        arrays = {name: constant() for name, constant in constants.items() if callable(constant)}
+        return self.evaluate(proto, arrays)[output]
+
+    def _last_layer(self, output: int) -> int:
+        while self.units[output].op in AFTER_THE_LAST_LAYER:
+            output = self.units[output].inputs[0]
+        return output
+
+
+def inputs_of(graph: Any) -> list[Any]:
+    """The inputs that are no initialisers."""
+    constants = {tensor.name for tensor in graph.initializer}
+    return [each for each in graph.input if each.name not in constants]
+
+
+def sides_of(value: Any) -> list[int]:
+    """(B, C, H, W) or (B, H, W, C) of a graph's input, 0 where it is left open."""
+    return [each.dim_value for each in value.type.tensor_type.shape.dim]
+
+
+def is_channels_last(sides: list[int]) -> bool:
+    """Whether an input of these sides is (B, H, W, C)."""
+    return len(sides) == 4 and sides[3] in IMAGE_CHANNELS and sides[1] not in IMAGE_CHANNELS
+
+
+def _in_order(graph: Any, known: set[str]) -> list[Any]:
+    """The nodes that the outputs need, each after those that it takes from."""
+    makers = {output: node for node in graph.node for output in node.output if output}
+    order: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
+    stack, seen = [each.name for each in graph.output], set(known)
+    while stack:
+        name = stack.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name not in makers:
+            raise TransferError(f"nothing in the ONNX graph makes {name!r}: an initialiser or a node is missing")
+        sources = [source for source in makers[name].input if source]
+        order.add(name, *(source for source in sources if source not in known))
+        stack += sources
+    try:
+        nodes = [makers[name] for name in order.static_order()]
+    except graphlib.CycleError as error:
+        raise TransferError(f"a cycle in the ONNX graph at {error.args[1][0]!r}") from error
+    return list({id(node): node for node in nodes}.values())  # a node may make several
