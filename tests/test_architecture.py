@@ -15,7 +15,7 @@ BEGIN, END = "<!-- rooms -->", "<!-- /rooms -->"
 ROOMS = {
     "errors": "",
     "runtime": "errors",
-    "preprocess": "errors",
+    "preprocess": "errors runtime",
     "models": "errors",
     "data": "errors runtime preprocess",
     "config": "errors data",

@@ -44,8 +44,12 @@ def imports(node: ast.AST, modules: Mapping[str, Path], late: bool = False) -> I
 
 
 def hands_on(tree: ast.Module) -> bool:
-    """Whether a package imports what it hands on at first use, by `__getattr__`."""
-    return any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body)
+    """Whether a package imports what it hands on at first use, by a `__getattr__` of its own or an attached one."""
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    return "__getattr__" in names | {
+        node.id for each in targets for node in ast.walk(each) if isinstance(node, ast.Name)
+    }
 
 
 @cache
@@ -123,6 +127,8 @@ SOURCES = {
         ("class A:\n    async def run(self):\n        from PIL import Image", ["3: the import of PIL"]),
         ("try:\n    import json\nexcept ImportError:\n    pass", []),
         ("if TYPE_CHECKING:\n    import json\ndef __getattr__(name):\n    import json", []),
+        ("if TYPE_CHECKING:\n    import json\n__getattr__, __dir__ = attach()", []),
+        ("if TYPE_CHECKING:\n    import json\n__dir__, other = attach()", ["2: the import"]),
     ],
 )
 def test_what_a_late_import_saves(text: str, expected: list[str], tmp_path: Path) -> None:

@@ -1,15 +1,19 @@
 """A config becomes `result.json`: `extract`, `train` and `train_on_files`."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from transfer.runtime import lazy
 
 if TYPE_CHECKING:
-    from transfer.experiment.run import extract, train, train_on_files
+    from transfer.experiment.run import extract as extract
+    from transfer.experiment.run import train as train
+    from transfer.experiment.run import train_on_files as train_on_files
 
-__all__ = ["extract", "train", "train_on_files"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(importlib.import_module("transfer.experiment.run"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    {
+        "extract": "transfer.experiment.run",
+        "train": "transfer.experiment.run",
+        "train_on_files": "transfer.experiment.run",
+    },
+)

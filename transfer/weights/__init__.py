@@ -1,15 +1,17 @@
 """Pretrained weights: a catalogue, readers for every file format, name maps, a verified cache."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from transfer.runtime import lazy
 
 if TYPE_CHECKING:
-    from transfer.weights.create import create_model, list_models
+    from transfer.weights.create import create_model as create_model
+    from transfer.weights.create import list_models as list_models
 
-__all__ = ["create_model", "list_models"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(importlib.import_module("transfer.weights.create"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    {
+        "create_model": "transfer.weights.create",
+        "list_models": "transfer.weights.create",
+    },
+)
