@@ -8,7 +8,7 @@ from PIL import Image
 
 from transfer.evaluation import predictions as kept
 from transfer.report import names
-from transfer.report.feature_map import sample
+from transfer.report.feature_map import components, sample
 from transfer.report.run_data import RunData
 from transfer.report.thumbnails import tiled
 from transfer.runtime.files import atomic
@@ -35,7 +35,7 @@ def write(run: RunData) -> None:
     features = run.features(rows)
     if features is None or len(rows) < 3:
         return
-    places = _components(np.nan_to_num(features, posinf=0, neginf=0))
+    places, _ = components(np.nan_to_num(features, posinf=0, neginf=0), min(MOST_NUMBERS, *features.shape))
     target = run.folder / FOLDER
     target.mkdir(parents=True, exist_ok=True)
     atomic.write_text(target / "tensors.tsv", _lines("\t".join(f"{x:.5g}" for x in row) for row in places))
@@ -49,14 +49,6 @@ def write(run: RunData) -> None:
         with atomic.writing(target / "sprite.png") as stream:
             Image.fromarray(sheet).save(stream, "PNG")
     atomic.write_text(config, _config(places.shape, run.result.get("tap"), sprite))
-
-
-def _components(features: np.ndarray) -> np.ndarray:
-    """The first principal components float64 (n, K) of features (n, D), by way of (n, n): n is small, and D is not."""
-    centred = features - features.mean(axis=0)
-    values, vectors = np.linalg.eigh((centred @ centred.T).astype(np.float64))
-    first = slice(None, -1 - min(MOST_NUMBERS, *features.shape), -1)
-    return (vectors * np.sqrt(np.maximum(values, 0)))[:, first]
 
 
 def _lines(lines: Iterator[str]) -> str:
