@@ -141,7 +141,7 @@ def hdf5_here(folder: Path) -> object:
     try:
         with open(reading, "rb") as answer:
             return keras_h5.assembled(answer, path, size, {})
-    except (*_hdf5.DAMAGE, OSError, RuntimeError) as error:
+    except (*_hdf5.DAMAGE_ERRORS, OSError, RuntimeError) as error:
         raise TransferError(f"{path}: {' '.join(str(error).split())[:200]}") from error
     finally:
         os.waitpid(child, 0)
@@ -163,7 +163,7 @@ def keras_names(folder: Path) -> object:
 
     try:
         return dict(keras_archive.layer_names((folder / "config.json").read_bytes()))
-    except _hdf5.DAMAGE as error:  # as `readers.read` has it
+    except _hdf5.DAMAGE_ERRORS as error:  # as `readers.read` has it
         raise TransferError(f"config.json: {' '.join(str(error).split())[:200]}") from error
 
 

@@ -11,7 +11,7 @@ import pytest
 from several import files_of, free_port
 from tiny_model import TinySource
 
-from transfer.extract.shares import share
+from transfer.extract.to_store import share_of_process
 from transfer.store.store import FeatureStore
 
 pytestmark = pytest.mark.slow
@@ -164,7 +164,7 @@ def test_extract_py_as_two_processes(tmp_path):
     "runs", [[], [(0, 3)], [(0, 40), (44, 48), (60, 1003)], [(8 * i, 8 * i + 4) for i in range(9)]]
 )
 def test_shares_are_equal_and_cover_all(runs, count):
-    shares = [share(runs, 4, index, count) for index in range(count)]
+    shares = [share_of_process(runs, 4, index, count) for index in range(count)]
     batches = [[(at, min(at + 4, stop)) for start, stop in part for at in range(start, stop, 4)] for part in shares]
     wanted = [(at, min(at + 4, stop)) for start, stop in runs for at in range(start, stop, 4)]
     assert [batch for part in batches for batch in part] == wanted

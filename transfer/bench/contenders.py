@@ -40,7 +40,7 @@ class Steps:
 
     def memory_bytes(self) -> int | None:
         """What a device needs for the program, says the compiler: arguments, results and temporaries."""
-        found = self.extractor._compiled(self.images, True).memory_analysis()
+        found = self.extractor.compiled(self.images, True).memory_analysis()
         if found is None:
             return None
         return found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes

@@ -7,7 +7,7 @@ from flax import nnx
 
 from transfer.bench.peers.network import random_model
 from transfer.experiment.backbone import CLASSIFIER_TAPS
-from transfer.extract.extractor import recipe
+from transfer.extract.extractor import resolve_preprocessing
 from transfer.extract.taps import parse_taps
 from transfer.models.graph.trace import Graph, trace
 from transfer.preprocess.recipe import Preprocessing
@@ -70,7 +70,9 @@ def load(wanted: Wanted) -> Network:
     else:
         model = create_model(wanted.model, path, num_classes=None if wanted.has_classifier() else 0)
     own = getattr(model, "preprocessing", None) or _preprocessing(wanted.model)
-    return Network(model, recipe(model, own, wanted.image_size), RANDOM if path is None else path.name, notes)
+    return Network(
+        model, resolve_preprocessing(model, own, wanted.image_size), RANDOM if path is None else path.name, notes
+    )
 
 
 def _file(wanted: Wanted) -> tuple[Path | None, tuple[str, ...]]:

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from transfer.config import given, named
 from transfer.errors import UsageError
-from transfer.extract.extractor import Extractor, recipe
+from transfer.extract.extractor import Extractor, resolve_preprocessing
 from transfer.extract.taps import parse_taps
 from transfer.preprocess.recipe import Preprocessing
 from transfer.weights import catalogue, native
@@ -73,7 +73,7 @@ def build_preprocessing(config: ConfigDict, model: nnx.Module) -> Preprocessing:
             raise
         raise UsageError(f"config.preprocessing: {str(error).split('() ')[-1]}") from error
     with named(config):
-        return recipe(model, preprocessing, config.image_size, config.resize)
+        return resolve_preprocessing(model, preprocessing, config.image_size, config.resize)
 
 
 def build_frozen(config: ConfigDict) -> tuple[nnx.Module, Preprocessing]:

@@ -65,19 +65,19 @@ class Extractor:
         if batch_size < 1:
             raise UsageError(f"batch_size={batch_size} must be at least 1")
         self.batch_size, self.dtype, self.precision = batch_size, dtype, precision
-        self.preprocessing = recipe(model, preprocessing, image_size, resize)
+        self.preprocessing = resolve_preprocessing(model, preprocessing, image_size, resize)
         self.taps = parse_taps(tap)
         self.single = isinstance(tap, str) and len(self.taps) == 1
         # its own variables: what is hashed is what is used, whatever becomes of the caller's model
         self.model = nnx.clone(model)
         self.autotune = autotune
         self._parameters: str | None = None
-        self._programs: dict[tuple[tuple[int, ...], str, bool], jax.stages.Compiled | separate.Compiled] = {}
+        self._programs: dict[tuple[tuple[int, ...], str, bool], Any] = {}
         # tap -> shape of one image's features
         self.shapes: dict[str, tuple[int, ...]] = {name: tuple(s.shape[1:]) for name, s in self._outputs().items()}
 
     def _outputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Features of one image, by tap; the model's own errors for a size that it does not take."""
+        """Shapes of the features of one image, by tap; the model's own errors for a size that it does not take."""
         graph, state = nnx.split(self.model)
 
         def run(state: Any, images: jax.Array) -> dict[str, jax.Array]:
@@ -92,10 +92,10 @@ class Extractor:
 
     @cached_property
     def program(self) -> Program | separate.Separate:
-        """Over all devices of this process, as far as they divide the batch."""
+        """The program over all devices of this process, as far as they divide the batch."""
         mesh = mesh_for(self.batch_size)
         if separate.necessary(mesh):
-            return separate.Separate(mesh, lambda one: self.program_on(one, self.batch_size // mesh.size))
+            return separate.Separate(mesh, lambda device: self.program_on(device, self.batch_size // mesh.size))
         return self.program_on(mesh)
 
     def program_on(self, mesh: Mesh, batch_size: int | None = None) -> Program:
@@ -111,11 +111,11 @@ class Extractor:
             images: uint8 (batch_size, h, w, 3).
             resized: whether they have the network's size already.
         """
-        compiled: Any = self._compiled(images, resized)
+        compiled = self.compiled(images, resized)
         return compiled(self.program.arrays, jax.device_put(images, self.program.sharding))
 
-    def _compiled(self, images: np.ndarray | jax.Array, resized: bool) -> jax.stages.Compiled | separate.Compiled:
-        """The program for batches of this shape and type, compiled once."""
+    def compiled(self, images: np.ndarray | jax.Array, resized: bool = False) -> Any:
+        """The program for batches of the shape and type of `images`, compiled once (`jax.stages.Compiled`)."""
         key = (images.shape, images.dtype.name, resized)
         if key not in self._programs:
             start = time.monotonic()
@@ -163,20 +163,20 @@ class Extractor:
                 f"the extractor takes images as uint8 (N, height, width, 3), not {images.dtype} {images.shape}"
             )
         parts = {name: [np.empty((0, *shape), np.float32)] for name, shape in self.shapes.items()}
-        for _, features in self.stream(self._in_memory(images)):
+        starts = range(0, len(images), self.batch_size)
+        loaded = (self._padded(start, images[start : start + self.batch_size]) for start in starts)
+        for _, features in self.stream(loaded):
             for name, values in features.items():
                 parts[name].append(values)
         joined = {name: np.concatenate(values) for name, values in parts.items()}
         return joined[self.taps[0].text] if self.single else joined
 
-    def _in_memory(self, images: np.ndarray) -> Iterator[Batch]:
-        for start in range(0, len(images), self.batch_size):
-            part = images[start : start + self.batch_size]
-            padding = [(0, self.batch_size - len(part))] + [(0, 0)] * 3
-            yield Batch(images=np.pad(part, padding), start=start, size=len(part), failed=[])
+    def _padded(self, start: int, images: np.ndarray) -> Batch:
+        padding = [(0, self.batch_size - len(images))] + [(0, 0)] * 3
+        return Batch(images=np.pad(images, padding), start=start, size=len(images), failed=[])
 
     def fingerprint(self) -> dict[str, Any]:
-        """All that the features depend on but the images: JSON values."""
+        """Everything that the features depend on but the images: JSON values."""
         record = getattr(self.model, "record", None)
         if self._parameters is None:
             self._parameters = parameters_hash(self.model)
@@ -190,15 +190,15 @@ class Extractor:
         }
 
 
-def recipe(
+def resolve_preprocessing(
     model: nnx.Module,
     preprocessing: Preprocessing | None = None,
     image_size: int | tuple[int, int] | None = None,
     resize: str | None = None,
 ) -> Preprocessing:
-    """`preprocessing`, or the model's own, at another size or with another resize where one is given.
+    """The preprocessing of a model: the one given, else its own, at another size or with another resize where asked.
 
-    The model's own is that of its weight file, if we wrote it, or of its record. Raises UsageError where none is there.
+    The model's own is that of its weight file, if we wrote it, or of its record. Raises UsageError where there is none.
     """
     preprocessing = preprocessing or getattr(model, "preprocessing", None)
     if preprocessing is None:

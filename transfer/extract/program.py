@@ -1,6 +1,7 @@
 """The extractor's program: a frozen backbone behind its preprocessing, over a mesh, through a batch in chunks."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -27,15 +28,14 @@ PRECISIONS: Mapping[str, Mapping[str, str]] = {
 # bytes. Measured with ResNet-50 at 224 px and Inception v3 at 299: 3 and 6 MiB alike, 20 slower by a tenth.
 CHUNK_BYTES = 6 * 2**20
 
-Finish = Callable[[Mapping[str, jax.Array]], dict[str, jax.Array]]
 
-
+@dataclass(eq=False)
 class Program:
-    """uint8 images (B, h, w, 3) -> features, for one model, preprocessing and batch size.
+    """The program of one model, preprocessing and batch size: uint8 images (B, h, w, 3) -> features.
 
-    Args:
+    Attributes:
         model: in inference mode, as `freeze` takes it.
-        endpoints: that are wanted.
+        endpoints: the end points that are wanted.
         finish: end points -> what is returned, traced with the rest.
         preprocessing: done inside.
         mesh: over whose axis `batch` the images are spread.
@@ -45,27 +45,21 @@ class Program:
         autotune: measures convolutions on the spot (`transfer.freeze`).
     """
 
-    def __init__(
-        self,
-        model: nnx.Module,
-        endpoints: Sequence[str],
-        finish: Finish,
-        preprocessing: Preprocessing,
-        mesh: Mesh,
-        batch_size: int,
-        dtype: Any,
-        precision: str,
-        autotune: bool = False,
-    ) -> None:
-        self.model, self.endpoints, self.finish, self.preprocessing = model, endpoints, finish, preprocessing
-        self.mesh, self.batch_size, self.dtype, self.precision = mesh, batch_size, dtype, precision
-        self.autotune = autotune
-        self.platform = platform_of(mesh)
+    model: nnx.Module
+    endpoints: Sequence[str]
+    finish: Callable[[Mapping[str, jax.Array]], dict[str, jax.Array]]
+    preprocessing: Preprocessing
+    mesh: Mesh
+    batch_size: int
+    dtype: Any
+    precision: str
+    autotune: bool = False
 
     @cached_property
     def frozen(self) -> Frozen:
         """The backbone, planned for one device's part of a batch; its arrays are on no mesh yet."""
-        by_cores = self.platform == "cpu" and self.mesh.size > 1
+        platform = platform_of(self.mesh)
+        by_cores = platform == "cpu" and self.mesh.size > 1
         with jax.default_matmul_precision(self._matmul_precision):
             return freeze(
                 self.model,
@@ -73,7 +67,7 @@ class Program:
                 self.endpoints,
                 dtype=self.dtype,
                 precision=self.precision,
-                platform=self.platform,
+                platform=platform,
                 autotune=self.autotune,
                 chunk_bytes=CHUNK_BYTES if by_cores else None,
             )
@@ -85,7 +79,7 @@ class Program:
 
     @property
     def sharding(self) -> NamedSharding:
-        """Of the images, and of everything that is returned."""
+        """How the images, and everything that is returned, lie on the devices."""
         return NamedSharding(self.mesh, P(AXIS))
 
     def lower(self, shape: Sequence[int], dtype: Any = np.uint8, resized: bool = False) -> jax.stages.Lowered:
@@ -117,7 +111,7 @@ class Program:
         return self.lower(shape, dtype, resized).compile(compiler_options=compiler_options(self.mesh))
 
     def _part(self, arrays: Mapping[str, Any], images: jax.Array, resized: bool) -> dict[str, jax.Array]:
-        """One device's part of a batch."""
+        """Computes one device's part of a batch."""
         with jax.default_matmul_precision(self._matmul_precision):
             prepare = recipe.normalise if resized else recipe.apply
             return self.finish(self.frozen(arrays, prepare(self.preprocessing, images).astype(self.dtype)))
@@ -127,10 +121,10 @@ class Program:
         # products of bfloat16 are exact in float32: more passes would add nothing, and keep a TPU from fusing
         if jnp.dtype(self.dtype) == jnp.bfloat16:
             return "default"
-        return PRECISIONS[self.precision].get(self.platform, self.precision)
+        return PRECISIONS[self.precision].get(platform_of(self.mesh), self.precision)
 
 
 def platform_of(mesh: Mesh) -> str:
-    """ "cpu", "gpu" or "tpu"."""
+    """The kind of its devices: "cpu", "gpu" or "tpu"."""
     platform = mesh.devices.flat[0].platform
     return "gpu" if platform in ("cuda", "rocm") else platform

@@ -1,4 +1,4 @@
-"""One program for each device, where one over all devices of a process cannot be: their parts never meet anyway."""
+"""One program per device, where one over all devices of a process cannot be: their parts never meet anyway."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +24,7 @@ def necessary(mesh: Mesh) -> bool:
 
 
 class Separate:
-    """As `Program`, of which it makes one a device: images sharded over `mesh` in, features sharded likewise out.
+    """Stands in for a `Program`: images sharded over `mesh` in, features sharded likewise out.
 
     Args:
         mesh: axis `batch`.
@@ -32,49 +32,44 @@ class Separate:
     """
 
     def __init__(self, mesh: Mesh, program_on: Callable[[Mesh], Program]) -> None:
-        self.mesh = mesh
+        self.mesh, self.sharding = mesh, NamedSharding(mesh, P(AXIS))
         self.programs = [program_on(Mesh(np.array([device]), (AXIS,))) for device in mesh.devices.flat]
         for program in self.programs[1:]:
             program.frozen = self.programs[0].frozen
 
     @property
     def arrays(self) -> Sequence[Mapping[str, jax.Array]]:
-        """Each device's."""
+        """The arrays of the frozen backbone on each device."""
         return [program.arrays for program in self.programs]
 
-    @property
-    def sharding(self) -> NamedSharding:
-        """Of the images, and of everything that is returned."""
-        return NamedSharding(self.mesh, P(AXIS))
-
     def compile(self, shape: Sequence[int], dtype: Any = np.uint8, resized: bool = False) -> "Compiled":
-        """Compiled for every device, side by side; `shape` is that of a batch over all of them."""
+        """Compiles all programs, side by side; `shape` is that of a batch over all devices."""
         part = (shape[0] // self.mesh.size, *shape[1:])
         with ThreadPoolExecutor(len(self.programs)) as pool:
-            return Compiled(self.sharding, list(pool.map(lambda one: one.compile(part, dtype, resized), self.programs)))
+            each = pool.map(lambda program: program.compile(part, dtype, resized), self.programs)
+            return Compiled(self.sharding, list(each))
 
 
 class Compiled:
-    """Runs them all at once; called as what `Program.compile` returns."""
+    """Runs the compiled programs of all devices at once; called as what `Program.compile` returns."""
 
     def __init__(self, sharding: NamedSharding, each: Sequence[jax.stages.Compiled]) -> None:
         self.sharding, self.each = sharding, each
 
     def __call__(self, arrays: Sequence[Mapping[str, jax.Array]], images: jax.Array) -> dict[str, jax.Array]:
-        """Features, not yet computed."""
-        of_device = {shard.device: shard.data for shard in images.addressable_shards}
-        devices = self.sharding.mesh.devices.flat
+        """Returns the features, sharded, and perhaps not yet computed."""
+        shards, devices = {shard.device: shard.data for shard in images.addressable_shards}, self.sharding.mesh.devices
         parts = [
-            compiled(own, of_device[device]) for compiled, own, device in zip(self.each, arrays, devices, strict=True)
+            compiled(own, shards[device]) for compiled, own, device in zip(self.each, arrays, devices.flat, strict=True)
         ]
-        return {name: self._joined([part[name] for part in parts]) for name in parts[0]}
+
+        def joined(name: str) -> jax.Array:
+            pieces = [part[name].addressable_shards[0].data for part in parts]
+            shape = (len(pieces) * pieces[0].shape[0], *pieces[0].shape[1:])
+            return jax.make_array_from_single_device_arrays(shape, self.sharding, pieces)
+
+        return {name: joined(name) for name in parts[0]}
 
     def memory_analysis(self) -> Any:
-        """Of one of them: they are alike."""
+        """The memory of one of them: they are alike."""
         return self.each[0].memory_analysis()
-
-    def _joined(self, parts: Sequence[jax.Array]) -> jax.Array:
-        shape = (len(parts) * parts[0].shape[0], *parts[0].shape[1:])
-        return jax.make_array_from_single_device_arrays(
-            shape, self.sharding, [part.addressable_shards[0].data for part in parts]
-        )

@@ -27,24 +27,22 @@ class Tap:
 
     @classmethod
     def parse(cls, text: str) -> "Tap":
-        """UsageError for an unknown pooling."""
+        """The tap that `text` names; UsageError for an unknown pooling."""
         endpoint, colon, pooling = text.partition(":")
         if colon and pooling not in POOLINGS:
             raise UsageError(f"tap={text!r} ends in an unknown pooling; known are {', '.join(POOLINGS)}")
         return cls(text, endpoint, pooling or None)
 
     def of(self, endpoints: Mapping[str, jax.Array]) -> jax.Array:
-        """(B, ...) float32; UsageError if the model has no such end point."""
+        """The features, float32 (B, ...), pooled in float32; UsageError if the model has no such end point."""
         if self.endpoint not in endpoints:
             raise UsageError(f"tap={self.endpoint!r}: the model has no such end point; it has {', '.join(endpoints)}")
-        values = endpoints[self.endpoint]
-        # pooled in float32, whatever the backbone computes in
-        values = values.astype(jnp.float32)
+        values = endpoints[self.endpoint].astype(jnp.float32)
         return POOLINGS[self.pooling](values) if self.pooling else values
 
 
 def parse_taps(tap: str | Sequence[str]) -> tuple[Tap, ...]:
-    """One tap, several in a sequence, or several separated by commas; UsageError for none or one given twice."""
+    """The taps of one name, a sequence, or names separated by commas; UsageError for none or one given twice."""
     texts = [text.strip() for text in tap.split(",")] if isinstance(tap, str) else list(tap)
     if not all(texts) or not texts or len(set(texts)) < len(texts):
         raise UsageError(f"tap={tap!r} should be one name, or several different ones")

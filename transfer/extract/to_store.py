@@ -1,6 +1,6 @@
 """The features of a data set into a store, by one process or by several."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -9,11 +9,10 @@ import numpy as np
 from absl import logging
 
 from transfer.data.frames import needs_resizing
-from transfer.data.loader import Batch, batches
+from transfer.data.loader import ON_ERROR, Batch, batches
 from transfer.data.source import Source
 from transfer.errors import TransferError, UsageError
 from transfer.extract.extractor import Extractor
-from transfer.extract.shares import agreed, share
 from transfer.runtime import distributed, preemption
 from transfer.runtime.progress import Progress
 from transfer.store import images as store_images
@@ -22,6 +21,10 @@ from transfer.store.writer import StoreWriter
 
 # Where images of mixed sizes are resized by the device: gathers are slow on a TPU, and a CPU is the host itself.
 RESIZING_BACKENDS = ("gpu",)
+# Runs that are sent in one message between processes, of which the longest is 4 MB.
+RUNS_AT_ONCE = 50_000
+
+Runs = list[tuple[int, int]]  # of rows, (start, stop)
 
 
 def extract_to_store(
@@ -53,14 +56,24 @@ def extract_to_store(
         Preempted: SIGTERM came, here or to another of the processes; what has been computed is in the store.
         OSError: the disk is full; nothing half-written is left.
     """
-    if on_error not in ("raise", "skip"):
-        raise UsageError(f"on_error={on_error!r} is not one of raise, skip")
+    if on_error not in ON_ERROR:
+        raise UsageError(f"on_error={on_error!r} is not one of {', '.join(ON_ERROR)}")
     if not len(source):
         raise TransferError(f"{source.name} has no images")
-    with _opened(path, extractor, source, features_dtype) as writer:
+    with _open_writer(path, extractor, source, features_dtype) as writer:
         if distributed.is_main():
-            _check_skipped(writer, on_error)
-            _check_images(writer, source)
+            skipped = writer.skipped_ids()
+            if skipped and on_error == "raise":
+                raise TransferError(
+                    f"{writer.path} was made with on_error=skip and lacks {len(skipped)} images that could not be "
+                    f"read, the first is {skipped[0]}; keep on_error=skip, or repair them and delete the store"
+                )
+            # of a store that has just been created too: it takes down the dates of the files before they are read
+            if changed := store_images.changed(writer.path, writer.metadata, source):
+                raise TransferError(
+                    f"{writer.path} was made from other images: {store_images.describe_changes(changed)}; "
+                    "choose another path, or delete the store"
+                )
         if writer.complete:
             logging.info("%s: %s is complete, %d images; nothing to do", title, path, len(source))
         else:
@@ -76,8 +89,8 @@ def extract_to_store(
     return FeatureStore.open(path)
 
 
-def _opened(path: Any, extractor: Extractor, source: Source, features_dtype: str) -> StoreWriter:
-    """The store, which process 0 creates, or goes on with, before the others look for it."""
+def _open_writer(path: Any, extractor: Extractor, source: Source, features_dtype: str) -> StoreWriter:
+    """The writer of the store, which process 0 creates, or goes on with, before the others look for it."""
     settings: dict[str, Any] = dict(
         taps=extractor.shapes,
         labels=source.labels,
@@ -97,46 +110,58 @@ def _opened(path: Any, extractor: Extractor, source: Source, features_dtype: str
 
 def _fill(writer: StoreWriter, extractor: Extractor, source: Source, on_error: str, title: str) -> bool:
     """Computes this process' share of what is missing; whether it was asked to stop before its end."""
-    pending = agreed(writer.pending)
+    pending = _agreed(writer.pending)
     missing = sum(stop - start for start, stop in pending)
     if missing < len(source):
         logging.info("%s: going on, %d of %d images are there", title, len(source) - missing, len(source))
-    index, count = distributed.process_index(), distributed.process_count()
-    mine = share(pending, writer.batch_size, index, count)
-    images = sum(stop - start for start, stop in mine)
+    processes = distributed.process_count()
+    runs = share_of_process(pending, writer.batch_size, distributed.process_index(), processes)
+    left = sum(stop - start for start, stop in runs)
     # images of one size travel as they are and are resized on the device; others too, where that is not the host
-    recipe = extractor.preprocessing
-    resized = needs_resizing(source, recipe)
-    canvases = jax.default_backend() in RESIZING_BACKENDS
-    done, title = (len(source) - missing, title) if count == 1 else (0, f"{title}, 1 of {count} shares")
-    with Progress(title, done + images, "images", done=done) as progress:
-        for start, stop in mine:
-            loaded = batches(source, start, stop, extractor.batch_size, recipe, on_error=on_error, canvases=canvases)
+    resized = needs_resizing(source, extractor.preprocessing)
+    settings: dict[str, Any] = dict(on_error=on_error, canvases=jax.default_backend() in RESIZING_BACKENDS)
+    done = len(source) - missing if processes == 1 else 0
+    title = title if processes == 1 else f"{title}, 1 of {processes} shares"
+    with Progress(title, done + left, "images", done=done) as progress:
+        for start, stop in runs:
+            loaded = batches(source, start, stop, extractor.batch_size, extractor.preprocessing, **settings)
             wanted = takewhile(lambda _: not preemption.requested(), loaded)
             for batch, features in extractor.stream(wanted, resized):
                 _check_finite(features, batch, source)
                 writer.write(batch.start, features, batch.failed)
                 progress.update(batch.size)
-                images -= batch.size
-    return images > 0
+                left -= batch.size
+    return left > 0
 
 
-def _check_skipped(writer: StoreWriter, on_error: str) -> None:
-    skipped = writer.skipped_ids()
-    if skipped and on_error == "raise":
-        raise TransferError(
-            f"{writer.path} was made with on_error=skip and lacks {len(skipped)} images that could not be read, "
-            f"the first is {skipped[0]}; keep on_error=skip, or repair them and delete the store"
-        )
+def _agreed(runs: Callable[[], Runs]) -> Runs:
+    """Process 0's `runs()`, in all processes: what is missing is looked up by one, before any of them writes."""
+    mine = runs() if distributed.is_main() else []
+    count = distributed.broadcast(len(mine), "number of runs")
+    starts = range(0, count, RUNS_AT_ONCE)
+    parts = [distributed.broadcast(mine[start : start + RUNS_AT_ONCE], "runs") for start in starts]
+    return [tuple(run) for part in parts for run in part]
 
 
-def _check_images(writer: StoreWriter, source: Source) -> None:
-    changed = store_images.changed(writer.path, writer.metadata, source)
-    if changed:
-        raise TransferError(
-            f"{writer.path} was made from other images: {store_images.describe_changes(changed)}; "
-            "choose another path, or delete the store"
-        )
+def share_of_process(runs: Sequence[tuple[int, int]], batch_size: int, index: int, count: int) -> Runs:
+    """The part of process `index` of `count`: whole batches one after the other, equally many but for one.
+
+    Args:
+        runs: (start, stop) rows, in order, of batches that start at multiples of `batch_size`.
+        batch_size: rows of a batch; the last of a run may have fewer.
+        index: of the process, from 0.
+        count: of processes.
+    """
+    lengths = [-(-(stop - start) // batch_size) for start, stop in runs]  # in batches
+    first, last = sum(lengths) * index // count, sum(lengths) * (index + 1) // count
+    part: Runs = []
+    before = 0
+    for (start, stop), length in zip(runs, lengths, strict=True):
+        low, high = max(first - before, 0), min(last - before, length)
+        if low < high:
+            part.append((start + low * batch_size, min(start + high * batch_size, stop)))
+        before += length
+    return part
 
 
 def _check_finite(features: Mapping[str, np.ndarray], batch: Batch, source: Source) -> None:
