@@ -1,7 +1,7 @@
 """The ways in which a command can fail on purpose: each is one line for the person at the keyboard."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class TransferError(Exception):
@@ -22,5 +22,9 @@ class RowsError(TransferError, ValueError):
 
 def near(name: str, known: Iterable[str]) -> str:
     """What a message about an unknown `name` adds: "; did you mean …?", or nothing where no known one is like it."""
-    close = difflib.get_close_matches(name, known)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+    return did_you_mean(difflib.get_close_matches(name, known))
+
+
+def did_you_mean(names: Sequence[str]) -> str:
+    """The question at the end of such a message: "; did you mean a, b or c?"; nothing without names."""
+    return f"; did you mean {' or '.join(filter(None, (', '.join(names[:-1]), names[-1])))}?" if names else ""

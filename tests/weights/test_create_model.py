@@ -67,12 +67,10 @@ def test_the_number_of_classes_is_the_files() -> None:
     assert output == (1, 10) and endpoints["logits"] == (1, 10)
 
 
-def test_num_classes_0_drops_the_classifier(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO", logger="absl"):
-        model = create_model("resnet18.tv", weights=SLIM, num_classes=0, width=WIDTH)
+def test_num_classes_0_drops_the_classifier() -> None:
+    model = create_model("resnet18.tv", weights=SLIM, num_classes=0, width=WIDTH)
     output, endpoints = shapes_of(model)
     assert "logits" not in endpoints and output == (1, 32)
-    assert "the classifier is left out: fc.weight, fc.bias" in caplog.text
 
 
 def test_another_number_of_classes_renews_the_last_layer_alone(caplog: pytest.LogCaptureFixture) -> None:
@@ -82,7 +80,8 @@ def test_another_number_of_classes_renews_the_last_layer_alone(caplog: pytest.Lo
             arrays_of(create_model("resnet18", weights=SLIM, width=WIDTH, num_classes=3, seed=seed))
             for seed in (0, 0, 1)
         )
-    assert "3 classes instead of 10" in caplog.text
+    line = "a new classifier for 3 classes instead of 10, which starts with random weights (logits.bias, logits.kernel)"
+    assert line in caplog.text
     assert first["logits.kernel"].shape == (32, 3)
     np.testing.assert_array_equal(first["logits.kernel"], same["logits.kernel"])
     assert not np.array_equal(first["logits.kernel"], other["logits.kernel"])
@@ -134,12 +133,12 @@ def test_list_models_takes_wildcards() -> None:
         ("resnet50.tv", {}, "did you mean resnet50.tv"),
         ("zzz", {}, "see `python -m transfer models`"),
         ("vgg16", {}, "has no weights of its own; choose vgg16.keras, vgg16.tv"),
-        ("VGG16", {}, r"'VGG16'; did you mean vgg16\.keras, vgg16\.tv, vgg16\.tv_features, vgg16\.tv_in1k\?"),
+        ("VGG16", {}, r"'VGG16'; did you mean vgg16\.keras, vgg16\.tv, vgg16\.tv_features or vgg16\.tv_in1k\?"),
         ("ResNet-50", {}, r"did you mean resnet50\.a1_in1k, resnet50\.keras, resnet50\.tv1, "),
         ("Inception_V3", {}, r"did you mean inception_v3\.keras, "),
         ("VGG16.keras", {}, r"did you mean vgg16\.keras\?"),
         ("LeNet-5", {}, r"did you mean lenet5\?"),
-        ("vgg61", {}, r"did you mean .*vgg16\.keras, "),
+        ("vgg61", {}, r"did you mean .*vgg16\.keras"),
         ("resnet50", {}, r"\(resnet50\.a1_in1k is right on the most images of ImageNet-1k, 81\.214 %\), or take"),
         ("lenet5", {}, "has no weights of its own; take a weight file or random weights, --config.model.weights=FILE"),
         ("resnet18", {"weights": False, "depth": 3}, "resnet18 has no field"),

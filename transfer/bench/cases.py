@@ -43,7 +43,7 @@ def matching(models: str) -> list[str]:
         names = fnmatch.filter(known, text) if WILDCARDS & set(text) else [text]
         if not names or (names == [text] and not _is_known(text)):
             hint = catalogue.meant(text, registry.architectures())
-            raise UsageError(f"--models: nothing is called {text!r}; {hint}")
+            raise UsageError(f"--models: nothing is called {text!r}{hint}")
         found |= dict.fromkeys(names)
     return list(found)
 

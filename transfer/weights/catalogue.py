@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from importlib.resources.abc import Traversable
 from typing import Any
 
-from transfer.errors import UsageError
+from transfer.errors import UsageError, did_you_mean
 from transfer.preprocess.recipe import Preprocessing
 
 # Beside the record files: errors measured against each record's source.
@@ -119,16 +119,16 @@ def _folder() -> Traversable:
 @functools.cache
 def records() -> Mapping[str, Record]:
     """Every record by its name."""
-    found: dict[str, Record] = {}
+    by_name: dict[str, Record] = {}
     files = (file for file in _folder().iterdir() if file.name.endswith(".json") and file.name != PARITY)
     for file in sorted(files, key=lambda file: file.name):
         content = json.loads(file.read_text("utf-8"))
         for entry in content["records"]:
             record = _record(entry, content.get("defaults", {}), content["source"])
-            if record.name in found:
+            if record.name in by_name:
                 raise ValueError(f"{file.name}: a second record named {record.name}")
-            found[record.name] = record
-    return found
+            by_name[record.name] = record
+    return by_name
 
 
 @functools.cache
@@ -161,26 +161,20 @@ def get(name: str) -> Record:
     same_arch = names(f"{name}.*")
     if same_arch:
         raise UsageError(f"{name} is an architecture without weights of its own; choose {', '.join(same_arch)}")
-    raise UsageError(f"unknown weights {name!r}; {meant(name)}")
+    raise UsageError(f"unknown weights {name!r}{meant(name)}")
 
 
 def meant(name: str, architectures: Iterable[str] = ()) -> str:
-    """Which records a wrong name may mean, or architectures that have none, however it is spelt: "did you mean …?"."""
+    """What a message about a wrong name adds: the records, or architectures, that it may mean however it is spelt."""
+
+    def letters(text: str) -> str:  # without what people write in other ways: `VGG-16` for `vgg16`
+        return re.sub(r"[-_ ]", "", text.lower())
+
     plain = (*architectures, *(record.arch for record in records().values()), *records())
-    known = {_letters(one): one for one in plain}
-    wanted = _letters(name)
-    near = [wanted] if wanted in known else difflib.get_close_matches(wanted, known, n=3, cutoff=0.4)
-    found = [record for one in near for record in names(f"{known[one]}.*") or [known[one]]]
-    return (
-        f"did you mean {', '.join([*dict.fromkeys(found)][:MOST_MEANT])}?"
-        if found
-        else "see `python -m transfer models`"
-    )
-
-
-def _letters(name: str) -> str:
-    """The name without what people write in other ways: `VGG-16` for `vgg16`."""
-    return re.sub(r"[-_ ]", "", name.lower())
+    known = {letters(text): text for text in plain}
+    near = [letters(name)] if letters(name) in known else difflib.get_close_matches(letters(name), known, 3, 0.4)
+    meanings = [record for text in near for record in names(f"{known[text]}.*") or [known[text]]]
+    return did_you_mean([*dict.fromkeys(meanings)][:MOST_MEANT]) or "; see `python -m transfer models`"
 
 
 def architecture(name: str, fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

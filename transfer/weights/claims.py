@@ -71,13 +71,22 @@ def compare(
     is a name of the network that nobody here knows.
     """
     described = tensors if isinstance(tensors, Described) else Described(tensors)
-    for file, found in ((path, described.says), (path.with_name(CONFIG), _beside(path))):
-        for key, value in found.items():
-            says = f"{file} says {printable(key)}={printable(value)}"
-            _compare_one(says, key.rpartition(".")[2], value, arch, name, by_names)
+    for file, claimed in ((path, described.says), (path.with_name(CONFIG), _beside(path))):
+        for keys, value in claimed.items():
+            says, key = f"{file} says {printable(keys)}={printable(value)}", keys.rpartition(".")[2]
+            if key in USUAL:
+                if value and str(value).rpartition(".")[2].lower() not in USUAL[key]:  # torch.nn.ReLU
+                    _refuse(f"{says}: {name} is another function of the same tensors", by_names)
+            elif isinstance(value, str) and value:
+                other = named(value, arch)
+                if other == OTHER:
+                    _refuse(f"{says}: not {name}, but another function of tensors with the same names", by_names)
+                elif other != arch:
+                    known = f"the name of {other}" if other else "a name that is not known here"
+                    logging.warning("%s, %s; the tensors fit %s, so they are taken as %s", says, known, arch, name)
     problem = keras_front.problem(described.front, arch, preprocessing, name)
     if problem:
-        _differs(f"{path} does not fit {name}: {problem}", by_names)
+        _refuse(f"{path} does not fit {name}: {problem}", by_names)
 
 
 def compare_fields(
@@ -87,12 +96,17 @@ def compare_fields(
 
     Raises TransferError where they differ; with `by_names` a warning.
     """
-    written = native.fields(path, arch)
-    usual = registry.defaults(arch)
+    written, usual = native.fields(path, arch), registry.defaults(arch)
     for field in {**written, **fields} if written else ():
-        theirs, ours = (each.get(field, usual.get(field)) for each in (written, fields))
+        theirs, ours = (values.get(field, usual.get(field)) for values in (written, fields))
         if theirs != ours and field not in (*chosen, "num_classes"):
-            _differs(f"{path} was written with {field}={printable(theirs)}, and {name} has {field}={ours}", by_names)
+            _refuse(f"{path} was written with {field}={printable(theirs)}, and {name} has {field}={ours}", by_names)
+
+
+def _refuse(message: str, by_names: bool) -> None:
+    if not by_names:
+        raise TransferError(f"{message}; by_names=True (convert: --by_names) takes the weights by their names")
+    logging.warning("%s (loaded by its names, which fit)", message)
 
 
 def _beside(file: Path) -> dict[str, Any]:
@@ -112,26 +126,6 @@ def _beside(file: Path) -> dict[str, Any]:
         return {}
 
 
-def _differs(message: str, by_names: bool) -> None:
-    if not by_names:
-        raise TransferError(f"{message}; by_names=True (convert: --by_names) takes the weights by their names")
-    logging.warning("%s (loaded by its names, which fit)", message)
-
-
-def _compare_one(says: str, key: str, value: object, arch: str, name: str, by_names: bool) -> None:
-    """One thing that a file says; `key` is the last of the keys that lead to it."""
-    if key in USUAL:
-        if value and str(value).rpartition(".")[2].lower() not in USUAL[key]:  # torch.nn.ReLU
-            _differs(f"{says}: {name} is another function of the same tensors", by_names)
-    elif isinstance(value, str) and value:
-        other = named(value, arch)
-        if other == OTHER:
-            _differs(f"{says}: not {name}, but another function of tensors with the same names", by_names)
-        elif other != arch:
-            known = f"the name of {other}" if other else "a name that is not known here"
-            logging.warning("%s, %s; the tensors fit %s, so they are taken as %s", says, known, arch, name)
-
-
 def named(text: str, arch: str) -> str | None:
     """The architecture that a name from a file means, where `arch` is expected; `OTHER` for another with its tensors.
 
@@ -142,26 +136,21 @@ def named(text: str, arch: str) -> str | None:
     record = catalogue.find(last)
     if record:
         return record.arch
+    known = OTHER_NAMES | {_letters(name): name for name in registry.architectures()}
     parts = [words for part in last.split(".") if (words := _words(part))]
     for words in parts:
-        found = _known("".join(words))
-        if found:
-            return found
+        if "".join(words) in known:
+            return known["".join(words)]
+    families = (_letters(family(arch).__name__.split(".")[-1]), _letters(arch))
     for words in parts:
         joined = "".join(words)
-        if joined == _letters(family(arch).__name__.split(".")[-1]) or (
-            joined.isalpha() and _letters(arch).startswith(joined)
-        ):
+        if joined == families[0] or (joined.isalpha() and families[1].startswith(joined)):
             return arch  # `resnet`, `VGG`: a family, and this one
         usual = [word for word in words if not OTHER_FUNCTION.fullmatch(word)]
         member = OTHER_MEMBER.fullmatch(words[0])
-        if (member and member[1] in _letters(arch)) or (usual != words and _known("".join(usual))):
+        if (member and member[1] in families[1]) or (usual != words and "".join(usual) in known):
             return OTHER
     return None
-
-
-def _known(letters: str) -> str | None:
-    return {_letters(each): each for each in registry.architectures()}.get(letters) or OTHER_NAMES.get(letters)
 
 
 def _letters(text: str) -> str:

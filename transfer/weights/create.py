@@ -18,7 +18,7 @@ from transfer.runtime.progress import waiting
 from transfer.weights import cache, catalogue, claims, identify, native, readers
 from transfer.weights.catalogue import Record
 from transfer.weights.load import fit, require_fit, require_numbers
-from transfer.weights.names import NameMap, libraries, name_map
+from transfer.weights.names import NameMap, libraries, name_map, shapes_of
 from transfer.weights.onnx.follow import Model, follow
 from transfer.weights.readers.onnx_file import OnnxTensors
 
@@ -71,14 +71,16 @@ def create_model(
       TransferError: no file, a damaged one, one with NaN or without floats in it, one of another architecture (the
         message says what it looks like, or lists what does not fit), one that says that it is another function.
     """
-    record = _find(name)
-    arch = record.arch if record else name
-    chosen, fields = fields, {**dict(record.fields if record else ()), **fields}
+    record, architectures = catalogue.find(name), registry.architectures()
+    if record is None and name not in architectures:
+        raise UsageError(f"unknown model {name!r}{catalogue.meant(name, architectures)}")
+    arch, chosen = (record.arch if record else name), fields
+    fields = {**dict(record.fields if record else ()), **chosen}
     if weights is False:
-        default = record.num_classes if record else None
-        wanted = default if num_classes is None else num_classes
+        wanted = record.num_classes if record and num_classes is None else num_classes
         classes = {} if wanted is None else {"num_classes": wanted}
-        return _annotated(registry.build(arch, seed=seed, **fields, **classes), record)
+        model = registry.build(arch, seed=seed, **fields, **classes)
+        return _annotated(model, record, None, record.preprocessing if record else None)
     path, sha256 = _file(name, record, weights, without_classifier=num_classes == 0)
     if record is None:
         fields = native.fields(path, arch) | fields
@@ -106,71 +108,52 @@ def create_model(
     return _annotated(model, record, sha256, preprocessing)
 
 
-def _find(name: str) -> Record | None:
-    """The record of a catalogue name, None for an architecture."""
-    record = catalogue.find(name)
-    if record:
-        return record
-    architectures = registry.architectures()
-    if name in architectures:
-        return None
-    raise UsageError(f"unknown model {name!r}; {catalogue.meant(name, architectures)}")
+def _annotated(
+    model: nnx.Module, record: Record | None, sha256: str | None, preprocessing: Preprocessing | None
+) -> nnx.Module:
+    # plain attributes are static in NNX: part of the graph definition, not of the state
+    for name, value in (("record", record), ("weights_sha256", sha256), ("preprocessing", preprocessing)):
+        setattr(model, name, value)
+    return model
 
 
 def _file(
     name: str, record: Record | None, weights: str | os.PathLike[str] | bool | None, without_classifier: bool
 ) -> tuple[Path, str]:
+    """The weight file and its SHA-256."""
     if weights is None or isinstance(weights, bool):
-        if record is None:
-            raise UsageError(
-                f"{name} has no weights of its own; {_choice(name)}take a weight file or random weights, "
-                "--config.model.weights=FILE or --config.model.weights=random"
-            )
-        return cache.fetch(record, notop=without_classifier)
+        if record is not None:
+            return cache.fetch(record, notop=without_classifier)
+        raise UsageError(
+            f"{name} has no weights of its own; {_choice(name)}take a weight file or random weights, "
+            "--config.model.weights=FILE or --config.model.weights=random"
+        )
     path = Path(paths.expand(weights))
     if not path.is_file():
         raise TransferError(f"{path}: no such weight file")
-    found = cache.digests(path)
-    digest.check_sidecar(path, found["sha256"])
-    owners = [other for other in catalogue.records().values() if cache.is_file_of(other, found)]
+    digests = cache.digests(path)
+    digest.check_sidecar(path, digests["sha256"])
+    owners = [other for other in catalogue.records().values() if cache.is_file_of(other, digests)]
     if record and owners and record not in owners:
         text = "%s: by its hash, %s is the file of %s; preprocessing and all else are taken from %s"
         logging.warning(text, name, path, " and ".join(other.name for other in owners), name)
-    return path, found["sha256"]
+    return path, digests["sha256"]
 
 
 def _choice(arch: str) -> str:
     """The records of an architecture, and which of them classified best where it was trained."""
-    found = catalogue.names(f"{arch}.*")
-    if not found:
+    names = catalogue.names(f"{arch}.*")
+    if not names:
         return ""
-    best = max(map(catalogue.get, found), key=lambda record: record.acc1 or 0)
+    best = max(map(catalogue.get, names), key=lambda record: record.acc1 or 0)
     top = f" ({best.name} is right on the most images of {best.dataset}, {best.acc1} %)" if best.acc1 else ""
-    return f"choose {', '.join(found)}{top}, or "
+    return f"choose {', '.join(names)}{top}, or "
 
 
 def _libraries_of(record: Record) -> list[str]:
     """The libraries whose names a file of the record may use, its own first."""
     alike = PYTORCH if record.name_map in PYTORCH else ()
-    candidates = dict.fromkeys((record.name_map, *alike, "native"))
-    return [library for library in candidates if library in libraries(record.arch)]
-
-
-def _shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
-    return {path: array.shape for path, array in registry.flat_state(model).items()}
-
-
-def _best_map(
-    arch: str, candidates: Sequence[str], shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, np.ndarray]
-) -> NameMap:
-    """The library whose names the file has the most of; the first candidate if it has none of any."""
-    maps = [name_map(arch, library, shapes) for library in dict.fromkeys(candidates)]
-
-    def known(names: NameMap) -> int:
-        renamed = names.rename(tensors)
-        return sum(source.name in renamed for source in names.sources.values())
-
-    return max(maps, key=known)
+    return [name for name in dict.fromkeys((record.name_map, *alike, "native")) if name in libraries(record.arch)]
 
 
 def from_tensors(
@@ -204,50 +187,46 @@ def from_tensors(
       TransferError: the tensors do not fit; the message says what they look like, or what is missing, unexpected and
         misshapen. Or there is NaN in them.
     """
-    name = name or arch
-    candidates = candidates or libraries(arch)
+    name, candidates = name or arch, candidates or libraries(arch)
     headless = num_classes == 0 or (num_classes is None and not usable_classifier)
     model = registry.build(arch, seed=None, **fields, **({"num_classes": 0} if headless else {}))
-    shapes = _shapes(model)
+    shapes = shapes_of(model)
     if isinstance(tensors, OnnxTensors) and not by_names:
         graph_of = Model(arch, fields, preprocessing)
         tensors, candidates = follow(tensors, graph_of, candidates, shapes, file, name), ("native",)
-    names = _best_map(arch, candidates, shapes, tensors)
-    renamed = names.rename(tensors)
+    renamed, names = _best_map([name_map(arch, library, shapes) for library in candidates], tensors)
     classes = 0 if headless else shapes[CLASSIFIER_BIAS][0]
     in_file = 0 if headless or not usable_classifier else _classes_in_file(names, renamed, classes)
     wanted = in_file if num_classes is None else num_classes
     if wanted != classes:
         model = registry.build(arch, seed=None, **fields, num_classes=wanted)
-        shapes = _shapes(model)
+        shapes = shapes_of(model)
         names = name_map(arch, names.library, shapes)
-    renews = wanted != 0 and (new_classifier or wanted != in_file)
-    left_out = _to_renew(shapes, names, in_file) if renews else []
-    arrays, report = fit(renamed, shapes, names, left_out)
+    renewed: list[str] = []
+    if wanted and (new_classifier or wanted != in_file):
+        # the last layer, or all of a classifier that the file lacks
+        is_new = (lambda path: path.startswith(CLASSIFIER_LAYER)) if in_file else names.fills_classifier
+        renewed = list(filter(is_new, shapes))
+    arrays, report = fit(renamed, shapes, names, renewed)
     require_fit(report, file, name, names.library, lambda: identify.other_than(arch, candidates, tensors))
     require_numbers(arrays, names, file, name)
     if in_file == 0 and num_classes is None:
         logging.info("%s: %s has no classifier, so the model has none (num_classes=0)", name, file)
-    dropped = [n for n in report.excused if names.in_classifier(n)]
-    if dropped:
-        logging.info("%s: the classifier is left out: %s", name, ", ".join(dropped))
-    if left_out:
-        why = (
-            f"{wanted} classes instead of {in_file}" if wanted != in_file else f"a new classifier for {wanted} classes"
-        )
-        logging.info("%s: %s, so %s are random", name, why, ", ".join(left_out))
-        fresh = registry.flat_state(registry.build(arch, seed=seed, **fields, num_classes=wanted))
-        arrays |= {path: np.asarray(fresh[path]) for path in left_out}
+    if renewed:
+        instead = f" instead of {in_file}" if wanted != in_file else ""
+        text = "%s: a new classifier for %d classes%s, which starts with random weights (%s)"
+        logging.info(text, name, wanted, instead, ", ".join(renewed))
+        random = registry.flat_state(registry.build(arch, seed=seed, **fields, num_classes=wanted))
+        arrays |= {path: np.asarray(random[path]) for path in renewed}
     registry.load_flat_state(model, {path: jnp.asarray(array, jnp.float32) for path, array in arrays.items()})
-    setattr(model, "renewed", tuple(left_out))  # noqa: B010
+    setattr(model, "renewed", tuple(renewed))  # noqa: B010
     return model
 
 
-def _to_renew(shapes: Mapping[str, tuple[int, ...]], names: NameMap, in_file: int) -> list[str]:
-    """Paths left random where the classes are others than the file's: its last layer, or all of one it lacks."""
-    if in_file:
-        return [path for path in shapes if path.startswith(CLASSIFIER_LAYER)]
-    return [path for path in shapes if names.in_classifier(names.sources[path].name)]
+def _best_map(maps: Sequence[NameMap], tensors: Mapping[str, np.ndarray]) -> tuple[Mapping[str, np.ndarray], NameMap]:
+    """The map whose names the file has the most of, the first if it has none of any; and the tensors by its names."""
+    renamed = [(names.rename(tensors), names) for names in maps]
+    return max(renamed, key=lambda pair: sum(source.name in pair[0] for source in pair[1].sources.values()))
 
 
 def _classes_in_file(names: NameMap, tensors: Mapping[str, np.ndarray], default: int) -> int:
@@ -259,13 +238,3 @@ def _classes_in_file(names: NameMap, tensors: Mapping[str, np.ndarray], default:
     if bias in tensors and tensors[bias].ndim == 1:
         return len(tensors[bias])
     return default if any(map(names.in_classifier, tensors)) else 0
-
-
-def _annotated(
-    model: nnx.Module, record: Record | None, sha256: str | None = None, own: Preprocessing | None = None
-) -> nnx.Module:
-    # plain attributes are static in NNX: part of the graph definition, not of the state
-    preprocessing = own or (record.preprocessing if record else None)
-    for name, value in (("record", record), ("weights_sha256", sha256), ("preprocessing", preprocessing)):
-        setattr(model, name, value)
-    return model

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.weights import catalogue
 from transfer.weights.catalogue import Record
-from transfer.weights.names import NameMap, Shape, family, libraries, name_map
+from transfer.weights.names import NameMap, Shape, family, libraries, name_map, shapes_of
 
 Fields = tuple[tuple[str, Any], ...]
 
@@ -90,7 +90,8 @@ def matches(tensors: Mapping[str, np.ndarray]) -> list[Match]:
 def _best(archs: Sequence[str], tensors: Mapping[str, np.ndarray], is_enough: Callable[[Match], bool]) -> list[Match]:
     best: list[Match] = []
     for arch in archs:
-        for fields in _variants(arch):
+        # an architecture's own fields first, then those that its records are built with
+        for fields in dict.fromkeys([(), *(r.fields for r in catalogue.records().values() if r.arch == arch)]):
             for match in _of_variant(arch, fields, tensors):
                 if not best or match.rank > best[0].rank:
                     best = [match]
@@ -108,45 +109,48 @@ def _of_about_this_size(tensors: Mapping[str, np.ndarray]) -> list[str]:
     for record in catalogue.records().values():
         if record.num_params and record.num_features and record.arch in registry.architectures():
             last_layer = (record.num_features + 1) * record.num_classes
-            sizes = (record.num_params, record.num_params - last_layer)
-            distance = min(abs(size - count) / count for size in sizes)
+            distance = min(abs(size - count) for size in (record.num_params, record.num_params - last_layer))
             distances[record.arch] = min(distance, distances.get(record.arch, distance))
-    return sorted(distances, key=lambda arch: distances[arch])[:NEAREST]
+    return sorted(distances, key=distances.__getitem__)[:NEAREST]
 
 
 def _likely(tensors: Mapping[str, np.ndarray]) -> list[str]:
-    """Architectures of the families whose first member shares enough names with the file, the likeliest first."""
+    """Architectures of the families whose first member shares enough names with the file, the likeliest first.
+
+    A share is of the smaller number of names, in the library where that is largest.
+    """
     members: dict[str, list[str]] = {}
     for arch in registry.architectures():
         members.setdefault(family(arch).__name__, []).append(arch)
-    shares = {name: _common_share(archs[0], tensors) for name, archs in members.items()}
+    shares: dict[str, float] = {}
+    for name, archs in members.items():
+        compared = _compared(archs[0], (), tensors)
+        shares[name] = max((len(c.common) / min(len(c.ours), len(c.theirs)) for c in compared), default=0)
     likely = sorted((name for name in shares if shares[name] >= FAMILY_SHARE), key=lambda name: -shares[name])
     return [arch for name in likely for arch in members[name]]
-
-
-def _common_share(arch: str, tensors: Mapping[str, np.ndarray]) -> float:
-    """Common names over the smaller number of names, in the library where that is largest."""
-    compared = _compared(arch, (), tensors)
-    return max((len(common) / min(len(ours), len(theirs)) for _, ours, theirs, common in compared), default=0)
 
 
 def _of_variant(arch: str, fields: Fields, tensors: Mapping[str, np.ndarray]) -> Iterator[Match]:
     shapes = _shapes(arch, fields)
     for names, ours, theirs, common in _compared(arch, fields, tensors):
         share = 2 * len(common) / (len(ours) + len(theirs))
-        if share >= WORTH_NAMING:
-            agreeing = sum(_agrees(path, names, shapes, theirs) for path in common)
-            yield Match(arch, fields, names.library, share, agreeing / len(common), _classes(names, theirs))
-
-
-def _variants(arch: str) -> list[Fields]:
-    """The fields that the records of an architecture are built with, its own defaults first."""
-    return list(dict.fromkeys([(), *(r.fields for r in catalogue.records().values() if r.arch == arch)]))
+        if share < WORTH_NAMING:
+            continue
+        agreeing = 0
+        for path in common:
+            # one number in place of all: only the shape is wanted
+            stand_in = np.broadcast_to(np.float32(0), theirs[names.sources[path].name])
+            converted = names.sources[path].convert(stand_in, shapes[path]).shape
+            is_last = path.startswith(CLASSIFIER_LAYER)
+            agreeing += converted[:-1] == shapes[path][:-1] if is_last else converted == shapes[path]
+        bias = names.sources.get(f"{CLASSIFIER_LAYER}bias")
+        (classes, *_) = (theirs.get(bias.name, ()) if bias else ()) or (0,)
+        yield Match(arch, fields, names.library, share, agreeing / len(common), classes)
 
 
 @functools.cache
 def _shapes(arch: str, fields: Fields) -> dict[str, Shape]:
-    return {p: array.shape for p, array in registry.flat_state(registry.build(arch, seed=None, **dict(fields))).items()}
+    return shapes_of(registry.build(arch, seed=None, **dict(fields)))
 
 
 @functools.cache
@@ -154,14 +158,20 @@ def _map(arch: str, fields: Fields, library: str) -> NameMap:
     return name_map(arch, library, _shapes(arch, fields))
 
 
-def _compared(
-    arch: str, fields: Fields, tensors: Mapping[str, np.ndarray]
-) -> Iterator[tuple[NameMap, list[str], Mapping[str, Shape], list[str]]]:
-    """For each library: its map, our paths, the file's shapes by name, and the paths that the file has.
+class Comparison(NamedTuple):
+    """A library's names: our paths, the file's shapes by name, and the paths that the file has.
 
     What the library excuses is left out of the file; the classifier out of our paths if the file has none.
     """
-    shapes = _shapes(arch, fields)
+
+    names: NameMap
+    ours: list[str]
+    theirs: Mapping[str, Shape]
+    common: list[str]
+
+
+def _compared(arch: str, fields: Fields, tensors: Mapping[str, np.ndarray]) -> Iterator[Comparison]:
+    """A comparison for each library that has names in common with the file."""
     for library in libraries(arch):
         names = _map(arch, fields, library)
         try:
@@ -170,59 +180,37 @@ def _compared(
             continue
         theirs = {name: array.shape for name, array in renamed.items() if not names.is_excused(name)}
         has_classifier = any(map(names.in_classifier, theirs))
-        ours = [path for path in shapes if has_classifier or not names.in_classifier(names.sources[path].name)]
-        if ours and theirs:
-            yield names, ours, theirs, [path for path in ours if names.sources[path].name in theirs]
-
-
-def _agrees(path: str, names: NameMap, shapes: Mapping[str, Shape], theirs: Mapping[str, Shape]) -> bool:
-    source = names.sources[path]
-    # one number in place of all: only the shape is wanted
-    stand_in = np.broadcast_to(np.float32(0), theirs[source.name])
-    found, expected = source.convert(stand_in, shapes[path]).shape, shapes[path]
-    if path.startswith(CLASSIFIER_LAYER):
-        return found[:-1] == expected[:-1]
-    return found == expected
-
-
-def _classes(names: NameMap, theirs: Mapping[str, Shape]) -> int:
-    bias = names.sources.get(f"{CLASSIFIER_LAYER}bias")
-    shape = theirs.get(bias.name, ()) if bias else ()
-    return shape[0] if shape else 0
+        ours = [path for path in names.sources if has_classifier or not names.fills_classifier(path)]
+        common = [path for path in ours if names.sources[path].name in theirs]
+        if common:
+            yield Comparison(names, ours, theirs, common)
 
 
 def _phrase(best: Sequence[Match]) -> str:
     """`resnet50 from torchvision or timm (resnet50.tv1, resnet50.tv2, …), with 10 classes`."""
     match = best[0]
     same = [other for other in best if other.arch == match.arch]
-    from_ = " or ".join(dict.fromkeys(TITLES.get(other.library, other.library) for other in same))
+    sources = " or ".join(dict.fromkeys(TITLES.get(other.library, other.library) for other in same))
     differences = [] if match.sizes == 1 else ["layers of other sizes"]
     records = [] if differences else _records(same)
-    named = ", ".join(record.name for record in records[:SHOWN]) + (", …" if len(records) > SHOWN else "")
-    usual = {record.num_classes for record in records} or {_default_classes(match)}
-    if match.classes and match.classes not in usual:
+    known = ", ".join(record.name for record in records[:SHOWN]) + (", …" if len(records) > SHOWN else "")
+    default = _shapes(match.arch, match.fields)[f"{CLASSIFIER_LAYER}bias"][0]
+    if match.classes and match.classes not in ({record.num_classes for record in records} or {default}):
         differences.append(f"{match.classes} classes")
-    phrase = f"{match.arch} from {from_}" + (f" ({named})" if named else "")
+    phrase = f"{match.arch} from {sources}" + (f" ({known})" if known else "")
     phrase += f", with {' and '.join(differences)}" if differences else ""
     return phrase if match.classes else f"{phrase}, without its classifier"
 
 
-def _default_classes(match: Match) -> int:
-    """How many classes the architecture has if nothing else is asked for."""
-    return _shapes(match.arch, match.fields)[f"{CLASSIFIER_LAYER}bias"][0]
-
-
 def _records(same: Sequence[Match]) -> list[Record]:
     """The records that such a file could be of, by name."""
-    found = {}
-    for record in catalogue.records().values():
-        for match in same:
-            of_library = match.library in ("native", record.name_map)
-            usable = record.num_classes > 0 or not match.classes
-            if record.arch == match.arch and of_library and usable and _same_network(record.fields, match):
-                found[record.name] = record
-    return [found[name] for name in sorted(found)]
 
+    def could_be(record: Record, match: Match) -> bool:
+        of_library = match.library in ("native", record.name_map)
+        usable = record.num_classes > 0 or not match.classes
+        if record.arch != match.arch or not of_library or not usable:
+            return False
+        return record.fields == match.fields or _shapes(record.arch, record.fields) == _shapes(match.arch, match.fields)
 
-def _same_network(fields: Fields, match: Match) -> bool:
-    return fields == match.fields or _shapes(match.arch, fields) == _shapes(match.arch, match.fields)
+    records = catalogue.records().values()
+    return sorted((r for r in records if any(could_be(r, match) for match in same)), key=lambda record: record.name)

@@ -64,16 +64,13 @@ def fit(
     Returns:
       (path -> array as stored but in our layout, for what fits; the report).
     """
-    skipped = set(left_out)
     arrays: dict[str, np.ndarray] = {}
-    missing, misshapen, used = [], [], set()
-    for path, shape in shapes.items():
-        source = names.sources[path]
+    missing, misshapen = [], []
+    used = {names.sources[path].name for path in shapes}
+    for path in (path for path in shapes if path not in set(left_out)):
+        source, shape = names.sources[path], shapes[path]
         if source.name not in tensors:
-            missing += [] if path in skipped else [f"{path} as {source.name}" if source.name != path else path]
-            continue
-        used.add(source.name)
-        if path in skipped:
+            missing.append(f"{path} as {source.name}" if source.name != path else path)
             continue
         array = source.convert(tensors[source.name], shape)
         if array.shape == shape:
@@ -81,11 +78,10 @@ def fit(
         else:
             misshapen.append(f"{source.name} {array.shape} for {path} {shape}")
     rest = [name for name in tensors if name not in used]
-    headless = not any(names.in_classifier(source.name) for source in names.sources.values())
-    excused = [n for n in rest if names.is_excused(n) or (headless and names.in_classifier(n))]
-    unexpected = tuple(n for n in rest if n not in set(excused))
-    report = Report(tuple(arrays), tuple(missing), unexpected, tuple(misshapen), tuple(excused))
-    return arrays, report
+    headless = not any(map(names.fills_classifier, names.sources))
+    excused = [name for name in rest if names.is_excused(name) or (headless and names.in_classifier(name))]
+    unexpected = [name for name in rest if name not in set(excused)]
+    return arrays, Report(tuple(arrays), tuple(missing), tuple(unexpected), tuple(misshapen), tuple(excused))
 
 
 def require_fit(
@@ -111,30 +107,23 @@ def require_numbers(arrays: Mapping[str, np.ndarray], names: NameMap, file: str,
     Whole numbers are quantised weights without what they are to be multiplied by. A network with one NaN in it answers
     NaN to every image. Nothing later says where either comes from.
     """
-    others = [path for path, array in arrays.items() if not _is_of_floats(array)]
-    if others:
+
+    def listed(paths: Sequence[str], texts: Sequence[str]) -> str:
+        only_classifier = all(map(names.fills_classifier, paths))
+        return f"({_few(texts)}){'; num_classes=0 leaves the classifier out' if only_classifier else ''}"
+
+    # floats of NumPy, or those that it knows only by `ml_dtypes`
+    other = [path for path, array in arrays.items() if not jnp.issubdtype(array.dtype, jnp.floating)]
+    if other:
+        texts = [f"{names.sources[path].name} {arrays[path].dtype}" for path in other]
         raise TransferError(
-            f"{file} cannot be used for {model}: {len(others)} of its tensors {'hold' if others[1:] else 'holds'} no "
-            f"floats ({_few([f'{names.sources[path].name} {arrays[path].dtype}' for path in others])})"
-            f"{_without_classifier(others, names)}; if it is quantised, save the weights that it was made from, "
-            "as float32"
+            f"{file} cannot be used for {model}: {len(other)} of its tensors {'hold' if other[1:] else 'holds'} no "
+            f"floats {listed(other, texts)}; if it is quantised, save the weights that it was made from, as float32"
         )
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite in the model
         bad = [path for path, array in arrays.items() if not np.isfinite(np.asarray(array, np.float32)).all()]
     if bad:
-        broken = _few([names.sources[path].name for path in bad])
         raise TransferError(
             f"{file} cannot be used for {model}: there is NaN or infinity in {len(bad)} of its tensors "
-            f"({broken}){_without_classifier(bad, names)}"
+            f"{listed(bad, [names.sources[path].name for path in bad])}"
         )
-
-
-def _is_of_floats(array: np.ndarray) -> bool:
-    """Whether an array's numbers are of NumPy's floats, or of those that it knows only by `ml_dtypes`."""
-    return bool(jnp.issubdtype(array.dtype, jnp.floating))
-
-
-def _without_classifier(paths: Iterable[str], names: NameMap) -> str:
-    """What to do where only the arrays of the classifier are broken."""
-    only_classifier = all(names.in_classifier(names.sources[path].name) for path in paths)
-    return "; num_classes=0 leaves the classifier out" if only_classifier else ""

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from flax import nnx
 
 from transfer.models import registry
 
@@ -104,9 +105,18 @@ class NameMap:
         """Whether the file's tensor `name` belongs to the classifier."""
         return name.startswith(self.classifier)
 
+    def fills_classifier(self, path: str) -> bool:
+        """Whether our array `path` comes from a tensor of the classifier."""
+        return self.in_classifier(self.sources[path].name)
+
     def is_excused(self, name: str) -> bool:
         """Whether the file's tensor `name` carries nothing for inference."""
         return name.startswith(self.excused) or name.endswith(COUNTERS)
+
+
+def shapes_of(model: nnx.Module) -> dict[str, Shape]:
+    """Dotted path -> shape of every array of a model."""
+    return {path: array.shape for path, array in registry.flat_state(model).items()}
 
 
 @functools.cache
