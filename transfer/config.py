@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from transfer.errors import UsageError, near
+from transfer.errors import UsageError, did_you_mean, similar
 
 Value = TypeVar("Value")
 
@@ -278,7 +278,7 @@ def chosen(variants: Mapping[str, Value], name: str) -> Value:
     Raises UsageError for an unknown name.
     """
     if name not in variants:
-        raise UsageError(f"{name[:60]!r} is none of {', '.join(variants)}{near(name, variants)}")
+        raise UsageError(f"{name[:60]!r} is none of {', '.join(variants)}{did_you_mean(similar(name, variants))}")
     return variants[name]
 
 

@@ -20,11 +20,17 @@ class RowsError(TransferError, ValueError):
     """Features or labels that no head can use. A ValueError too: what scikit-learn and its callers expect there."""
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """What a message about an unknown `name` adds: "; did you mean …?", or nothing where no known one is like it."""
-    return did_you_mean(difflib.get_close_matches(name, known))
+def similar(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """The known names that an unknown one may mean, at most three, whatever its capitals, hyphens and underscores."""
+    by_letters, wanted = {_letters(each): each for each in known}, _letters(name)
+    close = [wanted] if wanted in by_letters else difflib.get_close_matches(wanted, by_letters, cutoff=cutoff)
+    return [by_letters[each] for each in close]
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 def did_you_mean(names: Sequence[str]) -> str:
-    """The question at the end of such a message: "; did you mean a, b or c?"; nothing without names."""
+    """What a message about an unknown name adds: "; did you mean A, B or C?", or nothing without such names."""
     return f"; did you mean {' or '.join(filter(None, (', '.join(names[:-1]), names[-1])))}?" if names else ""

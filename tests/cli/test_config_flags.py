@@ -108,7 +108,7 @@ MEANT = {
     "head.c": "head.C",
     "haed.epochs": "head.epochs",
     "head.learning-rate": "head.learning_rate",
-    "learning_rate": "finetune.learning_rate or config.head.learning_rate or config.sweep.learning_rate",
+    "learning_rate": "finetune.learning_rate, config.head.learning_rate or config.sweep.learning_rate",
     "data.sourse": "data.source",
     "model.init_from.weight": "model.init_from.weights",
     "data.features": "features",
@@ -126,7 +126,7 @@ def test_a_letter_that_is_missing(name, data):
     place = data.draw(st.integers(0, len(last) - 1))
     wrong = f"{section}{dot}{last[:place]}{last[place + 1 :]}"
     if wrong not in USUAL:
-        assert f"config.{name}" in re.split(r" or |\?|did you mean ", refusal(f"--config.{wrong}=1"))
+        assert f"config.{name}" in re.split(r", | or |\?|did you mean ", refusal(f"--config.{wrong}=1"))
 
 
 def test_names_that_are_like_none():

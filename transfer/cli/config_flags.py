@@ -1,7 +1,6 @@
 """Settings on the command line: `--config.head.epochs=100` changes one, `--config.features=None` takes one back."""
 
 import ast
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import config_path, tuple_parser
 
 from transfer import config as settings
-from transfer.errors import UsageError
+from transfer.errors import UsageError, did_you_mean, similar
 
 # How a setting is given: with one dash or two, its value behind "=" or as the next argument.
 SETTING = re.compile(r"--?(?:no)?config\.(.*)")
@@ -127,30 +126,27 @@ def _check_name(config: ConfigDict, name: str) -> None:
         if not isinstance(section, ConfigDict):
             raise UsageError(f"there is no config.{name}: config.{'.'.join(parts[:depth])} is one setting")
         if part not in section:
-            raise UsageError(f"there is no config.{name}; {_hint(config, section, parts, depth)}")
+            raise UsageError(f"there is no config.{name}{_hint(config, section, parts, depth)}")
         section = section[part]
 
 
 def _hint(config: ConfigDict, section: ConfigDict, parts: list[str], depth: int) -> str:
     """A hint for a name whose part at `depth` is unknown: similar settings of that section, else of all."""
     names = list(_names(config))
-    here = [".".join([*parts[:depth], similar, *parts[depth + 1 :]]) for similar in _like(parts[depth], section)]
+    here = [".".join([*parts[:depth], each, *parts[depth + 1 :]]) for each in _like(parts[depth], section)]
     meant = [name for name in here if name in names]
     if not meant:
         last = _like(parts[-1], {name.rpartition(".")[2] for name in names})
         meant = [name for name in names if name.rpartition(".")[2] in last]
-    if meant:
-        return f"did you mean {' or '.join(f'config.{name}' for name in meant[:3])}?"
-    return f"{'.'.join(['config', *parts[:depth]])} has {', '.join(section)}"
+    hint = did_you_mean([f"config.{name}" for name in meant[:3]])
+    return hint or f"; {'.'.join(['config', *parts[:depth]])} has {', '.join(section)}"
 
 
 def _like(name: str, known: Iterable[str]) -> list[str]:
     """The known names that may be meant: nearly the same letters, or words that begin with these (`lr`)."""
-    lower = {each.lower(): each for each in known}
-    if name.lower() in lower:
-        return [lower[name.lower()]]
-    initials = [each for each in lower if "".join(word[:1] for word in each.split("_")) == name.lower()]
-    return [lower[each] for each in dict.fromkeys([*difflib.get_close_matches(name.lower(), lower), *initials])]
+    known = list(known)
+    initials = [each for each in known if "".join(word[:1] for word in each.lower().split("_")) == name.lower()]
+    return list(dict.fromkeys([*similar(name, known), *initials]))
 
 
 def _names(section: ConfigDict, prefix: str = "") -> Iterator[str]:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from transfer import config as settings
 from transfer.cli import config_flags
 from transfer.cli.main import fail, guarded, prepare_logging
-from transfer.errors import TransferError, UsageError, near
+from transfer.errors import TransferError, UsageError, similar
 from transfer.experiment import config_file
 from transfer.runtime import cache, distributed, interrupts, preemption
 from transfer.runtime.files import paths
@@ -179,7 +179,7 @@ def _described_flag(error: Exception) -> str:
     if not isinstance(error, flags.UnrecognizedFlagError) or "." not in error.flagname:
         return str(error)
     first, _, rest = error.flagname.partition(".")
-    meant = rest if near(first, ["config"]) else error.flagname
+    meant = rest if similar(first, ["config"]) else error.flagname
     return f"Unknown command line flag {error.flagname!r}. Did you mean: config.{meant} ?"
 
 

@@ -1,11 +1,10 @@
 """Finds the source that a spec names: `digits`, `KIND:PATH`, or a bare path whose kind is guessed."""
 
-import difflib
 import importlib
 import os
 
 from transfer.data.source import Source
-from transfer.errors import TransferError, UsageError
+from transfer.errors import TransferError, UsageError, did_you_mean, similar
 from transfer.runtime.files import paths
 
 # kind -> "module:function(path, split) -> Source"; a new source is one module and one line here
@@ -65,8 +64,8 @@ def _parse(spec: str) -> tuple[str, str]:
         return _guess(bare), bare
     if os.sep in kind or spec.lower().endswith(tuple(ENDINGS)):
         raise TransferError(f"{spec}: no such file or folder")
-    near = difflib.get_close_matches(kind, SOURCES, cutoff=0.5) or list(SOURCES)
-    raise UsageError(f"unknown data source {spec!r}; did you mean {', '.join(near)} (config.data.source)?")
+    hint = did_you_mean(similar(kind, SOURCES, cutoff=0.5) or list(SOURCES))
+    raise UsageError(f"config.data.source: unknown data source {spec!r}{hint}")
 
 
 def _guess(path: str) -> str:

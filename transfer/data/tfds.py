@@ -1,6 +1,5 @@
 """`tfds:NAME`: a data set of TensorFlow Datasets, read by position through its `data_source`, without TensorFlow."""
 
-import difflib
 import functools
 import importlib.util
 import os
@@ -12,7 +11,7 @@ import numpy as np
 
 from transfer.data import decode
 from transfer.data.source import BrokenImage, Source, checked_labels, digest
-from transfer.errors import TransferError, UsageError
+from transfer.errors import TransferError, UsageError, did_you_mean, similar
 from transfer.runtime.progress import Progress
 
 RECORDS_AT_ONCE = 1000
@@ -117,10 +116,8 @@ def open_split(name: str, split: str | None) -> Source:
 def _builder(spec: str, name: str) -> Any:
     import tensorflow_datasets as tfds
 
-    # what may have been meant, by names as they are written there: small letters, no hyphens
     known, base = tfds.list_builders(with_community_datasets=False), name.partition(":")[0].partition("/")[0]
-    near = [] if base in known else difflib.get_close_matches(base.lower().replace("-", "_"), known)
-    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    hint = "" if base in known else did_you_mean(similar(base, known))
     try:
         return tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
     except tfds.core.DatasetNotFoundError as error:

@@ -1,7 +1,6 @@
 """Runs as they lie in their workdirs, read for a comparison: done or not, over seeds or single, new or old."""
 
 import dataclasses
-import difflib
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from transfer.errors import UsageError
+from transfer.errors import UsageError, did_you_mean, similar
 from transfer.evaluation import predictions as kept
 from transfer.evaluation.intervals import wilson
 from transfer.evaluation.measures import MEASURES
@@ -120,8 +119,8 @@ def _suggestion(folder: epath.Path) -> str:
     parent = folder.parent
     if not parent.is_dir():
         return f"; there is no folder {parent}"
-    close = difflib.get_close_matches(folder.name, [one.name for one in parent.iterdir() if one.is_dir()], 1)
-    return f"; did you mean {parent / close[0]}?" if close else ""
+    close = similar(folder.name, [child.name for child in parent.iterdir() if child.is_dir()])
+    return did_you_mean([str(parent / name) for name in close[:1]])
 
 
 def _inside(folder: epath.Path, path: str) -> str:

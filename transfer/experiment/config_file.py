@@ -14,7 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from transfer.errors import UsageError, near
+from transfer.errors import UsageError, did_you_mean, similar
 from transfer.runtime.files import paths
 
 LISTED = "python -m transfer train --help lists the configs that come with the package"
@@ -63,7 +63,7 @@ def _missing_name(name: str) -> str:
     files = [file for file in (name, f"{name}.py") if Path(file).is_file()]
     if files:
         return f"no config of that name comes with the package; the file is --config=./{files[0]}"
-    return f"no such config; {LISTED}{near(name, packaged())}"
+    return f"no such config; {LISTED}{did_you_mean(similar(name, packaged()))}"
 
 
 def _check_arguments(get_config: Any, argument: list[str]) -> None:

@@ -1,6 +1,5 @@
 """Every architecture by name, found in the family files beside this one; and a model's arrays by dotted path."""
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -12,7 +11,7 @@ import jax
 from flax import nnx
 
 import transfer.models
-from transfer.errors import UsageError
+from transfer.errors import UsageError, did_you_mean, similar
 
 # What a weight file holds of a model: parameters and the running statistics of batch norm.
 STORED = (nnx.Param, nnx.BatchStat)
@@ -33,8 +32,7 @@ def builder(arch: str) -> Callable[..., nnx.Module]:
     """The builder of architecture `arch`; UsageError with the nearest names if there is none."""
     known = architectures()
     if arch not in known:
-        near = difflib.get_close_matches(arch, known, n=3) or sorted(known)
-        raise UsageError(f"unknown architecture {arch!r}; did you mean {', '.join(near)}?")
+        raise UsageError(f"unknown architecture {arch!r}{did_you_mean(similar(arch, known) or sorted(known))}")
     return known[arch]
 
 

@@ -9,17 +9,15 @@ were measured against each record's source.
 """
 
 import dataclasses
-import difflib
 import fnmatch
 import functools
 import importlib.resources
 import json
-import re
 from collections.abc import Iterable, Mapping
 from importlib.resources.abc import Traversable
 from typing import Any
 
-from transfer.errors import UsageError, did_you_mean
+from transfer.errors import UsageError, did_you_mean, similar
 from transfer.preprocess.recipe import Preprocessing
 
 # Beside the record files: errors measured against each record's source.
@@ -166,14 +164,8 @@ def get(name: str) -> Record:
 
 def meant(name: str, architectures: Iterable[str] = ()) -> str:
     """What a message about a wrong name adds: the records, or architectures, that it may mean however it is spelt."""
-
-    def letters(text: str) -> str:  # without what people write in other ways: `VGG-16` for `vgg16`
-        return re.sub(r"[-_ ]", "", text.lower())
-
-    plain = (*architectures, *(record.arch for record in records().values()), *records())
-    known = {letters(text): text for text in plain}
-    near = [letters(name)] if letters(name) in known else difflib.get_close_matches(letters(name), known, 3, 0.4)
-    meanings = [record for text in near for record in names(f"{known[text]}.*") or [known[text]]]
+    known = (*architectures, *(record.arch for record in records().values()), *records())
+    meanings = [record for close in similar(name, known, cutoff=0.4) for record in names(f"{close}.*") or [close]]
     return did_you_mean([*dict.fromkeys(meanings)][:MOST_MEANT]) or "; see `python -m transfer models`"
 
 
