@@ -22,7 +22,7 @@ from stores import BATCH, ROWS, TEXT, expected, fill, finished, rows_of, writer
 from transfer.errors import TransferError, UsageError
 from transfer.store import writer as store_writer
 from transfer.store.format import read_metadata, row_checks, seal, write_metadata
-from transfer.store.store import FeatureStore, KeptRows
+from transfer.store.store import FeatureStore
 from transfer.store.verify import verify
 
 
@@ -48,21 +48,6 @@ def test_the_checksum_of_a_row_is_what_its_docstring_says(data):
         text = struct.pack("<qqI", start + i, labels[i], len(ids[i])) + ids[i] + taps[0][i].tobytes()
         crc = zlib.crc32(text + taps[1][i].tobytes())
         assert check == (crc if crc > 1 else crc + 2)
-
-
-@given(st.integers(0, 30), st.sets(st.integers(0, 29)), st.integers(1, 7))
-def test_kept_rows_are_those_of_numpy(rows, skipped, step):
-    skipped = sorted(row for row in skipped if row < rows)
-    wanted = np.delete(np.arange(rows), skipped)
-    checks = np.full(rows, 9, np.uint32)
-    checks[skipped] = 1
-    runs = [KeptRows.runs_of(start, checks[start : start + step]) for start in range(0, rows, step)]
-    for kept in (KeptRows.without(skipped, rows), KeptRows(np.concatenate([np.empty((0, 2), np.int64), *runs]))):
-        assert len(kept) == len(wanted)
-        np.testing.assert_array_equal(kept.positions(np.arange(len(wanted))), wanted)
-        assert [kept.before(position) for position in range(rows + 1)] == [
-            int((wanted < position).sum()) for position in range(rows + 1)
-        ]
 
 
 def test_metadata_carry_their_own_checksum(path):

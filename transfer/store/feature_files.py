@@ -50,13 +50,23 @@ def read(path: Any, target: str = "classes") -> tuple[np.ndarray, np.ndarray]:
         OSError: there is no such file.
     """
     name = str(path)
-    with waiting(f"reading {name}"), _opened(name) as stream:
+    with waiting(f"reading {name}"), _open(name) as stream:
         start = stream.read(16)
         stream.seek(0)
-        arrays = next(reader for matches, reader in _READERS if matches(start))(stream, name)
-    if not isinstance(arrays, Mapping) or not all(key in arrays for key in NAMES):
-        raise TransferError(f"{name} does not hold 'features' and 'labels'{_what(arrays)}")
-    return _checked(arrays["features"], arrays["labels"], name, _TARGETS[target])
+        if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+            content: Any = _read_npz(stream, name)
+        elif len(start) > 8 and start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] < 1 << 32:
+            content = _read_safetensors(stream, name)
+        else:  # a pickle, or damaged
+            with prefix_errors(name):
+                digest.check_pickle(stream)
+            content = load_arrays(stream, name)
+    if not isinstance(content, Mapping) or not all(key in content for key in NAMES):
+        held = f"a {type(content).__name__}"
+        if isinstance(content, Mapping):
+            held = ", ".join(sorted(map(repr, content))[:5]) or "nothing"
+        raise TransferError(f"{name} does not hold 'features' and 'labels'; it holds {held}")
+    return _checked(content["features"], content["labels"], name, target)
 
 
 def write(path: Any, features: Any, labels: Any) -> None:
@@ -74,7 +84,7 @@ def write(path: Any, features: Any, labels: Any) -> None:
     """
     target = paths.open_path(path)
     writer = writer_for(target)
-    features, labels = _checked(features, labels, str(path), _whole)
+    features, labels = _checked(features, labels, str(path), "numbers")
     if features.ndim == 2:
         features = features[:, None, None, :]
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -90,13 +100,13 @@ def writer_for(path: Any) -> Callable[[IO[bytes], Mapping[str, np.ndarray]], Non
     return _WRITERS[suffix]
 
 
-def is_written(found: bytes) -> bool:
+def is_written(ends: bytes) -> bool:
     """Whether the bytes at the ends of a file are those of one that `write` makes: with its digest, or an `.npz`."""
-    return digest.KEY.encode() in found or (found.startswith(b"PK") and b"features.npy" in found)
+    return digest.KEY.encode() in ends or (ends.startswith(b"PK") and b"features.npy" in ends)
 
 
 def content_hash(*arrays: np.ndarray) -> str:
-    """What tells the rows of a feature file from others: a hash of types, shapes and values."""
+    """A hash of types, shapes and values, which tells the rows of a feature file from others."""
     sha256 = hashlib.sha256()
     for array in arrays:
         sha256.update(f"{array.dtype} {array.shape}".encode())
@@ -104,17 +114,12 @@ def content_hash(*arrays: np.ndarray) -> str:
     return sha256.hexdigest()
 
 
-def _what(found: object) -> str:
-    if isinstance(found, Mapping):
-        return f"; it holds {', '.join(sorted(map(repr, found))[:5]) or 'nothing'}"
-    return f"; it holds a {type(found).__name__}"
-
-
-def _checked(
-    features: Any, labels: Any, name: str, of_labels: Callable[[Any, str], np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    features, labels = _numbers(features, "features", name), of_labels(labels, name)
-    if features.ndim < 2 or labels.ndim == 0 or (of_labels in (_whole, _classes) and labels.ndim != 1):
+def _checked(features: Any, labels: Any, name: str, target: str) -> tuple[np.ndarray, np.ndarray]:
+    """Features float32 and labels as `read` returns them; `target` may be "numbers": classes that are no text."""
+    features = _numbers(_array(features), "features", name)
+    as_classes = target in ("classes", "numbers")
+    labels = _class_labels(_array(labels), name, target) if as_classes else _columns(_array(labels), name, target)
+    if features.ndim < 2 or labels.ndim == 0 or (as_classes and labels.ndim != 1):
         raise TransferError(
             f"{name}: features have shape {features.shape}, labels {labels.shape}; they should be (N, ..., C) and (N,)"
         )
@@ -122,65 +127,38 @@ def _checked(
         raise TransferError(f"{name} has {len(features)} rows of features but {len(labels)} labels")
     if not features.size:
         raise TransferError(f"{name} has no features (shape {features.shape})")
-    with np.errstate(invalid="ignore", over="ignore"):  # what overflows or is NaN is reported below
-        features = features.astype(np.float32, copy=False)
-    bad = np.flatnonzero(~np.isfinite(features.reshape(len(features), -1)).all(axis=1))
-    if len(bad):
-        raise TransferError(f"{name}: features hold NaN or infinity in {len(bad)} rows, the first is row {bad[0]}")
-    return features, labels
+    return _finite(features, "features", name), labels
 
 
-def _flat(labels: np.ndarray) -> np.ndarray:
+def _class_labels(array: np.ndarray, name: str, target: str) -> np.ndarray:
+    """Whole numbers, int64, or text; (N,) where they have one column."""
+    if target == "classes" and array.dtype.kind == "O" and array.size and all(isinstance(x, str) for x in array.flat):
+        array = array.astype(str)
+    if target == "classes" and array.dtype.kind == "U":
+        labels = array
+        if len(np.unique(labels)) > MAX_CLASSES:
+            raise TransferError(f"{name} has more than {MAX_CLASSES} different labels")
+    else:
+        numbers = _numbers(array, "labels", name)
+        with np.errstate(invalid="ignore", over="ignore"):  # what overflows or is NaN is not whole
+            labels = numbers.astype(np.int64)
+        if not (labels == numbers).all():
+            raise TransferError(f"{name}: labels are {numbers.dtype} and not all whole numbers")
+        if labels.size and labels.max() >= MAX_CLASSES:
+            raise TransferError(f"{name}: a label is {labels.max()}; there may be {MAX_CLASSES} classes")
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
-def _whole(values: Any, name: str) -> np.ndarray:
-    """Whole numbers, int64 (N,) where they have one column."""
-    labels = _flat(_numbers(values, "labels", name))
-    with np.errstate(invalid="ignore", over="ignore"):  # what overflows or is NaN is not whole
-        whole = labels.astype(np.int64)
-    if not (whole == labels).all():
-        raise TransferError(f"{name}: labels are {labels.dtype} and not all whole numbers")
-    if whole.size and whole.max() >= MAX_CLASSES:
-        raise TransferError(f"{name}: a label is {whole.max()}; there may be {MAX_CLASSES} classes")
-    return whole
-
-
-def _classes(values: Any, name: str) -> np.ndarray:
-    """Whole numbers, or text."""
-    text = _array(values)
-    if text.dtype.kind == "O" and all(isinstance(value, str) for value in text.flat) and text.size:
-        text = text.astype(str)
-    if text.dtype.kind != "U":
-        return _whole(values, name)
-    if len(np.unique(text)) > MAX_CLASSES:
-        raise TransferError(f"{name} has more than {MAX_CLASSES} different labels")
-    return _flat(text)
-
-
-def _columns(values: Any, name: str) -> np.ndarray:
-    """Finite numbers, float32 (N, T)."""
-    with np.errstate(over="ignore"):
-        labels = _numbers(values, "labels", name).astype(np.float32)
+def _columns(array: np.ndarray, name: str, target: str) -> np.ndarray:
+    """Finite numbers, float32 (N, T); for `target` "labels" they are 0 and 1, in several columns."""
+    labels = _numbers(array, "labels", name)
     labels = labels[:, None] if labels.ndim == 1 else labels
     if labels.ndim != 2 or not labels.size:
         raise TransferError(f"{name}: labels have shape {labels.shape}; they should be (N, T)")
-    bad = np.flatnonzero(~np.isfinite(labels).all(axis=1))
-    if len(bad):
-        raise TransferError(f"{name}: labels hold NaN or infinity in {len(bad)} rows, the first is row {bad[0]}")
-    return labels
-
-
-def _bits(values: Any, name: str) -> np.ndarray:
-    """0 and 1, float32 (N, L)."""
-    labels = _columns(values, name)
-    if labels.shape[1] < 2 or not np.isin(labels, (0, 1)).all():
+    labels = _finite(labels, "labels", name)
+    if target == "labels" and (labels.shape[1] < 2 or not np.isin(labels, (0, 1)).all()):
         raise TransferError(f"{name}: labels should be 0 or 1, in two columns or more (config.head.target=labels)")
     return labels
-
-
-# What labels are to be -> the function that makes them that.
-_TARGETS: dict[str, Callable[[Any, str], np.ndarray]] = {"classes": _classes, "labels": _bits, "values": _columns}
 
 
 def _array(values: Any) -> np.ndarray:
@@ -190,16 +168,25 @@ def _array(values: Any) -> np.ndarray:
         return np.empty(0, object)
 
 
-def _numbers(values: Any, key: str, name: str) -> np.ndarray:
-    array = _array(values)
+def _numbers(array: np.ndarray, key: str, name: str) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         kind = "objects" if array.dtype.kind == "O" else f"values of type {array.dtype}"
         raise TransferError(f"{name}: {key} hold {kind}, not numbers")
     return array
 
 
+def _finite(array: np.ndarray, key: str, name: str) -> np.ndarray:
+    """The array as float32; TransferError for NaN and for what float32 cannot hold."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        array = array.astype(np.float32, copy=False)
+    bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
+    if len(bad):
+        raise TransferError(f"{name}: {key} hold NaN or infinity in {len(bad)} rows, the first is row {bad[0]}")
+    return array
+
+
 @contextmanager
-def _opened(name: str) -> Iterator[BinaryIO]:
+def _open(name: str) -> Iterator[BinaryIO]:
     path = paths.open_path(name)
     container = next((p for p in path.parents if p.suffix.lower() == ".zip" and p.is_file()), None)
     if container is None:
@@ -223,8 +210,8 @@ def _read_npz(stream: BinaryIO, name: str) -> Mapping[str, Any]:
     with prefix_errors(name), archives.open_zip(stream) as archive:
         if not all(entry.endswith(npz.ENDING) for entry in archive.members):
             raise TransferError(f"it is a zip; name one of its files as {name}/MEMBER: {_members(archive)}")
-        there = npz.names(archive)
-        return {key: npz.read(archive, key) for key in there if key in NAMES} or dict.fromkeys(there)
+        names = npz.names(archive)
+        return {key: npz.read(archive, key) for key in names if key in NAMES} or dict.fromkeys(names)
 
 
 def _read_safetensors(stream: BinaryIO, name: str) -> Mapping[str, Any]:
@@ -237,23 +224,6 @@ def _read_safetensors(stream: BinaryIO, name: str) -> Mapping[str, Any]:
     with prefix_errors(name):
         digest.check_tensors(arrays, header.get("__metadata__", {}))
     return arrays
-
-
-def _read_pickle(stream: BinaryIO, name: str) -> Any:
-    with prefix_errors(name):
-        digest.check_pickle(stream)
-    return load_arrays(stream, name)
-
-
-# (how a file of this format begins, its reader); whatever else it is, it is a pickle or damaged.
-_READERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO, str], Any]], ...] = (
-    (lambda start: start.startswith((b"PK\x03\x04", b"PK\x05\x06")), _read_npz),
-    (
-        lambda start: len(start) > 8 and start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] < 1 << 32,
-        _read_safetensors,
-    ),
-    (lambda start: True, _read_pickle),
-)
 
 
 # The one written in Python: the one in C takes the name of a function from the function.
@@ -281,10 +251,6 @@ def _write_pickle(stream: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
     sealed.seal()
 
 
-def _write_npz(stream: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
-    np.savez(stream, **arrays)  # type: ignore[arg-type]
-
-
 def _write_safetensors(stream: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
     plain = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
     for piece in digest.safetensors(plain, {}):
@@ -295,6 +261,6 @@ _WRITERS: dict[str, Callable[[IO[bytes], Mapping[str, np.ndarray]], None]] = {
     ".p": _write_pickle,
     ".pkl": _write_pickle,
     ".pickle": _write_pickle,
-    ".npz": _write_npz,
+    ".npz": lambda stream, arrays: np.savez(stream, **arrays),  # type: ignore[arg-type]
     ".safetensors": _write_safetensors,
 }

@@ -14,56 +14,17 @@ from transfer.store.arrays import ChunkedArray
 from transfer.store.format import MISSING, SKIPPED, decode_ids, existing_metadata, open_array, scan_checks, sizes
 
 
-class KeptRows:
-    """Which rows of the source are rows of a store, where images were skipped or are missing: a few `runs` of them.
-
-    `runs`: int64 (R, 2), (start, stop) in order. It takes memory by the run, not by the row.
-    """
-
-    def __init__(self, runs: np.ndarray) -> None:
-        runs = runs.reshape(-1, 2)
-        self._starts = runs[:, 0]
-        # rows kept before each run, and in the end all of them
-        self._before = np.concatenate([[0], np.cumsum(runs[:, 1] - runs[:, 0])])
-
-    @classmethod
-    def without(cls, skipped: Sequence[int], rows: int) -> "KeptRows":
-        """All of `rows` rows but `skipped`, which ascend."""
-        gaps = np.asarray(skipped, np.int64)
-        runs = np.stack([np.concatenate([[0], gaps + 1]), np.concatenate([gaps, [rows]])], axis=1)
-        return cls(runs[runs[:, 0] < runs[:, 1]])
-
-    @staticmethod
-    def runs_of(start: int, checks: np.ndarray) -> np.ndarray:
-        """The runs of rows that are there, int64 (R, 2), from the checks of the rows from `start` on."""
-        there = np.concatenate([[False], checks > SKIPPED, [False]])
-        return start + np.flatnonzero(there[1:] != there[:-1]).reshape(-1, 2)
-
-    def __len__(self) -> int:
-        return int(self._before[-1])
-
-    def positions(self, rows: np.ndarray) -> np.ndarray:
-        """Where rows of the store, indices in [0, len), lie in the source."""
-        run = np.searchsorted(self._before, rows, side="right") - 1
-        return self._starts[run] + rows - self._before[run]
-
-    def before(self, position: int) -> int:
-        """How many rows of the source before `position` are kept."""
-        run = int(np.searchsorted(self._starts, position, side="right")) - 1
-        if run < 0:
-            return 0
-        return int(min(self._before[run] + position - self._starts[run], self._before[run + 1]))
-
-
 class StoredArray:
     """An array of a store, whose rows are read when they are asked for: `array[10:20]`, `array[indices]`, `array[:]`.
 
-    `kept` says which rows of what is stored are its rows; None: all.
+    Args:
+        gaps: rows of `stored`, int64 and ascending, that are not rows of the store: images skipped or missing.
     """
 
-    def __init__(self, stored: ChunkedArray, kept: KeptRows | None) -> None:
-        self._stored, self._kept = stored, kept
-        self.shape = (stored.shape[0] if kept is None else len(kept), *stored.shape[1:])
+    def __init__(self, stored: ChunkedArray, gaps: np.ndarray) -> None:
+        self._stored = stored
+        self._kept_before_gap = gaps - np.arange(len(gaps))
+        self.shape = (stored.shape[0] - len(gaps), *stored.shape[1:])
         self.dtype, self.ndim = stored.dtype, len(self.shape)
 
     def __len__(self) -> int:
@@ -85,10 +46,10 @@ class StoredArray:
 
     def _read(self, rows: slice | np.ndarray) -> np.ndarray:
         """Reads `rows` of the store, a slice of step 1 or indices from 0."""
-        if self._kept is None:
-            return self._stored.read(rows)
-        indices = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
-        return self._stored.read(_as_slice(self._kept.positions(indices)))
+        if len(self._kept_before_gap):
+            indices = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+            rows = _as_slice(indices + np.searchsorted(self._kept_before_gap, indices, side="right"))
+        return self._stored.read(rows)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or self.dtype, copy=False)
@@ -155,23 +116,20 @@ class FeatureStore:
         self.class_names: tuple[str, ...] = tuple(metadata["class_names"])
         self.taps: tuple[str, ...] = tuple(metadata["taps"])
         self.num_missing = 0
-        self._kept = self._find_kept()
+        self._gaps = self._find_gaps()
         self.features = self.tap(self.taps[0])
 
-    def _find_kept(self) -> KeptRows | None:
-        """Which rows of the source are here; None for all. The checks are read only of an incomplete store."""
-        rows = self.metadata["num_images"]
+    def _find_gaps(self) -> np.ndarray:
+        """Rows of the source that are not here, int64, ascending. Only of an incomplete store the checks are read."""
         if self.complete:
-            skipped = self.metadata["skipped_rows"]
-            return KeptRows.without(skipped, rows) if skipped else None
-        runs = []
+            return np.asarray(self.metadata["skipped_rows"], np.int64)
+        if not self.metadata["num_images"]:
+            raise TransferError(f"{self.path}: its metadata are of no image; delete the store and extract again")
+        gaps = []
         for start, checks in scan_checks(self.path, self.metadata):
             self.num_missing += int((checks == MISSING).sum())
-            runs.append(KeptRows.runs_of(start, checks))
-        if not runs:
-            raise TransferError(f"{self.path}: its metadata are of no image; delete the store and extract again")
-        kept = KeptRows(np.concatenate(runs))
-        return None if len(kept) == rows else kept
+            gaps.append(start + np.flatnonzero(checks <= SKIPPED))
+        return np.concatenate(gaps)
 
     @classmethod
     def open(cls, path: Any, incomplete: bool = False) -> "FeatureStore":
@@ -224,8 +182,10 @@ class FeatureStore:
     def chunk(self, index: int) -> slice:
         """The rows of the store that lie in the chunk `index` of its features; reading them reads one file per tap."""
         rows, batch = sizes(self.metadata)
-        start, stop = index * batch, min((index + 1) * batch, rows)
-        return slice(start, stop) if self._kept is None else slice(self._kept.before(start), self._kept.before(stop))
+        start, stop = (
+            int(row - np.searchsorted(self._gaps, row)) for row in (index * batch, min((index + 1) * batch, rows))
+        )
+        return slice(start, stop)
 
     def tap(self, name: str) -> StoredArray:
         """Rows of the tap `name`, such as `"pre_logits"`; TransferError if the store does not have it."""
@@ -234,4 +194,4 @@ class FeatureStore:
         return self._array(f"features/{name}")
 
     def _array(self, name: str) -> StoredArray:
-        return StoredArray(open_array(self.path, self.metadata, name), self._kept)
+        return StoredArray(open_array(self.path, self.metadata, name), self._gaps)
