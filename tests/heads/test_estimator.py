@@ -1,11 +1,15 @@
 """The base of all heads, by the smallest head there is: rows in, scores out, and one clear line for anything else."""
 
+import tracemalloc
+
 import ml_dtypes
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.utils.class_weight import compute_sample_weight
 
 from transfer.errors import RowsError, TransferError, UsageError
+from transfer.heads import NearestMeanProbe, RidgeProbe, ridge, temperature
 from transfer.heads.estimator import Probe, Regressor
 
 
@@ -21,7 +25,7 @@ class Correlation(Probe):
         self.class_weight = class_weight
 
     def _fit(self, rows):
-        wide = 2 * rows.targets.wide() - 1
+        wide = 2 * rows.targets.to_matrix() - 1
         self.coef_ = rows.x.T @ (wide if rows.weight is None else wide * rows.weight[:, None])
 
     def _scores(self, x):
@@ -115,6 +119,29 @@ def test_many_heads_are_those_fitted_one_by_one(head):
     assert head.fit_many(X, LABELS, {"shift": [1.0]})(X).shape == (1, 30, 2)
 
 
+@pytest.mark.parametrize("head", [NearestMeanProbe(), NearestMeanProbe("cosine"), RidgeProbe()])
+def test_rows_times_classes_are_never_in_memory_together(head, monkeypatch):
+    """Float32 (N, C) would be 40 MB; coefficients are 64 kB for each of their copies."""
+    monkeypatch.setattr(temperature, "MAX_SCORES", 1 << 16)
+    monkeypatch.setattr(ridge, "_CHUNK", 64)
+    x, y = np.random.default_rng(0).normal(size=(5000, 8)).astype(np.float32), np.arange(5000) % 2000
+    tracemalloc.start()
+    head.fit(x, y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e6 and head.temperature_ > 0
+
+
+@pytest.mark.parametrize("form", [sparse.csr_matrix, sparse.coo_array])
+def test_sparse_rows_are_refused_in_one_clear_line(form):
+    rows = form(X.reshape(30, 4))
+    head = Correlation().fit(X.reshape(30, 4), LABELS)
+    for call in (lambda: Correlation().fit(rows, LABELS), lambda: head.predict(rows)):
+        with pytest.raises(RowsError, match=r"Sparse data was passed.* '\.toarray\(\)'") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
 ONE = np.ones(30)
 BAD = {
     "NaN": (Correlation(), X * np.nan, LABELS, "features have NaN or infinity in 30 of 30 rows, first in row 0"),
@@ -144,7 +171,11 @@ def test_bad_rows_are_one_clear_line(head, x, y, message):
 
 
 USES = {
-    "scaling": (Correlation(scaling="minmax"), {}, "scaling='minmax' is unknown; there is: standard, l2"),
+    "scaling": (
+        Correlation(scaling="minmax"),
+        {},
+        "scaling must be a str among {'standard', 'l2', .*} or None, not 'minmax'",
+    ),
     "weights": (Correlation(class_weight={"maybe": 1}), {}, "class_weight=.*maybe"),
     "negative weights": (Correlation(class_weight={True: -1}), {}, "none below 0"),
     "parameter": (Correlation(), {"k": [1]}, "Correlation has no parameter k; it takes: class_weight, scale"),

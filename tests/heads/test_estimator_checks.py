@@ -11,7 +11,26 @@ from transfer.heads.estimator import Regressor
 pytestmark = [pytest.mark.usefixtures("compiled_quickly"), pytest.mark.slow]
 
 
-@parametrize_with_checks([quick(name) for name in CLASSES])
+# Not to 1e-7 as scikit-learn asks; `test_sample_weight.py` says to what.
+WEIGHTS = "check_sample_weight_equivalence_on_dense_data"
+NOT_TO_1E_7 = {
+    "LogisticProbe": "its optimum is float32's, to a tolerance",
+    "NearestMeanProbe": "its means are float32",
+    "LinearProbe": "its steps are float32",
+    "LinearRegressor": "its steps are float32",
+} | {
+    f"{name}{ending}": "a batch's loss is over its rows, and rows that repeat make other batches"
+    for name in ("Sgd", "Mlp")
+    for ending in ("Probe", "Regressor")
+}
+
+
+def expected_to_fail(estimator):
+    reason = NOT_TO_1E_7.get(type(estimator).__name__)
+    return {} if reason is None else {WEIGHTS: reason}
+
+
+@parametrize_with_checks([quick(name) for name in CLASSES], expected_failed_checks=expected_to_fail)
 def test_as_scikit_learn_has_it(estimator, check):
     check(estimator)
 

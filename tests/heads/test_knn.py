@@ -9,6 +9,7 @@ from transfer.errors import UsageError
 from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.summary import summary
 from transfer.heads import KnnProbe, KnnRegressor, neighbours
+from transfer.heads.scaling import unit_rows
 
 DIGITS, LABELS = load_digits(return_X_y=True)
 # without ties, which are settled by chance
@@ -35,7 +36,7 @@ def test_a_class_without_a_vote_is_not_among_the_five(k, temperature, names):
     probe = KnnProbe(k, temperature).fit(X, called[Y])
     places = np.argsort(np.argsort(called))
     measured = summary(Predictions.of_logits(probe.logits(XV), places[YV]), resamples=2)
-    nearest = neighbours.search(neighbours.unit_rows(XV), probe.rows_, k, "cosine")[1]
+    nearest = neighbours.search(unit_rows(XV), probe.rows_, k, "cosine")[1]
     voted = (Y[nearest] == YV[:, None]).any(axis=1).mean()
     accuracy, among = measured["accuracy"]["value"], measured["top_5_accuracy"]["value"]
     assert among <= voted + 1e-6 and (k > 1 or among == accuracy)
@@ -71,7 +72,7 @@ def test_votes_by_temperature_are_those_of_dino():
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_blocks_are_searched_as_if_at_once(metric, monkeypatch):
-    rows, queries = (neighbours.unit_rows(x) if metric == "cosine" else x - X.mean(axis=0) for x in (X, XV[:70]))
+    rows, queries = (unit_rows(x) if metric == "cosine" else x - X.mean(axis=0) for x in (X, XV[:70]))
     whole = neighbours.search(queries, rows, 9, metric)
     monkeypatch.setattr(neighbours, "BLOCK", 250)
     monkeypatch.setattr(neighbours, "MOST_QUERIES", 32)
@@ -111,9 +112,9 @@ def test_weights_of_classes_weigh_votes():
 
 
 BAD = {
-    "metric": (dict(metric="l1"), "metric='l1' is unknown; there is: cosine, l2"),
-    "k": (dict(n_neighbors=0), "n_neighbors must be a whole number from 1, not 0"),
-    "temperature": (dict(temperature=0.0), "temperature must be a number above 0, or None"),
+    "metric": (dict(metric="l1"), "metric must be a str among {'cosine', 'l2'}, not 'l1'"),
+    "k": (dict(n_neighbors=0), r"n_neighbors must be an int in the range \[1, inf\), not 0"),
+    "temperature": (dict(temperature=0.0), r"temperature must be a float in the range \(0.0, inf\) or None, not 0.0"),
 }
 
 

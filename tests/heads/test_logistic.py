@@ -152,10 +152,10 @@ def test_a_class_of_no_weight_is_not_learned():
 @pytest.mark.parametrize(
     "parameters, message",
     [
-        ({"C": 0}, "C must be a number above 0, not 0"),
-        ({"C": float("nan")}, "C must be a number above 0, not nan"),
-        ({"tol": 0}, "tol must be a number above 0"),
-        ({"max_iter": 0}, "max_iter must be at least 1"),
+        ({"C": 0}, r"C must be a float in the range \(0.0, inf\), not 0"),
+        ({"C": float("nan")}, r"C must be a float in the range \(0.0, inf\), not nan"),
+        ({"tol": 0}, "tol must be a float in the range"),
+        ({"max_iter": 0}, "max_iter must be an int in the range"),
     ],
 )
 def test_a_bad_parameter_is_one_clear_line(parameters, message):

@@ -7,7 +7,10 @@ from sklearn.neighbors import NearestCentroid
 
 from transfer.errors import UsageError
 from transfer.heads import NearestMeanProbe
-from transfer.heads.nearest_mean_probe import _left_out, _means, unit_rows
+from transfer.heads.estimator import Rows
+from transfer.heads.nearest_mean_probe import _left_out, _sums
+from transfer.heads.scaling import unit_rows
+from transfer.heads.targets import Targets
 
 DIGITS, LABELS = load_digits(return_X_y=True)
 X, Y, XV = DIGITS[:300].astype(np.float32), LABELS[:300], DIGITS[300:].astype(np.float32)
@@ -32,11 +35,13 @@ def test_cosine_is_nearest_by_angle():
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
 def test_leaving_a_row_out_is_means_without_it(metric):
     x = (unit_rows(X) if metric == "cosine" else X)[:60].astype(np.float64)
-    member = Y[:60, None] == np.arange(10)
-    found = _left_out(x, member, _means(x, member), metric)
+
+    def sums(which):
+        return _sums(x[which], Rows(x[which], Targets("classes", Y[which], 10), None))
+
+    found = _left_out(x, Y[:60, None] == np.arange(10), sums(np.arange(60)), metric)
     for row in range(0, 60, 7):
-        others = np.delete(np.arange(60), row)
-        prototypes = _means(x[others], member[others]).prototypes(metric)
+        prototypes = sums(np.delete(np.arange(60), row)).prototypes(metric)
         expected = prototypes @ x[row] - np.square(prototypes).sum(axis=1) / 2
         np.testing.assert_allclose(found[row], expected, rtol=1e-6, atol=1e-6)
 
@@ -69,5 +74,5 @@ def test_rows_that_say_little(metric, x, y):
 
 
 def test_bad_use_is_one_clear_line():
-    with pytest.raises(UsageError, match="metric='l1' is unknown; there is: cosine, l2"):
+    with pytest.raises(UsageError, match="metric must be a str among {'cosine', 'l2'}, not 'l1'"):
         NearestMeanProbe("l1").fit(X, Y)

@@ -36,7 +36,7 @@ def test_labels_are_classes_or_one_clear_line(values, objects, column):
     assert (classes[targets.array] == y).all()
     again = of_known_classes(y, len(values), classes, "classes")
     np.testing.assert_array_equal(again.array, targets.array)
-    np.testing.assert_array_equal(targets.wide().argmax(axis=1), targets.array)
+    np.testing.assert_array_equal(targets.to_matrix().argmax(axis=1), targets.array)
 
 
 @pytest.mark.parametrize("kind", ["classes", "labels", "values"])

@@ -64,9 +64,9 @@ def check(config: ConfigDict) -> None:
     tried = [{key: value} for key, values in grid(config).items() for value in values]
     for changed in ({}, *tried):
         head = make(name, target, {**usual, **changed}, config.seed)
-        if hasattr(head, "_check_parameters"):  # a head of ours (`transfer.heads.estimator`)
+        if hasattr(head, "check_parameters"):  # a head of ours (`transfer.heads.estimator`)
             with settings.named(usual, "config.head"), settings.named(changed, "config.sweep"):
-                head._check_parameters()
+                head.check_parameters()
 
 
 def own(config: ConfigDict) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transfer.errors import UsageError
-from transfer.heads.scaling import Scaler
+from transfer.heads.scaling import Scaler, unit_rows
 
 
 class Dense(NamedTuple):
@@ -47,11 +47,3 @@ class Dense(NamedTuple):
         factors, mean = (np.asarray(array, np.float64) for array in (scaler.factors, scaler.mean))
         first = factors @ self.kernels[0] if factors.ndim == 2 else np.reshape(factors, (-1, 1)) * self.kernels[0]
         return Dense([first, *self.kernels[1:]], [self.biases[0] - mean @ first, *self.biases[1:]])
-
-
-def unit_rows(x: jax.Array) -> jax.Array:
-    """`transfer.heads.neighbours.unit_rows`, traceable."""
-    size = jnp.abs(x).max(axis=1, keepdims=True)
-    x = x / jnp.where(size > 0, size, 1)
-    norm = jnp.sqrt(jnp.square(x).sum(axis=1, keepdims=True))
-    return x / jnp.where(norm > 0, norm, 1)

@@ -1,6 +1,6 @@
 """What all heads share: rows checked and scaled on the way in, scikit-learn's interface on the way out.
 
-A head is a class of a few lines: parameters in `__init__`, and
+A head is a class of a few lines: parameters in `__init__`, their `_parameter_constraints`, and
 
     def _fit(self, rows: Rows) -> None: ...     # sets what it has learned, in attributes that end in "_"
     def _scores(self, x) -> (M, C) array: ...   # of scaled rows: logits, or the values of a regressor
@@ -12,6 +12,7 @@ import functools
 import itertools
 import math
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
@@ -21,8 +22,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
+from sklearn.utils._param_validation import InvalidParameterError, StrOptions
 from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from transfer.errors import RowsError, UsageError
 from transfer.heads import saving, targets
@@ -35,9 +37,12 @@ from transfer.heads.targets import Targets
 Scores = Callable[[ArrayLike], np.ndarray]
 Grid = Mapping[str, Sequence[Any]]
 
-
-# `transfer.heads.targets.ACTIVATIONS` on the host: nothing to compile for each number of rows.
-_PROBABILITIES = {"classes": functools.partial(softmax, axis=-1), "labels": expit}
+# `transfer.heads.targets.ACTIVATIONS` on the host: nothing to compile for each number of rows. Labels in float64, which
+# tells probabilities apart where float32 has none left between them and 1.
+_PROBABILITIES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "classes": functools.partial(softmax, axis=-1),
+    "labels": lambda logits: expit(logits.astype(np.float64)),
+}
 
 
 class Rows(NamedTuple):
@@ -45,13 +50,15 @@ class Rows(NamedTuple):
 
     Attributes:
         x: float32 (N, D), scaled.
-        targets: what they are to be.
-        weight: float32 (N,), of each row's loss; None: 1.
+        targets: what the head is to say of them.
+        weight: float32 (N,), of each row's loss: its class's weight times its own; None: 1.
+        sample_weight: float64 (N,), its own, above 0: of how many equal rows it stands for; None: 1.
     """
 
     x: np.ndarray
     targets: Targets
     weight: np.ndarray | None
+    sample_weight: np.ndarray | None = None
 
 
 class Head(BaseEstimator):
@@ -66,24 +73,46 @@ class Head(BaseEstimator):
     # Values that a sweep tries where it is told nothing else, the strongest regularisation first.
     GRID: ClassVar[dict[str, tuple]] = {}
 
+    # As scikit-learn's own estimators have them; a head adds those of its parameters.
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        "scaling": [StrOptions(scalings.SCALINGS.keys()), None],
+        "class_weight": [StrOptions({"balanced"}), dict, None],
+    }
+
     kind_: str
     scaler_: scalings.Scaler
     n_features_in_: int
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Fits the head to X (N, ...), numbers, flattened row by row, and y; see `Probe` and `Regressor` for y.
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Fits the head.
+
+        Args:
+            X: (N, ...) numbers, flattened row by row; dense, not of `scipy.sparse`.
+            y: see `Probe` and `Regressor`.
+            sample_weight: (N,), none below 0; None: 1. A row of weight 0 is as if it were not there, scaling and
+                classes included, and one of weight 2 counts as two equal rows.
 
         Raises:
             RowsError: (a ValueError) rows that no head can use: none at all, NaN, infinity, another number of labels.
             UsageError: a parameter that is wrong.
         """
-        self._check_parameters()
-        self._fit(self.prepare(X, y))
+        self.check_parameters()
+        self._fit(self.prepare(X, y, sample_weight))
         return self
 
-    def _check_parameters(self) -> None:
-        """Raises UsageError for a parameter that is wrong; a head adds its own."""
-        scalings.check(getattr(self, "scaling", None))
+    def check_parameters(self) -> None:
+        """Raises UsageError, a line that begins with the parameter's name, for a parameter that is wrong."""
+        try:
+            self._validate_params()
+        except InvalidParameterError as error:
+            line = " ".join(str(error).split())
+            raise UsageError(re.sub(r"^The '(\w+)' parameter of \w+ (must be .*)\. Got (.*) instead\.$",
+                                    r"\1 \2, not \3", line)) from error  # fmt: skip
 
     def _fit(self, rows: Rows) -> None:
         raise NotImplementedError
@@ -91,20 +120,26 @@ class Head(BaseEstimator):
     def _scores(self, x: np.ndarray) -> ArrayLike:
         raise NotImplementedError
 
-    def prepare(self, X: ArrayLike, y: ArrayLike | None) -> Rows:
+    def prepare(self, X: ArrayLike, y: ArrayLike | None, sample_weight: ArrayLike | None = None) -> Rows:
         """Rows to fit on, checked and scaled; sets what they say of the head (`n_features_in_`, `classes_`, ...)."""
         x = self._features(X, reset=True)
-        aimed = self._targets(y, len(x))
-        self.kind_ = aimed.kind
-        self.scaler_ = scalings.fit(getattr(self, "scaling", None), x)
+        if sample_weight is not None:
+            x, y, sample_weight = _with_weight(x, y, sample_weight)
+        rows_targets = self._targets(y, len(x))
+        self.kind_ = rows_targets.kind
+        self.scaler_ = scalings.fit(getattr(self, "scaling", None), x, sample_weight)
         if line := scalings.dropped(self.scaler_):
             warnings.warn(line, scalings.DroppedColumns, stacklevel=3)
-        return Rows(self._scaled(x), aimed, self._weight(aimed))
+        weight = self._class_weight(rows_targets, sample_weight)
+        if sample_weight is not None:
+            weight = (sample_weight if weight is None else weight * sample_weight).astype(np.float32)
+        return Rows(self._scaled(x), rows_targets, weight, sample_weight)
 
     def _targets(self, y: ArrayLike | None, num_rows: int) -> Targets:
         raise NotImplementedError
 
-    def _weight(self, aimed: Targets) -> np.ndarray | None:
+    def _class_weight(self, rows_targets: Targets, sample_weight: np.ndarray | None) -> np.ndarray | None:
+        """Float32 (N,), the weight of each row's class."""
         return None
 
     def _features(self, X: Any, reset: bool = False, name: str = "features") -> np.ndarray:
@@ -118,10 +153,8 @@ class Head(BaseEstimator):
             return flat_features(X, name)  # says so in its own words
         try:
             x = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False)
-        except ValueError as error:
-            raise RowsError(_one_line(error)) from error
-        except TypeError as error:
-            if "parse" not in str(error).lower():  # "sparse"
+        except (ValueError, TypeError) as error:
+            if isinstance(error, TypeError) and "parse" not in str(error):  # "sparse"
                 raise
             raise RowsError(_one_line(error)) from error
         return flat_features(x, name)
@@ -153,22 +186,14 @@ class Head(BaseEstimator):
             UsageError: a parameter that the head does not have, columns of different lengths, or no setting.
         """
         settings = self._settings(grid)
-        together = [name for name in grid if name in self.SIDE_BY_SIDE]
-        fitted: list[tuple[list[int], Scores]] = []
-        for places in _groups(settings, [name for name in grid if name not in together]):
-            alone = clone(self).set_params(**settings[places[0]])
-            alone._check_parameters()
-            side_by_side = {name: [settings[place][name] for place in places] for name in together}
-            fitted.append((places, alone._fit_side_by_side(X, y, side_by_side)))
-
-        def scores(others: ArrayLike) -> np.ndarray:
-            found: list[Any] = [None] * len(settings)
-            for places, function in fitted:
-                for place, values in zip(places, function(others), strict=True):
-                    found[place] = values
-            return np.stack(found)
-
-        return scores
+        groups: dict[str, list[int]] = {}  # of settings that one program can train
+        for index, setting in enumerate(settings):
+            clone(self).set_params(**setting).check_parameters()
+            others = [value for name, value in setting.items() if name not in self.SIDE_BY_SIDE]
+            groups.setdefault(repr(others), []).append(index)
+        fitted = [self._fit_group(X, y, [settings[index] for index in group]) for group in groups.values()]
+        order = np.argsort(list(itertools.chain(*groups.values())))
+        return lambda rows: np.concatenate([scores(rows) for scores in fitted])[order]
 
     def _settings(self, grid: Grid) -> list[dict[str, Any]]:
         """One dict for each of the H settings."""
@@ -182,15 +207,15 @@ class Head(BaseEstimator):
             raise UsageError(f"a grid needs columns of one length, not {sorted(lengths)}")
         return [dict(zip(grid, values, strict=True)) for values in zip(*grid.values(), strict=True)]
 
-    def _fit_side_by_side(self, X: ArrayLike, y: ArrayLike, grid: Grid) -> Scores:
-        """Heads that differ in parameters of `SIDE_BY_SIDE` alone; an empty grid is this head."""
-        many = getattr(self, "_fit_many", None)
-        if many is None or not grid:
-            settings = self._settings(grid) if grid else [{}]
-            heads = [clone(self).set_params(**one).fit(X, y) for one in settings]
-            return lambda others: np.stack([head.logits(others) for head in heads])
-        function = many(self.prepare(X, y), grid)
-        return lambda others: np.asarray(function(self._rows(others)), np.float32)
+    def _fit_group(self, X: ArrayLike, y: ArrayLike, settings: list[dict[str, Any]]) -> Scores:
+        """Heads that differ in parameters of `SIDE_BY_SIDE` alone."""
+        grid = {name: [setting[name] for setting in settings] for name in settings[0] if name in self.SIDE_BY_SIDE}
+        fit_side_by_side = getattr(head := clone(self).set_params(**settings[0]), "_fit_many", None)
+        if fit_side_by_side is None or not grid:
+            heads = [clone(head).set_params(**setting).fit(X, y) for setting in settings]
+            return lambda rows: np.stack([head.logits(rows) for head in heads])
+        scores = fit_side_by_side(head.prepare(X, y), grid)
+        return lambda rows: np.asarray(scores(head._rows(rows)), np.float32)
 
     def dense(self) -> Dense:
         """The head's scores of scaled rows as dense layers; UsageError for a head that is none."""
@@ -213,12 +238,21 @@ class Head(BaseEstimator):
         saving.save(self, path)
 
 
-def _groups(settings: list[dict[str, Any]], names: list[str]) -> list[list[int]]:
-    """Places of the settings that agree in `names`."""
-    groups: dict[str, list[int]] = {}
-    for place, setting in enumerate(settings):
-        groups.setdefault(repr([setting[name] for name in names]), []).append(place)
-    return list(groups.values())
+def _with_weight(
+    x: np.ndarray, y: ArrayLike | None, sample_weight: ArrayLike
+) -> tuple[np.ndarray, ArrayLike | None, np.ndarray | None]:
+    """The rows that have any weight, and their weights, float64; None where each has 1."""
+    try:
+        weight = _check_sample_weight(sample_weight, x, dtype=np.float64)
+    except ValueError as error:
+        raise RowsError(f"sample_weight: {_one_line(error)}") from error
+    if (weight < 0).any() or not weight.any():
+        raise RowsError("sample_weight must be 0 or more, and above 0 for a row at least")
+    if not (kept := weight > 0).all():
+        labels = None if y is None else np.asarray(y)
+        if labels is not None and len(labels) == len(x):  # else the check of labels says so
+            x, y, weight = x[kept], labels[kept], weight[kept]
+    return x, y, None if (weight == 1).all() else weight
 
 
 def _one_line(error: Exception) -> str:
@@ -235,37 +269,48 @@ class Probe(ClassifierMixin, Head):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
         tags.classifier_tags.multi_label = True
         return tags
 
     def _targets(self, y: ArrayLike | None, num_rows: int) -> Targets:
-        aimed, self.classes_ = targets.of_classifier(y, num_rows)
-        return aimed
+        of_rows, self.classes_ = targets.of_classifier(y, num_rows)
+        return of_rows
 
     def _known(self, y: ArrayLike, num_rows: int, name: str = "labels") -> Targets:
         """Targets of other rows; RowsError for a label that is on no training row."""
         return targets.of_known_classes(y, num_rows, self.classes_, self.kind_, name)
 
-    def _weight(self, aimed: Targets) -> np.ndarray | None:
-        """Float32 (N,): the weight of each row's class, as scikit-learn weighs classes."""
+    def _class_weight(self, rows_targets: Targets, sample_weight: np.ndarray | None) -> np.ndarray | None:
+        """As scikit-learn weighs classes: "balanced" by the weights of their rows."""
         weights = getattr(self, "class_weight", None)
         if weights is None:
             return None
-        if aimed.kind != "classes":
+        if rows_targets.kind != "classes":
             raise UsageError("class_weight is for one class a row; rows that may have several labels take None")
+        if isinstance(weights, str):
+            rows_of_class = np.bincount(rows_targets.array, sample_weight)
+            of_class = rows_of_class.sum() / (len(rows_of_class) * rows_of_class)
+            return of_class.astype(np.float32)[rows_targets.array]
         try:
-            of_class = compute_class_weight(weights, classes=self.classes_, y=self.classes_[aimed.array])
+            of_class = compute_class_weight(weights, classes=self.classes_, y=self.classes_[rows_targets.array])
         except ValueError as error:
             raise UsageError(f"class_weight={weights!r}: {_one_line(error)}") from error
         if not np.all(np.isfinite(of_class) & (of_class >= 0)):
             raise UsageError(f"class_weight={weights!r}: weights must be finite, and none below 0")
         if not of_class.any():
             raise UsageError(f"class_weight={weights!r}: no class that is there has any weight")
-        return of_class.astype(np.float32)[aimed.array]
+        return of_class.astype(np.float32)[rows_targets.array]
+
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
+        """Scores float32 of X (M, ...) as scikit-learn shapes them: (M, C); (M,) for two classes, above 0 the second's.
+
+        `predict_proba` is their softmax; of two classes and of labels their sigmoid.
+        """
+        logits = self.logits(X)
+        return logits[:, 1] - logits[:, 0] if self.kind_ == "classes" and logits.shape[1] == 2 else logits
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
-        """Probabilities (M, C) float32 of X (M, ...), columns as in `classes_`; of labels each its own."""
+        """Probabilities (M, C) float32 of X (M, ...), columns as in `classes_`; of labels each its own, float64."""
         logits = self.logits(X)  # first: it says so if nothing is fitted yet
         return _PROBABILITIES[self.kind_](logits)
 
@@ -286,15 +331,10 @@ class Regressor(RegressorMixin, Head):
     # Dimensions of the y that the head was fitted to.
     target_ndim_: int
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
-
     def _targets(self, y: ArrayLike | None, num_rows: int) -> Targets:
-        aimed = targets.of_regressor(y, num_rows)
+        of_rows = targets.of_regressor(y, num_rows)
         self.target_ndim_ = np.asarray(y).ndim
-        return aimed
+        return of_rows
 
     def _known(self, y: ArrayLike, num_rows: int, name: str = "targets") -> Targets:
         return targets.of_regressor(y, num_rows, name)

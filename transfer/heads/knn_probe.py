@@ -1,16 +1,19 @@
 """k nearest neighbours among the training rows: exact, on the device, some rows at a time."""
 
+import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils._param_validation import Interval, StrOptions
 
-from transfer.errors import UsageError
-from transfer.heads.dense import unit_rows as traced_unit_rows
 from transfer.heads.estimator import Grid, Head, Probe, Regressor, Rows
-from transfer.heads.neighbours import METRICS, nearest, search, unit_rows
+from transfer.heads.neighbours import METRICS, nearest, search
+from transfer.heads.scaling import unit_rows
 
 # The least share of the votes that a class, or a label, is given, so that the logarithm of none is finite.
 LEAST = 1e-6
@@ -22,16 +25,23 @@ class _Neighbours(Head):
     SIDE_BY_SIDE: ClassVar[tuple[str, ...]] = ("n_neighbors", "temperature")
     GRID: ClassVar[dict[str, tuple]] = {"n_neighbors": (200, 100, 50, 20, 10, 5, 1)}
 
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        **Head._parameter_constraints,
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "temperature": [Interval(Real, 0, np.inf, closed="neither"), None],
+        "metric": [StrOptions(dict.fromkeys(METRICS).keys())],
+    }
+
     n_neighbors: int
     temperature: float | None
     metric: str
     num_outputs_: int
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        if self.metric not in METRICS:
-            raise UsageError(f"metric={self.metric!r} is unknown; there is: {', '.join(METRICS)}")
-        _check_votes(self.n_neighbors, self.temperature)
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # type: ignore[override]
+        """Keeps the rows; see `Head.fit`. There is no `sample_weight`, as k neighbours are k, whatever they weigh."""
+        self.check_parameters()
+        self._fit(self.prepare(X, y))
+        return self
 
     def _fit(self, rows: Rows) -> None:
         # l2: centred, as float32 keeps the distances of rows that are far from 0
@@ -43,71 +53,58 @@ class _Neighbours(Head):
         self.rows_, self.targets_, self.weight_ = self._placed(rows.x[kept]), rows.targets.array[kept], weight[kept]
         self.num_outputs_ = rows.targets.num_outputs
 
-    def _placed(self, x: np.ndarray) -> np.ndarray:
+    def _placed(self, x: Any) -> Any:
+        """Scaled rows, of NumPy or JAX, as they are searched."""
         return unit_rows(x) if self.metric == "cosine" else x - self.centre_
 
     def _scores(self, x: np.ndarray) -> np.ndarray:
         return self._scores_many(x, [(self.n_neighbors, self.temperature)])[0]
 
-    def _traced_scores(self, x: jax.Array) -> jax.Array:
-        placed = traced_unit_rows(x) if self.metric == "cosine" else x - self.centre_
-        similarities, index = nearest(placed, self.rows_, min(self.n_neighbors, len(self.rows_)), self.metric)
-        warmth = self.temperature
-        votes = jnp.ones_like(similarities)
-        if warmth is not None:
-            votes = jnp.exp((similarities - similarities[:, :1]) / warmth)
-        votes = votes * jnp.asarray(self.weight_)[index]
-        votes = votes / votes.sum(axis=1, keepdims=True)
-        aims = jnp.asarray(self.targets_)[index]
-        if self.kind_ == "classes":
-            shares = (votes[..., None] * jax.nn.one_hot(aims, self.num_outputs_)).sum(axis=1)
-            return jnp.log(jnp.maximum(shares, LEAST / self.num_outputs_))
-        shares = (votes[..., None] * aims).sum(axis=1)
-        if self.kind_ == "values":
-            return shares
-        shares = jnp.clip(shares, LEAST, 1 - LEAST)
-        return jnp.log(shares / (1 - shares))
-
     def _fit_many(self, rows: Rows, grid: Grid) -> Callable[[np.ndarray], np.ndarray]:
-        count = len(next(iter(grid.values())))
-        ks = grid.get("n_neighbors", [self.n_neighbors] * count)
-        settings = list(zip(ks, grid.get("temperature", [self.temperature] * count), strict=True))
-        for setting in settings:
-            _check_votes(*setting)
         self._fit(rows)
-        return lambda x: np.stack(self._scores_many(x, settings))
+        count = len(next(iter(grid.values())))
+        columns = [grid.get(name, [getattr(self, name)] * count) for name in self.SIDE_BY_SIDE]
+        return lambda x: np.stack(self._scores_many(x, list(zip(*columns, strict=True))))
 
     def _scores_many(self, x: np.ndarray, settings: list[tuple[int, float | None]]) -> list[np.ndarray]:
         """One search for all of (k, temperature)."""
         most = min(max(k for k, _ in settings), len(self.rows_))
         similarities, index = search(self._placed(x), self.rows_, most, self.metric)
-        return [self._votes(similarities[:, :k], index[:, :k], warmth) for k, warmth in settings]
+        return [self._votes(similarities[:, :k], index[:, :k], temperature) for k, temperature in settings]
 
-    def _votes(self, similarities: np.ndarray, index: np.ndarray, warmth: float | None) -> np.ndarray:
-        """Float32 (M, C) of the neighbours (M, k)."""
-        votes = np.ones(similarities.shape) if warmth is None else np.exp((similarities - similarities[:, :1]) / warmth)
+    def _votes(self, similarities: np.ndarray, index: np.ndarray, temperature: float | None) -> np.ndarray:
+        """Scores float32 (M, C) by the votes of the neighbours (M, k)."""
+        votes = np.ones(similarities.shape)
+        if temperature is not None:
+            votes = np.exp((similarities - similarities[:, :1]) / temperature)
         votes = votes * self.weight_[index]
         votes = votes / votes.sum(axis=1, keepdims=True)
-        aims = self.targets_[index]
-        if self.kind_ == "values":
-            return np.einsum("mk,mkt->mt", votes, aims).astype(np.float32)
+        targets = self.targets_[index]
+        if self.kind_ == "classes":
+            shape = len(votes), self.num_outputs_
+            votes_of = np.arange(shape[0])[:, None] * shape[1] + targets
+            shares = np.bincount(votes_of.ravel(), votes.ravel(), math.prod(shape)).reshape(shape)
+            return np.log(np.maximum(shares, LEAST / shape[1])).astype(np.float32)
+        shares = np.einsum("mk,mkt->mt", votes, targets)
         if self.kind_ == "labels":
-            share = np.clip(np.einsum("mk,mkl->ml", votes, aims), LEAST, 1 - LEAST)
-            return np.log(share / (1 - share)).astype(np.float32)
-        return np.log(np.maximum(_summed(votes, aims, self.num_outputs_), LEAST / self.num_outputs_)).astype(np.float32)
+            shares = np.clip(shares, LEAST, 1 - LEAST)
+            shares = np.log(shares / (1 - shares))
+        return shares.astype(np.float32)
 
-
-def _summed(votes: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:
-    """(M, C): votes (M, k) of classes (M, k)."""
-    places = np.arange(len(votes))[:, None] * num_classes + classes
-    return np.bincount(places.ravel(), votes.ravel(), len(votes) * num_classes).reshape(-1, num_classes)
-
-
-def _check_votes(k: Any, temperature: Any) -> None:
-    if not k >= 1 or k != int(k):
-        raise UsageError(f"n_neighbors must be a whole number from 1, not {k!r}")
-    if temperature is not None and not 0 < temperature < float("inf"):
-        raise UsageError(f"temperature must be a number above 0, or None for equal votes, not {temperature!r}")
+    def _traced_scores(self, x: jax.Array) -> jax.Array:
+        similarities, index = nearest(self._placed(x), self.rows_, min(self.n_neighbors, len(self.rows_)), self.metric)
+        votes = jnp.ones_like(similarities)
+        if self.temperature is not None:
+            votes = jnp.exp((similarities - similarities[:, :1]) / self.temperature)
+        votes = votes * jnp.asarray(self.weight_)[index]
+        votes = votes / votes.sum(axis=1, keepdims=True)
+        targets = jnp.asarray(self.targets_)[index]
+        if self.kind_ == "classes":
+            targets = jax.nn.one_hot(targets, self.num_outputs_)
+        shares = (votes[..., None] * targets).sum(axis=1)
+        if self.kind_ == "classes":
+            return jnp.log(jnp.maximum(shares, LEAST / self.num_outputs_))
+        return shares if self.kind_ == "values" else jax.scipy.special.logit(jnp.clip(shares, LEAST, 1 - LEAST))
 
 
 class KnnProbe(Probe, _Neighbours):

@@ -7,15 +7,12 @@ import jax
 
 from transfer.heads.estimator import Probe, Regressor
 from transfer.heads.programs import LINEAR
-from transfer.heads.trained import TrainedLinear
+from transfer.heads.trained import Trained
+
+GRID = {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
 
 
-class _Linear(TrainedLinear):
-    GRID: ClassVar[dict[str, tuple]] = {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
-    program = LINEAR
-
-
-class LinearProbe(Probe, _Linear):
+class LinearProbe(Probe, Trained):
     """Softmax on features, trained by Adam: the published recipe where nothing else is asked for.
 
     Args:
@@ -29,9 +26,12 @@ class LinearProbe(Probe, _Linear):
         class_weight: None, "balanced" or {class: weight}; a batch's loss is the sum of weighted losses over its rows.
 
     After `fit`: `classes_` (C,) the labels in sorted order; `coef_` (C, D) and `intercept_` (C,) float32;
-    `n_features_in_`, D; `history_`, metric name -> float32 (epochs,), as `transfer.heads.gradient.train_epoch`
-    defines them, the validation's only if `fit` was given such rows.
+    `n_features_in_`, D; `n_iter_`, the epochs; `history_`, metric name -> float32 (epochs,), as
+    `transfer.heads.gradient.train_epoch` defines them, the validation's only if `fit` was given such rows.
     """
+
+    program = LINEAR
+    GRID: ClassVar[dict[str, tuple]] = GRID
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class LinearProbe(Probe, _Linear):
         return tags
 
 
-class LinearRegressor(Regressor, _Linear):
+class LinearRegressor(Regressor, Trained):
     """Linear regression by Adam: for what is too large for `RidgeRegressor`, which has the optimum itself.
 
     Args as `LinearProbe`'s. After `fit`: `coef_` (T, D), `intercept_` (T,); `history_` of the loss (half the squared
@@ -70,6 +70,7 @@ class LinearRegressor(Regressor, _Linear):
 
     # no recipe asks for another start, and from zero it is not far
     program = dataclasses.replace(LINEAR, initializer=jax.nn.initializers.zeros)
+    GRID: ClassVar[dict[str, tuple]] = GRID
 
     def __init__(
         self,

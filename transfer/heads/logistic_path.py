@@ -382,7 +382,7 @@ class _State(NamedTuple):
     gain: jax.Array  # (G,), of a step, a running mean
     predicted_gain: jax.Array  # (G,), of the last step, had the objective been quadratic
     steps: jax.Array  # int32 (G,)
-    count: jax.Array  # int32 (), of all heads together
+    iteration: jax.Array  # int32 (), of all heads together
 
 
 def _descend(
@@ -410,7 +410,7 @@ def _descend(
         line = heads.line(state.params, state.margins, direction)
         # optax shortens the first step to a norm of 1; along these axes the whole is right
         norm = jnp.sqrt(jnp.sum((gradient * scale) ** 2, axis=(1, 2)))
-        first = jnp.where(state.count == 0, jnp.maximum(norm, 1), 1.0)
+        first = jnp.where(state.iteration == 0, jnp.maximum(norm, 1), 1.0)
         size, slope_there, wrong = _line_search(heads, line, first, slope, busy)
         size = jnp.where(busy, size, 0)[:, None, None]
         params = state.params + size * direction
@@ -425,7 +425,7 @@ def _descend(
             gain=jnp.where(busy, running, state.gain),
             predicted_gain=jnp.where(busy, -slope / (2 * total), state.predicted_gain),
             steps=state.steps + busy,
-            count=state.count + 1,
+            iteration=state.iteration + 1,
         )
 
     margins, zeros = heads.margins(start), jnp.zeros(len(start))
@@ -439,7 +439,7 @@ def _descend(
         gain=zeros,
         predicted_gain=zeros,
         steps=jnp.zeros(len(start), jnp.int32),
-        count=jnp.zeros((), jnp.int32),
+        iteration=jnp.zeros((), jnp.int32),
     )
     state = jax.lax.while_loop(lambda state: jnp.any(is_busy(state)), step, state)
     excess = heads.excess(state.gradient)

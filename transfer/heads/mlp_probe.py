@@ -2,40 +2,14 @@
 
 from typing import Any, ClassVar
 
-import numpy as np
-
-from transfer.heads import affine
-from transfer.heads.dense import Dense
 from transfer.heads.estimator import Probe, Regressor
-from transfer.heads.layers import Params, all_layers
 from transfer.heads.programs import MLP
 from transfer.heads.trained import Trained
 
-
-class _Mlp(Trained):
-    SIDE_BY_SIDE: ClassVar[tuple[str, ...]] = ("learning_rate", "weight_decay", "dropout")
-    GRID: ClassVar[dict[str, tuple]] = {"dropout": (0.75, 0.5, 0.25, 0.0), "learning_rate": (1e-4, 3e-4, 1e-3, 3e-3)}
-
-    program = MLP
-
-    coefs_: list[np.ndarray]
-    intercepts_: list[np.ndarray]
-
-    def _keep(self, params: Params) -> None:
-        self.coefs_ = [np.asarray(layer["kernel"]) for layer in all_layers(params)]
-        self.intercepts_ = [np.asarray(layer["bias"]) for layer in all_layers(params)]
-
-    def _scores(self, x: np.ndarray) -> np.ndarray:
-        for kernel, bias in zip(self.coefs_[:-1], self.intercepts_[:-1], strict=True):
-            x = np.maximum(affine.scores(x, kernel.T, bias), 0)
-        return affine.scores(x, self.coefs_[-1].T, self.intercepts_[-1])
-
-    def dense(self) -> Dense:
-        kernels, biases = ([array.astype(np.float64) for array in each] for each in (self.coefs_, self.intercepts_))
-        return Dense(kernels, biases)
+GRID = {"dropout": (0.75, 0.5, 0.25, 0.0), "learning_rate": (1e-4, 3e-4, 1e-3, 3e-3)}
 
 
-class MlpProbe(Probe, _Mlp):
+class MlpProbe(Probe, Trained):
     """A perceptron on features: hidden layers with ReLU and dropout, softmax, by Adam.
 
     Args:
@@ -51,8 +25,11 @@ class MlpProbe(Probe, _Mlp):
         class_weight: None, "balanced" or {class: weight}; a batch's loss is the sum of weighted losses over its rows.
 
     After `fit`: `classes_`; `coefs_` and `intercepts_`, those of each layer as scikit-learn's `MLPClassifier` has
-    them, (D, U) and (U,) float32; `history_` as `LinearProbe`'s.
+    them, (D, U) and (U,) float32; `history_` and `n_iter_` as `LinearProbe`'s.
     """
+
+    program = MLP
+    GRID: ClassVar[dict[str, tuple]] = GRID
 
     def __init__(
         self,
@@ -80,8 +57,11 @@ class MlpProbe(Probe, _Mlp):
         self.class_weight = class_weight
 
 
-class MlpRegressor(Regressor, _Mlp):
+class MlpRegressor(Regressor, Trained):
     """A perceptron on features that predicts numbers; args as `MlpProbe`'s, `history_` as `LinearRegressor`'s."""
+
+    program = MLP
+    GRID: ClassVar[dict[str, tuple]] = GRID
 
     def __init__(
         self,

@@ -1,31 +1,27 @@
 """The class whose mean is nearest: the head with nothing to train, and next to nothing to choose."""
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import numpy as np
+from sklearn.utils._param_validation import StrOptions
 
-from transfer.errors import UsageError
 from transfer.heads import affine, temperature
 from transfer.heads.dense import Dense
 from transfer.heads.estimator import Probe, Rows
-from transfer.heads.neighbours import METRICS, unit_rows
+from transfer.heads.neighbours import METRICS
+from transfer.heads.scaling import unit_rows
 
 
-class _Means(NamedTuple):
-    """Of G groups of rows.
-
-    Attributes:
-        sums: float64 (G, D).
-        counts: float64 (G,).
-    """
+class _Sums(NamedTuple):
+    """Of G groups of rows: their sums (G, D) and how many rows they have (G,), by weight; float64."""
 
     sums: np.ndarray
     counts: np.ndarray
 
     def prototypes(self, metric: str) -> np.ndarray:
         """(G, D): means, for "cosine" of unit norm; zeros for a group without rows."""
-        means = self.sums / np.maximum(self.counts, 1)[:, None]
+        means = self.sums / np.where(self.counts > 0, self.counts, 1)[:, None]
         return unit_rows(means) if metric == "cosine" else means
 
 
@@ -44,28 +40,31 @@ class NearestMeanProbe(Probe):
     float32; `temperature_`.
     """
 
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        **Probe._parameter_constraints,
+        "metric": [StrOptions(dict.fromkeys(METRICS).keys())],
+    }
+
     def __init__(self, metric: str = "l2", scaling: str | None = None) -> None:
         self.metric = metric
         self.scaling = scaling
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        if self.metric not in METRICS:
-            raise UsageError(f"metric={self.metric!r} is unknown; there is: {', '.join(METRICS)}")
 
     def _fit(self, rows: Rows) -> None:
         # centred: float32 keeps the distances of rows that are far from 0
         self.centre_ = np.zeros(rows.x.shape[1], np.float32)
         if self.metric == "l2":
-            self.centre_ = rows.x.mean(axis=0, dtype=np.float64).astype(np.float32)
+            mean = rows.x.mean(axis=0, dtype=np.float64)
+            if rows.weight is not None:
+                mean = rows.weight.astype(np.float64) @ rows.x / rows.weight.sum(dtype=np.float64)
+            self.centre_ = mean.astype(np.float32)
         x = self._placed(rows.x)
-        member = rows.targets.wide().astype(bool)
-        groups = _means(x, member)
-        others = None if rows.targets.kind == "classes" else _means(x, ~member)
+        groups, others = _sums(x, rows), None
+        if rows.targets.kind == "labels":
+            others = _sums(x, rows._replace(targets=rows.targets._replace(array=1 - rows.targets.array)))
         kernel, bias = _linear(groups, others, self.metric)
         self.means_ = (groups.prototypes(self.metric) + self.centre_).astype(np.float32)
         self.coef_, self.intercept_ = kernel.astype(np.float32), bias.astype(np.float32)
-        self.temperature_ = self._temperature(x, member, groups, others, rows)
+        self.temperature_ = self._temperature(x, rows, groups, others)
 
     def _placed(self, x: np.ndarray) -> np.ndarray:
         return unit_rows(x) if self.metric == "cosine" else x - self.centre_
@@ -79,33 +78,42 @@ class NearestMeanProbe(Probe):
 
     def _traced_scores(self, x: jax.Array) -> jax.Array:
         # centred first: float32 keeps what is left
-        return Dense.of(self.coef_, self.intercept_, self.temperature_, self.metric == "cosine").scores(
-            x - self.centre_
-        )
+        dense = Dense.of(self.coef_, self.intercept_, self.temperature_, unit=self.metric == "cosine")
+        return dense.scores(x - self.centre_)
 
-    def _temperature(
-        self, x: np.ndarray, member: np.ndarray, groups: _Means, others: _Means | None, rows: Rows
-    ) -> float:
+    def _temperature(self, x: np.ndarray, rows: Rows, groups: _Sums, others: _Sums | None) -> float:
         """Of scores of rows by means without them; rows that are their group's only one have none."""
-        some = temperature.some_rows(len(x))
-        some = some[(member[some] <= (groups.counts > 1)).all(axis=1)]
+        some = temperature.rows_to_fit(len(x), rows.targets.num_outputs)
+        # of a row that stands for several, one is left out
+        part = np.ones(len(x)) if rows.weight is None else np.minimum(rows.weight, 1)
+        member = rows.targets.to_matrix(some) * part[some, None]
+        has_others = (member <= 0) | (groups.counts > member)
         if others is not None:
-            some = some[(~member[some] <= (others.counts > 1)).all(axis=1)]
-        scores = _left_out(x[some].astype(np.float64), member[some], groups, self.metric)
+            has_others &= (member > 0) | (others.counts > part[some, None])
+        some, member = some[kept := has_others.all(axis=1)], member[kept]
+        if not len(some):  # nothing to tell by: as far as the means are apart
+            return float(np.square(self.coef_).sum(axis=1).mean()) or 1.0
+        left = x[some].astype(np.float64)
+        scores = _left_out(left, member, groups, self.metric)
         if others is not None:
-            scores = scores - _left_out(x[some].astype(np.float64), ~member[some], others, self.metric)
-        found = temperature.fit(scores, rows.targets._replace(array=rows.targets.array[some]))
-        # without rows to tell by: as far as the means are apart
-        return found if len(some) else float(np.square(self.coef_).sum(axis=1).mean()) or 1.0
+            scores = scores - _left_out(left, part[some, None] - member, others, self.metric)
+        weight = None if rows.weight is None else rows.weight[some]
+        return temperature.fit(scores, rows.targets.rows(some), weight, weight)
 
 
-def _means(x: np.ndarray, member: np.ndarray) -> _Means:
-    """Of the rows (N, D) of each group: member (N, G)."""
-    sums = [x[np.flatnonzero(rows)].sum(axis=0, dtype=np.float64) for rows in member.T]
-    return _Means(np.stack(sums), member.sum(axis=0, dtype=np.float64))
+def _sums(x: np.ndarray, rows: Rows) -> _Sums:
+    """Of the rows (N, D) of each class, or with each label."""
+    weight = np.ones(len(x)) if rows.weight is None else rows.weight.astype(np.float64)
+    if rows.targets.kind == "classes":  # sorted by class, so that N times C are never together
+        order = np.argsort(rows.targets.array, kind="stable")
+        members = np.split(order, np.cumsum(np.bincount(rows.targets.array, minlength=rows.targets.num_outputs))[:-1])
+    else:
+        members = [np.flatnonzero(label) for label in rows.targets.array.T]
+    sums = [(x[group] * weight[group, None]).sum(axis=0, dtype=np.float64) for group in members]
+    return _Sums(np.stack(sums), np.array([weight[group].sum() for group in members]))
 
 
-def _linear(groups: _Means, others: _Means | None, metric: str) -> tuple[np.ndarray, np.ndarray]:
+def _linear(groups: _Sums, others: _Sums | None, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """Kernel (G, D) and bias (G,) of the scores; -|x - mean|^2 / 2 less -|x|^2 / 2, less that of the others."""
     means = groups.prototypes(metric)
     kernel, bias = means, -np.square(means).sum(axis=1) / 2
@@ -119,12 +127,17 @@ def _linear(groups: _Means, others: _Means | None, metric: str) -> tuple[np.ndar
     return kernel, bias
 
 
-def _left_out(x: np.ndarray, member: np.ndarray, groups: _Means, metric: str) -> np.ndarray:
-    """(n, G): as `_linear` scores, by means without the row where it is one of the group."""
-    counts = np.maximum(groups.counts - member, 1)
-    product = x @ groups.sums.T - member * np.square(x).sum(axis=1, keepdims=True)
-    # |sum - x|^2 of the row's own groups
-    squares = np.square(groups.sums).sum(axis=1) - member * (2 * x @ groups.sums.T - np.square(x).sum(1, keepdims=True))
+def _left_out(x: np.ndarray, member: np.ndarray, groups: _Sums, metric: str) -> np.ndarray:
+    """(n, G): as `_linear` scores, by means without the row where it is one of the group.
+
+    Args:
+        member: (n, G), the row's weight in each group.
+    """
+    counts = np.where(groups.counts > member, groups.counts - member, 1)
+    norms2, products = np.square(x).sum(axis=1, keepdims=True), x @ groups.sums.T
+    # of the row with the sum without it, and of that sum with itself
+    product = products - member * norms2
+    squares = np.square(groups.sums).sum(axis=1) - member * (2 * products - member * norms2)
     if metric == "cosine":
         norms = np.sqrt(np.maximum(squares, 0))
         return np.where(norms > 0, product / np.where(norms > 0, norms, 1), 0) - 0.5 * (norms > 0)

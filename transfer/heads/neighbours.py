@@ -14,14 +14,6 @@ HELD = 1 << 25
 MOST_QUERIES = 1024
 
 
-def unit_rows(x: np.ndarray) -> np.ndarray:
-    """Rows (N, D) at unit norm, their dtype kept; rows of zeros stay zeros."""
-    size = np.abs(x).max(axis=1, keepdims=True)
-    x = x / np.where(size > 0, size, 1)  # squares of what is huge would overflow
-    norm = np.sqrt(np.square(x).sum(axis=1, keepdims=True))
-    return x / np.where(norm > 0, norm, 1)
-
-
 def search(queries: np.ndarray, rows: np.ndarray, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """The `k` rows most similar to each query, the most similar first, and of equals the first.
 

@@ -1,15 +1,15 @@
 """Ridge regression on features, in closed form: to 1 and -1, which makes a classifier, or to numbers."""
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
+from sklearn.utils._param_validation import Interval
 
-from transfer.errors import UsageError
 from transfer.heads import affine, ridge, temperature
 from transfer.heads.dense import Dense
 from transfer.heads.estimator import Grid, Head, Probe, Regressor, Rows
-from transfer.heads.targets import Targets
 
 # The strongest first.
 ALPHAS = tuple(10.0**power for power in range(6, -5, -1))
@@ -21,19 +21,18 @@ class _Ridge(Head):
     SIDE_BY_SIDE: ClassVar[tuple[str, ...]] = ("alpha",)
     GRID: ClassVar[dict[str, tuple]] = {"alpha": ALPHAS}
 
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        **Head._parameter_constraints,
+        "alpha": [Interval(Real, 0, np.inf, closed="left")],
+    }
+
     alpha: float
     coef_: np.ndarray
     intercept_: np.ndarray
     temperature_: float
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        _check_alpha(self.alpha)
-
     def _fit(self, rows: Rows) -> None:
-        y = _aims(rows.targets)
-        found = ridge.decompose(rows.x, y, rows.weight)
-        self.coef_, self.intercept_, self.temperature_ = _solution(found, self.alpha, rows, y)
+        self.coef_, self.intercept_, self.temperature_ = _solver(rows)(self.alpha)
 
     def _scores(self, x: np.ndarray) -> np.ndarray:
         return affine.scores(x, self.coef_, self.intercept_, self.temperature_)
@@ -42,34 +41,31 @@ class _Ridge(Head):
         return Dense.of(self.coef_, self.intercept_, self.temperature_)
 
     def _fit_many(self, rows: Rows, grid: Grid) -> Callable[[np.ndarray], np.ndarray]:
-        y = _aims(rows.targets)
-        found = ridge.decompose(rows.x, y, rows.weight)
-        for alpha in grid["alpha"]:
-            _check_alpha(alpha)
-        solutions = [_solution(found, alpha, rows, y) for alpha in grid["alpha"]]
+        solutions = list(map(_solver(rows), grid["alpha"]))
         return lambda x: np.stack([affine.scores(x, *solution) for solution in solutions])
 
 
-def _check_alpha(alpha: Any) -> None:
-    if not 0 <= alpha < float("inf"):
-        raise UsageError(f"alpha must be a number from 0, not {alpha!r}")
+def _solver(rows: Rows) -> Callable[[float], tuple[np.ndarray, np.ndarray, float]]:
+    """The function from alpha to float32 (C, D), scikit-learn's layout, and (C,), and the temperature of the scores."""
+    values = rows.targets.kind == "values"
 
+    def targets_of(which: Any) -> np.ndarray:
+        """1 for the row's class or labels and -1 for the others, as scikit-learn has it; or the values."""
+        matrix = rows.targets.to_matrix(which).astype(np.float64)
+        return matrix if values else 2 * matrix - 1
 
-def _aims(targets: Targets) -> np.ndarray:
-    """float64 (N, C): 1 for the row's class or labels and -1 for the others, as scikit-learn has it; or the values."""
-    wide = targets.wide().astype(np.float64)
-    return wide if targets.kind == "values" else 2 * wide - 1
+    spectrum = ridge.decompose(rows.x, targets_of, rows.weight)
 
+    def solve(alpha: float) -> tuple[np.ndarray, np.ndarray, float]:
+        kernel, bias = (np.ascontiguousarray(array.T, np.float32) for array in spectrum.coefficients(alpha))
+        if values:
+            return kernel, bias, 1.0
+        some = temperature.rows_to_fit(len(rows.x), rows.targets.num_outputs)
+        scores = ridge.left_out(spectrum, alpha, rows.x, targets_of, rows.weight, some, rows.sample_weight)
+        weights = (None if array is None else array[some] for array in (rows.weight, rows.sample_weight))
+        return kernel, bias, temperature.fit(scores, rows.targets.rows(some), *weights)
 
-def _solution(found: ridge.Spectrum, alpha: float, rows: Rows, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Float32 (C, D), scikit-learn's layout, and (C,); and the temperature of the scores."""
-    kernel, bias = (np.ascontiguousarray(array.T, np.float32) for array in found.coefficients(alpha))
-    if rows.targets.kind == "values":
-        return kernel, bias, 1.0
-    some = temperature.some_rows(len(y))
-    scores = ridge.left_out(found, alpha, rows.x, y, rows.weight, some)
-    weight = None if rows.weight is None else rows.weight[some]
-    return kernel, bias, temperature.fit(scores, rows.targets._replace(array=rows.targets.array[some]), weight)
+    return solve
 
 
 class RidgeProbe(Probe, _Ridge):
@@ -82,7 +78,8 @@ class RidgeProbe(Probe, _Ridge):
         class_weight: None, "balanced" or {class: weight}, as in scikit-learn.
 
     `predict_proba` is the softmax (of labels the sigmoid) of the scores over a temperature: the one that suits the
-    training rows best, each scored by the fit to all the others. scikit-learn's has none.
+    training rows best, each scored by the fit to all the others. scikit-learn's has none, and its `decision_function`
+    is not divided by it.
 
     After `fit`: `coef_` (C, D) and `intercept_` (C,) float32, also of two classes; `temperature_`.
     """

@@ -3,9 +3,11 @@
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from transfer.errors import UsageError
@@ -16,6 +18,8 @@ _ROUNDING = 1e-6
 _NONE = float(jnp.finfo(jnp.float32).eps) / 2
 # Least magnitude whose inverse float32 holds.
 _TINY = 1e-37
+
+_Array = TypeVar("_Array", np.ndarray, jax.Array)
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("mean", "factors"), meta_fields=("name",))
@@ -34,26 +38,43 @@ class Scaler:
     factors: jax.Array | None = None
 
 
-def _mean(x: jax.Array) -> jax.Array:
+def unit_rows(x: _Array) -> _Array:
+    """Rows (..., D), of NumPy or JAX, at unit norm, their dtype kept; rows of zeros stay zeros."""
+    xp = jnp if isinstance(x, jax.Array) else np
+    x = x / xp.maximum(abs(x).max(axis=-1, keepdims=True), _TINY)  # squares of what is huge would overflow
+    norm = xp.sqrt(xp.sum(x**2, axis=-1, keepdims=True))
+    return x / xp.where(norm > 0, norm, 1)
+
+
+def _size(x: jax.Array) -> jax.Array:
+    return jnp.maximum(jnp.abs(x).max(axis=0), _TINY)
+
+
+def _mean(x: jax.Array, weight: jax.Array | None) -> jax.Array:
+    """(D,), over the rows (N, D) by their weights (N,)."""
+    return jnp.average(x, axis=0, weights=weight)
+
+
+def _exact_mean(x: jax.Array, weight: jax.Array | None) -> jax.Array:
     """(D,): exact for a column that does not vary, whatever its size."""
-    return x[0] + jnp.mean(x - x[0], axis=0)
+    return x[0] + _mean(x - x[0], weight)
 
 
-def _of_differences(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and deviation (D,) of columns far from 0: their differences from one row are exact."""
-    apart = x - x[0]
-    size = jnp.maximum(jnp.abs(apart).max(axis=0), _TINY)
-    unit = apart / size
-    mean = jnp.mean(unit, axis=0)
-    return x[0] + mean * size, jnp.sqrt(jnp.mean((unit - mean) ** 2, axis=0)) * size
+def _deviation(x: jax.Array, mean: jax.Array, weight: jax.Array | None) -> jax.Array:
+    return jnp.sqrt(_mean((x - mean) ** 2, weight))
 
 
-def _varying(x: jax.Array, mean: jax.Array, deviation: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _varying(
+    x: jax.Array, weight: jax.Array | None, mean: jax.Array, deviation: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Mean and deviation (D,), those of columns far from 0 by their differences; 0 of a column that does not vary."""
-    size = jnp.maximum(jnp.abs(x).max(axis=0), _TINY)
+    size = _size(x)
     near = deviation > _ROUNDING * size
-    far_mean, far_deviation = _of_differences(x)
-    mean, deviation = jnp.where(near, mean, far_mean), jnp.where(near, deviation, far_deviation)
+    apart = x - x[0]  # exact where columns are far from 0
+    unit = apart / _size(apart)
+    unit_mean = _mean(unit, weight)
+    mean = jnp.where(near, mean, x[0] + unit_mean * _size(apart))
+    deviation = jnp.where(near, deviation, _deviation(unit, unit_mean, weight) * _size(apart))
     return mean, jnp.where((deviation > _NONE * size) & (deviation > _TINY), deviation, 0)
 
 
@@ -62,51 +83,52 @@ def _inverse(deviation: jax.Array) -> jax.Array:
     return jnp.where(deviation > 0, 1 / jnp.where(deviation > 0, deviation, 1), 0)
 
 
-def _standard(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    size = jnp.maximum(jnp.abs(x).max(axis=0), _TINY)
+def _standard(x: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    size = _size(x)
     unit = x / size  # squares of what is huge would overflow
-    mean = _mean(unit)
-    deviation = jnp.sqrt(jnp.mean((unit - mean) ** 2, axis=0))
-    mean, deviation = _varying(x, mean * size, deviation * size)
+    mean = _exact_mean(unit, weight)
+    mean, deviation = _varying(x, weight, mean * size, _deviation(unit, mean, weight) * size)
     return mean, _inverse(deviation)
 
 
-def _whiten(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _whiten(x: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """(D, K), K = min(N, D): components beyond the rows' numerical rank are columns of zeros."""
     size = jnp.maximum(jnp.abs(x).max(), _TINY)
-    mean = _mean(x / size)
-    _, singular, components = jnp.linalg.svd(x / size - mean, full_matrices=False)
+    mean = _exact_mean(x / size, weight)
+    centred = x / size - mean
+    if weight is not None:
+        centred = centred * jnp.sqrt(weight)[:, None]
+    num_rows = len(x) if weight is None else weight.sum()
+    _, singular, components = jnp.linalg.svd(centred, full_matrices=False)
     # the rank as numpy.linalg.matrix_rank finds it; rows of one value leave nothing but rounding
     least = max(x.shape) * jnp.finfo(jnp.float32).eps * jnp.maximum(singular[0], _ROUNDING)
     counts = singular > least
-    factors = jnp.where(counts, jnp.sqrt(max(len(x) - 1, 1)) / jnp.where(counts, singular, 1), 0)
+    factors = jnp.where(counts, jnp.sqrt(jnp.maximum(num_rows - 1, 1)) / jnp.where(counts, singular, 1), 0)
     return mean * size, components.T * (factors / size)
 
 
-def _by_column(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _by_column(x: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """One factor a column, 1 / deviation; 0 for a column that does not vary."""
-    mean, deviation = _varying(x, x.mean(axis=0), x.std(axis=0))
+    mean = _mean(x, weight)
+    mean, deviation = _varying(x, weight, mean, x.std(axis=0) if weight is None else _deviation(x, mean, weight))
     width = jnp.maximum((deviation > 0).sum(), 1)
     return mean, _inverse(deviation) / jnp.sqrt(width)
 
 
-def _as_a_whole(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _as_a_whole(x: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """One factor for all columns, which keep their proportions."""
-    square = x.var(axis=0).sum()
-    return x.mean(axis=0), 1 / jnp.sqrt(jnp.where(square > 0, square, 1))
+    mean = _mean(x, weight)
+    square = (x.var(axis=0) if weight is None else _mean((x - mean) ** 2, weight)).sum()
+    return mean, 1 / jnp.sqrt(jnp.where(square > 0, square, 1))
 
 
-def _nothing(x: jax.Array) -> tuple[None, None]:
-    return None, None
-
-
-# Name -> training rows (N, D) to mean and factors. "standard" as scikit-learn's `StandardScaler`, "whiten" as its
-# `PCA(whiten=True)`; "l2" brings each row to unit norm and learns nothing. "columns" and "whole" bring centred rows to
-# unit norm (root mean square) whatever their scale and width, so that one L2 penalty means the same for 64 pixels and
-# for 2,048 features: column by column, or by one factor for all.
-SCALINGS: Mapping[str, Callable[[jax.Array], tuple[jax.Array | None, jax.Array | None]]] = {
+# Name -> training rows (N, D) and their weights to mean and factors. "standard" as scikit-learn's `StandardScaler`,
+# "whiten" as its `PCA(whiten=True)`; "l2" brings each row to unit norm and learns nothing. "columns" and "whole" bring
+# centred rows to unit norm (root mean square) whatever their scale and width, so that one L2 penalty means the same
+# for 64 pixels and for 2,048 features: column by column, or by one factor for all.
+SCALINGS: Mapping[str, Callable[[jax.Array, jax.Array | None], tuple[jax.Array | None, jax.Array | None]]] = {
     "standard": _standard,
-    "l2": _nothing,
+    "l2": lambda x, weight: (None, None),
     "whiten": _whiten,
     "columns": _by_column,
     "whole": _as_a_whole,
@@ -119,14 +141,21 @@ def check(name: str | None) -> None:
         raise UsageError(f"scaling={name!r} is unknown; there is: {', '.join(SCALINGS)}, None")
 
 
-def fit(name: str | None, x: ArrayLike) -> Scaler:
-    """The scaling `name` of `SCALINGS` fitted to rows `x`, float32 (N, D), N > 0; None leaves rows as they are.
+def fit(name: str | None, x: ArrayLike, weight: ArrayLike | None = None) -> Scaler:
+    """The scaling `name` of `SCALINGS` fitted to rows; None leaves rows as they are.
+
+    Args:
+        x: float32 (N, D), N > 0.
+        weight: (N,), above 0, of each row: 2 counts as two equal rows; None: 1.
 
     Finite for one row, for columns that do not vary (which become 0, with "standard", "whiten" and "columns"; see
     `dropped`) and for more columns than rows. Raises UsageError for another name.
     """
     check(name)
-    return Scaler() if name is None else Scaler(name, *SCALINGS[name](jnp.asarray(x)))
+    if name is None:
+        return Scaler()
+    weight = None if weight is None else jnp.asarray(weight, jnp.float32)
+    return Scaler(name, *SCALINGS[name](jnp.asarray(x), weight))
 
 
 class DroppedColumns(UserWarning):
@@ -150,10 +179,7 @@ def apply(scaler: Scaler, x: ArrayLike) -> jax.Array:
     """Rows (M, D) -> (M, D), or (M, K) for "whiten"; rows of zeros stay zeros under "l2"."""
     rows = jnp.asarray(x)
     if scaler.name == "l2":
-        size = jnp.maximum(jnp.abs(rows).max(axis=-1, keepdims=True), _TINY)
-        rows = rows / size
-        norm = jnp.sqrt(jnp.sum(rows**2, axis=-1, keepdims=True))
-        return rows / jnp.where(norm > 0, norm, 1)
+        return unit_rows(rows)
     if scaler.mean is None or scaler.factors is None:
         return rows
     rows = rows - scaler.mean

@@ -4,19 +4,13 @@ from typing import Any, ClassVar
 
 from transfer.heads.estimator import Probe, Regressor
 from transfer.heads.programs import SGD
-from transfer.heads.trained import TrainedLinear
+from transfer.heads.trained import Trained
 
 # Those of DINOv2's linear evaluation, for a step of 256 rows.
-LEARNING_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
+GRID = {"learning_rate": (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)}
 
 
-class _Sgd(TrainedLinear):
-    GRID: ClassVar[dict[str, tuple]] = {"learning_rate": LEARNING_RATES}
-
-    program = SGD
-
-
-class SgdProbe(Probe, _Sgd):
+class SgdProbe(Probe, Trained):
     """Softmax on features by SGD with momentum, the learning rate falling to 0 along a cosine.
 
     The linear probe of MoCo and DINOv2, whose learning rates are for 256 rows a step and suit their features; DINOv2
@@ -35,6 +29,9 @@ class SgdProbe(Probe, _Sgd):
 
     After `fit`: as `LinearProbe`.
     """
+
+    program = SGD
+    GRID: ClassVar[dict[str, tuple]] = GRID
 
     def __init__(
         self,
@@ -60,8 +57,11 @@ class SgdProbe(Probe, _Sgd):
         self.class_weight = class_weight
 
 
-class SgdRegressor(Regressor, _Sgd):
+class SgdRegressor(Regressor, Trained):
     """Linear regression by SGD with momentum and a cosine schedule; see `SgdProbe`, and `LinearRegressor`."""
+
+    program = SGD
+    GRID: ClassVar[dict[str, tuple]] = GRID
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """What a head learns to say of a row: one class, several labels, or values; and the loss that goes with each."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +26,15 @@ class Targets(NamedTuple):
     array: np.ndarray
     num_outputs: int
 
-    def wide(self) -> np.ndarray:
-        """Float32 (N, C): classes as rows of 0 and a single 1, labels and values as they are."""
+    def rows(self, which: np.ndarray) -> "Targets":
+        """Those of some rows, int (n,)."""
+        return self._replace(array=self.array[which])
+
+    def to_matrix(self, which: Any = slice(None)) -> np.ndarray:
+        """Float32 (n, C) of some rows, a slice or int (n,): classes one-hot, labels and values as they are."""
         if self.kind != "classes":
-            return self.array
-        return (self.array[:, None] == np.arange(self.num_outputs)).astype(np.float32)
+            return self.array[which]
+        return (self.array[which, None] == np.arange(self.num_outputs)).astype(np.float32)
 
 
 def _cross_entropy(scores: jax.Array, classes: jax.Array) -> jax.Array:

@@ -6,42 +6,43 @@ from scipy.special import logsumexp
 
 from transfer.heads.targets import Targets
 
-# A single number needs no more rows.
-MOST_ROWS = 10_000
+# A single number needs no more rows, or scores of all classes.
+MAX_ROWS, MAX_SCORES = 10_000, 1 << 22
 # Of the natural logarithm of the inverse temperature, for scores of unit deviation.
 _BOUNDS = (-7.0, 7.0)
 
 
-def some_rows(num_rows: int) -> np.ndarray:
-    """int (n,): rows to fit a temperature on, evenly spread over all of them, `MOST_ROWS` at most."""
-    return np.arange(0, num_rows, max(1, -(-num_rows // MOST_ROWS)))
+def rows_to_fit(num_rows: int, num_outputs: int) -> np.ndarray:
+    """int (n,): rows to fit a temperature on, evenly spread over all of them."""
+    most = max(1, min(MAX_ROWS, MAX_SCORES // num_outputs))
+    return np.arange(0, num_rows, max(1, -(-num_rows // most)))
 
 
-def fit(scores: np.ndarray, targets: Targets, weight: np.ndarray | None = None) -> float:
+def fit(
+    scores: np.ndarray, targets: Targets, weight: np.ndarray | None = None, sample_weight: np.ndarray | None = None
+) -> float:
     """The T > 0 for which softmax or sigmoid of `scores` / T has the least cross-entropy.
 
     Args:
         scores: (n, C), finite, of rows that the head was not fitted on.
         targets: classes or labels of the n rows.
-        weight: (n,), of the rows.
+        weight: (n,), of each row's loss.
+        sample_weight: (n,), of how many equal rows each stands for, which `weight` counts already.
 
     The targets are smoothed by one part in n + 1 (as Platt's), so that rows which are all right give a finite answer.
     1.0 where the scores say nothing.
     """
     scores = np.asarray(scores, np.float64)
-    share = np.ones(len(scores)) if weight is None else np.asarray(weight, np.float64)
+    weight = np.ones(len(scores)) if weight is None else np.asarray(weight, np.float64)
     if targets.kind == "classes":
         scores = scores - scores.mean(axis=1, keepdims=True)
-    size = float(scores.std()) if scores.size else 0.0
-    if not size or not share.sum():
+    size = _deviation(scores, sample_weight) if scores.size else 0.0
+    if not size or not weight.sum():
         return 1.0
-    unit, wide = scores / size, targets.wide().astype(np.float64)
-    smooth = 1 / (len(scores) + 1)
-    if targets.kind == "classes":
-        aims = (1 - smooth) * wide + smooth / targets.num_outputs
-    else:
-        aims = (1 - smooth) * wide + smooth / 2
-    right = (aims * unit).sum(axis=1)
+    unit, one_hot = scores / size, targets.to_matrix().astype(np.float64)
+    smooth = 1 / ((len(scores) if sample_weight is None else sample_weight.sum()) + 1)
+    smoothed = (1 - smooth) * one_hot + smooth / (targets.num_outputs if targets.kind == "classes" else 2)
+    score_of_right = (smoothed * unit).sum(axis=1)
 
     def loss(log_inverse: float) -> float:
         inverse = np.exp(log_inverse)
@@ -49,7 +50,15 @@ def fit(scores: np.ndarray, targets: Targets, weight: np.ndarray | None = None) 
             total = logsumexp(inverse * unit, axis=1)
         else:
             total = np.logaddexp(0, inverse * unit).sum(axis=1)
-        return float(share @ (total - inverse * right) / share.sum())
+        return float(weight @ (total - inverse * score_of_right) / weight.sum())
 
-    found = minimize_scalar(loss, bounds=_BOUNDS, method="bounded", options={"xatol": 1e-3})
-    return size / float(np.exp(found.x))
+    best = minimize_scalar(loss, bounds=_BOUNDS, method="bounded", options={"xatol": 1e-3})
+    return size / float(np.exp(best.x))
+
+
+def _deviation(scores: np.ndarray, sample_weight: np.ndarray | None) -> float:
+    if sample_weight is None:
+        return float(scores.std())
+    weights = np.broadcast_to(sample_weight[:, None], scores.shape)
+    mean = np.average(scores, weights=weights)
+    return float(np.sqrt(np.average((scores - mean) ** 2, weights=weights)))

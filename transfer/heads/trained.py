@@ -1,12 +1,14 @@
 """Heads of `transfer.heads.programs` as estimators: all epochs compiled as one, and many heads side by side."""
 
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.utils._param_validation import Interval
 
 from transfer.errors import RowsError, TransferError, UsageError
 from transfer.heads import affine, gradient, scaling
@@ -14,7 +16,7 @@ from transfer.heads.dense import Dense
 from transfer.heads.estimator import Grid, Head, Rows
 from transfer.heads.gradient import Examples
 from transfer.heads.layers import Params, all_layers, logits
-from transfer.heads.optimisers import Rates, check_rates
+from transfer.heads.optimisers import Rates
 from transfer.heads.programs import Program, checked_hidden
 from transfer.heads.targets import Targets
 
@@ -31,13 +33,14 @@ class Units(NamedTuple):
     scale: np.ndarray
 
     @classmethod
-    def of(cls, targets: Targets) -> "Units | None":
+    def of(cls, rows: Rows) -> "Units | None":
         """Mean and deviation of values; None for what has no unit."""
-        if targets.kind != "values":
+        if rows.targets.kind != "values":
             return None
-        values = targets.array.astype(np.float64)
-        deviation = values.std(axis=0)
-        return cls(values.mean(axis=0), np.where(deviation > 1e-6 * np.abs(values).max(axis=0), deviation, 0))
+        values = rows.targets.array.astype(np.float64)
+        mean = np.average(values, axis=0, weights=rows.sample_weight)
+        deviation = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=rows.sample_weight))
+        return cls(mean, np.where(deviation > 1e-6 * np.abs(values).max(axis=0), deviation, 0))
 
 
 def _scaled_targets(units: Units | None, targets: Targets) -> np.ndarray:
@@ -56,13 +59,25 @@ def _unscaled(units: Units | None, params: Params) -> Params:
 
 
 class Trained(Head):
-    """Base of the heads that gradient steps train: a subclass names its program and keeps what it has learned.
+    """Base of the heads that gradient steps train: a subclass names its program, and has its settings as parameters.
 
     Values that a regressor learns are brought to mean 0 and deviation 1 for the length of the training, so that one
     learning rate suits them whatever their unit.
+
+    After `fit`: `history_` and `n_iter_`, the epochs; of a linear head `coef_` (C, D) and `intercept_` (C,), of a
+    perceptron `coefs_` (D, U) and `intercepts_` (U,) of each layer, as scikit-learn has them, float32.
     """
 
-    SIDE_BY_SIDE: ClassVar[tuple[str, ...]] = ("learning_rate", "weight_decay")
+    SIDE_BY_SIDE: ClassVar[tuple[str, ...]] = Rates._fields
+
+    _parameter_constraints: ClassVar[dict[str, list]] = {
+        **Head._parameter_constraints,
+        **dict.fromkeys(("epochs", "batch_size"), [Interval(Integral, 1, None, closed="left")]),
+        "seed": [Interval(Integral, None, None, closed="neither")],
+        "learning_rate": [Interval(Real, 0, np.inf, closed="neither")],
+        "weight_decay": [Interval(Real, 0, np.inf, closed="left")],
+        **dict.fromkeys(("dropout", "momentum"), [Interval(Real, 0, 1, closed="left")]),
+    }
 
     # What trains the head; `train.py` drives that of a classifier epoch by epoch, checkpointed.
     program: ClassVar[Program]
@@ -71,41 +86,45 @@ class Trained(Head):
     seed: int
     shuffle: bool
     history_: dict[str, np.ndarray]
+    n_iter_: int
+    coef_: np.ndarray
+    intercept_: np.ndarray
+    coefs_: list[np.ndarray]
+    intercepts_: list[np.ndarray]
 
-    def _keep(self, params: Params) -> None:
-        """Sets the attributes that say what has been learned."""
-        raise NotImplementedError
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        own = self._own_settings()
-        for name, value in {"seed": self.seed, "epochs": own["epochs"], "batch_size": own["batch_size"]}.items():
-            if not isinstance(value, int | np.integer):
-                raise UsageError(f"{name} must be a whole number, not {value!r}")
-            if name != "seed" and value < 1:
-                raise UsageError(f"{name} must be at least 1, not {value}")
-        check_rates(own)
-        if "hidden" in own:
-            checked_hidden(own["hidden"])
+    def check_parameters(self) -> None:
+        super().check_parameters()
+        if "hidden" in self.program.defaults:
+            checked_hidden(self._own_settings()["hidden"])
 
     def _own_settings(self) -> dict[str, Any]:
         """The settings of the program, as the parameters have them."""
         return {name: getattr(self, name) for name in self.program.defaults}
 
-    def fit(self, X: ArrayLike, y: ArrayLike, validation_data: tuple[ArrayLike, ArrayLike] | None = None) -> Self:
-        """Fits the head to X (N, ...), numbers, flattened row by row, and y.
+    def fit(  # type: ignore[override]
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Fits the head as `Head.fit` does.
 
-        `validation_data` = (Xv, yv) is measured after each epoch, in `history_`.
+        Args:
+            X, y: as there.
+            validation_data: (Xv, yv), measured after each epoch, in `history_`.
+            sample_weight: as there, but that a row of weight 2 is in one batch, with twice the loss; a batch's loss is
+                the sum of weighted losses over its rows, as Keras has it.
 
         Raises:
-            RowsError: (a ValueError) rows that no head can use: none at all, NaN, infinity, another number of labels.
-            UsageError: a parameter that is wrong.
+            RowsError, UsageError: as there.
             TransferError: training diverged.
         """
-        self._check_parameters()
-        rows = self.prepare(X, y)
-        held = None if validation_data is None else self._held(*validation_data)
-        self._train(rows, held)
+        self.check_parameters()
+        if validation_data is not None and len(validation_data) != 2:
+            raise UsageError(f"validation_data must be (features, labels), not {len(validation_data)} things")
+        rows = self.prepare(X, y, sample_weight)
+        self._train(rows, None if validation_data is None else self._held(*validation_data))
         return self
 
     def _fit(self, rows: Rows) -> None:
@@ -120,7 +139,7 @@ class Trained(Head):
         return x, self._known(y, len(x), "validation labels")  # type: ignore[attr-defined]
 
     def _train(self, rows: Rows, held: tuple[np.ndarray, Targets] | None) -> None:
-        units, validation = Units.of(rows.targets), None
+        units, validation = Units.of(rows), None
         if held is not None:
             validation = Examples(jnp.asarray(held[0]), jnp.asarray(_scaled_targets(units, held[1])))
         rates = self.program.rates(self._own_settings())
@@ -128,6 +147,7 @@ class Trained(Head):
             *self._start(rows), rates, _on_device(rows, units), validation, **self._compiled_for(rows)
         )
         self.history_ = {name: np.asarray(values) for name, values in _ordered(history).items()}
+        self.n_iter_ = self.epochs
         if not np.isfinite(self.history_["loss"][-1]):
             raise TransferError(f"the loss is {self.history_['loss'][-1]}: training diverged; lower the learning_rate")
         self._keep(_unscaled(units, state["params"]))
@@ -144,7 +164,7 @@ class Trained(Head):
 
     def _fit_many(self, rows: Rows, grid: Grid) -> Callable[[np.ndarray], np.ndarray]:
         """Heads at rates of their own, trained by one program on the same batches."""
-        units, (start, seed) = Units.of(rows.targets), self._start(rows)
+        units, (start, seed) = Units.of(rows), self._start(rows)
         train, compiled_for = _on_device(rows, units), self._compiled_for(rows)
         parts = [
             _unscaled(units, gradient.train_many(start, seed, rates, train, **compiled_for))
@@ -159,8 +179,6 @@ class Trained(Head):
         number = len(next(iter(grid.values())))
         own = {name: value for name, value in self._own_settings().items() if name in Rates._fields}
         columns = {name: grid.get(name, [value] * number) for name, value in own.items()}
-        for rates in zip(*columns.values(), strict=True):
-            check_rates(dict(zip(columns, rates, strict=True)))
         return Rates(**{name: np.asarray(column, np.float32) for name, column in columns.items() if any(column)})
 
     def adopt(self, params: Params, *, classes: ArrayLike | None = None, scaler: scaling.Scaler | None = None) -> Self:
@@ -177,22 +195,29 @@ class Trained(Head):
         self._keep(jax.device_get(params))
         return self
 
-
-class TrainedLinear(Trained):
-    """What the linear ones share. After `fit`: `coef_` (C, D) and `intercept_` (C,) float32."""
-
-    coef_: np.ndarray
-    intercept_: np.ndarray
-
     def _keep(self, params: Params) -> None:
-        # scikit-learn's layout of a linear model's weights
-        self.coef_, self.intercept_ = np.asarray(params["kernel"].T), np.asarray(params["bias"])
+        """Sets the attributes that say what has been learned, in scikit-learn's layouts."""
+        if "hidden" in self.program.defaults:
+            self.coefs_ = [np.asarray(layer["kernel"]) for layer in all_layers(params)]
+            self.intercepts_ = [np.asarray(layer["bias"]) for layer in all_layers(params)]
+        else:
+            self.coef_, self.intercept_ = np.asarray(params["kernel"].T), np.asarray(params["bias"])
+
+    def _layers(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Kernels (D, U) and biases (U,) of each layer."""
+        if "hidden" in self.program.defaults:
+            return self.coefs_, self.intercepts_
+        return [self.coef_.T], [self.intercept_]
 
     def _scores(self, x: np.ndarray) -> np.ndarray:
-        return affine.scores(x, self.coef_, self.intercept_)
+        *hidden, (kernel, bias) = zip(*self._layers(), strict=True)
+        for of_units, threshold in hidden:
+            x = np.maximum(affine.scores(x, of_units.T, threshold), 0)
+        return affine.scores(x, kernel.T, bias)
 
     def dense(self) -> Dense:
-        return Dense.of(self.coef_, self.intercept_)
+        kernels, biases = ([array.astype(np.float64) for array in arrays] for arrays in self._layers())
+        return Dense(kernels, biases)
 
 
 def _on_device(rows: Rows, units: Units | None) -> Examples:
