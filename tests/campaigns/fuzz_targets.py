@@ -140,7 +140,7 @@ def hdf5_here(folder: Path) -> object:
     os.close(writing)
     try:
         with open(reading, "rb") as answer:
-            return keras_h5.assembled(answer, path, size, {})
+            return keras_h5.assembled(answer, size, {})
     except (*_hdf5.DAMAGE_ERRORS, OSError, RuntimeError) as error:
         raise TransferError(f"{path}: {' '.join(str(error).split())[:200]}") from error
     finally:

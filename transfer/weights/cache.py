@@ -69,16 +69,13 @@ def fetch(record: Record, *, notop: bool = False) -> tuple[Path, str]:
     if not path.is_file():
         if file.url is None:
             raise TransferError(f"{record.name}: its file {path} is missing from the installation; install it again")
-        return path, _download(file, path, _elsewhere(record))
+        elsewhere = f", such as {record.hf_file} of {record.hf_repo} on Hugging Face" if record.hf_repo else ""
+        return path, _download(file, path, elsewhere)
     found = digests(path)
     problem = mismatch(file, found)
     if problem:
         raise TransferError(f"{path} is not {record.name}: {problem}; delete it and run the same command again")
     return path, found["sha256"]
-
-
-def _elsewhere(record: Record) -> str:
-    return f", such as {record.hf_file} of {record.hf_repo} on Hugging Face" if record.hf_repo else ""
 
 
 def _download(file: WeightFile, path: Path, elsewhere: str) -> str:
@@ -87,22 +84,22 @@ def _download(file: WeightFile, path: Path, elsewhere: str) -> str:
     What came before a source failed is kept, for the same command to go on from. `elsewhere` ends the message of a
     failure: where else there are such weights.
     """
-    assert file.url is not None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with download.part_of(path) as part:
-            if part is None:  # another process was faster
-                found = digests(path)
-                problem = mismatch(file, found)
-            else:
-                found, problem = _into(part, file)
+            # no part: another process was faster
+            found = digests(path) if part is None else _into(part, file)
+            problem = mismatch(file, found)
             if problem:
                 raise TransferError(f"{file.url}: not the file that was published: {problem}; nothing was kept")
             if part is not None:
                 os.replace(part, path)
     except download.SourceError as error:
+        part = path.with_name(f".{path.name}.part")
+        size = part.stat().st_size if part.is_file() else 0
+        kept = f"the same command goes on after the {size / 1e6:.1f} MB that are here; or " if size else ""
         raise TransferError(
-            f"cannot download {file.url} ({error}); {_kept(path)}fetch it on a machine with a network and put it at "
+            f"cannot download {file.url} ({error}); {kept}fetch it on a machine with a network and put it at "
             f"{path}, or name a local file (weights=FILE){elsewhere}"
         ) from error
     except OSError as error:
@@ -113,36 +110,25 @@ def _download(file: WeightFile, path: Path, elsewhere: str) -> str:
     return found["sha256"]
 
 
-def _into(part: Path, file: WeightFile) -> tuple[dict[str, str], str | None]:
-    """Fills `part`; returns its digests and what is wrong with them. What is of no use later is removed."""
-    assert file.url is not None
+def _into(part: Path, file: WeightFile) -> dict[str, str]:
+    """Fills `part` and returns its digests. What is of no use later is removed: a wrong file, or an empty one."""
     keep = False
     try:
-        if not (file.sha256 or file.sha256_prefix or file.md5):
+        if file.verified_by == "nothing":
             os.truncate(part, 0)  # nothing would tell whether both halves are of one file
-        elif part.stat().st_size:
-            found = digests(part)
-            if keep := not mismatch(file, found):  # all that was left to do was to give it its name
-                return found, None
-        went_on = download.fetch(file.url, part, file.filename)
         found = digests(part)
-        problem = mismatch(file, found)
-        if problem and went_on:
-            os.truncate(part, 0)
-            download.fetch(file.url, part, file.filename)
+        # a whole file was only left without its name; where old bytes may be what is wrong, it begins again
+        while mismatch(file, found) or not part.stat().st_size:
+            went_on = download.fetch(str(file.url), part, file.filename)
             found = digests(part)
-            problem = mismatch(file, found)
-        keep = not problem
-        return found, problem
+            if not went_on or not mismatch(file, found):
+                break
+            os.truncate(part, 0)
+        keep = mismatch(file, found) is None
+        return found
     except (download.SourceError, KeyboardInterrupt):
         keep = part.stat().st_size > 0
         raise
     finally:
         if not keep:
             part.unlink(missing_ok=True)
-
-
-def _kept(path: Path) -> str:
-    part = path.with_name(f".{path.name}.part")
-    size = part.stat().st_size if part.is_file() else 0
-    return f"the same command goes on after the {size / 1e6:.1f} MB that are here; or " if size else ""

@@ -52,14 +52,15 @@ def part_of(path: Path) -> Iterator[Path | None]:
     while True:
         with part.open("ab") as stream:
             _lock(stream, part)
+            is_there = _is(part, stream)  # or it was renamed or removed as we waited
             if path.is_file():
-                _remove(part, stream)
+                if is_there:
+                    part.unlink()
                 yield None
                 return
-            if not _is(part, stream):  # it was renamed or removed as we waited
-                continue
-            yield part
-            return
+            if is_there:
+                yield part
+                return
 
 
 def _lock(stream: IO[bytes], part: Path) -> None:
@@ -75,11 +76,6 @@ def _is(path: Path, stream: IO[bytes]) -> bool:
     with suppress(FileNotFoundError):
         return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
     return False
-
-
-def _remove(part: Path, stream: IO[bytes]) -> None:
-    if _is(part, stream):
-        part.unlink()
 
 
 def fetch(url: str, part: Path, title: str) -> bool:
@@ -102,7 +98,9 @@ def fetch(url: str, part: Path, title: str) -> bool:
             os.truncate(part, begun := 0)  # the file has no more bytes than were there
             response = _answer(url, begun)
         with response, part.open("ab") as stream:
-            if begun and response.ok and not _goes_on(response, begun):
+            where = _RANGE.fullmatch(response.headers.get("content-range", ""))
+            goes_on = response.status_code == 206 and where is not None and int(where[1]) == begun
+            if begun and response.ok and not goes_on:  # a source may send everything again
                 stream.truncate(begun := 0)
             if not response.ok:
                 raise SourceError(f"HTTP {response.status_code}")
@@ -162,16 +160,16 @@ def _get(url: str, headers: dict[str, str]) -> "requests.Response":
     return answers[0]
 
 
-def _goes_on(response: "requests.Response", begun: int) -> bool:
-    """Whether the answer continues after `begun` bytes; a source may send everything again."""
-    found = _RANGE.fullmatch(response.headers.get("content-range", ""))
-    return response.status_code == 206 and found is not None and int(found[1]) == begun
-
-
 def _receive(response: "requests.Response", stream: IO[bytes], begun: int, title: str) -> None:
-    expected = _length(response, begun)
+    length = response.headers.get("content-length", "")
+    expected = begun + int(length) if length.isdecimal() else None  # None where the source does not say
     if expected is not None:
-        _check_room(stream.name, expected - begun)
+        if expected > LARGEST:
+            raise SourceError(f"it says that the file has {expected} bytes, no weight file has")
+        needed, free = expected - begun, shutil.disk_usage(os.path.dirname(stream.name)).free
+        if needed > free:
+            text = f"No space left on device, {free / 1e6:.1f} MB of {needed / 1e6:.1f} MB"
+            raise OSError(errno.ENOSPC, text, stream.name)
     count, window_start, window_count = begun, time.monotonic(), begun
     with Progress(f"download {title}", expected, "B", done=begun) as progress:
         while piece := response.raw.read1(PIECE, decode_content=False):
@@ -187,19 +185,3 @@ def _receive(response: "requests.Response", stream: IO[bytes], begun: int, title
                 window_start, window_count = time.monotonic(), count
     if expected is not None and count < expected:
         raise SourceError(f"it ended after {count} of {expected} bytes")
-
-
-def _length(response: "requests.Response", begun: int) -> int | None:
-    """How many bytes the whole file has, None where the source does not say."""
-    text = response.headers.get("content-length", "")
-    if not text.isdecimal():
-        return None
-    if begun + int(text) > LARGEST:
-        raise SourceError(f"it says that the file has {begun + int(text)} bytes, no weight file has")
-    return begun + int(text)
-
-
-def _check_room(name: str, needed: int) -> None:
-    free = shutil.disk_usage(os.path.dirname(name)).free
-    if needed > free:
-        raise OSError(errno.ENOSPC, f"No space left on device, {free / 1e6:.1f} MB of {needed / 1e6:.1f} MB", name)

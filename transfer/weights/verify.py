@@ -17,9 +17,9 @@ from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.preprocess import recipe
 from transfer.runtime.files import paths
-from transfer.weights import cache, catalogue
+from transfer.weights import cache, catalogue, readers
 from transfer.weights.catalogue import Record, WeightFile
-from transfer.weights.create import create_model
+from transfer.weights.create import CLASSIFIER_BIAS, create_model
 from transfer.weights.readers import onnx_file, safetensors_file
 
 # Height and width of the synthetic image: odd and not square, so that resizing and cropping count.
@@ -68,64 +68,62 @@ def verify(
     """
     record = catalogue.get(name)
     path = _local_file(record, weights)
-    differences: list[str] = []
+    failures: list[str] = []
 
     def check(title: str, line: Callable[[], str]) -> None:
         try:
             report(f"{title:8s}{line()}")
         except TransferError as error:
-            differences.append(f"{title}: {error}")
+            failures.append(f"{title}: {error}")
 
     check("hash", lambda: _check_hash(record, path))
     try:
         model = create_model(record.name, weights=path)
     except TransferError as error:
-        raise TransferError("; ".join([*differences, f"load: {error}"])) from error
+        raise TransferError("; ".join([*failures, f"load: {error}"])) from error
     check("load", lambda: _check_load(record, model))
     check("logits", lambda: _check_outputs(record, model, path))
-    if differences:
-        raise TransferError("; ".join(differences))
+    if failures:
+        raise TransferError("; ".join(failures))
     report(f"verified {record.name}: {path}")
     return model
 
 
 def _local_file(record: Record, weights: str | os.PathLike[str] | None) -> Path:
-    if weights is not None:
-        path = Path(paths.expand(weights))
-        if not path.is_file():
-            raise TransferError(f"{path}: no such weight file")
-        return path
-    here = [path for path in map(cache.local_path, filter(None, (record.file, record.notop))) if path.is_file()]
-    return here[0] if here else cache.fetch(record)[0]
+    if weights is None:
+        known = map(cache.local_path, filter(None, (record.file, record.notop)))
+        return next(filter(Path.is_file, known), None) or cache.fetch(record)[0]
+    path = Path(paths.expand(weights))
+    if not path.is_file():
+        raise TransferError(f"{path}: no such weight file")
+    return path
 
 
 def _check_hash(record: Record, path: Path) -> str:
-    found = cache.digests(path)
-    known = [file for file in (record.file, record.notop) if file and _expected(file)]
+    digests = cache.digests(path)
+    known = [file for file in (record.file, record.notop) if file and file.verified_by != "nothing"]
     if not known or _is_in_another_format(record, path):
-        return f"none is published for this file; its SHA-256 is {found['sha256']}"
+        return f"none is published for this file; its SHA-256 is {digests['sha256']}"
     for file in known:
-        if cache.mismatch(file, found) is None:
-            return f"{_expected(file)} as published for {file.filename}"
-    published = " or ".join(f"{_expected(file)} of {file.filename}" for file in known)
-    raise TransferError(f"{path} is not a file of {record.name}: {_found(known[0], found)}, not {published}")
+        if cache.mismatch(file, digests) is None:
+            return f"{' '.join(_published(file))} as published for {file.filename}"
+    kind, _ = _published(known[0])
+    own = f"{kind} {digests['md5' if kind == 'MD5' else 'sha256']}"
+    others = " or ".join(f"{' '.join(_published(file))} of {file.filename}" for file in known)
+    raise TransferError(f"{path} is not a file of {record.name}: {own}, not {others}")
 
 
-def _expected(file: WeightFile) -> str:
+def _published(file: WeightFile) -> tuple[str, str]:
+    """The kind of a file's published digest, and its digits."""
     if file.sha256 or file.sha256_prefix:
-        return f"SHA-256 {file.sha256 or f'{file.sha256_prefix}…'}"
-    return f"MD5 {file.md5}" if file.md5 else ""
-
-
-def _found(file: WeightFile, found: dict[str, str]) -> str:
-    """The digest that is to be compared with the one of `file`."""
-    return f"SHA-256 {found['sha256']}" if file.sha256 or file.sha256_prefix else f"MD5 {found['md5']}"
+        return "SHA-256", file.sha256 or f"{file.sha256_prefix}…"
+    return "MD5", str(file.md5)
 
 
 def _is_in_another_format(record: Record, path: Path) -> bool:
     """Whether the published hash is of another format: it is an ONNX export, or as the record's on Hugging Face."""
     with path.open("rb") as stream:
-        head = stream.read(64)
+        head = stream.read(readers.HEAD_BYTES)
     if onnx_file.recognises(path, head):
         return True
     elsewhere = record.hf_file is not None and Path(record.hf_file).suffix != Path(record.file.filename).suffix
@@ -135,14 +133,14 @@ def _is_in_another_format(record: Record, path: Path) -> bool:
 def _check_load(record: Record, model: nnx.Module) -> str:
     arrays = registry.flat_state(model)
     trained = sum(variable.size for variable in jax.tree.leaves(nnx.state(model, nnx.Param)))
-    everything = sum(array.size for array in arrays.values())
-    what = f"{len(arrays)} arrays, {trained:,} parameters and {everything - trained:,} running statistics"
-    if record.num_classes and "logits.bias" not in arrays:
-        return f"{what}; the file has no classifier"
-    counted = everything if record.name_map == "keras" else trained
+    total = sum(array.size for array in arrays.values())
+    counts = f"{len(arrays)} arrays, {trained:,} parameters and {total - trained:,} running statistics"
+    if record.num_classes and CLASSIFIER_BIAS not in arrays:
+        return f"{counts}; the file has no classifier"
+    counted = total if record.name_map == "keras" else trained
     if record.num_params is not None and counted != record.num_params:
-        raise TransferError(f"{what}, which is not {record.name} with its {record.num_params:,} parameters")
-    return f"{what}, as published"
+        raise TransferError(f"{counts}, which is not {record.name} with its {record.num_params:,} parameters")
+    return f"{counts}, as published"
 
 
 def _check_outputs(record: Record, model: nnx.Module, path: Path) -> str:
@@ -150,8 +148,8 @@ def _check_outputs(record: Record, model: nnx.Module, path: Path) -> str:
     first = " ".join(f"{value:.5g}" for value in outputs[:SHOWN])
     if not np.isfinite(outputs).all():
         raise TransferError(f"{path} answers NaN or infinity to the synthetic image")
-    whole = "logits.bias" in registry.flat_state(model) or not record.num_classes
-    if record.logits is None or not whole:
+    is_whole = CLASSIFIER_BIAS in registry.flat_state(model) or not record.num_classes
+    if record.logits is None or not is_whole:
         return f"none in the record to compare with; the first are {first}"
     expected = np.asarray(record.logits, np.float32)
     if len(outputs) < len(expected):

@@ -13,7 +13,8 @@ import os
 import re
 import resource
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO, Any
 
@@ -25,15 +26,14 @@ from transfer.runtime.files.untrusted import (
     DAMAGE_ERRORS,
     DECOMPRESSION_FLOOR,
     DECOMPRESSION_RATIO,
-    decompression_limit,
     error_summary,
     printable,
 )
-from transfer.weights.readers._described import Layer, front
+from transfer.weights.readers._described import front
 
 # For a small file; HDF5's library and NumPy alone take 0.2 GiB of addresses.
 MEMORY = 1 << 30
-NUMBERS = "biuf"
+NUMBERS, BFLOAT16 = "biuf", "bfloat16"
 # Deflate, shuffle, a checksum; others may be code.
 FILTERS = {1, 2, 3}
 LARGEST_ATTRIBUTE = 1 << 24
@@ -82,42 +82,35 @@ def limit(size: int, seconds: int) -> None:
 
 
 def answer(file: Any, size: int, output: IO[bytes]) -> None:
-    """Writes a line of JSON, `error` or `tensors` and `front`, and then the bytes of those not plain in the file.
+    """Writes a line of JSON, `error` or `tensors` and `front`, and then the bytes of the tensors.
 
-    A tensor is [layer, group, variable, dtype, shape, offset in the file or None]; `layer` is None where the file has
-    only the name of its group. `front` is [name, class, configuration] of each layer in front of those with weights.
+    A tensor is [layer, group, variable, dtype, shape]; `layer` is None where the file has only the name of its group.
+    `front` is [name, class, configuration] of each layer in front of those with weights.
     """
     import h5py
 
     try:
         with h5py.File(file, "r") as opened:
-            found = list(_variables(opened, size))
-            tensors = [[*names, _dtype(each).name, each.shape, _offset(each)] for *names, each in found]
-            before = [dataclasses.astuple(layer) for layer in _front(opened, found)]
-            output.write(json.dumps({"tensors": tensors, "front": before}).encode() + b"\n")
-            for (*_, dataset), (*_, offset) in zip(found, tensors, strict=True):
-                if offset is None:
-                    output.write(np.asarray(dataset[()], _dtype(dataset).newbyteorder("<")).tobytes())
+            variables = [(*names, dataset, _dtype(dataset)) for *names, dataset in _variables(opened, size)]
+            tensors = [(*names, dtype.name, dataset.shape) for *names, dataset, dtype in variables]
+            model = _text(opened, "model_config")  # where the file holds a model and not weights alone
+            owners = {name for layer, group, *_ in tensors for name in (layer, group)}
+            layers = front(json.loads(model), owners) if model else []
+            header = {"tensors": tensors, "front": list(map(dataclasses.astuple, layers))}
+            output.write(json.dumps(header).encode() + b"\n")
+            for *_, dataset, dtype in variables:
+                array = np.asarray(dataset[()])
+                array = array if dtype.name == BFLOAT16 else array.astype(dtype.newbyteorder("<"), "C", copy=False)
+                output.write(array.reshape(-1).view(np.uint8))
     except TransferError as error:
         output.write(json.dumps({"error": str(error)}).encode() + b"\n")
     except (*DAMAGE_ERRORS, OSError, RuntimeError) as error:
-        output.write(
-            json.dumps({"error": f"a damaged or truncated Keras .h5 file ({error_summary(error)})"}).encode() + b"\n"
-        )
-
-
-def _front(file: Any, variables: Sequence[Sequence[Any]]) -> list[Layer]:
-    """The layers in front of those with weights, where the file holds a model and not weights alone."""
-    model = _text(file, "model_config")
-    owners = {name for layer, group, *_ in variables for name in (layer, group)}
-    return front(json.loads(model), owners) if model else []
+        text = f"a damaged or truncated Keras .h5 file ({error_summary(error)})"
+        output.write(json.dumps({"error": text}).encode() + b"\n")
 
 
 def _variables(file: Any, size: int) -> Iterator[tuple[str | None, str, str, Any]]:
-    """(layer, group, variable, dataset), each looked at and together of no more than the file can have."""
-    import h5py
-
-    left = decompression_limit(size)
+    """(layer, group, variable, dataset), each looked at."""
     root = _child(file, "model_weights", file)
     layers = next((group for name in ("layers", EARLY_LAYERS) if (group := _child(file, name)) is not None), None)
     if "layer_names" in root.attrs or "layer_names0" in root.attrs:
@@ -127,28 +120,19 @@ def _variables(file: Any, size: int) -> Iterator[tuple[str | None, str, str, Any
     else:
         raise TransferError("an HDF5 file, but not one that Keras writes (no layer_names, no layers)")
     for layer, group, variable, dataset in variables:
-        name = printable(f"{layer or group}/{variable}")
-        if not isinstance(dataset, h5py.Dataset):
-            raise TransferError(f"{name} is a group, not numbers")
-        left -= _check(dataset, name, size)
-        if left < 0:
-            raise TransferError(f"refused: its variables take more than {decompression_limit(size)} bytes")
+        _check(dataset, printable(f"{layer or group}/{variable}"), size)
         yield layer, group, variable, dataset
 
 
-def _offset(dataset: Any) -> int | None:
-    """Where in the file its bytes lie as NumPy has them; None where HDF5 has to unpack or to convert them."""
+def _check(dataset: Any, name: str, size: int) -> None:
+    """Raises TransferError for anything but numbers of which the file of `size` bytes has as many."""
     import h5py
 
-    plain = dataset.id.get_type() == h5py.h5t.py_create(dataset.dtype.newbyteorder("<"))
-    return dataset.id.get_offset() if plain and not dataset.chunks else None
-
-
-def _check(dataset: Any, name: str, size: int) -> int:
-    """The bytes of a dataset; TransferError for anything but numbers of which the file of `size` bytes has as many."""
+    if not isinstance(dataset, h5py.Dataset):
+        raise TransferError(f"{name} is a group, not numbers")
     if dataset.external or dataset.is_virtual:
         raise TransferError(f"refused: {name} lies in another file, to which this one only points")
-    if _dtype(dataset).kind not in NUMBERS and _dtype(dataset) != ml_dtypes.bfloat16:
+    if _dtype(dataset).kind not in NUMBERS and _dtype(dataset).name != BFLOAT16:
         raise TransferError(f"refused: {name} holds {dataset.dtype}, not numbers")
     if dataset.shape is None:
         raise TransferError(f"{name} holds nothing")
@@ -156,16 +140,11 @@ def _check(dataset: Any, name: str, size: int) -> int:
     stored = min(dataset.id.get_storage_size(), size)
     if claimed > (DECOMPRESSION_RATIO * stored if dataset.chunks else stored):
         raise TransferError(f"refused: {name} claims {claimed} bytes, and {stored} are there")
-    if dataset.chunks and (
-        math.prod(dataset.chunks) * dataset.dtype.itemsize > DECOMPRESSION_FLOOR or _filters(dataset) - FILTERS
-    ):
-        raise TransferError(f"refused: {name} is packed in a way that is not known here")
-    return claimed
-
-
-def _filters(dataset: Any) -> set[int]:
-    properties = dataset.id.get_create_plist()
-    return {properties.get_filter(number)[0] for number in range(properties.get_nfilters())}
+    if dataset.chunks:
+        properties = dataset.id.get_create_plist()
+        filters = {properties.get_filter(number)[0] for number in range(properties.get_nfilters())}
+        if math.prod(dataset.chunks) * dataset.dtype.itemsize > DECOMPRESSION_FLOOR or filters - FILTERS:
+            raise TransferError(f"refused: {name} is packed in a way that is not known here")
 
 
 def _child(group: Any, name: str, default: Any = None) -> Any:
@@ -176,24 +155,10 @@ def _child(group: Any, name: str, default: Any = None) -> Any:
         if not isinstance(group, h5py.Group) or part == "." or part not in group:
             return default
         if not isinstance(group.get(part, getlink=True), h5py.HardLink):
-            raise TransferError(
-                f"refused: {printable(name)} lies in another file or place, to which this one only points"
-            )
+            text = f"refused: {printable(name)} lies in another file or place, to which this one only points"
+            raise TransferError(text)
         group = group[part]
     return group
-
-
-def _dtype(dataset: Any) -> np.dtype:
-    # HDF5 has no bfloat16; Keras says so in an attribute
-    said = _text(dataset, "dtype") == "bfloat16" and dataset.dtype.itemsize == 2
-    return np.dtype(ml_dtypes.bfloat16) if said else dataset.dtype
-
-
-def _legacy(root: Any) -> Iterator[tuple[str | None, str, str, Any]]:
-    for layer in _names(root, "layer_names"):
-        group = _member(root, layer, "layer")
-        for weight in _names(group, "weight_names"):
-            yield *_variable(layer, weight), _member(group, weight, f"variable of layer {printable(layer)}")
 
 
 def _member(group: Any, name: str, what: str) -> Any:
@@ -203,6 +168,19 @@ def _member(group: Any, name: str, what: str) -> Any:
     return member
 
 
+def _dtype(dataset: Any) -> np.dtype:
+    # HDF5 has no bfloat16; Keras says so in an attribute
+    is_bfloat16 = _text(dataset, "dtype") == BFLOAT16 and dataset.dtype.itemsize == 2
+    return np.dtype(ml_dtypes.bfloat16) if is_bfloat16 else dataset.dtype
+
+
+def _legacy(root: Any) -> Iterator[tuple[str | None, str, str, Any]]:
+    for layer in _names(root, "layer_names"):
+        group = _member(root, layer, "layer")
+        for weight in _names(group, "weight_names"):
+            yield *_variable(layer, weight), _member(group, weight, f"variable of layer {printable(layer)}")
+
+
 def _names(group: Any, attribute: str) -> list[str]:
     """An attribute that is a list of names; Keras splits one too long for HDF5 into `NAME0`, `NAME1`, …"""
     keys = [attribute]
@@ -210,8 +188,9 @@ def _names(group: Any, attribute: str) -> list[str]:
         keys = [key for key in group.attrs if re.fullmatch(rf"{attribute}\d+", key)]
     parts = [_attribute(group, key) for key in sorted(keys, key=lambda key: (len(key), key))]
     names = [n.decode("utf-8") if isinstance(n, bytes) else str(n) for part in parts for n in part]
-    if len(set(names)) < len(names):
-        raise TransferError(f"its {attribute} name {printable(next(n for n in names if names.count(n) > 1))} twice")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise TransferError(f"its {attribute} name {printable(twice[0])} twice")
     return names
 
 
@@ -219,9 +198,8 @@ def _attribute(item: Any, name: str) -> Any:
     """An attribute, looked at before there is memory for it."""
     stored = item.attrs.get_id(name)
     if math.prod(stored.shape or ()) * max(stored.dtype.itemsize, 1) > LARGEST_ATTRIBUTE:
-        raise TransferError(
-            f"refused: the attribute {printable(name)} of {printable(item.name)} claims shape {stored.shape}"
-        )
+        where = f"{printable(name)} of {printable(item.name)}"
+        raise TransferError(f"refused: the attribute {where} claims shape {stored.shape}")
     return item.attrs[name]
 
 

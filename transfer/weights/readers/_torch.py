@@ -13,25 +13,16 @@ from transfer.runtime.files.unpickler import Constructor, Pending
 from transfer.runtime.files.untrusted import DECOMPRESSION_FLOOR, printable
 from transfer.weights.readers._described import Described, said
 
+# Names of torch.dtype that NumPy has too, and those that only `ml_dtypes` has.
+OF_NUMPY = (
+    *("float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64"),
+    *("bool", "complex64", "complex128"),
+)
+OF_ML_DTYPES = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
 # torch.dtype name -> NumPy dtype (little-endian, which is what both formats store).
 DTYPES: Mapping[str, np.dtype] = {
-    "float16": np.dtype("<f2"),
-    "float32": np.dtype("<f4"),
-    "float64": np.dtype("<f8"),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "uint8": np.dtype("u1"),
-    "int8": np.dtype("i1"),
-    "int16": np.dtype("<i2"),
-    "int32": np.dtype("<i4"),
-    "int64": np.dtype("<i8"),
-    "uint16": np.dtype("<u2"),
-    "uint32": np.dtype("<u4"),
-    "uint64": np.dtype("<u8"),
-    "bool": np.dtype("?"),
-    "complex64": np.dtype("<c8"),
-    "complex128": np.dtype("<c16"),
-    "float8_e4m3fn": np.dtype(ml_dtypes.float8_e4m3fn),
-    "float8_e5m2": np.dtype(ml_dtypes.float8_e5m2),
+    **{name: np.dtype(name).newbyteorder("<") for name in OF_NUMPY},
+    **{name: np.dtype(getattr(ml_dtypes, name)) for name in OF_ML_DTYPES},
 }
 # Typed storage classes, as `torch.FloatStorage` and its kin are named in files.
 STORAGES = {

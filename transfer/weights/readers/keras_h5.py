@@ -1,15 +1,16 @@
 """Keras' HDF5 files: legacy weights, legacy full models, and Keras 3's `.weights.h5`, all as `layer/variable`.
 
-What is in the file is found out by a process of its own (`_hdf5`); the numbers are read here, from where they lie.
+What is in the file is found out by a process of its own (`_hdf5`), and here only put together.
 """
 
 import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from typing import IO
 
 import ml_dtypes
@@ -18,7 +19,7 @@ import numpy as np
 from transfer.errors import TransferError
 from transfer.runtime.files.untrusted import decompression_limit, printable
 from transfer.weights.readers._described import Described, Layer
-from transfer.weights.readers._hdf5 import NUMBERS
+from transfer.weights.readers._hdf5 import BFLOAT16, NUMBERS
 
 FORMAT = "Keras .h5"
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parents[3]
 CHILD = "import sys; sys.path.insert(0, {!r}); from transfer.weights.readers import _hdf5; _hdf5.main()"
 # Of a core; a file of 500 MB takes two.
 CPU_SECONDS, BYTES_A_SECOND = 10, 50_000_000
-LONGEST_ANSWER = 1 << 26
+LONGEST_ANSWER, PIPE_BYTES = 1 << 26, 1 << 20
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -43,60 +44,47 @@ def read(path: Path | bytes, layer_names: Mapping[str, str] | None = None) -> De
       path: the file, or what is in it.
       layer_names: group (`/layers/conv2d_7`) -> name of the layer, for files of early Keras 3, which lack the names.
     """
+    content, file = (path, []) if isinstance(path, bytes) else (b"", [str(path.absolute())])
     size = len(path) if isinstance(path, bytes) else path.stat().st_size
-    with _asked(path, size) as answer:
-        return assembled(answer, path, size, layer_names or {})
-
-
-@contextmanager
-def _asked(path: Path | bytes, size: int) -> Iterator[IO[bytes]]:
-    """What the process that looks into the file answers."""
     limits = [str(size), str(CPU_SECONDS + size // BYTES_A_SECOND)]
-    command = [sys.executable, "-c", CHILD.format(str(ROOT)), *limits]
-    kind = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command + ([] if isinstance(path, bytes) else [str(path.absolute())]), **kind) as process:  # type: ignore[call-overload]
+    command = [sys.executable, "-c", CHILD.format(str(ROOT)), *limits, *file]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, pipesize=PIPE_BYTES) as process:
+        assert process.stdin and process.stdout
         try:
             with suppress(BrokenPipeError), process.stdin:
-                process.stdin.write(path if isinstance(path, bytes) else b"")
-            yield process.stdout
+                process.stdin.write(content)
+            return assembled(process.stdout, size, layer_names or {})
         finally:
             process.kill()
 
 
-def assembled(answer: IO[bytes], path: Path | bytes, size: int, layer_names: Mapping[str, str]) -> Described:
-    """The arrays of an answer (`_hdf5.answer`), which is believed no more than the file."""
+def assembled(answer: IO[bytes], size: int, layer_names: Mapping[str, str]) -> Described:
+    """The arrays of an answer (`_hdf5.answer`), which is believed no more than the file of `size` bytes."""
     line = answer.readline(LONGEST_ANSWER)
     if not line.endswith(b"\n"):
         raise TransferError(f"a damaged {FORMAT} file: HDF5's own library crashed or went on for ever over it")
-    said = json.loads(line)
-    if "error" in said:
-        raise TransferError(str(said["error"]))
+    header = json.loads(line)
+    if "error" in header:
+        raise TransferError(str(header["error"]))
     tensors: dict[str, np.ndarray] = {}
-    left = decompression_limit(size)
-    for layer, group, variable, dtype, shape, offset in said["tensors"]:
+    bytes_left = limit = decompression_limit(size)
+    for layer, group, variable, dtype, shape in header["tensors"]:
         layer = layer or layer_names.get(group)
         if layer is None:
             raise TransferError("written by an early Keras 3, which leaves out the names of layers; save it as .keras")
         name = f"{layer}/{variable}"
         if name in tensors:
             raise TransferError(f"it holds {printable(name)} twice")
-        kind = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(str(dtype)).newbyteorder("<")
-        if (kind.kind not in NUMBERS and dtype != "bfloat16") or not all(int(side) >= 0 for side in shape):
+        kind = np.dtype(ml_dtypes.bfloat16) if dtype == BFLOAT16 else np.dtype(str(dtype)).newbyteorder("<")
+        if (kind.kind not in NUMBERS and dtype != BFLOAT16) or not all(int(side) >= 0 for side in shape):
             raise TransferError(f"{printable(name)} is of an unknown type")
         length = math.prod(map(int, shape)) * kind.itemsize
-        left -= length
-        if left < 0:
-            raise TransferError(f"refused: its variables take more than {decompression_limit(size)} bytes")
-        raw = answer.read(length) if offset is None else _at(path, max(int(offset), 0), length)
+        bytes_left -= length
+        if bytes_left < 0:
+            raise TransferError(f"refused: its variables take more than {limit} bytes")
+        raw = answer.read(length)
         if len(raw) != length:
             raise TransferError(f"a damaged or truncated {FORMAT} file ({printable(name)} ends early)")
         tensors[name] = np.frombuffer(raw, kind).reshape(shape)
-    return Described(tensors, front=[Layer(str(name), str(kind), dict(config)) for name, kind, config in said["front"]])
-
-
-def _at(path: Path | bytes, offset: int, length: int) -> bytes:
-    if isinstance(path, bytes):
-        return path[offset : offset + length]
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(length)
+    layers = [Layer(str(name), str(kind), dict(config)) for name, kind, config in header["front"]]
+    return Described(tensors, front=layers)
