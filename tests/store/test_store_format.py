@@ -194,7 +194,7 @@ from stores import writer
 with writer(sys.argv[1], rows=2, batch_size=2, taps={"pre_logits": (200_000,)}) as store:
     for i in range(10**9):
         store.write(0, {"pre_logits": np.full((2, 200_000), i % 2, np.float32)})
-        store._drain(0)
+        store.flush()
         if i == 1:
             print("begun", flush=True)
 """

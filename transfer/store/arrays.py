@@ -39,15 +39,6 @@ class ArraySpec:
         }
 
     @property
-    def zarr_json(self) -> bytes:
-        """The file that TensorStore writes for such an array."""
-        memory = {"driver": "memory"}
-        spec = {"driver": "zarr3", "kvstore": memory, "metadata": self.metadata}
-        context = ts.Context()
-        ts.open(spec, context=context, create=True).result()
-        return ts.KvStore.open(memory, context=context).result().read("zarr.json").result().value
-
-    @property
     def num_chunks(self) -> int:
         """The number of chunks of the whole array."""
         return -(-self.shape[0] // self.chunk_rows)
@@ -76,8 +67,8 @@ class ChunkedArray:
 
     @classmethod
     def create(cls, path: str, spec: ArraySpec) -> "ChunkedArray":
-        """Writes the array's own metadata, over that of an array that is there already, whose chunks are removed."""
-        return cls(path, spec, False, create=True, delete_existing=True)
+        """Writes the array's own metadata where it has none, beside chunks that may be there already."""
+        return cls(path, spec, False, create=True)
 
     @classmethod
     def open(cls, path: str, spec: ArraySpec, optional_chunks: bool = False, assume: bool = False) -> "ChunkedArray":

@@ -184,6 +184,13 @@ def blocks(rows: int, batch_size: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + step, rows)) for start in range(0, rows, step))
 
 
+def append_run(runs: list[tuple[int, int]], start: int, stop: int) -> None:
+    """Adds rows [start, stop) to ascending runs of rows, to the last of them where they follow it."""
+    if runs and runs[-1][1] == start:
+        start = runs.pop()[0]
+    runs.append((start, stop))
+
+
 def source_values(source: Labelled, metadata: Mapping[str, Any], name: str, start: int, stop: int) -> np.ndarray:
     """Labels (int64) or ids (uint8, padded) of some rows of the source, as they are stored."""
     if name == "labels":

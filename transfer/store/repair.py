@@ -38,10 +38,11 @@ def remove_damage(path: str, metadata: Mapping[str, Any], damage: Damage, source
     directory, specs = Directory(path), arrays(metadata)
     with lock.hold(path, "feature store"):
         for key in damage.array_metadata:
+            directory.remove(key)
             if key == GROUP_OF_TAPS:
                 directory.write_json(key, {**GROUP, "attributes": {}})
             else:
-                directory.write(key, specs[key.removesuffix(f"/{METADATA}")].zarr_json)
+                ChunkedArray.create(path, specs[key.removesuffix(f"/{METADATA}")])
         for name, chunks in damage.row_metadata.items():
             for index in chunks:
                 assert source is not None

@@ -29,6 +29,7 @@ from transfer.store.format import (
     ROW_METADATA,
     SKIPPED,
     Labelled,
+    append_run,
     arrays,
     blocks,
     decode_raw,
@@ -88,12 +89,6 @@ class Damage:
         """How many rows lie in `batches_to_recompute`."""
         return sum(stop - start for start, stop in self.batches_to_recompute)
 
-    def add_batch(self, start: int, stop: int) -> None:
-        """Adds a batch that is to be recomputed; they come in order."""
-        if self.batches_to_recompute and self.batches_to_recompute[-1][1] == start:
-            start = self.batches_to_recompute.pop()[0]
-        self.batches_to_recompute.append((start, stop))
-
 
 def verify(
     path: str, metadata: Mapping[str, Any], source: Labelled | None = None, images: Source | None = None
@@ -133,7 +128,7 @@ class _Verification:
             for start, checks, lines in self._checked_batches():
                 if lines:
                     self.damage.report(*lines)
-                    self.damage.add_batch(start, start + len(checks))
+                    append_run(self.damage.batches_to_recompute, start, start + len(checks))
                 self.damage.missing += int((checks == MISSING).sum())
                 crc = zlib.crc32(checks.astype("<u4").tobytes(), crc)
                 progress.update(len(checks))

@@ -32,6 +32,7 @@ from transfer.store.format import (
     ROW_METADATA,
     ROWS_AT_ONCE,
     SKIPPED,
+    append_run,
     arrays,
     open_array,
     raw_ids,
@@ -121,19 +122,18 @@ class StoreWriter:
         try:
             self.metadata = self._create_or_resume(wanted)
             self.batch_size: int = self.metadata["batch_size"]
-            self._taps = {tap: self._array(f"features/{tap}") for tap in self.metadata["taps"]}
-            self._checks = None if self.complete else self._array("checks")
-            self._content = None
-            if content is not None and self.metadata.get(CONTENT) and not self.complete:
-                self._content = self._array(CONTENT), content
+            names = [] if self.complete else [name for name in arrays(self.metadata) if name not in ROW_METADATA]
+            self._arrays = {name: open_array(self.path, self.metadata, name) for name in names}
+            self._content = content if CONTENT in self._arrays else None
         except BaseException:
             self._open.close()
             raise
         self._pool = ThreadPoolExecutor(WRITES_IN_FLIGHT, thread_name_prefix="feature-store")
         self._writing: deque[Future[None]] = deque()
 
-    def _array(self, name: str) -> ChunkedArray:
-        return open_array(self.path, self.metadata, name)
+    @property
+    def _taps(self) -> dict[str, ChunkedArray]:
+        return {name.removeprefix("features/"): array for name, array in self._arrays.items() if "/" in name}
 
     def _create_or_resume(self, wanted: dict[str, Any]) -> dict[str, Any]:
         """The metadata of the store, which is created or found to be the one that is wanted."""
@@ -191,7 +191,7 @@ class StoreWriter:
     ) -> None:
         try:
             if kind is None:
-                self._drain(0)
+                self.flush()
         finally:
             # after an error too: what has been computed is worth its moment on the disk
             self._pool.shutdown(wait=True)
@@ -214,28 +214,20 @@ class StoreWriter:
 
     def _count(self) -> RowCount:
         """Counts all rows by their index, and looks for the chunks of those that should be there."""
-        has_chunks = self._batches_with_chunks()
+        has_chunks = np.ones(-(-self.num_images // self.batch_size), bool)  # of every tap, by batch
+        for array in self._taps.values():
+            keys = self._directory.list(f"{array.spec.name}/c/")
+            has_chunks &= [array.spec.chunk_key(batch) in keys for batch in range(len(has_chunks))]
         count = RowCount()
         for start, checks in scan_checks(self.path, self.metadata):
             starts = np.arange(0, len(checks), self.batch_size)
             first = start // self.batch_size
             written = (np.minimum.reduceat(checks, starts) != MISSING) & has_chunks[first : first + len(starts)]
             for batch in (start + starts[~written]).tolist():
-                stop = min(batch + self.batch_size, self.num_images)
-                if count.missing and count.missing[-1][1] == batch:
-                    batch = count.missing.pop()[0]
-                count.missing.append((batch, stop))
+                append_run(count.missing, batch, min(batch + self.batch_size, self.num_images))
             count.skipped += (start + np.flatnonzero(checks == SKIPPED)).tolist()
             count.crc = zlib.crc32(checks.astype("<u4").tobytes(), count.crc)
         return count
-
-    def _batches_with_chunks(self) -> np.ndarray:
-        """Which batches have a chunk of every tap, bool (batches,)."""
-        present = np.ones(-(-self.num_images // self.batch_size), bool)
-        for array in self._taps.values():
-            keys = self._directory.list(f"{array.spec.name}/c/")
-            present &= np.fromiter((array.spec.chunk_key(i) in keys for i in range(len(present))), bool, len(present))
-        return present
 
     def write(self, start: int, features: Mapping[str, np.ndarray], skipped: Sequence[int] = ()) -> None:
         """Hands a batch to the writing threads; waits only where several batches are on their way already.
@@ -253,31 +245,27 @@ class StoreWriter:
         values = {tap: np.array(features[tap], DTYPES[self.metadata["features_dtype"]]) for tap in self._taps}
         for array in values.values():
             array[skipped_here] = np.nan
-        self._drain(WRITES_IN_FLIGHT - 1)
+        self.flush(WRITES_IN_FLIGHT - 1)
         self._lock.check()
         self._writing.append(self._pool.submit(self._commit, start, values, skipped_here))
 
     def _commit(self, start: int, values: Mapping[str, np.ndarray], skipped: np.ndarray) -> None:
-        assert self._checks is not None, "a complete store is not written"
         writing = [(array, array.write(start, values[tap])) for tap, array in self._taps.items()]
         rows = slice(start, start + len(next(iter(values.values()))))
         labels, ids = np.asarray(self.labels[rows], np.int64), raw_ids(self.ids[rows])
         checks = row_checks(start, labels, ids, list(values.values()))
         checks[skipped] = SKIPPED
         if self._content is not None:
-            array, read = self._content
-            writing.append((array, array.write(start, read(range(start, start + len(checks))))))
+            array = self._arrays[CONTENT]
+            writing.append((array, array.write(start, self._content(range(start, start + len(checks))))))
         for array, future in writing:
             array.wait(future)
         # only now: the features of these rows are on the disk
-        self._checks.wait(self._checks.write(start, checks))
+        self._arrays["checks"].wait(self._arrays["checks"].write(start, checks))
 
-    def flush(self) -> None:
-        """Waits until all batches so far are on the disk; raises OSError where one could not be written."""
-        self._drain(0)
-
-    def _drain(self, leave: int) -> None:
-        while len(self._writing) > leave:
+    def flush(self, in_flight: int = 0) -> None:
+        """Waits until at most `in_flight` batches are on their way; OSError where one could not be written."""
+        while len(self._writing) > in_flight:
             self._writing.popleft().result()
 
     def finish(self) -> None:
@@ -286,7 +274,7 @@ class StoreWriter:
         Raises:
             TransferError: rows are missing, or no image at all could be read.
         """
-        self._drain(0)
+        self.flush()
         if self.complete:
             return
         count = self._count()
