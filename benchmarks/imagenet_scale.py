@@ -29,9 +29,9 @@ import jax
 import ml_dtypes
 import numpy as np
 from etils import epath
+from on_demand import OnDemand
 
 from transfer.bench.machine import machine
-from transfer.bench.on_demand import OnDemand
 from transfer.data.loader import default_workers
 from transfer.heads.layers import Params
 from transfer.heads.programs import LINEAR

@@ -6,7 +6,7 @@ python benchmarks/refresh.py
 import re
 from pathlib import Path
 
-from transfer.bench import report
+from transfer.bench import table
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs" / "benchmarks.md"
@@ -26,7 +26,7 @@ def refreshed(page: str) -> str:
 def shown(folder: Path) -> str:
     """What `python -m transfer bench --report FOLDER/*.json` prints; a sentence where there is nothing yet."""
     paths = sorted(folder.glob("*.json"))
-    return report.markdown(paths) + "\n" if paths else "Not measured yet.\n"
+    return table.report(paths) + "\n" if paths else "Not measured yet.\n"
 
 
 if __name__ == "__main__":

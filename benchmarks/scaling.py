@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from transfer.bench.on_demand import OnDemand
+from on_demand import OnDemand
 
 FOLDER = Path(__file__).parent
 MEASUREMENTS = FOLDER / "scaling.json"

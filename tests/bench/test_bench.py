@@ -133,7 +133,7 @@ def test_beside_the_network_as_written(capsys):
         (["--output=result.txt"], "must end in .json"),
         (["--plot=plot.pdf"], "must end in .png or .svg"),
         (["--output=/nowhere/result.json"], "there is no folder /nowhere"),
-        (["--weights=/nowhere/file.pth"], "is no file"),
+        (["--weights=/nowhere/file.pth"], "there is no such file"),
         (["--peers=tensorrt"], "nothing is called 'tensorrt'"),
         (["--peers", "--tap=block1"], "--peers compares pre_logits"),
         (["--head", "--target=tpu:v5e:2x2"], "take one"),

@@ -1,8 +1,10 @@
 """What `--models`, `--batch` and `--dtype` stand for."""
 
+import argparse
+
 import pytest
 
-from transfer.bench.cases import Case, cases, matching, whole_numbers, words
+from transfer.bench.cases import Case, cases_of, matching, whole_numbers, words
 from transfer.errors import UsageError
 from transfer.models import registry
 
@@ -27,7 +29,8 @@ def test_what_stands_for_nothing_is_refused(text, hint):
 
 
 def test_every_combination():
-    assert cases("vgg16", [1, 8], ["float32", "bfloat16"]) == [
+    options = argparse.Namespace(models="vgg16", batch=None, dtype="float32,bfloat16", precision="high")
+    assert cases_of(options, "1,8") == [
         Case("vgg16", 1, "float32"),
         Case("vgg16", 8, "float32"),
         Case("vgg16", 1, "bfloat16"),

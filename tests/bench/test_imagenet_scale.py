@@ -1,19 +1,27 @@
 """The rehearsal at a toy's size: through the store, streamed and resident, towards the optimum that is known."""
 
+import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import imagenet_scale
-from transfer.bench.on_demand import OnDemand
+from benchmarks.on_demand import OnDemand
 
 TOY = ["--rows=3001", "--validation_rows=500", "--features=24", "--classes=5", "--batch_size=64", "--epochs=4"]
 
 
+@pytest.fixture
+def imagenet_scale(monkeypatch):
+    """The script, which imports what lies beside it."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    return importlib.import_module("imagenet_scale")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", [[], ["--resident"]], ids=["streamed", "resident"])
-def test_a_toy(way, tmp_path, monkeypatch, capsys):
+def test_a_toy(way, imagenet_scale, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(imagenet_scale, "RADIUS", 2.0)
     output = tmp_path / "result.json"
     imagenet_scale.main([*TOY, *way, "--rate=0.01", f"--folder={tmp_path / 'made'}", f"--output={output}"])
@@ -27,7 +35,7 @@ def test_a_toy(way, tmp_path, monkeypatch, capsys):
     assert not list((tmp_path / "made").iterdir())
 
 
-def test_what_is_made_is_decided_by_its_place_alone():
+def test_what_is_made_is_decided_by_its_place_alone(imagenet_scale):
     one, other = (imagenet_scale.Made({"train": 600, "validation": 10}, 8, 3) for _ in range(2))
     np.testing.assert_array_equal(one.chunk("train", 256), other.chunk("train", 256))
     assert len(one.chunk("train", 512)) == 88
@@ -36,7 +44,7 @@ def test_what_is_made_is_decided_by_its_place_alone():
     assert ids[7] == "000000007" and ids[5:7] == ["000000005", "000000006"]
 
 
-def test_no_head_is_better_than_the_known_one(monkeypatch):
+def test_no_head_is_better_than_the_known_one(imagenet_scale, monkeypatch):
     monkeypatch.setattr(imagenet_scale, "RADIUS", 1.5)
     made = imagenet_scale.Made({"train": 4000, "validation": 1}, 8, 4)
     x = np.concatenate([made.chunk("train", start) for start in range(0, 4000, 256)]).astype(np.float32)

@@ -14,7 +14,7 @@ ROW = (8 * 4 + 8 + len("train/00000000")) / 1024
 CHILD = """
 import sys
 import numpy as np
-from transfer.bench.on_demand import OnDemand
+from benchmarks.on_demand import OnDemand
 from transfer.store.store import FeatureStore
 from transfer.store.format import read_metadata
 from transfer.store.verify import verify

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from transfer.bench.on_demand import OnDemand
+from benchmarks.on_demand import OnDemand
 from transfer.data import BrokenImage
 from transfer.preprocess.recipe import Preprocessing
 

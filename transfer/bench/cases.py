@@ -1,10 +1,13 @@
 """Which networks, batches and dtypes a benchmark goes through, from what the user typed."""
 
+import argparse
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from transfer.errors import UsageError
+from transfer.extract.extractor import DTYPES
+from transfer.extract.program import PRECISIONS
 from transfer.models import registry
 from transfer.weights import catalogue
 
@@ -23,10 +26,15 @@ class Case(NamedTuple):
         return f"{self.model}, batch {self.batch}, {self.dtype}"
 
 
-def cases(models: str, batches: Iterable[int], dtypes: Iterable[str]) -> list[Case]:
-    """Every combination, model by model, dtype by dtype; `models` as `matching` takes them."""
-    batches, dtypes = list(batches), list(dtypes)
-    return [Case(model, batch, dtype) for model in matching(models) for dtype in dtypes for batch in batches]
+def cases_of(options: argparse.Namespace, default_batch: str) -> list[Case]:
+    """Every combination that the flags ask for, model by model, dtype by dtype.
+
+    Raises UsageError for what is unknown in --models, --batch, --dtype or --precision.
+    """
+    batches, dtypes = whole_numbers("batch", options.batch or default_batch), words("dtype", options.dtype)
+    check_known("dtype", dtypes, DTYPES)
+    check_known("precision", [options.precision], PRECISIONS)
+    return [Case(model, batch, dtype) for model in matching(options.models) for dtype in dtypes for batch in batches]
 
 
 def matching(models: str) -> list[str]:
@@ -37,23 +45,21 @@ def matching(models: str) -> list[str]:
 
     Raises UsageError for one that stands for nothing.
     """
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for text in words("models", models):
-        known = catalogue.names() if "." in text else sorted(registry.architectures())
-        names = fnmatch.filter(known, text) if WILDCARDS & set(text) else [text]
-        if not names or (names == [text] and not _is_known(text)):
-            hint = catalogue.meant(text, registry.architectures())
-            raise UsageError(f"--models: nothing is called {text!r}{hint}")
-        found |= dict.fromkeys(names)
-    return list(found)
-
-
-def _is_known(name: str) -> bool:
-    return catalogue.find(name) is not None or name in registry.architectures()
+        architectures = registry.architectures()
+        if WILDCARDS & set(text):
+            known = fnmatch.filter(catalogue.names() if "." in text else sorted(architectures), text)
+        else:
+            known = [text] if catalogue.find(text) is not None or text in architectures else []
+        if not known:
+            raise UsageError(f"--models: nothing is called {text!r}{catalogue.meant(text, architectures)}")
+        names |= dict.fromkeys(known)
+    return list(names)
 
 
 def words(flag: str, text: str) -> list[str]:
-    """What commas separate; UsageError if there is nothing, or nothing between two of them."""
+    """What commas separate, each once; UsageError if there is nothing, or nothing between two of them."""
     parts = [part.strip() for part in text.split(",")]
     if not all(parts):
         raise UsageError(f"--{flag}={text!r} should be one or several, separated by commas")
@@ -66,3 +72,10 @@ def whole_numbers(flag: str, text: str) -> list[int]:
     if not all(part.isdecimal() and int(part) for part in parts):
         raise UsageError(f"--{flag}={text!r} should be whole numbers of at least 1, separated by commas")
     return [int(part) for part in parts]
+
+
+def check_known(flag: str, values: Iterable[str], known: Collection[str]) -> None:
+    """UsageError for values that a flag does not take."""
+    unknown = [value for value in values if value not in known]
+    if unknown:
+        raise UsageError(f"--{flag}={','.join(unknown)} is not one of {', '.join(known)}")

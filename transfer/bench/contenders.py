@@ -1,18 +1,21 @@
-"""What runs in the rounds of a row: our steps, our whole road from uint8 to NumPy, and others."""
+"""What takes turns in the rounds of a row: our steps, our way from uint8 to NumPy, the plain Flax network, peers."""
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from transfer.data.loader import Batch
-from transfer.extract.extractor import Extractor
+from transfer.extract.extractor import DTYPES, Extractor
+from transfer.runtime.files.untrusted import error_summary
 from transfer.runtime.timing import seconds_per_call
 
-# A pass from uint8 to features goes over so many batches at least, for there is something to overlap.
+# A pass from uint8 to features has so many batches: at least a few, for there to be something to overlap.
 FEWEST_BATCHES, MOST_BATCHES = 3, 64
 
 
@@ -25,11 +28,11 @@ class Steps:
         self._on_device = jax.device_put(images, extractor.program.sharding)
 
     def __call__(self) -> None:
-        """One step."""
+        """Computes the batch once, and waits."""
         jax.block_until_ready(self.extractor.compute(self._on_device, resized=True))
 
     def timed(self, seconds: float) -> float:
-        """Seconds a step, in the mean."""
+        """The mean of the steps of at least so many seconds, one at least."""
         passed, steps = 0.0, 0
         while not steps or passed < seconds:
             start = time.perf_counter()
@@ -39,11 +42,11 @@ class Steps:
         return passed / steps
 
     def memory_bytes(self) -> int | None:
-        """What a device needs for the program, says the compiler: arguments, results and temporaries."""
-        found = self.extractor.compiled(self.images, True).memory_analysis()
-        if found is None:
+        """Bytes that a device needs for the program by the compiler's account: arguments, results and temporaries."""
+        memory = self.extractor.compiled(self.images, True).memory_analysis()
+        if memory is None:
             return None
-        return found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+        return memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
 
 
 class EndToEnd:
@@ -54,33 +57,53 @@ class EndToEnd:
 
     def __call__(self) -> None:
         """A short pass."""
-        self._run(FEWEST_BATCHES)
+        self.timed(0)
 
     def timed(self, seconds: float) -> float:
-        """Seconds a batch, in the mean of one pass."""
+        """Seconds a batch in one pass, which takes about as many seconds as given."""
         count = min(max(FEWEST_BATCHES, math.ceil(seconds / self.step_seconds)), MOST_BATCHES)
+        size = len(self.images[0])
         start = time.perf_counter()
-        self._run(count)
+        for _ in self.extractor.stream((Batch(self.images[i % 2], i * size, size, []) for i in range(count)), True):
+            pass
         return (time.perf_counter() - start) / count
 
-    def _run(self, count: int) -> None:
-        for _ in self.extractor.stream(self._batches(count), resized=True):
-            pass
 
-    def _batches(self, count: int) -> Iterator[Batch]:
-        size = len(self.images[0])
-        for i in range(count):
-            yield Batch(self.images[i % 2], i * size, size, [])
+class PlainFlax:
+    """The network as its Flax code says, jitted, up to `pre_logits` on one device: what freezing is compared with.
+
+    Args:
+      images: preprocessed float32 (B, H, W, C).
+    """
+
+    NAME = "Flax, jitted"
+
+    def __init__(self, model: nnx.Module, images: np.ndarray, dtype: str) -> None:
+        def cast(leaf: jax.Array) -> jax.Array:
+            return leaf.astype(DTYPES[dtype]) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+        def forward(state: nnx.State, images: jax.Array) -> jax.Array:
+            copy = nnx.merge(graph, state)
+            copy.eval()
+            return copy(images)[1]["pre_logits"]
+
+        graph, state = nnx.split(model)
+        self._arguments = jax.tree.map(cast, state), jnp.asarray(images, DTYPES[dtype])
+        self._program = jax.jit(forward)
+
+    def __call__(self) -> None:
+        """Computes the batch once, and waits."""
+        self._program(*self._arguments).block_until_ready()
 
 
 class Guest:
-    """Somebody else's way, which may fail on the way without ending ours: `failed` is then the reason."""
+    """A peer that may fail in the middle of the rounds without ending ours: `failed` is then the reason."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self.call, self.failed = call, ""
 
     def __call__(self) -> None:
-        """One call."""
+        """Calls it once."""
         self.timed(0)
 
     def timed(self, seconds: float) -> float:
@@ -89,5 +112,5 @@ class Guest:
             try:
                 return seconds_per_call(self.call, seconds)
             except Exception as error:  # whatever it raises is the reason why it is left out
-                self.failed = " ".join(str(error).split()) or type(error).__name__
+                self.failed = error_summary(error)
         return math.nan

@@ -7,32 +7,35 @@ the device computes in a second if nothing else is to be done, and what arrives 
 """
 
 import argparse
-import shutil
+import contextlib
+import io
+import itertools
 import statistics
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from PIL import Image
 
-from transfer.bench import loading, photographs
-from transfer.bench.cases import DEFAULT_BATCH, cases, whole_numbers, words
-from transfer.bench.network import Wanted, load
+from transfer.bench import photographs
+from transfer.bench.cases import DEFAULT_BATCH, cases_of, check_known, words
+from transfer.bench.network import NetworkSpec, load
 from transfer.data.folder import FolderSource, open_split
 from transfer.data.frames import needs_resizing
-from transfer.data.loader import batches
+from transfer.data.loader import batches, default_workers
 from transfer.data.source import ArraySource, Source, select
-from transfer.errors import UsageError
 from transfer.extract.extractor import Extractor
 from transfer.extract.to_store import extract_to_store
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime import tables
 from transfer.runtime.progress import Progress
-from transfer.runtime.timing import interleaved, median_ratio
+from transfer.runtime.timing import interleaved, median_ratio, seconds_per_call
 
+YARDSTICK = "Pillow draft + decode"
 COMPUTE, END_TO_END = "compute", "end to end"
 # Name -> (height, width) of the JPEGs that are made, in turn.
 FOLDERS: dict[str, Sequence[tuple[int, int]]] = {
@@ -43,22 +46,23 @@ FOLDERS: dict[str, Sequence[tuple[int, int]]] = {
 }
 IN_MEMORY = "32x32 in memory"
 FILES = 256  # of a folder
-FEWEST_BATCHES = 6  # of a pass end to end, for there is something to overlap
+FEWEST_BATCHES = 6  # of a pass end to end, for there to be something to overlap
+LOADED_BATCH, PREFETCH = 32, 2
+ENDLESS = 10_000_000  # images of a folder that is loaded again and again
 
 
 def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for each folder, then one for each network, batch and folder. UsageError for unknown names."""
-    chosen = cases(
-        options.models, whole_numbers("batch", options.batch or DEFAULT_BATCH), words("dtype", options.dtype)
-    )
+    cases = cases_of(options, DEFAULT_BATCH)
     size = options.image_size or 224
     with tempfile.TemporaryDirectory(prefix="transfer_input_") as temporary:
-        sources = _sources(options, Path(temporary))
+        sources = _folders(options, Path(temporary))
         for name, source in sources.items():
-            yield loading.measure(name, source, Preprocessing((size, size)), options.rounds, options.seconds)
-        inputs: dict[str, Source] = {**sources, IN_MEMORY: _in_memory(options.seed)}
-        for case in chosen:
-            network = load(Wanted(case.model, options.weights, options.tap, options.image_size, options.seed))
+            yield measure_loading(name, source, Preprocessing((size, size)), options.rounds, options.seconds)
+        images = np.random.default_rng(options.seed).integers(0, 256, (FILES, 32, 32, 3), np.uint8)
+        in_memory = ArraySource(IN_MEMORY, images, np.zeros(FILES, int))
+        for case in cases:
+            network = load(NetworkSpec(case.model, options.weights, options.tap, options.image_size, options.seed))
             extractor = Extractor(
                 network.model,
                 tap=options.tap,
@@ -67,114 +71,183 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 precision=options.precision,
                 preprocessing=network.preprocessing,
             )
-            for name, given in inputs.items():
-                yield {**case._asdict(), **end_to_end(name, extractor, given, options.rounds, options.seconds)}
+            for name, given in {**sources, IN_MEMORY: in_memory}.items():
+                yield {**case._asdict(), **measure_end_to_end(name, extractor, given, options.rounds, options.seconds)}
 
 
-def _sources(options: argparse.Namespace, temporary: Path) -> dict[str, FolderSource]:
+def _folders(options: argparse.Namespace, temporary: Path) -> dict[str, FolderSource]:
+    """The user's own folder, or those that are made."""
     if options.images:
         return {options.images: open_split(options.images, None)}
     names = words("folders", options.folders) if options.folders else list(FOLDERS)
-    unknown = [name for name in names if name not in FOLDERS]
-    if unknown:
-        raise UsageError(f"--folders={','.join(unknown)} is not one of {', '.join(FOLDERS)}")
-    sources: dict[str, FolderSource] = {}
+    check_known("folders", names, FOLDERS)
     for name in names:
         photographs.write(temporary / name, FOLDERS[name], FILES, options.seed)
-        sources[name] = open_split(str(temporary / name), None)
-    return sources
+    return {name: open_split(str(temporary / name), None) for name in names}
 
 
-def _in_memory(seed: int) -> Source:
-    images = np.random.default_rng(seed).integers(0, 256, (FILES, 32, 32, 3), np.uint8)
-    return ArraySource(IN_MEMORY, images, np.zeros(FILES, int))
+def measure_loading(
+    name: str, source: FolderSource, recipe: Preprocessing, rounds: int, seconds: float
+) -> dict[str, Any]:
+    """Images a second of each way to load a folder, in interleaved rounds.
+
+    Returns:
+      JSON-able: "kind", "case", "image_size", "threads"; "seconds", contender -> seconds an image, one figure a round;
+      "ratio", contender -> how many times the yardstick's rate, the median over rounds.
+    """
+    draft = Preprocessing(recipe.image_size, resize="draft")
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(default_workers()))
+        progress = stack.enter_context(Progress(f"loading {name}", rounds, "rounds"))
+
+        def loader(recipe: Preprocessing, canvases: bool) -> PerImage:
+            """Our loader over the folder again and again, once it runs, without what it had prepared before."""
+            stream = batches(Repeated(source), 0, ENDLESS, LOADED_BATCH, recipe, prefetch=PREFETCH, canvases=canvases)
+            stack.enter_context(contextlib.closing(stream))  # type: ignore[type-var]
+            return PerImage(lambda: next(stream), LOADED_BATCH, skip=PREFETCH + 1)
+
+        contenders = {
+            YARDSTICK: _pillow(pool, source, recipe, _draft),
+            "Pillow decode + resize": _pillow(pool, source, recipe, _decode_and_resize),
+            "ours": loader(recipe, canvases=False),
+        }
+        if needs_resizing(source, recipe):
+            contenders["ours, device resizes"] = loader(recipe, canvases=True)
+        if needs_resizing(source, draft):
+            contenders["ours, draft"] = loader(draft, canvases=True)
+        samples = interleaved(contenders, rounds, 1, seconds, lambda done: progress.update())
+    return {
+        "kind": "loading",
+        "case": name,
+        "image_size": list(recipe.image_size),
+        "threads": default_workers(),
+        "seconds": samples,
+        "ratio": {name: median_ratio(taken, samples[YARDSTICK]) for name, taken in samples.items()},
+    }
 
 
-def end_to_end(name: str, extractor: Extractor, source: Source, rounds: int, seconds: float) -> dict[str, Any]:
+def _draft(file: io.BytesIO, size: tuple[int, int]) -> None:
+    with Image.open(file) as image:
+        image.draft("RGB", size)
+        image.load()
+
+
+def _decode_and_resize(file: io.BytesIO, size: tuple[int, int]) -> None:
+    with Image.open(file) as image:
+        np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR))
+
+
+class PerImage:
+    """A contender that takes so many images a call, and gives its time as seconds an image.
+
+    Args:
+      skip: calls at the beginning of every sample that do not count.
+    """
+
+    def __init__(self, call: Callable[[], Any], images: int, skip: int = 0) -> None:
+        self.call, self.images, self.skip = call, images, skip
+
+    def __call__(self) -> None:
+        self.call()
+
+    def timed(self, seconds: float) -> float:
+        """Seconds an image, in the mean."""
+        for _ in range(self.skip):
+            self.call()
+        return seconds_per_call(self.call, seconds) / self.images
+
+
+def _pillow(
+    pool: ThreadPoolExecutor,
+    source: FolderSource,
+    recipe: Preprocessing,
+    load: Callable[[io.BytesIO, tuple[int, int]], None],
+) -> PerImage:
+    """Pillow in every thread of a pool, one file after another."""
+    files = itertools.cycle([entry.locator for entry in source.files])
+    height, width = recipe.image_size
+    threads = default_workers()
+
+    def load_all(locators: Sequence[Any]) -> None:
+        for locator in locators:
+            load(io.BytesIO(source.container.read(locator)), (width, height))
+
+    def call() -> None:
+        locators = list(itertools.islice(files, LOADED_BATCH * threads))
+        for task in [pool.submit(load_all, locators[k::threads]) for k in range(threads)]:
+            task.result()
+
+    return PerImage(call, LOADED_BATCH * threads)
+
+
+class Repeated(Source):
+    """The images of a source over and over."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.name, self.class_names = source, source.name, source.class_names
+        self.ids, self.labels = range(ENDLESS), source.labels  # type: ignore[assignment]
+
+    def image(self, index: int) -> np.ndarray:
+        return self.source.image(index % len(self.source))
+
+    def image_into(self, index: int, *rest: Any, **more: Any) -> np.ndarray:
+        return self.source.image_into(index % len(self.source), *rest, **more)
+
+    def shared_shape(self, indices: Iterable[int]) -> tuple[int, int, int] | None:
+        return self.source.uniform_shape
+
+    @property
+    def fingerprint(self) -> str:
+        raise NotImplementedError
+
+
+def measure_end_to_end(name: str, extractor: Extractor, source: Source, rounds: int, seconds: float) -> dict[str, Any]:
     """Seconds an image on the device alone, and from `source` into a feature store, in interleaved rounds.
 
     Images that the loader resizes are resized before "compute"; others are resized within it, by the device.
     """
-    computing = Computing(extractor, source)
-    computing.timed(0)
-    count = max(FEWEST_BATCHES, round(seconds / (computing.timed(seconds) * extractor.batch_size)))
-    rows_ = np.arange(count * extractor.batch_size) % len(source)
-    contenders: dict[str, Any] = {COMPUTE: computing, END_TO_END: EndToEnd(extractor, select(source, rows_))}
-    with Progress(f"end to end, {name}", rounds, "rounds") as progress:
+    recipe, size = extractor.preprocessing, extractor.batch_size
+    resized = needs_resizing(source, recipe)
+    batch = next(batches(source, 0, min(len(source), size), size, recipe))
+    images = jax.device_put(batch.images, extractor.program.sharding)
+
+    def compute() -> None:
+        jax.block_until_ready(extractor.compute(images, resized))
+
+    compute()
+    computing = PerImage(compute, size)
+    count = size * max(FEWEST_BATCHES, round(seconds / (computing.timed(seconds) * size)))
+    repeated = select(source, np.arange(count) % len(source))
+    with contextlib.ExitStack() as stack:
+        stores = stack.enter_context(tempfile.TemporaryDirectory(prefix="transfer_input_store_"))
+        progress = stack.enter_context(Progress(f"end to end, {name}", rounds, "rounds"))
+        numbers = itertools.count()
+        extracting = PerImage(lambda: extract_to_store(extractor, repeated, Path(stores, str(next(numbers)))), count)
+        contenders = {COMPUTE: computing, END_TO_END: extracting}
         samples = interleaved(contenders, rounds, 1, seconds, lambda done: progress.update())
     return {
         "kind": "end to end",
         "case": name,
-        "image_size": list(extractor.preprocessing.image_size),
-        "images": len(rows_),
+        "image_size": list(recipe.image_size),
+        "images": count,
         "seconds": samples,
         "ratio": median_ratio(samples[END_TO_END], samples[COMPUTE]),
     }
 
 
-class Computing:
-    """The program on one batch of the source that lies on the device, again and again; times itself."""
-
-    def __init__(self, extractor: Extractor, source: Source) -> None:
-        self.extractor, recipe = extractor, extractor.preprocessing
-        self.resized = needs_resizing(source, recipe)
-        batch = next(batches(source, 0, min(len(source), extractor.batch_size), extractor.batch_size, recipe))
-        self.images = jax.device_put(batch.images, extractor.program.sharding)
-
-    def __call__(self) -> None:
-        self.timed(0)
-
-    def timed(self, seconds: float) -> float:
-        """Seconds an image, in the mean."""
-        steps, start = 0, time.perf_counter()
-        while not steps or time.perf_counter() - start < seconds:
-            jax.block_until_ready(self.extractor.compute(self.images, self.resized))
-            steps += 1
-        return (time.perf_counter() - start) / (steps * self.extractor.batch_size)
-
-
-class EndToEnd:
-    """A pass over a source into a new store; times itself."""
-
-    def __init__(self, extractor: Extractor, source: Source) -> None:
-        self.extractor, self.source = extractor, source
-
-    def __call__(self) -> None:
-        self.timed(0)
-
-    def timed(self, seconds: float) -> float:
-        """Seconds an image, in the mean of one pass, however long."""
-        folder = tempfile.mkdtemp(prefix="transfer_input_store_")
-        try:
-            start = time.perf_counter()
-            extract_to_store(self.extractor, self.source, folder)
-            return (time.perf_counter() - start) / len(self.source)
-        finally:
-            shutil.rmtree(folder)
-
-
-def table(found: Sequence[Mapping[str, Any]]) -> str:
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """For a person: images a second (median) and what they are measured against."""
-    parts = [_loading_table(row) for row in found if row["kind"] == "loading"]
-    passes = [row for row in found if row["kind"] != "loading"]
-    return "\n\n".join([*parts, *([_end_to_end_table(passes)] if passes else [])])
-
-
-def _loading_table(row: Mapping[str, Any]) -> str:
-    lines = [["loading", "images/s", f"x {loading.YARDSTICK}"]]
-    lines += [[name, _rate(taken), f"{row['ratio'][name]:.2f}"] for name, taken in row["seconds"].items()]
-    height, width = row["image_size"]
-    return f"{row['case']} to {width}x{height}, {row['threads']} threads\n{tables.text(lines, left=1)}"
-
-
-def _end_to_end_table(found: Sequence[Mapping[str, Any]]) -> str:
-    lines = [["model", "batch", "dtype", "images", "px", f"{COMPUTE}, images/s", END_TO_END, "ratio"]]
-    for row in found:
-        rates = [_rate(row["seconds"][name]) for name in (COMPUTE, END_TO_END)]
-        case = [row["model"], str(row["batch"]), row["dtype"], row["case"], str(row["image_size"][0])]
-        lines.append([*case, *rates, f"{row['ratio']:.3f}"])
-    return tables.text(lines, left=1)
-
-
-def _rate(seconds: Sequence[float]) -> str:
-    return f"{1 / statistics.median(seconds):.4g}"
+    parts = []
+    passes = [["model", "batch", "dtype", "images", "px", f"{COMPUTE}, images/s", END_TO_END, "ratio"]]
+    for row in rows:
+        rates = {name: f"{1 / statistics.median(taken):.4g}" for name, taken in row["seconds"].items()}
+        height, width = row["image_size"]
+        if row["kind"] == "loading":
+            lines = [["loading", "images/s", f"x {YARDSTICK}"]]
+            lines += [[name, rate, f"{row['ratio'][name]:.2f}"] for name, rate in rates.items()]
+            title = f"{row['case']} to {width}x{height}, {row['threads']} threads"
+            parts.append(f"{title}\n{tables.text(lines, left=1)}")
+        else:
+            case = [row["model"], str(row["batch"]), row["dtype"], row["case"], str(height)]
+            passes.append([*case, *rates.values(), f"{row['ratio']:.3f}"])
+    return "\n\n".join([*parts, *([tables.text(passes, left=1)] if len(passes) > 1 else [])])

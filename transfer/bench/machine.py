@@ -1,17 +1,48 @@
-"""Where a benchmark ran: devices, versions, flags and commit."""
+"""Where a benchmark ran: devices, versions, flags and commit, and what the devices can do at most."""
 
 import functools
 import importlib.metadata
 import os
 import platform
+import statistics
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transfer.bench.worker import usable_cores
+from transfer.runtime.timing import interleaved
 
 # Versions that are noted where they are installed.
 PEER_PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "keras", "scikit-learn")
+
+# Dense TFLOP/s of one device by what its units multiply: the makers' data sheets, those with sparsity halved.
+# GPUs: bfloat16 and tf32 in tensor cores, float32 outside them. TPUs multiply in bfloat16 only, whatever the dtype.
+H100_SXM = {"bfloat16": 989.4, "tf32": 494.7, "float32": 66.9}
+H100_NVL = {"bfloat16": 835.5, "tf32": 417.5, "float32": 60.0}
+A100 = {"bfloat16": 312.0, "tf32": 156.0, "float32": 19.5}
+# `device_kind` as JAX spells it -> peaks. A slice of a GPU (MIG) has another name, and no entry.
+PEAKS = {
+    "NVIDIA H100 80GB HBM3": H100_SXM,
+    "NVIDIA H100 NVL": H100_NVL,
+    "NVIDIA H100 PCIe": {"bfloat16": 756.0, "tf32": 378.0, "float32": 51.0},
+    "NVIDIA H200": H100_SXM,
+    "NVIDIA H200 NVL": H100_NVL,
+    **dict.fromkeys(("NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-80GB"), A100),
+    **dict.fromkeys(("NVIDIA A100-PCIE-40GB", "NVIDIA A100 80GB PCIe"), A100),
+    "NVIDIA L4": {"bfloat16": 121.0, "tf32": 60.0, "float32": 30.3},
+    # its tensor cores know neither bfloat16 nor TF32
+    "Tesla T4": {"float32": 8.1},
+    "TPU v4": {"bfloat16": 275.0},
+    **dict.fromkeys(("TPU v5 lite", "TPU v5e"), {"bfloat16": 197.0}),
+    **dict.fromkeys(("TPU v5", "TPU v5p"), {"bfloat16": 459.0}),
+    **dict.fromkeys(("TPU v6 lite", "TPU v6e"), {"bfloat16": 918.0}),
+}
+MATRIX = 2048  # rows and columns of what is multiplied on a CPU
 
 
 @functools.cache
@@ -28,7 +59,7 @@ def machine() -> dict[str, Any]:
         "processor": _processor(),
         "devices": len(devices),
         "hosts": jax.process_count(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "python": platform.python_version(),
         "jax": jax.__version__,
         "jaxlib": importlib.metadata.version("jaxlib"),
@@ -55,12 +86,13 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Of the repository that these sources are part of; an installed package may lie in somebody else's."""
-    folder = Path(__file__).parent
+    """The commit of the repository that these sources are part of; an installed package may lie in somebody else's."""
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)
+            done = subprocess.run(
+                ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
@@ -69,3 +101,47 @@ def _commit() -> str | None:
         return None
     head = git("rev-parse", "--short", "HEAD")
     return head and head + ("+" if git("status", "--porcelain", "--untracked-files=no", "--", ".") else "")
+
+
+def published_peak(device_kind: str, dtype: str, precision: str) -> float | None:
+    """Dense peak of one device, TFLOP/s; None where none is known.
+
+    Args:
+      device_kind: of a `jax.Device`.
+      dtype: "float32" or "bfloat16".
+      precision: "default" lets a GPU multiply float32 as TF32.
+    """
+    peaks = PEAKS.get(device_kind, {})
+    if device_kind.startswith("TPU"):
+        return peaks.get("bfloat16")
+    if dtype == "float32" and precision == "default" and "tf32" in peaks:
+        return peaks["tf32"]
+    return peaks.get(dtype)
+
+
+class Matmul:
+    """A product of square matrices on each of some devices, as a yardstick; `tflop` of arithmetic (1e12) a call."""
+
+    def __init__(self, devices: Sequence[jax.Device], dtype: str) -> None:
+        mesh = jax.sharding.Mesh(np.array(devices), ("device",))
+        sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("device"))
+        values = np.random.default_rng(0).standard_normal((len(devices), MATRIX, MATRIX), np.float32)
+        self.tflop = 2 * len(devices) * MATRIX**3 / 1e12
+        self._matrices = jax.device_put(values.astype(jnp.dtype(dtype)), sharding)
+        self._program = jax.jit(lambda a: a @ a, out_shardings=sharding)
+
+    def __call__(self) -> None:
+        """Computes it once, and waits."""
+        self._program(self._matrices).block_until_ready()
+
+
+@functools.cache
+def matmul(dtype: str) -> Matmul:
+    """The faster of two ways to keep every local device busy: one product with all threads, or one on each device."""
+    devices = jax.local_devices()
+    ways = {"whole": Matmul(devices[:1], dtype)}
+    if len(devices) > 1:
+        ways["split"] = Matmul(devices, dtype)
+    seconds = interleaved(ways, rounds=3, warmup=1, seconds=0.05)
+    fastest = max(ways, key=lambda name: ways[name].tflop / statistics.median(seconds[name]))
+    return ways[fastest]

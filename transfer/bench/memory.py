@@ -7,6 +7,8 @@ from pathlib import Path
 
 import jax
 
+from transfer.errors import TransferError
+
 # Linux: writing 5 there sets the peak of the resident set (VmHWM) back to what is resident now.
 CLEAR = Path("/proc/self/clear_refs")
 STATUS = Path("/proc/self/status")
@@ -19,7 +21,7 @@ CGROUPS = (
 )
 
 
-class OutOfMemory(Exception):
+class OutOfMemory(TransferError):
     """What was asked for does not fit; the message says how much it was."""
 
 

@@ -1,14 +1,19 @@
 """The network of a row: built, filled and with its preprocessing, without a download."""
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from transfer.bench.peers.network import random_model
 from transfer.experiment.backbone import CLASSIFIER_TAPS
 from transfer.extract.extractor import resolve_preprocessing
 from transfer.extract.taps import parse_taps
+from transfer.models import registry
 from transfer.models.graph.trace import Graph, trace
 from transfer.preprocess.recipe import Preprocessing
 from transfer.weights import cache, catalogue
@@ -16,86 +21,87 @@ from transfer.weights.create import create_model
 from transfer.weights.named_graph import IMAGES, USUAL_IMAGE
 
 RANDOM = "random"
-# Of torchvision; for an architecture by itself, whose record would say it.
+# torchvision's mean and standard deviation; for an architecture by itself, whose record would say them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Batch norm and biases are uniform between these: no layer may be left out, and the deepest networks stay finite.
+RANGES = {"scale": (0.3, 0.8), "bias": (-0.2, 0.2), "mean": (-0.2, 0.2), "var": (0.5, 1.5)}
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
-    """What decides over a network: hashable.
+class NetworkSpec:
+    """Which network to build: hashable.
 
     Attributes:
       model: a catalogue name or an architecture.
       weights: None: the catalogue's file where it is on this machine, else random; "random"; or a path.
-      tap: end points, comma separated.
+      tap: end points, comma separated; without a classifier among them none is built, and VGG takes any image size.
       image_size: pixels, square; None: the record's, or the usual one of the architecture.
       seed: of random weights.
     """
 
     model: str
-    weights: str | None
-    tap: str
-    image_size: int | None
-    seed: int
-
-    def has_classifier(self) -> bool:
-        """Whether a tap needs the classifier; without it VGG takes images of any size."""
-        return any(tap.endpoint.startswith(CLASSIFIER_TAPS) for tap in parse_taps(self.tap))
+    weights: str | None = None
+    tap: str = "pre_logits"
+    image_size: int | None = None
+    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A model that is ready for an extractor; `weights` names what is in it."""
+    """A model that is ready for an extractor: `fields` built it of its architecture, `weights` names what is in it."""
 
     model: nnx.Module
+    arch: str
+    fields: Mapping[str, Any]
     preprocessing: Preprocessing
-    weights: str
+    weights: str = RANDOM
     notes: tuple[str, ...] = ()
 
     def graph(self, taps: tuple[str, ...] | None = None) -> Graph:
-        """For one image; up to end points, or to all of them."""
+        """The graph for one image; up to end points, or to all of them."""
         height, width = self.preprocessing.image_size
         channels = 1 if self.preprocessing.channels == "grey" else 3
         return trace(self.model, (1, height, width, channels), taps_wanted=taps)
 
 
-def load(wanted: Wanted) -> Network:
-    """Builds and fills it. Raises what `create_model` raises."""
-    path, notes = _file(wanted)
+def load(spec: NetworkSpec) -> Network:
+    """Builds and fills the network. Raises what `create_model` raises."""
+    record = catalogue.find(spec.model)
+    notes: tuple[str, ...] = ()
+    headless = not any(tap.endpoint.startswith(CLASSIFIER_TAPS) for tap in parse_taps(spec.tap))
+    arch, fields = catalogue.architecture(spec.model, {"num_classes": 0} if headless else {})
+    path = None
+    if spec.weights is None and record is not None:
+        path = cache.local_path(record.notop if record.notop and headless else record.file)
+        if not path.is_file():
+            fetch = f"python -m transfer weights fetch {record.name}"
+            path, notes = None, (f"random weights: {path} is not on this machine; `{fetch}`",)
+    elif spec.weights not in (None, RANDOM):
+        path = Path(spec.weights).expanduser()
     if path is None:
-        arch, fields = catalogue.architecture(wanted.model, {})
-        if not wanted.has_classifier():
-            fields["num_classes"] = 0
-        model = random_model(arch, fields, wanted.seed)
+        model = random_model(arch, fields, spec.seed)
     else:
-        model = create_model(wanted.model, path, num_classes=None if wanted.has_classifier() else 0)
-    own = getattr(model, "preprocessing", None) or _preprocessing(wanted.model)
-    return Network(
-        model, resolve_preprocessing(model, own, wanted.image_size), RANDOM if path is None else path.name, notes
-    )
+        model = create_model(spec.model, path, num_classes=0 if headless else None)
+    own = getattr(model, "preprocessing", None) or (record.preprocessing if record else _usual_preprocessing(arch))
+    weights = RANDOM if path is None else path.name
+    return Network(model, arch, fields, resolve_preprocessing(model, own, spec.image_size), weights, notes)
 
 
-def _file(wanted: Wanted) -> tuple[Path | None, tuple[str, ...]]:
-    """The weight file, None for random weights, and what to say about it."""
-    if wanted.weights == RANDOM:
-        return None, ()
-    if wanted.weights is not None:
-        return Path(wanted.weights).expanduser(), ()
-    record = catalogue.find(wanted.model)
-    if record is None:
-        return None, ()
-    small = record.notop if record.notop and not wanted.has_classifier() else record.file
-    path = cache.local_path(small)
-    if path.is_file():
-        return path, ()
-    return None, (f"random weights: {path} is not on this machine; `python -m transfer weights fetch {record.name}`",)
-
-
-def _preprocessing(model: str) -> Preprocessing:
-    record = catalogue.find(model)
-    if record is not None:
-        return record.preprocessing
-    height, width, channels = IMAGES.get(model, USUAL_IMAGE)
+def _usual_preprocessing(arch: str) -> Preprocessing:
+    height, width, channels = IMAGES.get(arch, USUAL_IMAGE)
     if channels == 1:
         return Preprocessing((height, width), channels="grey", scale=1 / 255, mean=(0.0,), std=(1.0,))
     return Preprocessing((height, width), scale=1 / 255, mean=MEAN, std=STD)
+
+
+def random_model(arch: str, fields: Mapping[str, Any], seed: int) -> nnx.Module:
+    """A model with He-uniform kernels (arXiv:1502.01852), and batch norm and biases far from ones and zeros."""
+    model = registry.build(arch, seed=None, **fields)
+    generator = np.random.default_rng(seed)
+    arrays = {}
+    for path, array in registry.flat_state(model).items():
+        he = math.sqrt(6 / math.prod(array.shape[:-1]))
+        low, high = RANGES.get(path.rpartition(".")[2], (-he, he))
+        arrays[path] = jnp.asarray(generator.random(array.shape, np.float32) * np.float32(high - low) + np.float32(low))
+    registry.load_flat_state(model, arrays)
+    return model

@@ -9,7 +9,6 @@ from transfer.errors import TransferError
 from transfer.report.style import COLOURS, INK, STYLE
 from transfer.runtime.distribution import install_hint
 
-SUFFIXES = (".png", ".svg")
 Row = Mapping[str, Any]
 DASHES = {"float32": "-", "bfloat16": "--"}
 

@@ -4,13 +4,12 @@ import argparse
 import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 
 from transfer.bench import plot
-from transfer.bench.results import Results, Row
+from transfer.bench.results import Results
 from transfer.errors import TransferError
 from transfer.runtime import interrupts
 from transfer.runtime.devices import use_cores
@@ -51,15 +50,11 @@ def run(options: argparse.Namespace, benchmark: str) -> None:
         interrupted = True
         interrupts.acknowledge()
         results.write()
-    _show(options, results, module.table)
+    sys.stdout.write(results.text() if options.json else module.table(results.rows) + "\n")
+    for path in options.plot if results.rows else ():
+        plot.draw(results.rows, Path(path))
     if interrupted:
         raise Interrupted(f"interrupted; {len(results.rows)} finished rows are kept")
     failed = sum(bool(row.get("failed")) for row in results.rows)
     if failed:
         raise TransferError(f"{failed} of {len(results.rows)} rows failed; each says why")
-
-
-def _show(options: argparse.Namespace, results: Results, table: Callable[[Sequence[Row]], str]) -> None:
-    sys.stdout.write(results.text() if options.json else table(results.rows) + "\n")
-    for path in options.plot if results.rows else ():
-        plot.draw(results.rows, Path(path))

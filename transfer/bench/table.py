@@ -1,12 +1,20 @@
-"""Rows of a benchmark as a table for a person: what all rows share stands above it, what differs in it."""
+"""Extractor rows as a table for a terminal, and the ratios in result files as the tables of docs/benchmarks.md."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from transfer.bench import results
+from transfer.bench.results import END_TO_END, OURS
+from transfer.errors import TransferError
 from transfer.runtime import tables
+from transfer.runtime.timing import median_ratio
 
 Row = Mapping[str, Any]
 MISSING = "-"
+FOOTNOTE = "x NAME: how many times faster than NAME, the median over the rounds"
+# The peers that a user would run instead: the fastest of them is what ours is compared with.
+RIVALS = ("torch eager", "torch.compile", "ONNX Runtime", "OpenVINO", "torch.compile max-autotune")
 
 
 class Column(NamedTuple):
@@ -15,6 +23,11 @@ class Column(NamedTuple):
     title: str
     key: str
     written: Callable[[Any], str] = str
+
+    def cell(self, row: Row) -> str:
+        """The row's value as the table shows it."""
+        value = row.get(self.key)
+        return MISSING if value is None else self.written(value)
 
 
 def significant(value: float) -> str:
@@ -28,7 +41,7 @@ def pixels(size: Sequence[int]) -> str:
     return str(height) if height == width else f"{height}x{width}"
 
 
-# Above the table where all rows agree.
+# Above the table where all rows agree, but for those in ALWAYS.
 IDENTITY = (
     Column("model", "model"),
     Column("weights", "weights"),
@@ -38,8 +51,9 @@ IDENTITY = (
     Column("precision", "precision"),
     Column("batch", "batch"),
 )
+ALWAYS = ("model", "batch")
 FIGURES = (
-    Column("compile s", "compile_seconds", lambda value: f"{value:.1f}"),
+    Column("compile s", "compile_seconds", "{:.1f}".format),
     Column("step ms", "step_ms", significant),
     Column("p10", "step_ms_p10", significant),
     Column("p90", "step_ms_p90", significant),
@@ -48,13 +62,11 @@ FIGURES = (
     Column("end to end", "images_per_second_end_to_end", significant),
     Column("GFLOPs", "gflops_per_image", significant),
     Column("TFLOP/s", "tflops", significant),
-    Column("MFU", "mfu", lambda value: f"{value:.0%}"),
+    Column("MFU", "mfu", "{:.0%}".format),
     Column("memory MB", "peak_memory_bytes", lambda value: f"{value / 1e6:.0f}"),
     Column("M params", "parameters", lambda value: f"{value / 1e6:.1f}"),
-    Column("error", "error", lambda value: f"{value:.0e}"),
+    Column("error", "error", "{:.0e}".format),
 )
-# Named in every row of the table, whatever the others are.
-ALWAYS = ("model", "batch")
 MACHINE = (
     Column("device", "device_kind"),
     Column("processor", "processor"),
@@ -68,43 +80,31 @@ MACHINE = (
 
 
 def text(rows: Sequence[Row]) -> str:
-    """The table of extractor rows, with a line for every failure, note and peer that was left out below it."""
+    """The table of extractor rows: what all share stands above it, every failure, note and missing peer below."""
     if not rows:
         return "nothing was measured"
     # a failed row may not have come as far as to know its weights
     known = [row for row in rows if not row["failed"]] or rows
-    shared = [column for column in IDENTITY if column.key not in ALWAYS and _agree(known, column.key)]
-    columns = [column for column in IDENTITY if column not in shared] + list(FIGURES)
-    peers = list(dict.fromkeys(name for row in rows for name, peer in row["peers"].items() if "ratio" in peer))
+    shared = [
+        column
+        for column in IDENTITY
+        if column.key not in ALWAYS and all(row[column.key] == known[0][column.key] for row in known)
+    ]
+    columns = [column for column in (*IDENTITY, *FIGURES) if column not in shared]
+    peers = _peers(rows)
     table = [[column.title for column in columns] + [f"x {name}" for name in peers]]
-    table += [[_cell(row, column) for column in columns] + [_ratio(row, name) for name in peers] for row in rows]
-    head = [_named(rows[0], MACHINE), _named(known[0], shared)]
+    table += [
+        [column.cell(row) for column in columns] + [_number(_ratios(row).get(name)) for name in peers] for row in rows
+    ]
+    head = [
+        ", ".join(f"{column.title} {column.cell(row)}" for column in named if row.get(column.key))
+        for row, named in ((rows[0], MACHINE), (known[0], shared))
+    ]
     foot = [FOOTNOTE] if peers else []
-    return "\n".join([*filter(None, head), "", tables.text(table, left=1), *foot, *remarks(rows)])
+    return "\n".join([*filter(None, head), "", tables.text(table, left=1), *foot, *_remarks(rows)])
 
 
-FOOTNOTE = "x NAME: how many times faster than NAME, the median over the rounds"
-
-
-def _agree(rows: Sequence[Row], key: str) -> bool:
-    return all(row[key] == rows[0][key] for row in rows)
-
-
-def _named(row: Row, columns: Sequence[Column]) -> str:
-    return ", ".join(f"{column.title} {_cell(row, column)}" for column in columns if row.get(column.key))
-
-
-def _cell(row: Row, column: Column) -> str:
-    value = row.get(column.key)
-    return MISSING if value is None else column.written(value)
-
-
-def _ratio(row: Row, name: str) -> str:
-    ratio = row["peers"].get(name, {}).get("ratio")
-    return MISSING if ratio is None else f"{ratio:.2f}"
-
-
-def remarks(rows: Sequence[Row]) -> list[str]:
+def _remarks(rows: Sequence[Row]) -> list[str]:
     """One line for each failure, note and peer that was left out, each once."""
     lines: dict[str, None] = {}
     for row in rows:
@@ -115,3 +115,62 @@ def remarks(rows: Sequence[Row]) -> list[str]:
         skipped = {name: peer["skipped"] for name, peer in row["peers"].items() if "skipped" in peer}
         lines |= dict.fromkeys(f"{row['model']}: without {name}: {reason}" for name, reason in skipped.items())
     return list(lines)
+
+
+def _ratios(row: Row) -> dict[str, float]:
+    """How many times faster ours is than each peer that ran."""
+    return {name: peer["ratio"] for name, peer in row["peers"].items() if "ratio" in peer}
+
+
+def _peers(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in _ratios(row)))
+
+
+def _number(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.2f}"
+
+
+def report(paths: Sequence[str | Path]) -> str:
+    """A Markdown table for each kind of row in result files, and the command that made each file.
+
+    Ratios only, for absolute times say nothing elsewhere. Raises TransferError for files that hold no comparison.
+    """
+    contents = results.read(paths)
+    rows = [row for content in contents for row in content["rows"] if not row.get("failed")]
+    extractors = [row for row in rows if row["kind"] == "extractor" and _ratios(row)]
+    heads = [row for row in rows if row["kind"] == "head"]
+    found = [_extractor_ratios(extractors)] if extractors else []
+    # ours is another contender in some cases, which have a table of their own
+    groups = [[row for row in heads if row["ours"] == ours] for ours in dict.fromkeys(row["ours"] for row in heads)]
+    found += ["\n".join(map(_head_ratios, groups))] if groups else []
+    if not found:
+        raise TransferError("there are no comparisons in these files; make one with --peers or --head")
+    commands = "\n".join(content["command"] for content in contents)
+    return "\n\n".join([*found, f"```\n{commands}\n```"])
+
+
+def _extractor_ratios(rows: Sequence[Row]) -> str:
+    """How many times faster ours is than each; then our rate from uint8 to NumPy over that on the device, and MFU."""
+    names = _peers(rows)
+    table = [["network", "image", "batch", "dtype", *names, "the fastest of them", "end to end", "MFU", "error"]]
+    for row in rows:
+        ratios = _ratios(row)
+        fastest = min((ratio for name, ratio in ratios.items() if name in RIVALS), default=None)
+        to_numpy = median_ratio(row["seconds"][END_TO_END], row["seconds"][OURS])
+        error = MISSING if row["error"] is None else f"{row['error']:.0e}"
+        figures = map(_number, [*map(ratios.get, names), fastest, to_numpy, row["mfu"]])
+        table.append(
+            [row["model"], f"{pixels(row['image_size'])} px", str(row["batch"]), row["dtype"], *figures, error]
+        )
+    return tables.markdown(table, left=1)
+
+
+def _head_ratios(rows: Sequence[Row]) -> str:
+    """Our time as a share of each contender's, the median over the rounds, of rows with the same contender of ours."""
+    names = list(dict.fromkeys(name for row in rows for name in row["seconds"] if name != row["ours"]))
+    table = [["head", *names]]
+    for row in rows:
+        seconds = row["seconds"]
+        shares = (median_ratio(seconds[name], seconds[row["ours"]]) if name in seconds else None for name in names)
+        table.append([row["case"], *map(_number, shares)])
+    return tables.markdown(table, left=1)

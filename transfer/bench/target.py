@@ -16,12 +16,10 @@ from typing import Any
 import jax
 from absl import logging
 
-from transfer.bench.cases import Case, cases, whole_numbers, words
-from transfer.bench.peaks import PUBLISHED
+from transfer.bench.cases import Case, cases_of
+from transfer.bench.machine import PEAKS
 from transfer.bench.target_chips import Target, parse
-from transfer.errors import TransferError, UsageError
-from transfer.extract.extractor import DTYPES
-from transfer.extract.program import PRECISIONS
+from transfer.errors import TransferError
 from transfer.runtime import tables
 from transfer.runtime.distribution import install_hint
 
@@ -49,12 +47,8 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
     jax.config.update("jax_platforms", "cpu")
     for platform in dict.fromkeys(target.platform for target in targets):
         _check_installed(platform)
-    dtypes = words("dtype", options.dtype)
-    for flag, values, known in (("dtype", dtypes, DTYPES), ("precision", [options.precision], PRECISIONS)):
-        if set(values) - set(known):
-            raise UsageError(f"--{flag}={','.join(values)} is not one of {', '.join(known)}")
-    chosen = cases(options.models, whole_numbers("batch", options.batch or DEFAULT_BATCH), dtypes)
-    return (row for target in targets for row in _rows(target, chosen, options))
+    cases = cases_of(options, DEFAULT_BATCH)
+    return (row for target in targets for row in _rows(target, cases, options))
 
 
 def _check_installed(platform: str) -> None:
@@ -165,7 +159,7 @@ def bounds(row: Mapping[str, Any], target: Target) -> Row:
 
 def peak_tflops(target: Target, dtype: str, precision: str) -> float:
     """Of one chip, 1e12 a second, as the program multiplies."""
-    peaks = PUBLISHED[target.chip.name]
+    peaks = PEAKS[target.chip.name]
     if dtype == "bfloat16":
         return peaks["bfloat16"]
     if target.platform == "tpu":

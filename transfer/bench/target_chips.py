@@ -14,7 +14,7 @@ class Chip(NamedTuple):
     """What bounds a program on one chip, from its maker's data sheet.
 
     Attributes:
-      name: key of `transfer.bench.peaks.PUBLISHED`.
+      name: key of `transfer.bench.machine.PEAKS`.
       memory: bytes.
       bandwidth: of that memory, bytes a second.
       clock: cycles a second in which a TPU's compiler counts; None where it does not.
@@ -36,7 +36,7 @@ CHIPS = {
         "v5p": Chip("TPU v5p", 95 * GIB, 2.765e12, 1.75e9, sides=3),
         "v6e": Chip("TPU v6e", 32 * GIB, 1.638e12, 1.75e9, sides=2),
     },
-    "gpu": {"h100": Chip("H100 SXM", 84978434048, 3.35232e12)},
+    "gpu": {"h100": Chip("NVIDIA H100 80GB HBM3", 84978434048, 3.35232e12)},
 }
 # Of a host of a TPU pod, and so of a process.
 HOST_CHIPS = 4

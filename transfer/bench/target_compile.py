@@ -19,7 +19,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, SingleDeviceSharding
 
-from transfer.bench.network import Wanted, load
+from transfer.bench.network import NetworkSpec, load
 from transfer.bench.target_chips import Target
 from transfer.bench.target_hlo import COLLECTIVES, Kernel, kernels, loop_collectives, read
 from transfer.extract.extractor import Extractor
@@ -136,7 +136,7 @@ def _process(job: dict[str, Any], target: Target, there: Sequence[jax.Device]) -
 
 
 def _extractor_on(job: dict[str, Any], batch: int, there: Sequence[jax.Device]) -> Lowered:
-    network = load(Wanted(**job["network"]))
+    network = load(NetworkSpec(**job["network"]))
     extractor = Extractor(
         network.model,
         tap=job["network"]["tap"],
@@ -206,7 +206,7 @@ def _sharded(
 
 def _features(job: dict[str, Any]) -> int:
     """Of the network's tap."""
-    network = load(Wanted(**job["network"]))
+    network = load(NetworkSpec(**job["network"]))
     extractor = Extractor(network.model, tap=job["network"]["tap"], preprocessing=network.preprocessing)
     return sum(int(np.prod(shape)) for shape in extractor.shapes.values())
 

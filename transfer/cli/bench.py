@@ -5,13 +5,14 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from transfer.bench import head, plot
 from transfer.errors import UsageError
 from transfer.runtime.files import outputs
 
 Action = Callable[[argparse.Namespace], None]
 # Flags that stand for a benchmark of their own, the module of that name.
 OTHERS = ("head", "input", "target")
+HEAD_CASES = ("small", "large", "process", "sweep", "sweep_large")
+PICTURES = (".png", ".svg")
 # How `transfer.bench.results` begins a file.
 BEGINNING = b'{\n "schema": '
 EXAMPLES = """examples:
@@ -22,78 +23,84 @@ EXAMPLES = """examples:
   python -m transfer bench --target=tpu:v5e:4x4,v4:4x4x4
   python -m transfer bench --report benchmarks/*.json
 
-A run with --output writes the file after each row, and Ctrl-C keeps what is finished. Where memory runs out the batch
-is halved. A row that fails holds its error and the run goes on; the exit code is then 1 at the end."""
+A run with --output writes the file after each row, and Ctrl-C keeps the rows that are finished. Where memory runs out
+the batch is halved. A row that fails holds its error and the run goes on; the exit code is then 1 at the end."""
 
 
 def bench(parser: argparse.ArgumentParser) -> Action:
-    """`bench [--models …] [--peers] …`, or with --head, --input, --target or --report."""
+    """Adds the arguments of `bench [--models …] [--peers] …`, or with --head, --input, --target or --report."""
     parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
-    _network_arguments(parser.add_argument_group("networks"))
-    _measuring_arguments(parser.add_argument_group("measuring"))
-    _output_arguments(parser.add_argument_group("output"))
-    head.add_arguments(parser)
-    _input_arguments(parser.add_argument_group("input"))
-    return _run
-
-
-def _network_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
+    flag = parser.add_argument_group("networks").add_argument
+    flag(
         "--models",
         default="resnet50",
-        help="comma separated names and wildcards: architectures (resnet*) or catalogue names (resnet*.tv1); resnet50",
+        help="names and wildcards, separated by commas: architectures (resnet*) or catalogue names (resnet*.tv1); "
+        "default: %(default)s",
     )
-    group.add_argument("--batch", help="images a step, comma separated; 1,8; with --target those of one chip, 256")
-    group.add_argument("--dtype", default="float32", help="float32, bfloat16, or both; float32")
-    group.add_argument("--image_size", type=int, metavar="PX", help="left out: the network's own")
-    group.add_argument("--tap", default="pre_logits", help="where features are taken; pre_logits")
-    group.add_argument("--precision", default="high", help="highest, high or default; high")
-    group.add_argument(
+    flag("--batch", help="images a step, separated by commas; default: 1,8; with --target images a chip, default: 256")
+    flag("--dtype", default="float32", help="float32, bfloat16, or both; default: %(default)s")
+    flag("--image_size", type=int, metavar="PX", help="size of square images; default: the network's own")
+    flag("--tap", default="pre_logits", help="where features are taken; default: %(default)s")
+    flag("--precision", default="high", help="highest, high or default; default: %(default)s")
+    flag(
         "--weights",
         metavar="FILE|random",
-        help="left out: the catalogue's file if it is on this machine, else random; an architecture's are random",
+        help="default: the catalogue's file if it is on this machine, else random; an architecture's are random",
     )
-    group.add_argument("--seed", type=int, default=0, help="of random weights and images; 0")
+    flag("--seed", type=int, default=0, help="seed of random weights and images; default: %(default)s")
 
-
-def _measuring_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--rounds", type=int, default=5, help="samples of everything that is compared; 5")
-    group.add_argument("--seconds", type=float, default=0.5, help="that a sample goes on at least; 0.5")
-    group.add_argument(
+    flag = parser.add_argument_group("measuring").add_argument
+    flag("--rounds", type=int, default=5, help="samples of everything that is compared; default: %(default)s")
+    flag("--seconds", type=float, default=0.5, help="how long a sample goes on at least; default: %(default)s")
+    flag(
         "--peers",
         nargs="?",
         const="*",
         metavar="NAMES",
-        help="also run other libraries on the same weights, in the same rounds; all, or names and wildcards",
+        help="also run other libraries on the same weights, in the same rounds: all, or names and wildcards",
     )
-    group.add_argument("--no_errors", action="store_true", help="don't measure what the precision costs at every tap")
-    group.add_argument("--autotune", action="store_true", help="measure each convolution's algorithms here, once")
-    group.add_argument("--profile", metavar="DIR", help="write a JAX profiler trace of each row there")
-    group.add_argument("--head", action="store_true", help="the training of heads instead of networks")
-    group.add_argument("--input", action="store_true", help="loading images, by itself and into a feature store")
-    group.add_argument("--target", help="compile for devices that are not here, such as tpu:v5e:4x4 or gpu:h100")
+    flag("--no_errors", action="store_true", help="don't measure what the precision costs at every tap")
+    flag("--autotune", action="store_true", help="measure each convolution's algorithms here, once")
+    flag("--profile", metavar="DIR", help="write a JAX profiler trace of each row there")
+    flag("--head", action="store_true", help="measure the training of heads instead of networks")
+    flag("--input", action="store_true", help="measure loading images, by itself and into a feature store")
+    flag("--target", help="compile for devices that are not here, such as tpu:v5e:4x4 or gpu:h100")
 
-
-def _input_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--images", metavar="DIR", help="class folders of JPEGs to load; left out: some are made")
-    group.add_argument("--folders", help="those that are made, by name; 224x224,500x375,mixed,1000x750")
-
-
-def _output_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    group.add_argument("--output", metavar="FILE.json", help="also write the JSON there, after each row")
-    group.add_argument(
+    flag = parser.add_argument_group("output").add_argument
+    flag("--json", action="store_true", help="print JSON instead of a table")
+    flag("--output", metavar="FILE.json", help="also write the JSON there, after each row")
+    flag(
         "--plot",
         action="append",
         default=[],
         metavar="FILE",
-        help="images a second and MFU over batch size, .png or .svg; may be given twice",
+        help=f"draw images a second and MFU over batch size, {' or '.join(PICTURES)}; may be given twice",
     )
-    group.add_argument("--report", nargs="+", metavar="FILE.json", help="print the ratios in result files as Markdown")
+    flag("--report", nargs="+", metavar="FILE.json", help="print the ratios in result files as Markdown")
+
+    flag = parser.add_argument_group("head").add_argument
+    cases = f"which cases: {', '.join(HEAD_CASES)}, or wildcards; default: all"
+    flag("--head_cases", default="*", metavar="NAMES", help=cases)
+
+    flag = parser.add_argument_group("input").add_argument
+    flag("--images", metavar="DIR", help="class folders of JPEGs to load; default: some are made")
+    flag("--folders", help="which of those that are made; default: 224x224,500x375,mixed,1000x750")
+    return _run
 
 
 def _run(options: argparse.Namespace) -> None:
-    _check(options)
+    if options.rounds < 1 or options.seconds < 0:
+        raise UsageError(f"--rounds={options.rounds} and --seconds={options.seconds} should be at least 1 and 0")
+    if sum(bool(getattr(options, name)) for name in (*OTHERS, "report")) > 1:
+        raise UsageError(f"{', '.join(f'--{name}' for name in OTHERS)} and --report are different things; take one")
+    if options.output is not None:
+        _check_file("output", options.output, (".json",))
+        outputs.check_output(
+            options.output, lambda content: content.startswith(BEGINNING), "a result of a benchmark", "output"
+        )
+    for path in options.plot:
+        _check_file("plot", path, PICTURES)
+        outputs.check_output(path, flag="plot")
     if options.report:
         _report(options)
         return
@@ -105,35 +112,18 @@ def _run(options: argparse.Namespace) -> None:
     run(options, next((name for name in OTHERS if getattr(options, name)), "networks"))
 
 
-def _check(options: argparse.Namespace) -> None:
-    """UsageError for what can be seen to be wrong before anything is imported."""
-    if options.rounds < 1 or options.seconds < 0:
-        raise UsageError(f"--rounds={options.rounds} and --seconds={options.seconds} should be at least 1 and 0")
-    _check_file(
-        "output", options.output, (".json",), lambda found: found.startswith(BEGINNING), "a result of a benchmark"
-    )
-    for path in options.plot:
-        _check_file("plot", path, plot.SUFFIXES)
-    if sum(bool(getattr(options, name)) for name in (*OTHERS, "report")) > 1:
-        raise UsageError(f"{', '.join(f'--{name}' for name in OTHERS)} and --report are different things; take one")
-
-
-def _check_file(
-    flag: str, path: str | None, suffixes: Sequence[str], earlier: outputs.Earlier | None = None, what: str = ""
-) -> None:
-    if path is None:
-        return
+def _check_file(flag: str, path: str, suffixes: Sequence[str]) -> None:
     if Path(path).suffix not in suffixes:
         raise UsageError(f"--{flag}={path} must end in {' or '.join(suffixes)}")
     if not Path(path).absolute().parent.is_dir():
         raise UsageError(f"--{flag}={path}: there is no folder {Path(path).absolute().parent}")
-    outputs.check_output(path, earlier, what, flag)
 
 
 def _report(options: argparse.Namespace) -> None:
-    from transfer.bench import report, results
+    from transfer.bench import plot, results, table
 
-    for path in options.plot:
-        plot.draw([row for content in results.read(options.report) for row in content["rows"]], Path(path))
     if not options.plot:
-        print(report.markdown(options.report))
+        print(table.report(options.report))
+    rows = [row for content in results.read(options.report) for row in content["rows"]] if options.plot else []
+    for path in options.plot:
+        plot.draw(rows, Path(path))

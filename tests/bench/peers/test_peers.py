@@ -8,16 +8,22 @@ import sys
 import numpy as np
 import pytest
 
-from transfer.bench import peers as package
-from transfer.bench.peers import PEERS, Peer, contenders
-from transfer.bench.peers.network import random_model
-from transfer.errors import UsageError
-from transfer.models import registry
+from transfer.bench.network import Network, NetworkSpec, load, random_model
+from transfer.bench.peers import keras_jax, processes
+from transfer.bench.peers.case import WEIGHTS
+from transfer.bench.peers.processes import PEERS, Peer, start_peers
+from transfer.preprocess.recipe import Preprocessing
 from transfer.weights import create_model
 
-needs_onnx_runtime = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime")), reason="onnxruntime is not here"
-)
+# The packages of every peer on a CPU.
+ALL_PACKAGES = {package for peer in PEERS.values() for package in peer.packages}
+MISSING = sorted(package for package in ALL_PACKAGES if importlib.util.find_spec(package) is None)
+
+
+def slim(arch="vgg11", size=(32, 32)):
+    """A network that computes fast, which no other library has."""
+    fields = {"width": 0.125, "num_classes": 0}
+    return Network(random_model(arch, fields, 0), arch, fields, Preprocessing(size))
 
 
 def is_running(process: int) -> bool:
@@ -29,82 +35,71 @@ def is_running(process: int) -> bool:
 
 
 @pytest.mark.slow
-@needs_onnx_runtime
-def test_every_peer_runs_or_gives_its_reason():
-    with contenders("vgg11", 32, 3, width=0.125) as peers:
-        assert peers.run.keys() | peers.skipped.keys() == PEERS.keys()
-        assert peers.errors.keys() == peers.run.keys() >= {"ONNX Runtime"}
+@pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (extra peers)")
+@pytest.mark.parametrize("arch, size", [("resnet18", 33), ("vgg11_bn", 40), ("googlenet", 64), ("inception_v3", 80)])
+def test_every_peer_of_a_cpu_runs_the_same_network(arch, size):
+    with start_peers(load(NetworkSpec(arch, image_size=size)), 2, "float32", seed=1) as peers:
+        others = {"torch.compile max-autotune", *(["Keras (JAX)"] if arch not in keras_jax.APPLICATIONS else [])}
+        assert peers.workers.keys() >= PEERS.keys() - others, peers.skipped
         assert max(peers.errors.values()) < 1e-5
-        assert all(worker.timed(0) > 0 for worker in peers.run.values())
+
+
+@pytest.mark.slow
+def test_a_peer_that_cannot_run_says_why():
+    with start_peers(slim(), 3, "float32", seed=0) as peers:
+        assert peers.workers.keys() | peers.skipped.keys() == PEERS.keys()
         for name, reason in peers.skipped.items():
-            absent = [package for package in PEERS[name].needs if importlib.util.find_spec(package) is None]
+            absent = [package for package in PEERS[name].packages if importlib.util.find_spec(package) is None]
             known = (*absent, "GPU only", "keras.applications has no vgg11", "torchvision's vgg11 is another network")
             assert "\n" not in reason and any(part in reason for part in known), reason
-        ours = create_model("vgg11", weights=peers.weights, num_classes=0)
-        assert ours(peers.images)[0].shape == (3, 64)
-        processes = [worker._process.pid for worker in peers.run.values()]
-        assert all(map(is_running, processes))
-    assert not any(map(is_running, processes)) and not peers.weights.exists()
 
 
 @pytest.mark.slow
-@needs_onnx_runtime
 @pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="keras is not here")
 def test_keras_applications_hold_our_weights():
-    with contenders("vgg16.keras", 32, 1, only=["Keras (JAX)"]) as peers:
+    network = load(NetworkSpec("vgg16.keras", weights="random", image_size=32))
+    with start_peers(network, 1, "float32", 0, ["Keras (JAX)"]) as peers:
         assert not peers.skipped and peers.errors["Keras (JAX)"] < 1e-5
+        process = peers.workers["Keras (JAX)"]._process.pid
+        assert is_running(process) and peers.workers["Keras (JAX)"].timed(0) > 0
+    assert not is_running(process) and not peers.case.folder.exists()
 
 
-@pytest.mark.slow
-@needs_onnx_runtime
-def test_a_given_model_is_taken_without_its_classifier():
-    model = random_model("resnet18", {"width": 0.125, "num_classes": 5}, seed=3)
-    with contenders("resnet18", (33, 40), 1, only=["ONNX Runtime"], model=model, width=0.125) as peers:
-        assert not peers.skipped and peers.images.shape == (1, 33, 40, 3)
-        held = registry.flat_state(create_model("resnet18", peers.weights, num_classes=0))
-    theirs = registry.flat_state(model)
-    assert held.keys() == {path for path in theirs if not path.startswith("logits")}
-    assert all(np.array_equal(array, theirs[path]) for path, array in held.items())
+def test_weights_and_images_of_a_case_are_those_of_the_network():
+    with start_peers(slim("resnet18", (33, 40)), 1, "float32", 0, []) as peers:
+        assert peers.case.images().shape == (1, 33, 40, 3) and peers.case.channels_first().shape == (1, 3, 33, 40)
+        ours = create_model("resnet18", weights=peers.case.folder / WEIGHTS, num_classes=0)
+        assert ours(peers.case.images())[0].shape == (1, 64)
 
 
-@needs_onnx_runtime
 def test_another_network_is_not_timed(monkeypatch):
-    monkeypatch.setitem(PEERS, "double", Peer("bench.peers.builders:twice_ours", ("onnxruntime",)))
-    with contenders("vgg11", 32, 1, only=["double"], width=0.125) as peers:
-        assert not peers.run and peers.skipped["double"].startswith("another network: its features differ from ours by")
+    monkeypatch.setitem(PEERS, "double", Peer("bench.builders:twice_ours", ()))
+    with start_peers(slim(), 1, "float32", 0, ["double"]) as peers:
+        assert not peers.workers
+        assert peers.skipped["double"].startswith("another network: its features differ from ours by")
 
 
 def test_a_gpus_peers_are_left_out_where_there_is_none():
-    with contenders(
-        "vgg11", 32, 1, platform="gpu", only=["torch.compile max-autotune", "OpenVINO"], width=0.125
-    ) as peers:
-        assert not peers.run and peers.skipped["OpenVINO"] == "runs on a CPU only"
+    names = ["torch.compile max-autotune", "OpenVINO"]
+    with start_peers(slim(), 1, "float32", 0, names, platform="gpu") as peers:
+        assert not peers.workers and peers.skipped["OpenVINO"] == "runs on a CPU only"
         reasons = ("not installed: torch, torchvision; the extra [peers]", "this PyTorch sees no CUDA device")
         assert peers.skipped["torch.compile max-autotune"].startswith(reasons)
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (dict(dtype="float16"), "dtype='float16' is not one of float32, bfloat16"),
-        (dict(only=["Caffe"]), "unknown peer Caffe; known are torch eager"),
-        (dict(image_size=16), "at least 32x32 pixels"),
-        (dict(model_name="vgg12"), "did you mean vgg1"),
-    ],
-)
-def test_bad_arguments(arguments, message, tmp_path, monkeypatch):
+def test_nothing_is_left_behind_where_a_peer_fails(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with pytest.raises(UsageError, match=message):
-        contenders(**{"model_name": "vgg11", "image_size": 32, "batch": 1, "width": 0.125, **arguments})
+    with pytest.raises(KeyError), start_peers(slim(), 1, "float32", 0, ["Caffe"]):
+        pass
     assert not list(tmp_path.iterdir())
 
 
-def test_importing_the_table_imports_no_peer():
-    code = "import sys, transfer.bench.peers; print(*sys.modules)"
+def test_a_peers_process_imports_no_other_peer():
+    code = "import sys, transfer.bench.worker, transfer.bench.peers.onnx_runtimes; print(*sys.modules)"
     imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "keras", "onnx", "onnxruntime", "openvino", "jax"} & set(imported)
 
 
 def test_relative_error():
-    assert package.relative_error(np.array([[1.0, 2.5]]), np.array([[1.0, 2.0]])) == pytest.approx(0.25)
-    assert package.relative_error(np.ones((1, 2)), np.ones((2, 2))) == float("inf")
+    assert processes.relative_error(np.array([[1.0, 2.5]]), np.array([[1.0, 2.0]])) == pytest.approx(0.25)
+    assert processes.relative_error(np.ones((1, 2)), np.ones((2, 2))) == float("inf")

@@ -24,7 +24,6 @@ class HeadCase:
       batch: rows a step; the last batch of an epoch has what is left.
       seed: of the data, the first weights and the shuffles.
       folder: holds the arrays.
-      ours: the contender that the others' ratios are to; empty: that of `transfer.bench.head`.
     """
 
     title: str
@@ -37,7 +36,6 @@ class HeadCase:
     validates: bool = True
     seed: int = 0
     folder: Path = Path()
-    ours: str = ""
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Features (N, D) float32 and labels (N,) int32, those of training and those of validation."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from transfer.bench.heads.case import EPSILON, LEARNING_RATE, HeadCase, accuracy
-from transfer.bench.peers.case import Prepared
+from transfer.bench.worker import Prepared
 
 
 def fit(case: HeadCase) -> Prepared:

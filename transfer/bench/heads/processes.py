@@ -5,14 +5,12 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from transfer.bench.heads.case import HeadCase
-from transfer.bench.peers.case import Skipped
+from transfer.bench.worker import Prepared, Skipped
 
 LOGISTIC = Path(__file__).with_name("logistic_script.py")  # not imported: scikit-learn takes a second
-Accuracy = float
 
 
 def write(case: HeadCase) -> tuple[Path, Path]:
@@ -25,29 +23,29 @@ def write(case: HeadCase) -> tuple[Path, Path]:
     return paths
 
 
-def ours(case: HeadCase) -> Callable[[], Accuracy]:
+def ours(case: HeadCase) -> Prepared:
     """`transfer train`, each time in a new workdir; what the first call compiled is in JAX's cache from then on."""
-    files = write(case)
+    training, validation = write(case)
 
-    def call() -> Accuracy:
+    def call() -> float:
         with tempfile.TemporaryDirectory(dir=case.folder) as workdir:
-            flags = [f"--{name}_file={path}" for name, path in zip(("training", "validation"), files, strict=True)]
-            settings = [f"--epochs={case.epochs}", f"--batch_size={case.batch}", f"--workdir={workdir}"]
-            _run("transfer train", ["-m", "transfer", "train", *flags, *settings])
+            flags = [f"--training_file={training}", f"--validation_file={validation}", f"--workdir={workdir}"]
+            run(["-m", "transfer", "train", *flags, f"--epochs={case.epochs}", f"--batch_size={case.batch}"])
             return json.loads((Path(workdir) / "result.json").read_text())["validation_accuracy"]
 
-    return call
+    return Prepared(call, float)
 
 
-def scikit_learn(case: HeadCase) -> Callable[[], Accuracy]:
+def scikit_learn(case: HeadCase) -> Prepared:
     """`logistic_script.py`."""
     files = write(case)
-    return lambda: float(_run(LOGISTIC.name, [str(LOGISTIC), *map(str, files)]))
+    return Prepared(lambda: run([str(LOGISTIC), *map(str, files)]), float)
 
 
-def _run(name: str, arguments: list[str]) -> str:
+def run(arguments: list[str]) -> str:
+    """What `python ARGUMENTS` prints; Skipped where it fails."""
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
-        raise Skipped(f"{name} ended with {done.returncode}: {lines[-1] if lines else ''}")
+        raise Skipped(f"python {arguments[0]} ended with exit code {done.returncode}: {lines[-1] if lines else ''}")
     return done.stdout

@@ -3,7 +3,7 @@
 from typing import Any
 
 from transfer.bench.heads.case import EPSILON, LEARNING_RATE, HeadCase, accuracy
-from transfer.bench.peers.case import Prepared, usable_cores
+from transfer.bench.worker import Prepared, usable_cores
 
 
 def loop(case: HeadCase) -> Prepared:

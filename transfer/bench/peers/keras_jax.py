@@ -3,7 +3,8 @@
 import os
 from typing import Any
 
-from transfer.bench.peers.case import Case, Prepared, Skipped
+from transfer.bench.peers.case import Case
+from transfer.bench.worker import Prepared, Skipped
 from transfer.weights import catalogue
 from transfer.weights.names import name_map
 

@@ -1,0 +1,135 @@
+"""Starts other libraries on the network of a row, each in its own process, and compares their features with ours."""
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+
+from transfer.bench.network import Network
+from transfer.bench.peers.case import COMPARED, IMAGES, ONNX, WEIGHTS, Case
+from transfer.bench.worker import Skipped, Worker, require
+from transfer.models import registry
+from transfer.weights import native
+
+TAP = "pre_logits"
+# Largest difference from our features, relative to the largest of them, at which a peer is the same network.
+TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
+
+
+class Peer(NamedTuple):
+    """How a peer is built.
+
+    Attributes:
+      builder: `module:function`, as `Worker` takes it.
+      packages: what it needs.
+      platforms: those of JAX on which it is compared.
+      reads_onnx: whether it runs the network from an ONNX file, which PyTorch exports.
+    """
+
+    builder: str
+    packages: tuple[str, ...]
+    platforms: tuple[str, ...] = ("cpu",)
+    reads_onnx: bool = False
+
+
+HERE = "transfer.bench.peers"
+TORCH = ("torch", "torchvision")
+EXPORT = f"{HERE}.torch_models:export"
+EXPORTED = (*TORCH, "onnxscript")
+# A new peer is one function and one line.
+PEERS = {
+    "torch eager": Peer(f"{HERE}.torch_models:eager", TORCH),
+    "torch.compile": Peer(f"{HERE}.torch_models:compiled", TORCH),
+    "ONNX Runtime": Peer(f"{HERE}.onnx_runtimes:onnx_runtime", (*EXPORTED, "onnxruntime"), reads_onnx=True),
+    "OpenVINO": Peer(f"{HERE}.onnx_runtimes:openvino", (*EXPORTED, "openvino"), reads_onnx=True),
+    "torch.compile max-autotune": Peer(f"{HERE}.torch_models:compiled_on_gpu", TORCH, ("gpu",)),
+    "Keras (JAX)": Peer(f"{HERE}.keras_jax:application", ("keras",), ("cpu", "gpu")),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Peers:
+    """The peers that run, ready and compared with ours.
+
+    Attributes:
+      case: what all of them were given.
+      workers: name -> worker; calling it computes the batch once and returns when that is done.
+      errors: name -> largest difference from our features, relative to the largest of them.
+      skipped: name -> why it does not run, one line.
+    """
+
+    case: Case
+    workers: dict[str, Worker] = dataclasses.field(default_factory=dict)
+    errors: dict[str, float] = dataclasses.field(default_factory=dict)
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def start_peers(
+    network: Network,
+    batch: int,
+    dtype: str,
+    seed: int,
+    names: Sequence[str] = tuple(PEERS),
+    platform: str | None = None,
+) -> Iterator[Peers]:
+    """Starts peers on the network and random images from `seed`; their processes end with the context.
+
+    Args:
+      network: without a classifier.
+      batch: images a call.
+      dtype: "float32" or "bfloat16".
+      names: of `PEERS`.
+      platform: "cpu" or "gpu"; None: JAX's own.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="transfer_peers_")))
+        peers = Peers(Case(network.arch, network.fields, folder, dtype))
+        images = np.random.default_rng(seed).standard_normal((batch, *network.preprocessing.image_size, 3), np.float32)
+        np.save(folder / IMAGES, images)
+        description = native.describe(network.arch, network.fields)
+        native.write(folder / WEIGHTS, registry.flat_state(network.model), description)
+        expected = _features(network.model, images[COMPARED])
+        for name in names:
+            try:
+                worker = _start(PEERS[name], peers.case, platform or jax.default_backend())
+                stack.callback(worker.close)
+                error = relative_error(worker.report, expected)
+                if not error <= TOLERANCES[dtype]:
+                    worker.close()
+                    raise Skipped(f"another network: its features differ from ours by {error:.1e} of the largest")
+            except Skipped as reason:
+                peers.skipped[name] = str(reason)
+            else:
+                peers.workers[name], peers.errors[name] = worker, error
+        yield peers
+
+
+def _start(peer: Peer, case: Case, platform: str) -> Worker:
+    if platform not in peer.platforms:
+        raise Skipped(f"runs on a {' or a '.join(peer.platforms).upper()} only")
+    require(peer.packages)
+    if peer.reads_onnx and not (case.folder / ONNX).exists():
+        # in a process of its own, which leaves no threads of PyTorch's beside the runtime's
+        Worker(EXPORT, case).close()
+    return Worker(peer.builder, case)
+
+
+def _features(model: nnx.Module, images: np.ndarray) -> np.ndarray:
+    """Our own features (B, D) of preprocessed images, in full precision."""
+    model.eval()
+    with jax.default_matmul_precision("highest"):
+        return np.asarray(nnx.jit(lambda model, images: model(images)[1][TAP])(model, images))
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference, relative to the largest of `expected`; infinite for another shape."""
+    if found.shape != expected.shape:
+        return float("inf")
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
