@@ -15,29 +15,23 @@ HEADS = ("conv", "dense", "batch_norm", "add", "concat")
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """Positions of nodes that are drawn as one box, such as convolution, batch norm, ReLU; `side`: off the road."""
+    """One box, such as convolution, batch norm, ReLU: the positions of its nodes.
+
+    `side`: it does not lie on the way to the output. `branches`: of a step that joins them (add, concat), beside one
+    another; an empty branch is a plain shortcut.
+    """
 
     nodes: tuple[int, ...]
     side: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Fork:
-    """Branches beside one another, and the step (add, concat) that joins them; an empty branch is a plain shortcut."""
-
-    branches: "tuple[tuple[Item, ...], ...]"
-    join: Step
-
-
-Item = Step | Fork
+    branches: "tuple[tuple[Step, ...], ...]" = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """What one module inside a stage does; `names`: of all modules in a row that do the same, the last's items."""
+    """What one module inside a stage does; `names`: of all modules in a row that do the same, the last's steps."""
 
     names: tuple[str, ...]
-    items: tuple[Item, ...]
+    steps: tuple[Step, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,24 +42,18 @@ class Band:
     units: tuple[Unit, ...]
 
 
-def last(item: Item) -> int:
-    """Position of the node whose output is the item's."""
-    return _step(item).nodes[-1]
-
-
-def nodes(items: Sequence[Item]) -> Iterator[int]:
-    """Positions of all nodes in the items."""
-    for item in items:
-        if isinstance(item, Fork):
-            for branch in item.branches:
-                yield from nodes(branch)
-        yield from _step(item).nodes
+def flattened(steps: Iterable[Step]) -> Iterator[Step]:
+    """The steps with those of their branches before them."""
+    for step in steps:
+        for branch in step.branches:
+            yield from flattened(branch)
+        yield step
 
 
 def bands(graph: Graph) -> list[Band]:
-    """The model from its images to its output, stage by stage."""
+    """The model from its images to its output, stage by stage. TransferError where it cannot be drawn."""
     reader = Reader(graph)
-    return [Band(name, tuple(reader.units(items))) for name, items in reader.stages()]
+    return [Band(name, tuple(reader.units(steps))) for name, steps in reader.stages()]
 
 
 class Reader:
@@ -73,117 +61,103 @@ class Reader:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.taps = {position: tap for tap, position in graph.endpoints.items()}
+        self.taps = set(graph.endpoints.values())
         main = leading_to([graph.output], lambda i: graph.nodes[i].inputs)
-        consumers = graph.consumers()
-        self.next = [[c for c in dict.fromkeys(found) if c in main] for found in consumers]
-        self.aside = [[c for c in dict.fromkeys(found) if c not in main] for found in consumers]
+        consumers = [dict.fromkeys(positions) for positions in graph.consumers()]
+        self.next = [[i for i in positions if i in main] for positions in consumers]
+        self.aside = [[i for i in positions if i not in main] for positions in consumers]
 
     def _join(self, fork: int) -> int:
-        """The first node that every road from `fork` to the output passes."""
-        # nodes are in the order of the calls, so the one that is left alone is where the roads meet
+        """The first node that every way from `fork` to the output passes."""
+        # nodes are in the order of the calls, so the one that is left alone is where the ways meet
         front = set(self.next[fork])
         while len(front) > 1:
             first = min(front)
             front = (front - {first}) | set(self.next[first])
         return front.pop()
 
-    def row(self, start: int, stop: int | None = None) -> Iterator[Item]:
-        """The items after node `start` and before node `stop` (None: to the output), each node by itself."""
+    def row(self, start: int, stop: int | None = None) -> Iterator[Step]:
+        """The steps after node `start` and before node `stop` (None: to the output), each node by itself."""
         position = start
         while following := self.next[position]:
             if following == [stop]:
                 return
             join = self._join(position)
-            if len(following) == 1:
-                yield Step((join,))
-            elif join == stop:
+            if len(following) > 1 and join == stop:
                 raise TransferError(TANGLED)
-            else:
-                yield Fork(tuple(self._branches(position, join)), Step((join,)))
+            yield Step((join,), branches=self._branches(position, join) if len(following) > 1 else ())
             position = join
-            yield from self._side_road(position)
+            yield from self._side_steps(position)
 
-    def _side_road(self, start: int) -> Iterator[Step]:
+    def _side_steps(self, start: int) -> Iterator[Step]:
         """What some tap needs and the output does not."""
         for position in self.aside[start]:
             yield Step((position,), side=True)
-            yield from self._side_road(position)
+            yield from self._side_steps(position)
 
-    def _branches(self, fork: int, join: int) -> Iterator[tuple[Item, ...]]:
-        """In the order in which the join takes them."""
-        found = {}
+    def _branches(self, fork: int, join: int) -> tuple[tuple[Step, ...], ...]:
+        """The branches in the order in which the join takes them."""
+        branches = {}
         for first in self.next[fork]:
-            items = [] if first == join else self.fused((Step((first,)), *self.row(first, join)))
-            found[last(items[-1]) if items else fork] = tuple(items)
-        if found.keys() != set(self.graph.nodes[join].inputs):
+            steps = [] if first == join else self.fused((Step((first,)), *self.row(first, join)))
+            branches[steps[-1].nodes[-1] if steps else fork] = tuple(steps)
+        if branches.keys() != set(self.graph.nodes[join].inputs):
             raise TransferError(TANGLED)
-        yield from (found[i] for i in self.graph.nodes[join].inputs)
+        return tuple(branches[i] for i in self.graph.nodes[join].inputs)
 
-    def fused(self, items: Iterable[Item]) -> list[Item]:
+    def fused(self, steps: Iterable[Step]) -> list[Step]:
         """Steps that belong in one box put together: what follows a layer or a join pixel by pixel, up to a tap."""
-        fused: list[Item] = []
-        for item in items:
-            if not fused or not isinstance(item, Step) or not self._belongs(fused[-1], item):
-                fused.append(item)
-                continue
-            before = fused[-1]
-            step = before.join if isinstance(before, Fork) else before
-            longer = Step(step.nodes + item.nodes)
-            fused[-1] = Fork(before.branches, longer) if isinstance(before, Fork) else longer
+        fused: list[Step] = []
+        for step in steps:
+            if fused and self._belongs(fused[-1], step):
+                fused[-1] = dataclasses.replace(fused[-1], nodes=fused[-1].nodes + step.nodes)
+            else:
+                fused.append(step)
         return fused
 
-    def _belongs(self, before: Item, item: Step) -> bool:
-        first, end, added = (self.graph.nodes[i] for i in (_step(before).nodes[0], last(before), item.nodes[0]))
-        return (
-            first.op in HEADS
-            and added.op in POINTWISE
-            and added.scope == end.scope
-            and last(before) not in self.taps
-            and not item.side
-        )
+    def _belongs(self, before: Step, step: Step) -> bool:
+        first, end, added = (self.graph.nodes[i] for i in (before.nodes[0], before.nodes[-1], step.nodes[0]))
+        inside_a_box = first.op in HEADS and added.op in POINTWISE and added.scope == end.scope
+        return inside_a_box and before.nodes[-1] not in self.taps and not step.side and not step.branches
 
-    def stages(self) -> Iterator[tuple[str, list[Item]]]:
-        """(name, items) of each stage; what lies between two goes to the first up to its tap, else to the second."""
+    def stages(self) -> Iterator[tuple[str, list[Step]]]:
+        """(name, steps) of each stage; what lies between two goes to the first up to its tap, else to the second."""
+        names = {position: tap for tap, position in self.graph.endpoints.items()}
         name, tapped = "", False
-        items: list[Item] = []
-        for item in self.fused(self.row(0)):
-            stage = self.graph.nodes[_step(item).nodes[0]].stage
-            taps = [self.taps[i] for i in nodes([item]) if i in self.taps]
-            begins = stage != name if stage else tapped and not _step(item).side
-            if begins and items and (name or tapped):
-                yield name, items
-                name, items, tapped = "", [], False
+        steps: list[Step] = []
+        for step in self.fused(self.row(0)):
+            stage = self.graph.nodes[step.nodes[0]].stage
+            taps = [names[i] for inner in flattened([step]) for i in inner.nodes if i in names]
+            begins = stage != name if stage else tapped and not step.side
+            if begins and steps and (name or tapped):
+                yield name, steps
+                name, steps, tapped = "", [], False
             name = name or stage or (taps[0] if taps else "")
-            items.append(item)
+            steps.append(step)
             tapped = tapped or bool(taps)
-        yield name, items
+        yield name, steps
 
-    def units(self, items: Sequence[Item]) -> Iterator[Unit]:
-        """The items by the module that does them; modules in a row that do the same are one."""
-        grouped = [(key, tuple(group)) for key, group in itertools.groupby(items, self._unit_name)]
+    def units(self, steps: Sequence[Step]) -> Iterator[Unit]:
+        """The steps by the module that does them; modules in a row that do the same are one."""
         merged: list[Unit] = []
-        for name, group in grouped:
-            named = name and (len(group) > 1 or isinstance(group[0], Fork))
-            unit = Unit((name,) if named else (), group)
+        for name, group in itertools.groupby(steps, self._unit_name):
+            inside = tuple(group)
+            named = bool(name) and (len(inside) > 1 or bool(inside[0].branches))
             before = merged[-1] if merged else None
-            if before and named and before.names and self._signature(before.items) == self._signature(group):
-                merged[-1] = Unit((*before.names, name), group)
+            if before and named and before.names and self._signature(before.steps) == self._signature(inside):
+                merged[-1] = Unit((*before.names, name), inside)
             elif before and not named and not before.names:
-                merged[-1] = Unit((), before.items + group)
+                merged[-1] = Unit((), before.steps + inside)
             else:
-                merged.append(unit)
+                merged.append(Unit((name,) if named else (), inside))
         yield from merged
 
-    def _unit_name(self, item: Item) -> str:
-        _, _, inside = self.graph.nodes[_step(item).nodes[0]].scope.partition(".")
+    def _unit_name(self, step: Step) -> str:
+        _, _, inside = self.graph.nodes[step.nodes[0]].scope.partition(".")
         return inside.partition(".")[0]
 
-    def _signature(self, items: Sequence[Item]) -> list[object]:
-        found = [self.graph.nodes[i] for i in nodes(items)]
-        inputs = [self.graph.nodes[i].shape for node in found for i in node.inputs]
-        return [inputs, *((node.op, node.shape, node.attributes) for node in found)]
-
-
-def _step(item: Item) -> Step:
-    return item.join if isinstance(item, Fork) else item
+    def _signature(self, steps: Sequence[Step]) -> list[object]:
+        """What two units have in common that do the same."""
+        nodes = [self.graph.nodes[i] for step in flattened(steps) for i in step.nodes]
+        inputs = [self.graph.nodes[i].shape for node in nodes for i in node.inputs]
+        return [inputs, *((node.op, node.shape, node.attributes) for node in nodes)]

@@ -11,6 +11,8 @@ CHARACTER = 0.6
 LARGE, USUAL, SMALL = 15.0, 13.0, 11.5
 TURN = 7.0
 
+Point = tuple[float, float]
+
 
 def text_width(text: str, size: float, bold: bool = False) -> float:
     """About how wide a text is, in whole pixels, whose sums are the same in every version of Python."""
@@ -30,19 +32,22 @@ class Canvas:
             | {"orient": "auto", "markerUnits": "userSpaceOnUse"},
         )
         ElementTree.SubElement(marker, "path", {"d": "M0 0.5 L8 4 L0 7.5 z", "fill": LINE})
-        self.paper = ElementTree.SubElement(self.root, "rect", {"rx": "8", "fill": PAPER})
+        self.paper = self._add("rect", rx=8, fill=PAPER)
+
+    def _add(self, tag: str, **attributes: str | float) -> ElementTree.Element:
+        """Appends an element; `_` stands for `-` in the names of its attributes."""
+        written = {name.replace("_", "-"): _written(value) for name, value in attributes.items()}
+        return ElementTree.SubElement(self.root, tag, written)
 
     def rectangle(
         self, x: float, y: float, width: float, height: float, fill: str, *, line: str = "none", radius: float = 4
     ) -> None:
-        """With its upper left corner at (x, y)."""
-        size = {"x": _number(x), "y": _number(y), "width": _number(width), "height": _number(height)}
-        ElementTree.SubElement(self.root, "rect", size | {"rx": _number(radius), "fill": fill, "stroke": line})
+        """Paints a rectangle with its upper left corner at (x, y)."""
+        self._add("rect", x=x, y=y, width=width, height=height, rx=radius, fill=fill, stroke=line)
 
     def circle(self, x: float, y: float, radius: float, fill: str, line: str = "none") -> None:
-        """Round (x, y)."""
-        place = {"cx": _number(x), "cy": _number(y), "r": _number(radius)}
-        ElementTree.SubElement(self.root, "circle", place | {"fill": fill, "stroke": line})
+        """Paints a circle around (x, y)."""
+        self._add("circle", cx=x, cy=y, r=radius, fill=fill, stroke=line)
 
     def text(
         self,
@@ -55,51 +60,42 @@ class Canvas:
         fill: str = INK,
         anchor: str = "middle",
     ) -> None:
-        """With its middle line at y."""
-        style = {"font-size": _number(size), "fill": fill, "text-anchor": anchor}
-        if bold:
-            style["font-weight"] = "bold"
+        """Writes a text with its middle line at y."""
+        weight = {"font_weight": "bold"} if bold else {}
         # not dominant-baseline, which few readers of SVG know
-        place = {"x": _number(x), "y": _number(y + 0.35 * size)}
-        ElementTree.SubElement(self.root, "text", place | style).text = text
+        element = self._add("text", x=x, y=y + 0.35 * size, font_size=size, fill=fill, text_anchor=anchor, **weight)
+        element.text = text
 
-    def line(self, points: Sequence[tuple[float, float]], *, arrow: bool = True, dashed: bool = False) -> None:
-        """Straight pieces from point to point, with rounded corners."""
-        style = {"fill": "none", "stroke": LINE, "stroke-width": "1.3"}
-        style |= {"marker-end": "url(#head)"} if arrow else {}
-        style |= {"stroke-dasharray": "4 3"} if dashed else {}
-        ElementTree.SubElement(self.root, "path", {"d": _rounded(points)} | style)
+    def line(self, points: Sequence[Point], *, arrow: bool = True, dashed: bool = False) -> None:
+        """Draws straight pieces from point to point, horizontal or vertical, with rounded corners."""
+        parts = [f"M{_pair(points[0])}"]
+        for before, corner, after in zip(points, points[1:], points[2:], strict=False):
+            parts.append(f"L{_pair(_towards(corner, before))} Q{_pair(corner)} {_pair(_towards(corner, after))}")
+        parts.append(f"L{_pair(points[-1])}")
+        style = {"marker_end": "url(#head)"} if arrow else {}
+        style |= {"stroke_dasharray": "4 3"} if dashed else {}
+        self._add("path", d=" ".join(parts), fill="none", stroke=LINE, stroke_width="1.3", **style)
 
     def svg(self, width: float, height: float) -> str:
         """The file's text, for a picture of this size."""
-        size = {"width": _number(width), "height": _number(height)}
+        size = {"width": _written(width), "height": _written(height)}
         self.paper.attrib.update(size)
-        self.root.attrib.update(size, viewBox=f"0 0 {_number(width)} {_number(height)}")
+        self.root.attrib.update(size, viewBox=f"0 0 {_pair((width, height))}")
         ElementTree.indent(self.root, " ")
         return ElementTree.tostring(self.root, encoding="unicode") + "\n"
 
 
-def _number(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
+def _written(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:.1f}".removesuffix(".0")
 
 
-def _rounded(points: Sequence[tuple[float, float]]) -> str:
-    (x, y), *_ = points
-    parts = [f"M{_number(x)} {_number(y)}"]
-    for before, corner, after in zip(points, points[1:], points[2:], strict=False):
-        start, end = _towards(corner, before), _towards(corner, after)
-        parts.append(f"L{_pair(start)} Q{_pair(corner)} {_pair(end)}")
-    parts.append(f"L{_pair(points[-1])}")
-    return " ".join(parts)
+def _pair(point: Point) -> str:
+    return f"{_written(point[0])} {_written(point[1])}"
 
 
-def _towards(corner: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
-    """A point near the corner on the way to the other point; the pieces are horizontal or vertical."""
+def _towards(corner: Point, other: Point) -> Point:
+    """A point near the corner on the way to the other point."""
     (x, y), (to_x, to_y) = corner, other
     distance = abs(to_x - x) + abs(to_y - y)
     step = min(TURN, distance / 2) / distance if distance else 0
     return x + (to_x - x) * step, y + (to_y - y) * step
-
-
-def _pair(point: tuple[float, float]) -> str:
-    return f"{_number(point[0])} {_number(point[1])}"

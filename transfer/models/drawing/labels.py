@@ -1,8 +1,6 @@
 """What stands in the boxes: the words for a node, in the order of reading."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from transfer.models.graph.trace import Node
 
@@ -15,14 +13,8 @@ WORDS = {
     "broadcast_in_dim": "reshape",
     "squeeze": "reshape",
 }
-COLOURS = {
-    "conv": "#ddf4ff",
-    "dense": "#ffe3cc",
-    "max_pool": "#dafbe1",
-    "avg_pool": "#dafbe1",
-    "mean": "#dafbe1",
-    "slice": "#dafbe1",
-}
+POOL = "#dafbe1"
+COLOURS = {"conv": "#ddf4ff", "dense": "#ffe3cc", **dict.fromkeys(("max_pool", "avg_pool", "mean", "slice"), POOL)}
 OTHER_COLOUR = "#eaeef2"
 
 
@@ -36,12 +28,6 @@ def suffix(nodes: Sequence[Node]) -> str:
     return " · ".join(WORDS.get(node.op, node.op) for node in nodes)
 
 
-def usual_suffix(convolutions: Sequence[Sequence[Node]]) -> str | None:
-    """What follows every convolution, None where it is not the same everywhere."""
-    found = Counter(suffix(nodes[1:]) for nodes in convolutions)
-    return next(iter(found)) if len(found) == 1 else None
-
-
 def lines(nodes: Sequence[Node], source: Sequence[int], left_out: str | None) -> tuple[str, ...]:
     """The lines of a box.
 
@@ -53,7 +39,7 @@ def lines(nodes: Sequence[Node], source: Sequence[int], left_out: str | None) ->
     first, after = nodes[0], suffix(nodes[1:])
     if first.op == "batch_norm":
         return (suffix(nodes),)
-    title = TITLES.get(first.op, _plain)(first, source)
+    title = TITLES[first.op](first, source) if first.op in TITLES else suffix([first])
     groups = first.attributes.get("groups", 1)
     more = [] if groups == 1 else ["depthwise" if groups == source[-1] else f"{groups} groups"]
     if after and not (first.op == "conv" and after == left_out):
@@ -61,48 +47,24 @@ def lines(nodes: Sequence[Node], source: Sequence[int], left_out: str | None) ->
     return (title, *more)
 
 
-def _conv(node: Node, source: Sequence[int]) -> str:
-    return f"{_window(node.attributes)}, {node.shape[-1]}"
-
-
-def _window(attributes: Mapping[str, Any]) -> str:
-    strides = set(attributes["strides"])
-    step = "" if strides == {1} else f" /{attributes['strides'][0]}"
-    return sides(attributes["kernel"]) + step
+def _window(node: Node) -> str:
+    """A window and its step: "3×3 /2"."""
+    strides = node.attributes["strides"]
+    return sides(node.attributes["kernel"]) + ("" if set(strides) == {1} else f" /{strides[0]}")
 
 
 def _pool(node: Node, source: Sequence[int]) -> str:
-    if node.attributes.get("adaptive"):
-        return f"{WORDS[node.op]} to {sides(node.attributes['cells'])}"
-    return f"{WORDS[node.op]} {_window(node.attributes)}"
+    cells = f"to {sides(node.attributes['cells'])}" if node.attributes.get("adaptive") else _window(node)
+    return f"{WORDS[node.op]} {cells}"
 
 
-def _dense(node: Node, source: Sequence[int]) -> str:
-    return f"dense, {node.shape[-1]}"
-
-
-def _mean(node: Node, source: Sequence[int]) -> str:
-    return f"mean over {sides(source[1:3])}"
-
-
-def _slice(node: Node, source: Sequence[int]) -> str:
-    return f"1×1 /{source[1] // node.shape[1]}, no weights"
-
-
-def _reshape(node: Node, source: Sequence[int]) -> str:
-    return "flatten" if len(node.shape) == 2 else "reshape"
-
-
-def _plain(node: Node, source: Sequence[int]) -> str:
-    return WORDS.get(node.op, node.op)
-
-
-TITLES = {
-    "conv": _conv,
-    "dense": _dense,
+# Operation -> the first line of its box, of the node and the shape of its input; others have their word.
+TITLES: dict[str, Callable[[Node, Sequence[int]], str]] = {
+    "conv": lambda node, source: f"{_window(node)}, {node.shape[-1]}",
+    "dense": lambda node, source: f"dense, {node.shape[-1]}",
     "max_pool": _pool,
     "avg_pool": _pool,
-    "mean": _mean,
-    "slice": _slice,
-    "reshape": _reshape,
+    "mean": lambda node, source: f"mean over {sides(source[1:3])}",
+    "slice": lambda node, source: f"1×1 /{source[1] // node.shape[1]}, no weights",
+    "reshape": lambda node, source: "flatten" if len(node.shape) == 2 else "reshape",
 }
