@@ -30,7 +30,6 @@ DISTRIBUTIONS = {
 OPTIONAL = {
     "google": ("onnx",),
     "keras": ("peers", "test"),
-    "matplotlib": ("plots",),
     "onnx": ("onnx",),
     "onnxruntime": ("peers",),
     "openvino": ("peers",),

@@ -131,7 +131,7 @@ def test_beside_the_network_as_written(capsys):
         (["--precision=low"], "--precision=low"),
         (["--rounds=0"], "--rounds=0"),
         (["--output=result.txt"], "must end in .json"),
-        (["--plot=plot.pdf"], "must end in .png or .svg"),
+        (["--plot=plot.gif"], "must end in .svg or .png or .pdf"),
         (["--output=/nowhere/result.json"], "there is no folder /nowhere"),
         (["--weights=/nowhere/file.pth"], "there is no such file"),
         (["--peers=tensorrt"], "nothing is called 'tensorrt'"),

@@ -8,7 +8,7 @@ import pytest
 from transfer.bench import plot
 from transfer.errors import TransferError
 
-pytest.importorskip("matplotlib")
+DTYPES = ("float32", "bfloat16")
 
 
 def row(model="resnet50", batch=1, dtype="float32", speed=10.0, peers=None, failed=None):
@@ -36,10 +36,10 @@ def texts(path):
 
 
 def test_networks_and_dtypes_have_a_line_each(tmp_path):
-    rows = [row(model, batch, dtype) for model in ("resnet50", "vgg16") for dtype in plot.DASHES for batch in (1, 8)]
+    rows = [row(model, batch, dtype) for model in ("resnet50", "vgg16") for dtype in DTYPES for batch in (1, 8)]
     plot.draw(rows, tmp_path / "plot.svg")
     found = texts(tmp_path / "plot.svg")
-    assert {f"{model}, {dtype}" for model in ("resnet50", "vgg16") for dtype in plot.DASHES} <= found
+    assert {f"{model}, {dtype}" for model in ("resnet50", "vgg16") for dtype in DTYPES} <= found
     assert {"224 px, Some CPU, 2 cores", "images a second", "batch, images", "1", "8"} <= found
 
 
@@ -55,9 +55,23 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
-def test_png(tmp_path):
-    plot.draw([row()], tmp_path / "plot.png")
-    assert re.match(rb"\x89PNG", (tmp_path / "plot.png").read_bytes())
+@pytest.mark.parametrize("name, beginning", [("plot.png", rb"\x89PNG"), ("plot.pdf", rb"%PDF")])
+def test_other_formats(tmp_path, name, beginning):
+    pytest.importorskip("vl_convert")
+    plot.draw([row()], tmp_path / name)
+    assert re.match(beginning, (tmp_path / name).read_bytes())
+
+
+def test_speeds_that_lie_decades_apart_are_drawn_by_their_logarithm(tmp_path):
+    speeds = {"vgg16": 2.0, "resnet18": 900.0}
+    rows = [row(model, batch, speed=speed) for model, speed in speeds.items() for batch in (1, 8)]
+    plot.draw(rows, tmp_path / "plot.svg")
+    assert {"2", "20", "200", "500"} <= texts(tmp_path / "plot.svg")
+
+
+def test_an_unknown_peak_leaves_the_line_out(tmp_path):
+    plot.draw([{**row(batch=batch), "mfu": None, "peak_source": None} for batch in (1, 8)], tmp_path / "plot.svg")
+    assert "MFU, of the published peak" in texts(tmp_path / "plot.svg")
 
 
 def test_nothing_to_draw(tmp_path):

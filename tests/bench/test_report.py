@@ -104,7 +104,7 @@ def test_committed_results_are_whole(path):
 
 @pytest.mark.slow
 def test_all_gpu_figures_in_one_command(tmp_path):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("vl_convert")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | {"TOY": "1", "PATH": path, "PYTHONPATH": str(REPOSITORY)}
     command = ["bash", str(REPOSITORY / "benchmarks" / "gpu.sh"), str(tmp_path)]

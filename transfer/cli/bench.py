@@ -12,7 +12,7 @@ Action = Callable[[argparse.Namespace], None]
 # Flags that stand for a benchmark of their own, the module of that name.
 OTHERS = ("head", "input", "target")
 HEAD_CASES = ("small", "large", "process", "sweep", "sweep_large")
-PICTURES = (".png", ".svg")
+PICTURES = (".svg", ".png", ".pdf")
 # How `transfer.bench.results` begins a file.
 BEGINNING = b'{\n "schema": '
 EXAMPLES = """examples:
@@ -74,7 +74,7 @@ def bench(parser: argparse.ArgumentParser) -> Action:
         action="append",
         default=[],
         metavar="FILE",
-        help=f"draw images a second and MFU over batch size, {' or '.join(PICTURES)}; may be given twice",
+        help=f"draw images a second and MFU over batch size, {', '.join(PICTURES)}; may be given twice",
     )
     flag("--report", nargs="+", metavar="FILE.json", help="print the ratios in result files as Markdown")
 
