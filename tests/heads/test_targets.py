@@ -8,7 +8,7 @@ from scipy.special import expit, softmax
 from sklearn.metrics import log_loss
 
 from transfer.errors import RowsError
-from transfer.heads.targets import ACTIVATIONS, LOSSES, Targets, of_classifier, of_known_classes, of_regressor
+from transfer.heads.targets import ACTIVATIONS, CRITERIA, Targets, of_classifier, of_known_classes, of_regressor
 
 VALUES = st.one_of(
     st.integers(-(2**40), 2**40), st.booleans(), st.text(max_size=3), st.floats(width=32), st.none(), st.just(1j)
@@ -45,7 +45,7 @@ def test_losses_and_what_scores_become(kind):
     scores, labels = random.normal(size=(2, 9, 4)).astype(np.float32) * 5, random.integers(2, size=(9, 4))
     classes = np.arange(9) % 4
     targets = {"classes": classes.astype(np.int32), "labels": labels.astype(np.float32), "values": scores[0] + 1}[kind]
-    found = np.asarray(LOSSES[kind](scores, targets))
+    found = np.asarray(CRITERIA[kind].losses(scores.swapaxes(-1, -2), targets))
     assert found.shape == (2, 9)
     for one, losses in zip(scores, found, strict=True):
         shares = np.asarray(ACTIVATIONS[kind](one))
@@ -62,9 +62,9 @@ def test_losses_and_what_scores_become(kind):
 
 
 def test_huge_scores_have_finite_losses():
-    scores = np.array([[1e30, -1e30]], np.float32)
-    assert np.isfinite(LOSSES["classes"](scores, np.array([1]))).all()
-    assert np.isfinite(LOSSES["labels"](scores, np.array([[0.0, 1.0]]))).all()
+    scores = np.array([[1e30], [-1e30]], np.float32)
+    assert np.isfinite(CRITERIA["classes"].losses(scores, np.array([1]))).all()
+    assert np.isfinite(CRITERIA["labels"].losses(scores, np.array([[0.0, 1.0]]))).all()
 
 
 KNOWN = {

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from transfer.errors import UsageError
-from transfer.heads.criteria import CRITERIA
 from transfer.heads.layers import GLOROT, Params, all_layers, dropout_by, init_params, scores, transpose_tree
 from transfer.heads.optimisers import OPTIMISERS, Rates, cosine, stepped
+from transfer.heads.targets import CRITERIA
 
 # {"params": Params, "opt_state": optax's own, "epoch": int32, epochs done so far}
 State = dict[str, Any]

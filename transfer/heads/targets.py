@@ -1,4 +1,4 @@
-"""What a head learns to say of a row: one class, several labels, or values; and the loss that goes with each."""
+"""What a head learns to say of a row: one class, several labels, or values; the loss and the metric of each."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -37,24 +37,53 @@ class Targets(NamedTuple):
         return (self.array[which, None] == np.arange(self.num_outputs)).astype(np.float32)
 
 
+class Criterion(NamedTuple):
+    """What a head is trained and measured by, in pure JAX.
+
+    Scores are class-major, (..., C, N), a column a row, as they are while a head trains (`transfer.heads.layers`).
+
+    Attributes:
+        score: name of the metric that says how good the head is.
+        losses: scores and a `Targets.array` -> the loss of each row (..., N).
+        parts: scores, a `Targets.array` and its variance (C,) -> each row's part in the metric (..., N), their mean.
+    """
+
+    score: str
+    losses: Callable[[jax.Array, jax.Array], jax.Array]
+    parts: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
 def _cross_entropy(scores: jax.Array, classes: jax.Array) -> jax.Array:
-    of_class = jax.nn.one_hot(classes, scores.shape[-1], dtype=bool)
-    return jax.nn.logsumexp(scores, axis=-1) - jnp.sum(jnp.where(of_class, scores, 0), axis=-1)
+    of_label = jnp.arange(scores.shape[-2])[:, None] == classes
+    return jax.nn.logsumexp(scores, axis=-2) - jnp.sum(jnp.where(of_label, scores, 0), axis=-2)
 
 
 def _sigmoid_cross_entropy(scores: jax.Array, labels: jax.Array) -> jax.Array:
-    return jnp.sum(jax.nn.softplus(scores) - labels * scores, axis=-1)
+    return jnp.sum(jax.nn.softplus(scores) - labels.T * scores, axis=-2)
 
 
 def _half_square(scores: jax.Array, values: jax.Array) -> jax.Array:
-    return jnp.sum((scores - values) ** 2, axis=-1) / 2
+    return jnp.sum((scores - values.T) ** 2, axis=-2) / 2
 
 
-# Kind -> loss of each row: scores (..., N, C) and a `Targets.array` -> (..., N). Pure JAX.
-LOSSES: Mapping[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
-    "classes": _cross_entropy,
-    "labels": _sigmoid_cross_entropy,
-    "values": _half_square,
+def _right_class(scores: jax.Array, classes: jax.Array, _: jax.Array) -> jax.Array:
+    return (scores.argmax(axis=-2) == classes).astype(jnp.float32)
+
+
+def _right_labels(scores: jax.Array, labels: jax.Array, _: jax.Array) -> jax.Array:
+    return jnp.mean((scores > 0) == (labels.T > 0), axis=-2, dtype=jnp.float32)
+
+
+def _explained(scores: jax.Array, values: jax.Array, variance: jax.Array) -> jax.Array:
+    varies = variance[:, None] > 0
+    return 1 - jnp.mean((scores - values.T) ** 2 / jnp.where(varies, variance[:, None], 1), axis=-2)
+
+
+# The share of right classes, that of right labels, and the share of the variance that is explained, R squared.
+CRITERIA: Mapping[str, Criterion] = {
+    "classes": Criterion("accuracy", _cross_entropy, _right_class),
+    "labels": Criterion("accuracy", _sigmoid_cross_entropy, _right_labels),
+    "values": Criterion("r2", _half_square, _explained),
 }
 
 # Kind -> what a head's scores (..., C) are turned into: probabilities, or the values as they are. Pure JAX.
