@@ -15,12 +15,13 @@ from transfer.errors import TransferError, UsageError
 from transfer.evaluation.predictions import Predictions
 from transfer.experiment import evaluate_head, head_settings, workdirs
 from transfer.experiment.head_data import Data, Labelled
+from transfer.experiment.head_settings import resolve_head
 from transfer.heads import HEADS
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 NAMES = list(HEADS)
-CLOSED = [name for name in NAMES if head_settings.program(name) is None]
+CLOSED = [name for name in NAMES if transfer.heads.find_program(name) is None]
 WIDTH = 5
 
 
@@ -63,8 +64,7 @@ def test_a_config_has_a_place_for_every_setting(name):
         except UsageError:  # no regressor
             continue
         assert taken.keys() <= settings.HEAD_SETTINGS.keys()
-        resolved = head_settings.resolve(config_of(name, target=target))
-        assert head_settings.own(resolved) == taken
+        assert resolve_head(config_of(name, target=target)).settings == taken
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in CLOSED])
@@ -77,11 +77,11 @@ def test_a_program_has_the_defaults_of_its_estimator(name):
 def test_a_workdir_of_an_older_version(tmp_path):
     older = {"name": "linear", "epochs": 50, "batch_size": 256, "learning_rate": 0.001, "order": "rows", "window": None}
     (tmp_path / "config.json").write_text(json.dumps({"seed": 0, "head": older}))
-    workdirs.bind_workdir(head_settings.resolve(config_of()), epath.Path(tmp_path))
+    workdirs.bind_workdir(resolve_head(config_of()).config, epath.Path(tmp_path))
     written = json.loads((tmp_path / "config.json").read_text())["head"]
     assert {key: written[key] for key in older} == older
     with pytest.raises(TransferError, match="head.learning_rate was 0.001 and is 0.01"):
-        workdirs.bind_workdir(head_settings.resolve(config_of(learning_rate=0.01)), epath.Path(tmp_path))
+        workdirs.bind_workdir(resolve_head(config_of(learning_rate=0.01)).config, epath.Path(tmp_path))
 
 
 @pytest.mark.slow
@@ -140,10 +140,9 @@ def test_what_needs_all_rows_is_not_streamed(config, run):
 
 
 def test_none_where_the_default_is_something_else():
-    own = head_settings.own(head_settings.resolve(config_of("logistic", scaling="none")))
-    assert own["scaling"] is None
+    assert resolve_head(config_of("logistic", scaling="none")).settings["scaling"] is None
     sweep = config_of("logistic", {"scaling": ("none", "standard")})
-    assert head_settings.grid(head_settings.resolve(sweep))["scaling"] == (None, "standard")
+    assert resolve_head(sweep).grid["scaling"] == (None, "standard")
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from transfer import config as settings
 from transfer.errors import TransferError
 from transfer.experiment import run as experiment
 from transfer.experiment import workdirs
+from transfer.experiment.head_settings import resolve_head
 from transfer.runtime import preemption
 from transfer.store import feature_files
 from transfer.training import checkpoints
@@ -187,9 +188,9 @@ OLDER = {
 @pytest.mark.parametrize("case", OLDER)
 def test_what_a_config_of_an_older_version_lacks_was_at_its_default(case, tmp_path):
     lacks, has, changes, refused = OLDER[case]
-    workdir, resolve = epath.Path(tmp_path), experiment.head_settings.resolve
+    workdir = epath.Path(tmp_path)
     usual = {name: value for name, value in changes.items() if not refused or name == "head.name"}
-    older = json.loads(resolve(changed(settings.default(), usual)).to_json_best_effort())
+    older = json.loads(resolve_head(changed(settings.default(), usual)).config.to_json_best_effort())
     for name in lacks:
         *sections, last = name.split(".")
         (older[sections[0]] if sections else older).pop(last, None)
@@ -198,7 +199,7 @@ def test_what_a_config_of_an_older_version_lacks_was_at_its_default(case, tmp_pa
         (older[sections[0]] if sections else older)[last] = value
     (tmp_path / "config.json").write_text(json.dumps(older))
     before = snapshot(tmp_path)
-    config = resolve(changed(settings.default(), changes))
+    config = resolve_head(changed(settings.default(), changes)).config
     if refused:
         with pytest.raises(TransferError, match="was made with other settings: "):
             workdirs.bind_workdir(config, workdir)

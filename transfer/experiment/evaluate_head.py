@@ -1,4 +1,4 @@
-"""What a trained head says of the validation rows, kept in the workdir; and what that is worth, for `result.json`."""
+"""What a trained head predicts of the validation rows, and what that is worth: files of the workdir, and measures."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -10,7 +10,6 @@ from transfer import heads
 from transfer.errors import UsageError
 from transfer.evaluation import predictions as files
 from transfer.evaluation.calibration import temperature
-from transfer.evaluation.measures import MEASURES
 from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.scores import Scores
 from transfer.evaluation.summary import summary
@@ -19,18 +18,11 @@ from transfer.heads import saving, scaling
 from transfer.runtime import distributed
 
 HEAD = "head.safetensors"
-# What of `result.json` is found out here.
+# Keys of `result.json` that are found out here.
 KEYS = ("measures", "temperature")
-# Measures in the line of a run, as far as what is predicted has them.
-SHOWN = ("accuracy", "top_5_accuracy", "balanced_accuracy", "mean_average_precision", "rmse", "r2", "log_loss", "ece")
 
 
-def is_there(workdir: epath.Path) -> bool:
-    """Whether the workdir has predictions already."""
-    return (workdir / files.FILE).exists()
-
-
-def of_scores(workdir: epath.Path, parts: Iterable[np.ndarray | Scores], data: Data) -> dict[str, Any]:
+def evaluate(workdir: epath.Path, parts: Iterable[np.ndarray | Scores], data: Data) -> dict[str, Any]:
     """Writes the predictions of the validation rows; returns `{"measures": …}` with their intervals.
 
     Args:
@@ -41,18 +33,23 @@ def of_scores(workdir: epath.Path, parts: Iterable[np.ndarray | Scores], data: D
     return {"measures": summary(predictions)}
 
 
+def is_evaluated(workdir: epath.Path, result: Mapping[str, Any]) -> bool:
+    """Whether the workdir has predictions already, and its result their measures."""
+    return (workdir / files.FILE).exists() and "measures" in result
+
+
 def summarised(scores: Scores, data: Data) -> dict[str, Any]:
     """All measures of scores of the validation rows, with their intervals."""
     return summary(predicted([scores], data))
 
 
 def predicted(parts: Iterable[np.ndarray | Scores], data: Data) -> Predictions:
-    """What scores say of the validation rows, with no more of them in memory than a part."""
-    found = list(_each(parts, data))
-    return found[0] if len(found) == 1 else Predictions.concatenate(found)
+    """The predictions of the validation rows, with no more scores in memory than a part's."""
+    made = list(_predicted(parts, data))
+    return made[0] if len(made) == 1 else Predictions.concatenate(made)
 
 
-def _each(parts: Iterable[np.ndarray | Scores], data: Data) -> Iterator[Predictions]:
+def _predicted(parts: Iterable[np.ndarray | Scores], data: Data) -> Iterator[Predictions]:
     ids, start = list(data.validation.ids[:]), 0
     if len(set(ids)) < len(ids):  # a source that names images alike: their places tell them apart
         ids = [str(row) for row in range(len(ids))]
@@ -90,7 +87,7 @@ def calibrated(scores: Scores, held_scores: np.ndarray, held: np.ndarray, data: 
     return {"temperature": {"value": round(value, 6), **kept}}
 
 
-def keep(workdir: epath.Path, estimator: Any) -> None:
+def save_estimator(workdir: epath.Path, estimator: Any) -> None:
     """Writes a fitted head of ours as `head.safetensors`, for `transfer.heads.load`; a user's own is not written."""
     if not hasattr(estimator, "save"):
         return
@@ -100,10 +97,10 @@ def keep(workdir: epath.Path, estimator: Any) -> None:
         distributed.print_once(f"{HEAD} is not written: {error}")
 
 
-def keep_program(
+def save_params(
     workdir: epath.Path, name: str, params: Any, parameters: Mapping[str, Any], data: Data, scaler: Any
 ) -> None:
-    """Writes what the own program of our head `name` has trained, as `keep` does.
+    """Writes what the program of our head `name` has trained, as `save_estimator` does.
 
     A linear one without scikit-learn, which takes longer to import than JAX.
 
@@ -114,7 +111,7 @@ def keep_program(
     """
     if set(params) != {"kernel", "bias"}:
         estimator = heads.HEADS[name](**parameters)
-        keep(workdir, estimator.adopt(params, classes=data.classes, scaler=scaler))
+        save_estimator(workdir, estimator.adopt(params, classes=data.classes, scaler=scaler))
         return
     fitted = {
         "coef_": np.asarray(params["kernel"]).T,
@@ -125,24 +122,3 @@ def keep_program(
         "scaler_": scaler or scaling.Scaler(),
     }
     saving.write(workdir / HEAD, name, f"{heads.camel(name)}Probe", parameters, fitted)
-
-
-def print_summary(found: Mapping[str, Any]) -> None:
-    """Prints what the validation rows say, a line."""
-    if "measures" in found:
-        distributed.print_once(f"validation: {line(found['measures'])}")
-
-
-def line(measures: Mapping[str, Any]) -> str:
-    """`accuracy 0.9722 [0.9528, 0.9889], …`."""
-    there = [name for name in SHOWN if name in measures]
-    of_kind = next(of_kind for of_kind in MEASURES.values() if of_kind.keys() >= set(there))
-    return ", ".join(f"{of_kind[name].title} {interval(measures[name])}" for name in there)
-
-
-def interval(measure: Mapping[str, float | None]) -> str:
-    """A value with the ends of its interval."""
-    value, low, high = (measure[key] for key in ("value", "low", "high"))
-    if value is None or low is None or high is None:
-        return "unknown" if value is None else f"{value:.4f}"
-    return f"{value:.4f} [{low:.4f}, {high:.4f}]"

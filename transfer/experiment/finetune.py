@@ -1,6 +1,7 @@
 """A network trained end to end, or from some layer on: an experiment with `config.train="finetune"`."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -60,13 +61,11 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     known = results.facts(config, model) | {"unfreeze": config.unfreeze, "trained_layers": len(layers)}
     if started is not None:
         known["init_from"] = started
-    sizes = {f"num_{split}": len(source) for split, source in sources.items()}
-    result = results.of_run(run, known, num_classes=num_classes, **sizes)
+    known |= {"num_classes": num_classes, **{f"num_{split}": len(source) for split, source in sources.items()}}
     before = results.read(workdir)
-    if not results.trained(run, before):
-        result |= results.how(before)
+    result = results.of_run(run, known, before)
     with jax.default_matmul_precision(config.precision):
-        result |= _measured(network, run, rows["validation"], sources["validation"], workdir)
+        result |= _measured(network, run, rows["validation"], sources["validation"], workdir, before)
     workdirs.record(config, workdir, workdirs.OF_TRAINING)
     results.write(workdir, result)
     return result
@@ -95,22 +94,27 @@ def _on_device(source: Source, preprocessing: Preprocessing | None) -> finetune.
 
 
 def _measured(
-    network: finetune.Network, run: Run, rows: finetune.Rows, source: Source, workdir: epath.Path
+    network: finetune.Network,
+    run: Run,
+    rows: finetune.Rows,
+    source: Source,
+    workdir: epath.Path,
+    before: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Writes what the last epoch's network says of the validation images; their measures, for the result."""
-    path, before = workdir / predictions.FILE, results.read(workdir)
-    if path.exists() and "measures" in before and before.get("epochs") == run.epoch:
+    """Writes what the last epoch's network predicts of the validation images; their measures, for the result."""
+    path = workdir / predictions.FILE
+    if path.exists() and "measures" in before and not results.trained(run, before):
         return {"measures": before["measures"]}
     try:
-        found = Predictions.of_logits(
+        made = Predictions.of_logits(
             finetune.logits(network, run.state, rows), source.labels, source.ids, class_names=source.class_names
         )
     except RowsError as error:  # training has gone astray, which its losses say
         logging.warning("no predictions are kept: %s", error)
         path.unlink(missing_ok=True)
         return {}
-    found.write(path)
-    return {"measures": summary(found)}
+    made.write(path)
+    return {"measures": summary(made)}
 
 
 def _write_model(

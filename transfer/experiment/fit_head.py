@@ -1,6 +1,6 @@
 """Fits a head in one go: one that has no epochs, one whose settings are chosen first, and one for each of several taps.
 
-From the config and the rows to `result.json`. All rows are in the memory of one process.
+All rows are in the memory of one process.
 """
 
 import json
@@ -9,23 +9,21 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from etils import epath
-from ml_collections import ConfigDict
 
 from transfer.errors import TransferError
 from transfer.evaluation import scores
 from transfer.evaluation.scores import Scores
-from transfer.evaluation.selection import CHOICES, MORE_IS_BETTER, Selection, fit_setting, measured, select
-from transfer.experiment import evaluate_head, head_settings, results, workdirs
+from transfer.evaluation.selection import Selection, fit_setting, measured, select
+from transfer.experiment import results
+from transfer.experiment.evaluate_head import calibrated, evaluate, is_evaluated, save_estimator, summarised
 from transfer.experiment.head_data import Data, Labelled
-from transfer.runtime import distributed, tables
+from transfer.experiment.head_settings import HeadSettings
+from transfer.experiment.print_summary import SHOWN
+from transfer.runtime import distributed
 from transfer.runtime.progress import waiting
 from transfer.store import skipped
-
-# Settings of a sweep that are printed, the best of them.
-MOST_SHOWN = 5
 
 
 class Fitted(NamedTuple):
@@ -49,8 +47,8 @@ class _Taps(Mapping[str, np.ndarray]):
         self._side = side
 
     def __getitem__(self, tap: str) -> np.ndarray:
-        held = self._side.held(tap)
-        return held.reshape(len(held), -1)
+        rows = np.asarray(self._side.taps[tap][:])
+        return rows.reshape(len(rows), -1).astype(np.float32, copy=False)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._side.taps)
@@ -59,101 +57,70 @@ class _Taps(Mapping[str, np.ndarray]):
         return len(self._side.taps)
 
 
-def fit(
-    config: ConfigDict,
-    workdir: epath.Path,
-    data: Data,
-    facts: Mapping[str, Any],
-    bound: ConfigDict,
-) -> dict[str, Any]:
-    """Fits the config's head, chosen among the settings of `config.sweep` and the taps; writes and returns the result.
+def fit_head(
+    head: HeadSettings, data: Data, workdir: epath.Path, known: Mapping[str, Any], before: Mapping[str, Any]
+) -> tuple[dict[str, Any], bool]:
+    """Fits the head, chosen among the settings of its grid and the taps; keeps it and its predictions in the workdir.
 
     What is chosen is chosen on rows held out of the training rows. The validation rows are evaluated once, by the head
     that was then fitted on all training rows.
 
     Args:
-        config: resolved (`transfer.experiment.head_settings`).
-        facts, bound: as for `transfer.experiment.train_head.fit`.
+        known: what the result says besides.
+        before: the result that is there, which stays where the same was asked for.
 
-    Raises:
-        TransferError: validation rows of classes that no training row is of; whatever the head says of its rows.
+    Returns:
+        The result, and whether the head was fitted now.
+
+    Raises TransferError for validation rows of classes that no training row is of, and whatever the head says.
     """
-    for side in (data.train, data.validation):
-        distributed.print_once(" ".join(str(rows.shape) for rows in (*side.taps.values(), side.labels)))
-    if lost := data.missing():
+    if lost := data.untrained_classes():
         raise TransferError(f"{lost}; drop those rows, or train on some of each class")
-    asked, before = _asked(config), results.read(workdir)
-    if before.get("asked") == asked and evaluate_head.is_there(workdir):
+    asked = _asked(head)
+    if before.get("asked") == asked and is_evaluated(workdir, before):
         distributed.print_once("Already fitted; nothing to do.")
-        if skipped.KEY in facts and skipped.KEY not in before:  # fitted by an earlier version
-            before |= {skipped.KEY: facts[skipped.KEY]}
-            results.write(workdir, before)
-        print_summary(before)
-        return before
-    result = _result(config, workdir, data, facts) | {"asked": asked}
-    workdirs.record(bound, workdir, workdirs.OF_TRAINING)
-    results.write(workdir, result)
-    print_summary(result)
-    return result
+        # an earlier version did not say what was skipped
+        return {skipped.KEY: known[skipped.KEY], **before} if skipped.KEY in known else dict(before), False
+
+    start = time.monotonic()
+    estimator, labels, taps = head.estimator(), data.given(data.train), _Taps(data.train)
+    selection, chosen = None, {}
+    if head.chooses:
+        selection = select(taps, labels, estimator, head.grid, **head.choice)
+        chosen = dict(selection.chosen)
+        winner = _on_validation(data, chosen.pop("tap"), selection.probe)
+    else:
+        tap = next(iter(taps))
+        with waiting(f"fitting {head.name} on {len(labels)} rows"):
+            winner = _on_validation(data, tap, estimator.fit(taps[tap], labels))
+    seconds = time.monotonic() - start
+    settings = {**head.settings, **chosen}
+    facts = {**known, **({} if head.tap is None else {"tap": winner.tap})}
+    result = results.of_training(facts, _losses(data, winner), settings.get("epochs"), seconds)
+    result |= {"head": head.name, "settings": settings, **evaluate(workdir, [winner.validation], data)}
+    if selection is not None:
+        result |= _choice(data, selection, winner)
+        if len(selection.best) > 1:
+            result["taps"] = _by_tap(data, estimator, selection, winner.tap, result["measures"])
+    save_estimator(workdir, winner.head)
+    return result | {"asked": asked}, True
 
 
-def _asked(config: ConfigDict) -> dict[str, Any]:
+def _asked(head: HeadSettings) -> dict[str, Any]:
     """All of the config that the result depends on, beside the rows: JSON values."""
-    sweep = {**config.get("sweep", {}), "grid": head_settings.grid(config)}
-    chooses = head_settings.chooses(config)
     asked = {
-        "head": config.head.name,
-        "target": config.head.get("target", "classes"),
-        "settings": head_settings.own(config),
-        "seed": config.seed,
-        "tap": config.get("tap"),
-        "sweep": {key: sweep[key] for key in head_settings.CHOICE if key in sweep} if chooses else None,
+        "head": head.name,
+        "target": head.target,
+        "settings": head.settings,
+        "seed": head.seed,
+        "tap": head.tap,
+        "sweep": {**head.choice, "grid": head.grid} if head.chooses else None,
     }
     return json.loads(json.dumps(asked, default=str))
 
 
-def _result(config: ConfigDict, workdir: epath.Path, data: Data, facts: Mapping[str, Any]) -> dict[str, Any]:
-    start = time.monotonic()
-    name, own = config.head.name, head_settings.own(config)
-    estimator = head_settings.make(name, data.kind, own, config.seed)
-    labels, taps = data.given(data.train), _Taps(data.train)
-    selection, chosen = None, {}
-    if head_settings.chooses(config):
-        selection = _selected(config, taps, estimator, labels)
-        chosen = dict(selection.chosen)
-        tap, head = chosen.pop("tap"), selection.probe
-    else:
-        tap = next(iter(taps))
-        with waiting(f"fitting {name} on {len(labels)} rows"):
-            head = estimator.fit(taps[tap], labels)
-    winner = _on_validation(data, tap, head)
-    seconds = time.monotonic() - start
-    result = {**facts, **({} if facts.get("tap") is None else {"tap": tap})}
-    result |= {f"num_{split}": len(side.labels) for split, side in zip(("train", "validation"), data[:2], strict=True)}
-    result |= {"num_classes": data.num_outputs} | _losses(data, winner)
-    result |= {
-        "epochs": {**own, **chosen}.get("epochs"),
-        "seconds_train": round(seconds, 3),
-        "device": jax.devices()[0].device_kind,
-        "jax_version": jax.__version__,
-        "head": name,
-        "settings": {**own, **chosen},
-    }
-    result |= evaluate_head.of_scores(workdir, [winner.validation], data)
-    if selection is not None:
-        result |= _choice(data, selection, winner)
-        result |= _by_tap(data, estimator, selection, tap, result["measures"])
-    evaluate_head.keep(workdir, head)
-    return result
-
-
-def _selected(config: ConfigDict, taps: _Taps, estimator: Any, labels: np.ndarray) -> Selection:
-    sweep = config.sweep
-    choice = dict(holdout=sweep.holdout, seed=sweep.seed, measure=sweep.measure)
-    return select(taps, labels, estimator, head_settings.grid(config), **choice)
-
-
 def _on_validation(data: Data, tap: str, head: Any) -> Fitted:
+    """A fitted head with its scores of the validation rows."""
     return Fitted(tap, head, scores.of(head, _Taps(data.validation)[tap], data.classes, data.kind))
 
 
@@ -161,16 +128,13 @@ def _losses(data: Data, winner: Fitted) -> dict[str, float | None]:
     """Loss and accuracy of both sides, those that the head has: None of the others."""
     found: dict[str, float | None] = {}
     training = scores.of(winner.head, _Taps(data.train)[winner.tap], data.classes, data.kind)
+    loss = "rmse" if data.kind == "values" else "log_loss"
     for split, of_rows, side in (("train", training, data.train), ("validation", winner.validation, data.validation)):
         values = measured(of_rows, np.asarray(side.labels[:]), data.kind)
-        loss = "rmse" if data.kind == "values" else "log_loss"
-        found[f"{split}_loss"] = _rounded(values.get(loss))
-        found[f"{split}_accuracy"] = _rounded(values.get("accuracy"))
+        for name, measure in (("loss", loss), ("accuracy", "accuracy")):
+            value = values.get(measure)
+            found[f"{split}_{name}"] = None if value is None or not np.isfinite(value) else round(value, 6)
     return found
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else round(value, 6)
 
 
 def _choice(data: Data, selection: Selection, winner: Fitted) -> dict[str, Any]:
@@ -188,98 +152,31 @@ def _choice(data: Data, selection: Selection, winner: Fitted) -> dict[str, Any]:
     }
     if not selection.best[winner.tap].probable:
         return {"sweep": sweep}
-    return {"sweep": sweep} | evaluate_head.calibrated(winner.validation, selection.holdout_scores, held, data)
+    return {"sweep": sweep} | calibrated(winner.validation, selection.holdout_scores, held, data)
 
 
 def _by_tap(
     data: Data, estimator: Any, selection: Selection, winner: str, measures: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Of several taps what the best setting of each is worth on the validation rows, fitted on all training rows."""
-    if len(selection.best) < 2:
-        return {}
+) -> list[dict[str, Any]]:
+    """What the best setting of each tap is worth on the validation rows, fitted on all training rows."""
     rows, train, labels = [], _Taps(data.train), data.given(data.train)
     for tap, best in selection.best.items():
         of_tap = measures
         if tap != winner:
             other = _on_validation(data, tap, fit_setting(estimator, best.settings, train[tap], labels))
-            of_tap = evaluate_head.summarised(other.validation, data)
-        shown = {name: of_tap[name] for name in evaluate_head.SHOWN if name in of_tap}
-        size = math.prod(data.train.taps[tap].shape[1:])
+            of_tap = summarised(other.validation, data)
         rows.append(
             {
                 "tap": tap,
-                "num_features": size,
+                "num_features": math.prod(data.train.taps[tap].shape[1:]),
                 "settings": best.settings,
                 "holdout": _finite(best.measures),
-                "validation": shown,
+                "validation": {name: of_tap[name] for name in SHOWN if name in of_tap},
             }
         )
-    return {"taps": rows}
+    return rows
 
 
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON has it, numbers to six digits."""
+    """The row as JSON has it: None for what is not finite."""
     return {name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in row.items()}
-
-
-def print_summary(result: Mapping[str, Any]) -> None:
-    """Prints the best settings on the held-out rows, a curve over several taps, and the validation rows' measures."""
-    if "sweep" in result:
-        for text in (*_table(result["sweep"]), *_curve(result)):
-            distributed.print_once(text)
-    evaluate_head.print_summary(result)
-    if "temperature" in result:
-        scaled = result["temperature"]
-        rest = evaluate_head.line({name: value for name, value in scaled.items() if name != "value"})
-        distributed.print_once(f"with temperature {scaled['value']:.3f} of the held-out rows: {rest}")
-
-
-def _table(sweep: Mapping[str, Any]) -> list[str]:
-    """The best settings, the chosen one first and marked."""
-    measure, more = sweep["measure"], MORE_IS_BETTER[sweep["measure"]]
-    rows = sweep["table"]
-    known = [name for name in MEASURES_SHOWN if name in rows[0]]
-    names = [name for name in rows[0] if name not in known and (name == "tap" or len({str(r[name]) for r in rows}) > 1)]
-    if len({row.get("tap") for row in rows}) == 1 and "tap" in names:
-        names.remove("tap")
-    order = sorted(range(len(rows)), key=lambda place: _last(rows[place][measure], more))
-    lines = [["", *names, *known]]
-    for rank, place in enumerate(order[:MOST_SHOWN]):
-        lines.append(
-            ["*" if rank == 0 else "", *(_text(rows[place][name]) for name in names)]
-            + [_text(rows[place][name], ".4f") for name in known]
-        )
-    tried = f"{len(rows)} settings" if len(rows) > 1 else "1 setting"
-    head = f"{tried} on {sweep['num_holdout']} held-out rows, fitted on {sweep['num_fitted']}; * by {measure}:"
-    return [head, tables.text(lines), *(f"note: {note}" for note in sweep["notes"])]
-
-
-MEASURES_SHOWN = tuple(dict.fromkeys(name for of_kind in CHOICES.values() for name in of_kind))
-
-
-def _last(value: float | None, more: bool) -> float:
-    if value is None:
-        return float("inf")
-    return -value if more else value
-
-
-def _text(value: Any, form: str = ".6g") -> str:
-    if value is None:
-        return "-"
-    return format(value, form) if isinstance(value, float) else str(value)
-
-
-def _curve(result: Mapping[str, Any]) -> list[str]:
-    """A row for each tap, in the order that the config names them."""
-    if "taps" not in result:
-        return []
-    rows = result["taps"]
-    measure = result["sweep"]["measure"]
-    shown = next(name for name in (measure, *rows[0]["validation"]) if name in rows[0]["validation"])
-    lines = [["", "tap", "chosen", f"held-out {measure}", f"validation {shown}"]]
-    for row in rows:
-        own = ", ".join(f"{name}={_text(value)}" for name, value in row["settings"].items()) or "-"
-        mark = "*" if row["tap"] == result["sweep"]["chosen"]["tap"] else ""
-        held = _text(row["holdout"][measure], ".4f")
-        lines.append([mark, row["tap"], own, held, evaluate_head.interval(row["validation"][shown])])
-    return [tables.text(lines)]

@@ -1,7 +1,8 @@
-"""Which settings a head takes, and what they are where a config leaves them open."""
+"""A config's head, resolved once: its settings, what trains it, and what of the config's values it would refuse."""
 
+import dataclasses
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
@@ -18,75 +19,144 @@ RUN = ("name", "target", "order", "window", "schedule")
 # What of `config.sweep` says how settings are chosen; the rest are values to choose among.
 CHOICE = ("holdout", "seed", "measure", "grid")
 TARGETS = ("classes", "labels", "values")
-# Of an estimator, what no config sets: chance is `config.seed`'s, and rows are always shuffled.
+# Parameters of an estimator that no config sets: chance is `config.seed`'s, and rows are always shuffled.
 NO_SETTINGS = ("seed", "random_state", "shuffle")
 # How a config writes None where a head's default is something else: None itself asks for the default.
 NONE = "none"
 
 
-def program(name: str) -> "Program | None":
+@dataclasses.dataclass(frozen=True)
+class HeadSettings:
+    """Everything that a config says of its head; see `resolve_head`.
+
+    Attributes:
+        name: of `transfer.heads.HEADS`.
+        target: what it predicts: "classes", "labels" or "values".
+        settings: all of its settings, those that the config leaves open at the head's defaults.
+        grid: setting -> the values of `config.sweep` to choose among; empty where none is to be chosen.
+        choice: how they are chosen: `holdout`, `seed` and `measure` of `transfer.sweep`.
+        tap: `config.tap`, several separated by commas, of which one is chosen; None for rows of feature files.
+        seed: `config.seed`.
+        program: what trains it epoch by epoch; None where it is fitted in one go.
+        reason_for_in_memory: the setting for which all rows must be in the memory of one process; None: there is none.
+        config: the config with all settings of the head in it, as `config.json` has them whatever defaults become
+            later; what other heads take is None.
+    """
+
+    name: str
+    target: str
+    settings: Mapping[str, Any]
+    grid: Mapping[str, tuple]
+    choice: Mapping[str, Any]
+    tap: str | None
+    seed: int
+    program: "Program | None"
+    reason_for_in_memory: str | None
+    config: ConfigDict
+
+    @property
+    def taps(self) -> list[str]:
+        """The names of the taps."""
+        return [name.strip() for name in (self.tap or "").split(",")]
+
+    @property
+    def chooses(self) -> bool:
+        """Whether something is to be chosen on held-out rows: settings, or one of several taps."""
+        return bool(self.grid) or len(self.taps) > 1
+
+    def estimator(self, **changed: Any) -> Any:
+        """The head as an estimator that is not fitted yet, some of its settings changed."""
+        return make(self.name, self.target, {**self.settings, **changed}, self.seed)
+
+    def check_values(self) -> None:
+        """Raises UsageError for values that an estimator of ours would refuse, those to choose among included."""
+        for changed in ({}, *({key: value} for key, values in self.grid.items() for value in values)):
+            # the setting at fault is one of those that are changed, or else the config's own
+            with settings.named(self.settings, "config.head"), settings.named(changed, "config.sweep"):
+                getattr(self.estimator(**changed), "check_parameters", lambda: None)()
+
+
+def resolve_head(config: ConfigDict) -> HeadSettings:
+    """All that a config says of its head; the config stays as it is.
+
+    Raises UsageError for an unknown head, for settings that it does not take, and for a sweep over no values.
+    """
+    name, target, tap = config.head.name, config.head.get("target", "classes"), config.get("tap")
+    if target not in TARGETS:
+        raise UsageError(f"config.head.target={target!r} is not one of {', '.join(TARGETS)}")
+    try:
+        program, defaults = _trained_by(name, target), takes(name, target)
+    except UsageError as error:
+        raise UsageError(f"config.head.name: {error}") from error
+    given = {key: value for key, value in settings.given(config.head).items() if key not in RUN}
+    _check_known("head", name, given, defaults)
+    own = {key: given.get(key, value) for key, value in defaults.items()}
+    resolved = config.copy_and_resolve_references()
+    with resolved.unlocked():
+        for key, value in own.items():
+            # a setting that has no value either way is written as one that was left out
+            resolved.head[key] = None if value == NONE and defaults[key] is None else value
+        if program is not None and program.anneals:
+            # the learning rate of each step depends on how many there are: no run may go on to another number
+            resolved.head["schedule"] = resolved.head.epochs
+    own = {key: None if value == NONE else value for key, value in own.items()}
+    sweep = config.get("sweep") or {}
+    grid = _grid(sweep, name, target, defaults)
+    in_one_go = program is None or bool(grid) or "," in (tap or "")
+    return HeadSettings(
+        name=name,
+        target=target,
+        settings=own,
+        grid=grid,
+        choice={key: sweep[key] for key in CHOICE if key in sweep and key != "grid"},
+        tap=tap,
+        seed=config.seed,
+        program=None if in_one_go else program,
+        reason_for_in_memory=_reason_for_in_memory(name, target, own, grid, tap, program),
+        config=resolved,
+    )
+
+
+def _trained_by(name: str, target: str) -> "Program | None":
     """What trains the head epoch by epoch; None for a head that is fitted in one go. UsageError for an unknown one."""
-    return heads.find_program(name)
+    found = heads.find_program(name)
+    return found if target == "classes" else None
 
 
 def takes(name: str, target: str = "classes") -> dict[str, Any]:
     """The settings of the head `name` and their defaults; UsageError for an unknown head."""
-    found = program(name) if target == "classes" else None
-    if found is None:
-        return {key: value for key, value in _parameters(estimator(name, target)) if key not in NO_SETTINGS}
-    return {**found.defaults, "scaling": None, "class_weight": None}
+    program = _trained_by(name, target)
+    if program is not None:
+        return {**program.defaults, "scaling": None, "class_weight": None}
+    return {key: value for key, value in _parameters(estimator(name, target)).items() if key not in NO_SETTINGS}
 
 
 def estimator(name: str, target: str = "classes") -> type:
     """The estimator class of the head `name` for a target; UsageError for an unknown head, or one without it."""
-    if target not in TARGETS:
-        raise UsageError(f"config.head.target={target!r} is not one of {', '.join(TARGETS)}")
     return heads.regressor(name) if target == "values" else heads.HEADS[name]
 
 
-def _parameters(found: type) -> Iterator[tuple[str, Any]]:
-    for key, parameter in inspect.signature(found).parameters.items():
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            yield key, None if parameter.default is parameter.empty else parameter.default
-
-
-def make(name: str, target: str, own: dict[str, Any], seed: int) -> Any:
+def make(name: str, target: str, own: Mapping[str, Any], seed: int) -> Any:
     """The head as an estimator with its own settings, and `seed` where it takes one."""
-    found = estimator(name, target)
-    taken = dict(_parameters(found))
-    chance = {key: seed for key in ("seed", "random_state") if key in taken}
-    return found(**own, **chance)
+    made_by: Callable[..., Any] = estimator(name, target)
+    chance = {key: seed for key in ("seed", "random_state") if key in _parameters(made_by)}
+    return made_by(**own, **chance)
 
 
-def check(config: ConfigDict) -> None:
-    """Raises UsageError for values that the head of a resolved config would refuse, those of its sweep included."""
-    name, target, usual = config.head.name, config.head.get("target", "classes"), own(config)
-    tried = [{key: value} for key, values in grid(config).items() for value in values]
-    for changed in ({}, *tried):
-        head = make(name, target, {**usual, **changed}, config.seed)
-        if hasattr(head, "check_parameters"):  # a head of ours (`transfer.heads.estimator`)
-            with settings.named(usual, "config.head"), settings.named(changed, "config.sweep"):
-                head.check_parameters()
+def _parameters(made_by: Callable[..., Any]) -> dict[str, Any]:
+    """The parameters of an estimator class and their defaults."""
+    signature = inspect.signature(made_by).parameters.items()
+    named = {key: one for key, one in signature if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
+    return {key: None if one.default is one.empty else one.default for key, one in named.items()}
 
 
-def own(config: ConfigDict) -> dict[str, Any]:
-    """The settings of a resolved config's head, without those of other heads."""
-    known = takes(config.head.name, config.head.get("target", "classes"))
-    return {key: None if config.head[key] == NONE else config.head[key] for key in known}
-
-
-def grid(config: ConfigDict) -> dict[str, tuple]:
-    """The values that `config.sweep` tries, by the setting; empty where nothing is to be chosen.
-
-    Raises UsageError for settings that the head does not take, and for no values.
-    """
-    sweep = config.get("sweep") or {}
+def _grid(sweep: Mapping[str, Any], name: str, target: str, defaults: Mapping[str, Any]) -> dict[str, tuple]:
+    """The values that `config.sweep` tries, by the setting; empty where nothing is to be chosen."""
     wanted = {
         key: tuple(None if value == NONE else value for value in values)
         for key, values in sweep.items()
         if key not in CHOICE and values is not None
     }
-    name, target = config.head.name, config.head.get("target", "classes")
     if sweep.get("grid") is not None:
         if sweep["grid"] != "default":
             raise UsageError(f"config.sweep.grid={sweep['grid']!r} should be 'default', or left out")
@@ -94,51 +164,44 @@ def grid(config: ConfigDict) -> dict[str, tuple]:
         if not usual:
             raise UsageError(f"config.sweep.grid=default: {name} has no values of its own; name some in config.sweep")
         wanted = {**usual, **wanted}
-    _check_known("sweep", name, wanted, takes(name, target) if wanted else {})
+    _check_known("sweep", name, wanted, defaults)
     for key, values in wanted.items():
         if not values:
             raise UsageError(f"config.sweep.{key} has no value to try")
     return wanted
 
 
-def chooses(config: ConfigDict) -> bool:
-    """Whether a resolved config leaves something to be chosen on held-out rows: settings, or one of several taps."""
-    return bool(grid(config)) or "," in (config.get("tap") or "")
-
-
-def _check_known(section: str, name: str, given: Any, known: dict[str, Any]) -> None:
+def _check_known(section: str, name: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     for key in given:
         if key not in known:
             raise UsageError(f"config.{section}.{key}: the head {name} takes no {key}; it takes {', '.join(known)}")
 
 
-def resolve(config: ConfigDict) -> ConfigDict:
-    """A copy of the config in which every setting of its head has a value; what other heads take is None.
+def _reason_for_in_memory(
+    name: str,
+    target: str,
+    own: Mapping[str, Any],
+    grid: Mapping[str, tuple],
+    tap: str | None,
+    program: "Program | None",
+) -> str | None:
+    """The setting for which all rows must be in the memory of one process, as a message names it; None: there is none.
 
-    So that `config.json` says what a head was trained with, whatever defaults become later. Raises UsageError for
-    an unknown head and for settings that it does not take.
+    Over several devices, and on rows that are streamed, the published head is trained by its published recipe.
     """
-    name, target = config.head.name, config.head.get("target", "classes")
-    if target not in TARGETS:
-        raise UsageError(f"config.head.target={target!r} is not one of {', '.join(TARGETS)}")
-    try:
-        known = takes(name, target)
-    except UsageError as error:
-        raise UsageError(f"config.head.name: {error}") from error
-    given = {key: value for key, value in settings.given(config.head).items() if key not in RUN}
-    _check_known("head", name, given, known)
-    resolved = config.copy_and_resolve_references()
-    with resolved.unlocked():
-        for key, value in known.items():
-            # a setting that has no value either way is written as one that was left out
-            resolved.head[key] = None if value is None and given.get(key) == NONE else given.get(key, value)
-        if _has_schedule(name, target):
-            # the learning rate of each step depends on how many there are: no run may go on to another number
-            resolved.head["schedule"] = resolved.head.epochs
-    grid(resolved)
-    return resolved
+    if grid:
+        return "config.sweep"
+    if "," in (tap or ""):
+        return f"config.tap={tap}"
+    if target != "classes":
+        return f"config.head.target={target}"
+    for key in ("scaling", "class_weight"):
+        if own.get(key) is not None:
+            return f"config.head.{key}={own[key]}"
+    from transfer.heads.programs import LINEAR
 
-
-def _has_schedule(name: str, target: str) -> bool:
-    found = program(name) if target == "classes" else None
-    return found is not None and found.anneals
+    if program is not LINEAR:
+        return f"config.head.name={name}"
+    if own["weight_decay"]:
+        return f"config.head.weight_decay={own['weight_decay']}"
+    return None

@@ -1,6 +1,7 @@
 """`result.json`: what a run was, on what, and how it ended."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -27,33 +28,39 @@ def facts(config: ConfigDict, model: Any, tap: str | None = None, seconds: float
     }
 
 
-def of_run(run: Run, known: dict[str, Any], **sizes: int) -> dict[str, Any]:
-    """The whole result: `known` facts, `sizes`, and the last and the best epoch of `run`."""
-    last, best = run.history[-1], run.history[run.best_epoch - 1]
+def of_training(known: Mapping[str, Any], measured: Mapping[str, Any], epochs: int | None, seconds: float) -> dict:
+    """What is known of a run, what was measured at its end, how long it has trained, and on what device."""
     return {
         **known,
-        **sizes,
+        **measured,
+        "epochs": epochs,
+        "seconds_train": round(seconds, 3),
+        "device": jax.devices()[0].device_kind,
+        "jax_version": jax.__version__,
+    }
+
+
+def of_run(run: Run, known: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known, and the last and the best epoch of `run`.
+
+    Where it has come no further than the result `before` says, training was done as that says.
+    """
+    last, best = run.history[-1], run.history[run.best_epoch - 1]
+    measured = {
         "train_loss": last["loss"],
         "train_accuracy": last["accuracy"],
         "validation_loss": last["validation_loss"],
         "validation_accuracy": last["validation_accuracy"],
         "best_validation_accuracy": best["validation_accuracy"],
         "best_epoch": run.best_epoch,
-        "epochs": run.epoch,
-        "seconds_train": round(run.seconds, 3),
-        "device": jax.devices()[0].device_kind,
-        "jax_version": jax.__version__,
     }
+    result = of_training(known, measured, run.epoch, run.seconds)
+    return result if trained(run, before) else result | {key: before[key] for key in HOW if key in before}
 
 
-def trained(run: Run, before: dict[str, Any]) -> bool:
+def trained(run: Run, before: Mapping[str, Any]) -> bool:
     """Whether `run` has come to another epoch than the result that was there says."""
     return before.get("epochs") != run.epoch
-
-
-def how(before: dict[str, Any]) -> dict[str, Any]:
-    """What a result says of how training was done."""
-    return {key: before[key] for key in HOW if key in before}
 
 
 def read(workdir: epath.Path) -> dict[str, Any]:

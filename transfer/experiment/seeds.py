@@ -1,7 +1,7 @@
 """The same experiment over several seeds: how much of a difference is luck."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -9,7 +9,9 @@ from ml_collections import ConfigDict
 
 from transfer.errors import UsageError
 from transfer.evaluation import runs as loaded
-from transfer.experiment import head_settings, results, train_head, workdirs
+from transfer.experiment import results, workdirs
+from transfer.experiment.head_settings import HeadSettings, resolve_head
+from transfer.experiment.train_head import epochs_begun
 from transfer.runtime import distributed, tables
 
 MEASURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
@@ -33,33 +35,35 @@ def over_seeds(
         raise UsageError(f"config.seeds={config.seeds} must be at least 1")
     if config.features:
         raise UsageError("config.features is one folder, and each of config.seeds draws other images; leave one out")
-    resolved = head_settings.resolve(config) if config.train == "head" else config
-    workdirs.check_workdir(resolved, workdir)
-    count = _count(config, workdir)
-    if config.train == "head":
-        _check_epochs(resolved, [workdir / f"seed_{config.seed + step}" for step in range(count)])
+    head = resolve_head(config) if config.train == "head" else None
+    workdirs.check_workdir(head.config if head is not None else config, workdir)
+    seeds = range(config.seed, config.seed + _count(config, workdir))
+    if head is not None:
+        _check_epochs(head, [workdir / f"seed_{seed}" for seed in seeds])
     runs = []
-    for step in range(count):
+    for step, seed in enumerate(seeds):
         one = config.copy_and_resolve_references()
-        one.seeds, one.seed = None, config.seed + step
+        one.seeds, one.seed = None, seed
         if config.data.seed is not None:
             one.data.seed = config.data.seed + step
-        runs.append(train(one, workdir / f"seed_{one.seed}"))
-    # a head without probabilities has no loss, and values have no accuracy
-    columns = {name: [run[name] for run in runs] for name in MEASURES if all(run[name] is not None for run in runs)}
+        runs.append(train(one, workdir / f"seed_{seed}"))
     shared = {name: value for name, value in runs[0].items() if all(run.get(name) == value for run in runs)}
+    # a head without probabilities has no loss, and values have no accuracy
+    mean, spread = _mean_and_spread({name: [run[name] for run in runs] for name in MEASURES})
     result = {
         **shared,
-        **{name: round(statistics.fmean(values), 6) for name, values in columns.items()},
-        "spread": {name: round(_spread(values), 6) for name, values in columns.items()},
-        "seeds": count,
+        **mean,
+        "spread": spread,
+        "seeds": len(seeds),
         "seconds_train": round(sum(run["seconds_train"] for run in runs), 3),
-        **_curve(runs),
+        **({"taps": taps} if (taps := _by_tap(runs)) else {}),
         "runs": runs,
     }
     results.write(workdir, result)
-    if "taps" in result:
-        distributed.print_once(_table(result["taps"]))
+    if taps:
+        measure = next(iter(taps[0]["mean"]))
+        rows = [[row["tap"], f"{row['mean'][measure]:.4f}", f"{row['spread'][measure]:.4f}"] for row in taps]
+        distributed.print_once(tables.text([["tap", f"validation {measure}", "spread"], *rows]))
     distributed.print_once(line(result))
     return result
 
@@ -78,46 +82,37 @@ def _count(config: ConfigDict, workdir: epath.Path) -> int:
     return begun
 
 
-def _check_epochs(config: ConfigDict, folders: list[epath.Path]) -> None:
-    """Raises UsageError where some seeds have trained more epochs than the config asks for and others would not."""
-    there = [train_head.epochs_begun(config, folder) for folder in folders]
-    if max(there) > (config.head.epochs or max(there)) and min(there) < max(there):
+def _check_epochs(head: HeadSettings, folders: Sequence[epath.Path]) -> None:
+    """Raises UsageError where some seeds have trained more epochs than are asked for and others would not."""
+    begun, asked = [epochs_begun(head, folder) for folder in folders], head.settings.get("epochs")
+    most = max(begun)
+    if asked is not None and most > asked and min(begun) < most:
         raise UsageError(
-            f"config.head.epochs={config.head.epochs}: {folders[there.index(max(there))]} has trained {max(there)} "
-            f"already, and all seeds train equally long; take config.head.epochs={max(there)}, or another --workdir"
+            f"config.head.epochs={asked}: {folders[begun.index(most)]} has trained {most} already, and all seeds "
+            f"train equally long; take config.head.epochs={most}, or another --workdir"
         )
 
 
-def _curve(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of several taps what each measure of the validation images is over the seeds, whichever tap a seed chose."""
-    curves = [run.get("taps", []) for run in runs]
+def _mean_and_spread(over_runs: Mapping[str, Sequence[float | None]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Mean and standard deviation of each measure that every run has."""
+    known = {name: [value for value in values if value is not None] for name, values in over_runs.items()}
+    known = {name: values for name, values in known.items() if len(values) == len(over_runs[name])}
+    mean = {name: round(statistics.fmean(values), 6) for name, values in known.items()}
+    spread = {name: round(statistics.stdev(values), 6) if len(values) > 1 else 0.0 for name, values in known.items()}
+    return mean, spread
+
+
+def _by_tap(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each of several taps its measures of the validation images over the seeds, whichever tap a seed chose."""
     rows = []
-    for of_tap in zip(*curves, strict=True):
-        over = {name: [row["validation"][name]["value"] for row in of_tap] for name in of_tap[0]["validation"]}
-        known = {name: values for name, values in over.items() if None not in values}
-        rows.append(
-            {
-                "tap": of_tap[0]["tap"],
-                "num_features": of_tap[0]["num_features"],
-                "mean": {name: round(statistics.fmean(values), 6) for name, values in known.items()},
-                "spread": {name: round(_spread(values), 6) for name, values in known.items()},
-            }
-        )
-    return {"taps": rows} if rows else {}
+    for of_tap in zip(*(run.get("taps", []) for run in runs), strict=True):
+        first, measures = of_tap[0], [row["validation"] for row in of_tap]
+        mean, spread = _mean_and_spread({name: [each[name]["value"] for each in measures] for name in measures[0]})
+        rows.append({"tap": first["tap"], "num_features": first["num_features"], "mean": mean, "spread": spread})
+    return rows
 
 
-def _table(taps: list[dict[str, Any]]) -> str:
-    measure = next(iter(taps[0]["mean"]))
-    lines = [["tap", f"validation {measure}", "spread"]]
-    lines += [[row["tap"], f"{row['mean'][measure]:.4f}", f"{row['spread'][measure]:.4f}"] for row in taps]
-    return tables.text(lines)
-
-
-def _spread(values: list[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def line(result: dict[str, Any]) -> str:
+def line(result: Mapping[str, Any]) -> str:
     """The accuracy over the seeds, or what there is instead, as one line."""
     name = next((name for name in reversed(MEASURES) if name in result["spread"]), None)
     if name is None:

@@ -1,35 +1,41 @@
-"""Trains a head epoch by epoch: from the config and the rows to `result.json`, on one device or many, streamed or not.
+"""The whole run of a head, from a config to `result.json`; and how it is trained epoch by epoch.
 
 A head that is fitted in one go, and one whose settings are chosen first, is `transfer.experiment.fit_head`'s.
 """
 
-import inspect
-import math
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from etils import epath
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.experimental.multihost_utils import process_allgather
 from ml_collections import ConfigDict
 
+from transfer import config as settings
 from transfer.errors import TransferError, UsageError
-from transfer.experiment import evaluate_head, head_settings, results, workdirs
+from transfer.experiment import head_data, results, workdirs
+from transfer.experiment.evaluate_head import KEYS, evaluate, is_evaluated, save_params
+from transfer.experiment.few_shot import protocol
+from transfer.experiment.fit_head import fit_head
 from transfer.experiment.head_data import Data
+from transfer.experiment.head_settings import HeadSettings, resolve_head
+from transfer.experiment.print_summary import print_summary
 from transfer.heads import scaling
-from transfer.heads.programs import LINEAR, PROGRAMS
+from transfer.heads.programs import PROGRAMS
 from transfer.heads.rows import flat_features
 from transfer.runtime import distributed
 from transfer.runtime.memory import limit_heaps
 from transfer.training import checkpoints
-from transfer.training.checkpoints import stopped_within
 from transfer.training.loop import run_epochs
-from transfer.training.parallel import placement as plans
+from transfer.training.parallel import placement as placements
 from transfer.training.parallel.epochs import make_epochs
 from transfer.training.parallel.reader import Split
+from transfer.training.run import Run
 
 # Epochs of a head that are on the device at a time; three keep two cores busy.
 AHEAD = 3
@@ -37,180 +43,174 @@ AHEAD = 3
 EVALUATED = 4096
 
 
-def check(config: ConfigDict) -> None:
-    """Raises UsageError for settings of a resolved config that contradict each other."""
-    if config.head.order == "chunks":
-        limit_heaps()  # JAX has not been asked for its devices yet
-    plans.check(config, head_settings.program(config.head.name), whole(config))
-    if in_one_go(config):
-        head_settings.check(config)
+def train_head(config: ConfigDict, workdir: epath.Path, files: Sequence[str] | None = None) -> dict[str, Any]:
+    """Trains the config's head and returns what `result.json` then holds.
 
-
-def whole(config: ConfigDict) -> str | None:
-    """What in the config needs all rows in the memory of one process, for a message; None for nothing."""
-    head = config.head
-    if head_settings.grid(config):
-        return "config.sweep"
-    if "," in (config.get("tap") or ""):
-        return f"config.tap={config.tap}"
-    if head.get("target", "classes") != "classes":
-        return f"config.head.target={head.target}"
-    for name in ("scaling", "class_weight"):
-        if head.get(name) is not None:
-            return f"config.head.{name}={head[name]}"
-    program = head_settings.program(head.name)
-    if program is not LINEAR:
-        return f"config.head.name={head.name}"
-    beyond = _beyond(program, head_settings.own(config))
-    return f"config.head.{beyond[0]}={head[beyond[0]]}" if beyond else None
-
-
-def _beyond(program: Any, own: Mapping[str, Any]) -> list[str]:
-    """Settings that are not at their default and that training over several devices knows nothing of."""
-    known = inspect.signature(make_epochs).parameters.keys() | {"epochs", "scaling", "class_weight"}
-    return [key for key in own if key not in known and own[key] != program.defaults[key]]
-
-
-def in_one_go(config: ConfigDict) -> bool:
-    """Whether `transfer.experiment.fit_head` is to fit the head, and not epoch after epoch here."""
-    other = config.head.get("target", "classes") != "classes"
-    return head_settings.chooses(config) or other or head_settings.program(config.head.name) is None
-
-
-def row_bytes(shape: Sequence[int], dtype: str) -> int:
-    """Of a row of features on a device."""
-    return math.prod(shape) * (2 if dtype == "bfloat16" else 4)
-
-
-def plan(config: ConfigDict, workdir: epath.Path, sizes: Mapping[str, int], dtype: str | None = None) -> plans.Plan:
-    """How to train on splits of so many bytes; see `transfer.training.parallel.placement.choose`."""
-    within = distributed.broadcast(stopped_within(workdir), "stopped within an epoch")
-    program = head_settings.program(config.head.name)
-    return plans.choose(config, program, sizes, dtype or config.features_dtype, within, whole(config))
-
-
-def epochs(config: ConfigDict, workdir: epath.Path) -> int | None:
-    """How many epochs to train for in all: what the config asks for, or those that are there already, if they are more.
-
-    An epoch that has been begun cannot be undone either. Of heads that have epochs; None for others.
+    Args:
+        files: to train and to validate on, instead of features of the config's images, which are extracted where a
+            store is missing.
     """
-    asked, begun = config.head.epochs, epochs_begun(config, workdir)
+    head = resolve_head(config)  # once: nothing below asks the config about the head
+    few_shot = protocol.protocol_of(config) if files is None else None
+
+    if files is None:
+        from transfer.experiment.extract_features import extract_features
+
+        check_bytes = partial(choose_placement, head, config, workdir)
+        stores, facts = extract_features(head.config, workdir, check_bytes)
+        data = head_data.of_stores(stores, head.taps)
+    else:
+        data, facts, head = read_files(head, files, config.batch_size)
+        workdirs.bind_workdir(head.config, workdir)
+    head, before = with_epochs_begun(head, workdir), results.read(workdir)
+    facts |= data.sizes() | {key: before[key] for key in ("few_shot",) if key in before}
+    data.print_shapes()
+
+    with settings.named(head.config.head, "config.head"), settings.named(head.grid, "config.sweep"):
+        if head.program is None:
+            result, trained = fit_head(head, data, workdir, facts, before)
+        else:
+            sizes = {"train": data.train.num_bytes, "validation": data.validation.num_bytes}
+            placement = choose_placement(head, config, workdir, sizes, data.train.split().dtype.name)
+            begun = begin(head, config, data, placement)
+            if not before:  # config.json says what is under way
+                workdirs.record(head.config, workdir, workdirs.OF_TRAINING)
+            seconds, epochs = config.checkpoint_seconds, head.settings["epochs"]
+            run = run_epochs(begun.epoch, begun.state, epochs, workdir, checkpoint_seconds=seconds, ahead=AHEAD)
+            trained = results.trained(run, before)
+            result = results.of_run(run, facts, before) | {"head": head.name, "settings": head.settings}
+            if trained and not placement.plain:
+                result |= {"num_devices": placement.mesh.size, "streamed": placement.stream}
+            result |= evaluate_run(head, run, begun, data, workdir, {} if trained else before)
+    workdirs.record(head.config, workdir, workdirs.OF_TRAINING if trained else ["head.epochs"])
+    results.write(workdir, result)
+    print_summary(result)
+
+    if few_shot is not None:
+        result["few_shot"] = protocol.few_shot(few_shot, head.config, workdir, data)
+        workdirs.record(head.config, workdir, ["few_shot"])
+        results.write(workdir, result)
+    return result
+
+
+def check(config: ConfigDict, *, of_images: bool) -> None:
+    """Raises UsageError for settings that contradict each other, and for values that the head would refuse.
+
+    To be called before anything is written, and before JAX is asked for its devices.
+    """
+    head = resolve_head(config)
+    if of_images and head.target != "classes":
+        raise UsageError(f"config.head.target={head.target} is for --training_file; images have a class each")
+    if config.head.order == "chunks":
+        limit_heaps()
+    placements.check(config, head.program, head.reason_for_in_memory)
+    if head.program is None:
+        head.check_values()
+
+
+def choose_placement(
+    head: HeadSettings, config: ConfigDict, workdir: epath.Path, sizes: Mapping[str, int], dtype: str | None = None
+) -> placements.Plan:
+    """How to train on splits of so many bytes; see `transfer.training.parallel.placement.choose`."""
+    within = distributed.broadcast(checkpoints.stopped_within(workdir), "stopped within an epoch")
+    dtype = dtype or config.features_dtype
+    return placements.choose(config, head.program, sizes, dtype, within, head.reason_for_in_memory)
+
+
+def read_files(head: HeadSettings, files: Sequence[str], chunk_rows: int) -> tuple[Data, dict[str, Any], HeadSettings]:
+    """The rows of two feature files, what `result.json` says of them, and the head, whose config is bound to them."""
+    for side, path in zip(("Training", "Validation"), files, strict=True):
+        distributed.print_once(f"{side} file {path}")
+    data, hashes = head_data.read_files(files, head.target, chunk_rows)
+    bound = ConfigDict({name: head.config[name] for name in ("seed", "head", "sweep")} | hashes)
+    facts = {"model": None, "weights_sha256": None, "tap": None, "dataset": " ".join(files), "seconds_extract": 0.0}
+    return data, facts, dataclasses.replace(head, config=bound)
+
+
+def with_epochs_begun(head: HeadSettings, workdir: epath.Path) -> HeadSettings:
+    """The head with as many epochs as are there already, where they are more than it asks for.
+
+    An epoch that has been begun cannot be undone either. A head without epochs stays as it is.
+    """
+    asked, begun = head.settings.get("epochs"), epochs_begun(head, workdir)
     if asked is None or begun <= asked:
-        return asked
-    within = not in_one_go(config) and distributed.broadcast(stopped_within(workdir), "stopped within an epoch")
+        return head
+    within = head.program is not None and distributed.broadcast(checkpoints.stopped_within(workdir), "stopped within")
     so_far, rest = (
         (f"is in epoch {begun}", "that one is finished") if within else (f"has trained {begun} epochs", "nothing to do")
     )
     distributed.print_once(
         f"The head {so_far} already; {asked} asked: {rest}; for a head of {asked} give another --workdir."
     )
-    return begun
+    head.config.head.epochs = begun
+    return dataclasses.replace(head, settings={**head.settings, "epochs": begun})
 
 
-def epochs_begun(config: ConfigDict, workdir: epath.Path) -> int:
+def epochs_begun(head: HeadSettings, workdir: epath.Path) -> int:
     """Epochs of the head in a workdir, with one that it was stopped within; 0 where there is none."""
-    if in_one_go(config):
+    if head.program is None:
         asked = results.read(workdir).get("asked") or {}
         return asked.get("settings", {}).get("epochs") or 0
     return distributed.broadcast(checkpoints.epochs_begun(workdir), "epochs begun")
 
 
-def fit(
-    config: ConfigDict,
-    workdir: epath.Path,
-    data: Data,
-    facts: Mapping[str, Any],
-    chunk_rows: int,
-    bound: ConfigDict,
-) -> dict[str, Any]:
-    """Trains on the rows of `data`, of one tap; writes and returns the result.
+class Begun(NamedTuple):
+    """A head before its first epoch.
 
-    Args:
-        config: resolved (`transfer.experiment.head_settings`).
-        facts: what the result says besides.
-        chunk_rows: of the store that the rows are in.
-        bound: what `config.json` holds, in which it is said how training was done.
+    Attributes:
+        epoch: goes through an epoch (`transfer.training.loop.run_epochs`).
+        state: before the first.
+        validation: the rows to validate on, scaled as those to train on.
+        scaler: of both; None: none.
     """
-    program, own = head_settings.program(config.head.name), head_settings.own(config)
-    assert program is not None
-    train, validation = data.train.split(), data.validation.split()
-    for features, labels in (train, validation):
-        distributed.print_once(f"{features.shape} {labels.shape}")
-    if distributed.is_main() and (lost := data.missing()):
+
+    epoch: Any
+    state: Any
+    validation: Split
+    scaler: scaling.Scaler | None
+
+
+def begin(head: HeadSettings, config: ConfigDict, data: Data, placement: placements.Plan) -> Begun:
+    """Puts the rows of the only tap where they are trained on, and makes the head's first weights."""
+    assert head.program is not None
+    if distributed.is_main() and (lost := data.untrained_classes()):
         distributed.print_once(lost)
-    sizes = {
-        split: len(rows.labels) * row_bytes(rows.features.shape[1:], rows.dtype.name)
-        for split, rows in (("train", train), ("validation", validation))
-    }
-    chosen = plan(config, workdir, sizes, train.dtype.name)
-    scaler, (train, validation) = _scaled(own["scaling"], train, validation)
-    epoch, state = _started(config, program, train, validation, data.num_outputs, chosen, chunk_rows)
-    before = results.read(workdir)
-    if not before:  # what is under way
-        workdirs.record(bound, workdir, workdirs.OF_TRAINING)
-    run = run_epochs(epoch, state, own["epochs"], workdir, checkpoint_seconds=config.checkpoint_seconds, ahead=AHEAD)
-    counts = {"num_train": len(data.train.labels), "num_validation": len(data.validation.labels)}
-    result = results.of_run(run, dict(facts), num_classes=data.num_outputs, **counts)
-    trained = results.trained(run, before)
-    if not trained:
-        result |= results.how(before)
-    elif not chosen.plain:
-        result |= {"num_devices": chosen.mesh.size, "streamed": chosen.stream}
-    result |= {"head": config.head.name, "settings": own}
-    params = _gathered(run.state["params"])
-    if distributed.is_main():
-        if trained or not evaluate_head.is_there(workdir) or "measures" not in before:
-            size = max(1, EVALUATED // chunk_rows) * chunk_rows
-            before = evaluate_head.of_scores(workdir, _logits(program, params, validation, size), data)
-            _keep(config, workdir, program, params, data, scaler)
-        result |= {key: before[key] for key in evaluate_head.KEYS if key in before}
-        evaluate_head.print_summary(result)
-    workdirs.record(bound, workdir, workdirs.OF_TRAINING if trained else ["head.epochs"])
-    results.write(workdir, result)
-    return result
-
-
-def _started(
-    config: ConfigDict,
-    program: Any,
-    train: Split,
-    validation: Split,
-    num_classes: int,
-    chosen: plans.Plan,
-    chunk_rows: int,
-) -> tuple[Any, Any]:
-    """What goes through an epoch, and the state before the first."""
-    own, seed = head_settings.own(config), config.seed
-    given = {key: own[key] for key in program.defaults}
-    state = program.init_state(train.num_features, num_classes, program.init_key(seed), **given)
-    if chosen.plain:
+    scaler, train, validation = _scaled(head.settings["scaling"], data.train.split(), data.validation.split())
+    given = {key: head.settings[key] for key in head.program.defaults}
+    key = head.program.init_key(head.seed)
+    state = head.program.init_state(train.num_features, data.num_outputs, key, **given)
+    if placement.plain:
         arrays = [array[:] for split in (train, validation) for array in split]
-        weights = _class_weights(own.get("class_weight"), arrays[1], num_classes)
-        return program.make_epoch(*arrays, seed=seed, class_weight=weights, **given), state
-    order = dict(order=config.head.order, chunk_rows=chunk_rows, window_rows=config.head.window)
-    order |= {key: own[key] for key in ("batch_size", "learning_rate")}
-    epoch = make_epochs(train, validation, num_classes, chosen.mesh, seed=seed, stream=chosen.stream, **order)
-    return epoch, epoch.place(state)
+        weights = _class_weights(head.settings["class_weight"], arrays[1], data.num_outputs)
+        epoch = head.program.make_epoch(*arrays, seed=head.seed, class_weight=weights, **given)
+        return Begun(epoch, state, validation, scaler)
+    epochs = make_epochs(
+        train,
+        validation,
+        data.num_outputs,
+        placement.mesh,
+        given["batch_size"],
+        given["learning_rate"],
+        seed=head.seed,
+        order=config.head.order,
+        chunk_rows=data.chunk_rows,
+        window_rows=config.head.window,
+        stream=placement.stream,
+    )
+    return Begun(epochs, epochs.place(state), validation, scaler)
 
 
-def _keep(config: ConfigDict, workdir: epath.Path, program: Any, params: Any, data: Data, scaler: Any) -> None:
-    """Keeps the head as an estimator, if it is one of ours; a user's that borrows a program is another estimator."""
-    if PROGRAMS.get(config.head.name) is program:
-        parameters = {**head_settings.own(config), "seed": config.seed}
-        evaluate_head.keep_program(workdir, config.head.name, params, parameters, data, scaler)
-
-
-def _scaled(name: str | None, train: Split, validation: Split) -> tuple[Any, tuple[Split, Split]]:
+def _scaled(name: str | None, train: Split, validation: Split) -> tuple[scaling.Scaler | None, Split, Split]:
     """Both splits scaled by the training rows, in memory; as they are where nothing is to be done."""
     if name is None:
-        return None, (train, validation)
+        return None, train, validation
     scaling.check(name)
     rows = [flat_features(split.features[:]) for split in (train, validation)]
     scaler = scaling.fit(name, rows[0])
     if distributed.is_main() and (line := scaling.dropped(scaler)):
         logging.warning("%s", line)
     done = [np.asarray(scaling.apply(scaler, array)) for array in rows]
-    return scaler, (Split(done[0], train.labels[:]), Split(done[1], validation.labels[:]))
+    return scaler, Split(done[0], train.labels[:]), Split(done[1], validation.labels[:])
 
 
 def _class_weights(wanted: str | None, labels: Any, num_classes: int) -> np.ndarray | None:
@@ -220,18 +220,32 @@ def _class_weights(wanted: str | None, labels: Any, num_classes: int) -> np.ndar
     if wanted != "balanced":
         raise UsageError(f"config.head.class_weight={wanted!r} should be 'balanced', or left out")
     counts = np.bincount(np.asarray(labels).reshape(-1).astype(np.int64), minlength=num_classes)
-    there = counts > 0
-    return np.where(there, counts.sum() / (there.sum() * np.maximum(counts, 1)), 0).astype(np.float32)
+    present = counts > 0
+    return np.where(present, counts.sum() / (present.sum() * np.maximum(counts, 1)), 0).astype(np.float32)
 
 
-def _gathered(params: Any) -> Any:
-    """Weights that are spread over devices, on the host."""
-    leaf = jax.tree.leaves(params)[0]
-    if isinstance(leaf.sharding, NamedSharding) and not leaf.is_fully_addressable:
-        everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())
-        params = jax.jit(lambda tree: tree, out_shardings=everywhere)(params)
-        return jax.tree.map(lambda one: np.asarray(one.addressable_data(0)), params)
-    return jax.device_get(params)
+def evaluate_run(
+    head: HeadSettings, run: Run, begun: Begun, data: Data, workdir: epath.Path, before: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Measures of the validation rows, whose predictions and head are kept in the workdir; as `before` has them.
+
+    Of several processes the first does so; the others return nothing.
+    """
+    params = run.state["params"]
+    if jax.tree.leaves(params)[0].is_fully_addressable:
+        params = jax.device_get(params)
+    else:  # spread over the devices of several processes, all of which take part
+        params = process_allgather(params, tiled=True)
+    if not distributed.is_main():
+        return {}
+    if is_evaluated(workdir, before):
+        return {key: before[key] for key in KEYS if key in before}
+    size = max(1, EVALUATED // data.chunk_rows) * data.chunk_rows
+    measured = evaluate(workdir, _logits(head.program, params, begun.validation, size), data)
+    # a head of a user's that borrows a program is another estimator
+    if PROGRAMS.get(head.name) is head.program:
+        save_params(workdir, head.name, params, {**head.settings, "seed": head.seed}, data, begun.scaler)
+    return measured
 
 
 def _logits(program: Any, params: Any, rows: Split, size: int) -> Iterator[np.ndarray]:
@@ -242,7 +256,7 @@ def _logits(program: Any, params: Any, rows: Split, size: int) -> Iterator[np.nd
     for start in range(0, count, size):
         block = np.asarray(rows.features[start : start + size]).reshape(-1, rows.num_features).astype(np.float32)
         padded = np.pad(block, [(0, size - len(block)), (0, 0)])
-        found = np.asarray(logits(params, jnp.asarray(padded)))[: len(block)]
-        if not np.isfinite(found).all():
+        values = np.asarray(logits(params, jnp.asarray(padded)))[: len(block)]
+        if not np.isfinite(values).all():
             raise TransferError("the head's scores of the validation rows are not finite; lower its learning_rate")
-        yield found
+        yield values

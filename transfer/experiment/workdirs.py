@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from transfer.config import PLACES, default, flat, plain
 from transfer.errors import TransferError
 from transfer.evaluation import runs
-from transfer.experiment import head_settings
+from transfer.experiment.head_settings import resolve_head
 from transfer.runtime import distributed
 from transfer.runtime.files import atomic, lock
 from transfer.runtime.files.untrusted import MAX_PRINTED
@@ -85,7 +85,7 @@ def bind_workdir(config: ConfigDict, workdir: epath.Path) -> None:
     path = workdir / FILE
     if distributed.is_main() and not path.exists():
         workdir.mkdir(parents=True, exist_ok=True)
-        _write(path, plain(config))
+        atomic.write_text(path, _text(plain(config)))
 
 
 def check_workdir(config: ConfigDict, workdir: epath.Path) -> None:
@@ -95,16 +95,16 @@ def check_workdir(config: ConfigDict, workdir: epath.Path) -> None:
         return
     before, now = flat(made_with), flat(plain(config))
     usual = _usual(config, before)
-    for found in (before, now):  # what was not there yet, or is left open, was at its default
-        found.update({name: usual[name] for name in usual if name not in found})
-        found.update({name: usual[name] for name in usual if name.startswith("head.") and found[name] is None})
+    for given in (before, now):  # what was not there yet, or is left open, was at its default
+        of_head = {name for name in usual if name.startswith("head.") and given.get(name) is None}
+        given.update({name: value for name, value in usual.items() if name not in given or name in of_head})
     unused = {"head": "finetune.", "finetune": "head."}.get(config.get("train"), "-")
     elsewhere = () if distributed.is_main() else PLACES
     differing = [
         f"{name[:MAX_PRINTED]} was {repr(before.get(name))[:MAX_PRINTED]} and is {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())
-        if not (_is_free(name) or name.startswith(unused) or _same(name, before.get(name), now.get(name)))
-        and name not in elsewhere
+        if not (before.get(name) == now.get(name) or _is_free(name) or name.startswith(unused) or name in elsewhere)
+        and not (name == "seeds" and None not in (before.get(name), now.get(name)))  # there may be more or fewer
     ]
     if differing:
         raise TransferError(
@@ -126,7 +126,7 @@ def record(config: ConfigDict, workdir: epath.Path, names: Iterable[str]) -> Non
         if last in source:
             target[last] = source[last]
     if _text(written).encode() != before:
-        _write(path, written)
+        atomic.write_text(path, _text(written))
 
 
 @contextmanager
@@ -142,6 +142,7 @@ def unless_refused(workdir: epath.Path) -> Iterator[None]:
 
 
 def _names(folder: epath.Path) -> set[str]:
+    """What a folder holds; nothing where there is none."""
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
@@ -159,25 +160,18 @@ def _usual(config: ConfigDict, before: dict[str, Any]) -> dict[str, Any]:
     usual = default()
     if config.get("train") != "finetune":
         usual.head.name, usual.head.target = config.head.name, config.head.get("target", "classes")
-        usual = head_settings.resolve(usual)
-    found = flat(plain(usual))
-    if "head.schedule" in found:
-        found["head.schedule"] = before.get("head.epochs")
-    return found
-
-
-def _same(name: str, before: Any, now: Any) -> bool:
-    """Whether a setting is what it was; of seeds there may be more or fewer."""
-    return before == now or name == "seeds" and None not in (before, now)
+        usual = resolve_head(usual).config
+    values = flat(plain(usual))
+    if "head.schedule" in values:
+        values["head.schedule"] = before.get("head.epochs")
+    return values
 
 
 def _text(tree: dict[str, Any]) -> str:
+    """A `config.json`."""
     return json.dumps(tree, indent=2) + "\n"
 
 
-def _write(path: epath.Path, tree: dict[str, Any]) -> None:
-    atomic.write_text(path, _text(tree))
-
-
 def _is_free(name: str) -> bool:
+    """Whether a setting may change from one run over a workdir to the next."""
     return any(name == free or name.startswith(free + ".") for free in FREE)

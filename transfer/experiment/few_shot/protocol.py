@@ -196,8 +196,8 @@ def measure(
             for cell in missing:
                 chosen = drawn[cell.per_class, cell.seed]
                 train = x[np.searchsorted(needed, chosen)], labels[chosen]
-                measured[cell] = _measured(cell, protocol, train, (xv, validation_labels))
-                cells.put(keys[cell], measured[cell])
+                measured[cell] = found = _measured(cell, protocol, train, (xv, validation_labels))
+                cells.put(keys[cell], found)
                 progress.update()
                 if preemption.requested():
                     raise preemption.Preempted
