@@ -1,6 +1,5 @@
 """Whether probabilities can be believed: expected calibration error, reliability by bin, temperature scaling."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +10,6 @@ from transfer.errors import RowsError
 BINS = 15
 # Between these lies the temperature: beyond, probabilities are all alike, or none but one is more than nothing.
 COLDEST, HOTTEST = 0.01, 100.0
-# Evaluations of the loss; each narrows the bracket to 0.618 of what it was.
-STEPS = 48
 
 
 class Reliability(NamedTuple):
@@ -53,10 +50,9 @@ def expected_calibration_error(confidence: ArrayLike, right: ArrayLike, bins: in
 
     Equals `netcal.metrics.ECE` and `torchmetrics.classification.MulticlassCalibrationError` (norm "l1").
     """
-    found = reliability(confidence, right, bins)
-    there = found.rows > 0
-    gaps = np.abs(found.confidence - found.accuracy)[there]
-    return float(gaps @ found.rows[there] / found.rows.sum())
+    rows, mean_confidence, accuracy = reliability(confidence, right, bins)
+    gaps = np.abs(mean_confidence - accuracy)[rows > 0]
+    return float(gaps @ rows[rows > 0] / rows.sum())
 
 
 def temperature(logits: ArrayLike, labels: ArrayLike, kind: str = "classes") -> float:
@@ -74,6 +70,9 @@ def temperature(logits: ArrayLike, labels: ArrayLike, kind: str = "classes") -> 
 
     Raises RowsError for NaN, or other labels.
     """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
     scores, truth = np.asarray(logits, np.float64), np.asarray(labels)
     wanted = scores.shape if kind == "labels" else scores.shape[:1]
     if scores.ndim != 2 or truth.shape != wanted or np.isnan(scores).any() or (scores == np.inf).any():
@@ -88,30 +87,10 @@ def temperature(logits: ArrayLike, labels: ArrayLike, kind: str = "classes") -> 
     # scaling moves no answer, so that a loss of rows that are all right falls for ever
     if not margins.size or not (margins > 0).any():
         return 1.0
-    low, high = np.log(1 / HOTTEST), np.log(1 / COLDEST)
-    return float(np.exp(-_lowest(lambda x: _loss(margins, np.exp(x), kind), low, high)))
 
+    def loss(log_scale: float) -> float:
+        scaled = margins * np.exp(log_scale)
+        return float((np.logaddexp(0, scaled) if kind == "labels" else logsumexp(scaled, axis=1)).sum())
 
-def _loss(margins: np.ndarray, scale: float, kind: str) -> float:
-    scaled = margins * scale
-    if kind == "labels":
-        return float(np.logaddexp(0, scaled).sum())
-    highest = scaled.max(axis=1, keepdims=True)
-    return float((highest[:, 0] + np.log(np.exp(scaled - highest).sum(axis=1))).sum())
-
-
-def _lowest(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function with one minimum between `low` and `high` has it, by golden sections."""
-    share = (np.sqrt(5) - 1) / 2
-    left, right = high - share * (high - low), low + share * (high - low)
-    at_left, at_right = function(left), function(right)
-    for _ in range(STEPS):
-        if at_left <= at_right:
-            high, right, at_right = right, left, at_left
-            left = high - share * (high - low)
-            at_left = function(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + share * (high - low)
-            at_right = function(right)
-    return float((low + high) / 2)
+    bounds = np.log(1 / HOTTEST), np.log(1 / COLDEST)
+    return float(np.exp(-minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-8}).x))

@@ -34,17 +34,17 @@ def resampled(
     """Each measure on the same resamples of the rows, with replacement: float64 (resamples,), drawn by `seed` alone."""
     if not measures:
         return {}
-    found: dict[str, list[np.ndarray]] = {name: [] for name in measures}
+    blocks: dict[str, list[np.ndarray]] = {name: [] for name in measures}
     with Progress("resampling", resamples, "resamples", delay=NOTICEABLE_SECONDS) as progress:
         for counts in _counts(num_rows, resamples, seed):
             for name, measure in measures.items():
-                found[name].append(measure(counts))
+                blocks[name].append(measure(counts))
             progress.update(len(counts))
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    return {name: np.concatenate(values) for name, values in blocks.items()}
 
 
 def _counts(num_rows: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Float64 (up to some, N): how often each row was drawn."""
+    """How often each row is drawn: float64 (up to some resamples, N)."""
     random = np.random.default_rng(seed)
     step = max(1, BLOCK_BYTES // (8 * num_rows))
     for start in range(0, resamples, step):
@@ -72,7 +72,7 @@ def interval_of(
     resamples; else `interval`.
     """
     if measure.by_class and measure.hits is not None:
-        rows, right = stratified.counted(predictions.labels, measure.hits(predictions))
+        rows, right = stratified.counts_by_class(predictions.labels, measure.hits(predictions))
         low, high = stratified.of_shares(right, rows, CONFIDENCE)
         return float(low), float(high)
     assert resamples is not None
@@ -89,13 +89,12 @@ def interval(measure: Measure, value: float, resamples: np.ndarray, num_rows: in
     if measure.biased:
         return max(low, 0.0), max(high, 0.0)
     if measure.hits is not None and num_rows * min(value, 1 - value) < FEW:
-        ends = wilson(np.array([value * num_rows]), np.array([num_rows]))
-        return float(ends[0][0]), float(ends[1][0])
+        low, high = map(float, wilson(np.array(value * num_rows), np.array(num_rows)))
     return low, high
 
 
 def between(measure: Measure, value: float, resamples: np.ndarray) -> tuple[float, float]:
-    """The ends of the interval of a measure, or of a difference of it."""
+    """The ends of the bootstrap's interval of a measure, or of a difference of it."""
     low, high = percentiles(resamples)
     return (2 * value - high, 2 * value - low) if measure.biased else (low, high)
 
@@ -112,8 +111,7 @@ def wilson(successes: np.ndarray, trials: np.ndarray, confidence: float = CONFID
     share = np.divide(k, n, out=np.zeros_like(k), where=n > 0)
     half = np.sqrt(z2 * (n * share * (1 - share) + z2 / 4)) / (n + z2)
     # at the ends exactly, not but for rounding
-    low, high = np.where(k == 0, 0.0, middle - half), np.where(k == n, 1.0, middle + half)
-    return low, high
+    return np.where(k == 0, 0.0, middle - half), np.where(k == n, 1.0, middle + half)
 
 
 def matched(only_first: int, only_second: int, num_rows: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -123,7 +121,7 @@ def matched(only_first: int, only_second: int, num_rows: int, confidence: float 
     row more in each of the four cells.
     """
     rows = num_rows + 2
-    apart = (only_second - only_first) / rows
-    error = math.sqrt((only_first + only_second + 1) / rows - apart**2) / math.sqrt(rows)
+    difference = (only_second - only_first) / rows
+    error = math.sqrt((only_first + only_second + 1) / rows - difference**2) / math.sqrt(rows)
     half = NormalDist().inv_cdf((1 + confidence) / 2) * error
-    return apart - half, apart + half
+    return difference - half, difference + half

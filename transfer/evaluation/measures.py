@@ -50,19 +50,18 @@ def _right(predictions: Predictions) -> np.ndarray:
     return predictions.right
 
 
-def _among_five(predictions: Predictions) -> np.ndarray:
-    """Whose class is among the five in any order of equal scores; one without a vote of neighbours never is."""
+def _in_top_five(predictions: Predictions) -> np.ndarray:
+    """The rows whose class is among the five in any order of equal scores; without a vote of neighbours it is not."""
     return predictions.rivals < MOST
 
 
 def _balanced_accuracy(predictions: Predictions) -> Weighted:
     _, classes = np.unique(predictions.labels, return_inverse=True)
-    size = int(classes.max()) + 1
     groups = 2 * classes + predictions.right
 
     def weighted(counts: np.ndarray) -> np.ndarray:
-        sums = np.stack([np.bincount(groups, row, minlength=2 * size) for row in counts])
-        wrong, right = np.moveaxis(sums.reshape(len(counts), size, 2), 2, 0)
+        sums = np.stack([np.bincount(groups, row, minlength=2 * (classes.max() + 1)) for row in counts])
+        wrong, right = np.moveaxis(sums.reshape(len(counts), -1, 2), 2, 0)
         total = wrong + right
         recall = np.divide(right, total, out=np.zeros_like(right), where=total > 0)
         return recall.sum(axis=1) / (total > 0).sum(axis=1)
@@ -84,10 +83,10 @@ def _mean_average_precision(predictions: Predictions) -> Weighted:
 
     def weighted(counts: np.ndarray) -> np.ndarray:
         by_row = np.ascontiguousarray(counts.T)
-        found = np.stack([function(by_row) for function in of_label])
-        there = ~np.isnan(found)
+        precisions = np.stack([function(by_row) for function in of_label])
+        is_defined = ~np.isnan(precisions)
         with np.errstate(invalid="ignore"):
-            return np.where(there, found, 0).sum(axis=0) / there.sum(axis=0)
+            return np.where(is_defined, precisions, 0).sum(axis=0) / is_defined.sum(axis=0)
 
     return weighted
 
@@ -100,15 +99,17 @@ def _average_precision(scores: np.ndarray, positive: np.ndarray) -> Weighted:
     # rows of one score are one step of the ranking, and only steps with a positive row count
     _, step = np.unique(-scores[order], return_inverse=True)
     last = np.searchsorted(step, np.unique(step[positive[order]]), side="right")
-    shape = (len(last), len(scores))
     ends = np.concatenate([[0], last])
-    among = np.concatenate([[0], np.cumsum(positive[order])])[ends]
-    ranked, right = order[: ends[-1]], order[positive[order]]
-    rows = sparse.csr_matrix((np.ones(len(ranked)), ranked, ends), shape)
-    found = sparse.csr_matrix((np.ones(len(right)), right, among), shape)
+    positive_ends = np.concatenate([[0], np.cumsum(positive[order])])[ends]
+
+    def rows_of_steps(rows: np.ndarray, ends: np.ndarray) -> sparse.csr_matrix:
+        return sparse.csr_matrix((np.ones(len(rows)), rows, ends), (len(last), len(scores)))
+
+    all_rows = rows_of_steps(order[: ends[-1]], ends)
+    positive_rows = rows_of_steps(order[positive[order]], positive_ends)
 
     def weighted(counts: np.ndarray) -> np.ndarray:
-        seen, hits = np.cumsum(rows @ counts, axis=0), found @ counts
+        seen, hits = np.cumsum(all_rows @ counts, axis=0), positive_rows @ counts
         precision = np.divide(np.cumsum(hits, axis=0), seen, out=np.zeros_like(seen), where=seen > 0)
         with np.errstate(invalid="ignore"):
             return (hits * precision).sum(axis=0) / hits.sum(axis=0)
@@ -148,10 +149,10 @@ MEASURES: Mapping[str, Mapping[str, Measure]] = {
     "classes": {
         "accuracy": Measure(lambda p: _mean(_right(p)), "accuracy", more=True, hits=_right),
         "top_5_accuracy": Measure(
-            lambda p: _mean(_among_five(p)),
+            lambda p: _mean(_in_top_five(p)),
             "top-5",
             more=True,
-            hits=_among_five,
+            hits=_in_top_five,
             applies=lambda p: p.ranked and p.num_outputs > MOST,
         ),
         "balanced_accuracy": Measure(_balanced_accuracy, "balanced", more=True, hits=_right, by_class=True),
@@ -178,7 +179,7 @@ MEASURES: Mapping[str, Mapping[str, Measure]] = {
 
 def applicable(predictions: Predictions) -> dict[str, Measure]:
     """The measures that predictions have: those of probabilities only where there are any."""
-    return {name: found for name, found in MEASURES[predictions.kind].items() if found.applies(predictions)}
+    return {name: measure for name, measure in MEASURES[predictions.kind].items() if measure.applies(predictions)}
 
 
 def value(predictions: Predictions, name: str) -> float:

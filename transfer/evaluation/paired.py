@@ -41,11 +41,15 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     """
     from scipy import stats
 
-    a, b = np.asarray(first, bool), np.asarray(second, bool)
-    only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
-    differ = only_first + only_second
-    p = 2 * stats.binom.cdf(min(only_first, only_second), differ, 0.5) if differ else 1.0
-    return McNemar(only_first, only_second, float(min(p, 1.0)))
+    only_first, only_second = _discordant(np.asarray(first, bool), np.asarray(second, bool))
+    discordant = only_first + only_second
+    p = stats.binomtest(only_first, discordant).pvalue if discordant else 1.0
+    return McNemar(only_first, only_second, float(p))
+
+
+def _discordant(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
+    """How many rows only the first has, and how many only the second."""
+    return int((first & ~second).sum()), int((second & ~first).sum())
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -53,10 +57,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     p = np.asarray(p_values, np.float64)
     order = np.argsort(p, kind="stable")
     # the smallest p counts as often as there are comparisons, the next one time less; none below the one before
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)) if len(p) else p
     adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1)
-    return [float(one) for one in adjusted]
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    return adjusted.tolist()
 
 
 def aligned(first: Predictions, second: Predictions) -> tuple[Predictions, Predictions]:
@@ -70,15 +73,15 @@ def aligned(first: Predictions, second: Predictions) -> tuple[Predictions, Predi
     if not len(ids):
         raise TransferError("they have no validation row in common")
     a, b = first.rows(of_first), second.rows(of_second)
-    differ = np.flatnonzero((_truth(a) != _truth(b)).reshape(len(ids), -1).any(axis=1))
-    if len(differ):
-        which = printable(str(ids[differ[0]]))
-        raise TransferError(f"{len(differ)} of {len(ids)} rows with the same id have another label, first {which!r}")
+    unlike = np.flatnonzero((_truth(a) != _truth(b)).reshape(len(ids), -1).any(axis=1))
+    if len(unlike):
+        which = printable(str(ids[unlike[0]]))
+        raise TransferError(f"{len(unlike)} of {len(ids)} rows with the same id have another label, first {which!r}")
     return a, b
 
 
 def _truth(predictions: Predictions) -> np.ndarray:
-    """What is right, in words where they are known: classes may be numbered apart."""
+    """The right labels, as names where there are any: classes may be numbered differently."""
     if predictions.kind == "classes" and predictions.class_names:
         return np.asarray(predictions.class_names)[predictions.labels]
     if predictions.kind == "classes":
@@ -100,9 +103,9 @@ def paired_resamples(
     """The difference of both on the same resamples of the rows, (R,); None for a measure that needs none."""
     if MEASURES[first.kind][measure].by_class:
         return None
-    functions = {name: MEASURES[one.kind][measure].of(one) for name, one in (("a", first), ("b", second))}
-    found = resampled(functions, len(first), resamples=resamples, seed=seed)
-    return found["b"] - found["a"]
+    functions = {which: MEASURES[first.kind][measure].of(run) for which, run in (("first", first), ("second", second))}
+    values = resampled(functions, len(first), resamples=resamples, seed=seed)
+    return values["second"] - values["first"]
 
 
 def of_resamples(first: Predictions, second: Predictions, measure: str, resamples: np.ndarray | None) -> Difference:
@@ -114,22 +117,21 @@ def of_resamples(first: Predictions, second: Predictions, measure: str, resample
     known = MEASURES[first.kind][measure]
     apart = value(second, measure) - value(first, measure)
     if known.by_class:
-        low, high = stratified.of_differences(*_discordant(known, first, second), CONFIDENCE)
+        low, high = stratified.of_differences(*_discordant_by_class(known, first, second), CONFIDENCE)
         return Difference(apart, float(low), float(high))
     assert resamples is not None
     if known.hits is not None:
-        a, b = known.hits(first), known.hits(second)
-        only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
+        only_first, only_second = _discordant(known.hits(first), known.hits(second))
         if only_first + only_second < FEW:
             return Difference(apart, *matched(only_first, only_second, len(first)))
     return Difference(apart, *between(known, apart, resamples))
 
 
-def _discordant(measure: Measure, first: Predictions, second: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Float64 (C,) each: of each class the rows that only the first hits, those that only the second hits, and all."""
+def _discordant_by_class(measure: Measure, first: Predictions, second: Predictions) -> tuple[np.ndarray, ...]:
+    """The rows of each class that only the first hits, those that only the second hits, and all: float64 (C,) each."""
     assert measure.hits is not None
     a, b = measure.hits(first), measure.hits(second)
-    rows, only_first, only_second = stratified.counted(first.labels, a & ~b, b & ~a)
+    rows, only_first, only_second = stratified.counts_by_class(first.labels, a & ~b, b & ~a)
     return only_first, only_second, rows
 
 
@@ -137,16 +139,16 @@ def chance(first: Predictions, second: Predictions, measure: str, resamples: np.
     """Whether the difference of `of_resamples` may be chance: p, two-sided, of the test that `name_of_test` names."""
     known = MEASURES[first.kind][measure]
     if known.by_class:
-        return float(stratified.p_of_difference(*_discordant(known, first, second)))
+        return float(stratified.p_of_difference(*_discordant_by_class(known, first, second)))
     if known.hits is not None:
         return mcnemar(known.hits(first), known.hits(second)).p
     assert resamples is not None
-    there = resamples[~np.isnan(resamples)]
+    differences = resamples[~np.isnan(resamples)]
     if known.biased:  # mirrored, as its interval is
-        there = 2 * (value(second, measure) - value(first, measure)) - there
+        differences = 2 * (value(second, measure) - value(first, measure)) - differences
     # the sample is one more of those that might have been drawn (Davison & Hinkley 1997, section 4.2)
-    beyond = 1 + min(np.count_nonzero(there <= 0), np.count_nonzero(there >= 0))
-    return float(min(1.0, 2 * beyond / (len(there) + 1)))
+    beyond = 1 + min(np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0))
+    return float(min(1.0, 2 * beyond / (len(differences) + 1)))
 
 
 def name_of_test(measure: Measure) -> str:

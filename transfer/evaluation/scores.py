@@ -38,34 +38,30 @@ def of(estimator: Any, rows: ArrayLike, classes: np.ndarray | None, kind: str = 
     Raises RowsError for an estimator that knows a class that is not among them.
     """
     if hasattr(estimator, "logits"):
-        found = Scores(np.asarray(estimator.logits(rows), np.float32))
+        scores = Scores(np.asarray(estimator.logits(rows), np.float32))
     else:
-        found = _foreign(estimator, _flat(rows), kind)
+        array = np.asarray(rows)
+        scores = _of_others(estimator, array.reshape(len(array), -1).astype(np.float32, copy=False), kind)
     if kind != "classes" or classes is None:
-        return found
+        return scores
     own = np.asarray(getattr(estimator, "classes_", classes))
     if len(own) == len(classes) and (own == classes).all():
-        return found
+        return scores
     if not np.isin(own, classes).all():
         raise RowsError(f"the head knows the class {own[~np.isin(own, classes)][0].item()!r}, which the data has not")
-    wide = np.full((len(found.values), len(classes)), -np.inf, np.float32)
-    wide[:, np.searchsorted(classes, own)] = found.values
-    return found._replace(values=wide)
+    values = np.full((len(scores.values), len(classes)), -np.inf, np.float32)
+    values[:, np.searchsorted(classes, own)] = scores.values
+    return scores._replace(values=values)
 
 
-def _flat(rows: ArrayLike) -> np.ndarray:
-    """Float32 (M, D), which is what other estimators take."""
-    array = np.asarray(rows)
-    return array.reshape(len(array), -1).astype(np.float32, copy=False)
-
-
-def _foreign(estimator: Any, rows: np.ndarray, kind: str) -> Scores:
+def _of_others(estimator: Any, rows: np.ndarray, kind: str) -> Scores:
+    """Scores of rows float32 (M, D) by an estimator that is not ours."""
     if kind == "values":
         return Scores(np.asarray(estimator.predict(rows), np.float32).reshape(len(rows), -1))
     if hasattr(estimator, "predict_proba"):
         probability = estimator.predict_proba(rows)
         if isinstance(probability, list):  # of several labels: one (M, 2) a label
-            probability = np.stack([one[:, -1] for one in probability], axis=1)
+            probability = np.stack([of_label[:, -1] for of_label in probability], axis=1)
         likely: np.ndarray = np.maximum(np.asarray(probability, np.float64), SMALLEST)
         if kind == "labels":
             return Scores((np.log(likely) - np.log(np.maximum(1 - likely, SMALLEST))).astype(np.float32))

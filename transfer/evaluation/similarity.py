@@ -6,6 +6,7 @@ representation up to rotation and scale. |X'Y|² equals the inner product of XX'
 smaller decides which is computed; neither an (N, N) matrix of many rows nor a (D, D) one of many columns is made.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -65,21 +66,20 @@ def cka_matrix(
     """
     given = [*xs.items(), *(() if ys is None else ys.items())]
     num_rows = _num_rows(given, debiased)
-    wide = sum(_width(features) > num_rows for _, features in given)
+    wide = sum(width(features) > num_rows for _, features in given)
     if wide * num_rows**2 * 8 > MOST_GRAM_BYTES:
         raise TransferError(
             f"{wide} representations have more columns than the {num_rows} rows, and comparing them takes "
             f"{wide * num_rows**2 * 8 / 1e9:.0f} GB; take fewer rows (--rows)"
         )
-    hold = sum(num_rows * _width(features) * 4 for _, features in given) <= HELD_BYTES
-    sides = [_Side(name, features, hold, debiased) for name, features in given]
-    left = sides[: len(xs)]
-    right = left if ys is None else sides[len(xs) :]
+    if sum(num_rows * width(features) * 4 for _, features in given) <= HELD_BYTES:  # read once
+        given = [(name, np.asarray(features[:])) for name, features in given]
+    representations = [_Representation(name, features, debiased) for name, features in given]
+    left, right = representations[: len(xs)], representations[0 if ys is None else len(xs) :]
     values = np.empty((len(left), len(right)))
     for i, x in enumerate(left):
         for j, y in enumerate(right):
-            mirrored = ys is None and j < i
-            values[i, j] = values[j, i] if mirrored else _cka(x, y)
+            values[i, j] = values[j, i] if ys is None and j < i else _cka(x, y)
             done()
     return values
 
@@ -95,39 +95,46 @@ def _num_rows(given: list[tuple[str, Any]], debiased: bool) -> int:
     return count
 
 
-def _width(features: Any) -> int:
-    return int(np.prod(features.shape[1:]))
+def width(features: Any) -> int:
+    """How many numbers each row of features (N, ...) has."""
+    return math.prod(features.shape[1:])
 
 
-class _Side:
-    """One representation: its centred rows in blocks, and what of it alone CKA takes; each is computed when asked for.
+def blocks(features: Any, num_rows: int) -> Iterator[np.ndarray]:
+    """Float64 (up to `num_rows`, D), row after row of features (N, ...)."""
+    for start in range(0, len(features), num_rows):
+        block = np.asarray(features[start : start + num_rows])
+        yield block.reshape(len(block), -1).astype(np.float64)
 
-    Args:
-        hold: whether to read the rows into memory, once.
-    """
 
-    def __init__(self, name: str, features: Any, hold: bool, debiased: bool) -> None:
-        self.name, self.rows, self.debiased = name, len(features), debiased
-        self.width = _width(features)
-        self.wide = self.width > self.rows
-        self._features = np.asarray(features[:]) if hold else features
-        self._block_rows = max(1, BLOCK_BYTES // max(8 * self.width, 1))
+def row_products(features: np.ndarray, mean: np.ndarray | float, block_bytes: int) -> np.ndarray:
+    """Float64 (N, N), the products of rows (N, D) less their mean (D,), some columns at a time."""
+    products = np.zeros((len(features), len(features)))
+    mean, step = np.broadcast_to(mean, features.shape[1]), max(1, block_bytes // (8 * len(features)))
+    for start in range(0, features.shape[1], step):
+        columns = features[:, start : start + step].astype(np.float64) - mean[start : start + step]
+        products += columns @ columns.T
+    return products
 
-    def blocks(self, step: int) -> Iterator[np.ndarray]:
-        """float64 (up to `step`, D), row after row."""
-        for start in range(0, self.rows, step):
-            block = np.asarray(self._features[start : start + step])
-            yield block.reshape(len(block), -1).astype(np.float64)
 
-    def centred(self, step: int) -> Iterator[np.ndarray]:
-        """`blocks`, less the mean of all rows."""
-        return (block - self.mean for block in self.blocks(step))
+class _Representation:
+    """Features (N, ...), read block by block; what of them alone CKA takes is computed when it is asked for."""
+
+    def __init__(self, name: str, features: Any, debiased: bool) -> None:
+        self.name, self.features, self.debiased = name, features, debiased
+        self.rows, self.width = len(features), width(features)
+        self.is_wide = self.width > self.rows
+        self.block_rows = max(1, BLOCK_BYTES // max(8 * self.width, 1))
+
+    def centred(self, num_rows: int) -> Iterator[np.ndarray]:
+        """`blocks` of so many rows, less the mean of all."""
+        return (block - self.mean for block in blocks(self.features, num_rows))
 
     @cached_property
     def mean(self) -> np.ndarray:
-        """float64 (D,)."""
+        """Float64 (D,)."""
         total = np.zeros(self.width)
-        for block in self.blocks(self._block_rows):
+        for block in blocks(self.features, self.block_rows):
             total += block.sum(axis=0)
         if not np.isfinite(total).all():
             raise TransferError(f"features of {self.name} have NaN or infinity")
@@ -135,8 +142,8 @@ class _Side:
 
     @cached_property
     def squares(self) -> np.ndarray:
-        """float64 (N,), the squared norm of each centred row."""
-        return np.concatenate([np.einsum("nd,nd->n", block, block) for block in self.centred(self._block_rows)])
+        """Float64 (N,), the squared norm of each centred row."""
+        return np.concatenate([np.einsum("nd,nd->n", block, block) for block in self.centred(self.block_rows)])
 
     @cached_property
     def varies(self) -> bool:
@@ -145,52 +152,41 @@ class _Side:
 
     @cached_property
     def gram(self) -> np.ndarray:
-        """float64 (N, N), inner products of the centred rows; a few columns of the features at a time."""
-        features = np.asarray(self._features[:]).reshape(self.rows, -1)
-        products = np.zeros((self.rows, self.rows))
-        step = max(1, BLOCK_BYTES // (8 * self.rows))
-        for start in range(0, self.width, step):
-            columns = features[:, start : start + step].astype(np.float64) - self.mean[start : start + step]
-            products += columns @ columns.T
-        return products
+        """Float64 (N, N), inner products of the centred rows."""
+        return row_products(np.asarray(self.features[:]).reshape(self.rows, -1), self.mean, BLOCK_BYTES)
 
     @cached_property
     def own(self) -> float:
-        """HSIC of the representation with itself."""
-        return _hsic(self, self, self.debiased)
-
-    def step_with(self, other: "_Side") -> int:
-        """Rows of a block where both are gone through together."""
-        return min(self._block_rows, other._block_rows)
+        """HSIC with itself."""
+        return _hsic(self, self)
 
 
-def _inner(x: _Side, y: _Side) -> float:
+def _inner(x: _Representation, y: _Representation) -> float:
     """|X'Y|², or equally the inner product of XX' and YY'."""
-    if x.wide and y.wide:
+    if x.is_wide and y.is_wide:
         return float(np.vdot(x.gram, y.gram))
-    if x.wide or y.wide:
-        wide, narrow = (x, y) if x.wide else (y, x)
-        rows = np.concatenate(list(narrow.centred(narrow.rows)))
+    if x.is_wide or y.is_wide:
+        wide, narrow = (x, y) if x.is_wide else (y, x)
+        (rows,) = narrow.centred(narrow.rows)
         return float(np.vdot(wide.gram @ rows, rows))
     products = np.zeros((x.width, y.width))
-    step = x.step_with(y)
+    step = min(x.block_rows, y.block_rows)
     for left, right in zip(x.centred(step), y.centred(step), strict=True):
         products += left.T @ right
     return float(np.vdot(products, products))
 
 
-def _hsic(x: _Side, y: _Side, debiased: bool) -> float:
-    """Of the linear kernel, times a factor of N that CKA does without."""
-    inner = _inner(x, y)
-    if not debiased:
+def _hsic(x: _Representation, y: _Representation) -> float:
+    """HSIC of the linear kernel, times a factor of N that CKA does without."""
+    inner, n = _inner(x, y), x.rows
+    if not x.debiased:
         return inner
-    n = x.rows
     correction = n / (n - 2) * (x.squares @ y.squares) - x.squares.sum() * y.squares.sum() / ((n - 1) * (n - 2))
     return inner - float(correction)
 
 
-def _cka(x: _Side, y: _Side) -> float:
+def _cka(x: _Representation, y: _Representation) -> float:
     # the debiased estimate of a norm may be negative, where rows are too few to tell
     if not (x.varies and y.varies and x.own > 0 and y.own > 0):
-        return float("nan")
-    return _hsic(x, y, x.debiased) / np.sqrt(x.own * y.own)
+        return math.nan
+    return _hsic(x, y) / math.sqrt(x.own * y.own)

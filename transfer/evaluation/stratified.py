@@ -18,16 +18,16 @@ _STEPS = 48
 _POWERS = (-12.0, 52.0)
 
 
-def counted(labels: np.ndarray, *masks: np.ndarray) -> list[np.ndarray]:
-    """Float64 (C,) each: of the classes that have rows how many, and how many of those of each mask (N,)."""
+def counts_by_class(labels: np.ndarray, *masks: np.ndarray) -> list[np.ndarray]:
+    """The rows of each class that has any, and those of them in each mask (N,): float64 (C,) each."""
     _, classes = np.unique(labels, return_inverse=True)
-    return [np.bincount(classes, rows) for rows in (np.ones(len(classes)), *masks)]
+    return [np.bincount(classes, weights) for weights in (np.ones(len(classes)), *masks)]
 
 
 def of_shares(right: np.ndarray, rows: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
     """The interval of the mean of the shares right / rows, (..., C) and (C,), no class without a row."""
-    wrong, none = rows - right, np.zeros_like(rows)
-    return 1 + _lowest(wrong, none, rows, confidence), -_lowest(right, none, rows, confidence)
+    none = np.zeros_like(rows)
+    return 1 + _lowest(rows - right, none, rows, confidence), -_lowest(right, none, rows, confidence)
 
 
 def of_differences(
@@ -45,21 +45,21 @@ def of_differences(
 
 def p_of_difference(only_first: np.ndarray, only_second: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Whether the mean difference may be chance, two-sided: p is below 0.05 where the 95 % interval leaves out 0."""
-    apart = ((only_second - only_first) / rows).mean(axis=-1)
-    more = (apart > 0)[..., None]
-    down, up = np.where(more, only_first, only_second), np.where(more, only_second, only_first)
-    z2 = _moved_until(lambda moved: moved.difference <= 0, down, up, rows).z2
-    return np.where(apart == 0, 1.0, 2 * np.vectorize(NormalDist().cdf, otypes=[float])(-np.sqrt(z2)))
+    difference = ((only_second - only_first) / rows).mean(axis=-1)
+    positive = (difference > 0)[..., None]
+    down, up = np.where(positive, only_first, only_second), np.where(positive, only_second, only_first)
+    z2 = _nearest_alternative(lambda shares: shares.difference <= 0, down, up, rows).z2
+    return np.where(difference == 0, 1.0, 2 * np.vectorize(NormalDist().cdf, otypes=[float])(-np.sqrt(z2)))
 
 
 def _lowest(down: np.ndarray, up: np.ndarray, rows: np.ndarray, confidence: float) -> np.ndarray:
     """The low end of the mean of (up - down) / rows."""
     least = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
-    return _moved_until(lambda moved: moved.z2 >= least, down, up, rows).difference
+    return _nearest_alternative(lambda shares: shares.z2 >= least, down, up, rows).difference
 
 
-class _Moved(NamedTuple):
-    """What the likeliest shares come to that are moved away from those of the rows.
+class _Alternative(NamedTuple):
+    """The likeliest shares whose mean difference is lower than that of the rows.
 
     Attributes:
         difference: its mean over classes.
@@ -70,8 +70,10 @@ class _Moved(NamedTuple):
     z2: np.ndarray
 
 
-def _moved_until(enough: Callable[[_Moved], np.ndarray], down: np.ndarray, up: np.ndarray, rows: np.ndarray) -> _Moved:
-    """The nearest that is far enough from the rows, downwards; where none is, the farthest."""
+def _nearest_alternative(
+    is_enough: Callable[[_Alternative], np.ndarray], down: np.ndarray, up: np.ndarray, rows: np.ndarray
+) -> _Alternative:
+    """The nearest that is far enough below the rows; where none is, the farthest."""
     single = rows == 1
     weight = np.full(len(rows), 1 / len(rows))
     if single.sum() > 1:  # one row says nothing of how far others of its class would be from it; many do of each other
@@ -82,35 +84,32 @@ def _moved_until(enough: Callable[[_Moved], np.ndarray], down: np.ndarray, up: n
     low, high = (np.full(np.shape(down)[:-1], power) for power in _POWERS)
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        there = enough(_moved(np.exp2(middle), down, up, rows, weight))
-        low, high = np.where(there, low, middle), np.where(there, middle, high)
-    return _moved(np.exp2(high), down, up, rows, weight)
+        enough = is_enough(_alternative(np.exp2(middle), down, up, rows, weight))
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    return _alternative(np.exp2(high), down, up, rows, weight)
 
 
-def _moved(multiplier: np.ndarray, down: np.ndarray, up: np.ndarray, rows: np.ndarray, weight: np.ndarray) -> _Moved:
+def _alternative(
+    multiplier: np.ndarray, down: np.ndarray, up: np.ndarray, rows: np.ndarray, weight: np.ndarray
+) -> _Alternative:
+    """The one of a Lagrange multiplier (...): the larger, the farther."""
     force = multiplier[..., None] * weight
-    # Lagrange: the shares are down / (level - force), up / (level + force) and the rest / level, which add up to 1 at
-    # one level; it is found as its distance from the force, 0 where a class without a row that is down must have some
-    above, most = np.zeros_like(force), np.broadcast_to(rows, force.shape)
+    # the shares are down / (level - force), up / (level + force) and the rest / level, which add up to 1 at one level;
+    # it is found as its distance from the force, 0 where a class without a row that is down must have some
+    low, high = np.zeros_like(force), np.broadcast_to(rows, force.shape)
     for _ in range(_STEPS):
-        middle = (above + most) / 2
+        middle = (low + high) / 2
         short = down / middle + up / (middle + 2 * force) + (rows - down - up) / (middle + force) < 1
-        above, most = np.where(short, above, middle), np.where(short, middle, most)
-    share_up, same = up / (most + 2 * force), (rows - down - up) / (most + force)
-    share_down = np.maximum(1 - share_up - same, 0)
+        low, high = np.where(short, low, middle), np.where(short, middle, high)
+    share_up, share_same = up / (high + 2 * force), (rows - down - up) / (high + force)
+    share_down = np.maximum(1 - share_up - share_same, 0)
     difference = share_up - share_down
     variance = weight**2 * np.maximum(share_up + share_down - difference**2, 0) / rows
-    moved = multiplier * variance.sum(axis=-1)
-    scale = (variance * _shortage(rows, weight)).sum(axis=-1)
-    z2 = np.divide(moved**2, scale, out=np.zeros_like(moved), where=scale > 0)
-    return _Moved((weight * difference).sum(axis=-1), z2)
-
-
-def _shortage(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """(C,): by how much the spread of so few rows of a class is larger than they show.
-
-    Of many classes by rows / (rows - 1); of one that decides by itself by nothing, as its share follows from the mean.
-    """
+    # so few rows of a class show less spread than there is: of many classes by (rows - 1) / rows; of one that decides
+    # by itself by nothing, as its share follows from the mean
     parts = weight**2 / rows
-    classes = parts.sum() ** 2 / (parts**2).sum()  # that decide
-    return 1 + max(0.0, 1 - 2 / classes) / np.maximum(rows - 1, 1)
+    deciding_classes = parts.sum() ** 2 / (parts**2).sum()
+    shortage = 1 + max(0.0, 1 - 2 / deciding_classes) / np.maximum(rows - 1, 1)
+    moved, scale = multiplier * variance.sum(axis=-1), (variance * shortage).sum(axis=-1)
+    z2 = np.divide(moved**2, scale, out=np.zeros_like(moved), where=scale > 0)
+    return _Alternative((weight * difference).sum(axis=-1), z2)

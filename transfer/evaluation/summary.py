@@ -34,27 +34,27 @@ def summary(
         "confidence", "resamples", "seed". Of up to 100 classes also "per_class" (see `per_class`), and
         "classes_without_rows", which the balanced accuracy leaves out. A number that is not defined is None.
     """
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     measures = applicable(predictions)
     functions = {name: measure.of(predictions) for name, measure in measures.items()}
     all_rows = np.ones((1, len(predictions)))
-    drawn = {name: function for name, function in functions.items() if not measures[name].by_class}
-    spread = resampled(drawn, len(predictions), resamples=resamples, seed=seed)
+    bootstrapped = {name: function for name, function in functions.items() if not measures[name].by_class}
+    values = resampled(bootstrapped, len(predictions), resamples=resamples, seed=seed)
     for name, function in functions.items():
         value = float(function(all_rows)[0])
-        low, high = interval_of(measures[name], predictions, value, spread.get(name))
-        found[name] = _rounded({"value": value, "low": low, "high": high})
-    found |= {"rows": len(predictions), "confidence": CONFIDENCE, "resamples": resamples, "seed": seed}
+        low, high = interval_of(measures[name], predictions, value, values.get(name))
+        result[name] = _rounded({"value": value, "low": low, "high": high})
+    result |= {"rows": len(predictions), "confidence": CONFIDENCE, "resamples": resamples, "seed": seed}
     if predictions.kind == "classes":
         rows = per_class(predictions, class_names)
         if len(rows) <= MOST_CLASSES:
-            found["per_class"] = [row for row in rows if row["rows"]]
-        found["classes_without_rows"] = [row["class"] for row in rows if not row["rows"]][:MOST_CLASSES]
-    return found
+            result["per_class"] = [row for row in rows if row["rows"]]
+        result["classes_without_rows"] = [row["class"] for row in rows if not row["rows"]][:MOST_CLASSES]
+    return result
 
 
 def per_class(predictions: Predictions, class_names: Sequence[Any] | None = None) -> list[dict[str, Any]]:
-    """Of each class, in order: "class" (its name), "rows", and as "value", "low", "high" the share that is right.
+    """For each class, in order: "class" (its name), "rows", and as "value", "low", "high" the share that is right.
 
     The interval is Wilson's, which holds for few rows; the three are None where there is no row.
     """

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from transfer.errors import TransferError
+from transfer.evaluation.similarity import blocks, row_products, width
 
 BLOCK_BYTES = 64 << 20
 # A (D, D) or (N, N) product, whichever is smaller, of float64.
@@ -51,15 +52,14 @@ def logme(features: Any, targets: ArrayLike) -> float:
         TransferError: NaN or infinity, another number of targets, no rows, features that are all zero, or too many
             columns and rows alike.
     """
-    wanted = _wanted(np.asarray(targets), len(features))
-    found = _spectrum(features, wanted)
-    if not len(found.eigenvalues):
+    spectrum = _spectrum(features, _target_columns(np.asarray(targets), len(features)))
+    if not len(spectrum.eigenvalues):
         raise TransferError("LogME is not defined: all features are zero")
-    return float(np.mean(_evidence(found, len(features))))
+    return float(np.mean(_evidence(spectrum, len(features))))
 
 
-def _wanted(targets: np.ndarray, rows: int) -> np.ndarray:
-    """float64 (N, T): one column a class, or the values."""
+def _target_columns(targets: np.ndarray, rows: int) -> np.ndarray:
+    """Float64 (N, T): one column a class, or the values."""
     if rows == 0 or len(targets) != rows:
         raise TransferError(f"{rows} rows of features but {len(targets)} targets")
     if targets.ndim == 2 and targets.dtype.kind == "f":
@@ -70,47 +70,41 @@ def _wanted(targets: np.ndarray, rows: int) -> np.ndarray:
     return np.eye(len(classes))[index]
 
 
-def _blocks(features: Any) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields (which rows, float64 (n, D)) over all rows."""
-    width = int(np.prod(features.shape[1:]))
-    step = max(1, BLOCK_BYTES // max(8 * width, 1))
-    for start in range(0, len(features), step):
-        rows = slice(start, min(start + step, len(features)))
-        block = np.asarray(features[rows]).reshape(rows.stop - start, -1).astype(np.float64)
-        if not np.isfinite(block).all():
-            raise TransferError("features have NaN or infinity")
-        yield rows, block
-
-
 def _spectrum(features: Any, targets: np.ndarray) -> _Spectrum:
-    rows, width = len(features), int(np.prod(features.shape[1:]))
-    if min(rows, width) ** 2 * 8 > MOST_PRODUCT_BYTES:
-        raise TransferError(f"LogME of {rows} rows by {width} columns takes more than 4 GiB; take fewer rows (--rows)")
-    squares = np.einsum("nt,nt->t", targets, targets)
-    if rows >= width:
-        product, with_targets = np.zeros((width, width)), np.zeros((width, targets.shape[1]))
-        for which, block in _blocks(features):
+    rows, columns = len(features), width(features)
+    if min(rows, columns) ** 2 * 8 > MOST_PRODUCT_BYTES:
+        raise TransferError(
+            f"LogME of {rows} rows by {columns} columns takes more than 4 GiB; take fewer rows (--rows)"
+        )
+    if rows >= columns:
+        product, with_targets, start = np.zeros((columns, columns)), np.zeros((columns, targets.shape[1])), 0
+        for block in _finite_blocks(features):
             product += block.T @ block
-            with_targets += block.T @ targets[which]
+            with_targets += block.T @ targets[start : start + len(block)]
+            start += len(block)
     else:
-        product, with_targets = np.zeros((rows, rows)), targets
-        whole = np.concatenate([block.astype(np.float32) for _, block in _blocks(features)])
-        step = max(1, BLOCK_BYTES // (8 * rows))
-        for start in range(0, width, step):
-            columns = whole[:, start : start + step].astype(np.float64)
-            product += columns @ columns.T
+        whole = np.concatenate([block.astype(np.float32) for block in _finite_blocks(features)])
+        product, with_targets = row_products(whole, 0.0, BLOCK_BYTES), targets
     values, vectors = np.linalg.eigh(product)
     # a product's rounding is that of its largest eigenvalue
-    kept = values > values[-1] * max(rows, width) * np.finfo(np.float64).eps
+    kept = values > values[-1] * max(rows, columns) * np.finfo(np.float64).eps
     components = vectors[:, kept].T @ with_targets
     values = values[kept]
-    projected = components**2 / (values[:, None] if rows >= width else 1)
+    projected = components**2 / (values[:, None] if rows >= columns else 1)
+    squares = np.einsum("nt,nt->t", targets, targets)
     return _Spectrum(values, projected, np.maximum(squares - projected.sum(axis=0), 0))
 
 
-def _evidence(found: _Spectrum, rows: int) -> np.ndarray:
-    """float64 (T,), log evidence a row of each target, all of them iterated side by side."""
-    sigma, projected = found.eigenvalues[:, None], found.projected
+def _finite_blocks(features: Any) -> Iterator[np.ndarray]:
+    for block in blocks(features, max(1, BLOCK_BYTES // max(8 * width(features), 1))):
+        if not np.isfinite(block).all():
+            raise TransferError("features have NaN or infinity")
+        yield block
+
+
+def _evidence(spectrum: _Spectrum, rows: int) -> np.ndarray:
+    """Float64 (T,), log evidence a row of each target, all of them iterated side by side."""
+    sigma, projected = spectrum.eigenvalues[:, None], spectrum.projected
     alpha, beta = np.ones(projected.shape[1]), np.ones(projected.shape[1])
     norm, residual = np.zeros_like(alpha), np.zeros_like(alpha)
     running = np.ones(len(alpha), bool)
@@ -119,7 +113,7 @@ def _evidence(found: _Spectrum, rows: int) -> np.ndarray:
         gamma = (sigma / (sigma + ratio)).sum(axis=0)
         # those that have converged keep what they converged to
         norm = np.where(running, (sigma * projected / (ratio + sigma) ** 2).sum(axis=0), norm)
-        residual = np.where(running, (projected / (1 + sigma / ratio) ** 2).sum(axis=0) + found.rest, residual)
+        residual = np.where(running, (projected / (1 + sigma / ratio) ** 2).sum(axis=0) + spectrum.rest, residual)
         alpha = np.where(running, gamma / (norm + EPSILON), alpha)
         beta = np.where(running, (rows - gamma) / (residual + EPSILON), beta)
         running &= np.abs(alpha / beta - ratio) / ratio > TOLERANCE
@@ -148,10 +142,10 @@ def leep(probabilities: Any, labels: ArrayLike) -> float:
         raise TransferError(f"LEEP takes probabilities (N, classes), not of shape {source.shape}")
     if not (np.isfinite(source).all() and (source >= 0).all() and np.allclose(source.sum(axis=1), 1, atol=1e-3)):
         raise TransferError("LEEP takes probabilities: rows that sum to 1, without negative numbers or NaN")
-    wanted = np.asarray(labels).reshape(-1)
-    if len(wanted) != len(source):
-        raise TransferError(f"{len(source)} rows of probabilities but {len(wanted)} labels")
-    classes, index = np.unique(wanted, return_inverse=True)
+    flat = np.asarray(labels).reshape(-1)
+    if len(flat) != len(source):
+        raise TransferError(f"{len(source)} rows of probabilities but {len(flat)} labels")
+    classes, index = np.unique(flat, return_inverse=True)
     joint = np.zeros((len(classes), source.shape[1]))
     np.add.at(joint, index, source)
     # a source class that no row is given has no share in any answer
