@@ -80,15 +80,15 @@ def test_two_runs(runs, compare):
     code, out, err = compare("a", "b", "--resamples=300")
     assert code == 0 and not err
     above, heading, a, b, _, *notes = out.splitlines()
-    assert above == "all runs: model vgg16.keras, tap pre_logits, rows 90"
+    assert above == "all runs: model vgg16.keras, tap pre_logits, images 90"
     assert heading.split() == ["run", "head", "accuracy", "%", "log-loss", "ECE", "%", "difference", "%", "p"]
     first, second = predictions(2), predictions(4, 1)
     assert a.split()[:3] == ["a", "linear", f"{100 * first.right.mean():.2f}"] and f"  {first.nll.mean():.4f}  " in a
     assert f"  +{100 * (second.right.mean() - first.right.mean()):.2f} [+" in b and b.endswith("<0.001")
     assert notes == [
-        "[ ]: 95% intervals, percentile bootstrap over validation rows, 300 resamples; where fewer than 10",
-        "  rows decide, Wilson's, of differences Agresti and Min's",
-        "difference: accuracy less that of a, on the same rows",
+        "[ ]: 95% intervals, percentile bootstrap over validation images, 300 resamples; where fewer than 10",
+        "  images decide, Wilson's, of differences Agresti and Min's",
+        "difference: accuracy minus that of a, on the same images",
         "p: McNemar's exact test, two-sided",
     ]
 
@@ -107,9 +107,9 @@ def test_runs_in_every_state(runs, compare):
     ]
     assert lines["shuffled"].split()[2:] == lines["b"].split()[2:]  # the order of the rows is nothing to it
     for note in (
-        "few: the difference is on the 40 rows that it shares with a",
-        "old: no predictions.npz, which its command, run again, writes: no difference row by row; its numbers",
-        "going: not done, 12 of 50 epochs: it goes on, or was stopped",
+        "few: the difference is on the 40 images that it shares with a",
+        "old: no predictions.npz, and so no difference image by image (its numbers are those of result.json); run its",
+        "going: not finished, 12 of 50 epochs: it is being trained, or was stopped",
         "two-sided, by Holm's correction for 3 comparisons",
     ):
         assert note in " ".join(out.split())
@@ -136,14 +136,14 @@ def test_rows_without_ids_are_matched_by_number(runs, compare):
     for name in ("n1", "n2"):
         write(runs / name, Predictions.of_logits(LOGITS, LABELS))
     code, out, _ = compare("n1", "n2")
-    assert code == 0 and "n2: its rows have no ids, and are matched with those of n1 by their numbers" in out
+    assert code == 0 and "n2: its images have no ids, and are matched with those of n1 by their order" in out
 
 
 def test_a_network_that_is_still_trained(runs, compare):
     config = {"train": "finetune", "finetune": {"epochs": 30}, "head": {"name": "linear", "epochs": 50}, "tap": "x"}
     (runs / "going" / "config.json").write_text(json.dumps(config))
     code, out, _ = compare("a", "going")
-    assert code == 0 and "going: not done, 12 of 30 epochs" in out
+    assert code == 0 and "going: not finished, 12 of 30 epochs" in out
     (line,) = (line for line in out.splitlines() if "finetune" in line)
     assert line.split()[-5:] == ["going", "-", "-", "finetune", "-"]
 
@@ -159,7 +159,7 @@ def test_runs_of_train_py(tmp_path, compare):
         result = experiment.train_on_files(config, *files, epath.Path(tmp_path / head))
     code, out, _ = compare(tmp_path / "ridge", tmp_path / "nearest_mean")
     lines = {line.split()[0]: line for line in out.splitlines() if line}
-    assert code == 0 and "rows 30" in lines["all"] and "matched with those of ridge by their numbers" in out
+    assert code == 0 and "images 30" in lines["all"] and "matched with those of ridge by their order" in out
     assert f"nearest_mean  {100 * result['validation_accuracy']:.2f} [" in lines["nearest_mean"]
 
 
@@ -185,7 +185,7 @@ def test_seeds_that_are_not_done(runs, compare):
     (runs / "s1" / "seed_2" / "result.json").unlink()
     (runs / "s2" / "seed_1" / FILE).unlink()
     code, out, _ = compare("s1", "s2")
-    assert code == 0 and "s1: not done: 2 of its seeds are, so far" in out
+    assert code == 0 and "s1: not finished: 2 of its seeds are, so far" in out
     assert "s2: 2 of its seeds have predictions, the others are left out" in out
 
 
@@ -237,8 +237,8 @@ TESTS = {
     "accuracy": "McNemar's exact test",
     "top_5_accuracy": "McNemar's exact test",
     "balanced_accuracy": "a score test of the mean over classes",
-    "log_loss": "a paired bootstrap over validation rows",
-    "ece": "a paired bootstrap over validation rows",
+    "log_loss": "a paired bootstrap over validation images",
+    "ece": "a paired bootstrap over validation images",
 }
 
 
@@ -263,7 +263,7 @@ def test_p_is_of_the_measure_that_is_shown(runs, compare, measure):
 
 def test_what_the_interval_of_a_calibration_error_is_not(runs, compare):
     code, out, _ = compare("a", "--measure=ece", "--resamples=50")
-    assert code == 0 and "of a calibrated run it leaves 0 out in three or four of ten" in " ".join(out.split())
+    assert code == 0 and "of a calibrated run three or four in ten intervals leave 0 out" in " ".join(out.split())
 
 
 @pytest.mark.parametrize("kind, heading", [("labels", "mAP %"), ("values", "RMSE")])
@@ -273,7 +273,7 @@ def test_other_kinds(runs, compare, kind, heading):
         scores = LOGITS + np.random.default_rng(number).standard_normal(LOGITS.shape) / number
         write(runs / f"{kind}{number}", Predictions.of_logits(scores, truth, IDS, kind=kind))
     code, out, _ = compare(f"{kind}1", f"{kind}2", "--resamples=100")
-    assert code == 0 and heading in out and "p: a paired bootstrap over validation rows, two-sided" in out
+    assert code == 0 and heading in out and "p: a paired bootstrap over validation images, two-sided" in out
     code, _, err = compare("a", f"{kind}1")
     assert code == 2 and err == f"error: a predicts classes, {kind}1 {kind}; runs of one kind can be compared\n"
 

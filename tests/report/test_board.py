@@ -78,7 +78,8 @@ def test_points_keep_the_distances_of_the_features(finished):
 def test_metadata_says_what_the_predictions_say(finished):
     (run,) = load([str(finished)])
     lines = (finished / "projector" / "metadata.tsv").read_text().splitlines()[1:]
-    names, found = run.class_names, run.predictions
+    found = run.predictions
+    names = found.class_names
     for row, line in enumerate(lines):
         id_, actual, said, right = line.split("\t")
         assert (id_, actual, said) == (str(found.ids[row]), names[found.labels[row]], names[found.top[row, 0]])

@@ -1,5 +1,6 @@
 """The report in a real browser: both widths, both themes, no error, no request; the pointer and the keyboard."""
 
+import csv
 import re
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,31 @@ def test_tables_are_sorted_by_their_headings(two: Path, watched: Any) -> None:
         orders.append((heading.get_attribute("aria-sort"), page.evaluate(names)))
     assert [order[0] for order in orders] == ["ascending", "descending"]
     assert orders[0][1] == orders[1][1][::-1] and sorted(before) == sorted(orders[0][1])
+
+
+def test_a_table_is_downloaded_as_csv(trained: Path, watched: Any, tmp_path: Path) -> None:
+    page = watched(trained / "report.html")
+    button = page.locator("#classes-0 button.csv")
+    with page.expect_download() as download:
+        button.click()
+    download.value.save_as(tmp_path / "table.csv")
+    assert download.value.suggested_filename == "classes-0.csv"
+    rows = list(csv.reader((tmp_path / "table.csv").read_text("utf-8").splitlines()))
+    assert rows[0][:4] == ["class", "recall", "interval, %", "images"] and len(rows) == 11
+    assert [row[0] for row in rows[1:]] == list("0123456789")
+    assert all(re.fullmatch(r"[\d.]+%", row[1]) and row[3] == "12" for row in rows[1:])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_no_entry_of_the_contents_is_cut(trained: Path, watched: Any, size: str) -> None:
+    page = watched(trained / "report.html", *SIZES[size])
+    ends = page.locator("nav.contents a").evaluate_all("all => all.map(one => one.getBoundingClientRect().right)")
+    assert len(ends) >= 8 and max(ends) <= SIZES[size][0]
+    page.locator("nav.contents a").last.click()
+    page.wait_for_timeout(700)
+    title = page.locator("#setup-0 h2").bounding_box()
+    bar = page.locator("nav.contents").bounding_box()
+    assert title["y"] >= max(bar["y"] + bar["height"], 0) - 1, "the title is not below the contents"
 
 
 @pytest.mark.parametrize("size", SIZES)

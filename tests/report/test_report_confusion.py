@@ -70,9 +70,9 @@ def test_the_pointer_reads_a_cell(matrix: tuple[Path, Predictions], watched: Any
     page = watched(matrix[0], width)
     reading = page.locator("#confusion-0 .reading")
     page.mouse.move(*cell(page, 1, 4))
-    assert reading.inner_text() == "“\"quoted\" & 'so'” (20 rows): 9 taken for “four”, 45\u202f%"
+    assert reading.inner_text() == "“\"quoted\" & 'so'” (20 images): 9 predicted as “four”, 45\u202f%"
     page.mouse.move(*cell(page, 2, 2))
-    assert reading.inner_text() == "“ünïcode 猫 🙂” (20 rows): 20 told right, 100\u202f%"
+    assert reading.inner_text() == "“ünïcode 猫 🙂” (20 images): 20 correct, 100\u202f%"
 
 
 def test_the_keyboard_goes_from_error_to_error(matrix: tuple[Path, Predictions], watched: Any) -> None:
@@ -83,9 +83,9 @@ def test_the_keyboard_goes_from_error_to_error(matrix: tuple[Path, Predictions],
     for key in ("e", "e", "ArrowRight", "e", "e", "Escape"):
         page.keyboard.press(key)
         read.append(reading.inner_text())
-    assert "9 taken for “four”" in read[0] and "4 taken for “five”" in read[1]
+    assert "9 predicted as “four”" in read[0] and "4 predicted as “five”" in read[1]
     assert read[1] == read[2], "the last column has no next one"
-    assert "1 taken for “<script>alert(1)</script>”" in read[3] and read[4] == read[0]
+    assert "1 predicted as “<script>alert(1)</script>”" in read[3] and read[4] == read[0]
     assert read[5].startswith("Point at a cell")
 
 
@@ -95,14 +95,14 @@ def test_orders_shares_and_filters(matrix: tuple[Path, Predictions], watched: An
     reading = root.locator(".reading")
     root.locator(".order").select_option("worst")
     page.mouse.move(*cell(page, 0, 0))
-    assert "11 told right" in reading.inner_text()
+    assert "11 correct" in reading.inner_text()
     root.locator(".shares").select_option("said")
     page.mouse.move(*cell(page, 0, 0))
-    assert "100\u202f% of all taken for it" in reading.inner_text()
+    assert "100\u202f% of all predicted as it" in reading.inner_text()
     root.locator(".filter").fill("QUOTED")
     assert reading.inner_text().startswith("2 classes")
     page.mouse.move(*cell(page, 1, 1, classes=2))
-    assert "“four” (20 rows): 20 told right" in reading.inner_text()
+    assert "“four” (20 images): 20 correct" in reading.inner_text()
     root.locator(".filter").fill("no such class")
     assert reading.inner_text().startswith("0 classes")
 
@@ -120,7 +120,7 @@ def test_it_zooms_and_the_error_stays_in_sight(matrix: tuple[Path, Predictions],
     page.keyboard.press("e")
     page.wait_for_timeout(50)
     assert page.evaluate(PICTURE) != before
-    assert "4 taken for “five”" in root.locator(".reading").inner_text()
+    assert "4 predicted as “five”" in root.locator(".reading").inner_text()
     page.keyboard.press("Escape")
     root.locator(".whole").click()
     page.wait_for_timeout(50)
@@ -155,9 +155,9 @@ def test_nothing_wrong_and_one_class(tmp_path: Path, watched: Any) -> None:
     path = tmp_path / "report.html"
     path.write_text(page.page([made_run(predictions)], Options(map="none")), "utf-8")
     opened = watched(path, 390)
-    assert "None of 3 rows is wrong" in opened.locator("#confusion-0").inner_text()
+    assert "All 3 images are classified correctly" in opened.locator("#confusion-0").inner_text()
     opened.locator("#confusion-0 canvas").focus()
     for key in ("e", "ArrowDown", "+", "-"):
         opened.keyboard.press(key)
-    assert "3 told right" in opened.locator("#confusion-0 .reading").inner_text()
+    assert "3 correct" in opened.locator("#confusion-0 .reading").inner_text()
     assert section(made_run(None), Options()) is None

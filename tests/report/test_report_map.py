@@ -169,8 +169,8 @@ def test_the_keyboard_shows_the_images(trained: Path, points: dict[str, Any], wa
 def test_classes_are_told_by_more_than_colour(trained: Path, points: dict[str, Any], watched: Any) -> None:
     page = watched(trained / "report.html")
     legend = page.locator("#map-0 .marks li").all_inner_texts()
-    assert legend == [*points["names"], "ringed: wrong"]
+    assert legend == [*points["names"], "ringed: misclassified"]
     marks = page.evaluate("[...document.querySelectorAll('#map-0 .marks canvas')].map(one => one.toDataURL())")
     assert len(set(marks)) == len(points["names"])
     page.locator("#map-0 .paint").select_option("ok")
-    assert page.locator("#map-0 .marks li").all_inner_texts() == ["right", "wrong"]
+    assert page.locator("#map-0 .marks li").all_inner_texts() == ["correct", "misclassified"]

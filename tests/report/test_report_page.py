@@ -17,8 +17,8 @@ from transfer import config, experiment
 from transfer.__main__ import main
 from transfer.evaluation.predictions import Predictions
 from transfer.report import page, run_data, svg
-from transfer.report.page import embedded
 from transfer.report.sections import SECTIONS, Options
+from transfer.report.templates import embedded
 
 PLAIN = Options(map="none")
 
@@ -49,7 +49,7 @@ def files_run(folder: Path, workdir: Path, **settings: Any) -> dict[str, Any]:
 
 def test_training_ends_with_a_report(trained: Path) -> None:
     html = (trained / "report.html").read_text("utf-8")
-    assert {"At a glance", "Learning curves", "Few-shot accuracy", "What was run"} <= set(titles(html))
+    assert {"Summary", "Learning curves", "Few-shot accuracy", "Settings and versions"} <= set(titles(html))
     result = json.loads((trained / "result.json").read_text())
     assert result["weights_sha256"] in html and result["device"] in html
     assert f"{100 * result['measures']['accuracy']['value']:.1f}<span" in html
@@ -72,20 +72,20 @@ def test_features_from_files(tmp_path: Path) -> None:
     assert run.images.get(["0"], 16) == [None] and "given features" in run.notes[0]
     make_files(tmp_path / "files", 200, 99)
     (run,) = run_data.load([str(tmp_path / "run")])
-    assert run.features(np.arange(3)) is None and "another one is" in run.notes[0]
+    assert run.features(np.arange(3)) is None and "gone or has changed" in run.notes[0]
 
 
 @pytest.mark.parametrize("head", ["ridge", "knn"])
 def test_heads_without_epochs(tmp_path: Path, head: str) -> None:
     files_run(tmp_path / "files", tmp_path / "run", **{"head.name": head})
     html = (tmp_path / "run" / "report.html").read_text("utf-8")
-    assert "At a glance" in titles(html) and "Learning curves" not in titles(html)
+    assert "Summary" in titles(html) and "Learning curves" not in titles(html)
 
 
 def test_what_was_chosen_among(tmp_path: Path) -> None:
     files_run(tmp_path / "files", tmp_path / "run", **{"head.name": "ridge", "sweep.alpha": (0.1, 10.0)})
     html = (tmp_path / "run" / "report.html").read_text("utf-8")
-    assert "The settings that were tried" in titles(html) and html.count('<tr class="chosen">') == 1
+    assert "Hyperparameter search" in titles(html) and html.count('<tr class="chosen">') == 1
 
 
 def test_no_report_is_written_where_none_is_wanted(tmp_path: Path) -> None:
@@ -108,8 +108,8 @@ def test_not_done(run: Path) -> None:
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     (run / "metrics.jsonl").write_text("".join(lines[:2]) + lines[2][:20])
     html = text(run)
-    assert "Not done: 2 of 3 epochs have been trained" in html and "1 lines of metrics.jsonl are damaged" in html
-    assert "Learning curves" in titles(html) and "at the last epoch so far" in html
+    assert "Not finished: 2 of 3 epochs are trained" in html and "1 damaged lines of metrics.jsonl" in html
+    assert "Learning curves" in titles(html) and "after the last epoch so far" in html
 
 
 def test_no_predictions_as_in_an_older_run(run: Path) -> None:
@@ -119,7 +119,7 @@ def test_no_predictions_as_in_an_older_run(run: Path) -> None:
         result.pop(name, None)
     (run / "result.json").write_text(json.dumps(result))
     html = text(run)
-    assert "An older version wrote this run" in html
+    assert "an older version wrote this run" in html
     assert f"{100 * result['validation_accuracy']:.1f}<span" in html
 
 
@@ -129,7 +129,7 @@ def test_predictions_of_a_newer_version(run: Path) -> None:
     arrays["facts"][0] = 99
     np.savez(run / "predictions.npz", **arrays)
     html = text(run)
-    assert "a newer version wrote them?" in html and "At a glance" in titles(html)
+    assert "a newer version wrote them?" in html and "Summary" in titles(html)
 
 
 def test_settings_of_another_version(run: Path) -> None:
@@ -137,7 +137,7 @@ def test_settings_of_another_version(run: Path) -> None:
     edit(run / "config.json", future={"depth": 3}, data=7, few_shot="no", head=None)
     edit(run / "result.json", measures=[1], few_shot=[], sweep="x", taps=[{"tap": 1}, {}], runs=3, spread="wide")
     html = text(run)
-    assert "future.depth" in html and "At a glance" in titles(html)
+    assert "future.depth" in html and "Summary" in titles(html)
 
 
 @pytest.mark.parametrize("name", ["result.json", "config.json"])
@@ -168,12 +168,12 @@ def test_over_seeds(tmp_path: Path, run: Path) -> None:
         shutil.copytree(run, tmp_path / "seeds" / f"seed_{seed}")
     one = json.loads((run / "result.json").read_text())
     html = text(tmp_path / "seeds")
-    assert "Not done: 2 of its seeds are" in html
+    assert "Not finished: 2 of 2 seeds are" in html
     whole = {**one, "spread": {"validation_accuracy": 0.02, "validation_loss": 0.3}, "seeds": 2, "runs": [one, one]}
     whole.pop("measures")
     (tmp_path / "seeds" / "result.json").write_text(json.dumps(whole))
     html = text(tmp_path / "seeds")
-    assert "mean over 2 seeds" in html and "± 2.0" in html and "are those of seed_0" in html
+    assert "the mean over 2 seeds" in html and "± 2.0" in html and "are those of seed_0" in html
 
 
 def test_the_folder_one_is_in(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -186,7 +186,7 @@ def test_the_folder_one_is_in(run: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 def test_runs_beside_each_other(trained: Path, run: Path) -> None:
     html = text(trained, run)
-    assert titles(html)[0] == "The runs beside each other" and html.count('<details class="run"') == 2
+    assert titles(html)[0] == "Comparison" and html.count('<details class="run"') == 2
     ids = re.findall(r'\bid="([^"]*)"', html)
     assert len(ids) == len(set(ids)) and {"curves-0", "curves-1"} <= set(ids)
 
@@ -237,7 +237,7 @@ def test_images_are_thumbnails(trained: Path) -> None:
     (run,) = run_data.load([str(trained)])
     found = run.images.get([*map(str, run.predictions.ids[:9]), "not there"], 24)
     assert all(one.shape == (24, 24, 3) and one.dtype == np.uint8 for one in found[:9])
-    assert found[9] is None and len(run.notes) == 1 and "1 images" in run.notes[0]
+    assert found[9] is None and len(run.notes) == 1 and run.notes[0].startswith("1 of the")
     # eight pixels, each three by three
     assert (found[0] == np.repeat(np.repeat(found[0][::3, ::3], 3, 0), 3, 1)).all() and found[0].std() > 0
 

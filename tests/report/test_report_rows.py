@@ -68,7 +68,7 @@ def test_classes_without_rows_have_no_bar() -> None:
     found = classes.of_classes(predictions)
     assert [row["value"] for row in found] == [pytest.approx(2 / 3), None, None]
     assert [row["precision"] for row in found] == [1, 0, None]
-    assert "no rows" in classes.section(made_run(predictions), PLAIN).html  # type: ignore[union-attr]
+    assert "no images" in classes.section(made_run(predictions), PLAIN).html  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("kind", ["classes", "labels"])

@@ -54,7 +54,7 @@ def test_it_opens_and_answers_soon(large: Path, watched: Any, width: int) -> Non
     page.locator("#confusion-0 canvas").focus()
     for key in ("e", "+", "+", "+", "e"):
         page.keyboard.press(key)
-    assert " taken for “" in page.locator("#confusion-0 .reading").inner_text()
+    assert " predicted as “" in page.locator("#confusion-0 .reading").inner_text()
     page.locator("#confusion-0 .order").select_option("alike")
     page.locator("#confusion-0 .filter").fill(" 77")
     page.locator("#map-0 canvas.points").focus()

@@ -158,9 +158,9 @@ def _compare(
         raise TransferError(f"{first.path} and {run.path} cannot be compared: {error}") from error
     one.shared = len(a)
     if len(a) < max(len(known[first.path]), len(known[run.path])):
-        run.notes.append(f"the difference is on the {len(a)} rows that it shares with {first.name}")
+        run.notes.append(f"the difference is on the {len(a)} images that it shares with {first.name}")
     if _numbered(a):
-        run.notes.append(f"its rows have no ids, and are matched with those of {first.name} by their numbers")
+        run.notes.append(f"its images have no ids, and are matched with those of {first.name} by their order")
     if not (MEASURES[kind][measure].applies(a) and MEASURES[kind][measure].applies(b)):
         return
     if measure in spreads[run.path] and len(a) == len(known[first.path]) == len(known[run.path]):

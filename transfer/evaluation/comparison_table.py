@@ -15,7 +15,7 @@ from transfer.evaluation.paired import name_of_test
 from transfer.runtime import tables
 
 # Facts of a run -> how a heading has them.
-FACTS = {"model": "model", "tap": "tap", "head": "head", "rows": "rows"}
+FACTS = {"model": "model", "tap": "tap", "head": "head", "rows": "images"}
 NONE = "-"
 WIDTH = 100
 
@@ -204,11 +204,11 @@ def _notes(table: Table) -> list[str]:
     if single:
         lines.append(_how(table))
     if seeds:
-        lines.append("±: the standard deviation of one run over seeds, beside the mean of all")
+        lines.append("±: mean over the seeds ± standard deviation of one run")
     if any(one.difference or not math.isnan(one.p) for one in table.rows):
         lines.append(
-            f"difference: {table.measure(table.measures[0]).title} less that of {table.rows[0].run.name}, on the same "
-            "rows" + "; over seeds its mean, and an interval by Student's t" * seeds
+            f"difference: {table.measure(table.measures[0]).title} minus that of {table.rows[0].run.name}, on the same "
+            "images" + "; over seeds the mean with Student's t interval" * seeds
         )
     tests = [one for one in table.rows if not math.isnan(one.p)]
     if tests:
@@ -233,11 +233,11 @@ def _how(table: Table) -> str:
     if measure.by_class:
         return f"[ ]: {CONFIDENCE:.0%} score intervals of the mean over classes"
     how = "basic" if measure.biased else "percentile"
-    line = f"[ ]: {CONFIDENCE:.0%} intervals, {how} bootstrap over validation rows, {table.resamples} resamples"
+    line = f"[ ]: {CONFIDENCE:.0%} intervals, {how} bootstrap over validation images, {table.resamples} resamples"
     if measure.biased:
-        line += "; no test of whether there is any: of a calibrated run it leaves 0 out in three or four of ten samples"
+        line += "; no test of calibration: of a calibrated run three or four in ten intervals leave 0 out"
     if measure.hits is not None:
-        line += f"; where fewer than {FEW} rows decide, Wilson's" + ", of differences Agresti and Min's" * (
+        line += f"; where fewer than {FEW} images decide, Wilson's" + ", of differences Agresti and Min's" * (
             len(table.rows) > 1
         )
     return line

@@ -155,4 +155,4 @@ def name_of_test(measure: Measure) -> str:
     """What a table calls the test of a difference of the measure."""
     if measure.by_class:
         return "a score test of the mean over classes"
-    return "McNemar's exact test" if measure.hits is not None else "a paired bootstrap over validation rows"
+    return "McNemar's exact test" if measure.hits is not None else "a paired bootstrap over validation images"

@@ -29,7 +29,7 @@ class Run:
 
     Attributes:
         path: as it was given.
-        name: what tells it apart from the others.
+        name: the end of its path by which it differs from the others.
         facts: "model", "tap", "head", "rows", as text; "" where unknown.
         samples: seed -> its predictions; of a single run under None. Empty for a run that has none.
         over_seeds: whether it is one over seeds.
@@ -52,115 +52,114 @@ def load(paths: Sequence[str]) -> list[Run]:
     Raises UsageError for a folder that is not there, is no run's, or is given twice; TransferError for one whose files
     are damaged.
     """
-    return [_load(path, name) for path, name in named(paths)]
+    return [_load(path, name) for path, name in with_names(paths)]
 
 
-def named(paths: Sequence[str]) -> list[tuple[str, str]]:
+def with_names(paths: Sequence[str]) -> list[tuple[str, str]]:
     """(path, name) of each run, the name being what its path differs by; UsageError where one is given twice."""
     plain = [os.path.normpath(path) if "://" not in path else path.rstrip("/") for path in paths]
     for path in plain:
         if plain.count(path) > 1:
             raise UsageError(f"{path} is given {plain.count(path)} times; each run counts once")
-    return list(zip(plain, _names(plain), strict=True))
-
-
-def _names(paths: Sequence[str]) -> list[str]:
-    """The ends of paths by which they differ."""
-    parts = [path.split("/") for path in paths]
+    parts = [path.split("/") for path in plain]
     shared = 0
-    while len(paths) > 1 and all(len(one) > shared + 1 for one in parts) and len({one[shared] for one in parts}) == 1:
+    while len(plain) > 1 and all(len(one) > shared + 1 for one in parts) and len({one[shared] for one in parts}) == 1:
         shared += 1
-    return ["/".join(one[shared:]) for one in parts]
+    return [(path, "/".join(one[shared:])) for path, one in zip(plain, parts, strict=True)]
 
 
-def opened(path: str) -> tuple[epath.Path, dict[int, epath.Path]]:
+def open_run(path: str) -> tuple[epath.Path, dict[int, epath.Path]]:
     """The folder of a run, and those of its seeds, if it is one over seeds; UsageError where there is no run."""
     folder = paths.open_path(path)
     if not folder.is_dir():
-        raise UsageError(f"there is no run {path}{_suggestion(folder)}")
+        parent = folder.parent
+        if not parent.is_dir():
+            raise UsageError(f"there is no run {path}; there is no folder {parent}")
+        close = similar(folder.name, [child.name for child in parent.iterdir() if child.is_dir()])
+        raise UsageError(f"there is no run {path}" + did_you_mean([str(parent / name) for name in close[:1]]))
     of_seeds = seeds(folder)
     if not of_seeds and not _is_run(folder):
-        raise UsageError(f"{path} is no run: no {' and no '.join(FILES)} in it{_inside(folder, path)}")
+        count = sum(one.is_dir() and _is_run(one) for one in folder.iterdir())
+        inside = f"; {count} folders in it are runs: pass {path}/*" if count else ""
+        raise UsageError(f"{path} is no run: no {' and no '.join(FILES)} in it{inside}")
     return folder, of_seeds
 
 
-def _load(path: str, name: str) -> Run:
-    folder, seeds = opened(path)
-    result = _read(folder / "result.json")
-    if not seeds:
-        run = Run(path, name, _facts(result, _read(folder / "config.json")))
-        _add(run, folder, None, result)
-        return run
-    results = {seed: _read(one / "result.json") for seed, one in seeds.items()}
-    facts = _facts(next(filter(None, results.values()), {}), _read(next(iter(seeds.values())) / "config.json"))
-    run = Run(path, name, facts, over_seeds=True)
-    for seed, one in seeds.items():
-        _add(run, one, seed, results[seed])
-    if not result:
-        run.notes.append(f"not done: {sum(map(bool, results.values()))} of its seeds are, so far")
-    if run.samples and len(run.samples) < sum(map(bool, results.values())):
-        run.notes.append(f"{len(run.samples)} of its seeds have predictions, the others are left out")
-    run.notes = list(dict.fromkeys(run.notes))
-    return run
+def seeds(folder: epath.Path) -> dict[int, epath.Path]:
+    """The folders of a run over seeds, by seed; empty for any other."""
+    matches = ((_SEED.fullmatch(one.name), one) for one in folder.iterdir())
+    return dict(sorted((int(match[1]), one) for match, one in matches if match and _is_run(one)))
 
 
 def _is_run(folder: epath.Path) -> bool:
     return any((folder / file).exists() for file in FILES)
 
 
-def seeds(folder: epath.Path) -> dict[int, epath.Path]:
-    """The folders of a run over seeds, by seed; empty for any other."""
-    found = ((_SEED.fullmatch(one.name), one) for one in folder.iterdir())
-    return dict(sorted((int(match[1]), one) for match, one in found if match and _is_run(one)))
-
-
-def _suggestion(folder: epath.Path) -> str:
-    """What a mistyped name may have been meant to be."""
-    parent = folder.parent
-    if not parent.is_dir():
-        return f"; there is no folder {parent}"
-    close = similar(folder.name, [child.name for child in parent.iterdir() if child.is_dir()])
-    return did_you_mean([str(parent / name) for name in close[:1]])
-
-
-def _inside(folder: epath.Path, path: str) -> str:
-    count = sum(one.is_dir() and _is_run(one) for one in folder.iterdir())
-    return f"; {count} folders in it are runs: pass {path}/*" if count else ""
-
-
-def _read(path: epath.Path) -> dict[str, Any]:
+def read_json(path: epath.Path) -> dict[str, Any]:
+    """What the file holds, empty where there is none; TransferError where it is damaged."""
     return atomic.read_json(path) if path.exists() else {}
 
 
-def _facts(result: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
-    """What tells runs apart, from the result and, where there is none yet, from the config."""
-    head = config.get("head") if isinstance(config.get("head"), dict) else {}
-    model = config.get("model") if isinstance(config.get("model"), dict) else {}
+def facts(result: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
+    """What tells runs apart, from the result and, where there is none yet, from the config; "" for what is unknown."""
+    head, model, data = (part if isinstance(part := config.get(key), dict) else {} for key in ("head", "model", "data"))
     tuned = config.get("train") == "finetune"
-    found = {
-        "model": result.get("model", model.get("name")),  # type: ignore[union-attr]
+    known = {
+        "model": result.get("model", model.get("name")),
         "tap": result.get("tap", None if tuned else config.get("tap")),
-        "head": "finetune" if tuned else head.get("name"),  # type: ignore[union-attr]
+        "head": "finetune" if tuned else head.get("name"),
         "rows": result.get("num_validation"),
+        "data": result.get("dataset", data.get("source")),
     }
-    return {key: "" if value is None else str(value) for key, value in found.items()}
+    return {key: "" if value is None else str(value) for key, value in known.items()}
+
+
+def planned_epochs(config: dict[str, Any]) -> int | None:
+    """How many epochs the config asks for, where it does."""
+    part = config.get("finetune" if config.get("train") == "finetune" else "head")
+    return part.get("epochs") if isinstance(part, dict) else None
+
+
+def _load(path: str, name: str) -> Run:
+    folder, of_seeds = open_run(path)
+    result = read_json(folder / "result.json")
+    if not of_seeds:
+        run = Run(path, name, facts(result, read_json(folder / "config.json")))
+        _add(run, folder, None, result)
+        return run
+    results = {seed: read_json(one / "result.json") for seed, one in of_seeds.items()}
+    config = read_json(next(iter(of_seeds.values())) / "config.json")
+    run = Run(path, name, facts(next(filter(None, results.values()), {}), config), over_seeds=True)
+    for seed, one in of_seeds.items():
+        _add(run, one, seed, results[seed])
+    done = sum(map(bool, results.values()))
+    if not result:
+        run.notes.append(f"not finished: {done} of its seeds are, so far")
+    if run.samples and len(run.samples) < done:
+        run.notes.append(f"{len(run.samples)} of its seeds have predictions, the others are left out")
+    run.notes = list(dict.fromkeys(run.notes))
+    return run
 
 
 def _add(run: Run, folder: epath.Path, seed: int | None, result: dict[str, Any]) -> None:
-    """Takes in what one workdir holds."""
+    """Adds what one workdir holds to a run."""
     if not result:
-        run.notes += [] if run.over_seeds else [f"not done{_epochs(folder)}: it goes on, or was stopped"]
+        history = folder / "metrics.jsonl"
+        done = len(history.read_text().splitlines()) if history.exists() else 0
+        planned = planned_epochs(read_json(folder / "config.json"))
+        epochs = (f", {done} of {planned} epochs" if planned else f", {done} epochs") if done else ""
+        run.notes += [] if run.over_seeds else [f"not finished{epochs}: it is being trained, or was stopped"]
         return
     path = folder / kept.FILE
     if path.exists():
         run.samples[seed] = Predictions.read(path)
         run.facts["rows"] = str(len(run.samples[seed]))
         return
-    found = _recorded(result)
-    for name, ends in found.items():
+    recorded = _recorded(result)
+    for name, ends in recorded.items():
         run.recorded.setdefault(name, []).append(ends)
-    says = "its numbers are those of result.json" if found else "result.json has no measures either"
-    run.notes.append(f"no {kept.FILE}, which its command, run again, writes: no difference row by row; {says}")
+    source = "its numbers are those of result.json" if recorded else "result.json has no measures either"
+    run.notes.append(f"no {kept.FILE}, and so no difference image by image ({source}); run its command again")
 
 
 def _recorded(result: dict[str, Any]) -> dict[str, Ends]:
@@ -170,22 +169,11 @@ def _recorded(result: dict[str, Any]) -> dict[str, Ends]:
         rows = {name: one for name, one in measures.items() if isinstance(one, dict)}
         ends = {name: tuple(one.get(key) for key in ("value", "low", "high")) for name, one in rows.items()}
         return {name: one for name, one in ends.items() if all(isinstance(end, int | float) for end in one)}  # type: ignore[misc]
-    accuracy, rows_there = result.get("validation_accuracy"), result.get("num_validation")
-    if not isinstance(accuracy, int | float) or not isinstance(rows_there, int) or not 0 <= accuracy <= 1:
+    accuracy, count = result.get("validation_accuracy"), result.get("num_validation")
+    if not isinstance(accuracy, int | float) or not isinstance(count, int) or not 0 <= accuracy <= 1:
         return {}
-    low, high = wilson(np.array([accuracy * rows_there]), np.array([rows_there]))
+    low, high = wilson(np.array([accuracy * count]), np.array([count]))
     return {"accuracy": (float(accuracy), float(low[0]), float(high[0]))}
-
-
-def _epochs(folder: epath.Path) -> str:
-    """How far a run has come, where it says so."""
-    path = folder / "metrics.jsonl"
-    config = _read(folder / "config.json")
-    wanted = (config.get("finetune" if config.get("train") == "finetune" else "head") or {}).get("epochs")
-    if not path.exists():
-        return ""
-    done = len(path.read_text().splitlines())
-    return f", {done} of {wanted} epochs" if wanted else f", {done} epochs"
 
 
 def kind_of(runs: Iterable[Run]) -> str:
@@ -201,5 +189,5 @@ def kind_of(runs: Iterable[Run]) -> str:
 def _kind(run: Run) -> str:
     if run.samples:
         return next(iter(run.samples.values())).kind
-    # told by the measures that it has
-    return next((kind for kind, there in MEASURES.items() if run.recorded.keys() <= there.keys()), "classes")
+    # by the measures that it has
+    return next((kind for kind, known in MEASURES.items() if run.recorded.keys() <= known.keys()), "classes")

@@ -62,7 +62,7 @@ def _metadata(run: RunData, rows: np.ndarray) -> Iterator[str]:
     if found.kind != "classes":
         yield from (_cell(found.ids[row]) for row in rows)  # a single column has no heading
         return
-    classes = [_cell(name) for name in run.class_names]
+    classes = [_cell(name) for name in names.of_outputs(found)]
     yield "id\tclass\tpredicted\tright"
     for row in rows:
         actual, said = classes[found.labels[row]], classes[found.top[row, 0]]

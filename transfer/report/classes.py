@@ -1,4 +1,4 @@
-"""How well each class, label or value is told: a bar for each, with its interval."""
+"""Recall and precision of each class or label with intervals, and the error of each value."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,73 +13,56 @@ from transfer.report.confusion import confusion
 from transfer.report.run_data import RunData
 from transfer.report.sections import Options, Section
 from transfer.report.svg import Chart
-from transfer.report.templates import rendered
+from transfer.report.templates import is_number, rendered
 
 KEY = "classes"
+ENDS = ("value", "low", "high")
 # Of more classes the worst come first, since nobody looks for them by their place.
 IN_ORDER = 25
 
 
 def of_classes(predictions: Predictions) -> list[dict[str, Any]]:
-    """Of each class: "name", "rows", "value", "low", "high" (recall and its interval), "precision", "taken" for what.
+    """Of each class: "name", "rows", "value" (its recall), "low", "high", "precision", and "taken": (name, rows).
 
-    `taken` is (name, rows) of what most of the wrong rows were said to be. What no row tells of is None.
+    `taken` is what most of its wrong rows were predicted as. What no row tells of is None.
     """
-    found = confusion(predictions)
-    titles = names.of_outputs(predictions)
-    right = np.bincount(predictions.labels[predictions.right], minlength=len(titles))
-    low, high = wilson(right, found.rows)
+    counted, titles = confusion(predictions), names.of_outputs(predictions)
+    hits = np.bincount(predictions.labels[predictions.right], minlength=len(titles))
     taken: dict[int, tuple[str, int]] = {}
-    wrong = found.mistakes()
+    wrong = counted.mistakes()
     for a, p, n in zip(wrong.actual.tolist(), wrong.predicted.tolist(), wrong.count.tolist(), strict=True):
         taken.setdefault(a, (titles[p], n))
-    return [
-        {
-            "name": titles[i],
-            "rows": int(found.rows[i]),
-            "value": right[i] / found.rows[i] if found.rows[i] else None,
-            "low": low[i] if found.rows[i] else None,
-            "high": high[i] if found.rows[i] else None,
-            "precision": right[i] / found.said[i] if found.said[i] else None,
-            "taken": taken.get(i),
-        }
-        for i in range(len(titles))
-    ]
+    rows = _with_intervals(titles, hits, counted.rows, counted.said)
+    return [row | {"taken": taken.get(i)} for i, row in enumerate(rows)]
 
 
 def of_labels(predictions: Predictions) -> list[dict[str, Any]]:
-    """Of each label: of the rows that have it the share where it was said, and its interval; precision; F1 as "f1"."""
-    titles = names.of_outputs(predictions)
+    """Of each label what `of_classes` has of a class, and instead of `taken` F1 as "f1"."""
     has, said = predictions.labels > 0, predictions.scores > 0
     hits, rows, saying = (has & said).sum(axis=0), has.sum(axis=0), said.sum(axis=0)
+    f1 = [2 * h / (r + s) if r + s else None for h, r, s in zip(hits, rows, saying, strict=True)]
+    of_each = _with_intervals(names.of_outputs(predictions), hits, rows, saying)
+    return [row | {"f1": value} for row, value in zip(of_each, f1, strict=True)]
+
+
+def _with_intervals(titles: list[str], hits: Any, rows: Any, said: Any) -> list[dict[str, Any]]:
+    """Recall with Wilson's interval, and precision, of hits among the rows of each class and those predicted as it."""
     low, high = wilson(hits, rows)
+    known = [dict(zip(ENDS, ends, strict=True)) for ends in zip(hits / np.maximum(rows, 1), low, high, strict=True)]
     return [
-        {
-            "name": titles[i],
-            "rows": int(rows[i]),
-            "value": hits[i] / rows[i] if rows[i] else None,
-            "low": low[i] if rows[i] else None,
-            "high": high[i] if rows[i] else None,
-            "precision": hits[i] / saying[i] if saying[i] else None,
-            "f1": 2 * hits[i] / (rows[i] + saying[i]) if rows[i] + saying[i] else None,
-        }
-        for i in range(len(titles))
+        {"name": title, "rows": int(rows[i]), **(known[i] if rows[i] else dict.fromkeys(ENDS))}
+        | {"precision": hits[i] / said[i] if said[i] else None}
+        for i, title in enumerate(titles)
     ]
 
 
 def of_values(predictions: Predictions) -> list[dict[str, Any]]:
     """Of each target: "rmse" and "r2"; its name is its number."""
-    return [
-        {"name": title, "rows": len(predictions)}
-        | {name: value(_one_target(predictions, i), name) for name in ("rmse", "r2")}
-        for i, title in enumerate(names.of_outputs(predictions))
-    ]
-
-
-def _one_target(predictions: Predictions, index: int) -> Predictions:
-    return Predictions.of_logits(
-        predictions.scores[:, [index]], predictions.labels[:, [index]], list(predictions.ids), kind="values"
-    )
+    lines = []
+    for i, title in enumerate(names.of_outputs(predictions)):
+        alone = Predictions.of_logits(predictions.scores[:, [i]], predictions.labels[:, [i]], kind="values")
+        lines.append({"name": title, "rows": len(predictions), **{key: value(alone, key) for key in ("rmse", "r2")}})
+    return lines
 
 
 _ROWS: dict[str, Callable[[Predictions], list[dict[str, Any]]]] = {
@@ -93,21 +76,16 @@ MOST_BARS = 40
 
 
 def section(run: RunData, options: Options) -> Section | None:
-    """A table with bars; of a run without predictions what result.json says of its classes."""
-    if run.predictions is not None:
-        kind = run.predictions.kind
-        rows = _ROWS[kind](run.predictions)
-    else:
-        kind, rows = "classes", _written(run.result)
+    """A table with bars; of a run without predictions what result.json has of its classes."""
+    kind = "classes" if run.predictions is None else run.predictions.kind
+    rows = _recorded(run.result) if run.predictions is None else _ROWS[kind](run.predictions)
     if not rows:
         return None
-    worst_first = kind != "values" and len(rows) > IN_ORDER
-    for place, row in enumerate(rows):
-        row["place"] = place
-    if worst_first:
+    lowest_first = kind != "values" and len(rows) > IN_ORDER
+    if lowest_first:
         rows.sort(key=lambda row: (row["value"] is None, row["value"]))
-    html = rendered("classes.html", rows=rows, kind=kind, worst_first=worst_first, written=run.predictions is None)
-    return Section(KEY, TITLES[kind], html, None)
+    html = rendered("classes.html", rows=rows, kind=kind, worst_first=lowest_first, written=run.predictions is None)
+    return Section(KEY, TITLES[kind], html)
 
 
 def charts(run: RunData, options: Options) -> list[Chart]:
@@ -122,20 +100,18 @@ def charts(run: RunData, options: Options) -> list[Chart]:
     return [Chart(title, *svg.horizontal_bars(bars, "recall", label), classes="bars")]
 
 
-def _written(result: dict[str, Any]) -> list[dict[str, Any]]:
+def _recorded(result: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of `per_class` in result.json, where a run has it and it is what it should be."""
     measures = result.get("measures")
     listed = measures.get("per_class") if isinstance(measures, dict) else None
-    if not isinstance(listed, list):
+    if not isinstance(listed, list) or not all(_is_whole(row) for row in listed):
         return []
-    found = []
-    for row in listed:
-        if not isinstance(row, dict) or not all(_share(row.get(name)) for name in ("value", "low", "high")):
-            return []
-        shown = {"name": names.shown(row.get("class", "")), "rows": row.get("rows", 0)}
-        found.append(shown | {name: row[name] for name in ("value", "low", "high")} | {"precision": None})
-    return found
+    return [
+        {"name": names.shown(row.get("class", "")), "rows": row.get("rows", 0), "precision": None}
+        | {name: row[name] for name in ENDS}
+        for row in listed
+    ]
 
 
-def _share(number: Any) -> bool:
-    return isinstance(number, int | float) and 0 <= number <= 1
+def _is_whole(row: Any) -> bool:
+    return isinstance(row, dict) and all(is_number(row.get(name)) and 0 <= row[name] <= 1 for name in ENDS)

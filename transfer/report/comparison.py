@@ -7,7 +7,7 @@ from typing import Any
 from transfer.errors import TransferError
 from transfer.evaluation import comparison_table
 from transfer.evaluation.comparison_table import Table, tabulate
-from transfer.evaluation.runs import named
+from transfer.evaluation.runs import with_names
 from transfer.report import svg
 from transfer.report.run_data import RunData
 from transfer.report.sections import Section
@@ -18,7 +18,7 @@ from transfer.report.templates import rendered
 MOST_DRAWN = 40
 
 
-def section(runs: list[RunData]) -> Section:
+def section(runs: Sequence[RunData]) -> Section:
     """What `python -m transfer compare` says of the runs; those that have no rows in common only beside each other."""
     problem, table = None, None
     paths = [run.given for run in runs]
@@ -29,7 +29,7 @@ def section(runs: list[RunData]) -> Section:
         table = _beside(paths)
     known = {} if table is None else _filled(table)
     html = rendered("comparison.html", **{"problem": problem, "table": None, "chart": None, **known})
-    return Section("comparison", "The runs beside each other", html)
+    return Section("comparison", "Comparison", html)
 
 
 def _beside(paths: Sequence[str]) -> Table | None:
@@ -42,7 +42,7 @@ def _beside(paths: Sequence[str]) -> Table | None:
     if any(one.kind != first.kind for one in tables):
         return None
     rows = [one.rows[0] for one in tables]
-    for row, path in zip(rows, named(paths), strict=True):
+    for row, path in zip(rows, with_names(paths), strict=True):
         row.run.name = path[1]
     return first._replace(rows=rows)
 

@@ -1,4 +1,4 @@
-"""What was chosen among: the taps of a network from shallow to deep, and the settings of a head."""
+"""The taps of a network from shallow to deep, and the settings of a head that were compared."""
 
 import math
 from typing import Any
@@ -12,6 +12,9 @@ from transfer.report.templates import is_number, rendered
 
 # Settings of a sweep that are listed, the best first.
 MOST = 50
+SEARCH = "Hyperparameter search"
+# Of names that several kinds of predictions have, what classes have.
+KNOWN = {name: measure for kind in ("values", "labels", "classes") for name, measure in MEASURES[kind].items()}
 
 
 def section(run: RunData, options: Options) -> Section | None:
@@ -19,8 +22,7 @@ def section(run: RunData, options: Options) -> Section | None:
     depth, sweep = _depth(run.result.get("taps")), _sweep(run.result.get("sweep"))
     if depth is None and sweep is None:
         return None
-    title = "Accuracy over depth" if depth else "The settings that were tried"
-    return Section("depth", title, rendered("depth.html", depth=depth, sweep=sweep))
+    return Section("depth", "Taps and settings" if depth else SEARCH, rendered("depth.html", depth=depth, sweep=sweep))
 
 
 def charts(run: RunData, options: Options) -> list[Chart]:
@@ -34,31 +36,23 @@ def _depth(taps: Any) -> dict[str, Any] | None:
     if not isinstance(taps, list) or len(taps) < 2 or not all(isinstance(row, dict) for row in taps):
         return None
     over_seeds = "mean" in taps[0]
-    of_first = taps[0].get("mean" if over_seeds else "validation") or {}
-    if not of_first:
+    of_first = taps[0].get("mean" if over_seeds else "validation")
+    name = next(iter(of_first), None) if isinstance(of_first, dict) else None
+    if name not in KNOWN:
         return None
-    measure = next(iter(of_first))
-    rows = [_row(row, measure, over_seeds) for row in taps]
-    known = MEASURES["classes"].get(measure) or MEASURES["labels"].get(measure) or MEASURES["values"][measure]
-    chart = _chart(rows, known.title, known.share)
-    return {"title": known.title, "share": known.share, "rows": rows, "over_seeds": over_seeds, "chart": chart}
+    rows = [{"tap": str(row.get("tap")), "size": row.get("num_features"), **_ends(row, name)} for row in taps]
+    return {"title": KNOWN[name].title, "share": KNOWN[name].share, "rows": rows, "over_seeds": over_seeds,
+            "chart": _chart(rows, KNOWN[name].title, KNOWN[name].share)}  # fmt: skip
 
 
-def _row(row: dict[str, Any], measure: str, over_seeds: bool) -> dict[str, Any]:
-    if over_seeds:
-        value, spread = row["mean"].get(measure), row["spread"].get(measure) or 0.0
-        ends = (value - spread, value + spread) if is_number(value) else (None, None)
-    else:
-        found = row.get("validation", {}).get(measure) or {}
-        value, ends = found.get("value"), (found.get("low"), found.get("high"))
-    low, high = (end if is_number(end) else math.nan for end in ends)
-    return {
-        "tap": str(row.get("tap")),
-        "size": row.get("num_features"),
-        "value": value if is_number(value) else math.nan,
-        "low": low,
-        "high": high,
-    }
+def _ends(row: dict[str, Any], name: str) -> dict[str, float]:
+    """The value of a measure and the ends of its interval, or over seeds of its spread; NaN for what is unknown."""
+    of_measure = (row.get("validation") or {}).get(name) or {}
+    if "mean" in row:
+        value, spread = row["mean"].get(name, math.nan), row["spread"].get(name) or 0.0
+        of_measure = {"value": value, "low": value - spread, "high": value + spread}
+    ends = {key: of_measure.get(key) for key in ("value", "low", "high")}
+    return {key: end if is_number(end) else math.nan for key, end in ends.items()}
 
 
 def _chart(rows: list[dict[str, Any]], title: str, share: bool) -> Chart:
@@ -84,8 +78,7 @@ def _sweep(sweep: Any) -> dict[str, Any] | None:
     measure = str(sweep.get("measure"))
     chosen = sweep.get("chosen")
     chosen = chosen if isinstance(chosen, dict) else {}
-    measures = {name: one for of_kind in MEASURES.values() for name, one in of_kind.items()}
-    sign = -1 if measure not in measures or measures[measure].more else 1
+    sign = -1 if measure not in KNOWN or KNOWN[measure].more else 1
     rows.sort(key=lambda row: sign * row[measure] if is_number(row.get(measure)) else math.inf)
     is_chosen = [all(row.get(name) == value for name, value in chosen.items()) for row in rows]
     return {

@@ -86,7 +86,7 @@ def _tsne(features: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
     start = reduced[:, :2] / (reduced[:, 0].std() or 1.0) * 1e-4
     with waiting(f"t-SNE of {len(reduced)} rows"):
         made = TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(reduced.astype(np.float32))
-    return made.astype(np.float64), "Near points are alike; how far groups lie from each other says little."
+    return made.astype(np.float64), "Neighbours are similar; distances between groups mean little."
 
 
 _LAID_OUT: Mapping[str, Callable[[np.ndarray, int], tuple[np.ndarray, str]]] = {"pca": _pca, "tsne": _tsne}

@@ -20,24 +20,24 @@ DIVISORS = (8, 4, 2)
 
 
 class Images:
-    """Thumbnails of the validation images.
+    """Thumbnails of the validation images of a run's data set.
 
-    `say` is told, once, why there are none.
+    `note` is told, once, why there are none.
     """
 
-    def __init__(self, data_config: dict[str, Any] | None, say: Callable[[str], None]) -> None:
-        self._config, self._say = data_config, say
+    def __init__(self, data_config: dict[str, Any] | None, note: Callable[[str], None]) -> None:
+        self._config, self._note = data_config, note
 
     @cached_property
     def _source(self) -> Source | None:
         if not self._config:
-            self._say("Images are not shown: the run was given features, and does not know what they are of.")
+            self._note("No images are shown: the run was given features from files, and does not know their images.")
             return None
         try:
             return make_splits(self._config)[1]
         except (TransferError, OSError, AttributeError, TypeError, ValueError) as error:
-            source = self._config.get("source")
-            self._say(f"Images are not shown: the data set {source} cannot be read any more ({_line(error)}).")
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            self._note(f"No images are shown: the data set {self._config.get('source')} cannot be read ({why}).")
             return None
 
     @cached_property
@@ -45,21 +45,15 @@ class Images:
         return {} if self._source is None else {id_: row for row, id_ in enumerate(self._source.ids)}
 
     def get(self, ids: Sequence[str], side: int) -> list[np.ndarray | None]:
-        """The images of those ids, (side, side, 3) uint8 each, whole and centred; None for one that cannot be had."""
+        """The images of those ids, (side, side, 3) uint8 each, whole and centred; None for one that is gone."""
         source, rows = self._source, self._rows
         if source is None:
             return [None] * len(ids)
         missing = sum(id_ not in rows for id_ in ids)
         if missing:
-            self._say(f"{missing} images that the run was validated on are not in {source.name} any more.")
-
-        def one(id_: str) -> np.ndarray | None:
-            return thumbnail(source, rows[id_], side) if id_ in rows else None
-
-        if len(ids) < 2 * THREADS:
-            return [one(id_) for id_ in ids]
+            self._note(f"{missing} of the validation images are not in {source.name} any more.")
         with ThreadPoolExecutor(THREADS) as pool:
-            return list(pool.map(one, ids))
+            return list(pool.map(lambda id_: thumbnail(source, rows[id_], side) if id_ in rows else None, ids))
 
 
 def thumbnail(source: Source, row: int, side: int) -> np.ndarray | None:
@@ -84,7 +78,3 @@ def thumbnail(source: Source, row: int, side: int) -> np.ndarray | None:
     top, left = (side - size[1]) // 2, (side - size[0]) // 2
     made[top : top + size[1], left : left + size[0]] = small
     return made
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

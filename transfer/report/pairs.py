@@ -1,6 +1,4 @@
-"""The classes that are taken for each other most, with the images that were."""
-
-from typing import Any
+"""The classes that are confused most, with the images that were."""
 
 import numpy as np
 
@@ -14,24 +12,24 @@ from transfer.report.thumbnails import address
 
 KEY = "pairs"
 MOST_PAIRS = 8
-# Images of each pair, besides one of each class that was told right.
+# Images of each pair, besides a correct one of each class.
 MOST_IMAGES = 6
 # Pixels on a side that an image is asked for, about twice what it is shown at.
 SIDE = 128
 
 
 def confused(predictions: Predictions, most: int = MOST_PAIRS) -> list[tuple[int, int, np.ndarray]]:
-    """(class, taken for, its rows: the surest first) of the most frequent mistakes, the most frequent first."""
+    """(actual, predicted, rows int64 (n,), most confident first) of the most frequent errors, most frequent first."""
     wrong = confusion(predictions).mistakes()
-    said = predictions.top[:, 0]
+    top = predictions.top[:, 0]
     return [
-        (actual, predicted, surest(predictions, (predictions.labels == actual) & (said == predicted)))
+        (actual, predicted, most_confident(predictions, (predictions.labels == actual) & (top == predicted)))
         for actual, predicted in zip(wrong.actual[:most].tolist(), wrong.predicted[:most].tolist(), strict=True)
     ]
 
 
-def surest(predictions: Predictions, among: np.ndarray) -> np.ndarray:
-    """Rows, int64 (n,), of those that a bool (N,) marks, by the probability of what was said of them."""
+def most_confident(predictions: Predictions, among: np.ndarray) -> np.ndarray:
+    """Rows, int64 (n,), of those that a bool (N,) marks, by the probability of the predicted class."""
     rows = np.flatnonzero(among)
     if not predictions.probable:
         return rows
@@ -39,44 +37,35 @@ def surest(predictions: Predictions, among: np.ndarray) -> np.ndarray:
 
 
 def section(run: RunData, options: Options) -> Section | None:
-    """The most frequent pairs; nothing where no row is wrong, or rows are not of classes."""
-    if run.predictions is None or run.predictions.kind != "classes" or run.predictions.right.all():
+    """The most frequent pairs; None where nothing is misclassified, or predictions are not of classes."""
+    predictions = run.predictions
+    if predictions is None or predictions.kind != "classes" or predictions.right.all():
         return None
-    shown = confused(run.predictions)
-    titles = names.of_outputs(run.predictions)
-    typical = _typical(run.predictions, [number for actual, predicted, _ in shown for number in (actual, predicted)])
-    wanted = [*typical.values(), *(row for *_, rows in shown for row in rows[:MOST_IMAGES].tolist())]
-    images = _pictures(run, wanted)
-    sizes = np.bincount(run.predictions.labels, minlength=len(titles))
+    pairs, titles = confused(predictions), names.of_outputs(predictions)
+    examples = {}
+    for number in {number for actual, predicted, _ in pairs for number in (actual, predicted)}:
+        correct = most_confident(predictions, predictions.right & (predictions.labels == number))
+        if len(correct):
+            examples[number] = int(correct[0])
+    rows = [*examples.values(), *(row for *_, wrong in pairs for row in wrong[:MOST_IMAGES].tolist())]
+    ids = [str(predictions.ids[row]) for row in rows]
+    sure = predictions.probability[rows, 0].tolist() if predictions.probable else [None] * len(rows)
+    images = {
+        row: {"id": names.shown(id_), "picture": address(image), "sure": share}
+        for row, id_, image, share in zip(rows, ids, run.images.get(ids, SIDE), sure, strict=True)
+    }
+    sizes = np.bincount(predictions.labels, minlength=len(titles))
     lines = [
         {
             "actual": titles[actual],
             "predicted": titles[predicted],
-            "count": len(rows),
+            "count": len(wrong),
             "of": int(sizes[actual]),
-            "back": int(((run.predictions.labels == predicted) & (run.predictions.top[:, 0] == actual)).sum()),
-            "images": [images[row] for row in rows[:MOST_IMAGES].tolist()],
-            "typical": [images.get(typical.get(number, -1)) for number in (actual, predicted)],
+            "back": int(((predictions.labels == predicted) & (predictions.top[:, 0] == actual)).sum()),
+            "images": [images[row] for row in wrong[:MOST_IMAGES].tolist()],
+            "correct": [images.get(examples.get(number, -1)) for number in (actual, predicted)],
         }
-        for actual, predicted, rows in shown
+        for actual, predicted, wrong in pairs
     ]
     html = rendered("pairs.html", pairs=lines, with_images=any(image["picture"] for image in images.values()))
-    return Section(KEY, "Most confused pairs", html, None)
-
-
-def _typical(predictions: Predictions, classes: list[int]) -> dict[int, int]:
-    """The surest right row of each class that has one."""
-    found = {}
-    for number in sorted(set(classes)):
-        rows = surest(predictions, predictions.right & (predictions.labels == number))
-        if len(rows):
-            found[number] = int(rows[0])
-    return found
-
-
-def _pictures(run: RunData, rows: list[int]) -> dict[int, dict[str, Any]]:
-    assert run.predictions is not None
-    ids = [str(run.predictions.ids[row]) for row in rows]
-    sure = run.predictions.probability[rows, 0].tolist() if run.predictions.probable else [None] * len(rows)
-    found = zip(rows, ids, run.images.get(ids, SIDE), sure, strict=True)
-    return {row: {"id": names.shown(i), "picture": address(image), "sure": s} for row, i, image, s in found}
+    return Section(KEY, "Most confused pairs", html)

@@ -16,7 +16,7 @@ from transfer.evaluation import predictions as kept
 from transfer.evaluation import runs
 from transfer.evaluation.predictions import Predictions
 from transfer.report.images import Images
-from transfer.runtime.files import atomic, paths
+from transfer.runtime.files import paths
 from transfer.store import feature_files, skipped
 
 HISTORY = "metrics.jsonl"
@@ -25,7 +25,7 @@ RESULT, CONFIG = "result.json", "config.json"
 
 @dataclasses.dataclass
 class RunData:
-    """A run, done or not.
+    """A run, finished or not.
 
     Attributes:
         path: its workdir.
@@ -33,7 +33,7 @@ class RunData:
         folder: where its rows are from: the workdir, or of a run over seeds the first seed's.
         name: what tells it apart from other runs of the report.
         config: `config.json` of `folder`; empty where there is none.
-        result: `result.json`; empty where the run is not done.
+        result: `result.json`; empty where the run is not finished.
         history: a line of metrics an epoch; empty for a head without epochs.
         predictions: of the validation rows; None where there are none, or none that this version reads.
         notes: lines for the reader: what is not shown, and why.
@@ -59,14 +59,6 @@ class RunData:
         """The name as a folder or a file may have it."""
         return re.sub(r"[^\w.-]+", "-", self.name).strip("-.") or "run"
 
-    @property
-    def class_names(self) -> list[str]:
-        """A name for each class or label of the predictions; numbers where they have none."""
-        found = self.predictions
-        if found is None or found.kind == "values":
-            return []
-        return list(found.class_names) or [str(number) for number in range(found.num_outputs)]
-
     @cached_property
     def images(self) -> Images:
         """The images that the validation rows are of."""
@@ -76,30 +68,30 @@ class RunData:
     def features(self, rows: np.ndarray) -> np.ndarray | None:
         """The features of some validation rows, int (n,), of the tap that the head is on: float32 (n, D).
 
-        None where they cannot be had, which a note then says.
+        None where they are gone, which a note then says.
         """
         if self._features is None:
             return None
-        found = np.asarray(self._features[rows]).astype(np.float32, copy=False)
-        return found.reshape(len(found), -1)
+        features = np.asarray(self._features[rows]).astype(np.float32, copy=False)
+        return features.reshape(len(features), -1)
 
     @cached_property
     def _features(self) -> Any:
-        """What is indexed by rows."""
-        if self.config.get("train") == "finetune":
-            self.note("No map of features: a network that is trained end to end stores none.")
-            return None
+        """An array, or something that is indexed by rows as one."""
         if self.predictions is None:
             return None
+        if self.config.get("train") == "finetune":
+            self.note("No feature map: a fine-tuned network stores no features.")
+            return None
         try:
-            found = self._of_file() if self.result.get("tap") is None else self._of_store()
+            features = self._of_file() if self.result.get("tap") is None else self._of_store()
         except (TransferError, OSError) as error:
-            self.note(f"No map of features: they cannot be read any more ({' '.join(str(error).split())[:200]}).")
+            self.note(f"No feature map: the features cannot be read ({' '.join(str(error).split())[:200]}).")
             return None
-        if found is not None and len(found) != len(self.predictions):
-            self.note("No map of features: the stored rows are not those of the predictions any more.")
+        if features is not None and len(features) != len(self.predictions):
+            self.note("No feature map: the stored features are not those of the predictions any more.")
             return None
-        return found
+        return features
 
     def _of_store(self) -> Any:
         from transfer.store.store import FeatureStore
@@ -113,13 +105,13 @@ class RunData:
         target = head.get("target", "classes") if isinstance(head, dict) else "classes"
         words = str(self.result.get("dataset", "")).split(" ")
         # names of files may hold spaces
-        splits = [(" ".join(words[:at]), " ".join(words[at:])) for at in range(1, len(words))]
-        for training, validation in splits:
+        for at in range(1, len(words)):
+            training, validation = " ".join(words[:at]), " ".join(words[at:])
             if os.path.exists(training) and os.path.exists(validation):
-                found = feature_files.read(validation, target)
-                if feature_files.content_hash(*found) == self.config.get("validation"):
-                    return found[0]
-        self.note("No map of features: the file that they were in is not there any more, or another one is.")
+                contents = feature_files.read(validation, target)
+                if feature_files.content_hash(*contents) == self.config.get("validation"):
+                    return contents[0]
+        self.note("No feature map: the feature file of the run is gone or has changed.")
         return None
 
 
@@ -130,53 +122,43 @@ def load(paths: Sequence[str]) -> list[RunData]:
         UsageError: a folder that is not there, is no run's, or is given twice.
         TransferError: a `config.json` or `result.json` that is damaged.
     """
-    found = runs.named(paths)
-    if len(found) == 1:  # one run has nothing to be told apart from
-        path = found[0][0]
-        return [_load(path, os.path.basename(path if "://" in path else os.path.abspath(path)) or path)]
-    return [_load(path, name) for path, name in found]
+    named = runs.with_names(paths)
+    if len(named) == 1:  # one run has nothing to be told apart from
+        path = named[0][0]
+        named = [(path, os.path.basename(path if "://" in path else os.path.abspath(path)) or path)]
+    return [_load(path, name) for path, name in named]
 
 
 def _load(path: str, name: str) -> RunData:
-    folder, of_seeds = runs.opened(path)
-    result, rows = _read(folder / RESULT), folder
+    folder, of_seeds = runs.open_run(path)
+    result, rows, notes = runs.read_json(folder / RESULT), folder, []
     if of_seeds:
-        rows = next((one for one in of_seeds.values() if (one / RESULT).exists()), next(iter(of_seeds.values())))
-    run = RunData(folder, path, rows, name, _read(rows / CONFIG), result, [], None)
-    if of_seeds:
-        done = sum((one / RESULT).exists() for one in of_seeds.values())
+        done = [one for one in of_seeds.values() if (one / RESULT).exists()]
+        rows = next(iter(done or of_seeds.values()))
         if not result:
-            run.note(f"Not done: {done} of its seeds are, so far.")
-        run.note(f"A run over {len(of_seeds)} seeds: rows, curves and images are those of {rows.name}.")
-        run.result = result or _read(rows / RESULT)
-    for line in _skipped(run.result):
-        run.note(line)
+            notes.append(f"Not finished: {len(done)} of {len(of_seeds)} seeds are, so far.")
+        notes.append(f"A run over {len(of_seeds)} seeds: curves, images and predictions are those of {rows.name}.")
+        result = result or runs.read_json(rows / RESULT)
+    run = RunData(folder, path, rows, name, runs.read_json(rows / CONFIG), result, [], None, notes)
+    run.notes += _skipped(result)
     run.history = _history(run)
-    if not run.result:
-        run.note(f"Not done: {_progress(run)}. What is here is what there is so far.")
-    else:
+    if result:
         run.predictions = _predictions(run)
+    else:
+        planned = runs.planned_epochs(run.config)
+        epochs = f"{len(run.history)} of {planned} epochs are trained" if planned else "training has not ended"
+        run.note(f"Not finished: {epochs}. The report shows what there is so far.")
     return run
 
 
 def _skipped(result: dict[str, Any]) -> list[str]:
     """Lines about images that were left out; of a run over seeds those of the first."""
-    runs = result.get("runs")
+    of_seeds = result.get("runs")
     try:
-        found = (runs[0] if runs else result).get(skipped.KEY, {})
-        return [skipped.line(split, facts) for split, facts in found.items()]
+        facts = (of_seeds[0] if of_seeds else result).get(skipped.KEY, {})
+        return [skipped.line(split, of_split) for split, of_split in facts.items()]
     except (KeyError, TypeError, AttributeError):  # somebody has written in the file
         return []
-
-
-def _read(path: epath.Path) -> dict[str, Any]:
-    return atomic.read_json(path) if path.exists() else {}
-
-
-def _progress(run: RunData) -> str:
-    of_way = run.config.get("finetune" if run.config.get("train") == "finetune" else "head")
-    wanted = of_way.get("epochs") if isinstance(of_way, dict) else None
-    return f"{len(run.history)} of {wanted} epochs have been trained" if wanted else "training has not ended"
 
 
 def _history(run: RunData) -> list[dict[str, Any]]:
@@ -184,31 +166,31 @@ def _history(run: RunData) -> list[dict[str, Any]]:
     path = run.folder / HISTORY
     if not path.exists():
         return []
-    found, damaged = [], 0
+    rows, damaged = [], 0
     for line in path.read_bytes().decode("utf-8", "replace").splitlines():
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):
-            found.append(row)
+            rows.append(row)
         else:
             damaged += 1
     if damaged:
-        run.note(f"{damaged} lines of {HISTORY} are damaged, and left out of the curves.")
-    return found
+        run.note(f"{damaged} damaged lines of {HISTORY} are left out of the curves.")
+    return rows
 
 
 def _predictions(run: RunData) -> Predictions | None:
     path = run.folder / kept.FILE
     if not path.exists():
         run.note(
-            f"No {kept.FILE}, which the run's own command, given again, writes: nothing row by row is shown. "
-            "An older version wrote this run."
+            f"No results image by image: there is no {kept.FILE}, as an older version wrote this run. Its command, run "
+            "again, writes one."
         )
         return None
     try:
         return Predictions.read(path)
     except (TransferError, OSError) as error:
-        run.note(f"Nothing row by row is shown: {' '.join(str(error).split())}")
+        run.note(f"No results image by image: {' '.join(str(error).split())}")
         return None

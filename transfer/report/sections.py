@@ -23,7 +23,6 @@ SECTIONS = (
     "shots_section",
     "setup",
 )
-
 MAPS = ("pca", "tsne", "none")
 
 
@@ -57,6 +56,5 @@ class Section(NamedTuple):
 
 def make(run: RunData, options: Options) -> list[Section]:
     """The sections of a run, those that it has something for."""
-    modules = (importlib.import_module(f"transfer.report.{name}") for name in SECTIONS)
-    made = (module.section(run, options) for module in modules)
+    made = (importlib.import_module(f"transfer.report.{name}").section(run, options) for name in SECTIONS)
     return [section for section in made if section is not None]

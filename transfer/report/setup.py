@@ -13,32 +13,26 @@ FACTS = {
     "weights_sha256": "weights, SHA-256",
     "device": "device",
     "jax_version": "JAX",
-    "seconds_extract": "seconds to extract",
+    "seconds_extract": "seconds to extract features",
     "seconds_train": "seconds to train",
     "epochs": "epochs",
     "best_epoch": "best epoch",
 }
-# Of these parts of the result the page shows more elsewhere, and a thousand classes are no reading.
+# Entries of a list that are shown: a thousand classes are no reading, and the page has them elsewhere.
 SHORTENED = 40
 
 
 def section(run: RunData, options: Options) -> Section:
     """The settings and the files."""
-    facts = [(name, run.result[key]) for key, name in FACTS.items() if run.result.get(key) not in (None, "")]
-    html = rendered(
-        "setup.html",
-        workdir=str(run.path),
-        facts=[(name, str(value)) for name, value in facts],
-        changed=_changed(run.config),
-        config=_pretty(run.config),
-        result=_pretty(_shortened(run.result)),
-    )
-    return Section("setup", "What was run", html)
+    facts = [(name, str(run.result[key])) for key, name in FACTS.items() if run.result.get(key) not in (None, "")]
+    files = {"config": _pretty(run.config), "result": _pretty(_shortened(run.result))}
+    html = rendered("setup.html", workdir=str(run.path), facts=facts, changed=_changed(run.config), **files)
+    return Section("setup", "Settings and versions", html)
 
 
 def _changed(config: dict[str, Any]) -> list[tuple[str, str, str]]:
     """(setting, its value, its default) of those that differ."""
-    if "model" not in config:  # a run on feature files, which keeps but what its head is
+    if "model" not in config:  # a run on feature files keeps only what its head is
         return []
     usual = settings.flat(json.loads(settings.default().to_json_best_effort()))
     return [
@@ -49,11 +43,11 @@ def _changed(config: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _shortened(value: Any) -> Any:
-    """Long lists cut, with a line saying so."""
+    """The value with long lists cut, and an entry that says so."""
     if isinstance(value, dict):
-        return {key: _shortened(one) for key, one in value.items()}
+        return {key: _shortened(part) for key, part in value.items()}
     if isinstance(value, list):
-        cut = [_shortened(one) for one in value[:SHORTENED]]
+        cut = [_shortened(part) for part in value[:SHORTENED]]
         return cut + [f"… {len(value) - SHORTENED} more"] * (len(value) > SHORTENED)
     return value
 

@@ -230,9 +230,9 @@ def horizontal_bars(
         rows: name, value and the ends of its interval, from above.
         label: what it shows, for readers who do not see it.
     """
-    names = [short(name, 34) for name, *_ in rows]
+    names = [short(name, 26) for name, *_ in rows]
     left = 16 + LETTER * max(map(len, names))
-    frame = Frame((0, 1), (len(rows) - 0.4, -0.6), 560, 60 + 22 * len(rows), left=left, right=24, top=6, bottom=42)
+    frame = Frame((0, 1), (len(rows) - 0.4, -0.6), 480, 60 + 22 * len(rows), left=left, right=24, top=6, bottom=42)
     parts = [axes(frame, xlabel, xticks=named_ticks((0, 1), percent=True), yticks=[])]
     for place, (name, (_, value, low, high)) in enumerate(zip(names, rows, strict=True)):
         parts.append(bar(frame, (0, value), (place + 0.36, place - 0.36), 1, f"{name}: {value:.1%}"))

@@ -1,5 +1,6 @@
 """HTML from templates in `assets/`, which escape whatever they are given."""
 
+import json
 import math
 from functools import cache
 from pathlib import Path
@@ -26,14 +27,9 @@ def asset(name: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    made = Environment(
-        loader=FileSystemLoader(ASSETS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {"percent": percent, "number": number, "count": count}
+    loader = FileSystemLoader(ASSETS)
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"percent": percent, "number": number, "count": count, "embedded": embedded}
     return made
 
 
@@ -50,6 +46,14 @@ def number(value: Any, digits: int = 4) -> str:
 def count(value: Any) -> str:
     """A whole number with thin spaces between its thousands."""
     return NONE if not is_number(value) else f"{int(value):,}".replace(",", "\u202f")
+
+
+def embedded(data: Any) -> Markup:
+    """JSON as it may stand in a <script> of HTML: nothing in it ends the element or begins a comment."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
 
 
 def is_number(value: Any) -> bool:

@@ -52,7 +52,7 @@ report.register("confusion", function (root, data) {
     shown.forEach(function (i, where) { place[i] = where; });
     at = null;
     reading.textContent = keep ? shown.length + " classes: those with “" + filter.value.trim() +
-      "” in their names, and those that they are confused with." : hint;
+      "” in their names, and those they are confused with." : hint;
     view = { x: 0, y: 0, size: Math.max(shown.length, 1) };
     draw();
   }
@@ -68,8 +68,8 @@ report.register("confusion", function (root, data) {
   }
 
   function clamp() {
-    view.x = Math.min(Math.max(view.x, 0), shown.length - view.size);
-    view.y = Math.min(Math.max(view.y, 0), shown.length - view.size);
+    view.x = Math.max(Math.min(view.x, shown.length - view.size), 0);
+    view.y = Math.max(Math.min(view.y, shown.length - view.size), 0);
     canvas.style.touchAction = view.size < shown.length ? "none" : "pan-y";
   }
 
@@ -79,11 +79,14 @@ report.register("confusion", function (root, data) {
     requestAnimationFrame(function () { waiting = false; paint(); });
   }
 
+  // a name that fits, its middle cut: names of one kind differ at their ends
   function fitted(pen, text, width) {
-    if (pen.measureText(text).width <= width) return text;
-    let long = text.length;
-    while (long > 1 && pen.measureText(text.slice(0, long) + "…").width > width) long--;
-    return text.slice(0, long) + "…";
+    let cut = text;
+    for (let left = text.length - 1; left > 1 && pen.measureText(cut).width > width; left--) {
+      const end = Math.floor(left / 2);
+      cut = text.slice(0, left - end) + "…" + text.slice(text.length - end);
+    }
+    return cut;
   }
 
   function paint() {
@@ -185,11 +188,11 @@ report.register("confusion", function (root, data) {
     pen.font = "600 11px " + font;
     pen.fillStyle = ink;
     pen.textAlign = "center";
-    pen.fillText("taken for →", box.left + side / 2, 9);
+    pen.fillText("predicted class", box.left + side / 2, 9);
     pen.save();
     pen.translate(9, box.top + side / 2);
     pen.rotate(-Math.PI / 2);
-    pen.fillText("← is", 0, 0);
+    pen.fillText("actual class", 0, 0);
     pen.restore();
   }
 
@@ -198,11 +201,11 @@ report.register("confusion", function (root, data) {
   function say() {
     if (!at) { reading.textContent = hint; return; }
     const a = shown[at.y], p = shown[at.x], n = cells.get(a * count + p) || 0;
-    const of = "“" + data.names[a] + "” (" + data.rows[a] + " rows)";
-    const part = shares === "said" && data.said[p] ? percent(n / data.said[p]) + " of all taken for it" :
-      data.rows[a] ? percent(n / data.rows[a]) : "no rows";
-    reading.textContent = a === p ? of + ": " + n + " told right, " + part :
-      of + ": " + n + " taken for “" + data.names[p] + "”, " + part;
+    const of = "“" + data.names[a] + "” (" + data.rows[a] + " images)";
+    const part = shares === "said" && data.said[p] ? percent(n / data.said[p]) + " of all predicted as it" :
+      data.rows[a] ? percent(n / data.rows[a]) : "no images";
+    reading.textContent = a === p ? of + ": " + n + " correct, " + part :
+      of + ": " + n + " predicted as “" + data.names[p] + "”, " + part;
   }
 
   function go(x, y) {

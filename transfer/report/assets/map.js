@@ -9,7 +9,7 @@ report.register("map", function (root, data) {
   let paintBy = classes && data.names.length <= READABLE ? "class" : data.ok ? "ok" : "level";
   if (choice) {
     choice.value = paintBy;
-    if (data.names.length > READABLE) choice.options[0].textContent = "classes (too many for a legend)";
+    if (data.names.length > READABLE) choice.options[0].textContent = "actual class (too many for a legend)";
   }
 
   function name(what, i) { return classes ? data.names[what[i]] : what[i]; }
@@ -127,7 +127,7 @@ report.register("map", function (root, data) {
     if (i >= 0) {
       const right = name(data.right, i), said = name(data.said, i);
       const sure = data.sure ? " (" + (data.sure[i] / 10).toFixed(1) + "\u202f%)" : "";
-      const text = data.ok && data.ok[i] ? "“" + right + "”, told right" + sure : "is “" + right + "”, said “" + said + "”" + sure;
+      const text = data.ok && data.ok[i] ? "“" + right + "”, correct" + sure : "actual “" + right + "”, predicted “" + said + "”" + sure;
       words.textContent = text;
       reading.textContent = data.ids[i] + ": " + text;
       if (data.sheet) {
@@ -255,7 +255,7 @@ report.register("map", function (root, data) {
     legend.textContent = "";
     if (!box.series) return;
     const items = [];
-    if (paintBy === "ok") items.push([0, box.series[0], "right"], ["cross", box.series[1], "wrong"]);
+    if (paintBy === "ok") items.push([0, box.series[0], "correct"], ["cross", box.series[1], "misclassified"]);
     else if (paintBy === "level") items.push([0, ramp(0), "low"], [0, ramp(0.5), "between"], [0, ramp(1), "high"]);
     else if (data.names.length <= READABLE) {
       data.names.forEach(function (title, c) { items.push([Math.floor(c / SERIES) % SHAPES, box.series[c % SERIES], title]); });
@@ -267,7 +267,7 @@ report.register("map", function (root, data) {
     });
     if (paintBy === "class") {
       const made = document.createElement("li");
-      made.textContent = "ringed: wrong";
+      made.textContent = "ringed: misclassified";
       legend.append(made);
     }
   }
