@@ -45,7 +45,7 @@ def _depth(taps: Any) -> dict[str, Any] | None:
             "chart": _chart(rows, KNOWN[name].title, KNOWN[name].share)}  # fmt: skip
 
 
-def _ends(row: dict[str, Any], name: str) -> dict[str, float]:
+def _ends(row: dict[str, Any], name: str) -> dict[str, Any]:
     """The value of a measure and the ends of its interval, or over seeds of its spread; NaN for what is unknown."""
     of_measure = (row.get("validation") or {}).get(name) or {}
     if "mean" in row:

@@ -54,7 +54,7 @@ def _tiles(run: RunData) -> list[Tile]:
         known |= MEASURES[run.predictions.kind]
     measures, spread = run.result.get("measures"), run.result.get("spread")
     of_last = run.result or (run.history[-1] if run.history else {})
-    rows = [{"name": name, "value": of_last.get(key)} for key, name in PLAIN.items()]
+    rows: list[dict[str, Any]] = [{"name": name, "value": of_last.get(key)} for key, name in PLAIN.items()]
     if isinstance(spread, dict):
         rows = [row | {"spread": spread.get(key)} for row, key in zip(rows, PLAIN, strict=True)]
         rows = [row for row in rows if is_number(row["spread"])]
