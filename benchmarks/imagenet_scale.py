@@ -40,9 +40,9 @@ from transfer.runtime.memory import limit_heaps
 from transfer.store.store import FeatureStore
 from transfer.store.writer import StoreWriter
 from transfer.training.loop import run_epochs
-from transfer.training.parallel.epochs import Epochs, make_epochs
-from transfer.training.parallel.placing import place_state
+from transfer.training.parallel.epochs import MeshTrainer, make_trainer
 from transfer.training.parallel.reader import Split
+from transfer.training.parallel.step import shard_state
 from transfer.training.run import Part, Run
 
 TAP = "pre_logits"
@@ -119,14 +119,14 @@ def write(made: Made, split: str, path: Path) -> FeatureStore:
 class Timed:
     """Epochs, and the seconds that each took, its validation included."""
 
-    def __init__(self, epochs: Epochs) -> None:
+    def __init__(self, epochs: MeshTrainer) -> None:
         self._epochs = epochs
         self.seconds: list[float] = []
 
-    def parts(self, *arguments: Any) -> Iterator[Part]:
-        """See `Epochs.parts`."""
+    def __call__(self, *arguments: Any) -> Iterator[Part]:
+        """See `MeshTrainer`."""
         start = time.monotonic()
-        for part in self._epochs.parts(*arguments):
+        for part in self._epochs(*arguments):
             if part.metrics is not None:
                 part.metrics()
                 self.seconds.append(time.monotonic() - start)
@@ -163,14 +163,14 @@ def train(options: argparse.Namespace, made: Made, stores: dict[str, FeatureStor
     if options.resident:
         settings = dict(order="rows", stream=False)
     epochs, loading = timed(
-        lambda: make_epochs(
+        lambda: make_trainer(
             splits["train"], splits["validation"], options.classes, mesh, options.batch_size, options.rate, **settings
         )
     )
-    state = epochs.place(LINEAR.init_state(options.features, options.classes, LINEAR.init_key(0)))
+    state = epochs.shard_state(LINEAR.init_state(options.features, options.classes, LINEAR.init_key(0)))
     clock = Timed(epochs)
     ended = run_epochs(clock, state, options.epochs, epath.Path(run), checkpoint_seconds=300.0)
-    best = place_state(made.best(), mesh)
+    best = shard_state(made.best(), mesh)
     optimum = epochs.validate(best)  # compiled, and the store's files in the page cache as after an epoch
     _, validation = timed(partial(epochs.validate, best))
     return {

@@ -129,9 +129,9 @@ def epochs(train: Any, validation: Any) -> Callable[[], object]:
 
     from transfer.heads.programs import LINEAR
     from transfer.runtime import devices
-    from transfer.training.parallel.epochs import make_epochs
+    from transfer.training.parallel.epochs import make_trainer
 
-    epoch = make_epochs(
+    trainer = make_trainer(
         train,
         validation,
         CLASSES,
@@ -141,11 +141,11 @@ def epochs(train: Any, validation: Any) -> Callable[[], object]:
         window_rows=WINDOW,
         stream=True,
     )
-    state, number = epoch.place(LINEAR.init_state(WIDTH, CLASSES, LINEAR.init_key(0))), 0
+    state, number = trainer.shard_state(LINEAR.init_state(WIDTH, CLASSES, LINEAR.init_key(0))), 0
 
     def one() -> None:
         nonlocal state, number
-        state, metrics = epoch(state, number)
+        state, metrics = trainer.epoch(state, number)
         assert all(map(math.isfinite, metrics.values()))
         jax.block_until_ready(state)
         number += 1

@@ -224,7 +224,7 @@ def test_a_checkpoint_and_the_curve_hold_the_same_epochs(tmp_path, where):
         f"""
         import jax.numpy as jnp
         from etils import epath
-        from transfer.training.loop import run_epochs
+        from transfer.training.loop import run_epochs, whole_epochs
         from transfer.training.metrics import Metrics
         from transfer.training.run import Run
         taken_in, epochs = {where}, []
@@ -238,7 +238,7 @@ def test_a_checkpoint_and_the_curve_hold_the_same_epochs(tmp_path, where):
         def epoch(state, index):
             return {{"params": state["params"] + 1}}, {{"loss": jnp.float32(index), "accuracy": jnp.float32(index)}}
         def action():
-            run_epochs(epoch, {{"params": jnp.zeros(())}}, 2, epath.Path(sys.argv[1]))
+            run_epochs(whole_epochs(epoch), {{"params": jnp.zeros(())}}, 2, epath.Path(sys.argv[1]))
         """,
         str(tmp_path),
     )

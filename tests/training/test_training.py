@@ -13,7 +13,7 @@ from transfer.errors import TransferError
 from transfer.heads import linear
 from transfer.runtime import preemption
 from transfer.training import checkpoints
-from transfer.training.loop import run_epochs
+from transfer.training.loop import run_epochs, whole_epochs
 
 
 def problem(seed: int = 0, num_features: int = 8):
@@ -24,6 +24,10 @@ def problem(seed: int = 0, num_features: int = 8):
     return epoch, linear.init_state(num_features, 3, linear.init_key(0))
 
 
+def train(epoch, state, epochs, workdir):
+    return run_epochs(whole_epochs(epoch), state, epochs, workdir)
+
+
 def same(one, other) -> bool:
     return jax.tree.all(jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), one, other))
 
@@ -31,10 +35,10 @@ def same(one, other) -> bool:
 @pytest.mark.slow
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
     epoch, state = problem()
-    whole = run_epochs(epoch, state, 7, epath.Path(tmp_path / "whole"))
+    whole = train(epoch, state, 7, epath.Path(tmp_path / "whole"))
     parts = epath.Path(tmp_path / "parts")
     for epochs in (1, 4, 7):
-        resumed = run_epochs(epoch, state, epochs, parts)
+        resumed = train(epoch, state, epochs, parts)
     assert resumed.history == whole.history
     assert resumed.best_epoch == whole.best_epoch
     assert same(resumed.state, whole.state) and same(resumed.best, whole.best)
@@ -44,20 +48,20 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
 
 def test_finished_run_does_nothing(tmp_path, capsys):
     epoch, state = problem()
-    first = run_epochs(epoch, state, 3, epath.Path(tmp_path))
+    first = train(epoch, state, 3, epath.Path(tmp_path))
 
     def not_again(state, index):
         raise AssertionError("trained again")
 
     capsys.readouterr()
-    second = run_epochs(not_again, state, 3, epath.Path(tmp_path))
+    second = train(not_again, state, 3, epath.Path(tmp_path))
     assert "nothing to do" in capsys.readouterr().out
     assert second.history == first.history and same(second.state, first.state)
 
 
 def test_a_line_an_epoch_as_keras_prints_it(tmp_path, capsys):
     epoch, state = problem()
-    run_epochs(epoch, state, 2, epath.Path(tmp_path))
+    train(epoch, state, 2, epath.Path(tmp_path))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" - ")[0] for line in lines] == ["Epoch 1/2", "Epoch 2/2"]
     names = [part.split(":")[0] for part in lines[0].split(" - ")[1:]]
@@ -70,15 +74,15 @@ def test_best_is_the_first_epoch_of_the_highest_validation_accuracy(tmp_path):
     def epoch(state, index):
         return {"params": state["params"] + 1}, {"loss": np.float32(1), "validation_accuracy": scores[index]}
 
-    run = run_epochs(epoch, {"params": np.zeros(())}, 4, epath.Path(tmp_path))
+    run = train(epoch, {"params": np.zeros(())}, 4, epath.Path(tmp_path))
     assert run.best_epoch == 2
     assert run.best["params"] == 2 and run.state["params"] == 4
 
 
 def test_checkpoint_of_another_model_is_refused(tmp_path):
-    run_epochs(*problem(), 1, epath.Path(tmp_path))
+    train(*problem(), 1, epath.Path(tmp_path))
     with pytest.raises(TransferError, match="another model"):
-        run_epochs(*problem(num_features=9), 2, epath.Path(tmp_path))
+        train(*problem(num_features=9), 2, epath.Path(tmp_path))
 
 
 def test_divergence_is_named(tmp_path):
@@ -86,7 +90,7 @@ def test_divergence_is_named(tmp_path):
         return state, {"loss": np.float32("nan"), "accuracy": np.float32(0)}
 
     with pytest.raises(TransferError, match="loss is nan in epoch 1"):
-        run_epochs(epoch, {"params": np.zeros(3)}, 2, epath.Path(tmp_path))
+        train(epoch, {"params": np.zeros(3)}, 2, epath.Path(tmp_path))
 
 
 def test_interrupt_saves_what_was_done(tmp_path):
@@ -98,9 +102,9 @@ def test_interrupt_saves_what_was_done(tmp_path):
         return epoch(state, index)
 
     with pytest.raises(KeyboardInterrupt):
-        run_epochs(interrupted, state, 5, epath.Path(tmp_path / "a"))
-    resumed = run_epochs(epoch, state, 5, epath.Path(tmp_path / "a"))
-    whole = run_epochs(epoch, state, 5, epath.Path(tmp_path / "b"))
+        train(interrupted, state, 5, epath.Path(tmp_path / "a"))
+    resumed = train(epoch, state, 5, epath.Path(tmp_path / "a"))
+    whole = train(epoch, state, 5, epath.Path(tmp_path / "b"))
     assert resumed.history == whole.history and same(resumed.state, whole.state)
 
 
@@ -116,14 +120,14 @@ def test_sigterm_ends_after_an_epoch_and_the_run_goes_on(tmp_path):
     preemption.install()
     try:
         with pytest.raises(preemption.Preempted) as stopped:
-            run_epochs(told, state, 5, epath.Path(tmp_path / "a"))
+            train(told, state, 5, epath.Path(tmp_path / "a"))
     finally:
         preemption._requested.clear()
         signal.signal(signal.SIGTERM, before)
     assert stopped.value.exit_code == 75
     assert [path.name for path in (tmp_path / "a" / "checkpoints").iterdir()] == ["3"]
-    resumed = run_epochs(epoch, state, 5, epath.Path(tmp_path / "a"))
-    whole = run_epochs(epoch, state, 5, epath.Path(tmp_path / "b"))
+    resumed = train(epoch, state, 5, epath.Path(tmp_path / "a"))
+    whole = train(epoch, state, 5, epath.Path(tmp_path / "b"))
     assert resumed.history == whole.history and same(resumed.state, whole.state)
 
 
@@ -136,19 +140,19 @@ def test_stopped_within_an_epoch_that_has_no_parts_keeps_the_last_whole_one(tmp_
         return epoch(state, index)
 
     with pytest.raises(preemption.Preempted):
-        run_epochs(stopped, state, 5, epath.Path(tmp_path))
+        train(stopped, state, 5, epath.Path(tmp_path))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
 
 
 @pytest.mark.parametrize("what", ["latest", "progress"])
 def test_a_damaged_checkpoint_is_refused(tmp_path, monkeypatch, what):
-    run_epochs(*problem(), 2, epath.Path(tmp_path))
+    train(*problem(), 2, epath.Path(tmp_path))
     if what == "latest":
         monkeypatch.setattr(checkpoints, "checksum", lambda tree: 1)
     else:
         monkeypatch.setattr(checkpoints, "_sha256", lambda value: "1")
     with pytest.raises(TransferError, match="is damaged .* delete it, and training begins anew"):
-        run_epochs(*problem(), 3, epath.Path(tmp_path))
+        train(*problem(), 3, epath.Path(tmp_path))
 
 
 def test_a_checksum_tells_any_changed_word_and_none_by_the_sharding():

@@ -28,7 +28,7 @@ from transfer.heads.gradient import Examples, Method
 from transfer.heads.optimisers import Rates
 from transfer.heads.programs import LINEAR
 from transfer.runtime.devices import AXIS
-from transfer.training.parallel import dealing, sharded
+from transfer.training.parallel import batches, step
 
 # What a head is trained on here: rows a chip, classes, and the recipe's batch.
 HEAD_ROWS, HEAD_CLASSES, HEAD_BATCH = 4096, 10, 256
@@ -193,10 +193,10 @@ def _sharded(
 ) -> jax.stages.Lowered:
     data = len(there) // model
     own = math.ceil(rows / data)
-    return sharded.lower_train(
-        Mesh(np.array(there).reshape(data, model), (sharded.DATA, sharded.MODEL)),
+    return step.lower_train(
+        Mesh(np.array(there).reshape(data, model), (step.DATA, step.MODEL)),
         own,
-        dealing.usual_width(batch, data, own),
+        batches.usual_width(batch, data, own),
         width,
         classes,
         math.ceil(rows / batch),

@@ -24,7 +24,7 @@ from transfer.experiment.backbone import architecture, build_network, build_prep
 from transfer.models.registry import flat_state, layers_of
 from transfer.preprocess.recipe import Preprocessing
 from transfer.training import finetune, init_from
-from transfer.training.loop import run_epochs
+from transfer.training.loop import run_epochs, whole_epochs
 from transfer.training.run import Run
 from transfer.training.unfreeze import folded, trained_layers
 from transfer.weights import native
@@ -56,7 +56,8 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         state = network.init_state()
         workdirs.bind_workdir(config, workdir)
         init_from.keep(started, workdir)
-        run = run_epochs(epoch, state, config.finetune.epochs, workdir, checkpoint_seconds=config.checkpoint_seconds)
+        train, seconds = whole_epochs(epoch), config.checkpoint_seconds
+        run = run_epochs(train, state, config.finetune.epochs, workdir, checkpoint_seconds=seconds)
     _write_model(config, network.model(run.state), num_classes, preprocessing, workdir)
     known = results.facts(config, model) | {"unfreeze": config.unfreeze, "trained_layers": len(layers)}
     if started is not None:
@@ -86,7 +87,7 @@ def report_layers(
         logging.warning("frozen at random numbers: %s", folded(frozen_at_random))
 
 
-def _on_device(source: Source, preprocessing: Preprocessing | None) -> finetune.Rows:
+def _on_device(source: Source, preprocessing: Preprocessing | None) -> finetune.LabelledImages:
     start = time.monotonic()
     images = load_all(source, preprocessing)
     logging.info("%s: %d images read in %.1f s", source.name, len(images), time.monotonic() - start)
@@ -96,7 +97,7 @@ def _on_device(source: Source, preprocessing: Preprocessing | None) -> finetune.
 def _measured(
     network: finetune.Network,
     run: Run,
-    rows: finetune.Rows,
+    rows: finetune.LabelledImages,
     source: Source,
     workdir: epath.Path,
     before: Mapping[str, Any],

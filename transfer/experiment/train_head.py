@@ -31,11 +31,12 @@ from transfer.heads.rows import flat_features
 from transfer.runtime import distributed
 from transfer.runtime.memory import limit_heaps
 from transfer.training import checkpoints
-from transfer.training.loop import run_epochs
+from transfer.training.loop import run_epochs, whole_epochs
 from transfer.training.parallel import placement as placements
-from transfer.training.parallel.epochs import make_epochs
+from transfer.training.parallel.epochs import make_trainer
+from transfer.training.parallel.placement import Placement
 from transfer.training.parallel.reader import Split
-from transfer.training.run import Run
+from transfer.training.run import Run, Trainer
 
 # Epochs of a head that are on the device at a time; three keep two cores busy.
 AHEAD = 3
@@ -76,10 +77,10 @@ def train_head(config: ConfigDict, workdir: epath.Path, files: Sequence[str] | N
             if not before:  # config.json says what is under way
                 workdirs.record(head.config, workdir, workdirs.OF_TRAINING)
             seconds, epochs = config.checkpoint_seconds, head.settings["epochs"]
-            run = run_epochs(begun.epoch, begun.state, epochs, workdir, checkpoint_seconds=seconds, ahead=AHEAD)
+            run = run_epochs(begun.trainer, begun.state, epochs, workdir, checkpoint_seconds=seconds, ahead=AHEAD)
             trained = results.trained(run, before)
             result = results.of_run(run, facts, before) | {"head": head.name, "settings": head.settings}
-            if trained and not placement.plain:
+            if trained and not placement.single_device:
                 result |= {"num_devices": placement.mesh.size, "streamed": placement.stream}
             result |= evaluate_run(head, run, begun, data, workdir, {} if trained else before)
     workdirs.record(head.config, workdir, workdirs.OF_TRAINING if trained else ["head.epochs"])
@@ -103,18 +104,17 @@ def check(config: ConfigDict, *, of_images: bool) -> None:
         raise UsageError(f"config.head.target={head.target} is for --training_file; images have a class each")
     if config.head.order == "chunks":
         limit_heaps()
-    placements.check(config, head.program, head.reason_for_in_memory)
+    placements.check(config, head.reason_for_in_memory)
     if head.program is None:
         head.check_values()
 
 
 def choose_placement(
     head: HeadSettings, config: ConfigDict, workdir: epath.Path, sizes: Mapping[str, int], dtype: str | None = None
-) -> placements.Plan:
-    """How to train on splits of so many bytes; see `transfer.training.parallel.placement.choose`."""
+) -> Placement:
+    """Chooses where to train on splits of so many bytes; see `transfer.training.parallel.placement.choose`."""
     within = distributed.broadcast(checkpoints.stopped_within(workdir), "stopped within an epoch")
-    dtype = dtype or config.features_dtype
-    return placements.choose(config, head.program, sizes, dtype, within, head.reason_for_in_memory)
+    return placements.choose(config, sizes, dtype or config.features_dtype, within, head.reason_for_in_memory)
 
 
 def read_files(head: HeadSettings, files: Sequence[str], chunk_rows: int) -> tuple[Data, dict[str, Any], HeadSettings]:
@@ -158,19 +158,19 @@ class Begun(NamedTuple):
     """A head before its first epoch.
 
     Attributes:
-        epoch: goes through an epoch (`transfer.training.loop.run_epochs`).
+        trainer: trains the epochs (`transfer.training.loop.run_epochs`).
         state: before the first.
         validation: the rows to validate on, scaled as those to train on.
         scaler: of both; None: none.
     """
 
-    epoch: Any
+    trainer: Trainer
     state: Any
     validation: Split
     scaler: scaling.Scaler | None
 
 
-def begin(head: HeadSettings, config: ConfigDict, data: Data, placement: placements.Plan) -> Begun:
+def begin(head: HeadSettings, config: ConfigDict, data: Data, placement: Placement) -> Begun:
     """Puts the rows of the only tap where they are trained on, and makes the head's first weights."""
     assert head.program is not None
     if distributed.is_main() and (lost := data.untrained_classes()):
@@ -179,12 +179,12 @@ def begin(head: HeadSettings, config: ConfigDict, data: Data, placement: placeme
     given = {key: head.settings[key] for key in head.program.defaults}
     key = head.program.init_key(head.seed)
     state = head.program.init_state(train.num_features, data.num_outputs, key, **given)
-    if placement.plain:
+    if placement.single_device:
         arrays = [array[:] for split in (train, validation) for array in split]
         weights = _class_weights(head.settings["class_weight"], arrays[1], data.num_outputs)
         epoch = head.program.make_epoch(*arrays, seed=head.seed, class_weight=weights, **given)
-        return Begun(epoch, state, validation, scaler)
-    epochs = make_epochs(
+        return Begun(whole_epochs(epoch), state, validation, scaler)
+    trainer = make_trainer(
         train,
         validation,
         data.num_outputs,
@@ -197,7 +197,7 @@ def begin(head: HeadSettings, config: ConfigDict, data: Data, placement: placeme
         window_rows=config.head.window,
         stream=placement.stream,
     )
-    return Begun(epochs, epochs.place(state), validation, scaler)
+    return Begun(trainer, trainer.shard_state(state), validation, scaler)
 
 
 def _scaled(name: str | None, train: Split, validation: Split) -> tuple[scaling.Scaler | None, Split, Split]:

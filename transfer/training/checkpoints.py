@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: its latest state, its best weights, and what it had reached, each with a checksum.
+"""Checkpoints of a training run: its latest state, its best weights, and its progress, each with a checksum.
 
 Orbax writes them, atomically; over several processes each writes its own shards, and they are read onto whatever
 devices the next run has. A checkpoint after whole epochs lies in `WORKDIR/checkpoints/EPOCHS`. One within an epoch
@@ -36,13 +36,13 @@ def has_checkpoint(workdir: epath.Path) -> bool:
 
 def stopped_within(workdir: epath.Path) -> bool:
     """Whether the run in `workdir` goes on within an epoch."""
-    return _newest(workdir)[1] is not None
+    return _newest(workdir)[0] == WITHIN
 
 
 def epochs_begun(workdir: epath.Path) -> int:
     """Epochs that the newest checkpoint of the run in `workdir` has, or has a part of."""
-    whole, within = _newest(workdir)
-    return (whole or 0) if within is None else within // _BATCHES + 1
+    name, step = _newest(workdir)
+    return (step or 0) if name == WHOLE else (step or 0) // _BATCHES + 1
 
 
 def _latest(folder: epath.Path) -> int | None:
@@ -51,12 +51,12 @@ def _latest(folder: epath.Path) -> int | None:
     return max((int(name) for name in names if name.isdigit()), default=None)
 
 
-def _newest(workdir: epath.Path) -> tuple[int | None, int | None]:
-    """The numbers of the newest checkpoint as one of whole epochs and as one within; at most one is not None."""
+def _newest(workdir: epath.Path) -> tuple[str, int | None]:
+    """The folder and the number of the newest checkpoint; None where there is none."""
     whole, within = _latest(workdir / WHOLE), _latest(workdir / WITHIN)
     if within is not None and divmod(within, _BATCHES) > (whole or 0, 0):
-        return None, within
-    return whole, None
+        return WITHIN, within
+    return WHOLE, whole
 
 
 class Checkpoints:
@@ -102,8 +102,7 @@ class Checkpoints:
             TransferError: the checkpoint is damaged, or holds another model (Orbax would load what fits without a
                 word).
         """
-        whole, within = distributed.broadcast(_newest(self._workdir), "newest checkpoint")
-        name, step = (WHOLE, whole) if within is None else (WITHIN, within)
+        name, step = distributed.broadcast(_newest(self._workdir), "newest checkpoint")
         if step is None:
             return
         folder = self._workdir / name / str(step)
@@ -117,26 +116,24 @@ class Checkpoints:
             raise _damaged(folder, f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}") from error
 
     def _restore(self, run: Run, manager: Any, step: int, folder: epath.Path) -> None:
-        save = self._ocp.args
-        found = manager.item_metadata(step)
-        for name, ours in (("latest", run.state), ("best", run.best)):
-            theirs = {k: tuple(v.shape) for k, v in _leaves(found[name].tree).items()}
-            if theirs != {k: tuple(v.shape) for k, v in _leaves(ours).items()}:
+        args, metadata = self._ocp.args, manager.item_metadata(step)
+        for name, tree in (("latest", run.state), ("best", run.best)):
+            if _shapes(metadata[name].tree) != _shapes(tree):
                 raise TransferError(f"the checkpoint {folder} is of another model; take another --workdir")
         restored = manager.restore(
             step,
-            args=save.Composite(
-                latest=save.StandardRestore(run.state),
-                best=save.StandardRestore(run.best),
-                progress=save.JsonRestore(),
+            args=args.Composite(
+                latest=args.StandardRestore(run.state),
+                best=args.StandardRestore(run.best),
+                progress=args.JsonRestore(),
             ),
         )
         progress = restored["progress"]
         # a checkpoint of an older version has no checksums
         if "sha256" in progress and progress.pop("sha256") != _sha256(progress):
             raise _damaged(folder, "what it says of the run's progress does not match its checksum")
-        for name, wanted in progress.get("checksums", {}).items():
-            if checksum(restored[name]) != wanted:
+        for name, expected in progress.get("checksums", {}).items():
+            if checksum(restored[name]) != expected:
                 raise _damaged(folder, f"the arrays of {name} do not match their checksum")
         run.state, run.best = restored["latest"], restored["best"]
         run.history, run.best_epoch = progress["history"], progress["best_epoch"]
@@ -151,8 +148,8 @@ class Checkpoints:
         """
         from transfer.runtime.files.kvstore import translated_errors
 
-        save = self._ocp.args
-        epochs, batches = run.reached
+        args = self._ocp.args
+        epochs, batches = run.progress
         name, step = (WHOLE, epochs) if run.position is None else (WITHIN, epochs * _BATCHES + batches)
         progress = {
             "history": run.history,
@@ -166,20 +163,20 @@ class Checkpoints:
             with translated_errors(str(manager.directory)):
                 manager.save(
                     step,
-                    args=save.Composite(
-                        latest=save.StandardSave(run.state),
-                        best=save.StandardSave(run.best),
-                        progress=save.JsonSave({**progress, "sha256": _sha256(progress)}),
+                    args=args.Composite(
+                        latest=args.StandardSave(run.state),
+                        best=args.StandardSave(run.best),
+                        progress=args.JsonSave({**progress, "sha256": _sha256(progress)}),
                     ),
                 )
                 manager.wait_until_finished()
         except (OSError, TransferError):
             # others may be writing there: they would fail, too, and with another error than the one to tell
             alone = distributed.process_count() == 1
-            for begun in manager.directory.glob("*.orbax-checkpoint-tmp") if alone else ():
+            for unfinished in manager.directory.glob("*.orbax-checkpoint-tmp") if alone else ():
                 # what is still on its way may come into a folder as it is removed; the next run removes it, then
                 with contextlib.suppress(OSError):
-                    begun.rmtree(missing_ok=True)
+                    unfinished.rmtree(missing_ok=True)
             raise
         if name == WHOLE and (WITHIN in self._managers or (self._workdir / WITHIN).exists()):
             for outdated in self._manager(WITHIN).all_steps():
@@ -201,12 +198,14 @@ def _damaged(folder: epath.Path, how: str) -> TransferError:
     return TransferError(f"the checkpoint {folder} is damaged ({how}); delete it, and training begins anew")
 
 
-def _leaves(tree: Any) -> dict[tuple[str, ...], Any]:
+def _shapes(tree: Any) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """The shape of each array by its path, whatever kinds of containers hold it."""
+
     def name(key: Any) -> str:
         return str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))
 
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {tuple(map(name, path)): leaf for path, leaf in flat if hasattr(leaf, "shape")}
+    return {tuple(map(name, path)): tuple(leaf.shape) for path, leaf in flat if hasattr(leaf, "shape")}
 
 
 def _sha256(value: Any) -> str:
@@ -214,14 +213,14 @@ def _sha256(value: Any) -> str:
 
 
 def checksum(tree: Any) -> int:
-    """Of the arrays of a tree, the same however they are sharded: finds any one word that has changed.
+    """The checksum of a tree's arrays, the same however they are sharded: it tells any one word that has changed.
 
     The words of an array are weighted by the odd numbers, modulo 2^32, where no two sums of one changed word are equal.
     """
     total = 0
     for leaf in jax.tree.leaves(tree):
-        here = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
-        words = _sum_on_host(np.asarray(leaf)) if here else int(_sum_on_devices(leaf))
+        is_local = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
+        words = _sum_on_host(np.asarray(leaf)) if is_local else int(_sum_on_devices(leaf))
         total = (total * 1_000_003 + words) % (1 << 64)
     return total
 
@@ -239,10 +238,10 @@ def _sum_on_host(array: np.ndarray) -> int:
 
 @jax.jit
 def _sum_on_devices(array: jax.Array) -> jax.Array:
-    """The same for values of four bytes that other processes have parts of, as a head's are."""
+    """`_sum_on_host` of values of four bytes of which other processes have parts, as of a head's."""
     words = jax.lax.bitcast_convert_type(array, jnp.uint32)
-    place, stride = jnp.zeros(array.shape, jnp.uint32), 1
+    number, stride = jnp.zeros(array.shape, jnp.uint32), 1
     for axis in reversed(range(array.ndim)):
-        place += jnp.uint32(stride) * jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
+        number += jnp.uint32(stride) * jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
         stride *= array.shape[axis]
-    return jnp.sum(words * (2 * place + 1), dtype=jnp.uint32)
+    return jnp.sum(words * (2 * number + 1), dtype=jnp.uint32)

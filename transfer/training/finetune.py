@@ -20,7 +20,7 @@ from transfer.runtime.progress import Progress
 from transfer.training.run import State
 from transfer.training.unfreeze import head_layers, trained_layers
 
-Rows = tuple[jax.Array, jax.Array]  # images (N, h, w, 3) uint8 (float32 if resized so), labels (N,) int32
+LabelledImages = tuple[jax.Array, jax.Array]  # (N, h, w, 3) uint8 (float32 if resized so), labels (N,) int32
 BATCH_NORM = ("update", "freeze")
 # The arrays of a network in its state; "frozen" is not there where nothing is.
 PARTS = ("params", "frozen", "stats")
@@ -44,40 +44,30 @@ def make_optimizer(settings: ConfigDict, num_rows: int, head: frozenset[str]) ->
     own = settings.head_learning_rate
     rates = {"backbone": settings.learning_rate, "head": settings.learning_rate if own is None else own}
 
-    def under(rate: float) -> optax.GradientTransformation:
-        schedule = optax.warmup_cosine_decay_schedule(
-            0.0, rate, settings.warmup_epochs * steps, settings.epochs * steps
-        )
+    def optimizer(rate: float) -> optax.GradientTransformation:
+        warmup = settings.warmup_epochs * steps
+        schedule = optax.warmup_cosine_decay_schedule(0.0, rate, warmup, settings.epochs * steps)
         return OPTIMIZERS[settings.optimizer](schedule, settings.weight_decay)
 
-    def labels(params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(lambda path, _: "head" if _layer(path) in head else "backbone", params)
+    def part_of(path: Any, _: Any) -> str:
+        return "head" if ".".join(str(part.key) for part in path[:-1]) in head else "backbone"
 
-    return optax.multi_transform({name: under(rate) for name, rate in rates.items()}, labels)
-
-
-def _layer(path: Any) -> str:
-    """The dotted path of the layer that an array of nested dicts belongs to."""
-    return ".".join(str(part.key) for part in path[:-1])
+    return optax.multi_transform(
+        {name: optimizer(rate) for name, rate in rates.items()},
+        lambda params: jax.tree_util.tree_map_with_path(part_of, params),
+    )
 
 
 def _kernels(params: Any) -> Any:
     return jax.tree.map(lambda array: array.ndim > 1, params)
 
 
-def _sgd(schedule: optax.Schedule, decay: float) -> optax.GradientTransformation:
-    return optax.chain(
-        optax.add_decayed_weights(decay, mask=_kernels), optax.sgd(schedule, momentum=0.9, nesterov=True)
-    )
-
-
-def _adamw(schedule: optax.Schedule, decay: float) -> optax.GradientTransformation:
-    return optax.adamw(schedule, weight_decay=decay, mask=_kernels)
-
-
+# From a schedule and the weight decay.
 OPTIMIZERS: dict[str, Callable[[optax.Schedule, float], optax.GradientTransformation]] = {
-    "sgd": _sgd,
-    "adamw": _adamw,
+    "sgd": lambda schedule, decay: optax.chain(
+        optax.add_decayed_weights(decay, mask=_kernels), optax.sgd(schedule, momentum=0.9, nesterov=True)
+    ),
+    "adamw": lambda schedule, decay: optax.adamw(schedule, weight_decay=decay, mask=_kernels),
 }
 
 
@@ -154,7 +144,7 @@ class Network:
             states.append(state)
         return nnx.merge(graph, *states)
 
-    def _step(self, state: State, train: Rows, rows: jax.Array, key: jax.Array) -> tuple[State, jax.Array]:
+    def _step(self, state: State, train: LabelledImages, rows: jax.Array, key: jax.Array) -> tuple[State, jax.Array]:
         """One step on the images numbered `rows`; also returns [mean loss, accuracy]."""
         augment_key, dropout_key = jax.random.split(key)
         settings = self.settings
@@ -175,7 +165,7 @@ class Network:
         return {**state, "params": params, "stats": stats, "opt_state": opt_state}, measured
 
     def _evaluate(
-        self, state: State, validation: Rows, rows: jax.Array, real: jax.Array
+        self, state: State, validation: LabelledImages, rows: jax.Array, real: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """[summed loss, right answers] over the images numbered `rows`, weighted by `real`; and their logits (B, C)."""
         x, labels = self.prepare(validation[0][rows]), validation[1][rows]
@@ -199,7 +189,9 @@ def _set_training(model: nnx.Module, trained: frozenset[str], batch_norm: str) -
             module.train()
 
 
-def make_epoch(network: Network, train: Rows, validation: Rows, seed: int) -> Callable[[State, int], Any]:
+def make_epoch(
+    network: Network, train: LabelledImages, validation: LabelledImages, seed: int
+) -> Callable[[State, int], Any]:
     """Returns `epoch(state, index) -> (state, metrics)`, whose randomness comes from (seed, index) alone.
 
     The steps are a Python loop around one jitted step, not a scan: XLA's CPU backend runs a loop's body on one
@@ -231,7 +223,8 @@ def make_epoch(network: Network, train: Rows, validation: Rows, seed: int) -> Ca
             values.block_until_ready()
             progress.update(count - progress.count)
         loss, accuracy = jnp.stack(measured).mean(0)
-        validation_loss, validation_accuracy = _evaluate(network, state, validation)
+        sums = jnp.stack([sums for sums, _ in _evaluated(network, state, validation)]).sum(0)
+        validation_loss, validation_accuracy = sums / len(validation[1])
         return state, {
             "loss": loss,
             "accuracy": accuracy,
@@ -242,20 +235,15 @@ def make_epoch(network: Network, train: Rows, validation: Rows, seed: int) -> Ca
     return epoch
 
 
-def _evaluate(network: Network, state: State, validation: Rows) -> jax.Array:
-    return jnp.stack([sums for sums, _ in _evaluated(network, state, validation)]).sum(0) / len(validation[1])
-
-
-def logits(network: Network, state: State, images: Rows) -> np.ndarray:
-    """What the network says of images: float32 (N, C)."""
-    parts = [np.asarray(found, np.float32) for _, found in _evaluated(network, state, images)]
+def logits(network: Network, state: State, images: LabelledImages) -> np.ndarray:
+    """The network's scores of images: float32 (N, C)."""
+    parts = [np.asarray(part, np.float32) for _, part in _evaluated(network, state, images)]
     return np.concatenate(parts)[: len(images[1])]
 
 
-def _evaluated(network: Network, state: State, images: Rows) -> Iterator[tuple[jax.Array, jax.Array]]:
+def _evaluated(network: Network, state: State, images: LabelledImages) -> Iterator[tuple[jax.Array, jax.Array]]:
     """Batch by batch, the last one filled up with its last image: sums over the others, and all logits."""
     count, size = len(images[1]), network.settings.batch_size
     rows = np.arange(math.ceil(count / size) * size).reshape(-1, size)
-    real = (rows < count).astype(np.float32)
-    for which, weight in zip(rows, real, strict=True):
-        yield network.evaluate(state, images, np.minimum(which, count - 1), weight)
+    for batch in rows:
+        yield network.evaluate(state, images, np.minimum(batch, count - 1), (batch < count).astype(np.float32))

@@ -1,12 +1,19 @@
-"""`metrics.jsonl`, a line an epoch, beside TensorBoard's events."""
+"""`metrics.jsonl`, a line an epoch, beside TensorBoard's events of the same values."""
 
 import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from etils import epath
 
 from transfer.runtime import distributed
 from transfer.runtime.files import atomic
-from transfer.training.board import Board
+
+# On a bucket, each flush writes the whole file anew.
+FLUSH_SECONDS = 10.0
 
 
 class Metrics:
@@ -16,12 +23,12 @@ class Metrics:
     """
 
     def __init__(self, workdir: epath.Path, history: list[dict[str, float]]) -> None:
-        self._board: Board | None = None
+        self._board: _Board | None = None
         if not distributed.is_main():
             return
         self._path = workdir / "metrics.jsonl"
         atomic.write_text(self._path, "".join(json.dumps(row) + "\n" for row in history))
-        self._board = Board(workdir, len(history) + 1)
+        self._board = _Board(workdir, len(history) + 1)
 
     def write(self, row: dict[str, float]) -> None:
         """Appends one epoch."""
@@ -44,3 +51,50 @@ class Metrics:
         """Flushes the events."""
         if self._board is not None:
             self._board.close()
+
+
+class _Board:
+    """A new file of events in `folder`; what older files hold of `first_step` and later steps is not shown any more.
+
+    `tensorboardX.SummaryWriter` hands events to a thread of its own, which ends without a word at the first error (a
+    full disk, a clock that is set back by a month); training then waits for ever at the eleventh value. So of that
+    library only what needs no thread is used.
+    """
+
+    def __init__(self, folder: epath.Path, first_step: int) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        self._folder, self._flushed = str(folder), time.monotonic()
+        self._event: Any = Event
+        with self._named():
+            self._writer = EventsWriter(os.path.join(self._folder, "events"), f".{os.getpid()}")
+        self._add(step=first_step, file_version="brain.Event:2")
+        self._add(step=first_step, session_log=SessionLog(status=SessionLog.START))
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        """Adds the values of a step; OSError where they cannot be written."""
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+        self._add(step=step, summary=Summary(value=values))
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._flushed = time.monotonic()
+            with self._named():
+                self._writer.flush()
+
+    def close(self) -> None:
+        """Writes what is left; OSError where that cannot be."""
+        with self._named():
+            self._writer.close()
+
+    def _add(self, **fields: Any) -> None:
+        with self._named():
+            self._writer.write_event(self._event(wall_time=time.time(), **fields))
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, f"{self._folder}/events") from error

@@ -1,10 +1,7 @@
 """What a training run has reached: its state, the best weights so far, and one row of metrics an epoch."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
-import jax
-import jax.numpy as jnp
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 # A dict with "params" (and "stats": batch statistics), "opt_state" and whatever else an epoch carries on ("frozen").
 State = dict[str, Any]
@@ -15,7 +12,7 @@ WEIGHTS = ("params", "stats")
 
 
 class Part(NamedTuple):
-    """What training has come to, perhaps still on its way on the device.
+    """A part of training: an epoch or less of it, perhaps still on its way on the device.
 
     Attributes:
         state: after it.
@@ -28,20 +25,27 @@ class Part(NamedTuple):
     position: Callable[[], Position] | None
 
 
+class Trainer(Protocol):
+    """Trains epochs one after the other, part by part; a whole epoch may be one part."""
+
+    def __call__(self, state: State, indices: Iterable[int], position: Position | None = None) -> Iterator[Part]:
+        """The epochs `indices` (from 0) of a state, the first of them from `position` on."""
+        ...
+
+
 def weights_of(state: State) -> State:
     """The part of a state that training changes of a model."""
     return {name: state[name] for name in WEIGHTS if name in state}
 
 
 class Run:
-    """What one training run has reached: its state, the best weights so far, and one row of metrics an epoch.
+    """The progress of one training run: its state, the best weights so far, and one row of metrics an epoch.
 
     `position` is where within the next epoch the state is; None at its beginning.
     """
 
     def __init__(self, state: State) -> None:
-        self.state = state
-        self.best = jax.tree.map(jnp.copy, weights_of(state))
+        self.state, self.best = state, weights_of(state)
         self.best_epoch = 0
         self.history: list[dict[str, float]] = []
         self.seconds = 0.0
@@ -49,24 +53,23 @@ class Run:
 
     @property
     def epoch(self) -> int:
-        """Epochs done."""
+        """Number of epochs that are done."""
         return len(self.history)
 
     @property
-    def reached(self) -> tuple[int, int]:
-        """Epochs done, and batches of the next one."""
+    def progress(self) -> tuple[int, int]:
+        """Number of epochs that are done, and of batches of the next one."""
         return self.epoch, self.position["batches"] if self.position else 0
 
     def add(self, state: State, metrics: dict[str, float]) -> None:
-        """Takes an epoch's results in; the first epoch of the highest validation accuracy is the best."""
+        """Adds an epoch's results; the first epoch of the highest validation accuracy is the best."""
         self.state, self.position = state, None
         self.history.append({"epoch": self.epoch + 1, **metrics})
         score = "validation_accuracy" if "validation_accuracy" in metrics else "accuracy"
         if not self.best_epoch or metrics[score] > self.history[self.best_epoch - 1][score]:
-            self.best = jax.tree.map(jnp.copy, weights_of(state))
-            self.best_epoch = self.epoch
+            self.best, self.best_epoch = weights_of(state), self.epoch
 
-    def stand_at(self, part: Part) -> None:
-        """Takes in where a part within an epoch has come to, to be saved."""
+    def record_position(self, part: Part) -> None:
+        """Records the state and the position of a part that ends within an epoch, to be saved."""
         if part.position is not None:
             self.state, self.position = part.state, part.position()

@@ -14,8 +14,8 @@ from transfer.heads import gradient, linear
 from transfer.runtime import preemption
 from transfer.runtime.devices import head_mesh
 from transfer.training.loop import run_epochs
-from transfer.training.parallel import dealing, sharded, shuffle
-from transfer.training.parallel.epochs import make_epochs
+from transfer.training.parallel import batches, shuffle, step
+from transfer.training.parallel.epochs import make_trainer
 from transfer.training.parallel.reader import Split
 
 # Relative to the largest value: sums of a few hundred float32 products, added in another order.
@@ -43,7 +43,7 @@ def on_mesh(mesh, x, y):
     labels = np.zeros(devices * block, np.int32)
     features[: len(x)], labels[: len(x)] = x, y
     real = np.clip(len(x) - np.arange(devices) * block, 0, block).astype(np.int32)
-    put = functools.partial(jax.device_put, device=NamedSharding(mesh, sharded.ROWS))
+    put = functools.partial(jax.device_put, device=NamedSharding(mesh, step.ROWS))
     return (put(features), put(labels)), block, put(real)
 
 
@@ -71,26 +71,26 @@ def test_an_epoch_is_that_of_one_device(case):
 
     arrays, block, real = on_mesh(mesh, x, y)
     permuted = shuffle.permutation(num_rows, 3, 5)
-    usual = dealing.usual_width(batch_size, data, block)
-    taken, counts = dealing.deal(permuted // block, permuted % block, batch_size, data, usual)
-    taken = jax.device_put(taken.reshape(len(taken), -1), NamedSharding(mesh, sharded.BATCHES))
-    start = jax.device_put(state, sharded.state_sharding(state, mesh))
-    steps = len(counts) if known else None
-    found, sums = sharded.train(start, *arrays, taken, counts, 0.02, mesh=mesh, steps=steps)
+    width = batches.usual_width(batch_size, data, block)
+    indices, sizes = batches.assign_rows_to_devices(permuted // block, permuted % block, batch_size, data, width)
+    indices = jax.device_put(indices.reshape(len(indices), -1), NamedSharding(mesh, step.BATCHES))
+    start = jax.device_put(state, step.state_sharding(state, mesh))
+    num_steps = len(sizes) if known else None
+    found, sums = step.train(start, *arrays, indices, sizes, 0.02, mesh=mesh, num_steps=num_steps)
 
     jax.tree.map(close, (found["params"], found["opt_state"]), (expected["params"], expected["opt_state"]))
     assert jax.tree.all(jax.tree.map(lambda a, b: a.sharding == b.sharding, found, start))
     close(sums / num_rows, np.array([metrics["loss"], metrics["accuracy"]]))
-    sums = sharded.evaluate(found["params"], *arrays, real, mesh=mesh)
+    sums = step.evaluate(found["params"], *arrays, real, mesh=mesh)
     close(sums / num_rows, np.array([metrics["validation_loss"], metrics["validation_accuracy"]]))
 
 
 def test_rows_are_evaluated_some_at_a_time(monkeypatch):
-    monkeypatch.setattr(sharded, "EVALUATED", 100)
+    monkeypatch.setattr(step, "EVALUATED", 100)
     (x, y), mesh = rows(1003, 13), mesh_of(2, 4)
     params = linear.init_state(6, 13, linear.init_key(1))["params"]
     arrays, _, real = on_mesh(mesh, x, y)
-    sums = sharded.evaluate(params, *arrays, real, mesh=mesh)
+    sums = step.evaluate(params, *arrays, real, mesh=mesh)
     close(sums / 1003, np.array(gradient.evaluate(params, gradient.Examples(x, y))))
 
 
@@ -99,25 +99,27 @@ def test_equal_scores_are_right_for_the_first_class_only():
     params = {"kernel": np.zeros((6, 8), np.float32), "bias": np.zeros(8, np.float32)}
     x, y = np.ones((16, 6), np.float32), np.arange(16) % 8
     arrays, _, real = on_mesh(mesh, x, y)
-    assert float(sharded.evaluate(params, *arrays, real, mesh=mesh)[1]) == 2
+    assert float(step.evaluate(params, *arrays, real, mesh=mesh)[1]) == 2
 
 
 @pytest.mark.parametrize("data, model, steps, reductions", [(8, 1, None, 1), (4, 2, 5, 3)])
 def test_one_reduction_a_step(data, model, steps, reductions):
     """And two more over `model`, none over `data`."""
     mesh = mesh_of(data, model)
-    text = sharded.lower_train(mesh, 100, 16, 32, 10, steps, "bfloat16", most_steps=7).compile().as_text()
+    text = step.lower_train(mesh, 100, 16, 32, 10, steps, "bfloat16", most_steps=7).compile().as_text()
     assert text.count(" all-reduce(") == reductions and "all-gather" not in text and "all-to-all" not in text
-    text = sharded.lower_evaluate(mesh, 100, 32, 10).compile().as_text()
+    state, *rows = step.abstract_arguments(mesh, 100, 32, 10)
+    num_rows = step.abstract((mesh.shape["data"],), np.int32, mesh, step.ROWS)
+    text = step.evaluate.lower(state["params"], *rows, num_rows, mesh=mesh).compile().as_text()
     assert text.count(" all-reduce(") == reductions and "all-gather" not in text
 
 
 def test_weights_are_sharded_as_are_their_moments():
     state = linear.init_state(6, 8, linear.init_key(0))
-    wide = sharded.state_sharding(state, mesh_of(2, 4))
+    wide = step.state_sharding(state, mesh_of(2, 4))
     kernels = [s.spec for s, leaf in zip(jax.tree.leaves(wide), jax.tree.leaves(state), strict=True) if leaf.ndim == 2]
     assert len(kernels) == 3 and set(kernels) == {jax.sharding.PartitionSpec(None, "model")}
-    odd = sharded.state_sharding(linear.init_state(6, 7, linear.init_key(0)), mesh_of(2, 4))
+    odd = step.state_sharding(linear.init_state(6, 7, linear.init_key(0)), mesh_of(2, 4))
     assert all(sharding.is_fully_replicated for sharding in jax.tree.leaves(odd))
 
 
@@ -126,8 +128,8 @@ def epochs_on(mesh, num_rows, classes, batch_size, dtype=np.float32, **settings)
     x, y = rows(num_rows, classes)
     xv, yv = rows(num_rows // 2 + 1, classes)
     splits = Split(x.astype(dtype), y), Split(xv.astype(dtype), yv)
-    found = make_epochs(*splits, classes, mesh, batch_size, 0.02, seed=3, **settings)
-    return found, found.place(linear.init_state(6, classes, linear.init_key(0)))
+    found = make_trainer(*splits, classes, mesh, batch_size, 0.02, seed=3, **settings)
+    return found, found.shard_state(linear.init_state(6, classes, linear.init_key(0)))
 
 
 # Windows that end within a batch; batches longer than a window; chunks that are fewer than the devices.
@@ -144,21 +146,21 @@ def test_streamed_is_in_memory_in_the_same_order(case):
     dtype = ml_dtypes.bfloat16 if case == "windows" else np.float32
     mesh = mesh_of(4, 2)
     held, state = epochs_on(mesh_of(1, 1), *size, dtype, order="chunks", **chunks)
-    expected, metrics = held(state, 1)
+    expected, metrics = held.epoch(state, 1)
     streamed, state = epochs_on(mesh, *size, dtype, order="chunks", stream=True, **chunks)
-    parts = list(streamed.parts(state, [1]))
+    parts = list(streamed(state, [1]))
     jax.tree.map(close, parts[-1].state, expected)
     assert parts[-1].metrics() == pytest.approx(metrics, rel=TOLERANCE)
     # from every place within the epoch the rest is the same, bit for bit
     for part in parts[:-1:2]:
-        *_, last = streamed.parts(part.state, [1], part.position())
+        *_, last = streamed(part.state, [1], part.position())
         jax.tree.map(np.testing.assert_array_equal, last.state, parts[-1].state)
         assert last.metrics() == parts[-1].metrics()
 
 
 def test_features_in_bfloat16_are_computed_with_in_float32():
     rounded, state = epochs_on(mesh_of(4, 2), 200, 4, 32, ml_dtypes.bfloat16)
-    found, metrics = rounded(state, 0)
+    found, metrics = rounded.epoch(state, 0)
     x, y = rows(200, 4)
     x = x.astype(ml_dtypes.bfloat16).astype(np.float32)
     start = linear.init_state(6, 4, linear.init_key(0))
@@ -171,12 +173,12 @@ def test_a_long_epoch_is_several_calls(monkeypatch):
     from transfer.training.parallel import resident
 
     whole, state = epochs_on(mesh_of(8, 1), 333, 4, 16)
-    expected, metrics = whole(state, 0)
+    expected, metrics = whole.epoch(state, 0)
     monkeypatch.setattr(resident, "MOST_BATCHES", 8)
-    parts = list(whole.parts(state, [0]))
+    parts = list(whole(state, [0]))
     assert [part.position()["batches"] for part in parts[:3]] == [7, 14, 21]
     jax.tree.map(close, parts[-1].state, expected)
-    *_, last = whole.parts(parts[1].state, [0], parts[1].position())
+    *_, last = whole(parts[1].state, [0], parts[1].position())
     jax.tree.map(np.testing.assert_array_equal, last.state, parts[-1].state)
     assert last.metrics() == parts[-1].metrics() == pytest.approx(metrics, rel=TOLERANCE)
 
@@ -187,23 +189,18 @@ def test_a_run_goes_on_on_another_mesh(tmp_path):
     held, state = epochs_on(mesh_of(1, 1), 333, 4, 32, **chunks)
     whole = run_epochs(held, state, 3, epath.Path(tmp_path / "whole"))
 
-    class Stopping:
+    def stopping(*arguments):
         """Asks for the end within the second epoch."""
-
-        def __init__(self, epochs):
-            self.epochs = epochs
-
-        def parts(self, *arguments):
-            for count, part in enumerate(self.epochs.parts(*arguments)):
-                if count == 8:
-                    preemption.request()
-                yield part
+        for count, part in enumerate(streamed(*arguments)):
+            if count == 8:
+                preemption.request()
+            yield part
 
     workdir = epath.Path(tmp_path / "run")
     streamed, state = epochs_on(mesh_of(8, 1), 333, 4, 32, stream=True, **chunks)
     try:
         with pytest.raises(preemption.Preempted):
-            run_epochs(Stopping(streamed), state, 3, workdir)
+            run_epochs(stopping, state, 3, workdir)
     finally:
         preemption._requested.clear()
     assert (workdir / "checkpoints_within_epoch").exists() and not (workdir / "checkpoints").exists()

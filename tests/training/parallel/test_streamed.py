@@ -11,8 +11,7 @@ from transfer.runtime import devices
 from transfer.store.store import FeatureStore
 from transfer.store.writer import StoreWriter
 from transfer.training.parallel import placement
-from transfer.training.parallel.epochs import make_epochs
-from transfer.training.parallel.prefetch import prefetched
+from transfer.training.parallel.epochs import make_trainer, prefetched
 from transfer.training.parallel.reader import Reader, Split, pieces
 
 ROWS, WIDTH, CLASSES, CHUNK = 203, 6, 4, 8
@@ -55,11 +54,12 @@ def test_streamed_from_a_store_that_lacks_images(store, mesh):
     given = dict(batch_size=32, learning_rate=0.02, order="chunks", chunk_rows=CHUNK, window_rows=50)
     streamed = Split(found.features, found.label_rows)
     held = Split(features, labels)
-    epochs = [make_epochs(rows, rows, CLASSES, mesh, stream=rows is streamed, **given) for rows in (streamed, held)]
-    assert epochs[0].streams and not epochs[1].streams
-    states = [epoch.place(linear.init_state(WIDTH, CLASSES, linear.init_key(0))) for epoch in epochs]
+    trainers = [make_trainer(rows, rows, CLASSES, mesh, stream=rows is streamed, **given) for rows in (streamed, held)]
+    assert trainers[0].streams and not trainers[1].streams
+    states = [trainer.shard_state(linear.init_state(WIDTH, CLASSES, linear.init_key(0))) for trainer in trainers]
     for index in range(2):
-        (one, metrics), (other, expected) = (epoch(state, index) for epoch, state in zip(epochs, states, strict=True))
+        pairs = zip(trainers, states, strict=True)
+        (one, metrics), (other, expected) = (trainer.epoch(state, index) for trainer, state in pairs)
         states = [one, other]
         assert metrics == pytest.approx(expected, rel=1e-6)
     np.testing.assert_allclose(one["params"]["kernel"], other["params"]["kernel"], rtol=1e-5, atol=1e-6)
@@ -69,14 +69,16 @@ def test_a_place_in_another_order_is_refused(mesh):
     x, y = np.zeros((100, 3), np.float32), np.zeros(100, int)
 
     def epochs(window):
-        made = make_epochs(Split(x, y), None, 2, mesh, 8, order="chunks", window_rows=window, chunk_rows=4, stream=True)
-        return made, made.place(linear.init_state(3, 2, linear.init_key(0)))
+        made = make_trainer(
+            Split(x, y), None, 2, mesh, 8, order="chunks", window_rows=window, chunk_rows=4, stream=True
+        )
+        return made, made.shard_state(linear.init_state(3, 2, linear.init_key(0)))
 
     one, state = epochs(20)
-    part = next(one.parts(state, [0]))
+    part = next(one(state, [0]))
     other, state = epochs(40)
     with pytest.raises(TransferError, match="train on the same features with the same settings"):
-        next(other.parts(state, [0], part.position()))
+        next(other(state, [0], part.position()))
 
 
 X, Y = np.ones((20, 3), np.float32), np.arange(20) % 4
@@ -100,13 +102,13 @@ BAD = {
 def test_rows_that_no_head_can_use(case, stream, mesh):
     x, y, message = BAD[case]
     with pytest.raises(TransferError, match=message) as caught:
-        made = make_epochs(Split(X, Y), Split(x, y), 4, mesh, 8, order="chunks", stream=stream)
-        made(made.place(linear.init_state(3, 4, linear.init_key(0))), 0)
+        made = make_trainer(Split(X, Y), Split(x, y), 4, mesh, 8, order="chunks", stream=stream)
+        made.epoch(made.shard_state(linear.init_state(3, 4, linear.init_key(0))), 0)
     assert "\n" not in str(caught.value)
 
 
 def test_pieces_end_where_chunks_do():
-    assert pieces(5, 21, 8, place=2) == [(2, 5, 8), (5, 8, 16), (13, 16, 21)]
+    assert pieces(5, 21, 8, offset=2) == [(2, 5, 8), (5, 8, 16), (13, 16, 21)]
     assert pieces(8, 16, 8) == [(0, 8, 16)] and pieces(3, 3, 8) == []
 
 
@@ -126,7 +128,7 @@ def test_reading_holds_nothing_of_what_it_does_not_fill():
     reader = Reader(Split(X.astype(ml_dtypes.bfloat16), Y), 4)
     features, labels = reader.buffers(30)
     assert features.dtype == ml_dtypes.bfloat16 and features.shape == (30, 3)
-    reader.fill([((features, labels), pieces(4, 10, 4, place=20))])
+    reader.fill([((features, labels), pieces(4, 10, 4, offset=20))])
     np.testing.assert_array_equal(labels[20:26], Y[4:10])
     assert not features[:20].any() and not features[26:].any()
 
@@ -134,19 +136,19 @@ def test_reading_holds_nothing_of_what_it_does_not_fill():
 def choose(size, dtype="float32", within=False, **changed):
     config = settings.default()
     config.update_from_flattened_dict(changed)
-    return placement.choose(config, linear, {"train": size, "validation": 0}, dtype, within)
+    return placement.choose(config, {"train": size, "validation": 0}, dtype, within)
 
 
 def test_rows_are_streamed_where_they_do_not_fit(monkeypatch):
     monkeypatch.setattr(devices, "host_memory", lambda: 1000)
-    assert choose(250).plain
-    assert not choose(250, "bfloat16").plain and not choose(250, within=True).plain
+    assert choose(250).single_device
+    assert not choose(250, "bfloat16").single_device and not choose(250, within=True).single_device
     with pytest.raises(TransferError, match="config.head.order=chunks streams them, config.stream=False holds them"):
         choose(251)
-    assert choose(251, **{"stream": False}).plain
+    assert choose(251, **{"stream": False}).single_device
     assert choose(251, **{"head.order": "chunks"}).stream
     held = choose(251, **{"head.order": "chunks", "stream": False})
-    assert not held.stream and not held.plain
+    assert not held.stream and not held.single_device
 
 
 def test_memory_of_this_machine():
@@ -154,22 +156,18 @@ def test_memory_of_this_machine():
     assert devices.memory_limit(devices.head_mesh()) == devices.host_memory()
 
 
-class Alone:
-    """A head that a user may have written: it has no program for several devices."""
-
-
 @pytest.mark.parametrize(
-    "program, changed, message",
+    "reason, changed, message",
     [
-        (linear, {"head.order": "random"}, "config.head.order='random' is not one of rows, chunks"),
-        (linear, {"stream": True}, "take config.head.order=chunks with it"),
-        (linear, {"head.window": 9}, "has no use with config.head.order=rows"),
-        (linear, {"mesh.data": 99}, "config.mesh.data=99, config.mesh.model=1: a head's devices"),
-        (Alone, {"head.order": "chunks"}, "trains on one device that holds all rows"),
+        (None, {"head.order": "random"}, "config.head.order='random' is not one of rows, chunks"),
+        (None, {"stream": True}, "take config.head.order=chunks with it"),
+        (None, {"head.window": 9}, "has no use with config.head.order=rows"),
+        (None, {"mesh.data": 99}, "config.mesh.data=99, config.mesh.model=1: a head's devices"),
+        ("config.head.name=mine", {"head.order": "chunks"}, "mine trains on one device that holds all rows"),
     ],
 )
-def test_settings_that_contradict_each_other(program, changed, message):
+def test_settings_that_contradict_each_other(reason, changed, message):
     config = settings.default()
     config.update_from_flattened_dict(changed)
     with pytest.raises(UsageError, match=message):
-        placement.check(config, program)
+        placement.check(config, reason)

@@ -18,7 +18,7 @@ from transfer.experiment.train_head import AHEAD
 from transfer.heads.linear_probe import LinearProbe
 from transfer.heads.logistic_probe import GRID, LogisticProbe
 from transfer.heads.programs import LINEAR
-from transfer.training.loop import begun_ahead, one_by_one
+from transfer.training.loop import dispatch_ahead, whole_epochs
 
 
 def trainer(case: HeadCase) -> Prepared:
@@ -29,8 +29,8 @@ def trainer(case: HeadCase) -> Prepared:
     def call() -> dict[str, jax.Array]:
         epoch = LINEAR.make_epoch(*rows, batch_size=case.batch, learning_rate=LEARNING_RATE, seed=case.seed)
         state = LINEAR.init_state(case.features, case.classes, LINEAR.init_key(case.seed))
-        results = begun_ahead(one_by_one(epoch, state, range(case.epochs)), AHEAD)
-        [(latest, _)] = deque(((after, jax.device_get(metrics)) for after, metrics in results), maxlen=1)
+        parts = dispatch_ahead(whole_epochs(epoch)(state, range(case.epochs)), AHEAD)
+        [(latest, _)] = deque(((part.state, part.metrics()) for part in parts if part.metrics), maxlen=1)
         return latest["params"]
 
     def score(params: dict[str, jax.Array]) -> float:

@@ -1,8 +1,9 @@
 """Epochs of the published head over many devices, on rows that they hold or on rows that are read as training goes."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -11,149 +12,125 @@ from jax.sharding import Mesh
 from transfer.errors import TransferError, UsageError
 from transfer.heads.gradient import State
 from transfer.heads.layers import Params
-from transfer.training.parallel import sharded
-from transfer.training.parallel.calls import EvaluateCall, TrainCall, Training, Validation
-from transfer.training.parallel.placing import Placing, place_state
-from transfer.training.parallel.prefetch import prefetched
+from transfer.training.parallel import step
+from transfer.training.parallel.batches import DataMesh, EvaluateChunk, TrainChunk
 from transfer.training.parallel.reader import Reader, Split
-from transfer.training.parallel.resident import Resident, ResidentValidation
-from transfer.training.parallel.shuffle import ORDERS, Chunks, default_window, permutation
-from transfer.training.parallel.streamed import Streamed, StreamedValidation
-from transfer.training.run import Part
+from transfer.training.parallel.resident import Resident, Validation
+from transfer.training.parallel.shuffle import Chunks, default_window, permutation
+from transfer.training.parallel.streamed import Streamed
+from transfer.training.run import Part, Position
 
+T = TypeVar("T")
 # Rows of a chunk where the features come from no store.
 CHUNK_ROWS = 64
+_END: Any = object()
 
 
-class _Measured(NamedTuple):
-    """Summed loss and right answers: float64 of the calls that have ended, arrays of one that may still be running."""
+class Sums(NamedTuple):
+    """Summed loss and right answers: of the calls that have ended, and of one that may still be running."""
 
-    ended: np.ndarray
-    running: tuple[jax.Array, ...] = ()
+    ended: np.ndarray = np.zeros(2)
+    running: np.ndarray | jax.Array = np.zeros(2)
 
     def total(self) -> np.ndarray:
-        """Of all calls, when they have ended."""
-        return sum((np.asarray(sums, np.float64) for sums in self.running), self.ended)
+        """Float64 (2,), the sums of all calls, when they have ended."""
+        return self.ended + np.asarray(self.running, np.float64)
 
-    def and_then(self, sums: jax.Array) -> "_Measured":
-        """With one more call; waits for those before it, so that no more than two windows are on the devices."""
-        return _Measured(self.total(), (sums,))
-
-
-NOTHING = _Measured(np.zeros(2))
+    def add(self, sums: jax.Array) -> "Sums":
+        """With one more call; waits for those before it, so that few windows are on the devices."""
+        return Sums(self.total(), sums)
 
 
-class Epochs:
-    """The epochs of one head; see `make_epochs`. `transfer.training.loop.run_epochs` goes through them.
+class MeshTrainer:
+    """Trains the published head over a mesh; see `make_trainer`. It is a `transfer.training.run.Trainer`.
 
     Attributes:
         mesh: its devices.
         streams: whether rows are read as training goes.
+        num_rows: rows to train on.
     """
 
     def __init__(
-        self, train: Training, validation: Validation | None, mesh: Mesh, learning_rate: float, seed: int
+        self, train: Resident | Streamed, validation: Validation | None, mesh: Mesh, learning_rate: float, seed: int
     ) -> None:
-        self.mesh, self.streams = mesh, isinstance(train, Streamed)
-        self._train, self._validation = train, validation
-        self._rate, self._seed = np.float32(learning_rate), seed
-        self._placing = Placing(mesh)
+        self.mesh, self.streams, self.num_rows = mesh, isinstance(train, Streamed), train.num_rows
+        self._train, self._validation, self._data_mesh = train, validation, DataMesh(mesh)
+        self._learning_rate, self._seed = np.float32(learning_rate), seed
+        self._order = {"batch_size": train.batch_size, **train.order}
 
-    @property
-    def num_rows(self) -> int:
-        """To train on."""
-        return self._train.num_rows
+    def shard_state(self, state: State) -> State:
+        """A state of `LINEAR.init_state` on the mesh."""
+        return step.shard_state(state, self.mesh)
 
-    def place(self, state: State) -> State:
-        """A state of `transfer.heads.linear.init_state` on the mesh."""
-        return place_state(state, self.mesh)
-
-    def __call__(self, state: State, index: int) -> tuple[State, dict[str, float]]:
-        """Epoch `index` (from 0) of a placed state: the new state, and the metrics of `linear.make_epoch`'s epochs."""
-        *_, last = self.parts(state, [index])
-        assert last.metrics is not None
-        return last.state, last.metrics()
-
-    def parts(self, state: State, indices: Iterable[int], position: dict[str, Any] | None = None) -> Iterator[Part]:
-        """The epochs `indices`, with every call a part.
-
-        Args:
-            state: placed.
-            position: where in the first epoch to go on, as an earlier part had it; None: at its beginning.
+    def __call__(self, state: State, indices: Iterable[int], position: Position | None = None) -> Iterator[Part]:
+        """Trains the epochs `indices` of a sharded state; every chunk of rows is a part.
 
         Raises:
             TransferError: the position is of another order of the rows; whatever reading rows raises.
         """
-        done, measured = self._from(position)
-        validated = NOTHING
-        for index, call in prefetched(self._calls(indices, done)):
-            if isinstance(call, TrainCall):
-                taken = self._placing.from_blocks(
-                    sharded.BATCHES, {place: call.taken[:, place] for place in self._placing.own}
+        done, sums, validation_sums = 0, Sums(), Sums()
+        if position is not None:
+            if position["order"] != self._order:
+                raise TransferError(
+                    f"training stopped within an epoch whose rows were in the order {position['order']}, which is now "
+                    f"{self._order}; train on the same features with the same settings, or take another --workdir"
                 )
-                state, sums = sharded.train(
-                    state, *call.rows(), taken, call.counts, self._rate, mesh=self.mesh, steps=call.steps
-                )
-                done, measured = call.done, measured.and_then(sums)
-            elif isinstance(call, EvaluateCall):
-                validated = validated.and_then(self._evaluated(state["params"], call))
+            done, sums = position["batches"], Sums(np.array(position["sums"]))
+        for index, chunk in prefetched(self._chunks(indices, done)):
+            if isinstance(chunk, TrainChunk):
+                blocks = {shard: chunk.indices[:, shard] for shard in self._data_mesh.local_shards}
+                rows = (*chunk.data, self._data_mesh.put_blocks(step.BATCHES, blocks), chunk.batch_sizes)
+                state, new = step.train(state, *rows, self._learning_rate, mesh=self.mesh, num_steps=chunk.num_steps)
+                done, sums = chunk.batches_done, sums.add(new)
+                del rows
+            elif chunk is not None:
+                validation_sums = validation_sums.add(self._evaluate(state["params"], chunk))
             else:
                 state = {**state, "epoch": _next(state["epoch"])}
-                yield Part(state, partial(self._metrics, measured, validated), None)
-                done, measured, validated = 0, NOTHING, NOTHING
+                yield Part(state, partial(self._metrics, sums, validation_sums), None)
+                done, sums, validation_sums = 0, Sums(), Sums()
                 continue
-            yield Part(state, None, partial(self._position, index, done, measured))
+            del chunk  # its rows may be many, and the next ones are there soon
+            yield Part(state, None, partial(self._position, index, done, sums))
+
+    def epoch(self, state: State, index: int) -> tuple[State, dict[str, float]]:
+        """Epoch `index` (from 0) of a sharded state: the new state, and metrics as those of `Program.make_epoch`."""
+        *_, last = self(state, [index])
+        assert last.metrics is not None
+        return last.state, last.metrics()
 
     def validate(self, params: Params) -> dict[str, float]:
-        """Loss and accuracy of placed weights on the rows to validate on."""
-        validated = NOTHING
-        for call in prefetched(self._validation.calls() if self._validation is not None else iter(())):
-            validated = validated.and_then(self._evaluated(params, call))
-        return self._validation_metrics(validated)
+        """Loss and accuracy of sharded weights on the rows to validate on."""
+        sums = Sums()
+        for chunk in prefetched(self._validation.chunks() if self._validation is not None else iter(())):
+            sums = sums.add(self._evaluate(params, chunk))
+        return self._validation_metrics(sums)
 
-    def _evaluated(self, params: Params, call: EvaluateCall) -> jax.Array:
-        real = self._placing.from_blocks(
-            sharded.ROWS, {place: call.real[place : place + 1] for place in self._placing.own}
-        )
-        return sharded.evaluate(params, *call.rows(), real, mesh=self.mesh)
+    def _evaluate(self, params: Params, chunk: EvaluateChunk) -> jax.Array:
+        blocks = {shard: chunk.num_rows[shard : shard + 1] for shard in self._data_mesh.local_shards}
+        return step.evaluate(params, *chunk.data, self._data_mesh.put_blocks(step.ROWS, blocks), mesh=self.mesh)
 
-    def _calls(self, indices: Iterable[int], done: int) -> Iterator[tuple[int, TrainCall | EvaluateCall | None]]:
-        """The calls of one epoch after the other, with its index; None is an epoch's end."""
+    def _chunks(self, indices: Iterable[int], done: int) -> Iterator[tuple[int, TrainChunk | EvaluateChunk | None]]:
+        """The chunks of one epoch after the other, with its index; None is an epoch's end."""
         for index in indices:
-            for train_call in self._train.calls(self._seed, index, done):
-                yield index, train_call
+            yield from ((index, chunk) for chunk in self._train.chunks(self._seed, index, done))
             if self._validation is not None:
-                for evaluate_call in self._validation.calls():
-                    yield index, evaluate_call
+                yield from ((index, chunk) for chunk in self._validation.chunks())
             yield index, None
             done = 0
 
-    def _metrics(self, measured: _Measured, validated: _Measured) -> dict[str, float]:
-        loss, accuracy = measured.total() / self._train.num_rows
-        return {"loss": float(loss), "accuracy": float(accuracy)} | self._validation_metrics(validated)
+    def _metrics(self, sums: Sums, validation_sums: Sums) -> dict[str, float]:
+        loss, accuracy = sums.total() / self.num_rows
+        return {"loss": float(loss), "accuracy": float(accuracy)} | self._validation_metrics(validation_sums)
 
-    def _validation_metrics(self, validated: _Measured) -> dict[str, float]:
+    def _validation_metrics(self, sums: Sums) -> dict[str, float]:
         if self._validation is None:
             return {}
-        loss, accuracy = validated.total() / self._validation.num_rows
+        loss, accuracy = sums.total() / self._validation.num_rows
         return {"validation_loss": float(loss), "validation_accuracy": float(accuracy)}
 
-    @property
-    def _order(self) -> dict[str, Any]:
-        return {"batch_size": self._train.batch_size, **self._train.order}
-
-    def _position(self, index: int, done: int, measured: _Measured) -> dict[str, Any]:
-        return {"epoch": index, "batches": done, "sums": measured.total().tolist(), "order": self._order}
-
-    def _from(self, position: dict[str, Any] | None) -> tuple[int, _Measured]:
-        if position is None:
-            return 0, NOTHING
-        if position["order"] != self._order:
-            raise TransferError(
-                f"training stopped within an epoch whose rows were in the order {position['order']}, which is now "
-                f"{self._order}; train on the same features with the same settings, or take another --workdir"
-            )
-        return position["batches"], _Measured(np.array(position["sums"]))
+    def _position(self, index: int, done: int, sums: Sums) -> Position:
+        return {"epoch": index, "batches": done, "sums": sums.total().tolist(), "order": self._order}
 
 
 @jax.jit
@@ -161,7 +138,23 @@ def _next(epoch: jax.Array) -> jax.Array:
     return epoch + 1
 
 
-def make_epochs(
+def prefetched(items: Iterator[T]) -> Iterator[T]:
+    """The same items, the next one made by a thread while the one before is worked on; one is held, not asked for yet.
+
+    An error of the iterator is raised where its item was due. Closing it waits for the item that is being made.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
+        coming = pool.submit(next, items, _END)
+        while True:
+            item = coming.result()
+            if item is _END:
+                return
+            coming = pool.submit(next, items, _END)
+            yield item
+            del item  # it may be large, and the next one is there already
+
+
+def make_trainer(
     train: Split,
     validation: Split | None,
     num_classes: int,
@@ -174,8 +167,7 @@ def make_epochs(
     chunk_rows: int = CHUNK_ROWS,
     window_rows: int | None = None,
     stream: bool = False,
-    shuffle: bool = True,
-) -> Epochs:
+) -> MeshTrainer:
     """The published recipe over a mesh. The numbers are those of one device, up to the order of additions.
 
     Args:
@@ -193,30 +185,23 @@ def make_epochs(
     for name, value in (("batch_size", batch_size), ("chunk_rows", chunk_rows), ("window_rows", window_rows or 1)):
         if value < 1:
             raise UsageError(f"{name} must be at least 1, not {value}")
-    if order not in ORDERS:
-        raise UsageError(f"order={order!r} is not one of {', '.join(ORDERS)}")
-    if stream and order != "chunks":
-        raise UsageError(f"rows are streamed in the order 'chunks' only, not {order!r}")
     if validation is not None and validation.num_features != train.num_features:
         raise TransferError(
             f"validation features are {validation.num_features} a row, training features {train.num_features}"
         )
     reader = Reader(train, num_classes)
     window_rows = window_rows or default_window(train.num_features)
-    chunks = Chunks(reader.num_rows, chunk_rows, window_rows, shuffle)
-    own: Training
-    held: Validation | None = None
+    chunks = Chunks(reader.num_rows, chunk_rows, window_rows)
+    training: Resident | Streamed
     if stream:
-        own = Streamed(reader, mesh, batch_size, chunks)
+        training = Streamed(reader, mesh, batch_size, chunks)
     elif order == "chunks":
-        own = Resident(reader, mesh, batch_size, chunks.rows, chunks.settings())
+        training = Resident(reader, mesh, batch_size, chunks.rows, chunks.settings())
     else:
-        settings = {"order": "rows", "num_rows": reader.num_rows, "shuffle": shuffle}
-        rows_of = partial(permutation, reader.num_rows) if shuffle else lambda *_: np.arange(reader.num_rows)
-        own = Resident(reader, mesh, batch_size, rows_of, settings)
+        settings = {"order": "rows", "num_rows": reader.num_rows, "shuffle": True}
+        training = Resident(reader, mesh, batch_size, partial(permutation, reader.num_rows), settings)
+    validating = None
     if validation is not None:
-        checked = Reader(validation, num_classes, "validation ")
-        held = (
-            StreamedValidation(checked, mesh, chunk_rows, window_rows) if stream else ResidentValidation(checked, mesh)
-        )
-    return Epochs(own, held, mesh, learning_rate, seed)
+        windows = (window_rows, chunk_rows) if stream else ()
+        validating = Validation(Reader(validation, num_classes, "validation "), mesh, *windows)
+    return MeshTrainer(training, validating, mesh, learning_rate, seed)

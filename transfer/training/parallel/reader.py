@@ -31,27 +31,27 @@ class Split(NamedTuple):
 
     @property
     def num_features(self) -> int:
-        """Of a row, flat."""
+        """The number of features of a row, flat."""
         return int(np.prod(self.features.shape[1:]))
 
     @property
     def dtype(self) -> np.dtype:
-        """In which the rows are held on a device: bfloat16 where they are stored so, else float32."""
+        """The dtype of the rows on a device: bfloat16 where they are stored so, else float32."""
         return BFLOAT16 if np.dtype(self.features.dtype) == BFLOAT16 else np.dtype(np.float32)
 
 
 class Piece(NamedTuple):
-    """Rows [start, stop) of a split, to be put at `place` of a buffer."""
+    """Rows [start, stop) of a split, to be put at `offset` of a buffer."""
 
-    place: int
+    offset: int
     start: int
     stop: int
 
 
-def pieces(start: int, stop: int, rows: int, place: int = 0) -> list[Piece]:
+def pieces(start: int, stop: int, rows: int, offset: int = 0) -> list[Piece]:
     """Rows [start, stop) in pieces that begin at multiples of `rows`, at most so long, one behind the other."""
     edges = [start, *range((start // rows + 1) * rows, stop, rows), stop]
-    return [Piece(place + a - start, a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    return [Piece(offset + a - start, a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
 
 
 def _zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -95,11 +95,7 @@ class Reader:
         Raises TransferError for NaN, infinity, labels that are no classes, and what a store raises.
         """
         tasks = [(buffers, piece) for buffers, of_buffers in jobs for piece in of_buffers]
-        if len(tasks) < 2:
-            for task in tasks:
-                self._read(task)
-            return
-        for _ in self._pool.map(self._read, tasks):
+        for _ in self._pool.map(self._read, tasks) if len(tasks) > 1 else map(self._read, tasks):
             pass
 
     @cached_property
@@ -108,17 +104,14 @@ class Reader:
         return ThreadPoolExecutor(THREADS, thread_name_prefix="rows")
 
     def _read(self, task: tuple[tuple[np.ndarray, np.ndarray], Piece]) -> None:
-        (features, labels), (place, start, stop) = task
-        own = features[place : place + stop - start]
+        (features, labels), (offset, start, stop) = task
+        own = slice(offset, offset + stop - start)
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused
-            own[:] = np.asarray(self.split.features[start:stop]).reshape(own.shape)
-        self._check_finite(own, start)
-        labels[place : place + stop - start] = self._classes(np.asarray(self.split.labels[start:stop]), start)
-
-    def _check_finite(self, features: np.ndarray, start: int) -> None:
-        bad = rows_not_finite(features.astype(np.float32, copy=False))
+            features[own] = np.asarray(self.split.features[start:stop]).reshape(stop - start, -1)
+        bad = rows_not_finite(features[own].astype(np.float32, copy=False))
         if len(bad):
             raise TransferError(f"{self.which}features have NaN or infinity in row {start + int(bad[0])}")
+        labels[own] = self._classes(np.asarray(self.split.labels[start:stop]), start)
 
     def _classes(self, labels: np.ndarray, start: int) -> np.ndarray:
         if labels.shape[1:] not in ((), (1,)):

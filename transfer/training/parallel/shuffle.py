@@ -19,7 +19,7 @@ ROUNDS = 6
 
 
 def permutation(num_rows: int, seed: int, epoch: int) -> np.ndarray:
-    """Order "rows": int (N,), all rows, shuffled on the host as `transfer.heads.linear` does on the device."""
+    """Order "rows": int (N,), all rows, shuffled on the host as `transfer.heads.gradient` does on the device."""
     with jax.default_device(_host()):
         key = jax.random.fold_in(jax.random.key(seed), epoch)
         return np.asarray(jax.random.permutation(key, num_rows))
@@ -37,7 +37,7 @@ class Window(NamedTuple):
 
     Attributes:
         chunks: int64 (n,), which chunks it holds.
-        slots: int64 (rows,), its rows in the order of training: row `r` of the chunk at place `i` is the slot
+        slots: int64 (rows,), its rows in the order of training: row `r` of the `i`th chunk is the slot
             `i * chunk_rows + r`. The slots that the data set's last, short chunk leaves empty are not among them.
     """
 
@@ -53,51 +53,43 @@ class Chunks:
         num_rows: N, at least 1.
         chunk_rows: rows of a chunk; the last chunk has what is left.
         window_rows: at most so many rows are in a window, but one chunk at least.
-        shuffle: False keeps the order of the rows.
     """
 
     num_rows: int
     chunk_rows: int
     window_rows: int
-    shuffle: bool = True
 
     def settings(self) -> dict[str, object]:
         """What the order depends on beside the seed and the epoch: JSON values."""
-        return {"order": "chunks", **dataclasses.asdict(self)}
+        return {"order": "chunks", **dataclasses.asdict(self), "shuffle": True}
 
     @property
     def num_chunks(self) -> int:
-        """Of the whole data set."""
+        """The number of chunks of the whole data set."""
         return -(-self.num_rows // self.chunk_rows)
 
     @property
     def num_windows(self) -> int:
-        """Of an epoch; their numbers of chunks differ by one at most."""
+        """The number of windows of an epoch, whose numbers of chunks differ by one at most."""
         return -(-self.num_chunks // max(1, self.window_rows // self.chunk_rows))
 
     @property
     def most_chunks(self) -> int:
-        """In a window."""
+        """The number of chunks that a window has at most."""
         return -(-self.num_chunks // self.num_windows)
-
-    def _places(self, window: int) -> tuple[int, int]:
-        return (
-            window * self.num_chunks // self.num_windows,
-            (window + 1) * self.num_chunks // self.num_windows,
-        )
 
     def chunks(self, window: int, seed: int, epoch: int) -> np.ndarray:
         """int64 (n,): the chunks of a window."""
-        places = np.arange(*self._places(window))
-        return _shuffled(places, self.num_chunks, _words(seed, epoch, 0, ROUNDS)) if self.shuffle else places
+        start, stop = (edge * self.num_chunks // self.num_windows for edge in (window, window + 1))
+        return _shuffled(np.arange(start, stop), self.num_chunks, _words(seed, epoch, 0, ROUNDS))
 
     def size(self, window: int, seed: int, epoch: int) -> int:
-        """Rows of a window."""
+        """The number of rows of a window."""
         chunks = self.chunks(window, seed, epoch)
         return len(chunks) * self.chunk_rows - self._short(chunks)
 
     def _short(self, chunks: np.ndarray) -> int:
-        """Slots of these chunks that hold no row."""
+        """How many slots of these chunks hold no row."""
         return (self.num_chunks * self.chunk_rows - self.num_rows) * int((chunks == self.num_chunks - 1).any())
 
     def window(self, window: int, seed: int, epoch: int) -> Window:
@@ -107,16 +99,12 @@ class Chunks:
         if short := self._short(chunks):
             end = (int(np.flatnonzero(chunks == self.num_chunks - 1)[0]) + 1) * self.chunk_rows
             slots = np.delete(slots, slice(end - short, end))
-        if self.shuffle:
-            slots = slots[np.argsort(_words(seed, epoch, window + 1, len(slots)), kind="stable")]
-        return Window(chunks, slots)
+        return Window(chunks, slots[np.argsort(_words(seed, epoch, window + 1, len(slots)), kind="stable")])
 
     def rows(self, seed: int, epoch: int) -> np.ndarray:
         """int64 (N,): the whole epoch, for rows that are all at hand."""
-        return np.concatenate([self._rows(*self.window(w, seed, epoch)) for w in range(self.num_windows)])
-
-    def _rows(self, chunks: np.ndarray, slots: np.ndarray) -> np.ndarray:
-        return chunks[slots // self.chunk_rows] * self.chunk_rows + slots % self.chunk_rows
+        size, windows = self.chunk_rows, (self.window(number, seed, epoch) for number in range(self.num_windows))
+        return np.concatenate([chunks[slots // size] * size + slots % size for chunks, slots in windows])
 
 
 def default_window(num_features: int) -> int:
@@ -129,14 +117,14 @@ def _words(seed: int, epoch: int, stream: int, count: int) -> np.ndarray:
     return np.random.Philox(np.random.SeedSequence([seed % 2**64, epoch, stream])).random_raw(count)
 
 
-def _shuffled(places: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
-    """Where a pseudo-random permutation of [0, size) takes `places`.
+def _shuffled(numbers: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
+    """The numbers that a pseudo-random permutation of [0, size) maps `numbers` to.
 
-    A Feistel network permutes the numbers of an even number of bits; who falls outside of [0, size) goes round again.
+    A Feistel network permutes the numbers of an even number of bits; what falls outside of [0, size) goes round again.
     """
     half = np.uint64(max(1, (max(size - 1, 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)
-    values, outside = places.astype(np.uint64), np.ones(len(places), bool)
+    values, outside = numbers.astype(np.uint64), np.ones(len(numbers), bool)
     while outside.any():
         left, right = values[outside] >> half, values[outside] & mask
         for key in keys:
