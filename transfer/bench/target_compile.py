@@ -193,15 +193,9 @@ def _sharded(
 ) -> jax.stages.Lowered:
     data = len(there) // model
     own = math.ceil(rows / data)
-    return step.lower_train(
-        Mesh(np.array(there).reshape(data, model), (step.DATA, step.MODEL)),
-        own,
-        batches.usual_width(batch, data, own),
-        width,
-        classes,
-        math.ceil(rows / batch),
-        dtype,
-    )
+    mesh, steps = Mesh(np.array(there).reshape(data, model), (step.DATA, step.MODEL)), math.ceil(rows / batch)
+    shape = (own, batches.usual_width(batch, data, own), width, classes, steps)
+    return step.train.lower(*step.abstract_arguments(mesh, *shape, dtype), mesh=mesh, num_steps=steps)
 
 
 def _features(job: dict[str, Any]) -> int:

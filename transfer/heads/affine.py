@@ -8,8 +8,8 @@ _CHUNK = 8192
 
 def scores(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray, divisor: float = 1.0) -> np.ndarray:
     """Float32 (M, C): rows (M, D) times `kernel` (C, D), plus `bias` (C,), over `divisor`."""
-    matrix, found = kernel.T.astype(np.float64), np.empty((len(x), len(kernel)), np.float32)
+    matrix, results = kernel.T.astype(np.float64), np.empty((len(x), len(kernel)), np.float32)
     for start in range(0, len(x), _CHUNK):
         some = x[start : start + _CHUNK].astype(np.float64)
-        found[start : start + _CHUNK] = (some @ matrix + bias) / divisor
-    return found
+        results[start : start + _CHUNK] = (some @ matrix + bias) / divisor
+    return results

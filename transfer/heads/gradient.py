@@ -44,7 +44,7 @@ class Examples(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """What heads that train side by side have in common.
+    """The settings that heads which train side by side have in common.
 
     Attributes:
         batch_size: rows of a step; the last of an epoch has what is left.

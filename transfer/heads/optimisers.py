@@ -1,4 +1,4 @@
-"""How the gradient of a head becomes a step: Adam as Keras has it, SGD with momentum; the rates that a sweep traces."""
+"""Optimisers of heads: Adam as Keras has it, SGD with momentum; and the rates that a sweep traces."""
 
 import numbers
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # Keras' defaults; optax's epsilon w
 
 
 class Rates(NamedTuple):
-    """What differs between heads that train side by side: numbers, or arrays (H,) of them; None where there is none.
+    """The rates in which heads that train side by side differ: numbers, or arrays (H,) of them; None: there is none.
 
     Attributes:
         learning_rate: of the optimiser; where a schedule lowers it, at the start.
@@ -62,7 +62,7 @@ def keras_adam(learning_rate: ArrayLike) -> optax.GradientTransformation:
 
 
 class Optimiser(NamedTuple):
-    """How the gradient becomes a step.
+    """An optimiser, and how it takes weight decay.
 
     Attributes:
         make: learning rate and momentum -> the transformation, whose state's shape depends on neither.

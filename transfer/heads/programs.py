@@ -53,11 +53,11 @@ class Program:
         return gradient.init_state(num_features, num_outputs, key, hidden, self.initializer, self.optimiser)
 
     def method(self, settings: Settings, *, shuffle: bool = True, kind: str = "classes") -> Method:
-        """What heads of these settings have in common where their rates differ."""
+        """The part of the settings that heads have in common where their rates differ."""
         settings = self._complete(settings)
-        given = {"momentum": settings["momentum"]} if "momentum" in settings else {}
+        momentum = settings.get("momentum", 0.9)  # that of Adam is not this one
         cosine = settings["epochs"] if self.anneals else None
-        return Method(settings["batch_size"], shuffle, kind, self.optimiser, cosine=cosine, **given)
+        return Method(settings["batch_size"], shuffle, kind, self.optimiser, momentum, cosine)
 
     def rates(self, settings: Settings) -> Rates:
         """The rates of these settings, without what changes nothing; UsageError for one that is out of its range."""

@@ -1,4 +1,4 @@
-"""What a head may be given: rows of finite numbers, one label each; anything else is one clear line."""
+"""Checks of the rows that a head is given: finite numbers, one label each; anything else is one clear line."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,7 +24,7 @@ def flat_features(features: ArrayLike, name: str = "features") -> np.ndarray:
 
 
 def rows_not_finite(features: np.ndarray) -> np.ndarray:
-    """Which rows of float32 (N, D) hold NaN or infinity: int (n,)."""
+    """The numbers of the rows of float32 (N, D) that hold NaN or infinity: int (n,)."""
     with np.errstate(over="ignore", invalid="ignore"):
         # one multi-threaded pass without an array of truths; huge values overflow it, and are looked at one by one
         if np.isfinite(np.vdot(features, features)):

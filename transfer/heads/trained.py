@@ -27,7 +27,7 @@ TRAINED_BYTES = 1 << 30
 
 
 class Units(NamedTuple):
-    """What values are measured in while a head is trained on them: float64 (T,) each; scale 0 where none varies."""
+    """Offset and scale of the values that a head is trained on: float64 (T,) each; the scale is 0 where none varies."""
 
     offset: np.ndarray
     scale: np.ndarray
@@ -131,9 +131,9 @@ class Trained(Head):
         self._train(rows, None)
 
     def _held(self, X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, Targets]:
-        found = np.asarray(X)
-        width = int(np.prod(found.shape[1:]))
-        if found.ndim > 1 and width != self.n_features_in_:
+        array = np.asarray(X)
+        width = int(np.prod(array.shape[1:]))
+        if array.ndim > 1 and width != self.n_features_in_:
             raise RowsError(f"validation features are {width} a row, training features {self.n_features_in_}")
         x = self._scaled(self._features(X, name="validation features"))
         return x, self._known(y, len(x), "validation labels")  # type: ignore[attr-defined]

@@ -189,7 +189,7 @@ class Checkpoints:
             self._importing.start()
 
     def close(self) -> None:
-        """Waits for what is being written."""
+        """Waits for checkpoints that are being written."""
         for manager in self._managers.values():
             manager.close()
 

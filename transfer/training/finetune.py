@@ -41,8 +41,9 @@ def make_optimizer(settings: ConfigDict, num_rows: int, head: frozenset[str]) ->
     if settings.optimizer not in OPTIMIZERS:
         raise UsageError(f"config.finetune.optimizer={settings.optimizer!r} is not one of {', '.join(OPTIMIZERS)}")
     steps = math.ceil(num_rows / settings.batch_size)
-    own = settings.head_learning_rate
-    rates = {"backbone": settings.learning_rate, "head": settings.learning_rate if own is None else own}
+    rates = {"backbone": settings.learning_rate, "head": settings.head_learning_rate}
+    if rates["head"] is None:
+        rates["head"] = settings.learning_rate
 
     def optimizer(rate: float) -> optax.GradientTransformation:
         warmup = settings.warmup_epochs * steps

@@ -8,7 +8,6 @@ have a counterpart in VGG16; `logits` only where the classes are as many.
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from absl import logging
@@ -27,7 +26,7 @@ from transfer.weights.create import create_model
 
 @dataclasses.dataclass(frozen=True)
 class Copied:
-    """What was copied from `model` and what was not; layers by dotted path.
+    """The layers that were copied from `model` and those that were not, by dotted path.
 
     Attributes:
         model: the name of the network that was copied from.
@@ -47,11 +46,10 @@ class Copied:
 
     def line(self, name: str) -> str:
         """The report as one line; `name` is the new network's."""
-        rest = [
-            f"left random in {name}: {folded(self.left) or 'nothing'}",
-            f"unused: {folded(self.unused) or 'nothing'}",
-        ]
-        return "; ".join([f"init_from {self.model}: {self.arrays} arrays copied ({folded(self.copied)})", *rest])
+        return (
+            f"init_from {self.model}: {self.arrays} arrays copied ({folded(self.copied)}); left random in {name}: "
+            f"{folded(self.left) or 'nothing'}; unused: {folded(self.unused) or 'nothing'}"
+        )
 
 
 def copy_matching(source: nnx.Module, model: nnx.Module, name: str) -> Copied:
@@ -59,8 +57,12 @@ def copy_matching(source: nnx.Module, model: nnx.Module, name: str) -> Copied:
 
     A layer is copied whole or not at all: never a kernel without its bias, or a batch norm's scale without its mean.
     """
-    theirs, ours = _by_layer(flat_state(source)), _by_layer(flat_state(model))
-    fits = {layer for layer, arrays in ours.items() if _shapes(arrays) == _shapes(theirs.get(layer, {}))}
+    theirs, ours = _by_layer(source), _by_layer(model)
+    shapes, our_shapes = (
+        {layer: {path: array.shape for path, array in arrays.items()} for layer, arrays in layers.items()}
+        for layers in (theirs, ours)
+    )
+    fits = {layer for layer in ours if our_shapes[layer] == shapes.get(layer)}
     arrays = {path: array for layer in ours for path, array in (theirs if layer in fits else ours)[layer].items()}
     load_flat_state(model, arrays)
     return Copied(
@@ -73,22 +75,19 @@ def copy_matching(source: nnx.Module, model: nnx.Module, name: str) -> Copied:
     )
 
 
-def _by_layer(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for path, array in state.items():
-        found.setdefault(path.rpartition(".")[0], {})[path] = array
-    return found
-
-
-def _shapes(arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {path: array.shape for path, array in arrays.items()}
+def _by_layer(model: nnx.Module) -> dict[str, dict[str, Any]]:
+    """The arrays of each layer, by its dotted path."""
+    layers: dict[str, dict[str, Any]] = {}
+    for path, array in flat_state(model).items():
+        layers.setdefault(path.rpartition(".")[0], {})[path] = array
+    return layers
 
 
 def start(config: ConfigDict, model: nnx.Module, workdir: epath.Path) -> dict[str, Any] | None:
     """Fills `model` from the network of `config.model.init_from`; None where the config has none.
 
-    Returns what `result.json` says of it, which also lies in `workdir/init_from.json`. Where the workdir has a
-    checkpoint, that is what training goes on from: nothing is copied, and the other network's file is not needed.
+    Returns the report for `result.json`, which `keep` writes to `workdir/init_from.json`, too. Where the workdir has a
+    checkpoint, training goes on from that: nothing is copied, and the other network's file is not needed.
 
     Raises:
         UsageError: the networks have no layer in common.
@@ -119,10 +118,11 @@ def keep(report: dict[str, Any] | None, workdir: epath.Path) -> None:
 
 
 def _source(config: ConfigDict) -> nnx.Module:
-    wanted = config.model.init_from
+    """The network that is copied from."""
+    chosen = config.model.init_from
     try:
-        if wanted.get("weights") == "random":  # of the same width, or nothing would fit
-            return create_model(wanted.model, False, seed=config.seed, **settings.given(config.model.fields))
-        return create_model(wanted.model, wanted.get("weights"))
+        if chosen.get("weights") == "random":  # of the same width, or nothing would fit
+            return create_model(chosen.model, False, seed=config.seed, **settings.given(config.model.fields))
+        return create_model(chosen.model, chosen.get("weights"))
     except UsageError as error:
         raise UsageError(f"config.model.init_from: {error}") from error

@@ -1,4 +1,4 @@
-"""What a training run has reached: its state, the best weights so far, and one row of metrics an epoch."""
+"""The progress of a training run: its state, the best weights so far, and one row of metrics an epoch."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 State = dict[str, Any]
 # Where within an epoch a run has come to: JSON values, among them "epoch", which epoch (from 0) it is.
 Position = dict[str, Any]
-# What training changes of a model.
+# The entries of a state that training changes of a model.
 WEIGHTS = ("params", "stats")
 
 
@@ -39,7 +39,7 @@ def weights_of(state: State) -> State:
 
 
 class Run:
-    """The progress of one training run: its state, the best weights so far, and one row of metrics an epoch.
+    """One training run: its state, the best weights so far, and one row of metrics an epoch.
 
     `position` is where within the next epoch the state is; None at its beginning.
     """

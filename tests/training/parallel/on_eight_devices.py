@@ -106,10 +106,11 @@ def test_equal_scores_are_right_for_the_first_class_only():
 def test_one_reduction_a_step(data, model, steps, reductions):
     """And two more over `model`, none over `data`."""
     mesh = mesh_of(data, model)
-    text = step.lower_train(mesh, 100, 16, 32, 10, steps, "bfloat16", most_steps=7).compile().as_text()
+    arguments = step.abstract_arguments(mesh, 100, 16, 32, 10, steps or 7, "bfloat16")
+    text = step.train.lower(*arguments, mesh=mesh, num_steps=steps).compile().as_text()
     assert text.count(" all-reduce(") == reductions and "all-gather" not in text and "all-to-all" not in text
-    state, *rows = step.abstract_arguments(mesh, 100, 32, 10)
-    num_rows = step.abstract((mesh.shape["data"],), np.int32, mesh, step.ROWS)
+    state, *rows = step.abstract_arguments(mesh, 100, 16, 32, 10, 1)[:3]
+    num_rows = jax.ShapeDtypeStruct((data,), np.int32, sharding=rows[1].sharding)
     text = step.evaluate.lower(state["params"], *rows, num_rows, mesh=mesh).compile().as_text()
     assert text.count(" all-reduce(") == reductions and "all-gather" not in text
 

@@ -37,7 +37,7 @@ class Sums(NamedTuple):
         return self.ended + np.asarray(self.running, np.float64)
 
     def add(self, sums: jax.Array) -> "Sums":
-        """With one more call; waits for those before it, so that few windows are on the devices."""
+        """The sums with one more call's; waits for the calls before it, so that few windows are on the devices."""
         return Sums(self.total(), sums)
 
 

@@ -1,4 +1,4 @@
-"""Where the rows of a head are: all on one device, divided among several, or read as training goes."""
+"""The placement of a head's rows: all on one device, divided among several, or read as training goes."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -15,7 +15,7 @@ CPU_SHARE, ACCELERATOR_SHARE = 0.25, 0.5
 
 
 class Placement(NamedTuple):
-    """Where a head is trained.
+    """The devices that a head is trained on, and how its rows come to them.
 
     Attributes:
         mesh: its devices.
@@ -58,7 +58,7 @@ def choose(
     within_epoch: bool,
     reason_for_in_memory: str | None = None,
 ) -> Placement:
-    """Where to train on splits of so many bytes each, that are stored in `dtype`.
+    """Chooses where to train on splits of so many bytes each, which are stored in `dtype`.
 
     Args:
         within_epoch: whether the run goes on within an epoch.

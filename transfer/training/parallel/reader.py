@@ -105,13 +105,13 @@ class Reader:
 
     def _read(self, task: tuple[tuple[np.ndarray, np.ndarray], Piece]) -> None:
         (features, labels), (offset, start, stop) = task
-        own = slice(offset, offset + stop - start)
+        target = slice(offset, offset + stop - start)
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused
-            features[own] = np.asarray(self.split.features[start:stop]).reshape(stop - start, -1)
-        bad = rows_not_finite(features[own].astype(np.float32, copy=False))
+            features[target] = np.asarray(self.split.features[start:stop]).reshape(stop - start, -1)
+        bad = rows_not_finite(features[target].astype(np.float32, copy=False))
         if len(bad):
             raise TransferError(f"{self.which}features have NaN or infinity in row {start + int(bad[0])}")
-        labels[own] = self._classes(np.asarray(self.split.labels[start:stop]), start)
+        labels[target] = self._classes(np.asarray(self.split.labels[start:stop]), start)
 
     def _classes(self, labels: np.ndarray, start: int) -> np.ndarray:
         if labels.shape[1:] not in ((), (1,)):

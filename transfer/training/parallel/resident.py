@@ -1,4 +1,4 @@
-"""Rows that stay on the devices: each has a block of them, which is read once. And rows to validate on."""
+"""Rows that stay on the devices, each of which has a block of them that is read once; and rows to validate on."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -100,7 +100,7 @@ def _load(
     piece_rows: int,
     one_by_one: bool = True,
 ) -> tuple[jax.Array, jax.Array]:
-    """Reads a block for each shard; one by one, the host need not hold them all, at once they come sooner."""
+    """Reads a block for each shard: one by one, which spares the memory of the host, or at once, which is faster."""
     features: list[jax.Array] = []
     labels: list[jax.Array] = []
     for shards in [[shard] for shard in mesh.local_shards] if one_by_one else [mesh.local_shards]:

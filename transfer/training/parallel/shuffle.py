@@ -1,4 +1,4 @@
-"""In which order an epoch takes the rows: a function of the seed and the epoch alone, the same on any machine.
+"""The order in which an epoch takes the rows: a function of the seed and the epoch alone, the same on any machine.
 
 "rows" permutes all rows, which is the published recipe; it needs them all at hand. "chunks" is for rows that are read
 from a store as training goes: its chunks are shuffled, then the rows inside a window of several chunks, so that a
@@ -60,7 +60,7 @@ class Chunks:
     window_rows: int
 
     def settings(self) -> dict[str, object]:
-        """What the order depends on beside the seed and the epoch: JSON values."""
+        """The values that the order depends on beside the seed and the epoch, as JSON has them."""
         return {"order": "chunks", **dataclasses.asdict(self), "shuffle": True}
 
     @property
@@ -89,7 +89,7 @@ class Chunks:
         return len(chunks) * self.chunk_rows - self._short(chunks)
 
     def _short(self, chunks: np.ndarray) -> int:
-        """How many slots of these chunks hold no row."""
+        """The number of slots of these chunks that hold no row."""
         return (self.num_chunks * self.chunk_rows - self.num_rows) * int((chunks == self.num_chunks - 1).any())
 
     def window(self, window: int, seed: int, epoch: int) -> Window:

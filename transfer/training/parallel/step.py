@@ -103,8 +103,8 @@ def _pad_classes(tree: Any, mesh: Mesh) -> Any:
     """Adds classes that no row has, so that all devices along `model` have equally many."""
 
     def pad(leaf: jax.Array) -> jax.Array:
-        more = -leaf.shape[-1] % mesh.shape[MODEL] if leaf.ndim else 0
-        return jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, more)]) if more else leaf
+        padding = -leaf.shape[-1] % mesh.shape[MODEL] if leaf.ndim else 0
+        return jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, padding)]) if padding else leaf
 
     return jax.tree.map(pad, tree)
 
@@ -146,7 +146,7 @@ def _train(
 
 
 def _softmax(scores: jax.Array, labels: jax.Array, real: jax.Array, num_classes: int) -> tuple[jax.Array, jax.Array]:
-    """From (C, K) scores of this device's classes: softmax minus one-hot, (C, K), and [summed loss, right answers].
+    """Softmax minus one-hot, (C, K), and [summed loss, right answers], of scores (C, K) of this device's classes.
 
     Both are of the rows whose weight `real` is 1. Right is who scores the label highest and no class before it equally.
     """
@@ -204,46 +204,27 @@ def evaluate(params: Params, features: jax.Array, labels: jax.Array, num_rows: j
 
 
 def abstract_arguments(
-    mesh: Mesh, rows_per_device: int, num_features: int, num_classes: int, dtype: str = "float32"
-) -> tuple[Any, jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-    """State, features and labels as `train` takes them, without their values: to compile for devices not here."""
-    state = jax.eval_shape(lambda: LINEAR.init_state(num_features, num_classes, LINEAR.init_key(0)))
-    state = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        state,
-        state_sharding(state, mesh),
-    )
-    rows = rows_per_device * mesh.shape[DATA]
-    features = abstract((rows, num_features), jnp.dtype(dtype), mesh, ROWS)
-    return state, features, abstract((rows,), jnp.int32, mesh, ROWS)
-
-
-def abstract(shape: tuple[int, ...], dtype: Any, mesh: Mesh, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
-    """The shape and sharding of an array over the mesh, without its values."""
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
-
-
-def lower_train(
     mesh: Mesh,
     rows_per_device: int,
     width: int,
     num_features: int,
     num_classes: int,
-    num_steps: int | None,
+    num_steps: int,
     dtype: str = "float32",
-    *,
-    most_steps: int = 1,
-) -> jax.stages.Lowered:
-    """`train` lowered for devices that may not be here, R rows and at most K of a batch on each.
+) -> tuple[Any, ...]:
+    """The arguments of `train` without their values: to compile it for devices that are not here; `width` is K."""
 
-    `num_steps` None lowers what takes any number up to `most_steps`, as streaming does.
-    """
-    steps = num_steps or most_steps
-    return train.lower(
-        *abstract_arguments(mesh, rows_per_device, num_features, num_classes, dtype),
-        abstract((steps, mesh.shape[DATA] * width), jnp.int32, mesh, BATCHES),
-        abstract((steps,), jnp.float32, mesh, REPLICATED),
-        abstract((), jnp.float32, mesh, REPLICATED),
-        mesh=mesh,
-        num_steps=num_steps,
+    def array(spec: PartitionSpec, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
+
+    shapes = jax.eval_shape(lambda: LINEAR.init_state(num_features, num_classes, LINEAR.init_key(0)))
+    state = jax.tree.map(lambda leaf, spec: array(spec, leaf.shape, leaf.dtype), shapes, _specs(shapes, mesh))
+    rows = rows_per_device * mesh.shape[DATA]
+    return (
+        state,
+        array(ROWS, (rows, num_features), jnp.dtype(dtype)),
+        array(ROWS, (rows,), jnp.int32),
+        array(BATCHES, (num_steps, mesh.shape[DATA] * width), jnp.int32),
+        array(REPLICATED, (num_steps,), jnp.float32),
+        array(REPLICATED, (), jnp.float32),
     )

@@ -74,13 +74,13 @@ class Streamed:
             indices, batch_sizes = assign_rows_to_devices(
                 shard_of_row[:trained], local_index[:trained], self.batch_size, num_shards, self._min_width
             )
-            more = self._most_steps - len(batch_sizes)
-            indices = np.pad(indices, ((0, more), (0, 0), (0, 0)), constant_values=-1)
+            padding = self._most_steps - len(batch_sizes)
+            indices = np.pad(indices, ((0, padding), (0, 0), (0, 0)), constant_values=-1)
             features, labels = (
-                self._mesh.put_blocks(ROWS, {shard: own[i] for shard, own in buffers.items()}) for i in (0, 1)
+                self._mesh.put_blocks(ROWS, {shard: arrays[i] for shard, arrays in buffers.items()}) for i in (0, 1)
             )
             del buffers
-            yield TrainChunk((features, labels), indices, np.pad(batch_sizes, (0, more)), None, batches_done)
+            yield TrainChunk((features, labels), indices, np.pad(batch_sizes, (0, padding)), None, batches_done)
             del features, labels  # the next rows are read before these would be let go of
 
     def _read(self, number: int, seed: int, epoch: int, waiting: Waiting) -> tuple[np.ndarray, np.ndarray, Buffers]:
@@ -92,10 +92,10 @@ class Streamed:
         room = max(self._min_width, rounded_width(int(waiting_index.max(initial=-1)) + 1))
         buffers = {shard: self._reader.buffers(self._window_rows + room) for shard in self._mesh.local_shards}
         jobs = []
-        for shard, own in buffers.items():
+        for shard, shard_buffers in buffers.items():
             chunks = window.chunks[shard::num_shards].tolist()
-            jobs.append((own, [self._piece(slot * chunk_rows, chunk) for slot, chunk in enumerate(chunks)]))
-            for buffer, kept in zip(own, waiting.rows.get(shard, ()), strict=False):
+            jobs.append((shard_buffers, [self._piece(slot * chunk_rows, chunk) for slot, chunk in enumerate(chunks)]))
+            for buffer, kept in zip(shard_buffers, waiting.rows.get(shard, ()), strict=False):
                 buffer[self._window_rows : self._window_rows + len(kept)] = kept
         self._reader.fill(jobs)
         slot, row = window.slots // chunk_rows, window.slots % chunk_rows
@@ -111,6 +111,6 @@ class Streamed:
         """Copies of these rows, which wait for the next window."""
         rows = {}
         for shard, (features, labels) in buffers.items():
-            own = local_index[shard_of_row == shard]
-            rows[shard] = features[own], labels[own]
+            kept = local_index[shard_of_row == shard]
+            rows[shard] = features[kept], labels[kept]
         return Waiting(shard_of_row, rows)
