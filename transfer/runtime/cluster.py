@@ -3,7 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from transfer.errors import TransferError, UsageError
 
@@ -54,7 +54,7 @@ class ProcessInfo:
 def find(
     coordinator: str | None, num_processes: int | None, process_id: int | None, seconds: int
 ) -> ProcessInfo | None:
-    """This process' place among several; None where it is the only one.
+    """Which process of how many this one is; None where it is the only one.
 
     In this order: the arguments, all three or none (one process alone is `num_processes=1`); the variables
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, the last two also by the names that Kubernetes,
@@ -66,21 +66,24 @@ def find(
         TransferError: what says that there is a cluster does not say the rest.
     """
     flags = {"--coordinator": coordinator, "--num_processes": num_processes, "--process_id": process_id}
-    if missing := [flag for flag, value in flags.items() if value is None]:
-        if len(missing) < len(flags) and num_processes != 1:
-            raise UsageError(f"--coordinator, --num_processes and --process_id go together; without {missing[0]}")
-        found = None if num_processes == 1 else _from_environment(os.environ, seconds)
+    missing = [flag for flag, value in flags.items() if value is None]
+    if num_processes == 1 and missing:
+        return None
+    if missing and len(missing) < len(flags):
+        raise UsageError(f"--coordinator, --num_processes and --process_id go together; without {missing[0]}")
+    if missing:
+        info = _from_environment(os.environ, seconds)
     else:
-        found = ProcessInfo(str(coordinator), num_processes or 0, -1 if process_id is None else process_id)
-    return None if found is None or found.num_processes == 1 else found
+        assert num_processes is not None and process_id is not None
+        info = ProcessInfo(str(coordinator), num_processes, process_id)
+    return None if info is None or info.num_processes == 1 else info
 
 
 def _from_environment(environment: Mapping[str, str], seconds: int) -> ProcessInfo | None:
     address, count, index = environment.get(ADDRESS), _number(environment, COUNTS), _number(environment, INDICES)
     if address and count is not None and index is not None:
-        place = ProcessInfo(address, count, index)
-        return replace(place, local_device_ids=_own_gpus(environment))
-    if count == 1 or not _hints(environment):
+        return ProcessInfo(address, count, index, _own_gpus(environment))
+    if count == 1 or not _may_be_cluster(environment):
         if address or environment.get(COUNT, "1") != "1" or (INDEX in environment and COUNT not in environment):
             raise UsageError(f"{ADDRESS}, {COUNT} and {INDEX} go together; set all of them, or none")
         return None
@@ -88,7 +91,7 @@ def _from_environment(environment: Mapping[str, str], seconds: int) -> ProcessIn
 
 
 def _number(environment: Mapping[str, str], names: Sequence[str]) -> int | None:
-    """The first of the variables that is set."""
+    """The value of the first of the variables that is set."""
     for name in names:
         if text := environment.get(name):
             if not text.isdecimal():
@@ -97,12 +100,14 @@ def _number(environment: Mapping[str, str], names: Sequence[str]) -> int | None:
     return None
 
 
-def _hints(environment: Mapping[str, str]) -> bool:
+def _may_be_cluster(environment: Mapping[str, str]) -> bool:
     """Whether JAX may find a cluster: asking it costs an import, and on a TPU a request to the metadata server."""
-    slurm, mpi = "SLURM_STEP_NODELIST" in environment, "OMPI_MCA_orte_hnp_uri" in environment
-    kubernetes = "JOB_COMPLETION_INDEX" in environment and importlib.util.find_spec("kubernetes") is not None
+    if "SLURM_STEP_NODELIST" in environment or "OMPI_MCA_orte_hnp_uri" in environment:
+        return True
+    if "JOB_COMPLETION_INDEX" in environment and importlib.util.find_spec("kubernetes") is not None:
+        return True
     tpu = "TPU_LIBRARY_PATH" in environment or importlib.util.find_spec("libtpu") is not None
-    return slurm or mpi or kubernetes or (tpu and environment.get("JAX_PLATFORMS") != "cpu")
+    return tpu and environment.get("JAX_PLATFORMS") != "cpu"
 
 
 def _detected(environment: Mapping[str, str], seconds: int) -> ProcessInfo | None:
@@ -129,9 +134,9 @@ def _own_gpus(environment: Mapping[str, str]) -> Sequence[int] | None:
     JAX gives a process of Slurm and Open MPI the GPU of its number on the machine, even where it is the only one there
     or where the launcher shows it no other.
     """
-    slurm = environment.get("SLURM_LOCALID"), environment.get("SLURM_STEP_TASKS_PER_NODE", "")
-    mpi = environment.get("OMPI_COMM_WORLD_LOCAL_RANK"), environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", "")
-    local, sizes = mpi if mpi[0] else slurm
-    alone = all(part.partition("(")[0] == "1" for part in sizes.split(",")) if sizes else False
-    shown = environment.get("CUDA_VISIBLE_DEVICES", "")
-    return None if not local or alone or (shown and "," not in shown) else [int(local)]
+    local, sizes = environment.get("OMPI_COMM_WORLD_LOCAL_RANK"), environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", "")
+    if not local:
+        local, sizes = environment.get("SLURM_LOCALID"), environment.get("SLURM_STEP_TASKS_PER_NODE", "")
+    alone = bool(sizes) and all(part.partition("(")[0] == "1" for part in sizes.split(","))
+    visible = environment.get("CUDA_VISIBLE_DEVICES", "")
+    return None if not local or alone or (visible and "," not in visible) else [int(local)]

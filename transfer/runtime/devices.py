@@ -30,13 +30,13 @@ def use_cores() -> None:
 
 def mesh_for(batch: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh with the one axis `batch`, of as many of `devices` (default: this process') as divide the batch evenly."""
-    given = list(jax.local_devices() if devices is None else devices)
-    count = next(n for n in range(min(len(given), batch), 0, -1) if batch % n == 0)
-    return Mesh(np.array(given[:count]), (AXIS,))
+    available = list(jax.local_devices() if devices is None else devices)
+    count = next(n for n in range(min(len(available), batch), 0, -1) if batch % n == 0)
+    return Mesh(np.array(available[:count]), (AXIS,))
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str | bool]:
-    """What the compiler has to be told for a program over this mesh."""
+    """The compiler's options for a program over this mesh."""
     return ONE_CORE if mesh.size > 1 and mesh.devices.flat[0].platform == "cpu" else {}
 
 
@@ -49,19 +49,22 @@ def head_mesh(data: int | None = None, model: int = 1) -> Mesh:
     Raises:
         UsageError: there are not so many devices, or the processes cannot have equally many of them.
     """
-    groups = [list(own) for _, own in itertools.groupby(jax.devices(), lambda device: device.process_index)]
-    most = 1 if data is None and groups[0][0].platform == "cpu" else min(map(len, groups))
-    wanted = most * len(groups) if data is None else data * model
-    if wanted % model or wanted % len(groups) or wanted // len(groups) > min(map(len, groups)):
-        there = f"{len(groups)} processes with {min(map(len, groups))} devices each" if len(groups) > 1 else most
-        asked = f"config.mesh.data={data}, config.mesh.model={model}"
-        raise UsageError(f"{asked}: a head's devices have to be a rectangle of equally many of each; there are {there}")
-    chosen = [device for group in groups for device in group[: wanted // len(groups)]]
+    by_process = [list(own) for _, own in itertools.groupby(jax.devices(), lambda device: device.process_index)]
+    fewest, processes = min(map(len, by_process)), len(by_process)
+    most = 1 if data is None and by_process[0][0].platform == "cpu" else fewest
+    wanted = most * processes if data is None else data * model
+    if wanted % model or wanted % processes or wanted // processes > fewest:
+        available = f"{processes} processes with {fewest} devices each" if processes > 1 else most
+        raise UsageError(
+            f"config.mesh.data={data}, config.mesh.model={model}: a head's devices have to be a rectangle of equally "
+            f"many of each process; there are {available}"
+        )
+    chosen = [device for own in by_process for device in own[: wanted // processes]]
     return Mesh(np.array(chosen).reshape(-1, model), ("data", "model"))
 
 
 def memory_limit(mesh: Mesh) -> int | None:
-    """Bytes that all devices along `data` can hold together; None where they do not tell."""
+    """The bytes that all devices along `data` can hold together; None where they do not tell."""
     device = mesh.local_devices[0]
     if device.platform == "cpu":
         return host_memory() * len({device.process_index for device in mesh.devices.flat})

@@ -1,6 +1,6 @@
-"""Several processes, on one machine or many, that run the same command: `jax.distributed`, and who of them is there.
+"""Several processes, on one machine or many, that run the same command, connected by `jax.distributed`.
 
-Where nothing says that there are several, every function is that of one process, and JAX is not imported.
+Where nothing says that there are several, every function does what one process needs, and JAX is not imported.
 """
 
 import contextlib
@@ -131,7 +131,7 @@ def print_once(line: str) -> None:
 
 
 def process_label() -> str:
-    """ "process 1 of 4: ", in front of what this process says; "" where it is the only one."""
+    """The beginning of this process' messages, "process 1 of 4: "; "" where it is the only one."""
     return f"process {process_index()} of {process_count()}: " if process_count() > 1 else ""
 
 
@@ -157,7 +157,7 @@ def barrier(name: str) -> None:
 
 
 def broadcast(value: Any, name: str) -> Any:
-    """Process 0's `value`, a JSON value, in all processes; that of the others is not looked at."""
+    """Process 0's `value`, a JSON value, in all processes; the others' values are ignored."""
     if process_count() == 1:
         return value
     client, key = _jax_state().client, _key(name)
@@ -176,10 +176,10 @@ def any_of(value: bool, name: str) -> bool:
 
 
 def fail_everywhere(reason: str, name: str) -> None:
-    """Ends all processes where one has a reason to, and each says it: what it has that it should not, or "".
+    """Ends all processes with one error where any of them has a reason to: what it has that it should not, or "".
 
     Raises:
-        TransferError: "process 1 has …", as do all the others.
+        TransferError: "process 1 has …", in every process.
     """
     reasons = _gathered(reason, name) if process_count() > 1 else {}
     for process in sorted(reasons):
@@ -189,13 +189,13 @@ def fail_everywhere(reason: str, name: str) -> None:
 
 
 def _gathered(text: str, name: str) -> dict[int, str]:
-    """What each process says, by its number; those that say "" are left out."""
+    """The texts of all processes, by their numbers; empty ones are left out."""
     client, key = _jax_state().client, _key(name)
     if text:
         _interruptibly(lambda: client.key_value_set(f"{key}/{process_index()}", text))
     barrier(name)
-    said = _interruptibly(lambda: client.key_value_dir_get(f"{key}/"))
-    return {int(where.rpartition("/")[2]): what for where, what in said}
+    entries = _interruptibly(lambda: client.key_value_dir_get(f"{key}/"))
+    return {int(name.rpartition("/")[2]): value for name, value in entries}
 
 
 def _key(name: str) -> str:
@@ -234,7 +234,7 @@ def finish() -> None:
 
 
 def shutdown() -> None:
-    """The end of the run: waits for the others, then leaves; afterwards this is one process again."""
+    """Ends the run: waits for the others, then disconnects; afterwards this is one process again."""
     global _info, _monitor
     if _info is None:
         return
@@ -247,6 +247,6 @@ def shutdown() -> None:
 
 
 def abort() -> None:
-    """The end of this process by an error: tells the others, so that they end too."""
+    """Tells the others that this process ends by an error, so that they end too."""
     if _monitor is not None:
         _monitor.abort()

@@ -1,4 +1,4 @@
-"""Times several ways to do one thing side by side, so that a shared machine's moods meet all of them alike."""
+"""Times several ways to do one thing side by side, so that changes in a shared machine's load affect all of them."""
 
 import statistics
 import time
@@ -13,12 +13,12 @@ class Timed(Protocol):
     """A contender that times itself: another process, whose calls should not count the way there."""
 
     def timed(self, seconds: float) -> float:
-        """Calls for at least so many seconds, one call at least; returns the seconds a call."""
+        """Calls for at least so many seconds, one call at least; returns the seconds per call."""
         ...
 
 
 def seconds_per_call(call: Callable[[], Any], seconds: float) -> float:
-    """Calls until `seconds` have passed, once at least; the mean of a call, in seconds. `call` blocks until done."""
+    """The mean duration of a call, which blocks until its work is done; over at least `seconds` and one call."""
     if isinstance(call, Timed):
         return call.timed(seconds)
     calls, start = 0, time.perf_counter()
@@ -37,17 +37,17 @@ def interleaved(
     seconds: float = 0.5,
     on_round: Callable[[int], None] = lambda done: None,
 ) -> dict[str, list[float]]:
-    """Every contender once a round, the order turned by one from round to round.
+    """Times every contender once a round; the order is rotated by one from round to round.
 
     Args:
       contenders: name -> what to time; it blocks until its work is done. One with a `timed` times itself.
       rounds: samples of each.
       warmup: calls of each beforehand, not counted.
       seconds: a sample goes on for so long, one call at least.
-      on_round: is told after each round how many are done.
+      on_round: called after each round with the number of rounds done.
 
     Returns:
-      name -> seconds a call, one figure a round.
+      name -> seconds per call, one figure a round.
     """
     for call in contenders.values():
         for _ in range(warmup):
@@ -63,7 +63,7 @@ def interleaved(
 
 
 def median_p10_p90(samples: Sequence[float]) -> tuple[float, float, float]:
-    """Linear between samples, as NumPy's percentiles."""
+    """The median and the 10th and 90th percentiles, linear between samples, as NumPy's."""
     middle, low, high = np.percentile(samples, (50, 10, 90))
     return float(middle), float(low), float(high)
 

@@ -1,9 +1,9 @@
 """A SHA-256 inside the files that we write, so that a flipped bit is an error and never a number.
 
 `.safetensors`: the entry `transfer_sha256` of the metadata, over the other metadata and the tensors. Pickles: a second,
-small pickle after the first, the text `transfer_sha256 HEX` of every byte before it; who reads the first pickle never
-comes to it. (`.npz` is a zip, whose members have a CRC-32 of their own.) Files of others have neither and are read as
-they are, unless `FILE.sha256` lies beside them, as `sha256sum FILE > FILE.sha256` writes it.
+small pickle after the first, the text `transfer_sha256 HEX` of every byte before it; whoever reads the first pickle
+never gets to it. (`.npz` is a zip, whose members have a CRC-32 of their own.) Other programs' files have neither and
+are read as they are, unless `FILE.sha256` lies beside them, as `sha256sum FILE > FILE.sha256` writes it.
 """
 
 import hashlib
@@ -21,17 +21,17 @@ from transfer.errors import TransferError
 
 KEY = "transfer_sha256"
 BLOCK = 1 << 22
-# Of the `.safetensors` format: what a file begins with, and where tensors begin.
+# A `.safetensors` file begins with the length of its header in so many bytes; tensors begin at a multiple of them.
 LENGTH_BYTES = ALIGNMENT = 8
-# Readable by Python 3.4 and newer, as the pickle before it.
+# As the pickle before it: Python 3.4 and newer read it.
 PROTOCOL = 4
 _HEX = hashlib.sha256().digest_size * 2
 
 
 def tensors_digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
     """SHA-256 as hex of names, dtypes, shapes and bytes of `tensors`, and of `metadata` without its digest."""
-    described = sorted((key, value) for key, value in metadata.items() if key != KEY)
-    digest = hashlib.sha256(json.dumps(described).encode())
+    entries = sorted((key, value) for key, value in metadata.items() if key != KEY)
+    digest = hashlib.sha256(json.dumps(entries).encode())
     for name in sorted(tensors):
         array = np.asarray(tensors[name])
         digest.update(json.dumps([name, array.dtype.name, array.shape]).encode())
@@ -44,11 +44,11 @@ def safetensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) 
 
     The library's own order of the metadata differs from call to call.
     """
-    described = {**metadata, KEY: tensors_digest(tensors, metadata)}
-    content = save(dict(tensors), metadata=described)
+    signed = {**metadata, KEY: tensors_digest(tensors, metadata)}
+    content = save(dict(tensors), metadata=signed)
     length = int.from_bytes(content[:LENGTH_BYTES], "little")
     header = json.loads(content[LENGTH_BYTES : LENGTH_BYTES + length])
-    header["__metadata__"] = dict(sorted(described.items()))
+    header["__metadata__"] = dict(sorted(signed.items()))
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % ALIGNMENT)
     return len(text).to_bytes(LENGTH_BYTES, "little") + text, memoryview(content)[LENGTH_BYTES + length :]
@@ -63,16 +63,16 @@ def check_tensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 
 def check_sidecar(path: Path, sha256: str) -> None:
     """Raises TransferError where `PATH.sha256` is there and says another SHA-256 than the file's own."""
-    beside = path.with_name(path.name + ".sha256")
-    if not beside.is_file():
+    sidecar = path.with_name(path.name + ".sha256")
+    if not sidecar.is_file():
         return
-    words = beside.read_bytes()[:BLOCK].decode("utf-8", "replace").split()
+    words = sidecar.read_bytes()[:BLOCK].decode("utf-8", "replace").split()
     if not words or words[0].lower() != sha256:
-        raise TransferError(f"{path}: damaged, or another file: its SHA-256 is {sha256}, not the one in {beside}")
+        raise TransferError(f"{path}: damaged, or another file: its SHA-256 is {sha256}, not the one in {sidecar}")
 
 
 class DigestWriter:
-    """A stream for one pickle, passed on to `stream`; `seal()` puts the digest of all of it behind it."""
+    """A stream that passes one pickle on to `stream`; `seal()` appends the digest of all of it."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self._digest = stream, hashlib.sha256()
@@ -83,7 +83,7 @@ class DigestWriter:
         return self._stream.write(data)
 
     def seal(self) -> None:
-        """Writes the second pickle."""
+        """Writes the second pickle, which holds the digest."""
         self._stream.write(_seal(self._digest.hexdigest()))
 
 
