@@ -34,7 +34,7 @@ def mixed(tmp_path_factory):
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_the_device_makes_what_the_host_makes(mixed, recipe, largest, monkeypatch):
     monkeypatch.setattr(canvas, "LARGEST_SIDE", largest)
-    canvas.bands.cache_clear()
+    canvas.bands_of_size.cache_clear()
     source, images = mixed
     (batch,) = batches(source, 0, len(SIZES), 9, recipe, on_error="skip", canvases=True)
     assert batch.size == len(SIZES) and batch.failed == [3] and batch.images.dtype == np.uint8
@@ -44,7 +44,7 @@ def test_the_device_makes_what_the_host_makes(mixed, recipe, largest, monkeypatc
         expected = 0 if slot == 3 else preprocess.resize_on_host(recipe, image)
         np.testing.assert_array_equal(resized[slot], expected)
     assert not resized[len(SIZES) :].any()
-    canvas.bands.cache_clear()
+    canvas.bands_of_size.cache_clear()
 
 
 def test_floats_are_resized_by_the_host(mixed):

@@ -35,7 +35,7 @@ class Bands(NamedTuple):
 
 
 @functools.lru_cache(maxsize=2048)  # 10 KB each
-def bands(preprocessing: Preprocessing, height: int, width: int) -> Bands | None:
+def bands_of_size(preprocessing: Preprocessing, height: int, width: int) -> Bands | None:
     """The bands of images of this size, None where the host has to resize them."""
     if max(height, width) > LARGEST_SIDE:
         return None
@@ -50,59 +50,53 @@ def _fixed(band: resample.Band) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.cache
-def copying(size: tuple[int, int]) -> Bands:
+def identity_bands(size: tuple[int, int]) -> Bands:
     """The bands of an image that has the network's size already."""
     rows, columns = (_fixed(resample.Band(np.arange(side), np.ones((side, 1)))) for side in size)
     return Bands(*rows, *columns)
 
 
-def assemble(
-    images: Sequence[np.ndarray | None], each: Sequence[Bands | None], buffers: Buffers
-) -> tuple[np.ndarray, Bands]:
-    """(B, h, w, 3) uint8 canvases and their bands, for `resize`; outside of the image, a canvas holds anything.
+def assemble(items: Sequence[tuple[np.ndarray, Bands] | None], buffers: Buffers) -> tuple[np.ndarray, Bands]:
+    """Puts images into canvases, uint8 (B, h, w, 3), beside their bands, for `resize`.
+
+    Outside of the image, a canvas holds anything.
 
     Args:
-        images: (h, w, 3) uint8 each; None is one that failed or is padding, and comes out black.
-        each: their bands; at least one is not None.
+        items: image (h, w, 3) uint8 and its bands; None is one that failed or is padding, and comes out black. At
+            least one is not None.
     """
-    sizes = [image.shape[:2] for image in images if image is not None]
-    height, width = (_rounded_up(max(sides)) for sides in zip(*sizes, strict=True))
-    canvases = buffers.array((len(images), height, width, 3))
-    for canvas, image in zip(canvases, images, strict=True):
-        if image is not None:
-            canvas[: image.shape[0], : image.shape[1]] = image
-    return canvases, _stacked(each)
+    filled = [(slot, *item) for slot, item in enumerate(items) if item is not None]
+    height, width = (_rounded_up(max(image.shape[axis] for _, image, _ in filled)) for axis in (0, 1))
+    canvases = buffers.array((len(items), height, width, 3))
+    for slot, image, _ in filled:
+        canvases[slot, : image.shape[0], : image.shape[1]] = image
+    fields = []
+    for field, example in enumerate(filled[0][2]):
+        length = max(bands[field].shape[-1] for _, _, bands in filled)
+        if example.ndim == 2:
+            length += length % 2  # so that fewer shapes are compiled
+        array: np.ndarray = np.zeros((len(items), *example.shape[:-1], length), np.int32)
+        for slot, _, bands in filled:
+            array[slot, ..., : bands[field].shape[-1]] = bands[field]
+        fields.append(array)
+    return canvases, Bands(*fields)
 
 
 def _rounded_up(side: int) -> int:
-    """A side of a canvas for it, 16, 24, 32, 48, 64, 96, …: few canvases and so few compilations."""
+    """The next of 16, 24, 32, 48, 64, 96, …: few sizes of canvases and so few compilations."""
     powers = (1 << exponent for exponent in range(4, 32))
     return next(size for power in powers for size in (power, power + power // 2) if size >= side)
 
 
-def _stacked(each: Sequence[Bands | None]) -> Bands:
-    present = [(place, bands_) for place, bands_ in enumerate(each) if bands_ is not None]
-    stacked = []
-    for field, example in enumerate(present[0][1]):
-        width = max(bands_[field].shape[-1] for _, bands_ in present)
-        if example.ndim == 2:
-            width += width % 2  # so that fewer shapes are compiled
-        array: np.ndarray = np.zeros((len(each), *example.shape[:-1], width), np.int32)
-        for place, bands_ in present:
-            array[place, ..., : bands_[field].shape[-1]] = bands_[field]
-        stacked.append(array)
-    return Bands(*stacked)
-
-
 @jax.jit
-def resize(canvases: jax.Array, bands_: Bands) -> jax.Array:
-    """(B, h, w, 3) uint8 and their bands -> (B, H, W, 3) uint8 in the network's size."""
+def resize(canvases: jax.Array, bands: Bands) -> jax.Array:
+    """Resizes canvases (B, h, w, 3) uint8 by their bands -> (B, H, W, 3) uint8 in the network's size."""
 
-    def resize_one(image: jax.Array, bands_: Bands) -> jax.Array:
-        image = _resize_axis(image, bands_.column_starts, bands_.column_weights, axis=1)
-        return _resize_axis(image, bands_.row_starts, bands_.row_weights, axis=0)
+    def resize_one(image: jax.Array, bands: Bands) -> jax.Array:
+        image = _resize_axis(image, bands.column_starts, bands.column_weights, axis=1)
+        return _resize_axis(image, bands.row_starts, bands.row_weights, axis=0)
 
-    return jax.vmap(resize_one)(canvases, bands_)
+    return jax.vmap(resize_one)(canvases, bands)
 
 
 def _resize_axis(

@@ -87,27 +87,26 @@ class Canvases:
         self.preprocessing, self.divisor, self.buffers = preprocessing, _draft_divisor(preprocessing), buffers
         # room for the largest; pages that no image needs are never touched
         self.room: np.ndarray | None = rough.array((batch_size, canvas.LARGEST_SIDE**2 * 3))
-        self.images: list[np.ndarray | None] = [None] * batch_size
-        self.bands: list[Bands | None] = [None] * batch_size
+        self.items: list[tuple[np.ndarray, Bands] | None] = [None] * batch_size
 
     def put(self, source: Source, row: int, slot: int) -> None:
         assert self.room is not None
         image = source.image_into(row, self.room[slot], self.divisor)
-        bands = canvas.bands(self.preprocessing, *image.shape[:2])
+        bands = canvas.bands_of_size(self.preprocessing, *image.shape[:2])
         if bands is None:
             image = preprocess.resize_on_host(self.preprocessing, image)
-            bands = canvas.copying(self.preprocessing.image_size)
-        self.images[slot], self.bands[slot] = image, bands
+            bands = canvas.identity_bands(self.preprocessing.image_size)
+        self.items[slot] = image, bands
 
     def drop(self, slot: int) -> None:
-        self.images[slot] = self.bands[slot] = None
+        self.items[slot] = None
 
     def finish(self) -> tuple[np.ndarray, Bands]:
-        if not any(bands is not None for bands in self.bands):  # none could be read
+        if not any(self.items):  # none could be read
             size = self.preprocessing.image_size
-            self.images[0], self.bands[0] = np.zeros((*size, 3), np.uint8), canvas.copying(size)
-        finished = canvas.assemble(self.images, self.bands, self.buffers)
-        self.images, self.room = [], None
+            self.items[0] = np.zeros((*size, 3), np.uint8), canvas.identity_bands(size)
+        finished = canvas.assemble(self.items, self.buffers)
+        self.items, self.room = [], None
         return finished
 
 

@@ -28,23 +28,22 @@ def split_parts(split: str | None) -> tuple[str, ...]:
 
 
 def below_split(name: str, entries: list[Entry], split: str | None) -> list[Entry]:
-    """What lies below the split, or everything; one folder around the splits is looked through.
+    """The entries below the split, or all of them; one folder around the splits is looked through.
 
-    Raises UsageError for a split that is not there, and where class folders are not what is found.
+    Raises UsageError for a split that is not there, and where the folders found are no class folders.
     """
     if split is None:
         files = [e for e in entries if not e.is_folder and len(e.parts) > 1]
         if files and all(len(e.parts) > 2 for e in files):
             raise UsageError(f"{name}: holds folders of class folders; name one as the split: {listed(tops(entries))}")
     else:
-        there = tops(entries)
-        parts = split_parts(split) or (split,)
-        if parts[0] not in there and len(there) == 1:  # a zip of one folder that holds the splits
-            entries = _inside(entries, there[0])
+        folders, parts = tops(entries), split_parts(split) or (split,)
+        if parts[0] not in folders and len(folders) == 1:  # a zip of one folder that holds the splits
+            entries = _inside(entries, folders[0])
         for part in parts:
-            there = tops(entries)
-            if part not in there:
-                raise UsageError(f"{name}: no split {split!r}; there is {listed(there) or 'nothing'}")
+            folders = tops(entries)
+            if part not in folders:
+                raise UsageError(f"{name}: no split {split!r}; there is {listed(folders) or 'nothing'}")
             entries = _inside(entries, part)
     _check_classes(name, entries, split)
     return entries
@@ -67,22 +66,22 @@ def _inside(entries: list[Entry], folder: str) -> list[Entry]:
 def _check_classes(name: str, entries: list[Entry], split: str | None) -> None:
     """Raises UsageError where the folders at the top are parts of a data set rather than classes."""
     files = [e.parts for e in entries if not e.is_folder]
-    direct = {parts[0] for parts in files if len(parts) == 2}
-    deeper = {parts[0] for parts in files if len(parts) > 2}
-    parts_of_a_set = [top for top in tops(entries) if top.casefold() in NO_CLASSES]
-    only_folders, only_files = sorted(deeper - direct), sorted(direct - deeper)
-    if parts_of_a_set:
-        why = f"named like a part of a data set, not like a class: {listed(parts_of_a_set)}"
+    with_files = {parts[0] for parts in files if len(parts) == 2}
+    with_folders = {parts[0] for parts in files if len(parts) > 2}
+    named_as_parts = [top for top in tops(entries) if top.casefold() in NO_CLASSES]
+    only_folders, only_files = sorted(with_folders - with_files), sorted(with_files - with_folders)
+    if named_as_parts:
+        why = f"named like a part of a data set, not like a class: {listed(named_as_parts)}"
         unless = "if it is a class, rename its folder"
     elif only_folders and only_files:
         why = f"not all of one kind: {listed(only_folders)} with nothing but folders, {listed(only_files)} with images"
         unless = "if these are classes, put the images of each right into its folder"
     else:
         return
-    holders = [printable("/".join((*split_parts(split), top))) for top in sorted(deeper)][:MOST_NAMED]
+    advised = [printable("/".join((*split_parts(split), top))) for top in sorted(with_folders)][:MOST_NAMED]
     instead = (
-        f"name the one whose folders are the classes as the split (--config.data.train={' or '.join(holders)})"
-        if holders
+        f"name the one whose folders are the classes as the split (--config.data.train={' or '.join(advised)})"
+        if advised
         else "none holds folders of classes: put the images of each class into a folder that is named after it"
     )
     where = f" of {split!r}" if split else ""

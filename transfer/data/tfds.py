@@ -25,7 +25,7 @@ class TfdsSource(Source):
         self.name, self.records = name, records
         self.class_names = tuple(map(str, info.features[LABEL].names))
         self.ids = [f"{split}/{i:06d}" for i in range(len(records))]
-        known = tuple(info.features[IMAGE].shape)[:2]
+        declared = tuple(info.features[IMAGE].shape)[:2]
         shapes: set[tuple[int, int, int]] = set()  # of the images that can be read, at most two
         labels, checksums = [], []
         with Progress(f"listing {name}", len(records), "images") as progress:
@@ -35,13 +35,13 @@ class TfdsSource(Source):
                     image = record[IMAGE]
                     labels.append(int(record[LABEL]))
                     checksums.append(zlib.crc32(image.tobytes() if _is_array(image) else image))
-                    if None in known and len(shapes) < 2:
+                    if None in declared and len(shapes) < 2:
                         shape = (*image.shape[:2], 3) if _is_array(image) else decode.size(image)
                         shapes |= {shape} if shape else set()
                 progress.update(len(rows))
         self.labels = checked_labels(labels, len(records), name, len(self.class_names))
         self._checksums = np.asarray(checksums, "<u4")
-        self._shape = (*known, 3) if None not in known else shapes.pop() if len(shapes) == 1 else None
+        self._shape = (*declared, 3) if None not in declared else shapes.pop() if len(shapes) == 1 else None
 
     def image(self, index: int) -> np.ndarray:
         return self.image_into(index)
@@ -128,18 +128,18 @@ def _builder(spec: str, name: str) -> Any:
         raise UsageError(f"{spec}: {_first_line(error)}{hint}") from error
 
 
-def _check_split(spec: str, split: str | None, there: Mapping[str, Any]) -> None:
+def _check_split(spec: str, split: str | None, splits: Mapping[str, Any]) -> None:
     """Raises UsageError where the split is not there, is not in tfds' grammar, or holds nothing."""
-    names, example = ", ".join(there), "slices are written train[:50%], train[100:200], train+test"
+    names, example = ", ".join(splits), "slices are written train[:50%], train[100:200], train+test"
     if not split:
         raise UsageError(f"{spec}: needs a split; there is {names}")
     for part in split.split("+"):
-        if part.split("[")[0].strip() not in (*there, "all"):
+        if part.split("[")[0].strip() not in (*splits, "all"):
             raise UsageError(f"{spec}: no split {split!r}; there is {names}")
     try:
-        images = there[split].num_examples
+        images = splits[split].num_examples
     except (ValueError, NotImplementedError) as error:
-        why = str(error).strip().splitlines()[-1]  # before it stands which split, once more
+        why = str(error).strip().splitlines()[-1]  # the lines before repeat the split
         raise UsageError(f"{spec}: no split {split!r} ({why}); {example}") from error
     if images < 1:
         raise UsageError(f"{spec}: the split {split!r} holds no images; {example}")

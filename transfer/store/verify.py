@@ -114,7 +114,7 @@ class _Verification:
         self._specs = arrays(metadata)
         # as they should be: an array's own damaged metadata do not hide its chunks
         self._arrays = {name: open_array(path, metadata, name, assume=True) for name in self._specs}
-        self._taps = [array for name, array in self._arrays.items() if name.startswith("features/")]
+        self._taps = [name for name in self._specs if name.startswith("features/")]
         self._skipped = np.asarray(metadata["skipped_rows"], np.int64)
         self._changed: list[int] = []  # images of a batch, appended by threads
 
@@ -135,7 +135,9 @@ class _Verification:
         self.damage.changed_images = sum(self._changed)
         if self.metadata["complete"] and not self.damage.batches_to_recompute and crc != self.metadata["checks_crc32"]:
             self.damage.batches_to_recompute = [(0, rows)]
-            self.damage.report("rows of another store are among these: their checksums are not those of the end")
+            self.damage.report(
+                "some rows are of another store: the checksums are not those that the store was completed with"
+            )
         return self.damage
 
     def _check_array_metadata(self) -> None:
@@ -167,33 +169,36 @@ class _Verification:
         """Reads all labels or ids, and compares them with the source's, where there is one."""
         rows, chunk = self.metadata["num_images"], self.metadata["row_chunk"]
         for index, start in enumerate(range(0, rows, chunk)):
-            stop = min(start + chunk, rows)
-            try:
-                stored = self._arrays[name].read(slice(start, stop))
-                if self.source is None:
-                    continue
-                wanted = source_values(self.source, self.metadata, name, start, stop)
-                different = (stored != wanted).reshape(len(stored), -1).any(axis=1)
-                if not different.any():
-                    continue
-                self.damage.report(f"{name} of {_rows(start, different)} are not the source's")
-            except (TransferError, OSError) as error:
-                self.damage.report(self._reason(error))
-            self.damage.row_metadata[name].append(index)
+            stop, problems = min(start + chunk, rows), list[str]()
+            stored = self._read(name, slice(start, stop), problems)
+            if stored is not None and self.source is not None:
+                expected = source_values(self.source, self.metadata, name, start, stop)
+                different = (stored != expected).reshape(len(stored), -1).any(axis=1)
+                if different.any():
+                    problems.append(f"{name} of {_rows(start, different)} are not the source's")
+            if problems:
+                self.damage.report(*problems)
+                self.damage.row_metadata[name].append(index)
+
+    def _read(self, name: str, rows: slice, problems: list[str]) -> np.ndarray | None:
+        """Rows of an array as they are stored; None where they are damaged, which is added to `problems`."""
+        try:
+            return self._arrays[name].read(rows)
+        except (TransferError, OSError) as error:
+            problems.append(self._reason(error))
+            return None
 
     def _expected(self, name: str, start: int, stop: int) -> np.ndarray | None:
         """Labels or ids of some rows as the source has them, else as they are stored; None where these are damaged."""
         if self.source is not None:
             return source_values(self.source, self.metadata, name, start, stop)
-        try:
-            return self._arrays[name].read(slice(start, stop))
-        except (TransferError, OSError):  # `_check_row_metadata` has reported it
-            return None
+        return self._read(name, slice(start, stop), [])  # `_check_row_metadata` has reported it
 
     def _checked_batches(self) -> Iterator[CheckedBatch]:
         """Yields each batch, checked, in order; they are read ahead by threads."""
         rows, batch = sizes(self.metadata)
-        bytes_of_batch = batch * sum(int(np.prod(tap.shape[1:])) * tap.dtype.itemsize for tap in self._taps)
+        taps = [self._arrays[name] for name in self._taps]
+        bytes_of_batch = batch * sum(int(np.prod(tap.shape[1:])) * tap.dtype.itemsize for tap in taps)
         ahead = int(np.clip(BYTES_AHEAD // max(bytes_of_batch, 1), 2, BATCHES_AHEAD))
         running: deque[Future[CheckedBatch]] = deque()
         with ThreadPoolExecutor(READERS, thread_name_prefix="verify") as pool:
@@ -211,31 +216,25 @@ class _Verification:
 
     def _check_batch(self, start: int, stop: int, expected: tuple[np.ndarray, np.ndarray] | None) -> CheckedBatch:
         """Reads a batch whose (labels, ids) are `expected`, None where they are not known."""
-        rows, lines, values = slice(start, stop), [], []
-        checks = np.zeros(stop - start, np.uint32)
-        try:
-            checks = self._arrays["checks"].read(rows)
-        except (TransferError, OSError) as error:
-            lines.append(self._reason(error))
-        if not lines and not self.metadata["complete"] and (checks == MISSING).any():
+        rows, lines = slice(start, stop), list[str]()
+        checks = self._read("checks", rows, lines)
+        if checks is None:
+            checks = np.zeros(stop - start, np.uint32)
+        elif not self.metadata["complete"] and (checks == MISSING).any():
             # a batch that was not finished; what lies there is written over
-            return start, np.zeros_like(checks), lines
-        content = [self._arrays[CONTENT]] if CONTENT in self._arrays else []
-        for array in self._taps + content:
-            try:
-                values.append(array.read(rows))
-            except (TransferError, OSError) as error:
-                lines.append(self._reason(error))
+            return start, np.zeros_like(checks), []
+        values = [self._read(name, rows, lines) for name in self._taps]
+        checksums = self._read(CONTENT, rows, lines) if CONTENT in self._arrays else None
+        features = [array for array in values if array is not None]
         if lines:
             return start, checks, lines
-        checksums = values.pop() if content else None
         if (checks == MISSING).any():
             lines.append(f"{_rows(start, checks == MISSING)} are missing, though the store is complete")
-        elif wrong := self._wrongly_skipped(start, checks, values):
+        elif wrong := self._wrongly_skipped(start, checks, features):
             lines.append(wrong)
         elif expected is not None:
             labels, ids = expected
-            different = (row_checks(start, labels, decode_raw(ids), values) != checks) & (checks != SKIPPED)
+            different = (row_checks(start, labels, decode_raw(ids), features) != checks) & (checks != SKIPPED)
             if different.any():
                 lines.append(f"{_rows(start, different)}: features, label or id are not those that were written")
         if checksums is not None and self.images is not None:
@@ -245,15 +244,15 @@ class _Verification:
                 lines.append(describe_changes([self.images.ids[start + row] for row in changed]))
         return start, checks, lines
 
-    def _wrongly_skipped(self, start: int, checks: np.ndarray, values: list[np.ndarray]) -> str | None:
+    def _wrongly_skipped(self, start: int, checks: np.ndarray, features: list[np.ndarray]) -> str | None:
         skipped = checks == SKIPPED
         if self.metadata["complete"]:
             first, last = np.searchsorted(self._skipped, [start, start + len(checks)])
             wanted = np.zeros(len(checks), bool)
             wanted[self._skipped[first:last] - start] = True
             if (skipped != wanted).any():
-                return f"{_rows(start, skipped != wanted)} were skipped or were not, other than the metadata say"
-        if skipped.any() and not all(np.isnan(array[skipped].astype(np.float32)).all() for array in values):
+                return f"{_rows(start, skipped != wanted)}: whether they were skipped is not what the metadata say"
+        if skipped.any() and not all(np.isnan(array[skipped].astype(np.float32)).all() for array in features):
             return f"{_rows(start, skipped)} are marked as skipped but have features"
         return None
 
