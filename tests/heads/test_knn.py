@@ -75,7 +75,7 @@ def test_blocks_are_searched_as_if_at_once(metric, monkeypatch):
     rows, queries = (unit_rows(x) if metric == "cosine" else x - X.mean(axis=0) for x in (X, XV[:70]))
     whole = neighbours.search(queries, rows, 9, metric)
     monkeypatch.setattr(neighbours, "BLOCK", 250)
-    monkeypatch.setattr(neighbours, "MOST_QUERIES", 32)
+    monkeypatch.setattr(neighbours, "MAX_QUERIES", 32)
     some = neighbours.search(queries, rows, 9, metric)
     np.testing.assert_array_equal(some[1], whole[1])
     np.testing.assert_allclose(some[0], whole[0], rtol=1e-5, atol=1e-4)

@@ -8,7 +8,7 @@ from sklearn.neighbors import NearestCentroid
 from transfer.errors import UsageError
 from transfer.heads import NearestMeanProbe
 from transfer.heads.estimator import Rows
-from transfer.heads.nearest_mean_probe import _left_out, _sums
+from transfer.heads.nearest_mean_probe import _scores_without, _sums
 from transfer.heads.scaling import unit_rows
 from transfer.heads.targets import Targets
 
@@ -39,7 +39,7 @@ def test_leaving_a_row_out_is_means_without_it(metric):
     def sums(which):
         return _sums(x[which], Rows(x[which], Targets("classes", Y[which], 10), None))
 
-    found = _left_out(x, Y[:60, None] == np.arange(10), sums(np.arange(60)), metric)
+    found = _scores_without(x, Y[:60, None] == np.arange(10), sums(np.arange(60)), metric)
     for row in range(0, 60, 7):
         prototypes = sums(np.delete(np.arange(60), row)).prototypes(metric)
         expected = prototypes @ x[row] - np.square(prototypes).sum(axis=1) / 2

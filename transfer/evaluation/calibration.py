@@ -74,9 +74,10 @@ def temperature(logits: ArrayLike, labels: ArrayLike, kind: str = "classes") -> 
     from scipy.special import logsumexp
 
     scores, truth = np.asarray(logits, np.float64), np.asarray(labels)
-    wanted = scores.shape if kind == "labels" else scores.shape[:1]
-    if scores.ndim != 2 or truth.shape != wanted or np.isnan(scores).any() or (scores == np.inf).any():
-        raise RowsError(f"logits {scores.shape} without NaN and labels {wanted} are wanted, not labels {truth.shape}")
+    shape = scores.shape if kind == "labels" else scores.shape[:1]
+    if scores.ndim != 2 or truth.shape != shape or np.isnan(scores).any() or (scores == np.inf).any():
+        raise RowsError(f"a temperature needs logits (N, C) without NaN, not {scores.shape}, and labels {shape}, "
+                        f"not {truth.shape}")  # fmt: skip
     if kind == "classes":
         of_right = scores[np.arange(len(truth)), truth.astype(np.int64)]
         possible = np.isfinite(of_right)

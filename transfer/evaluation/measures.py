@@ -77,7 +77,7 @@ def _ece(predictions: Predictions) -> Weighted:
 
 
 def _mean_average_precision(predictions: Predictions) -> Weighted:
-    """Of labels that any row has; in a resample, of those that any of its rows has."""
+    """The mean over labels that any row has; in a resample, over those that any of its rows has."""
     columns = zip(predictions.scores.T, predictions.labels.T, strict=True)
     of_label = [_average_precision(scores, labels > 0) for scores, labels in columns if labels.any()]
 
@@ -92,7 +92,7 @@ def _mean_average_precision(predictions: Predictions) -> Weighted:
 
 
 def _average_precision(scores: np.ndarray, positive: np.ndarray) -> Weighted:
-    """Of one label; takes counts as (N, R), as products with sparse matrices are fast on."""
+    """The average precision of one label; takes counts as (N, R), on which products with sparse matrices are fast."""
     from scipy import sparse
 
     order = np.argsort(-scores, kind="stable")

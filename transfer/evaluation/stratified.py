@@ -73,7 +73,7 @@ class _Alternative(NamedTuple):
 def _nearest_alternative(
     is_enough: Callable[[_Alternative], np.ndarray], down: np.ndarray, up: np.ndarray, rows: np.ndarray
 ) -> _Alternative:
-    """The nearest that is far enough below the rows; where none is, the farthest."""
+    """The nearest alternative that is far enough below the rows; where none is, the farthest."""
     single = rows == 1
     weight = np.full(len(rows), 1 / len(rows))
     if single.sum() > 1:  # one row says nothing of how far others of its class would be from it; many do of each other
@@ -92,7 +92,7 @@ def _nearest_alternative(
 def _alternative(
     multiplier: np.ndarray, down: np.ndarray, up: np.ndarray, rows: np.ndarray, weight: np.ndarray
 ) -> _Alternative:
-    """The one of a Lagrange multiplier (...): the larger, the farther."""
+    """The alternative at a Lagrange multiplier (...): the larger, the farther."""
     force = multiplier[..., None] * weight
     # the shares are down / (level - force), up / (level + force) and the rest / level, which add up to 1 at one level;
     # it is found as its distance from the force, 0 where a class without a row that is down must have some

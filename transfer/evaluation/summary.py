@@ -75,5 +75,5 @@ _UNKNOWN = dict.fromkeys(("value", "low", "high"), math.nan)
 
 
 def _rounded(numbers: Mapping[str, float]) -> dict[str, float | None]:
-    """As JSON has them: no NaN, no infinity."""
+    """Numbers as JSON has them: no NaN, no infinity."""
     return {name: round(float(x), DIGITS) if math.isfinite(x) else None for name, x in numbers.items()}

@@ -139,7 +139,7 @@ class Head(BaseEstimator):
         raise NotImplementedError
 
     def _class_weight(self, rows_targets: Targets, sample_weight: np.ndarray | None) -> np.ndarray | None:
-        """Float32 (N,), the weight of each row's class."""
+        """The weight of each row's class, float32 (N,); None: 1."""
         return None
 
     def _features(self, X: Any, reset: bool = False, name: str = "features") -> np.ndarray:
@@ -281,7 +281,7 @@ class Probe(ClassifierMixin, Head):
         return targets.of_known_classes(y, num_rows, self.classes_, self.kind_, name)
 
     def _class_weight(self, rows_targets: Targets, sample_weight: np.ndarray | None) -> np.ndarray | None:
-        """As scikit-learn weighs classes: "balanced" by the weights of their rows."""
+        """The weight of each row's class, as scikit-learn has it; "balanced" by the weights of the classes' rows."""
         weights = getattr(self, "class_weight", None)
         if weights is None:
             return None

@@ -187,7 +187,7 @@ class InverseTransform(NamedTuple):
 def _prepare(
     x: jax.Array, one_hot: jax.Array, weight: jax.Array, *, kind: str, rotate: bool
 ) -> tuple[Problem, jax.Array, InverseTransform]:
-    """Also returns the start from nothing, float32 (C, K + 1): kernels of zero, biases of the classes' shares."""
+    """The problem, the start from nothing, float32 (C, K + 1), which knows the classes' shares, and the way back."""
     total = weight.sum()
     # the first row is taken off before the mean, which then is exact for a column that does not vary
     centre = x[0] + weight @ (x - x[0]) / total
@@ -216,7 +216,7 @@ def _prepare(
 
 @jax.jit
 def _to_features(params: jax.Array, transform: InverseTransform) -> tuple[jax.Array, jax.Array]:
-    """(H, C, K + 1) along the axes -> kernels (H, D, C) and biases (H, C) of the features as they were given."""
+    """Kernels (H, D, C) and biases (H, C) for the features as they were given, of params (H, C, K + 1)."""
     kernel, bias = params[..., :-1] / transform.size, params[..., -1] * transform.constant
     if transform.axes is not None:
         kernel = jnp.einsum("hck,dk->hcd", kernel, transform.axes, precision=HIGHEST)
@@ -295,7 +295,7 @@ class _Heads(NamedTuple):
         return cls(problem, kind, ridge, convexity, scale)
 
     def margins(self, params: jax.Array) -> jax.Array:
-        """(G, C, N): by how much each column leads the row's class, or each label what is right of it; linear."""
+        """By how much each column leads the row's class, or each label what is right of it, (G, C, N); linear."""
         right = self.problem.one_hot > 0
         scores = jnp.einsum("gck,nk->gcn", params, self.problem.rows, precision=HIGHEST)
         if self.kind == "classes":
@@ -303,19 +303,19 @@ class _Heads(NamedTuple):
         return jnp.where(right, -scores, scores)
 
     def wrong(self, margins: jax.Array) -> jax.Array:
-        """(G, C, N): the probability of what is wrong, 0 where a column is the row's class."""
+        """The probability of what is wrong, (G, C, N), 0 where a column is the row's class."""
         if self.kind == "classes":
             return jnp.where(self.problem.one_hot > 0, 0, jax.nn.softmax(margins, axis=1))
         return jax.nn.sigmoid(margins)
 
     def gradient(self, wrong: jax.Array, params: jax.Array) -> jax.Array:
-        """(G, C, K + 1), of the objective."""
+        """The gradient (G, C, K + 1) of the objective."""
         of_right = jnp.sum(wrong, axis=1, keepdims=True) if self.kind == "classes" else wrong
         by_scores = jnp.where(self.problem.one_hot > 0, -of_right, wrong) * self.problem.weight
         return jnp.einsum("gcn,nk->gck", by_scores, self.problem.rows, precision=HIGHEST) + self.ridge * params
 
     def limit(self, wrong: jax.Array, params: jax.Array, tolerance: float) -> jax.Array:
-        """(G,): what the excess may be."""
+        """What the excess may be, (G,)."""
         if self.kind == "classes":
             wrong = jnp.sum(wrong, axis=1, keepdims=True)
         loss = -jnp.sum(jnp.log1p(-jnp.minimum(wrong, 1 - 1e-6)) * self.problem.weight, axis=(1, 2))
@@ -323,7 +323,7 @@ class _Heads(NamedTuple):
         return tolerance * jnp.minimum(1, objective / self.problem.weight.sum() / SMALL_OBJECTIVE)
 
     def excess(self, gradient: jax.Array) -> jax.Array:
-        """(G,): a bound on how far the mean loss is above its optimum."""
+        """A bound on how far the mean loss is above its optimum, (G,)."""
         return jnp.sum(gradient**2 / self.convexity, axis=(1, 2)) / (2 * self.problem.weight.sum())
 
     def line(self, params: jax.Array, margins: jax.Array, direction: jax.Array) -> _Line:
@@ -384,6 +384,14 @@ class _State(NamedTuple):
     steps: jax.Array  # int32 (G,)
     iteration: jax.Array  # int32 (), of all heads together
 
+    @classmethod
+    def first(cls, heads: _Heads, start: jax.Array, tolerance: float, lbfgs: Any) -> "_State":
+        """The state at `start` (G, C, K + 1)."""
+        margins, zeros = heads.margins(start), jnp.zeros(len(start))
+        wrong, steps = heads.wrong(margins), jnp.zeros(len(start), jnp.int32)
+        gradient, limit = heads.gradient(wrong, start), heads.limit(wrong, start, tolerance)
+        return cls(start, margins, gradient, limit, lbfgs, zeros, zeros, steps, jnp.zeros((), jnp.int32))
+
 
 def _descend(
     heads: _Heads, start: jax.Array, tolerance: float, max_steps: int
@@ -428,19 +436,7 @@ def _descend(
             iteration=state.iteration + 1,
         )
 
-    margins, zeros = heads.margins(start), jnp.zeros(len(start))
-    wrong = heads.wrong(margins)
-    state = _State(
-        params=start,
-        margins=margins,
-        gradient=heads.gradient(wrong, start),
-        limit=heads.limit(wrong, start, tolerance),
-        lbfgs=jax.vmap(lbfgs.init, out_axes=axes)(start),
-        gain=zeros,
-        predicted_gain=zeros,
-        steps=jnp.zeros(len(start), jnp.int32),
-        iteration=jnp.zeros((), jnp.int32),
-    )
+    state = _State.first(heads, start, tolerance, jax.vmap(lbfgs.init, out_axes=axes)(start))
     state = jax.lax.while_loop(lambda state: jnp.any(is_busy(state)), step, state)
     excess = heads.excess(state.gradient)
     stopped_early = (state.steps < max_steps) & (state.predicted_gain <= state.limit)

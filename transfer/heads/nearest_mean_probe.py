@@ -14,7 +14,7 @@ from transfer.heads.scaling import unit_rows
 
 
 class _Sums(NamedTuple):
-    """Of G groups of rows: their sums (G, D) and how many rows they have (G,), by weight; float64."""
+    """The sums (G, D) of G groups of rows, and how many rows each has (G,), by weight; float64."""
 
     sums: np.ndarray
     counts: np.ndarray
@@ -82,27 +82,27 @@ class NearestMeanProbe(Probe):
         return dense.scores(x - self.centre_)
 
     def _temperature(self, x: np.ndarray, rows: Rows, groups: _Sums, others: _Sums | None) -> float:
-        """Of scores of rows by means without them; rows that are their group's only one have none."""
-        some = temperature.rows_to_fit(len(x), rows.targets.num_outputs)
+        """The one for scores of rows by means without them; rows that are their group's only one have none."""
+        which = temperature.rows_to_fit(len(x), rows.targets.num_outputs)
         # of a row that stands for several, one is left out
-        part = np.ones(len(x)) if rows.weight is None else np.minimum(rows.weight, 1)
-        member = rows.targets.to_matrix(some) * part[some, None]
+        part = np.ones((len(x), 1)) if rows.weight is None else np.minimum(rows.weight, 1)[:, None]
+        member = rows.targets.to_matrix(which) * part[which]
         has_others = (member <= 0) | (groups.counts > member)
         if others is not None:
-            has_others &= (member > 0) | (others.counts > part[some, None])
-        some, member = some[kept := has_others.all(axis=1)], member[kept]
-        if not len(some):  # nothing to tell by: as far as the means are apart
+            has_others &= (member > 0) | (others.counts > part[which])
+        which, member = which[kept := has_others.all(axis=1)], member[kept]
+        if not len(which):  # nothing to tell by: as far as the means are apart
             return float(np.square(self.coef_).sum(axis=1).mean()) or 1.0
-        left = x[some].astype(np.float64)
-        scores = _left_out(left, member, groups, self.metric)
+        left_out = x[which].astype(np.float64)
+        scores = _scores_without(left_out, member, groups, self.metric)
         if others is not None:
-            scores = scores - _left_out(left, part[some, None] - member, others, self.metric)
-        weight = None if rows.weight is None else rows.weight[some]
-        return temperature.fit(scores, rows.targets.rows(some), weight, weight)
+            scores = scores - _scores_without(left_out, part[which] - member, others, self.metric)
+        weight = None if rows.weight is None else rows.weight[which]
+        return temperature.fit(scores, rows.targets.rows(which), weight, weight)
 
 
 def _sums(x: np.ndarray, rows: Rows) -> _Sums:
-    """Of the rows (N, D) of each class, or with each label."""
+    """The sums of the rows (N, D) of each class, or with each label."""
     weight = np.ones(len(x)) if rows.weight is None else rows.weight.astype(np.float64)
     if rows.targets.kind == "classes":  # sorted by class, so that N times C are never together
         order = np.argsort(rows.targets.array, kind="stable")
@@ -120,15 +120,15 @@ def _linear(groups: _Sums, others: _Sums | None, metric: str) -> tuple[np.ndarra
     if others is not None:
         against = others.prototypes(metric)
         kernel, bias = kernel - against, bias + np.square(against).sum(axis=1) / 2
-        # of a label that all rows have, or none, there is nothing to tell: it stays so
-        certain = np.where(groups.counts == 0, -1.0, 1.0)
-        alone = (groups.counts == 0) | (others.counts == 0)
-        kernel, bias = np.where(alone[:, None], 0, kernel), np.where(alone, certain, bias)
+        # a label that all rows have, or none, is predicted of every row, or of none
+        always = np.where(groups.counts == 0, -1.0, 1.0)
+        constant = (groups.counts == 0) | (others.counts == 0)
+        kernel, bias = np.where(constant[:, None], 0, kernel), np.where(constant, always, bias)
     return kernel, bias
 
 
-def _left_out(x: np.ndarray, member: np.ndarray, groups: _Sums, metric: str) -> np.ndarray:
-    """(n, G): as `_linear` scores, by means without the row where it is one of the group.
+def _scores_without(x: np.ndarray, member: np.ndarray, groups: _Sums, metric: str) -> np.ndarray:
+    """Scores (n, G) as `_linear` has them, by means without the row where it is one of the group.
 
     Args:
         member: (n, G), the row's weight in each group.

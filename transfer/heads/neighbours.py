@@ -1,6 +1,7 @@
 """The nearest of many rows, exact, on the device, some rows at a time."""
 
 import functools
+import itertools
 import math
 
 import jax
@@ -8,10 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 METRICS = ("cosine", "l2")
-# Rows that are searched at a time, and similarities that are held.
-BLOCK = 1 << 16
-HELD = 1 << 25
-MOST_QUERIES = 1024
+# Rows that are searched at a time, similarities that are held, and queries.
+BLOCK, MAX_SIMILARITIES, MAX_QUERIES = 1 << 16, 1 << 25, 1024
 
 
 def search(queries: np.ndarray, rows: np.ndarray, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
@@ -26,19 +25,20 @@ def search(queries: np.ndarray, rows: np.ndarray, k: int, metric: str) -> tuple[
     Returns:
         float32 (M, k) similarities, int32 (M, k) rows.
     """
-    size = min(MOST_QUERIES, max(1, HELD // min(len(rows), BLOCK)))
+    size = min(MAX_QUERIES, max(1, MAX_SIMILARITIES // min(len(rows), BLOCK)))
     size = min(size, 1 << (max(len(queries), 1) - 1).bit_length())
-    count = math.ceil(len(rows) / BLOCK)
-    edges = [len(rows) * part // count for part in range(count + 1)]
-    blocks = [jnp.asarray(rows[start:stop]) for start, stop in zip(edges, edges[1:], strict=False)]
-    found = []
+    num_blocks = math.ceil(len(rows) / BLOCK)
+    edges = [len(rows) * block // num_blocks for block in range(num_blocks + 1)]
+    blocks = [jnp.asarray(rows[start:stop]) for start, stop in itertools.pairwise(edges)]
+    results = []
     for start in range(0, len(queries), size):
-        some = queries[start : start + size]
-        some = np.pad(some, ((0, size - len(some)), (0, 0)))  # one shape, one compilation
-        parts = [nearest(some, block, min(k, block.shape[0]), metric) for block in blocks]
-        best = parts[0] if count == 1 else _merged(parts, tuple(edges[:-1]), k)
-        found.append(tuple(np.asarray(array)[: len(queries) - start] for array in best))
-    return np.concatenate([part[0] for part in found]), np.concatenate([part[1] for part in found])
+        batch = queries[start : start + size]
+        batch = np.pad(batch, ((0, size - len(batch)), (0, 0)))  # one shape, one compilation
+        parts = [nearest(batch, block, min(k, block.shape[0]), metric) for block in blocks]
+        best = parts[0] if num_blocks == 1 else _merged(parts, tuple(edges[:-1]), k)
+        results.append([np.asarray(array)[: len(queries) - start] for array in best])
+    similarities, index = map(np.concatenate, zip(*results, strict=True))
+    return similarities, index
 
 
 @functools.partial(jax.jit, static_argnames=("k", "metric"))
@@ -47,8 +47,8 @@ def nearest(queries: jax.Array, rows: jax.Array, k: int, metric: str) -> tuple[j
     products = jax.lax.dot_general(queries, rows, (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST)
     if metric == "cosine":
         return jax.lax.top_k(products, k)
-    found, index = jax.lax.top_k(products - jnp.sum(rows**2, axis=1) / 2, k)
-    return jnp.minimum(found - jnp.sum(queries**2, axis=1, keepdims=True) / 2, 0), index
+    highest, index = jax.lax.top_k(products - jnp.sum(rows**2, axis=1) / 2, k)
+    return jnp.minimum(highest - jnp.sum(queries**2, axis=1, keepdims=True) / 2, 0), index
 
 
 @functools.partial(jax.jit, static_argnames=("starts", "k"))
@@ -56,5 +56,5 @@ def _merged(parts: list[tuple[jax.Array, jax.Array]], starts: tuple[int, ...], k
     """The best of the blocks' best; ties go to the earlier block."""
     similarities = jnp.concatenate([part[0] for part in parts], axis=1)
     index = jnp.concatenate([part[1] + start for part, start in zip(parts, starts, strict=True)], axis=1)
-    best, places = jax.lax.top_k(similarities, k)
-    return best, jnp.take_along_axis(index, places, axis=1)
+    best, columns = jax.lax.top_k(similarities, k)
+    return best, jnp.take_along_axis(index, columns, axis=1)

@@ -60,10 +60,10 @@ def _solver(rows: Rows) -> Callable[[float], tuple[np.ndarray, np.ndarray, float
         kernel, bias = (np.ascontiguousarray(array.T, np.float32) for array in spectrum.coefficients(alpha))
         if values:
             return kernel, bias, 1.0
-        some = temperature.rows_to_fit(len(rows.x), rows.targets.num_outputs)
-        scores = ridge.left_out(spectrum, alpha, rows.x, targets_of, rows.weight, some, rows.sample_weight)
-        weights = (None if array is None else array[some] for array in (rows.weight, rows.sample_weight))
-        return kernel, bias, temperature.fit(scores, rows.targets.rows(some), *weights)
+        which = temperature.rows_to_fit(len(rows.x), rows.targets.num_outputs)
+        scores = ridge.left_out(spectrum, alpha, rows.x, targets_of, rows.weight, which, rows.sample_weight)
+        weights = (None if array is None else array[which] for array in (rows.weight, rows.sample_weight))
+        return kernel, bias, temperature.fit(scores, rows.targets.rows(which), *weights)
 
     return solve
 

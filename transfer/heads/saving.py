@@ -38,7 +38,12 @@ def save(head: Any, path: str | os.PathLike) -> None:
     """
     if not str(path).endswith(ENDING):
         raise UsageError(f"{path}: a head is written to a file that ends in {ENDING}")
-    name = _registered(head)
+    package, _, module = type(head).__module__.rpartition(".")
+    name = module.removesuffix("_probe")
+    if package != registry.PACKAGE or name == module or name not in registry.HEADS:
+        raise UsageError(
+            f"{type(head).__name__} is not of a file NAME_probe.py in transfer/heads, so nobody could load it again"
+        )
     fitted = {key: value for key, value in vars(head).items() if _is_fitted(key)}
     if not fitted:
         raise UsageError(f"this {type(head).__name__} is not fitted yet; there is nothing to save")
@@ -82,17 +87,6 @@ def load(path: str | os.PathLike) -> Any:
             raise TransferError(f"it describes a head that cannot be made ({error_summary(error)})") from error
 
 
-def _registered(head: Any) -> str:
-    """The head's name in the registry."""
-    package, _, module = type(head).__module__.rpartition(".")
-    name = module.removesuffix("_probe")
-    if package != registry.PACKAGE or name == module or name not in registry.HEADS:
-        raise UsageError(
-            f"{type(head).__name__} is not of a file NAME_probe.py in transfer/heads, so nobody could load it again"
-        )
-    return name
-
-
 def _is_fitted(attribute: str) -> bool:
     return attribute.endswith("_") and not attribute.startswith("_")
 
@@ -114,13 +108,13 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str
 
 
 def _restored(described: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Any:
-    name, wanted = described["name"], described["class"]
-    classes = (
-        {f"{registry.camel(name)}{ending}" for ending in ("Probe", "Regressor")} if name in registry.HEADS else set()
-    )
-    if wanted not in classes:
-        raise TransferError(f"it is of a head that is not here: {printable(name)}, {printable(wanted)}")
-    head = getattr(registry.module_of(name), wanted)(**_decoded(described["parameters"], tensors))
+    name, class_name = described["name"], described["class"]
+    if name not in registry.HEADS or class_name not in (
+        registry.camel(name) + "Probe",
+        registry.camel(name) + "Regressor",
+    ):
+        raise TransferError(f"it is of a head that is not here: {printable(name)}, {printable(class_name)}")
+    head = getattr(registry.module_of(name), class_name)(**_decoded(described["parameters"], tensors))
     for key, value in _decoded(described["fitted"], tensors).items():
         if not _is_fitted(key) or hasattr(type(head), key):
             raise TransferError(f"{printable(key)} is nothing that a fit sets")
@@ -129,25 +123,22 @@ def _restored(described: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -
 
 
 def _encoded(value: Any, key: str, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
-    """How a value is written; arrays of numbers go to `tensors`."""
+    """How a value is written; arrays of numbers go to `tensors`, named by `key`."""
 
-    def below(name: Any, part: Any) -> dict[str, Any]:
+    def inside(name: Any, part: Any) -> dict[str, Any]:
         return _encoded(part, f"{key}.{name}" if key else str(name), tensors)
 
     if isinstance(value, _PLAIN):
         return {"value": value}
     if isinstance(value, Scaler):
-        return {"scaler": below("scaler", {field: getattr(value, field) for field in ("name", "mean", "factors")})}
+        return {"scaler": inside("scaler", {field: getattr(value, field) for field in ("name", "mean", "factors")})}
     if isinstance(value, Mapping):
-        return {"dict": [[below("key", name), below(name, part)] for name, part in value.items()]}
+        return {"dict": [[inside("key", name), inside(name, part)] for name, part in value.items()]}
     if isinstance(value, list | tuple):
-        return {type(value).__name__: [below(place, part) for place, part in enumerate(value)]}
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
-        return _encoded_array(value, key, tensors)
-    raise UsageError(f"{key} holds a {type(value).__name__}, which is no number, no text and no array; it is not saved")
-
-
-def _encoded_array(value: Any, key: str, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+        return {type(value).__name__: [inside(number, part) for number, part in enumerate(value)]}
+    if not isinstance(value, np.ndarray | np.generic | jax.Array):
+        kind = type(value).__name__
+        raise UsageError(f"{key} holds a {kind}, which is no number, no text and no array; it is not saved")
     array = np.asarray(value)
     if array.dtype.kind in "UO" and all(isinstance(text, str) for text in array.ravel().tolist()):
         return {"text": array.ravel().tolist(), "dtype": array.dtype.str, "shape": list(array.shape)}
@@ -158,7 +149,7 @@ def _encoded_array(value: Any, key: str, tensors: dict[str, np.ndarray]) -> dict
 
 
 def _decoded(written: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Any:
-    """What `_encoded` wrote."""
+    """The value that `_encoded` described."""
 
     def each(parts: list[Any]) -> list[Any]:
         return [_decoded(part, tensors) for part in parts]

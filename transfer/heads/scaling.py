@@ -51,12 +51,12 @@ def _size(x: jax.Array) -> jax.Array:
 
 
 def _mean(x: jax.Array, weight: jax.Array | None) -> jax.Array:
-    """(D,), over the rows (N, D) by their weights (N,)."""
+    """The mean (D,) of rows (N, D) by their weights (N,)."""
     return jnp.average(x, axis=0, weights=weight)
 
 
 def _exact_mean(x: jax.Array, weight: jax.Array | None) -> jax.Array:
-    """(D,): exact for a column that does not vary, whatever its size."""
+    """The mean (D,), exact for a column that does not vary, whatever its size."""
     return x[0] + _mean(x - x[0], weight)
 
 
@@ -92,7 +92,7 @@ def _standard(x: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Ar
 
 
 def _whiten(x: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """(D, K), K = min(N, D): components beyond the rows' numerical rank are columns of zeros."""
+    """Components (D, K), K = min(N, D), as factors; those beyond the rows' numerical rank are columns of zeros."""
     size = jnp.maximum(jnp.abs(x).max(), _TINY)
     mean = _exact_mean(x / size, weight)
     centred = x / size - mean

@@ -27,7 +27,7 @@ class Targets(NamedTuple):
     num_outputs: int
 
     def rows(self, which: np.ndarray) -> "Targets":
-        """Those of some rows, int (n,)."""
+        """The targets of some rows, int (n,)."""
         return self._replace(array=self.array[which])
 
     def to_matrix(self, which: Any = slice(None)) -> np.ndarray:

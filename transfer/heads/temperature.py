@@ -13,9 +13,9 @@ _BOUNDS = (-7.0, 7.0)
 
 
 def rows_to_fit(num_rows: int, num_outputs: int) -> np.ndarray:
-    """int (n,): rows to fit a temperature on, evenly spread over all of them."""
-    most = max(1, min(MAX_ROWS, MAX_SCORES // num_outputs))
-    return np.arange(0, num_rows, max(1, -(-num_rows // most)))
+    """The numbers of the rows to fit a temperature on, int (n,), evenly spread over all of them."""
+    max_rows = max(1, min(MAX_ROWS, MAX_SCORES // num_outputs))
+    return np.arange(0, num_rows, max(1, -(-num_rows // max_rows)))
 
 
 def fit(
