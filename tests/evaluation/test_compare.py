@@ -14,7 +14,7 @@ from transfer.cli.compare import tabulate
 from transfer.config import default
 from transfer.errors import TransferError
 from transfer.evaluation import comparison_table
-from transfer.evaluation.compared import Compared
+from transfer.evaluation.differences import ComparedRun
 from transfer.evaluation.measures import MEASURES
 from transfer.evaluation.predictions import FILE, Predictions
 from transfer.evaluation.runs import Run
@@ -294,7 +294,7 @@ def test_as_from_python(runs):
         tabulate([str(runs / "a"), str(runs / "b")], resamples=100)
     )
     lone = comparison_table.Table(
-        [Compared(Run("x", "x", dict.fromkeys(comparison_table.FACTS, "")), {})], "classes", ("ece",), 1
+        [ComparedRun(Run("x", "x", dict.fromkeys(comparison_table.FACTS, "")), {})], "classes", ("ece",), 1
     )
     assert comparison_table.text(lone).split() == ["run", "ECE", "%", "x", "-"]
 
