@@ -28,7 +28,7 @@ ROOMS = {
     "training": "errors runtime preprocess models config weights heads",
     "report": "errors runtime data config store evaluation",
     "experiment": "errors runtime preprocess models data config weights store extract heads evaluation training report",
-    "export": "errors runtime preprocess data config weights store extract heads evaluation experiment",
+    "export": "errors runtime preprocess data weights store extract heads evaluation experiment",
     "bench": "errors runtime preprocess models data weights extract heads training report experiment",
     "cli": "errors runtime models data config weights store heads evaluation report experiment export bench",
     "__main__": "runtime cli",

@@ -18,7 +18,7 @@ from transfer.experiment.few_shot import baselines, selection
 from transfer.experiment.few_shot import cells as shot_cells
 from transfer.experiment.few_shot import protocol as shots
 from transfer.experiment.few_shot.cells import Cells
-from transfer.experiment.few_shot.protocol import Protocol, Rows
+from transfer.experiment.few_shot.protocol import Protocol
 from transfer.report import chart_files, few_shot_tables, shots_section
 from transfer.report.run_data import RunData
 from transfer.report.sections import Options
@@ -37,7 +37,7 @@ def digits():
 def run(protocol, digits, path, **changed):
     """The protocol on the digits' pixels, and on their squares."""
     d = {**digits, **changed}
-    taps = {"pixels": Rows(d["x"], d["xv"]), "squares": Rows(d["x"] ** 2, d["xv"] ** 2)}
+    taps = {"pixels": (d["x"], d["xv"]), "squares": (d["x"] ** 2, d["xv"] ** 2)}
     return shots.measure(protocol, taps, d["y"], d["yv"], Cells(epath.Path(path), "the digits"))
 
 
@@ -154,9 +154,9 @@ class Watched:
 def test_rows_are_read_once_and_only_those_that_are_drawn(digits, path):
     x, xv = Watched(digits["x"].reshape(-1, 8, 8)), Watched(digits["xv"].reshape(-1, 8, 8))
     protocol, cells = Protocol((1, 2), 2, ("nearest_mean", "ridge")), Cells(epath.Path(path), "the digits")
-    shots.measure(protocol, {"pixels": Rows(x, xv)}, digits["y"], digits["yv"], cells)
+    shots.measure(protocol, {"pixels": (x, xv)}, digits["y"], digits["yv"], cells)
     assert 20 <= x.reads[0] <= 40 and len(x.reads) == len(xv.reads) == 1
-    shots.measure(protocol, {"pixels": Rows(x, xv)}, digits["y"], digits["yv"], cells)
+    shots.measure(protocol, {"pixels": (x, xv)}, digits["y"], digits["yv"], cells)
     assert len(x.reads) == 1, "there was nothing left to do"
 
 

@@ -1,6 +1,6 @@
 """What a trained head predicts of the validation rows, and what that is worth: files of the workdir, and measures."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,27 +45,25 @@ def summarised(scores: Scores, data: Data) -> dict[str, Any]:
 
 def predicted(parts: Iterable[np.ndarray | Scores], data: Data) -> Predictions:
     """The predictions of the validation rows, with no more scores in memory than a part's."""
-    made = list(_predicted(parts, data))
-    return made[0] if len(made) == 1 else Predictions.concatenate(made)
-
-
-def _predicted(parts: Iterable[np.ndarray | Scores], data: Data) -> Iterator[Predictions]:
-    ids, start = list(data.validation.ids[:]), 0
+    ids, start, made = list(data.validation.ids[:]), 0, []
     if len(set(ids)) < len(ids):  # a source that names images alike: their places tell them apart
         ids = [str(row) for row in range(len(ids))]
     for part in parts:
         scores = part if isinstance(part, Scores) else Scores(part)
         rows = slice(start, start + len(scores.values))
         start = rows.stop
-        yield Predictions.of_logits(
+        labels = np.asarray(data.validation.labels[rows])
+        predictions = Predictions.of_logits(
             scores.values,
-            np.asarray(data.validation.labels[rows]),
+            labels,
             ids[rows],
             kind=data.kind,
             ranked=scores.ranked,
             probable=scores.probable,
             class_names=data.class_names,
         )
+        made.append(predictions)
+    return made[0] if len(made) == 1 else Predictions.concatenate(made)
 
 
 def calibrated(scores: Scores, held_scores: np.ndarray, held: np.ndarray, data: Data) -> dict[str, Any]:

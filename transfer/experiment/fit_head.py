@@ -126,22 +126,19 @@ def _on_validation(data: Data, tap: str, head: Any) -> Fitted:
 
 def _losses(data: Data, winner: Fitted) -> dict[str, float | None]:
     """Loss and accuracy of both sides, those that the head has: None of the others."""
-    found: dict[str, float | None] = {}
+    losses = {}
     training = scores.of(winner.head, _Taps(data.train)[winner.tap], data.classes, data.kind)
-    loss = "rmse" if data.kind == "values" else "log_loss"
     for split, of_rows, side in (("train", training, data.train), ("validation", winner.validation, data.validation)):
-        values = measured(of_rows, np.asarray(side.labels[:]), data.kind)
-        for name, measure in (("loss", loss), ("accuracy", "accuracy")):
+        values = _finite(measured(of_rows, np.asarray(side.labels[:]), data.kind))
+        for name, measure in (("loss", "rmse" if data.kind == "values" else "log_loss"), ("accuracy", "accuracy")):
             value = values.get(measure)
-            found[f"{split}_{name}"] = None if value is None or not np.isfinite(value) else round(value, 6)
-    return found
+            losses[f"{split}_{name}"] = None if value is None else round(value, 6)
+    return losses
 
 
 def _choice(data: Data, selection: Selection, winner: Fitted) -> dict[str, Any]:
     """What `result.json` says of the sweep, and of the temperature that the held-out rows give."""
     held = selection.holdout_labels
-    if data.kind == "classes" and data.classes is not None:
-        held = np.searchsorted(data.classes, held)
     sweep = {
         "chosen": selection.chosen,
         "measure": selection.measure,
@@ -152,7 +149,8 @@ def _choice(data: Data, selection: Selection, winner: Fitted) -> dict[str, Any]:
     }
     if not selection.best[winner.tap].probable:
         return {"sweep": sweep}
-    return {"sweep": sweep} | calibrated(winner.validation, selection.holdout_scores, held, data)
+    targets = np.searchsorted(data.classes, held) if data.kind == "classes" and data.classes is not None else held
+    return {"sweep": sweep} | calibrated(winner.validation, selection.holdout_scores, targets, data)
 
 
 def _by_tap(

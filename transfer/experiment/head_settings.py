@@ -38,7 +38,6 @@ class HeadSettings:
         tap: `config.tap`, several separated by commas, of which one is chosen; None for rows of feature files.
         seed: `config.seed`.
         program: what trains it epoch by epoch; None where it is fitted in one go.
-        reason_for_in_memory: the setting for which all rows must be in the memory of one process; None: there is none.
         config: the config with all settings of the head in it, as `config.json` has them whatever defaults become
             later; what other heads take is None.
     """
@@ -51,7 +50,6 @@ class HeadSettings:
     tap: str | None
     seed: int
     program: "Program | None"
-    reason_for_in_memory: str | None
     config: ConfigDict
 
     @property
@@ -63,6 +61,26 @@ class HeadSettings:
     def chooses(self) -> bool:
         """Whether something is to be chosen on held-out rows: settings, or one of several taps."""
         return bool(self.grid) or len(self.taps) > 1
+
+    @property
+    def reason_for_in_memory(self) -> str | None:
+        """The setting for which all rows must be in the memory of one process, as a message names it; None: no one.
+
+        Over several devices, and on rows that are streamed, the published head is trained by its published recipe.
+        """
+        from transfer.heads.programs import LINEAR
+
+        if self.chooses:
+            return "config.sweep" if self.grid else f"config.tap={self.tap}"
+        if self.target != "classes":
+            return f"config.head.target={self.target}"
+        for key in ("scaling", "class_weight"):
+            if self.settings.get(key) is not None:
+                return f"config.head.{key}={self.settings[key]}"
+        if self.program is not LINEAR:
+            return f"config.head.name={self.name}"
+        decay = self.settings["weight_decay"]
+        return f"config.head.weight_decay={decay}" if decay else None
 
     def estimator(self, **changed: Any) -> Any:
         """The head as an estimator that is not fitted yet, some of its settings changed."""
@@ -85,7 +103,7 @@ def resolve_head(config: ConfigDict) -> HeadSettings:
     if target not in TARGETS:
         raise UsageError(f"config.head.target={target!r} is not one of {', '.join(TARGETS)}")
     try:
-        program, defaults = _trained_by(name, target), takes(name, target)
+        defaults, program = takes(name, target), heads.find_program(name) if target == "classes" else None
     except UsageError as error:
         raise UsageError(f"config.head.name: {error}") from error
     given = {key: value for key, value in settings.given(config.head).items() if key not in RUN}
@@ -102,30 +120,14 @@ def resolve_head(config: ConfigDict) -> HeadSettings:
     own = {key: None if value == NONE else value for key, value in own.items()}
     sweep = config.get("sweep") or {}
     grid = _grid(sweep, name, target, defaults)
-    in_one_go = program is None or bool(grid) or "," in (tap or "")
-    return HeadSettings(
-        name=name,
-        target=target,
-        settings=own,
-        grid=grid,
-        choice={key: sweep[key] for key in CHOICE if key in sweep and key != "grid"},
-        tap=tap,
-        seed=config.seed,
-        program=None if in_one_go else program,
-        reason_for_in_memory=_reason_for_in_memory(name, target, own, grid, tap, program),
-        config=resolved,
-    )
-
-
-def _trained_by(name: str, target: str) -> "Program | None":
-    """What trains the head epoch by epoch; None for a head that is fitted in one go. UsageError for an unknown one."""
-    found = heads.find_program(name)
-    return found if target == "classes" else None
+    choice = {key: sweep[key] for key in CHOICE if key in sweep and key != "grid"}
+    head = HeadSettings(name, target, own, grid, choice, tap, config.seed, program, resolved)
+    return dataclasses.replace(head, program=None) if head.chooses else head
 
 
 def takes(name: str, target: str = "classes") -> dict[str, Any]:
     """The settings of the head `name` and their defaults; UsageError for an unknown head."""
-    program = _trained_by(name, target)
+    program = heads.find_program(name) if target == "classes" else None
     if program is not None:
         return {**program.defaults, "scaling": None, "class_weight": None}
     return {key: value for key, value in _parameters(estimator(name, target)).items() if key not in NO_SETTINGS}
@@ -175,33 +177,3 @@ def _check_known(section: str, name: str, given: Mapping[str, Any], known: Mappi
     for key in given:
         if key not in known:
             raise UsageError(f"config.{section}.{key}: the head {name} takes no {key}; it takes {', '.join(known)}")
-
-
-def _reason_for_in_memory(
-    name: str,
-    target: str,
-    own: Mapping[str, Any],
-    grid: Mapping[str, tuple],
-    tap: str | None,
-    program: "Program | None",
-) -> str | None:
-    """The setting for which all rows must be in the memory of one process, as a message names it; None: there is none.
-
-    Over several devices, and on rows that are streamed, the published head is trained by its published recipe.
-    """
-    if grid:
-        return "config.sweep"
-    if "," in (tap or ""):
-        return f"config.tap={tap}"
-    if target != "classes":
-        return f"config.head.target={target}"
-    for key in ("scaling", "class_weight"):
-        if own.get(key) is not None:
-            return f"config.head.{key}={own[key]}"
-    from transfer.heads.programs import LINEAR
-
-    if program is not LINEAR:
-        return f"config.head.name={name}"
-    if own["weight_decay"]:
-        return f"config.head.weight_decay={own['weight_decay']}"
-    return None

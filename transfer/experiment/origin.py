@@ -1,17 +1,16 @@
 """Where a feature store comes from: the config that it was made with, hence its source and its extractor."""
 
-import json
 from functools import cached_property
 from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer import config as settings
 from transfer.data.source import Source
 from transfer.data.splits import SPLITS, make_splits
 from transfer.errors import TransferError, UsageError
 from transfer.experiment import config_file
+from transfer.experiment.workdirs import FILE, read_config
 from transfer.runtime import cache
 from transfer.runtime.files import paths
 from transfer.store import images as store_images
@@ -67,16 +66,8 @@ class Origin:
 
 def of_workdir(workdir: Any, split: str) -> Origin | None:
     """By the `config.json` of a run's workdir, None where there is none; TransferError if that is damaged."""
-    path = paths.open_path(workdir) / "config.json"
-    if not path.exists():
-        return None
-    try:
-        found = json.loads(path.read_text())
-        config = settings.default()
-        config.update(found)
-    except (ValueError, TypeError, KeyError) as error:
-        raise TransferError(f"{path} is not the config of a run ({error})") from error
-    return Origin(config, split, str(workdir))
+    folder = paths.open_path(workdir)
+    return Origin(read_config(folder), split, str(workdir)) if (folder / FILE).exists() else None
 
 
 def of_config(file: str, split: str) -> Origin:

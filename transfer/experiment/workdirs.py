@@ -17,7 +17,7 @@ from transfer.evaluation import runs
 from transfer.experiment.head_settings import resolve_head
 from transfer.runtime import distributed
 from transfer.runtime.files import atomic, lock
-from transfer.runtime.files.untrusted import MAX_PRINTED
+from transfer.runtime.files.untrusted import MAX_PRINTED, error_summary
 
 # Settings that may change between two runs over one workdir without making its contents wrong. `config.json` has them
 # as they were when what they are about was last done.
@@ -100,10 +100,11 @@ def check_workdir(config: ConfigDict, workdir: epath.Path) -> None:
         given.update({name: value for name, value in usual.items() if name not in given or name in of_head})
     unused = {"head": "finetune.", "finetune": "head."}.get(config.get("train"), "-")
     elsewhere = () if distributed.is_main() else PLACES
+    free = [f"{section}." for section in FREE]
     differing = [
         f"{name[:MAX_PRINTED]} was {repr(before.get(name))[:MAX_PRINTED]} and is {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())
-        if not (before.get(name) == now.get(name) or _is_free(name) or name.startswith(unused) or name in elsewhere)
+        if not (before.get(name) == now.get(name) or name.startswith((unused, *free)) or name in (*FREE, *elsewhere))
         and not (name == "seeds" and None not in (before.get(name), now.get(name)))  # there may be more or fewer
     ]
     if differing:
@@ -127,6 +128,27 @@ def record(config: ConfigDict, workdir: epath.Path, names: Iterable[str]) -> Non
             target[last] = source[last]
     if _text(written).encode() != before:
         atomic.write_text(path, _text(written))
+
+
+def read_config(workdir: epath.Path) -> ConfigDict:
+    """The config of the run in a workdir; what an older version had no setting for is at its default.
+
+    Raises TransferError where `config.json` is not the config of a run.
+    """
+    config = default()
+    try:
+        with config.unlocked():
+            config.update(_tuples(atomic.read_json(workdir / FILE)))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise TransferError(f"{workdir / FILE} is not the config of a run ({error_summary(error)})") from error
+    return config
+
+
+def _tuples(value: Any) -> Any:
+    """JSON as a config has it, which knows tuples and no lists."""
+    if isinstance(value, dict):
+        return {name: _tuples(part) for name, part in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 @contextmanager
@@ -170,8 +192,3 @@ def _usual(config: ConfigDict, before: dict[str, Any]) -> dict[str, Any]:
 def _text(tree: dict[str, Any]) -> str:
     """A `config.json`."""
     return json.dumps(tree, indent=2) + "\n"
-
-
-def _is_free(name: str) -> bool:
-    """Whether a setting may change from one run over a workdir to the next."""
-    return any(name == free or name.startswith(free + ".") for free in FREE)

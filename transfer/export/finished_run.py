@@ -7,16 +7,15 @@ from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
-from transfer import config as settings
 from transfer import heads
 from transfer.errors import TransferError, UsageError
 from transfer.evaluation import predictions
 from transfer.evaluation.predictions import Predictions
-from transfer.experiment import evaluate_head, results
+from transfer.experiment import evaluate_head, results, workdirs
 from transfer.experiment.backbone import build_frozen
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files import atomic, paths
-from transfer.runtime.files.untrusted import error_summary, printable
+from transfer.runtime.files.untrusted import printable
 from transfer.weights import catalogue
 from transfer.weights.create import create_model
 
@@ -73,26 +72,12 @@ def _finished(folder: epath.Path) -> tuple[ConfigDict, dict[str, Any]]:
         raise UsageError(f"--workdir={folder} is a run over seeds; name one of them, --workdir={folder / seeds[0]}")
     if not (folder / CONFIG).exists():
         raise UsageError(f"--workdir={folder} is no run's: it has no {CONFIG}")
-    found, result = atomic.read_json(folder / CONFIG), results.read(folder)
-    if "model" not in found:
+    config, result = workdirs.read_config(folder), results.read(folder)
+    if "model" not in atomic.read_json(folder / CONFIG):
         raise TransferError(f"{folder} is a run on feature files: no network is known that makes features of images")
     if not result:
         raise TransferError(f"{folder} is not done: it has no {results.FILE}; the command that began it finishes it")
-    # what an older version had no setting for is at its default
-    config = settings.default()
-    try:
-        with config.unlocked():
-            config.update(_tuples(found))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise TransferError(f"{folder / CONFIG} is not the config of a run ({error_summary(error)})") from error
     return config, result
-
-
-def _tuples(value: Any) -> Any:
-    """JSON as the config had it, which knows tuples and no lists."""
-    if isinstance(value, dict):
-        return {name: _tuples(part) for name, part in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _frozen(folder: epath.Path, config: ConfigDict, result: dict[str, Any]) -> FinishedRun:

@@ -25,22 +25,16 @@ class Cells:
 
     def __init__(self, path: epath.Path, identity: str) -> None:
         self._path, self._identity = path, identity
-        self._cells: dict[str, dict[str, Any]] = {}
         self._written, self._changed = time.monotonic(), False
-        if path.exists():
-            self._read(atomic.read_json(path))
-
-    def _read(self, found: dict[str, Any]) -> None:
-        if found.get("rows") != self._identity:
-            logging.warning("%s is of other rows; its cells are measured again", self._path)
-            return
-        for cell in found.get("cells", []):
-            self._cells[_key(cell["of"])] = cell
+        content: dict[str, Any] = atomic.read_json(path) if path.exists() else {"rows": identity}
+        if content.get("rows") != identity:
+            logging.warning("%s is of other rows; its cells are measured again", path)
+            content = {}
+        self._cells: dict[str, dict[str, Any]] = {_key(cell["of"]): cell for cell in content.get("cells", [])}
 
     def get(self, of: dict[str, Any]) -> dict[str, Any] | None:
         """What was measured of a cell; None where nothing was yet."""
-        found = self._cells.get(_key(of))
-        return None if found is None else found["measured"]
+        return self._cells.get(_key(of), {}).get("measured")
 
     def put(self, of: dict[str, Any], measured: dict[str, Any]) -> None:
         """Keeps a cell; it is in the file when `kept` ends, or before."""
@@ -60,10 +54,10 @@ class Cells:
 
     def _write(self) -> None:
         lines = ",\n".join(json.dumps(cell) for cell in self._cells.values())
-        text = f'{{"rows": {json.dumps(self._identity)}, "cells": [\n{lines}\n]}}\n'
-        atomic.write_text(self._path, text)
+        atomic.write_text(self._path, f'{{"rows": {json.dumps(self._identity)}, "cells": [\n{lines}\n]}}\n')
         self._written, self._changed = time.monotonic(), False
 
 
 def _key(of: dict[str, Any]) -> str:
+    """The text by which a cell is found."""
     return json.dumps(of, sort_keys=True)

@@ -10,6 +10,7 @@ missing; what a cell is of includes every parameter of its head.
 
 import hashlib
 import inspect
+import itertools
 import json
 import statistics
 import time
@@ -72,13 +73,6 @@ class Cell(NamedTuple):
     seed: int
 
 
-class Rows(NamedTuple):
-    """Both sides of a tap, `train[rows]` and `validation[:]` (N, ...)."""
-
-    train: Any
-    validation: Any
-
-
 def protocol_of(config: ConfigDict) -> Protocol | None:
     """What `config.few_shot` asks for; None where it is not set.
 
@@ -106,12 +100,6 @@ def protocol_of(config: ConfigDict) -> Protocol | None:
         raise UsageError(f"config.few_shot.per_class={protocol.per_class}: at least one image a class, or None for all")
     if not 0 < protocol.holdout < 1:
         raise UsageError(f"config.few_shot.holdout={protocol.holdout} must lie between 0 and 1")
-    _check_settings(protocol)
-    return protocol
-
-
-def _check_settings(protocol: Protocol) -> None:
-    """Raises UsageError for heads and parameters that there are not, and for grids without values."""
     for field, of_heads in (("settings", protocol.settings), ("grids", protocol.grids)):
         if strangers := set(of_heads) - set(protocol.heads):
             raise UsageError(f"config.few_shot.{field} of {', '.join(sorted(strangers))}, which is none of its heads")
@@ -127,6 +115,7 @@ def _check_settings(protocol: Protocol) -> None:
     for head, grid in protocol.grids.items():
         if empty := [name for name, values in grid.items() if not isinstance(values, (tuple, list)) or not values]:
             raise UsageError(f"config.few_shot.grids: {head} needs values of {empty[0]} to choose among, in a tuple")
+    return protocol
 
 
 def few_shot(protocol: Protocol, config: ConfigDict, workdir: epath.Path, data: Data) -> dict[str, Any]:
@@ -145,8 +134,10 @@ def few_shot(protocol: Protocol, config: ConfigDict, workdir: epath.Path, data: 
         TransferError: features that no head can use.
     """
     labels, validation_labels = data.given(data.train), data.given(data.validation)
-    cells = Cells(workdir / FILE, _identity(labels, validation_labels, data))
-    taps = {tap: Rows(data.train.taps[tap], data.validation.taps[tap]) for tap in data.train.taps}
+    # which features the rows have is what the workdir is bound to
+    identity = [labels.tolist(), validation_labels.tolist(), list(data.train.ids[:]), list(data.validation.ids[:])]
+    cells = Cells(workdir / FILE, hashlib.sha256(json.dumps(identity).encode()).hexdigest())
+    taps = {tap: (data.train.taps[tap], data.validation.taps[tap]) for tap in data.train.taps}
     if protocol.baselines:
         # imported here, because a head on two feature files is trained before JAX's models could be imported
         from transfer.experiment.few_shot.baselines import baselines, names_of
@@ -155,7 +146,7 @@ def few_shot(protocol: Protocol, config: ConfigDict, workdir: epath.Path, data: 
         missing = any(cells.get(key) is None for key in _keys(protocol, compared).values())
         if distributed.broadcast(missing, "few-shot baselines"):
             found = baselines(config, workdir, {"train": len(labels), "validation": len(validation_labels)})
-            compared = {name: Rows(found[name]["train"], found[name]["validation"]) for name in compared}
+            compared = {name: (found[name]["train"], found[name]["validation"]) for name in compared}
         taps = {**compared, **taps}
     if not distributed.is_main():
         return {}
@@ -164,26 +155,18 @@ def few_shot(protocol: Protocol, config: ConfigDict, workdir: epath.Path, data: 
     return result
 
 
-def _identity(labels: np.ndarray, validation_labels: np.ndarray, data: Data) -> str:
-    """A hash of the rows' ids and labels; which features they have is what the workdir is bound to."""
-    content = [labels.tolist(), validation_labels.tolist(), list(data.train.ids[:]), list(data.validation.ids[:])]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
 def measure(
-    protocol: Protocol, taps: Mapping[str, Rows], labels: np.ndarray, validation_labels: np.ndarray, cells: Cells
+    protocol: Protocol, taps: Mapping[str, Any], labels: np.ndarray, validation_labels: np.ndarray, cells: Cells
 ) -> dict[str, Any]:
     """Fills `cells` and sums them up, as `few_shot` returns it.
 
     Args:
-        taps: name -> rows of the (N,) `labels` and (M,) `validation_labels`; of a tap without missing cells anything.
+        taps: name -> what reads rows (N, ...) of the (N,) `labels` and (M, ...) of the (M,) `validation_labels`; of a
+            tap without missing cells anything.
     """
-    drawn = {
-        (shots, seed): np.arange(len(labels)) if shots is None else draw(labels, shots, seed)
-        for shots in protocol.per_class
-        for seed in _seeds(protocol, shots)
-    }
     keys = _keys(protocol, taps)
+    draws = dict.fromkeys((cell.per_class, cell.seed) for cell in keys)
+    drawn = {(n, seed): np.arange(len(labels)) if n is None else draw(labels, n, seed) for n, seed in draws}
     measured = {cell: cells.get(key) for cell, key in keys.items()}
     done = sum(found is not None for found in measured.values())
     with Progress("Few-shot", len(keys), "cells", done) as progress, cells.kept():
@@ -192,7 +175,7 @@ def measure(
             if not missing:
                 continue
             needed = np.unique(np.concatenate([drawn[cell.per_class, cell.seed] for cell in missing]))
-            x, xv = _read(rows.train, needed), _read(rows.validation, np.arange(len(validation_labels)))
+            x, xv = _read(rows[0], needed), _read(rows[1], np.arange(len(validation_labels)))
             for cell in missing:
                 chosen = drawn[cell.per_class, cell.seed]
                 train = x[np.searchsorted(needed, chosen)], labels[chosen]
@@ -203,13 +186,8 @@ def measure(
                     raise preemption.Preempted
     complete = {cell: found for cell, found in measured.items() if found is not None}
     _warn(protocol, complete)
-    rows_of_table = _summary(protocol, complete, drawn)
-    return {**_plain(protocol._asdict()), "num_validation": len(validation_labels), "rows": rows_of_table}
-
-
-def _seeds(protocol: Protocol, shots: int | None) -> range:
-    """The seeds of the draws; there is but one way to draw all."""
-    return range(1 if shots is None else protocol.seeds)
+    sizes = {"num_validation": len(validation_labels)}
+    return {**_plain(protocol._asdict()), **sizes, "rows": _summary(complete, drawn)}
 
 
 def _keys(protocol: Protocol, taps: Mapping[str, Any]) -> dict[Cell, dict[str, Any]]:
@@ -223,7 +201,7 @@ def _keys(protocol: Protocol, taps: Mapping[str, Any]) -> dict[Cell, dict[str, A
         for tap in taps
         for shots in protocol.per_class
         for head in protocol.heads
-        for seed in _seeds(protocol, shots)
+        for seed in range(1 if shots is None else protocol.seeds)  # there is but one way to draw all
     ):
         parameters = _plain(_estimator(cell, protocol).get_params(deep=False))
         grid = _plain(_grid(cell, protocol))
@@ -298,17 +276,14 @@ def _warn(protocol: Protocol, measured: Mapping[Cell, dict[str, Any]]) -> None:
             logging.warning("%s: %s", head, line)
 
 
-def _summary(
-    protocol: Protocol, measured: Mapping[Cell, dict[str, Any]], drawn: Mapping[Any, np.ndarray]
-) -> list[dict[str, Any]]:
+def _summary(measured: Mapping[Cell, dict[str, Any]], drawn: Mapping[Any, np.ndarray]) -> list[dict[str, Any]]:
     """The cells of all seeds as one row of a table each; see `few_shot`."""
-    by_row: dict[tuple[str, int | None, str], list[dict[str, Any]]] = {}
-    for cell, found in measured.items():
-        by_row.setdefault((cell.tap, cell.per_class, cell.head), []).append(found)
     rows = []
-    for (tap, shots, head), of_seeds in by_row.items():
+    for (tap, shots, head), group in itertools.groupby(measured, lambda cell: (cell.tap, cell.per_class, cell.head)):
+        cells = list(group)
+        of_seeds = [measured[cell] for cell in cells]
         accuracies = [found["accuracy"] for found in of_seeds]
-        same = drawn_alike(drawn[shots, seed] for seed in _seeds(protocol, shots))
+        same = drawn_alike(drawn[shots, cell.seed] for cell in cells)
         spread = round(statistics.stdev(accuracies), 6) if len(accuracies) > 1 else 0.0
         rows.append(
             {
