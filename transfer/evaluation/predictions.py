@@ -1,4 +1,4 @@
-"""What a run says of each validation row, small enough to keep: from it every measure can be computed again.
+"""The predictions of a run for each validation row, small enough to keep: every measure can be computed from them.
 
 Of classes the five likeliest are kept and the likelihood of the right one; of labels and values everything.
 """
@@ -93,7 +93,7 @@ class Predictions:
         probable: bool = True,
         class_names: Sequence[Any] = (),
     ) -> "Predictions":
-        """Predictions from what a head says.
+        """Predictions from the outputs of a head.
 
         Args:
             logits: (N, C); -inf for a class that the head does not know. Of values what was predicted, (N, T) or (N,).
@@ -110,34 +110,28 @@ class Predictions:
         names = np.asarray([str(i) for i in (range(len(outputs)) if ids is None else ids)])
         _check(kind, outputs, truth, names)
         truth = truth.astype(np.int32 if kind == "classes" else np.float32)
-        count = len(outputs)
-        found: dict[str, Any] = {
-            "scores": outputs,
-            "top": np.empty((count, 0), np.int32),
-            "probability": np.empty((count, 0), np.float32),
-            "nll": np.empty((count, 0), np.float32),
-            "rivals": np.empty((count, 0), np.int32),
-        }
+        none = np.empty((len(outputs), 0))
+        arrays: dict[str, Any] = {name: none.astype(dtype) for name, dtype in OF_CLASSES.items()}
         if kind == "classes":
-            found = {"scores": np.empty((count, 0), np.float32)}
-            found |= _of_classes(outputs, truth, min(MOST, outputs.shape[1]) if ranked else 1, probable)
+            arrays = _of_classes(outputs, truth, min(MOST, outputs.shape[1]) if ranked else 1, probable)
         return cls(
             kind=kind,
             ids=names,
             labels=truth,
+            scores=none.astype(np.float32) if kind == "classes" else outputs,
             num_outputs=outputs.shape[1],
             ranked=ranked,
             probable=probable and kind != "values",
             class_names=tuple(map(str, class_names)),
-            **found,
+            **arrays,
         )
 
     @classmethod
     def concatenate(cls, parts: Sequence["Predictions"]) -> "Predictions":
         """Those of several parts of the rows, one after another; RowsError where ids repeat, or parts are unlike."""
-        if not parts or len({(one.kind, one.num_outputs, one.ranked, one.probable) for one in parts}) > 1:
+        if not parts or len({(part.kind, part.num_outputs, part.ranked, part.probable) for part in parts}) > 1:
             raise RowsError("parts of predictions are of one kind and as many outputs, and there is at least one")
-        joined: dict[str, Any] = {name: np.concatenate([getattr(one, name) for one in parts]) for name in ARRAYS}
+        joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
         if len(np.unique(joined["ids"])) != len(joined["ids"]):
             raise RowsError("ids of rows repeat; each row of predictions needs its own")
         return dataclasses.replace(parts[0], **joined)
@@ -164,10 +158,10 @@ class Predictions:
             return _read(archive)
 
 
-# The fields that have a row for each.
-ARRAYS = ("ids", "labels", "scores", "top", "probability", "nll", "rivals")
-# Those that files had from the first.
-ALWAYS = ARRAYS[:-1]
+# The fields of predictions of classes alone, and those that have an entry for each row; files had all but the last of
+# them from the first.
+OF_CLASSES = {"top": np.int32, "probability": np.float32, "nll": np.float32, "rivals": np.int32}
+ARRAYS = ("ids", "labels", "scores", *OF_CLASSES)
 
 
 def _check(kind: str, outputs: np.ndarray, truth: np.ndarray, ids: np.ndarray) -> None:
@@ -209,11 +203,11 @@ def _of_classes(logits: np.ndarray, labels: np.ndarray, most: int, probable: boo
             nll[rows] = np.minimum(total - block[here, labels[rows]], -np.log(SMALLEST))
         np.maximum(block, np.finfo(np.float32).min, out=block)
         for rank in range(most):
-            found = block.argmax(axis=1)
-            top[rows, rank] = found
+            likeliest = block.argmax(axis=1)
+            top[rows, rank] = likeliest
             if probable:
-                probability[rows, rank] = np.exp(block[here, found] - total)
-            block[here, found] = -np.inf
+                probability[rows, rank] = np.exp(block[here, likeliest] - total)
+            block[here, likeliest] = -np.inf
     return {"top": top, "probability": probability, "nll": nll, "rivals": rivals}
 
 
@@ -221,73 +215,61 @@ def _places(labels: np.ndarray, top: np.ndarray) -> np.ndarray:
     """How many classes are above the right one in `top` (N, K), K where it is none of them."""
     if not top.shape[1]:
         return np.empty((len(top), 0), np.int32)
-    found = top == labels[:, None]
-    return np.where(found.any(axis=1), found.argmax(axis=1), top.shape[1]).astype(np.int32)
+    hits = top == labels[:, None]
+    return np.where(hits.any(axis=1), hits.argmax(axis=1), top.shape[1]).astype(np.int32)
 
 
 def _read(archive: Archive) -> Predictions:
-    there = set(npz.names(archive))
-    missing = {*ALWAYS, "kind", "facts", "class_names"} - there
+    names = {*npz.names(archive)}
+    needed = [*ARRAYS[:-1], "kind", "facts", "class_names"]
+    missing = {*needed} - names
     if missing:
         raise TransferError(f"no predictions of a run: {', '.join(sorted(missing))} missing")
-    arrays = {
-        name: npz.read(archive, name)
-        for name in (*(ARRAYS if "rivals" in there else ALWAYS), "kind", "facts", "class_names")
-    }
+    arrays = {name: npz.read(archive, name) for name in [*needed, *(["rivals"] if "rivals" in names else [])]}
     facts = arrays.pop("facts")
     if facts.dtype.kind != "i" or facts.shape != (4,) or facts[0] != FORMAT:
         raise TransferError(f"predictions of another format than {FORMAT}; a newer version wrote them?")
     try:
         kind = arrays.pop("kind").item().decode()
-        names = tuple(name.decode("utf-8", ODD) for name in arrays.pop("class_names").tolist())
+        class_names = tuple(name.decode("utf-8", ODD) for name in arrays.pop("class_names").tolist())
         arrays["ids"] = np.char.decode(arrays["ids"], "utf-8", ODD)
     except (AttributeError, TypeError, ValueError) as error:
         raise TransferError("its names are not text; it is damaged") from error
-    found = Predictions(kind, num_outputs=int(facts[1]), ranked=bool(facts[2]), probable=bool(facts[3]), **arrays,
-                        class_names=names)  # fmt: skip
-    _check_whole(found)
-    return found
+    made = Predictions(kind, num_outputs=int(facts[1]), ranked=bool(facts[2]), probable=bool(facts[3]), **arrays,
+                       class_names=class_names)  # fmt: skip
+    _check_whole(made)
+    return made
 
 
-def _check_whole(found: Predictions) -> None:
-    """Raises TransferError unless the arrays are those of one set of rows."""
-    n, outputs = found.ids.shape[0] if found.ids.ndim == 1 else 0, found.num_outputs
-    if found.kind == "classes":
-        k = min(MOST, outputs) if found.ranked else 1
-        shapes = {"labels": (n,), "scores": (n, 0), "top": (n, k), "probability": (n, k), "nll": (n,), "rivals": (n,)}
-    else:
-        shapes = {
-            "labels": (n, outputs),
-            "scores": (n, outputs),
-            "top": (n, 0),
-            "probability": (n, 0),
-            "nll": (n, 0),
-            "rivals": (n, 0),
-        }
-    numbers = all(getattr(found, name).dtype.kind in "if" for name in shapes)
-    if found.kind not in KINDS or not n or not numbers or len(np.unique(found.ids)) != n:
+def _check_whole(made: Predictions) -> None:
+    """Raises TransferError unless the arrays are those of one set of rows, and their numbers what they should be."""
+    n, outputs = made.ids.shape[0] if made.ids.ndim == 1 else 0, made.num_outputs
+    of_classes = made.kind == "classes"
+    k = (min(MOST, outputs) if made.ranked else 1) if of_classes else 0
+    shapes = {
+        "labels": (n,) if of_classes else (n, outputs),
+        "scores": (n, 0 if of_classes else outputs),
+        "top": (n, k),
+        "probability": (n, k),
+        "nll": (n,) if of_classes else (n, 0),
+        "rivals": (n,) if of_classes else (n, 0),
+    }
+    numbers = all(getattr(made, name).dtype.kind in "if" for name in shapes)
+    if made.kind not in KINDS or not n or not numbers or len(np.unique(made.ids)) != n:
         raise TransferError("its arrays are not predictions of rows; it is damaged")
     for name, shape in shapes.items():
-        if getattr(found, name).shape != shape:
-            raise TransferError(f"{name} has shape {getattr(found, name).shape}, not {shape}; it is damaged")
-    if found.kind == "classes" and not all(
-        _within(getattr(found, name), outputs) for name in ("labels", "top", "rivals")
-    ):
-        raise TransferError(f"its classes are not below {outputs}; it is damaged")
-    if not _finite(found):
+        if getattr(made, name).shape != shape:
+            raise TransferError(f"{name} has shape {getattr(made, name).shape}, not {shape}; it is damaged")
+    if of_classes:
+        indices = [made.labels, made.top, made.rivals]
+        if not all(array.dtype.kind == "i" and ((array >= 0) & (array < outputs)).all() for array in indices):
+            raise TransferError(f"its classes are not below {outputs}; it is damaged")
+        shares = made.probability
+        finite = not made.probable or (np.isfinite(made.nll).all() and ((shares >= 0) & (shares <= 1.001)).all())
+    else:
+        impossible = np.isneginf(made.scores) if made.kind == "labels" else False
+        finite = (np.isfinite(made.scores) | impossible).all() and np.isfinite(made.labels).all()
+    if not finite:
         raise TransferError("its numbers are not those of predictions; it is damaged")
-    if len(found.class_names) not in (0, outputs):
-        raise TransferError(f"it names {len(found.class_names)} of {outputs} classes; it is damaged")
-
-
-def _finite(found: Predictions) -> bool:
-    """Whether numbers are some where they should be."""
-    if found.kind == "classes":
-        shares = found.probability
-        return not found.probable or bool(np.isfinite(found.nll).all() and ((shares >= 0) & (shares <= 1.001)).all())
-    impossible = np.isneginf(found.scores) if found.kind == "labels" else False
-    return bool((np.isfinite(found.scores) | impossible).all() and np.isfinite(found.labels).all())
-
-
-def _within(indices: np.ndarray, count: int) -> bool:
-    return indices.dtype.kind == "i" and bool(((indices >= 0) & (indices < count)).all())
+    if len(made.class_names) not in (0, outputs):
+        raise TransferError(f"it names {len(made.class_names)} of {outputs} classes; it is damaged")

@@ -16,13 +16,21 @@ from numpy.typing import ArrayLike
 
 from transfer.errors import RowsError, UsageError
 from transfer.evaluation import measures
-from transfer.evaluation import scores as any_scores
 from transfer.evaluation.predictions import Predictions
+from transfer.evaluation.scores import Scores
+from transfer.evaluation.scores import of as scores_of
 from transfer.heads import HEADS, targets
 from transfer.runtime.progress import NOTICEABLE_SECONDS, Progress, waiting
 
 Grid = Mapping[str, Sequence[Any]]
 Row = dict[str, Any]
+# What is predicted -> measures (`transfer.evaluation.measures`) that settings may be chosen by, the usual one first.
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "classes": ("accuracy", "balanced_accuracy", "log_loss"),
+    "labels": ("mean_average_precision", "accuracy", "log_loss"),
+    "values": ("rmse", "r2"),
+}
+MORE_IS_BETTER = {name: one.more for of_kind in measures.MEASURES.values() for name, one in of_kind.items()}
 
 
 class Best(NamedTuple):
@@ -98,7 +106,9 @@ def sweep(
         RowsError: (a ValueError) rows that no head can use, or too few to hold any out.
     """
     named = dict(features) if isinstance(features, Mapping) else {"": features}
-    estimator = _estimator(head)
+    if not isinstance(head, str) and not (hasattr(head, "fit") and hasattr(head, "set_params")):
+        raise UsageError(f"a sweep takes the name of a head or an estimator, not a {type(head).__name__}")
+    estimator = HEADS[head]() if isinstance(head, str) else head
     selection = select(named, y, estimator, grid, holdout=holdout, seed=seed, measure=measure)
     for note in selection.notes:
         logging.warning("%s", note)
@@ -127,13 +137,29 @@ def select(
         labels = labels[:, 0]
     settings = _combinations(getattr(estimator, "GRID", {}) if grid is None else grid, estimator)
     kind = kind_of(estimator, labels)
-    measure = _known_measure(measure, kind)
+    if measure is not None and measure not in CHOICES[kind]:
+        raise UsageError(f"measure={measure!r} is not one of {', '.join(CHOICES[kind])}, by which {kind} are chosen")
+    measure = measure or CHOICES[kind][0]
     kept, held = split(labels, kind, holdout, seed)
+    if kind == "values":
+        truth, classes = targets.of_regressor(labels, len(labels)).array[held], None
+    else:
+        aimed, classes = targets.of_classifier(labels, len(labels))
+        truth = aimed.array[held]
     table: list[Row] = []
     best: dict[str, Best] = {}
     for tap, of_tap in features.items():
-        rows, best[tap] = _try(_rows(of_tap, len(labels)), labels, kept, held, estimator, settings, kind, measure)
-        table += [{"tap": tap, **row} for row in rows]
+        x = _rows(of_tap, len(labels))
+        candidates = _candidates(estimator, settings, x[kept], labels[kept], x[held], classes, kind)
+        for setting, scores in zip(settings, candidates, strict=True):
+            row = measured(scores, truth, kind)
+            if measure not in row:
+                name = type(estimator).__name__
+                lacking = "no held-out row has a label" if scores.probable else f"{name} gives no probabilities"
+                raise UsageError(f"measure={measure}: the held-out rows have none, {lacking}")
+            table.append({"tap": tap, **setting, **row})
+            if tap not in best or _rank(row[measure], measure) > _rank(best[tap].measures[measure], measure):
+                best[tap] = Best(setting, row, scores.values, scores.probable)
     winner = max(best, key=lambda tap: _rank(best[tap].measures[measure], measure))  # the first of equals
     chosen = best[winner].settings
     return Selection(
@@ -155,14 +181,6 @@ def fit_setting(estimator: Any, settings: Mapping[str, Any], features: np.ndarra
 
     with waiting(f"fitting {type(estimator).__name__} on {len(labels)} rows"):
         return clone(estimator).set_params(**settings).fit(features, labels)
-
-
-def _estimator(head: Any) -> Any:
-    if not isinstance(head, str):
-        if not (hasattr(head, "fit") and hasattr(head, "set_params")):
-            raise UsageError(f"a sweep takes the name of a head or an estimator, not a {type(head).__name__}")
-        return head
-    return HEADS[head]()
 
 
 def kind_of(estimator: Any, labels: np.ndarray) -> str:
@@ -191,13 +209,9 @@ def _combinations(grid: Grid, estimator: Any) -> list[dict[str, Any]]:
             raise UsageError(f"{type(estimator).__name__} takes no {name}; it takes {', '.join(known)}")
         if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray) or len(values) == 0:
             raise UsageError(f"{name}={values!r} should be several values to try")
-    columns = [[_plain(value) for value in values] for values in grid.values()]
+    # a NumPy number as Python's: it is written down as JSON
+    columns = [[value.item() if isinstance(value, np.generic) else value for value in of] for of in grid.values()]
     return [dict(zip(grid, combination, strict=True)) for combination in itertools.product(*columns)]
-
-
-def _plain(value: Any) -> Any:
-    """A NumPy number as Python's: it is written down as JSON."""
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def split(labels: np.ndarray, kind: str, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -235,76 +249,39 @@ def _shares(sizes: np.ndarray, wanted: int, random: np.random.Generator) -> np.n
     return counts
 
 
-def _try(
-    x: np.ndarray,
-    labels: np.ndarray,
-    kept: np.ndarray,
-    held: np.ndarray,
-    estimator: Any,
-    settings: list[dict[str, Any]],
-    kind: str,
-    measure: str,
-) -> tuple[list[Row], Best]:
-    """A row for each setting, and the best of them, on the features of one tap."""
-    classes, truth = _truth(labels, held, kind)
-    table: list[Row] = []
-    best: Best | None = None
-    candidates = _candidates(estimator, settings, x, labels, kept, held, classes, kind)
-    for setting, found in zip(settings, _shown(candidates, len(settings)), strict=True):
-        row = measured(found, truth, kind)
-        if measure not in row:
-            name = type(estimator).__name__
-            lacking = "no held-out row has a label" if found.probable else f"{name} gives no probabilities"
-            raise UsageError(f"measure={measure}: the held-out rows have none, {lacking}")
-        table.append({**setting, **row})
-        if best is None or _rank(row[measure], measure) > _rank(best.measures[measure], measure):
-            best = Best(setting, row, found.values, found.probable)
-    assert best is not None
-    return table, best
-
-
-def _shown(candidates: Iterator[any_scores.Scores], count: int) -> Iterator[any_scores.Scores]:
-    """The same, with progress where it takes longer than a moment."""
-    with Progress("sweep", count, "settings", delay=NOTICEABLE_SECONDS) as progress:
-        for found in candidates:
-            progress.update()
-            yield found
-
-
-def _truth(labels: np.ndarray, held: np.ndarray, kind: str) -> tuple[np.ndarray | None, np.ndarray]:
-    """The classes, and what the held-out rows are, as measures take it."""
-    if kind == "values":
-        return None, targets.of_regressor(labels, len(labels)).array[held]
-    aimed, classes = targets.of_classifier(labels, len(labels))
-    return classes, aimed.array[held]
-
-
 def _candidates(
     estimator: Any,
     settings: list[dict[str, Any]],
     x: np.ndarray,
-    labels: np.ndarray,
-    kept: np.ndarray,
+    y: np.ndarray,
     held: np.ndarray,
     classes: np.ndarray | None,
     kind: str,
-) -> Any:
-    """Scores of the held-out rows by each setting, fitted on the others."""
-    train = x[kept], labels[kept]
+) -> Iterator[Scores]:
+    """Scores of the held-out rows by each setting, fitted on the others; with progress where it takes a while."""
     if hasattr(estimator, "fit_many") and settings[0]:
         columns = {name: [setting[name] for setting in settings] for name in settings[0]}
         with waiting(f"fitting {len(settings)} settings side by side"):
-            return map(any_scores.Scores, estimator.fit_many(*train, columns)(x[held]))
-    return (any_scores.of(fit_setting(estimator, setting, *train), x[held], classes, kind) for setting in settings)
+            yield from map(Scores, estimator.fit_many(x, y, columns)(held))
+        return
+    with Progress("sweep", len(settings), "settings", delay=NOTICEABLE_SECONDS) as progress:
+        for setting in settings:
+            scores = scores_of(fit_setting(estimator, setting, x, y), held, classes, kind)
+            progress.update()
+            yield scores
 
 
 def _notes(chosen: Mapping[str, Any], settings: list[dict[str, Any]], table: list[Row], measure: str) -> Iterator[str]:
     """What to know of the choice: values at the edge of what was tried, settings between which it was not made."""
+
+    def is_number(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+
     best = max(_rank(row[measure], measure) for row in table)
     equal = [row for row in table if _rank(row[measure], measure) == best]
     for name, value in chosen.items():
-        tried = sorted({setting[name] for setting in settings if _is_number(setting[name])})
-        inside = any(_is_number(row[name]) and tried[0] < row[name] < tried[-1] for row in equal)
+        tried = sorted({setting[name] for setting in settings if is_number(setting[name])})
+        inside = any(is_number(row[name]) and tried[0] < row[name] < tried[-1] for row in equal)
         # 0 is an end of its own; and where a value further inside is as good, there is nothing to be had beyond
         if len(tried) > 2 and value in (tried[0], tried[-1]) and value != 0 and not inside:
             yield (
@@ -315,37 +292,17 @@ def _notes(chosen: Mapping[str, Any], settings: list[dict[str, Any]], table: lis
         yield f"{len(equal)} settings are equal by accuracy, the first is taken; measure=log_loss tells them apart"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-# What is predicted -> measures (`transfer.evaluation.measures`) that settings may be chosen by, the usual one first.
-CHOICES: Mapping[str, tuple[str, ...]] = {
-    "classes": ("accuracy", "balanced_accuracy", "log_loss"),
-    "labels": ("mean_average_precision", "accuracy", "log_loss"),
-    "values": ("rmse", "r2"),
-}
-MORE_IS_BETTER = {name: one.more for of_kind in measures.MEASURES.values() for name, one in of_kind.items()}
-
-
-def measured(found: any_scores.Scores, truth: np.ndarray, kind: str) -> dict[str, float]:
+def measured(scores: Scores, truth: np.ndarray, kind: str) -> dict[str, float]:
     """The measures of `CHOICES` that scores have; NaN, each of them, where a head has diverged.
 
     Args:
         truth: as `Targets.array` has it.
     """
-    if np.isnan(found.values).any():
+    if np.isnan(scores.values).any():
         return dict.fromkeys(CHOICES[kind], math.nan)
-    predictions = Predictions.of_logits(found.values, truth, kind=kind, ranked=found.ranked, probable=found.probable)
-    there = measures.applicable(predictions)
-    return {name: measures.value(predictions, name) for name in CHOICES[kind] if name in there}
-
-
-def _known_measure(measure: str | None, kind: str) -> str:
-    there = CHOICES[kind]
-    if measure is not None and measure not in there:
-        raise UsageError(f"measure={measure!r} is not one of {', '.join(there)}, by which {kind} are chosen")
-    return measure or there[0]
+    predictions = Predictions.of_logits(scores.values, truth, kind=kind, ranked=scores.ranked, probable=scores.probable)
+    known = measures.applicable(predictions)
+    return {name: measures.value(predictions, name) for name in CHOICES[kind] if name in known}
 
 
 def _rank(value: float, measure: str) -> float:
