@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +40,27 @@ MB = 1e6
 def rows(options: argparse.Namespace) -> Iterator[Row]:
     """Checks the flags at once (UsageError); each program is compiled when its row is asked for.
 
+    Of each case the extractor, of each network the head; of a pod also what a process runs, and a large head.
     `--batch` counts images a chip here.
     """
     targets = parse(options.target)
     # this process computes nothing; its own search for an accelerator would only complain
     jax.config.update("jax_platforms", "cpu")
     for platform in dict.fromkeys(target.platform for target in targets):
-        _check_installed(platform)
+        check_installed(platform)
     cases = cases_of(options, DEFAULT_BATCH)
-    return (row for target in targets for row in _rows(target, cases, options))
+    models = dict.fromkeys(case.model for case in cases)
+    programs: list[tuple[Target, str, Case, int]] = []
+    for target in targets:
+        pod = target.processes > 1
+        programs += [(target, name, case, 1) for case in cases for name in (EXTRACTORS if pod else EXTRACTORS[:1])]
+        for case in (Case(model, 0, "float32") for model in models):
+            programs.append((target, "head", case, 1))
+            programs += [(target, "pod head", case, over) for over in (POD_CLASSES_OVER if pod else ())]
+    return (_row(options, *program) for program in programs)
 
 
-def _check_installed(platform: str) -> None:
+def check_installed(platform: str) -> None:
     """TransferError naming the extra where the compiler for `platform` is missing."""
     module, extra = EXTRAS[platform]
     parent = module.partition(".")[0]
@@ -59,85 +68,46 @@ def _check_installed(platform: str) -> None:
         raise TransferError(f"--target={platform}:… needs a compiler for it: {install_hint(extra)}")
 
 
-def _rows(target: Target, chosen: Sequence[Case], options: argparse.Namespace) -> Iterator[Row]:
-    """The extractor of each case and each network's head; of a pod also what a process runs, and a large head."""
-    extractors = ("extractor", "process") if target.processes > 1 else ("extractor",)
-    for case in chosen:
-        for program in extractors:
-            yield _row(program, target, case, options)
-    for model in dict.fromkeys(case.model for case in chosen):
-        case = Case(model, 0, "float32")
-        yield _row("head", target, case, options)
-        for classes_over in POD_CLASSES_OVER if target.processes > 1 else ():
-            yield _row("pod head", target, case, options, classes_over)
-
-
-def _row(program: str, target: Target, case: Case, options: argparse.Namespace, classes_over: int = 1) -> Row:
-    network = dict(
-        model=case.model,
-        weights=options.weights or "random",
-        tap=options.tap,
-        image_size=options.image_size,
-        seed=options.seed,
-    )
-    job = dict(
-        program=program,
-        target=target,
-        network=network,
-        dtype=case.dtype,
-        precision=options.precision,
-        batch_per_chip=case.batch,
-        classes_over=classes_over,
-    )
+def _row(options: argparse.Namespace, target: Target, program: str, case: Case, classes_over: int) -> Row:
+    """The figures of a program that a child compiles, or why there are none."""
+    network = dict(model=case.model, weights=options.weights or "random")
+    network |= {name: getattr(options, name) for name in ("tap", "image_size", "seed")}
+    job = dict(program=program, target=target, network=network, dtype=case.dtype, precision=options.precision)
+    job |= dict(batch_per_chip=case.batch, classes_over=classes_over)
     row = {"kind": "target", "target": str(target), "program": program, "model": case.model, "tap": options.tap}
     # a head multiplies in full precision, whatever is asked of the network
     precision = options.precision if program in EXTRACTORS else "highest"
     row |= {"dtype": case.dtype, "precision": precision, "batch_per_chip": case.batch or None, "failed": None}
     logging.info("%s: compiling the %s of %s", target, program, case.model)
-    row |= _compiled(job, target)
-    return row if row["failed"] else row | bounds(row, target)
-
-
-def _compiled(job: Mapping[str, Any], target: Target) -> Row:
-    """The figures of a child, or why there are none."""
-    child = [sys.executable, "-m", "transfer.bench.target_compile"]
     done = subprocess.run(
-        child, input=json.dumps(job), capture_output=True, text=True, env={**os.environ, **environment(target.platform)}
+        [sys.executable, "-m", "transfer.bench.target_compile"],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment(target.platform)},
     )
     lines = done.stdout.splitlines()
-    if done.returncode == 0 and lines:
-        return json.loads(lines[-1])
-    said = done.stderr.strip().splitlines() or ["nothing"]
-    return {"failed": f"the compiler ended with exit code {done.returncode} and said: {said[-1][:300]}"}
+    if done.returncode or not lines:
+        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        return row | {"failed": f"the compiler ended with exit code {done.returncode} and said: {last[:300]}"}
+    row |= json.loads(lines[-1])
+    return row if row["failed"] else row | bounds(row, target)
 
 
 def environment(platform: str) -> dict[str, str]:
     """What a process has to have set before it imports JAX to compile for a platform that it does not run on."""
     # the package may not be installed but lie in the working directory
-    package = str(Path(__file__).parents[2])
-    common = {
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
-    }
-    return common | ENVIRONMENTS[platform]()
-
-
-def _tpu() -> dict[str, str]:
-    # no questions to a cloud's metadata server; other processes may hold libtpu
-    return {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-
-
-def _gpu() -> dict[str, str]:
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+    common = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+    if platform == "tpu":
+        # no questions to a cloud's metadata server; other processes may hold libtpu
+        return {**common, "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     # nothing can be measured without a GPU; the compiler finds ptxas and libdevice in NVIDIA's package
     flags = [os.environ.get("XLA_FLAGS", ""), "--xla_gpu_autotune_level=0"]
     spec = importlib.util.find_spec("nvidia")
-    for folder in spec.submodule_search_locations or () if spec else ():
-        if Path(folder, "cuda_nvcc").is_dir():
-            flags.append(f"--xla_gpu_cuda_data_dir={Path(folder, 'cuda_nvcc')}")
-    return {"XLA_FLAGS": " ".join(filter(None, flags))}
-
-
-ENVIRONMENTS = {"tpu": _tpu, "gpu": _gpu}
+    folders = [Path(folder, "cuda_nvcc") for folder in spec.submodule_search_locations or ()] if spec else []
+    flags += [f"--xla_gpu_cuda_data_dir={folder}" for folder in folders if folder.is_dir()]
+    return {**common, "XLA_FLAGS": " ".join(filter(None, flags))}
 
 
 def bounds(row: Mapping[str, Any], target: Target) -> Row:
@@ -148,18 +118,17 @@ def bounds(row: Mapping[str, Any], target: Target) -> Row:
     gflops = counted and row["compiler_gflops_per_example"] or row["gflops_per_example"]
     megabytes = counted and row["compiler_mb_per_example"] or row["main_memory_mb_per_example"]
     cycles = row["cycles_per_example"]
-    # a TPU v4's two cores work side by side
-    cores = row["cores_per_chip"]
     return {
         "arithmetic_bound": peak_tflops(target, row["dtype"], row["precision"]) * 1e3 / gflops if gflops else None,
         "memory_bound": chip.bandwidth / (megabytes * MB) if megabytes else None,
-        "estimate": cores * chip.clock / cycles if cycles and chip.clock else None,
+        # a TPU v4's two cores work side by side
+        "estimate": row["cores_per_chip"] * chip.clock / cycles if cycles and chip.clock else None,
     }
 
 
 def peak_tflops(target: Target, dtype: str, precision: str) -> float:
     """Of one chip, 1e12 a second, as the program multiplies."""
-    peaks = PEAKS[target.chip.name]
+    peaks = PEAKS[target.chip.device_kind]
     if dtype == "bfloat16":
         return peaks["bfloat16"]
     if target.platform == "tpu":
@@ -167,68 +136,7 @@ def peak_tflops(target: Target, dtype: str, precision: str) -> float:
     return peaks["tf32" if precision == "default" else "float32"]
 
 
-def table(found: Sequence[Mapping[str, Any]]) -> str:
-    """For a person: a line a program, then what failed."""
-    lines = [HEADINGS, *(_cells(row) for row in found if not row["failed"])]
-    failed = [f"{row['target']} {row['program']} of {row['model']}: {row['failed']}" for row in found if row["failed"]]
-    kernels = [
-        f"{row['target']} {row['program']} of {row['model']}: {_counts(row['kernels'])}"
-        for row in found
-        if not row["failed"] and row["program"] in EXTRACTORS
-    ]
-    return "\n".join([tables.text(lines, left=1), "", *READING, "", *kernels, *failed])
-
-
-HEADINGS = (
-    "target",
-    "program",
-    "dtype",
-    "batch/chip",
-    "compile s",
-    "arguments MB",
-    "outputs MB",
-    "temporaries MB",
-    "of memory",
-    "GFLOP",
-    "compiler's",
-    "MB",
-    "main memory MB",
-    "collectives",
-    "a step",
-    "by arithmetic/s",
-    "by memory/s",
-    "estimate/s",
-)
-READING = (
-    "Memory a chip. A process of a pod runs its program on each of its devices; collectives of a step are those of a",
-    "loop's round, with the devices that take part. GFLOP (the model's, the compiler's) and MB (the compiler's bytes",
-    "accessed; operands and results of kernels in main memory) an image, for a head a row of features. Images (rows) a",
-    "second and chip: as the peak and the memory's bandwidth bound them, and as a TPU's compiler estimates the cycles",
-    "of the kernels.",
-)
-
-
-def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    sizes = [f"{row[f'{name}_bytes'] / MB:,.0f}" for name in ("argument", "output", "temporary")]
-    return (
-        row["target"],
-        f"{row['model']} {row['program']}",
-        row["dtype"],
-        str(row["batch_per_chip"] or row["batch"]),
-        f"{row['compile_seconds']:.1f}",
-        *sizes,
-        f"{row['memory_bytes'] / row['capacity_bytes']:.0%}",
-        _number(row["gflops_per_example"]),
-        _number(row["compiler_gflops_per_example"]),
-        _number(row["compiler_mb_per_example"]),
-        _number(row["main_memory_mb_per_example"]),
-        _counts(row["collectives"]) or "none",
-        _counts(row["collectives_a_step"]) or "none",
-        *(_whole(row[name]) for name in ("arithmetic_bound", "memory_bound", "estimate")),
-    )
-
-
-def _number(value: float | None) -> str:
+def _significant(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 
@@ -238,3 +146,46 @@ def _whole(value: float | None) -> str:
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+
+
+# Heading -> the cell of a row.
+COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "target": lambda row: row["target"],
+    "program": lambda row: f"{row['model']} {row['program']}",
+    "dtype": lambda row: row["dtype"],
+    "batch/chip": lambda row: str(row["batch_per_chip"] or row["batch"]),
+    "compile s": lambda row: f"{row['compile_seconds']:.1f}",
+    "arguments MB": lambda row: _whole(row["argument_bytes"] / MB),
+    "outputs MB": lambda row: _whole(row["output_bytes"] / MB),
+    "temporaries MB": lambda row: _whole(row["temporary_bytes"] / MB),
+    "of memory": lambda row: f"{row['memory_bytes'] / row['capacity_bytes']:.0%}",
+    "GFLOP": lambda row: _significant(row["gflops_per_example"]),
+    "compiler's": lambda row: _significant(row["compiler_gflops_per_example"]),
+    "MB": lambda row: _significant(row["compiler_mb_per_example"]),
+    "main memory MB": lambda row: _significant(row["main_memory_mb_per_example"]),
+    "collectives": lambda row: _counts(row["collectives"]) or "none",
+    "a step": lambda row: _counts(row["collectives_a_step"]) or "none",
+    "by arithmetic/s": lambda row: _whole(row["arithmetic_bound"]),
+    "by memory/s": lambda row: _whole(row["memory_bound"]),
+    "estimate/s": lambda row: _whole(row["estimate"]),
+}
+READING = """\
+Memory a chip. A process of a pod runs its program on each of its devices; collectives of a step are those of a
+loop's round, with the devices that take part. GFLOP (the model's, the compiler's) and MB (the compiler's bytes
+accessed; operands and results of kernels in main memory) an image, for a head a row of features. Images (rows) a
+second and chip: as the peak and the memory's bandwidth bound them, and as a TPU's compiler estimates the cycles
+of the kernels.
+"""
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """For a person: a line a program, then the kernels of each, and what failed."""
+    cells = [[cell(row) for cell in COLUMNS.values()] for row in rows if not row["failed"]]
+    kernels, failed = [], []
+    for row in rows:
+        name = f"{row['target']} {row['program']} of {row['model']}"
+        if row["failed"]:
+            failed.append(f"{name}: {row['failed']}")
+        elif row["program"] in EXTRACTORS:
+            kernels.append(f"{name}: {_counts(row['kernels'])}")
+    return "\n".join([tables.text([list(COLUMNS), *cells], left=1), "", READING, *kernels, *failed])

@@ -14,14 +14,14 @@ class Chip(NamedTuple):
     """What bounds a program on one chip, from its maker's data sheet.
 
     Attributes:
-      name: key of `transfer.bench.machine.PEAKS`.
+      device_kind: key of `transfer.bench.machine.PEAKS`.
       memory: bytes.
       bandwidth: of that memory, bytes a second.
       clock: cycles a second in which a TPU's compiler counts; None where it does not.
       sides: of a topology; 0 for a device by itself.
     """
 
-    name: str
+    device_kind: str
     memory: int
     bandwidth: float
     clock: float | None = None
@@ -38,9 +38,11 @@ CHIPS = {
     },
     "gpu": {"h100": Chip("NVIDIA H100 80GB HBM3", 84978434048, 3.35232e12)},
 }
-# Of a host of a TPU pod, and so of a process.
+# Of a host of a TPU pod, and so of a process: 2x2, so that the first two sides of a topology are even.
 HOST_CHIPS = 4
-# Some that can be rented; the compiler takes others of the same form, too.
+EVEN, ANY = "(?:[2468]|[1-9][0-9]?[02468])", "[1-9][0-9]{0,2}"
+# By the number of sides: the form, and some that can be rented; the compiler takes others of the same form, too.
+FORMS = {2: f"{EVEN}x{EVEN}", 3: f"{EVEN}x{EVEN}x{ANY}"}
 TOPOLOGIES = {
     2: ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
     3: ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
@@ -75,35 +77,22 @@ class Target(NamedTuple):
 
 def parse(text: str) -> list[Target]:
     """Comma separated targets; one without a platform has that of the one before. UsageError names what is known."""
-    found: list[Target] = []
+    targets: list[Target] = []
     for word in words("target", text):
-        head, _, rest = word.partition(":")
-        if head in CHIPS:
-            found.append(_target(word, head, rest))
-        elif found:
-            found.append(_target(word, found[-1].platform, word))
-        else:
-            raise UsageError(f"--target={word} should start with {' or '.join(f'{p}:' for p in CHIPS)}")
-    return found
-
-
-def _target(word: str, platform: str, rest: str) -> Target:
-    kind, _, topology = rest.partition(":")
-    if kind not in CHIPS[platform]:
-        known = ", ".join(CHIPS[platform])
-        raise UsageError(f"--target={word}: there is no {platform} {kind!r}; known are {known}")
-    sides = CHIPS[platform][kind].sides
-    if not sides and topology:
-        raise UsageError(f"--target={word}: a {kind} is one device, without a topology")
-    if sides and not _is_topology(topology, sides):
-        raise UsageError(
-            f"--target={word}: topologies of a {kind} are {', '.join(TOPOLOGIES[sides])}, not {topology!r}"
-        )
-    return Target(platform, kind, topology)
-
-
-def _is_topology(topology: str, sides: int) -> bool:
-    """A host has 2x2 chips, so the first two sides are even."""
-    numbers = topology.split("x")
-    right_form = len(numbers) == sides and all(re.fullmatch("[1-9][0-9]{0,2}", number) for number in numbers)
-    return right_form and not any(int(number) % 2 for number in numbers[:2])
+        platform, _, rest = word.partition(":")
+        if platform not in CHIPS:
+            if not targets:
+                raise UsageError(f"--target={word} should start with {' or '.join(f'{name}:' for name in CHIPS)}")
+            platform, rest = targets[-1].platform, word
+        kind, _, topology = rest.partition(":")
+        if kind not in CHIPS[platform]:
+            known = ", ".join(CHIPS[platform])
+            raise UsageError(f"--target={word}: there is no {platform} {kind!r}; known are {known}")
+        sides = CHIPS[platform][kind].sides
+        if not sides and topology:
+            raise UsageError(f"--target={word}: a {kind} is one device, without a topology")
+        if sides and not re.fullmatch(FORMS[sides], topology):
+            known = ", ".join(TOPOLOGIES[sides])
+            raise UsageError(f"--target={word}: topologies of a {kind} are {known}, not {topology!r}")
+        targets.append(Target(platform, kind, topology))
+    return targets

@@ -21,7 +21,7 @@ from jax.sharding import Mesh, SingleDeviceSharding
 
 from transfer.bench.network import NetworkSpec, load
 from transfer.bench.target_chips import Target
-from transfer.bench.target_hlo import COLLECTIVES, Kernel, kernels, loop_collectives, read
+from transfer.bench.target_hlo import COLLECTIVES, kernels, loop_collectives, read
 from transfer.extract.extractor import Extractor
 from transfer.heads import gradient
 from transfer.heads.gradient import Examples, Method
@@ -35,6 +35,8 @@ HEAD_ROWS, HEAD_CLASSES, HEAD_BATCH = 4096, 10, 256
 # And over a pod: ImageNet's rows, bfloat16, and classes.
 POD_ROWS, POD_CLASSES, POD_BATCH, POD_DTYPE = 1_281_167, 1000, 4096, "bfloat16"
 
+Devices = Sequence[jax.Device]
+
 
 class Lowered(NamedTuple):
     """A program for the target.
@@ -44,18 +46,18 @@ class Lowered(NamedTuple):
       devices: that it runs on.
       examples: images or rows, over all of these.
       gflops: multiply-adds of one of them as the model defines them, times 2, in 1e9.
-      said: more about it, for the row.
+      facts: more about it, for the row.
     """
 
     program: jax.stages.Lowered
     devices: int
     examples: int
     gflops: float
-    said: dict[str, Any]
+    facts: dict[str, Any]
 
 
-def devices(target: Target) -> list[jax.Device]:
-    """Of the target, as its compiler describes them."""
+def describe_devices(target: Target) -> Devices:
+    """The devices of the target, as its compiler describes them."""
     if target.platform == "tpu":
         return topologies.get_topology_desc(f"{target.kind}:{target.topology}", "tpu").devices
     config = resources.files("transfer.bench").joinpath(f"targets/{target.kind}.txtpb").read_text()
@@ -65,52 +67,43 @@ def devices(target: Target) -> list[jax.Device]:
 def figures(job: dict[str, Any]) -> dict[str, Any]:
     """What the compiler says of `job["program"]`: fields of a row."""
     target = Target(*job["target"])
-    there = devices(target)
-    lowered = PROGRAMS[job["program"]](job, target, there)
+    devices = describe_devices(target)
+    lowered = (_extractor if job["program"] in ("extractor", "process") else _head)(job, target, devices)
     start = time.monotonic()
     compiled = lowered.program.compile()
     seconds = time.monotonic() - start
+    cores = len(devices) // target.chips  # a TPU v4 has two a chip
+    examples = lowered.examples // lowered.devices
+    memory: Any = compiled.memory_analysis()
+    sizes = {
+        "argument_bytes": int(memory.argument_size_in_bytes) * cores,
+        "output_bytes": int(memory.output_size_in_bytes) * cores,
+        "temporary_bytes": int(memory.temp_size_in_bytes) * cores,
+    }
+    # the compiler's own count takes the body of a loop once, and a GPU's has none
+    costs: Any = compiled.cost_analysis() or {}
+    costs = costs[0] if isinstance(costs, list) else costs
     program = read(compiled.as_text() or "")
-    # a TPU v4 has two devices a chip
-    cores = len(there) // target.chips
     return {
-        **lowered.said,
+        **lowered.facts,
         "devices_compiled_for": lowered.devices,
         "cores_per_chip": cores,
         "chips": target.chips,
         "compile_seconds": seconds,
         "gflops_per_example": lowered.gflops,
-        **_memory(compiled, cores, target.chip.memory),
-        **_costs(compiled, lowered.examples // lowered.devices),
-        **_kernels(list(kernels(program)), lowered.examples // lowered.devices),
+        **sizes,
+        "memory_bytes": sum(sizes.values()),
+        "capacity_bytes": target.chip.memory,
+        "compiler_gflops_per_example": costs["flops"] / examples / 1e9 if "flops" in costs else None,
+        "compiler_mb_per_example": costs["bytes accessed"] / examples / 1e6 if "bytes accessed" in costs else None,
+        **_kernel_figures(program, examples),
         "collectives_a_step": loop_collectives(program),
     }
 
 
-def _memory(compiled: jax.stages.Compiled, cores: int, capacity: int) -> dict[str, int]:
-    """Bytes a chip."""
-    said: Any = compiled.memory_analysis()
-    sizes = {
-        "argument_bytes": said.argument_size_in_bytes,
-        "output_bytes": said.output_size_in_bytes,
-        "temporary_bytes": said.temp_size_in_bytes,
-    }
-    sizes = {name: int(size) * cores for name, size in sizes.items()}
-    return sizes | {"memory_bytes": sum(sizes.values()), "capacity_bytes": capacity}
-
-
-def _costs(compiled: jax.stages.Compiled, examples: int) -> dict[str, float | None]:
-    """The compiler's own count, an example; it takes the body of a loop once, and a GPU's has none."""
-    said = compiled.cost_analysis() or {}
-    said = said[0] if isinstance(said, list) else said
-    return {
-        "compiler_gflops_per_example": said["flops"] / examples / 1e9 if "flops" in said else None,
-        "compiler_mb_per_example": said["bytes accessed"] / examples / 1e6 if "bytes accessed" in said else None,
-    }
-
-
-def _kernels(found: list[Kernel], examples: int) -> dict[str, Any]:
+def _kernel_figures(program: Any, examples: int) -> dict[str, Any]:
     """Calls by kind, bytes in main memory and estimated cycles an example, collectives by kind."""
+    found = list(kernels(program))
     calls = collections.Counter[str]()
     for kernel in found:
         calls[kernel.kind] += kernel.calls
@@ -124,18 +117,14 @@ def _kernels(found: list[Kernel], examples: int) -> dict[str, Any]:
     }
 
 
-def _extractor(job: dict[str, Any], target: Target, there: Sequence[jax.Device]) -> Lowered:
-    """The very program that runs where one process has all devices, images of the network's size."""
-    return _extractor_on(job, job["batch_per_chip"] * target.chips, there)
+def _extractor(job: dict[str, Any], target: Target, devices: Devices) -> Lowered:
+    """The very program that runs where one process has all devices, images of the network's size.
 
-
-def _process(job: dict[str, Any], target: Target, there: Sequence[jax.Device]) -> Lowered:
-    """What a process of a pod runs on each of its devices (`transfer.extract.separate`), here on the very first one."""
-    cores = len(there) // target.chips
-    return _extractor_on(job, job["batch_per_chip"] // cores, there[:1])
-
-
-def _extractor_on(job: dict[str, Any], batch: int, there: Sequence[jax.Device]) -> Lowered:
+    Of "process" that of a pod's process, which runs it on each of its devices (`transfer.extract.separate`): one.
+    """
+    batch = job["batch_per_chip"] * target.chips
+    if job["program"] == "process":
+        batch, devices = batch // len(devices), devices[:1]
     network = load(NetworkSpec(**job["network"]))
     extractor = Extractor(
         network.model,
@@ -145,76 +134,57 @@ def _extractor_on(job: dict[str, Any], batch: int, there: Sequence[jax.Device]) 
         precision=job["precision"],
         preprocessing=network.preprocessing,
     )
-    program = extractor.program_on(Mesh(np.array(there), (AXIS,)))
+    program = extractor.program_on(Mesh(np.array(devices), (AXIS,)))
     graph = network.graph(tuple(program.endpoints))
     size = network.preprocessing.image_size
-    said = {"batch": batch, "image_size": size, "weights": network.weights, "parameters": graph.parameters}
-    return Lowered(program.lower((batch, *size, 3)), len(there), batch, 2 * graph.macs / 1e9, said)
+    facts = {"batch": batch, "image_size": size, "weights": network.weights, "parameters": graph.parameters}
+    return Lowered(program.lower((batch, *size, 3)), len(devices), batch, 2 * graph.macs / 1e9, facts)
 
 
-def _head(job: dict[str, Any], target: Target, there: Sequence[jax.Device]) -> Lowered:
-    """One epoch of the published recipe on features of the network's tap, the rows spread over the chips."""
-    width, rows = _features(job), HEAD_ROWS * target.chips
-    said = {"rows": rows, "features": width, "classes": HEAD_CLASSES, "batch": HEAD_BATCH}
-    if len(there) == 1:
-        program = _on_one_device(there[0], rows, width)
+def _head(job: dict[str, Any], target: Target, devices: Devices) -> Lowered:
+    """One epoch of the published recipe on features of the network's tap, the rows spread over the chips.
+
+    Of "pod head" it is ImageNet's rows, and classes over as many devices as `job["classes_over"]`.
+    """
+    network = load(NetworkSpec(**job["network"]))
+    extractor = Extractor(network.model, tap=job["network"]["tap"], preprocessing=network.preprocessing)
+    features = sum(math.prod(shape) for shape in extractor.shapes.values())
+    over, pod = job["classes_over"], job["program"] == "pod head"
+    rows, classes, batch, dtype = HEAD_ROWS * target.chips, HEAD_CLASSES, HEAD_BATCH, "float32"
+    if pod:
+        rows, classes, batch, dtype = POD_ROWS, POD_CLASSES, POD_BATCH, POD_DTYPE
+    facts = {"rows": rows, "features": features, "classes": classes, "batch": batch}
+    if pod:
+        facts |= {"rows_over": len(devices) // over, "classes_over": over, "features_dtype": dtype}
+    if len(devices) == 1:
+        program = _on_one_device(devices[0], rows, features)
     else:
-        program = _sharded(there, 1, rows, width, HEAD_CLASSES, HEAD_BATCH, "float32")
-    return Lowered(program, len(there), rows, _head_gflops(width, HEAD_CLASSES), said)
+        data = len(devices) // over
+        own = math.ceil(rows / data)
+        mesh = Mesh(np.array(devices).reshape(data, over), (step.DATA, step.MODEL))
+        steps = math.ceil(rows / batch)
+        shape = (own, batches.usual_width(batch, data, own), features, classes, steps)
+        program = step.train.lower(*step.abstract_arguments(mesh, *shape, dtype), mesh=mesh, num_steps=steps)
+    # forward, and the gradient of the kernel
+    return Lowered(program, len(devices), rows, 2 * 2 * features * classes / 1e9, facts)
 
 
-def _on_one_device(device: jax.Device, rows: int, width: int) -> jax.stages.Lowered:
+def _on_one_device(device: jax.Device, rows: int, features: int) -> jax.stages.Lowered:
     key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(lambda k: LINEAR.init_state(width, HEAD_CLASSES, k), key)
+    state = jax.eval_shape(lambda k: LINEAR.init_state(features, HEAD_CLASSES, k), key)
     scalars = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
-    data = jax.ShapeDtypeStruct((rows, width), jnp.float32), jax.ShapeDtypeStruct((rows,), jnp.int32)
-    placed = jax.tree.map(
+    data = jax.ShapeDtypeStruct((rows, features), jnp.float32), jax.ShapeDtypeStruct((rows,), jnp.int32)
+    state, seed, learning_rate, examples = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=SingleDeviceSharding(device)),
         (state, *scalars, data),
     )
-    state, seed, learning_rate, examples = placed
-    method = Method(HEAD_BATCH)
     return gradient.train_all.lower(
-        state, seed, Rates(learning_rate), Examples(*examples), None, epochs=1, method=method
+        state, seed, Rates(learning_rate), Examples(*examples), None, epochs=1, method=Method(HEAD_BATCH)
     )
 
 
-def _pod_head(job: dict[str, Any], target: Target, there: Sequence[jax.Device]) -> Lowered:
-    """One epoch over ImageNet's rows, which lie on the devices, classes over as many as `job["classes_over"]`."""
-    width, model = _features(job), job["classes_over"]
-    program = _sharded(there, model, POD_ROWS, width, POD_CLASSES, POD_BATCH, POD_DTYPE)
-    said: dict[str, Any] = {"rows": POD_ROWS, "features": width, "classes": POD_CLASSES, "batch": POD_BATCH}
-    said |= {"rows_over": len(there) // model, "classes_over": model, "features_dtype": POD_DTYPE}
-    return Lowered(program, len(there), POD_ROWS, _head_gflops(width, POD_CLASSES), said)
-
-
-def _sharded(
-    there: Sequence[jax.Device], model: int, rows: int, width: int, classes: int, batch: int, dtype: str
-) -> jax.stages.Lowered:
-    data = len(there) // model
-    own = math.ceil(rows / data)
-    mesh, steps = Mesh(np.array(there).reshape(data, model), (step.DATA, step.MODEL)), math.ceil(rows / batch)
-    shape = (own, batches.usual_width(batch, data, own), width, classes, steps)
-    return step.train.lower(*step.abstract_arguments(mesh, *shape, dtype), mesh=mesh, num_steps=steps)
-
-
-def _features(job: dict[str, Any]) -> int:
-    """Of the network's tap."""
-    network = load(NetworkSpec(**job["network"]))
-    extractor = Extractor(network.model, tap=job["network"]["tap"], preprocessing=network.preprocessing)
-    return sum(int(np.prod(shape)) for shape in extractor.shapes.values())
-
-
-def _head_gflops(features: int, classes: int) -> float:
-    """Forward, and the gradient of the kernel."""
-    return 2 * 2 * features * classes / 1e9
-
-
-PROGRAMS = {"extractor": _extractor, "process": _process, "head": _head, "pod head": _pod_head}
-
-
 def main() -> None:
-    """One job on stdin, its figures or `{"failed": why}` as the last line on stdout."""
+    """Reads one job on stdin; prints its figures, or `{"failed": why}`, as the last line."""
     try:
         answer = figures(json.load(sys.stdin))
     except Exception as error:  # whatever the compiler raises is the row's

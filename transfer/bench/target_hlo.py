@@ -1,5 +1,6 @@
 """Reads an optimised program of XLA: which kernels run, how often, and what each reads from memory and writes to it."""
 
+import collections
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -18,19 +19,18 @@ DECISIVE = ("convolution", "dot", "reduce-window", "transpose", "concatenate", "
 _ARRAY = re.compile(r"([a-z]+[0-9]*)[a-z0-9]*\[([0-9,]*)\](\{[^{}]*\})?")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
 _OPCODE = re.compile(r"(?:^|\s)([a-z][\w\-]*)\(")
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
-_MEMORY_SPACE = re.compile(r"S\((\d+)\)")
-_TRIPS = re.compile(r"known_trip_count[^0-9]*(\d+)")
-_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
-_TARGET = re.compile(r'custom_call_target="([^"]+)"')
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*->.*\{$")
+_TRIPS = r"known_trip_count[^0-9]*(\d+)"
+_CYCLES = r'"estimated_cycles":"(\d+)"'
+_TARGET = r'custom_call_target="([^"]+)"'
 # Who takes part in a collective: {{0,1},{2,3}}, or 64 groups of 4 as [64,4]<=[256], or axes of a mesh by name.
-_LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")
-_COUNTED = re.compile(r"replica_groups=\[\d+,(\d+)\]<=")
+_LISTED = r"replica_groups=\{\{([\d,]+)\}"
+_COUNTED = r"replica_groups=\[\d+,(\d+)\]<="
 _AXES = re.compile(r"replica_groups=mesh\[([^\]]+)\] ?\{([^}]*)\}")
 
 
 class Instruction(NamedTuple):
-    """One line of a program: `%name = shape opcode(operands), attributes`."""
+    """One line of a program: `%name = shape opcode(operands), attributes`; `inside` are the parentheses as text."""
 
     name: str
     shape: str
@@ -39,11 +39,23 @@ class Instruction(NamedTuple):
     inside: str
     attributes: str
 
+    def attribute(self, pattern: str) -> str:
+        """The first group of a pattern in the attributes; empty where it is not there."""
+        match = re.search(pattern, self.attributes)
+        return match.group(1) if match else ""
+
+    def called(self, attribute: str) -> str:
+        """The name of the computation that an attribute calls; empty where there is none."""
+        return self.attribute(rf"{attribute}=%?([\w.\-]+)")
+
+
+Computation = Mapping[str, Instruction]
+
 
 class Program(NamedTuple):
     """Computations by name; `entry` is where it starts."""
 
-    computations: Mapping[str, Mapping[str, Instruction]]
+    computations: Mapping[str, Computation]
     entry: str
 
 
@@ -54,7 +66,6 @@ class Kernel(NamedTuple):
       kind: `__cudnn$convBiasActivationForward`, `convolution fusion`, `transpose fusion`, `copy` …
       calls: how often it runs.
       bytes: operands and results of one call that lie in the device's main memory.
-      on_chip: those that lie in a memory on the chip (a TPU's vector memory).
       only_weights: whether it works on nothing but arguments, the same on every call.
       cycles: that a TPU's compiler estimates for one call; 0 where it says nothing.
     """
@@ -62,22 +73,21 @@ class Kernel(NamedTuple):
     kind: str
     calls: int
     bytes: float
-    on_chip: float
     only_weights: bool
     cycles: int
 
 
 def read(text: str) -> Program:
-    """The text of `Compiled.as_text()`."""
+    """Parses the text of `Compiled.as_text()`."""
     computations: dict[str, dict[str, Instruction]] = {}
-    entry, current = "", None
+    entry, current = "", ""
     for line in text.splitlines():
-        header = _COMPUTATION.match(line)
-        if header and "->" in line:
-            current = computations.setdefault(header.group(2), {})
-            entry = header.group(2) if header.group(1) else entry
-        elif current is not None and (found := _instruction(line)):
-            current[found.name] = found
+        if header := _COMPUTATION.match(line):
+            current = header.group(2)
+            entry = current if header.group(1) else entry
+            computations.setdefault(current, {})
+        elif current and (instruction := _instruction(line)):
+            computations[current][instruction.name] = instruction
     return Program(computations, entry)
 
 
@@ -87,107 +97,84 @@ def _instruction(line: str) -> Instruction | None:
     if not match or not opcode:
         return None
     right = match.group(2)
-    end = _closing(right, opcode.end())
-    inside = right[opcode.end() : end]
-    operands = tuple(re.findall(r"%([\w.\-]+)", inside))
-    return Instruction(match.group(1), right[: opcode.start()], opcode.group(1), operands, inside, right[end + 1 :])
-
-
-def _closing(text: str, start: int) -> int:
-    """Where the parenthesis closes that was opened right before `start`."""
+    start = end = opcode.end()
     depth = 1
-    for position in range(start, len(text)):
-        depth += {"(": 1, ")": -1}.get(text[position], 0)
-        if not depth:
-            return position
-    return len(text)
+    while depth and end < len(right):  # to where the parenthesis behind the opcode closes
+        depth += {"(": 1, ")": -1}.get(right[end], 0)
+        end += 1
+    inside = right[start : end - 1]
+    operands = tuple(re.findall(r"%([\w.\-]+)", inside))
+    return Instruction(match.group(1), right[: opcode.start()], opcode.group(1), operands, inside, right[end:])
 
 
-def array_bytes(shape: str) -> tuple[float, float]:
-    """Bytes of a shape (or a tuple) in main memory and on the chip; a host's memory and semaphores are none."""
-    main = on_chip = 0.0
+def array_bytes(shape: str) -> float:
+    """Bytes of a shape (or a tuple) in main memory; what lies on the chip (`S(1)`) or elsewhere is none."""
+    total = 0.0
     for kind, sides, layout in _ARRAY.findall(shape):
         width = WIDTHS[kind] if kind in WIDTHS else int(re.sub(r"\D", "", kind)) / 8
-        size = width * math.prod(int(side) for side in sides.split(",") if side)
-        space = _MEMORY_SPACE.search(layout)
-        if space is None or space.group(1) == "0":
-            main += size
-        elif space.group(1) == "1":
-            on_chip += size
-    return main, on_chip
+        if not re.search(r"S\([1-9]\d*\)", layout):
+            total += width * math.prod(int(side) for side in sides.split(",") if side)
+    return total
 
 
 def kernels(program: Program, computation: str | None = None, calls: int = 1) -> Iterator[Kernel]:
     """Every kernel of the program, those inside loops with the number of their calls."""
     instructions = program.computations[computation or program.entry]
-    for one in instructions.values():
-        inside = CALLS.get(one.opcode)
-        called = re.search(rf"{inside}=%?([\w.\-]+)", one.attributes) if inside else None
+    for instruction in instructions.values():
+        opcode = instruction.opcode
+        called = instruction.called(CALLS[opcode]) if opcode in CALLS else ""
         if called:
-            yield from kernels(program, called.group(1), calls * _trips(program, one))
-        elif one.opcode not in FREE and not one.opcode.endswith("-done"):
-            yield _kernel(program, instructions, one, calls)
-
-
-def loop_collectives(program: Program) -> dict[str, int]:
-    """How many collectives one round of all loops holds, by kind and by how many devices: `all-reduce over 256`."""
-    loops = [one for held in program.computations.values() for one in held.values() if one.opcode == "while"]
-    bodies = {called.group(1) for one in loops if (called := re.search(r"body=%?([\w.\-]+)", one.attributes))}
-    found: dict[str, int] = {}
-    for one in (one for body in sorted(bodies) for one in program.computations.get(body, {}).values()):
-        kind = one.opcode.removesuffix("-start")
-        if kind in COLLECTIVES:
-            name = f"{kind} over {_group_size(one.attributes)}"
-            found[name] = found.get(name, 0) + 1
-    return found
-
-
-def _group_size(attributes: str) -> int | str:
-    """Devices of each group; "all" where nothing says so."""
-    if listed := _LISTED.search(attributes):
-        return listed.group(1).count(",") + 1
-    if counted := _COUNTED.search(attributes):
-        return int(counted.group(1))
-    if axes := _AXES.search(attributes):
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", axes.group(1)))
-        return math.prod(int(sizes[name]) for name in re.findall(r"\w+", axes.group(2)))
-    return "all"
+            yield from kernels(program, called, calls * _trips(program, instruction))
+        elif opcode not in FREE and not opcode.endswith("-done"):
+            operands = [instructions[name] for name in dict.fromkeys(instruction.operands) if name in instructions]
+            # the shape of a `-start` holds source and destination already
+            arrays = [instruction] if opcode.endswith("-start") else [instruction, *operands]
+            yield Kernel(
+                _kind(program, instruction),
+                calls,
+                sum(array_bytes(array.shape) for array in arrays),
+                all(operand.opcode in ("parameter", "constant") for operand in operands),
+                int(instruction.attribute(_CYCLES) or 0),
+            )
 
 
 def _trips(program: Program, loop: Instruction) -> int:
     """How often a loop runs: as the compiler says, else the bound that its condition compares the counter with."""
-    said = _TRIPS.search(loop.attributes)
-    if said:
-        return int(said.group(1))
-    condition = re.search(r"condition=%?([\w.\-]+)", loop.attributes)
-    held = program.computations.get(condition.group(1), {}).values() if condition else ()
-    bounds = [int(one.inside) for one in held if one.opcode == "constant" and one.inside.isdecimal()]
-    return max(bounds, default=1)
+    if trips := loop.attribute(_TRIPS):
+        return int(trips)
+    condition = program.computations.get(loop.called("condition"), {})
+    constants = [each.inside for each in condition.values() if each.opcode == "constant"]
+    return max((int(bound) for bound in constants if bound.isdecimal()), default=1)
 
 
-def _kernel(program: Program, around: Mapping[str, Instruction], one: Instruction, calls: int) -> Kernel:
-    operands = [around[name] for name in dict.fromkeys(one.operands) if name in around]
-    # the shape of a `-start` holds source and destination already
-    shapes = [one.shape] if one.opcode.endswith("-start") else [one.shape, *(operand.shape for operand in operands)]
-    sizes = [array_bytes(shape) for shape in shapes]
-    cycles = _CYCLES.search(one.attributes)
-    return Kernel(
-        _kind(program, one),
-        calls,
-        sum(main for main, _ in sizes),
-        sum(on_chip for _, on_chip in sizes),
-        all(operand.opcode in ("parameter", "constant") for operand in operands),
-        int(cycles.group(1)) if cycles else 0,
-    )
+def _kind(program: Program, instruction: Instruction) -> str:
+    opcode = instruction.opcode
+    if opcode == "custom-call":
+        return instruction.attribute(_TARGET) or opcode
+    called = instruction.called("calls")
+    if opcode != "fusion" or not called:
+        return opcode.removesuffix("-start")
+    fused = {inner.opcode for inner in program.computations.get(called, {}).values()}
+    return f"{next((name for name in DECISIVE if name in fused), 'elementwise')} fusion"
 
 
-def _kind(program: Program, one: Instruction) -> str:
-    if one.opcode == "custom-call":
-        target = _TARGET.search(one.attributes)
-        return target.group(1) if target else one.opcode
-    called = re.search(r"calls=%?([\w.\-]+)", one.attributes)
-    if one.opcode != "fusion" or not called:
-        return one.opcode.removesuffix("-start")
-    held = {inner.opcode for inner in program.computations.get(called.group(1), {}).values()}
-    decisive = next((opcode for opcode in DECISIVE if opcode in held), "elementwise")
-    return f"{decisive} fusion"
+def loop_collectives(program: Program) -> dict[str, int]:
+    """How many collectives one round of all loops holds, by kind and by how many devices: `all-reduce over 256`."""
+    instructions = [each for computation in program.computations.values() for each in computation.values()]
+    bodies = sorted({each.called("body") for each in instructions if each.opcode == "while"})
+    counts = collections.Counter[str]()
+    for instruction in (each for body in bodies for each in program.computations.get(body, {}).values()):
+        kind = instruction.opcode.removesuffix("-start")
+        if kind in COLLECTIVES:
+            counts[f"{kind} over {_group_size(instruction)}"] += 1
+    return dict(counts)
+
+
+def _group_size(instruction: Instruction) -> int | str:
+    """Devices of each group; "all" where nothing says so."""
+    if listed := instruction.attribute(_LISTED):
+        return listed.count(",") + 1
+    if axes := _AXES.search(instruction.attributes):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", axes.group(1)))
+        return math.prod(int(sizes[name]) for name in re.findall(r"\w+", axes.group(2)))
+    return int(instruction.attribute(_COUNTED) or 0) or "all"
