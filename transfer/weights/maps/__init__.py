@@ -7,3 +7,12 @@ here), `RENAMES` (library -> function from a file's tensors to the same under th
 (library -> function from the shapes of our arrays to the `names.Source` of those that are no `LAYER.VARIABLE` of one
 tensor each, such as a token or a part of a fused qkv). A family may carry all these in its model file instead.
 """
+
+from collections.abc import Callable, Sequence
+
+Names = Callable[[Sequence[str]], dict[str, str]]
+
+
+def of_each(name: Callable[[str], str]) -> Names:
+    """The names of layers by a function that knows the name of each from its own path alone."""
+    return lambda layers: {layer: name(layer) for layer in layers}

@@ -1,6 +1,6 @@
 """The names of GoogLeNet's layers in torchvision."""
 
-from collections.abc import Sequence
+from transfer.weights.maps import of_each
 
 CLASSIFIER = {"torchvision": ("fc.",), "native": ("logits.",)}
 
@@ -18,16 +18,12 @@ BRANCHES = {
 }
 
 
-def torchvision(layers: Sequence[str]) -> dict[str, str]:
+def torchvision(layer: str) -> str:
     """`inception3a.branch2_1.conv` is `inception3a.branch2.0.conv`; the stem's layers stand alone."""
-
-    def name(layer: str) -> str:
-        if layer == "logits":
-            return "fc"
-        block, brick, part = layer.split(".")
-        return f"{brick}.{part}" if block == "stem" else f"{block}.{BRANCHES[brick]}.{part}"
-
-    return {layer: name(layer) for layer in layers}
+    if layer == "logits":
+        return "fc"
+    block, brick, part = layer.split(".")
+    return f"{brick}.{part}" if block == "stem" else f"{block}.{BRANCHES[brick]}.{part}"
 
 
-NAMES = {"torchvision": torchvision}
+NAMES = {"torchvision": of_each(torchvision)}

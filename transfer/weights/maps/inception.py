@@ -1,12 +1,13 @@
 """The names of Inception v3's layers in torchvision, timm and Keras."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from transfer.errors import TransferError
 from transfer.models.inception import MODULES, STEM, step_names
+from transfer.weights.maps import of_each
 
 CLASSIFIER = {
     "torchvision": ("fc.",),
@@ -36,30 +37,18 @@ KERAS_PARTS = {"conv": "conv2d", "bn": "batch_normalization"}
 _NUMBERED = re.compile(r"(conv2d|batch_normalization)(?:_(\d{1,9}))?/(.+)")
 
 
-def torchvision(layers: Sequence[str]) -> dict[str, str]:
+def torchvision(layer: str) -> str:
     """`mixed0.branch5x5_1.conv` is `Mixed_5b.branch5x5_1.conv`; timm agrees."""
-
-    def name(layer: str) -> str:
-        if layer == "logits":
-            return "fc"
-        block, brick, part = layer.split(".")
-        return (
-            f"Conv2d_{TORCH_STEM[brick]}.{part}" if block == "stem" else f"Mixed_{TORCH_BLOCKS[block]}.{brick}.{part}"
-        )
-
-    return {layer: name(layer) for layer in layers}
+    if layer == "logits":
+        return "fc"
+    block, brick, part = layer.split(".")
+    return f"Conv2d_{TORCH_STEM[brick]}.{part}" if block == "stem" else f"Mixed_{TORCH_BLOCKS[block]}.{brick}.{part}"
 
 
-def keras(layers: Sequence[str]) -> dict[str, str]:
+def keras(layer: str) -> str:
     """Keras numbers the convolutions as it makes them, from 0: `mixed0.branch1x1.conv` is `conv2d_5`."""
-
-    def name(layer: str) -> str:
-        if layer == "logits":
-            return "predictions"
-        brick, _, part = layer.rpartition(".")
-        return f"{KERAS_PARTS[part]}_{BRICKS.index(brick)}"
-
-    return {layer: name(layer) for layer in layers}
+    brick, _, part = layer.rpartition(".")
+    return "predictions" if layer == "logits" else f"{KERAS_PARTS[part]}_{BRICKS.index(brick)}"
 
 
 def counted_from_zero(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
@@ -81,5 +70,5 @@ def counted_from_zero(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndar
     return {name(original): tensor for original, tensor in tensors.items()}
 
 
-NAMES = {"torchvision": torchvision, "timm": torchvision, "keras": keras}
+NAMES = {"torchvision": of_each(torchvision), "timm": of_each(torchvision), "keras": of_each(keras)}
 RENAMES = {"keras": counted_from_zero}

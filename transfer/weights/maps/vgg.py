@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from transfer.models.vgg import CLASSIFIER_CELLS
+from transfer.weights.maps import of_each
 
 # fc1 takes the flattened 7x7 map, which PyTorch flattens channels first
 FLATTENED = {"fc1": CLASSIFIER_CELLS**2}
@@ -46,9 +47,9 @@ def timm(layers: Sequence[str]) -> dict[str, str]:
     return _features(layers) | {layer: name for layer, name in dense.items() if layer in layers}
 
 
-def keras(layers: Sequence[str]) -> dict[str, str]:
+def keras(layer: str) -> str:
     """`block1.conv1` is `block1_conv1`."""
-    return {layer: "predictions" if layer == "logits" else layer.replace(".", "_") for layer in layers}
+    return "predictions" if layer == "logits" else layer.replace(".", "_")
 
 
-NAMES = {"torchvision": torchvision, "timm": timm, "keras": keras}
+NAMES = {"torchvision": torchvision, "timm": timm, "keras": of_each(keras)}
