@@ -18,7 +18,7 @@ from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.weights import cache, catalogue, claims, create_model, native
 from transfer.weights.catalogue import WeightFile
-from transfer.weights.readers import Described, said
+from transfer.weights.readers import Described, claims_in
 from transfer.weights.readers._described import LONGEST
 from transfer.weights.readers._torch import state_dict
 
@@ -241,9 +241,9 @@ def test_what_is_said_is_bounded() -> None:
     deep: Any = {"arch": "x"}
     for _ in range(10_000):
         deep = {"args": deep}
-    assert said(deep) == {}
-    assert said({1: "a", ("arch",): "b", "arch": b"bytes", "model_name": ["x", "y"]}) == {}
-    long = said({"arch": "ForA" * 1_000_000 + "."})["arch"]
+    assert claims_in(deep) == {}
+    assert claims_in({1: "a", ("arch",): "b", "arch": b"bytes", "model_name": ["x", "y"]}) == {}
+    long = claims_in({"arch": "ForA" * 1_000_000 + "."})["arch"]
     assert len(long) == LONGEST and claims.named(long, "resnet50") is None
     assert Described({}).says == {} and Described({}).front == ()
 

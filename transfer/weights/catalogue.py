@@ -116,7 +116,7 @@ def _folder() -> Traversable:
 
 @functools.cache
 def records() -> Mapping[str, Record]:
-    """Every record by its name."""
+    """All records by name."""
     by_name: dict[str, Record] = {}
     files = (file for file in _folder().iterdir() if file.name.endswith(".json") and file.name != PARITY)
     for file in sorted(files, key=lambda file: file.name):

@@ -19,7 +19,7 @@ from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files.untrusted import error_summary, printable
 from transfer.weights import catalogue, keras_front, native
 from transfer.weights.names import family
-from transfer.weights.readers import Described, safetensors_file, said
+from transfer.weights.readers import Described, claims_in, safetensors_file
 
 CONFIG = "config.json"
 LARGEST_CONFIG = 1 << 20
@@ -65,7 +65,7 @@ def compare(
     name: str,
     by_names: bool = False,
 ) -> None:
-    """Compares what a file says with the model `name` of `arch`, whose images `preprocessing` makes.
+    """Compares what a file says of its network with the model `name` of `arch`, whose images `preprocessing` makes.
 
     Raises TransferError where the file's network is another function. With `by_names` that is only worth a warning, as
     is a name of the network that nobody here knows.
@@ -120,7 +120,7 @@ def _beside(file: Path) -> dict[str, Any]:
     try:
         if not path.is_file() or path.stat().st_size > LARGEST_CONFIG:
             return {}
-        return said(json.loads(path.read_bytes()))
+        return claims_in(json.loads(path.read_bytes()))
     except (OSError, ValueError, RecursionError) as error:
         logging.warning("%s: not looked at (%s)", path, error_summary(error))
         return {}

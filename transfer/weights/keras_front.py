@@ -1,7 +1,6 @@
 """What a whole Keras model does to its images before the first layer with weights, compared with a preprocessing."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,6 +12,8 @@ from transfer.weights.readers import Layer
 # Keras' layers in front that do nothing to an image once trained.
 IDLE = {"InputLayer", "Identity", "Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "Cast"}
 IDLE |= {f"Random{what}" for what in ("Flip", "Rotation", "Zoom", "Translation", "Contrast", "Brightness", "Shear")}
+# Keras' layers that scale: what they take from their configuration, and in place of what it lacks.
+SCALING = {"Rescaling": (("scale", None), ("offset", 0)), "Normalization": (("mean", None), ("variance", None))}
 PIXELS = np.array([[0.0], [255.0]])
 ADVICE = "save the layers behind it as a model of their own"
 
@@ -27,11 +28,10 @@ def problem(layers: Sequence[Layer], arch: str, preprocessing: Preprocessing | N
         if _is_idle(layer) or _is_own_padding(layer, arch):
             continue
         doing.append(f"{printable(layer.name)} ({printable(layer.kind)})")
-        apply = SCALINGS.get(layer.kind)
-        after = apply(layer.config, values) if apply else None
-        if after is None:
+        scaled = _scaled(layer, values)
+        if scaled is None:
             return f"{doing[-1]} stands before its first weights, and {name} has nothing like it; {ADVICE}"
-        values = after
+        values = scaled
     if not doing:
         return ""
     they, make = ("stand", "make") if doing[1:] else ("stands", "makes")
@@ -61,29 +61,17 @@ def _is_own_padding(layer: Layer, arch: str) -> bool:
     return layer.kind == "ZeroPadding2D" and layer.config.get("padding") in alike
 
 
-def _rescaled(config: Mapping[str, Any], values: np.ndarray) -> np.ndarray | None:
-    return _a_channel(lambda scale, offset: values * scale + offset, config.get("scale"), config.get("offset", 0))
-
-
-def _normalised(config: Mapping[str, Any], values: np.ndarray) -> np.ndarray | None:
-    if config.get("invert"):
+def _scaled(layer: Layer, values: np.ndarray) -> np.ndarray | None:
+    """What a layer that scales makes of values; None for another, and for numbers other than one, or one a channel."""
+    if layer.kind not in SCALING or layer.config.get("invert"):
         return None
-    mean, variance = config.get("mean"), config.get("variance")
-    return _a_channel(lambda mean, variance: (values - mean) / np.maximum(np.sqrt(variance), 1e-7), mean, variance)
-
-
-def _a_channel(function: Callable[..., np.ndarray], *numbers: object) -> np.ndarray | None:
-    """`function` of numbers, one or one a channel; None where they are anything else."""
     try:
-        arrays = [np.asarray(each, float).reshape(-1) for each in numbers]
+        first, second = (np.asarray(layer.config.get(*key), float).reshape(-1) for key in SCALING[layer.kind])
         with np.errstate(all="ignore"):
-            result = function(*arrays)
+            if layer.kind == "Rescaling":
+                result = values * first + second
+            else:
+                result = (values - first) / np.maximum(np.sqrt(second), 1e-7)
     except (TypeError, ValueError):
         return None
     return result if result.shape in ((2, 1), (2, 3)) and np.isfinite(result).all() else None
-
-
-SCALINGS: Mapping[str, Callable[[Mapping[str, Any], np.ndarray], np.ndarray | None]] = {
-    "Rescaling": _rescaled,
-    "Normalization": _normalised,
-}

@@ -96,8 +96,8 @@ def require_fit(
         raise TransferError(f"{file} does not fit {model}: its {number} tensors look like {like.phrase}")
     hint = f"; it looks most like {like.phrase}" if like else ""
     if not report.matched and not report.misshapen:
-        found = f"{len(report.unexpected)} tensors ({_few(report.unexpected)})"
-        raise TransferError(f"{file} does not fit {model}: none of its {found} has a name that {model} knows{hint}")
+        tensors = f"{len(report.unexpected)} tensors ({_few(report.unexpected)})"
+        raise TransferError(f"{file} does not fit {model}: none of its {tensors} has a name that {model} knows{hint}")
     raise TransferError(f"{file} does not fit {model} by {library} names: {report}{hint}")
 
 
@@ -113,12 +113,12 @@ def require_numbers(arrays: Mapping[str, np.ndarray], names: NameMap, file: str,
         return f"({_few(texts)}){'; num_classes=0 leaves the classifier out' if only_classifier else ''}"
 
     # floats of NumPy, or those that it knows only by `ml_dtypes`
-    other = [path for path, array in arrays.items() if not jnp.issubdtype(array.dtype, jnp.floating)]
-    if other:
-        texts = [f"{names.sources[path].name} {arrays[path].dtype}" for path in other]
+    whole = [path for path, array in arrays.items() if not jnp.issubdtype(array.dtype, jnp.floating)]
+    if whole:
+        texts = [f"{names.sources[path].name} {arrays[path].dtype}" for path in whole]
         raise TransferError(
-            f"{file} cannot be used for {model}: {len(other)} of its tensors {'hold' if other[1:] else 'holds'} no "
-            f"floats {listed(other, texts)}; if it is quantised, save the weights that it was made from, as float32"
+            f"{file} cannot be used for {model}: {len(whole)} of its tensors {'hold' if whole[1:] else 'holds'} no "
+            f"floats {listed(whole, texts)}; if it is quantised, save the weights that it was made from, as float32"
         )
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite in the model
         bad = [path for path, array in arrays.items() if not np.isfinite(np.asarray(array, np.float32)).all()]

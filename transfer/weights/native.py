@@ -51,11 +51,11 @@ def fields(path: str | os.PathLike[str], arch: str) -> dict[str, Any]:
 
     Raises TransferError where `arch` cannot be built with what the metadata hold.
     """
-    found = safetensors_file.metadata(Path(path))
-    if found.get("arch") != arch or FIELDS_KEY not in found:
+    metadata = safetensors_file.metadata(Path(path))
+    if metadata.get("arch") != arch or FIELDS_KEY not in metadata:
         return {}
     try:
-        values = json.loads(found[FIELDS_KEY])
+        values = json.loads(metadata[FIELDS_KEY])
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         registry.build(arch, seed=None, **values)
     except Exception as error:  # whatever an architecture raises for values that make no sense

@@ -5,6 +5,7 @@ are computed at all, each after its result has been found to be small enough; an
 where they do not multiply.
 """
 
+import graphlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -129,21 +130,15 @@ class Evaluator:
 def check_functions(model: Any) -> None:
     """Raises TransferError where inlining the functions of a model would never end, or make too many nodes."""
     bodies = {(function.domain, function.name): function.node for function in model.functions}
+    calls = {key: [(node.domain, node.op_type) for node in _with_subgraphs(body)] for key, body in bodies.items()}
+    order = graphlib.TopologicalSorter({key: bodies.keys() & called for key, called in calls.items()})
     counts: dict[tuple[str, str], int] = {}
-    stack: list[tuple[str, str]] = list(bodies)
-    opened: set[tuple[str, str]] = set()
-    while stack:
-        key = stack[-1]
-        called = [(node.domain, node.op_type) for node in _with_subgraphs(bodies[key])]
-        uncounted = [function for function in called if function in bodies and function not in counts]
-        if key in counts or not uncounted:
-            counts[key] = min(sum(counts.get(function, 1) for function in called), MOST_NODES + 1)
-            opened.discard(stack.pop())
-            continue
-        if opened.intersection(uncounted) or key in uncounted:
-            raise TransferError(f"refused: the function {printable(key[1])!r} of the ONNX model calls itself")
-        opened.add(key)
-        stack += uncounted
+    try:
+        for key in order.static_order():
+            counts[key] = min(sum(counts.get(function, 1) for function in calls[key]), MOST_NODES + 1)
+    except graphlib.CycleError as error:
+        (_, name), *_ = error.args[1]
+        raise TransferError(f"refused: the function {printable(name)!r} of the ONNX model calls itself") from error
     total = sum(counts.get((node.domain, node.op_type), 1) for node in _with_subgraphs(model.graph.node))
     if total > MOST_NODES:
         raise TransferError(f"refused: an ONNX graph of {total} nodes once its functions are written out")

@@ -114,9 +114,8 @@ def _norm(ours: Ours, norm: Norm) -> tuple[dict[str, np.ndarray], np.ndarray]:
         f"{ours.norm}.mean": weights["mean"],
         f"{ours.norm}.var": weights["var"] if same else weights["var"] + (norm.epsilon - ours.epsilon),
     }
-    one = np.ones((), np.float32)
     if ours.norm_scale:
-        return arrays | {f"{ours.norm}.scale": weights["scale"]}, one
+        return arrays | {f"{ours.norm}.scale": weights["scale"]}, np.ones((), np.float32)
     factor = weights["scale"]
     return arrays | {f"{ours.norm}.mean": weights["mean"] * factor}, factor
 

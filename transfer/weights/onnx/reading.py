@@ -84,7 +84,7 @@ class OnnxNode:
         from onnx import defs, helper
 
         self.graph, self.op, self.inputs = graph, proto.op_type, list(proto.input)
-        self.title = f"{proto.op_type} {proto.name or proto.output[0]!r}"
+        self.title = title_of(proto)
         try:
             schema = defs.get_schema(proto.op_type, graph.version, "")
         except defs.SchemaError:  # newer than the version that the file names
@@ -255,28 +255,24 @@ class GraphUnits(Units):
             for output in proto.output:
                 self.values[output] = functools.cache(functools.partial(self._computed, proto, output))
             return
-        try:
-            self.values[proto.output[0]] = self._understood(proto, inputs)
-        except UnsupportedNode as problem:
-            self.values[proto.output[0]] = problem
-        # what else a node puts out (masks, indices, statistics) nothing of ours takes
-        for output in proto.output[1:]:
-            title = f"{proto.op_type} {proto.name or proto.output[0]!r}"
-            text = f"the ONNX graph uses {output!r}, an output of {title} that is not known here"
-            self.values[output] = UnsupportedNode(text)
-
-    def _understood(self, proto: Any, inputs: list[Data | Constant | UnsupportedNode]) -> Data | Constant:
         operator = self.operators.get(proto.op_type) if proto.domain in DOMAINS else None
         problem = next((value for value in inputs if isinstance(value, UnsupportedNode)), None)
-        if operator is None:
-            domain = f" of {proto.domain!r}" if proto.domain else ""
-            text = f"ONNX operator {proto.op_type!r}{domain} (node {proto.name!r}) is not known here"
-            raise problem or UnsupportedNode(text)
-        node = OnnxNode(self, proto)
-        self.named |= node.named_weights()
-        if problem is not None:
-            raise problem
-        return operator(node)
+        # what else a node puts out (masks, indices, statistics) nothing of ours takes
+        for output in proto.output[1:]:
+            text = f"the ONNX graph uses {output!r}, an output of {title_of(proto)} that is not known here"
+            self.values[output] = UnsupportedNode(text)
+        try:
+            if operator is None:
+                domain = f" of {proto.domain!r}" if proto.domain else ""
+                text = f"ONNX operator {proto.op_type!r}{domain} (node {proto.name!r}) is not known here"
+                raise problem or UnsupportedNode(text)
+            node = OnnxNode(self, proto)
+            self.named |= node.named_weights()
+            if problem is not None:
+                raise problem
+            self.values[proto.output[0]] = operator(node)
+        except UnsupportedNode as error:
+            self.values[proto.output[0]] = error
 
     def _computed(self, proto: Any, output: str) -> np.ndarray:
         constants = {name: self.value(name) for name in proto.input if name}
@@ -287,6 +283,11 @@ class GraphUnits(Units):
         while self.units[output].op in AFTER_THE_LAST_LAYER:
             output = self.units[output].inputs[0]
         return output
+
+
+def title_of(proto: Any) -> str:
+    """What messages call a node."""
+    return f"{proto.op_type} {proto.name or proto.output[0]!r}"
 
 
 def inputs_of(graph: Any) -> list[Any]:

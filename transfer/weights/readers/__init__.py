@@ -18,9 +18,9 @@ import numpy as np
 
 from transfer.errors import TransferError
 from transfer.runtime.files.untrusted import DAMAGE_ERRORS
-from transfer.weights.readers._described import Described, Layer, said
+from transfer.weights.readers._described import Described, Layer, claims_in
 
-__all__ = ["Described", "Layer", "formats", "read", "said"]
+__all__ = ["Described", "Layer", "formats", "read", "claims_in"]
 
 HEAD_BYTES = 64
 

@@ -33,7 +33,7 @@ class Layer:
 
 
 class Described(dict[str, np.ndarray]):
-    """Tensors by name.
+    """Tensors by name, with what their file says beside them.
 
     Attributes:
       says: key in the file, such as `arch` or `args.model` -> text or a number.
@@ -47,38 +47,38 @@ class Described(dict[str, np.ndarray]):
         self.says, self.front = dict(says or {}), tuple(front)
 
 
-def said(content: object, depth: int = 0) -> dict[str, Any]:
-    """What a dict from a file says of the network, by the keys that lead there."""
-    found: dict[str, Any] = {}
+def claims_in(content: object, depth: int = 0) -> dict[str, Any]:
+    """What a dict from a file says of the network: dotted key in the file -> text or number."""
+    claims: dict[str, Any] = {}
     for key in (*NAMING, *SETTING, *WITHIN) if isinstance(content, Mapping) else ():
         value = content.get(key)  # type: ignore[attr-defined]
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         if key in WITHIN and isinstance(value, Mapping) and depth < DEEPEST:
-            found |= {f"{key}.{inner}": each for inner, each in said(value, depth + 1).items()}
+            claims |= {f"{key}.{inner}": claim for inner, claim in claims_in(value, depth + 1).items()}
         elif key not in WITHIN and isinstance(value, (str, int, float)):
-            found[key] = value[:LONGEST] if isinstance(value, str) else value
-    return found
+            claims[key] = value[:LONGEST] if isinstance(value, str) else value
+    return claims
 
 
 def front(model: object, owners: Collection[str]) -> list[Layer]:
     """The layers before the first with weights, of a model as Keras' JSON has it; `owners` names layers with some."""
-    found = []
+    layers = []
     for layer in _flat(model):
         if layer.kind in WEIGHTED or (layer.name in owners and layer.kind != "Normalization"):
             break
-        found.append(layer)
-    return found[:MOST_IN_FRONT]
+        layers.append(layer)
+    return layers[:MOST_IN_FRONT]
 
 
 def _flat(model: object) -> Iterator[Layer]:
-    """The layers of a model in Keras' order, from the images on; those of a model in it in its place."""
+    """The layers of a model in Keras' order, from the images on; an inner model's stand in its place."""
     config = model.get("config") if isinstance(model, Mapping) else None
     layers = config.get("layers") if isinstance(config, Mapping) else config  # a list in Keras 1
-    for each in layers if isinstance(layers, list) else ():
-        inner = each.get("config") if isinstance(each, Mapping) else None
+    for layer in layers if isinstance(layers, list) else ():
+        inner = layer.get("config") if isinstance(layer, Mapping) else None
         if isinstance(inner, list) or (isinstance(inner, Mapping) and isinstance(inner.get("layers"), list)):
-            yield from _flat(each)
+            yield from _flat(layer)
         elif isinstance(inner, Mapping):
             kept = {key: inner[key] for key in KEPT if key in inner}
-            yield Layer(str(inner.get("name")), str(each.get("class_name")), kept)
+            yield Layer(str(inner.get("name")), str(layer.get("class_name")), kept)

@@ -11,7 +11,7 @@ from transfer.errors import TransferError
 from transfer.runtime.files.pickles import ARRAY_CONSTRUCTORS, MAX_AXES
 from transfer.runtime.files.unpickler import Constructor, Pending
 from transfer.runtime.files.untrusted import DECOMPRESSION_FLOOR, printable
-from transfer.weights.readers._described import Described, said
+from transfer.weights.readers._described import Described, claims_in
 
 # Names of torch.dtype that NumPy has too, and those that only `ml_dtypes` has.
 OF_NUMPY = (
@@ -85,7 +85,7 @@ class _Tensor(_Sealed, Pending):
     __slots__ = ("view", "offset", "shape", "strides", "dtype")
 
     def __init__(self, view: Any, offset: Any, shape: Any, strides: Any, dtype: np.dtype | None = None) -> None:
-        if not isinstance(view, View) or not all(isinstance(each, (list, tuple)) for each in (shape, strides)):
+        if not isinstance(view, View) or not all(isinstance(counts, (list, tuple)) for counts in (shape, strides)):
             raise TransferError("a tensor that is not built from a storage, a shape and strides")
         if len(shape) != len(strides) or len(shape) > MAX_AXES:
             raise TransferError(f"a tensor of {len(shape)} sizes and {len(strides)} strides")
@@ -198,7 +198,7 @@ def resolve(pid: Any, storage_of: Callable[[str, np.dtype, int], Storage]) -> Vi
 
 def state_dict(value: Any) -> Described:
     """The tensors of a state dict, unwrapped from a checkpoint and from DataParallel's `module.` prefix."""
-    says = said(value)
+    says = claims_in(value)
     for wrapper in WRAPPERS:
         if isinstance(value, dict) and isinstance(value.get(wrapper), dict):
             value = value[wrapper]

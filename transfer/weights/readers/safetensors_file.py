@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 
 from transfer.errors import TransferError
 from transfer.runtime.files import digest
-from transfer.weights.readers._described import Described, said
+from transfer.weights.readers._described import Described, claims_in
 
 FORMAT = ".safetensors"
 LENGTH_BYTES = 8
@@ -34,7 +34,7 @@ def read(path: Path) -> Described:
             tensors = {name: _tensor(file, name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
             digest.check_tensors(tensors, metadata)
-            return Described(tensors, said(metadata))
+            return Described(tensors, claims_in(metadata))
     except SafetensorError as error:
         raise TransferError(f"a damaged or truncated {FORMAT} file ({error})") from error
 
