@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.weights import catalogue
 from transfer.weights.catalogue import Record
+from transfer.weights.load import Likeness, fit
 from transfer.weights.names import NameMap, Shape, family, libraries, name_map, shapes_of
 
 Fields = tuple[tuple[str, Any], ...]
@@ -32,7 +33,8 @@ class Match:
 
     Attributes:
       names: the names that both have, over the mean of their numbers; 1 if all agree.
-      sizes: the share of the common names whose shapes agree, the size of the last layer aside.
+      overlap: the same over the smaller of their numbers.
+      sizes: the share of the common names whose shapes agree, the last layer aside.
       classes: size of the file's last layer; 0 if the file has no classifier.
     """
 
@@ -40,6 +42,7 @@ class Match:
     fields: Fields
     library: str
     names: float
+    overlap: float
     sizes: float
     classes: int
 
@@ -52,14 +55,6 @@ class Match:
     def exact(self) -> bool:
         """Whether all names and shapes agree."""
         return self.rank == (1, 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Likeness:
-    """`phrase` such as "vgg16_bn from torchvision (vgg16_bn.tv)"; `sure` where every name agrees."""
-
-    phrase: str
-    sure: bool
 
 
 def other_than(arch: str, wanted: Sequence[str], tensors: Mapping[str, np.ndarray]) -> Likeness | None:
@@ -93,6 +88,8 @@ def _best(archs: Sequence[str], tensors: Mapping[str, np.ndarray], is_enough: Ca
         # an architecture's own fields first, then those that its records are built with
         for fields in dict.fromkeys([(), *(r.fields for r in catalogue.records().values() if r.arch == arch)]):
             for match in _of_variant(arch, fields, tensors):
+                if match.names < WORTH_NAMING:
+                    continue
                 if not best or match.rank > best[0].rank:
                     best = [match]
                 elif match.rank == best[0].rank:
@@ -115,37 +112,40 @@ def _of_about_this_size(tensors: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def _likely(tensors: Mapping[str, np.ndarray]) -> list[str]:
-    """Architectures of the families whose first member shares enough names with the file, the likeliest first.
-
-    A share is of the smaller number of names, in the library where that is largest.
-    """
+    """Architectures of the families whose first member shares enough names with the file, the likeliest first."""
     members: dict[str, list[str]] = {}
     for arch in registry.architectures():
         members.setdefault(family(arch).__name__, []).append(arch)
-    shares: dict[str, float] = {}
-    for name, archs in members.items():
-        compared = _compared(archs[0], (), tensors)
-        shares[name] = max((len(c.common) / min(len(c.ours), len(c.theirs)) for c in compared), default=0)
-    likely = sorted((name for name in shares if shares[name] >= FAMILY_SHARE), key=lambda name: -shares[name])
+    overlaps = {
+        name: max((match.overlap for match in _of_variant(archs[0], (), tensors)), default=0.0)
+        for name, archs in members.items()
+    }
+    likely = sorted((name for name in overlaps if overlaps[name] >= FAMILY_SHARE), key=lambda name: -overlaps[name])
     return [arch for name in likely for arch in members[name]]
 
 
 def _of_variant(arch: str, fields: Fields, tensors: Mapping[str, np.ndarray]) -> Iterator[Match]:
+    """How an architecture matches in each library's names, if at all; without a classifier if the file has none."""
     shapes = _shapes(arch, fields)
-    for names, ours, theirs, common in _compared(arch, fields, tensors):
-        share = 2 * len(common) / (len(ours) + len(theirs))
-        if share < WORTH_NAMING:
+    for library in libraries(arch):
+        names = _map(arch, fields, library)
+        try:
+            renamed = names.rename(tensors)
+        except TransferError:
             continue
-        agreeing = 0
-        for path in common:
-            # one number in place of all: only the shape is wanted
-            stand_in = np.broadcast_to(np.float32(0), theirs[names.sources[path].name])
-            converted = names.sources[path].convert(stand_in, shapes[path]).shape
-            is_last = path.startswith(CLASSIFIER_LAYER)
-            agreeing += converted[:-1] == shapes[path][:-1] if is_last else converted == shapes[path]
-        bias = names.sources.get(f"{CLASSIFIER_LAYER}bias")
-        (classes, *_) = (theirs.get(bias.name, ()) if bias else ()) or (0,)
-        yield Match(arch, fields, names.library, share, agreeing / len(common), classes)
+        # one number in place of all: only the shapes are wanted
+        stand_ins = {name: np.broadcast_to(np.float32(0), array.shape) for name, array in renamed.items()}
+        headless = not any(names.in_classifier(name) and not names.is_excused(name) for name in stand_ins)
+        left_out = [path for path in shapes if names.fills_classifier(path)] if headless else []
+        arrays, report = fit(stand_ins, shapes, names, left_out)
+        common = len(arrays) + len(report.misshapen)
+        if common:
+            sources = {path: names.sources[path].name for path in shapes if path.startswith(CLASSIFIER_LAYER)}
+            resized = sum(path not in arrays and source in stand_ins for path, source in sources.items())
+            absent = (len(report.missing), len(report.unexpected))
+            share, overlap = 2 * common / (2 * common + sum(absent)), common / (common + min(absent))
+            bias = stand_ins.get(sources.get(f"{CLASSIFIER_LAYER}bias", ""), np.zeros(0))
+            yield Match(arch, fields, library, share, overlap, (len(arrays) + resized) / common, (*bias.shape, 0)[0])
 
 
 @functools.cache
@@ -156,34 +156,6 @@ def _shapes(arch: str, fields: Fields) -> dict[str, Shape]:
 @functools.cache
 def _map(arch: str, fields: Fields, library: str) -> NameMap:
     return name_map(arch, library, _shapes(arch, fields))
-
-
-class Comparison(NamedTuple):
-    """A library's names: our paths, the file's shapes by name, and the paths that the file has.
-
-    What the library excuses is left out of the file; the classifier out of our paths if the file has none.
-    """
-
-    names: NameMap
-    ours: list[str]
-    theirs: Mapping[str, Shape]
-    common: list[str]
-
-
-def _compared(arch: str, fields: Fields, tensors: Mapping[str, np.ndarray]) -> Iterator[Comparison]:
-    """A comparison for each library that has names in common with the file."""
-    for library in libraries(arch):
-        names = _map(arch, fields, library)
-        try:
-            renamed = names.rename(tensors)
-        except TransferError:
-            continue
-        theirs = {name: array.shape for name, array in renamed.items() if not names.is_excused(name)}
-        has_classifier = any(map(names.in_classifier, theirs))
-        ours = [path for path in names.sources if has_classifier or not names.fills_classifier(path)]
-        common = [path for path in ours if names.sources[path].name in theirs]
-        if common:
-            yield Comparison(names, ours, theirs, common)
 
 
 def _phrase(best: Sequence[Match]) -> str:

@@ -8,12 +8,19 @@ import numpy as np
 
 from transfer.errors import TransferError
 from transfer.runtime.files.untrusted import printable
-from transfer.weights.identify import Likeness
 from transfer.weights.names import NameMap, Shape
 
 SHOWN = 3
 # From this share of fitting arrays on, a file is of the model that it was taken for, and only damaged.
 NEARLY = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Likeness:
+    """`phrase` such as "vgg16_bn from torchvision (vgg16_bn.tv)"; `sure` where every name agrees."""
+
+    phrase: str
+    sure: bool
 
 
 @dataclasses.dataclass(frozen=True)

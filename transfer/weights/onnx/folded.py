@@ -46,18 +46,20 @@ def filled(
     Raises:
       Differs: the file's layer has a bias, and the model no place for it.
     """
-    channels = kernel.shape[-1]
-    bias = np.zeros(channels, np.float32) if bias is None else bias
+    zeros = np.zeros(kernel.shape[-1], np.float32)
+    bias = zeros if bias is None else bias
     if ours.norm is None:
         if norm is not None:
-            factor, shift = _scale_and_shift(norm)
-            kernel, bias = kernel * factor, bias * factor + shift
+            weights = {name: array.astype(np.float64) for name, array in norm.weights.items()}
+            factor = weights["scale"] / np.sqrt(weights["var"] + norm.epsilon)
+            kernel, bias = kernel * factor, bias * factor + (weights["bias"] - weights["mean"] * factor)
         if not ours.bias and np.any(bias != 0):
             raise Differs(f"{where} has a bias, and {ours.layer} has none")
         return {f"{ours.layer}.kernel": kernel} | ({f"{ours.layer}.bias": bias} if ours.bias else {})
-    if norm is None:
-        place = f"{ours.layer if ours.bias else ours.norm}.bias"
-        return identity(ours, channels) | {f"{ours.layer}.kernel": kernel, place: bias}
+    if norm is None:  # one that at most adds the bias: the variance and epsilon make 1
+        shift, bias = (zeros, bias) if ours.bias else (bias, zeros)
+        var = zeros + np.float32(1 - ours.epsilon)
+        norm = Norm(dict(scale=zeros + 1, bias=shift, mean=zeros, var=var), ours.epsilon)
     arrays, factor = _norm(ours, norm)
     if ours.bias:
         arrays[f"{ours.layer}.bias"] = bias * factor
@@ -94,16 +96,6 @@ def after_affine(parts: Mapping[str, Any], scale: np.ndarray, shift: np.ndarray)
     return dict(kernel=kernel * scale if np.any(scale != 1) else kernel, bias=np.broadcast_to(bias, kernel.shape[-1:]))
 
 
-def identity(ours: Ours, channels: int) -> dict[str, np.ndarray]:
-    """A batch norm that changes nothing: the variance and epsilon make 1."""
-    arrays = {
-        f"{ours.norm}.bias": np.zeros(channels, np.float32),
-        f"{ours.norm}.mean": np.zeros(channels, np.float32),
-        f"{ours.norm}.var": np.full(channels, 1 - ours.epsilon, np.float32),
-    }
-    return arrays | ({f"{ours.norm}.scale": np.ones(channels, np.float32)} if ours.norm_scale else {})
-
-
 def _norm(ours: Ours, norm: Norm) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Our batch norm's arrays, and the scale that belongs into the layer before it where ours has none."""
     weights = norm.weights
@@ -118,9 +110,3 @@ def _norm(ours: Ours, norm: Norm) -> tuple[dict[str, np.ndarray], np.ndarray]:
         return arrays | {f"{ours.norm}.scale": weights["scale"]}, np.ones((), np.float32)
     factor = weights["scale"]
     return arrays | {f"{ours.norm}.mean": weights["mean"] * factor}, factor
-
-
-def _scale_and_shift(norm: Norm) -> tuple[np.ndarray, np.ndarray]:
-    weights = {name: array.astype(np.float64) for name, array in norm.weights.items()}
-    factor = weights["scale"] / np.sqrt(weights["var"] + norm.epsilon)
-    return factor, weights["bias"] - weights["mean"] * factor

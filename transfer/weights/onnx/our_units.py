@@ -13,7 +13,7 @@ from transfer.weights.onnx import windows
 from transfer.weights.onnx.folded import Ours
 from transfer.weights.onnx.images import View, next_view
 from transfer.weights.onnx.units import Unit, Units, batch_norm, convolution, dense, described
-from transfer.weights.onnx.windows import Pads, Shares, Window
+from transfer.weights.onnx.windows import Pads, Window
 
 # Change no value; in what order a dense layer takes a map is part of its unit.
 PASSING = ("reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim")
@@ -126,13 +126,17 @@ def _shares(node: Node, source: Node) -> Taken | None:
     divisor = _constant(node, -1)
     if divisor is not None and node.chain[-1].equation.primitive.name == "mul":
         divisor = 1 / divisor
+    if divisor is None:
+        return None
     if node.op == "mean":
-        is_whole = tuple(attributes["axes"]) == (1, 2) and _is(divisor, math.prod(size))
+        is_whole = tuple(attributes["axes"]) == (1, 2) and np.allclose(divisor, math.prod(size), 1e-5)
         return ([windows.adaptive(side, 1) for side in size], "of the whole map") if is_whole else None
     pair = _windows(node, source)
-    for counts in (True, False):
+    for counts in (True, False) if _fits(node, pair) else ():
         shares = [window.averages(counts) for window in pair]
-        if _fits(node, pair) and _is(divisor, _divisors(*shares)):
+        # what sums under a window are divided by, along rows and columns
+        rows, columns = ([1 / float(row[0][1]) if row else 1.0 for row in side] for side in shares)
+        if np.allclose(divisor, np.outer(rows, columns)[None, :, :, None], 1e-5):
             return shares, described(pair, "counted padding" if counts else "padding")
     return None
 
@@ -141,17 +145,6 @@ def _constant(node: Node, equation: int) -> np.ndarray | None:
     """The one constant of an equation of a node."""
     constants = list(node.chain[equation].constants.values()) if node.chain else []
     return np.asarray(constants[0]) if len(constants) == 1 and constants[0] is not None else None
-
-
-def _is(constant: np.ndarray | None, expected: Any) -> bool:
-    """Whether the constant has these numbers."""
-    return constant is not None and bool(np.allclose(constant, expected, 1e-5))
-
-
-def _divisors(rows: Shares, columns: Shares) -> np.ndarray:
-    """What sums under a window are divided by, (1, H, W, 1)."""
-    down, across = (np.array([1 / float(row[0][1]) if row else 1 for row in side]) for side in (rows, columns))
-    return np.outer(down, across)[None, :, :, None]
 
 
 def _particulars(node: Node) -> tuple[Hashable, ...]:

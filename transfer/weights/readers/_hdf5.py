@@ -101,7 +101,7 @@ def answer(file: Any, size: int, output: IO[bytes]) -> None:
             for *_, dataset, dtype in variables:
                 array = np.asarray(dataset[()])
                 array = array if dtype.name == BFLOAT16 else array.astype(dtype.newbyteorder("<"), "C", copy=False)
-                output.write(array.reshape(-1).view(np.uint8))
+                output.write(array.reshape(-1).view(np.uint8).data)
     except TransferError as error:
         output.write(json.dumps({"error": str(error)}).encode() + b"\n")
     except (*DAMAGE_ERRORS, OSError, RuntimeError) as error:
