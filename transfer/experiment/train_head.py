@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from etils import epath
@@ -256,7 +255,7 @@ def _logits(program: Any, params: Any, rows: Split, size: int) -> Iterator[np.nd
     for start in range(0, count, size):
         block = np.asarray(rows.features[start : start + size]).reshape(-1, rows.num_features).astype(np.float32)
         padded = np.pad(block, [(0, size - len(block)), (0, 0)])
-        values = np.asarray(logits(params, jnp.asarray(padded)))[: len(block)]
+        values = np.asarray(logits(params, padded))[: len(block)]
         if not np.isfinite(values).all():
             raise TransferError("the head's scores of the validation rows are not finite; lower its learning_rate")
         yield values

@@ -41,6 +41,11 @@ class Examples(NamedTuple):
     targets: jax.Array
     weight: jax.Array | None = None
 
+    @classmethod
+    def on_device(cls, features: Any, targets: Any, weight: Any = None) -> "Examples":
+        """Copies rows of the host to the device; `jnp.asarray` would compile a program for each shape."""
+        return jax.device_put(cls(features, targets, weight), may_alias=False)
+
 
 @dataclasses.dataclass(frozen=True)
 class Method:

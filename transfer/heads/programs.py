@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -182,8 +181,8 @@ def on_device(
         by_class = np.asarray(class_weight, np.float32)
         if by_class.ndim != 1 or len(by_class) <= y.max() or not np.all(np.isfinite(by_class) & (by_class >= 0)):
             raise UsageError(f"class_weight must be {y.max() + 1} weights or more, finite and none below 0")
-        weights = jnp.asarray(by_class[y])
-    return Examples(jnp.asarray(x), jnp.asarray(y), weights)
+        weights = by_class[y]
+    return Examples.on_device(x, y, weights)
 
 
 def _shape_for(examples: Examples, kind: str) -> tuple[int, int]:

@@ -141,7 +141,7 @@ class Trained(Head):
     def _train(self, rows: Rows, held: tuple[np.ndarray, Targets] | None) -> None:
         units, validation = Units.of(rows), None
         if held is not None:
-            validation = Examples(jnp.asarray(held[0]), jnp.asarray(_scaled_targets(units, held[1])))
+            validation = Examples.on_device(held[0], _scaled_targets(units, held[1]))
         rates = self.program.rates(self._own_settings())
         state, history = gradient.train_all(
             *self._start(rows), rates, _on_device(rows, units), validation, **self._compiled_for(rows)
@@ -221,8 +221,7 @@ class Trained(Head):
 
 
 def _on_device(rows: Rows, units: Units | None) -> Examples:
-    weight = None if rows.weight is None else jnp.asarray(rows.weight)
-    return Examples(jnp.asarray(rows.x), jnp.asarray(_scaled_targets(units, rows.targets)), weight)
+    return Examples.on_device(rows.x, _scaled_targets(units, rows.targets), rows.weight)
 
 
 def _groups(rates: Rates, params: Params) -> Iterator[Rates]:
