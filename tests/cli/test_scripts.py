@@ -88,7 +88,7 @@ BAD = {
         "train.py",
         [QUICKSTART, "--config.tap=block3,block4", "--config.head.order=chunks", "--config.stream=True"],
         2,
-        "config.tap=block3,block4 trains on one device that holds all rows",
+        "config.tap=block3,block4 needs one device that holds all rows",
     ),
     "a sweep of nothing": ("train.py", [QUICKSTART, "--config.sweep.batch_size=()"], 2, "no value to try"),
     "two taps for one file": (

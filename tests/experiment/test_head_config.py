@@ -135,7 +135,7 @@ WHOLE = {
 @pytest.mark.parametrize("config", WHOLE.values(), ids=WHOLE)
 def test_what_needs_all_rows_is_not_streamed(config, run):
     config.stream, config.head.order = True, "chunks"
-    with pytest.raises(UsageError, match="trains on one device that holds all rows"):
+    with pytest.raises(UsageError, match="needs one device that holds all rows"):
         run(config)
 
 

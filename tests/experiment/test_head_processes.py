@@ -187,7 +187,7 @@ def test_a_second_run_of_the_same_workdir(run, tmp_path):
     [
         ({"stream": True}, "take config.head.order=chunks with it"),
         ({"head.window": 5}, "config.head.window=5 has no use with config.head.order=rows"),
-        ({"head.scaling": "standard"}, "config.head.scaling=standard trains in one process"),
+        ({"head.scaling": "standard"}, "config.head.scaling=standard needs one process"),
         ({"head.order": "random"}, "config.head.order='random' is not one of rows, chunks"),
         ({"mesh.model": 3}, "config.mesh.model=3: a head's devices have to be"),
     ],

@@ -14,6 +14,7 @@ from transfer.heads import linear
 from transfer.runtime import preemption
 from transfer.training import checkpoints
 from transfer.training.loop import run_epochs, whole_epochs
+from transfer.training.run import Part
 
 
 def problem(seed: int = 0, num_features: int = 8):
@@ -142,6 +143,20 @@ def test_stopped_within_an_epoch_that_has_no_parts_keeps_the_last_whole_one(tmp_
     with pytest.raises(preemption.Preempted):
         train(stopped, state, 5, epath.Path(tmp_path))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
+
+
+def test_whole_epochs_do_not_go_on_within_one(tmp_path):
+    state = {"params": np.zeros(3)}
+
+    def parts(state, indices, position=None):
+        yield Part(state, None, lambda: {"epoch": 0, "batches": 3})
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_epochs(parts, state, 2, epath.Path(tmp_path))
+    assert checkpoints.stopped_within(epath.Path(tmp_path)) and checkpoints.epochs_begun(epath.Path(tmp_path)) == 1
+    with pytest.raises(TransferError, match="stopped within an epoch, where these settings cannot go on"):
+        train(lambda state, index: (state, {}), state, 2, epath.Path(tmp_path))
 
 
 @pytest.mark.parametrize("what", ["latest", "progress"])

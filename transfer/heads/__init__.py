@@ -1,10 +1,10 @@
 """Heads: what is trained on stored features. A head `NAME` is one file, `NAME_probe.py`, found by its name.
 
 The file defines a scikit-learn classifier, `NameProbe` (the name in camel case), and may define a regressor,
-`NameRegressor`; `transfer.heads.estimator` is what ours have in common, and theirs need not. If the class has a
-`program` (`transfer.heads.programs`), then `train.py` trains it epoch by epoch, resumable:
-`--config.head.name=NAME`. Other heads are fitted in one go. Our programs are `transfer.heads.linear`, `.sgd` and
-`.mlp`, found without scikit-learn, which takes longer to import than JAX.
+`NameRegressor`; `transfer.heads.estimator` has the bases of ours, which a user's need not have. If the class has a
+`program` (`transfer.heads.programs`), then `train.py --config.head.name=NAME` trains it epoch by epoch, resumable;
+other heads are fitted in one go. Our programs are `transfer.heads.linear`, `.sgd` and `.mlp`, found without
+scikit-learn, which takes longer to import than JAX.
 """
 
 import importlib

@@ -88,7 +88,7 @@ def whole_epochs(epoch: Callable[[State, int], tuple[State, dict[str, jax.Array]
     def train(state: State, indices: Iterable[int], position: Position | None = None) -> Iterator[Part]:
         if position is not None:
             raise TransferError(
-                "this run stopped within an epoch, and these settings take whole ones; take another --workdir"
+                "this run stopped within an epoch, where these settings cannot go on; take another --workdir"
             )
         for index in indices:
             state, metrics = epoch(state, index)

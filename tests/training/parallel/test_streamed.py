@@ -163,7 +163,7 @@ def test_memory_of_this_machine():
         (None, {"stream": True}, "take config.head.order=chunks with it"),
         (None, {"head.window": 9}, "has no use with config.head.order=rows"),
         (None, {"mesh.data": 99}, "config.mesh.data=99, config.mesh.model=1: a head's devices"),
-        ("config.head.name=mine", {"head.order": "chunks"}, "mine trains on one device that holds all rows"),
+        ("config.head.name=mine", {"head.order": "chunks"}, "mine needs one device that holds all rows"),
     ],
 )
 def test_settings_that_contradict_each_other(reason, changed, message):

@@ -43,9 +43,12 @@ def check(config: ConfigDict, reason_for_in_memory: str | None = None) -> None:
     if head.get("window") is not None and order == "rows":
         raise UsageError(f"config.head.window={head.window} has no use with config.head.order=rows")
     if reason and (config.stream or order != "rows" or config.mesh.data or config.mesh.model > 1):
-        raise UsageError(f"{reason} trains on one device that holds all rows, in the order 'rows'")
+        raise UsageError(
+            f"{reason} needs one device that holds all rows, in the order 'rows': "
+            "leave out config.stream, config.mesh and config.head.order"
+        )
     if reason and distributed.process_count() > 1:
-        raise UsageError(f"{reason} trains in one process; in several train config.head.name=linear as it is")
+        raise UsageError(f"{reason} needs one process; in several, train config.head.name=linear with its defaults")
     if config.get("few_shot") and config.stream:
         raise UsageError("config.few_shot compares features in the memory of one process, without config.stream")
     devices.head_mesh(config.mesh.data, config.mesh.model)
