@@ -13,6 +13,8 @@ from transfer.store.writer import StoreWriter
 from transfer.training.parallel import placement
 from transfer.training.parallel.epochs import make_trainer, prefetched
 from transfer.training.parallel.reader import Reader, Split, pieces
+from transfer.training.parallel.resident import Resident
+from transfer.training.parallel.streamed import Streamed
 
 ROWS, WIDTH, CLASSES, CHUNK = 203, 6, 4, 8
 SKIPPED = [0, 17, 18, 96, 202]
@@ -55,7 +57,7 @@ def test_streamed_from_a_store_that_lacks_images(store, mesh):
     streamed = Split(found.features, found.label_rows)
     held = Split(features, labels)
     trainers = [make_trainer(rows, rows, CLASSES, mesh, stream=rows is streamed, **given) for rows in (streamed, held)]
-    assert trainers[0].streams and not trainers[1].streams
+    assert [type(trainer._train) for trainer in trainers] == [Streamed, Resident]
     states = [trainer.shard_state(linear.init_state(WIDTH, CLASSES, linear.init_key(0))) for trainer in trainers]
     for index in range(2):
         pairs = zip(trainers, states, strict=True)

@@ -46,14 +46,13 @@ class MeshTrainer:
 
     Attributes:
         mesh: its devices.
-        streams: whether rows are read as training goes.
         num_rows: rows to train on.
     """
 
     def __init__(
         self, train: Resident | Streamed, validation: Validation | None, mesh: Mesh, learning_rate: float, seed: int
     ) -> None:
-        self.mesh, self.streams, self.num_rows = mesh, isinstance(train, Streamed), train.num_rows
+        self.mesh, self.num_rows = mesh, train.num_rows
         self._train, self._validation, self._data_mesh = train, validation, DataMesh(mesh)
         self._learning_rate, self._seed = np.float32(learning_rate), seed
         self._order = {"batch_size": train.batch_size, **train.order}

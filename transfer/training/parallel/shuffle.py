@@ -20,16 +20,13 @@ ROUNDS = 6
 
 def permutation(num_rows: int, seed: int, epoch: int) -> np.ndarray:
     """Order "rows": int (N,), all rows, shuffled on the host as `transfer.heads.gradient` does on the device."""
-    with jax.default_device(_host()):
+    try:
+        host = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX was told to know its accelerator only
+        host = jax.local_devices()[0]
+    with jax.default_device(host):
         key = jax.random.fold_in(jax.random.key(seed), epoch)
         return np.asarray(jax.random.permutation(key, num_rows))
-
-
-def _host() -> jax.Device:
-    try:
-        return jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX was told to know its accelerator only
-        return jax.local_devices()[0]
 
 
 class Window(NamedTuple):

@@ -67,7 +67,9 @@ class Streamed:
             whole, rest = divmod(len(shard_of_row), self.batch_size)
             batches = whole + (number == num_windows - 1 and rest > 0)
             trained = batches * self.batch_size
-            waiting = self._keep(shard_of_row[trained:], local_index[trained:], buffers)
+            left, left_index = shard_of_row[trained:], local_index[trained:]
+            kept = {shard: left_index[left == shard] for shard in buffers}
+            waiting = Waiting(left, {shard: (x[kept[shard]], y[kept[shard]]) for shard, (x, y) in buffers.items()})
             if not batches:
                 continue
             batches_done += batches
@@ -93,8 +95,10 @@ class Streamed:
         buffers = {shard: self._reader.buffers(self._window_rows + room) for shard in self._mesh.local_shards}
         jobs = []
         for shard, shard_buffers in buffers.items():
-            chunks = window.chunks[shard::num_shards].tolist()
-            jobs.append((shard_buffers, [self._piece(slot * chunk_rows, chunk) for slot, chunk in enumerate(chunks)]))
+            starts = (window.chunks[shard::num_shards] * chunk_rows).tolist()
+            stops = [min(start + chunk_rows, self.num_rows) for start in starts]
+            offsets = range(0, len(starts) * chunk_rows, chunk_rows)
+            jobs.append((shard_buffers, list(map(Piece, offsets, starts, stops))))
             for buffer, kept in zip(shard_buffers, waiting.rows.get(shard, ()), strict=False):
                 buffer[self._window_rows : self._window_rows + len(kept)] = kept
         self._reader.fill(jobs)
@@ -102,15 +106,3 @@ class Streamed:
         shard_of_row = np.concatenate([waiting.shard_of_row, slot % num_shards])
         local_index = np.concatenate([self._window_rows + waiting_index, slot // num_shards * chunk_rows + row])
         return shard_of_row, local_index, buffers
-
-    def _piece(self, offset: int, chunk: int) -> Piece:
-        rows = self._chunks.chunk_rows
-        return Piece(offset, chunk * rows, min((chunk + 1) * rows, self.num_rows))
-
-    def _keep(self, shard_of_row: np.ndarray, local_index: np.ndarray, buffers: Buffers) -> Waiting:
-        """Copies of these rows, which wait for the next window."""
-        rows = {}
-        for shard, (features, labels) in buffers.items():
-            kept = local_index[shard_of_row == shard]
-            rows[shard] = features[kept], labels[kept]
-        return Waiting(shard_of_row, rows)
