@@ -273,7 +273,7 @@ def given(section: ConfigDict) -> dict[str, Any]:
 
 
 def chosen(variants: Mapping[str, Value], name: str) -> Value:
-    """Of a config file's variants the one of the `name` behind the file's own, `--config=FILE:NAME`.
+    """The variant of a config file that its argument names, `--config=FILE:NAME`.
 
     Raises UsageError for an unknown name.
     """
@@ -284,45 +284,43 @@ def chosen(variants: Mapping[str, Value], name: str) -> Value:
 
 @contextmanager
 def named(section: Container[str], path: str = "config") -> Iterator[None]:
-    """A UsageError that begins with a setting of the section (`tap=...`) begins with its whole name (`config.tap=...`).
+    """Gives a UsageError that begins with a setting of the section (`tap=...`) its whole name (`config.tap=...`).
 
     For what is called with the settings of a config, and from Python with the same names.
     """
     try:
         yield
     except UsageError as error:
-        found = re.match(r"(\w+)(=| must | needs )", str(error))
-        if found is None or found[1] not in section:
+        setting = re.match(r"(\w+)(=| must | needs )", str(error))
+        if setting is None or setting[1] not in section:
             raise
         raise UsageError(f"{path}.{error}") from error
 
 
 def check(config: ConfigDict) -> None:
     """Raises UsageError for counts that are no counts, before anything long begins."""
+    values = flat(plain(config))
     for name in COUNTS:
-        value = config
-        for part in name.split("."):
-            value = value.get(part)
-        if value is not None and value < 1:
-            raise UsageError(f"config.{name}={value} must be at least 1")
+        if values.get(name) is not None and values[name] < 1:
+            raise UsageError(f"config.{name}={values[name]} must be at least 1")
 
 
 def check_use(config: ConfigDict) -> None:
     """Raises UsageError for settings that `config.train` has no use for, which would be ignored without a word."""
     if config.train not in WAYS:
         raise UsageError(f"config.train={str(config.train)[:60]!r} is not one of {', '.join(WAYS)}")
-    now, usual = (flat(plain(one)) for one in (config, default()))
-    wrong, without = [], []
+    values, defaults = flat(plain(config)), flat(plain(default()))
+    unused, resets = [], []
     for name, hint in UNUSED[config.train].items():
         # of a section that every config has, the settings themselves
-        within = [key for key in usual if key.startswith(name + ".")] or [name]
-        found = {key: _part(now, key) for key in within if _part(now, key) != _part(usual, key)}
-        if found:
-            values = ", ".join(f"config.{key}={value!r}" for key, value in found.items())
-            wrong.append(f"{values} has no use with config.train={config.train}: {hint}")
-            without += [f"--config.{key}={_part(usual, key)}" for key in found]
-    if wrong:
-        raise UsageError(f"{'; '.join(wrong)}; to leave out what is set: {' '.join(without)}")
+        within = [key for key in defaults if key.startswith(name + ".")] or [name]
+        changed = {key: _part(values, key) for key in within if _part(values, key) != _part(defaults, key)}
+        if changed:
+            named = ", ".join(f"config.{key}={value!r}" for key, value in changed.items())
+            unused.append(f"{named} has no use with config.train={config.train}: {hint}")
+            resets += [f"--config.{key}={_part(defaults, key)}" for key in changed]
+    if unused:
+        raise UsageError(f"{'; '.join(unused)}; to leave out what is set: {' '.join(resets)}")
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:
@@ -334,11 +332,11 @@ def common(config: ConfigDict) -> dict[str, Any]:
     """The settings that all processes of a run must have alike, "config.head.epochs" -> 50: all but where files lie."""
     from transfer.data.registry import WITHOUT_PATH
 
-    found = flat(plain(config))
+    values = flat(plain(config))
     for name in PLACES:
-        if str(found.get(name)).partition(":")[0] not in (*WITHOUT_PATH, "random"):
-            found[name] = "PATH"
-    return {f"config.{name}": value for name, value in found.items()}
+        if str(values.get(name)).partition(":")[0] not in (*WITHOUT_PATH, "random"):
+            values[name] = "PATH"
+    return {f"config.{name}": value for name, value in values.items()}
 
 
 def _part(flat: dict[str, Any], name: str) -> Any:
@@ -349,7 +347,7 @@ def _part(flat: dict[str, Any], name: str) -> Any:
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Every setting by its whole name: "head.epochs" -> 50."""
-    found = {}
+    settings = {}
     for name, value in tree.items():
-        found.update(flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
-    return found
+        settings.update(flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+    return settings

@@ -166,15 +166,15 @@ def test_the_argument_of_a_config_file(path):
     said = str(error.value)
     assert said.startswith(f"--config={path}:") and "\n" not in said and "Error" not in said
     if not known:
-        assert said.endswith("it takes nothing behind its name, and is given 'x'")
+        assert said.endswith("the config takes no argument, and is given 'x'")
     elif path.stem != "pretrain_vgg11_slim_cifar10":
         assert ", ".join(known) in said and f"did you mean {known[0]}" in said
 
 
 FILES = {
-    "no function": ("x = 1", "it has no get_config()"),
+    "no function": ("x = 1", "the file has no get_config()"),
     "no return": ("def get_config(): pass", "get_config() returns NoneType, not a config; is its `return` missing?"),
-    "an argument is needed": ("def get_config(name): pass", "it takes an argument, --config=FILE:ARGUMENT"),
+    "an argument is needed": ("def get_config(name): pass", "the config takes an argument, --config=FILE:ARGUMENT"),
     "a line fails": ("x = 1\n\ndef get_config():\n    return {}['a']", "line 4: KeyError: 'a'"),
     "below a line": ("import json\njson.loads('{')", "line 2: JSONDecodeError: "),
     "no Python": ("x = (\n", "SyntaxError: '(' was never closed"),

@@ -52,14 +52,14 @@ def load(given: str) -> ConfigDict:
 
 
 def _missing_file(path: Path) -> str:
-    """What to say of a path where no file is: which packaged config may be meant, or where to look."""
+    """The error for a path without a file: which packaged config may be meant, or where to look."""
     if path.stem in packaged():
         return f"no such file; a config of that name comes with the package: --config={path.stem}"
     return f"no such file; {f'see the ones in {path.parent}/' if path.parent.is_dir() else LISTED}"
 
 
 def _missing_name(name: str) -> str:
-    """What to say of a name that no packaged config has: how to give the file, where there is one, or what is near."""
+    """The error for a name that no packaged config has: how to give a file of that name, or which name is like it."""
     files = [file for file in (name, f"{name}.py") if Path(file).is_file()]
     if files:
         return f"no config of that name comes with the package; the file is --config=./{files[0]}"
@@ -67,15 +67,15 @@ def _missing_name(name: str) -> str:
 
 
 def _check_arguments(get_config: Any, argument: list[str]) -> None:
-    """UsageError without such a function, and where it takes no argument and is given one, or the other way round."""
+    """Raises UsageError for no such function, and for an argument that it does not take, or that it lacks."""
     if not callable(get_config):
-        raise UsageError("it has no get_config()")
+        raise UsageError("the file has no get_config()")
     try:
         inspect.signature(get_config).bind(*argument)
     except TypeError:
         if not argument:
-            raise UsageError("it takes an argument, --config=FILE:ARGUMENT") from None
-        raise UsageError(f"it takes nothing behind its name, and is given {argument[0][:60]!r}") from None
+            raise UsageError("the config takes an argument, --config=FILE:ARGUMENT") from None
+        raise UsageError(f"the config takes no argument, and is given {argument[0][:60]!r}") from None
 
 
 def _described(error: Exception, path: str) -> str:

@@ -104,10 +104,10 @@ def _check_images(config: ConfigDict, workdir: epath.Path, sources: Mapping[str,
 
 def _check_skipped(stores: Mapping[str, FeatureStore], sources: Mapping[str, Source]) -> dict[str, Any]:
     """What `result.json` says of images that were skipped, which is logged; TransferError where a class is lost."""
-    facts = {split: told for split in stores if (told := skipped.facts(stores[split], sources[split]))}
+    facts = {split: lost for split in stores if (lost := skipped.facts(stores[split], sources[split]))}
     if distributed.is_main():
-        for split, told in facts.items():
-            logging.warning("%s", skipped.line(split, told))
+        for split, lost in facts.items():
+            logging.warning("%s", skipped.line(split, lost))
     for split in facts:
         skipped.check(split, stores[split], sources[split])
     return {skipped.KEY: facts} if facts else {}

@@ -88,6 +88,7 @@ def report_layers(
 
 
 def _on_device(source: Source, preprocessing: Preprocessing | None) -> finetune.LabelledImages:
+    """All images of a source and their labels, on the device."""
     start = time.monotonic()
     images = load_all(source, preprocessing)
     logging.info("%s: %d images read in %.1f s", source.name, len(images), time.monotonic() - start)
@@ -121,5 +122,6 @@ def _measured(
 def _write_model(
     config: ConfigDict, model: nnx.Module, num_classes: int, preprocessing: Preprocessing, workdir: epath.Path
 ) -> None:
+    """Writes `model.safetensors`, with all that `create_model` needs to build the network again."""
     described = native.describe(*architecture(config, num_classes), preprocessing)
     native.write(workdir / "model.safetensors", flat_state(model), described)

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -24,20 +24,6 @@ from transfer.experiment.print_summary import SHOWN
 from transfer.runtime import distributed
 from transfer.runtime.progress import waiting
 from transfer.store import skipped
-
-
-class Fitted(NamedTuple):
-    """A head on the features of one tap.
-
-    Attributes:
-        tap: which.
-        head: the fitted estimator.
-        validation: its scores of the rows to validate on.
-    """
-
-    tap: str
-    head: Any
-    validation: Scores
 
 
 class _Taps(Mapping[str, np.ndarray]):
@@ -88,21 +74,24 @@ def fit_head(
     if head.chooses:
         selection = select(taps, labels, estimator, head.grid, **head.choice)
         chosen = dict(selection.chosen)
-        winner = _on_validation(data, chosen.pop("tap"), selection.probe)
+        tap, fitted = chosen.pop("tap"), selection.probe
     else:
         tap = next(iter(taps))
         with waiting(f"fitting {head.name} on {len(labels)} rows"):
-            winner = _on_validation(data, tap, estimator.fit(taps[tap], labels))
+            fitted = estimator.fit(taps[tap], labels)
+    validation = _scores(fitted, data, data.validation, tap)
     seconds = time.monotonic() - start
     settings = {**head.settings, **chosen}
-    facts = {**known, **({} if head.tap is None else {"tap": winner.tap})}
-    result = results.of_training(facts, _losses(data, winner), settings.get("epochs"), seconds)
-    result |= {"head": head.name, "settings": settings, **evaluate(workdir, [winner.validation], data)}
+    facts = {**known, **({} if head.tap is None else {"tap": tap})}
+    losses = _losses("train", _scores(fitted, data, data.train, tap), data.train, data.kind)
+    losses |= _losses("validation", validation, data.validation, data.kind)
+    result = results.of_training(facts, losses, settings.get("epochs"), seconds)
+    result |= {"head": head.name, "settings": settings, **evaluate(workdir, [validation], data)}
     if selection is not None:
-        result |= _choice(data, selection, winner)
+        result |= _choice(data, selection, validation)
         if len(selection.best) > 1:
-            result["taps"] = _by_tap(data, estimator, selection, winner.tap, result["measures"])
-    save_estimator(workdir, winner.head)
+            result["taps"] = _by_tap(data, estimator, selection, result["measures"])
+    save_estimator(workdir, fitted)
     return result | {"asked": asked}, True
 
 
@@ -119,24 +108,20 @@ def _asked(head: HeadSettings) -> dict[str, Any]:
     return json.loads(json.dumps(asked, default=str))
 
 
-def _on_validation(data: Data, tap: str, head: Any) -> Fitted:
-    """A fitted head with its scores of the validation rows."""
-    return Fitted(tap, head, scores.of(head, _Taps(data.validation)[tap], data.classes, data.kind))
+def _scores(fitted: Any, data: Data, side: Labelled, tap: str) -> Scores:
+    """What a fitted head says of the rows of a side."""
+    return scores.of(fitted, _Taps(side)[tap], data.classes, data.kind)
 
 
-def _losses(data: Data, winner: Fitted) -> dict[str, float | None]:
-    """Loss and accuracy of both sides, those that the head has: None of the others."""
-    losses = {}
-    training = scores.of(winner.head, _Taps(data.train)[winner.tap], data.classes, data.kind)
-    for split, of_rows, side in (("train", training, data.train), ("validation", winner.validation, data.validation)):
-        values = _finite(measured(of_rows, np.asarray(side.labels[:]), data.kind))
-        for name, measure in (("loss", "rmse" if data.kind == "values" else "log_loss"), ("accuracy", "accuracy")):
-            value = values.get(measure)
-            losses[f"{split}_{name}"] = None if value is None else round(value, 6)
-    return losses
+def _losses(split: str, of_rows: Scores, side: Labelled, kind: str) -> dict[str, float | None]:
+    """Loss and accuracy of a side, those that the head has: None of the others."""
+    values = _finite(measured(of_rows, np.asarray(side.labels[:]), kind))
+    loss, accuracy = values.get("rmse" if kind == "values" else "log_loss"), values.get("accuracy")
+    rounded = {f"{split}_loss": loss, f"{split}_accuracy": accuracy}
+    return {name: None if value is None else round(value, 6) for name, value in rounded.items()}
 
 
-def _choice(data: Data, selection: Selection, winner: Fitted) -> dict[str, Any]:
+def _choice(data: Data, selection: Selection, validation: Scores) -> dict[str, Any]:
     """What `result.json` says of the sweep, and of the temperature that the held-out rows give."""
     held = selection.holdout_labels
     sweep = {
@@ -147,22 +132,20 @@ def _choice(data: Data, selection: Selection, winner: Fitted) -> dict[str, Any]:
         "notes": list(selection.notes),
         "table": [_finite(row) for row in selection.table],
     }
-    if not selection.best[winner.tap].probable:
+    if not selection.best[selection.chosen["tap"]].probable:
         return {"sweep": sweep}
     targets = np.searchsorted(data.classes, held) if data.kind == "classes" and data.classes is not None else held
-    return {"sweep": sweep} | calibrated(winner.validation, selection.holdout_scores, targets, data)
+    return {"sweep": sweep} | calibrated(validation, selection.holdout_scores, targets, data)
 
 
-def _by_tap(
-    data: Data, estimator: Any, selection: Selection, winner: str, measures: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def _by_tap(data: Data, estimator: Any, selection: Selection, measures: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the best setting of each tap is worth on the validation rows, fitted on all training rows."""
     rows, train, labels = [], _Taps(data.train), data.given(data.train)
     for tap, best in selection.best.items():
         of_tap = measures
-        if tap != winner:
-            other = _on_validation(data, tap, fit_setting(estimator, best.settings, train[tap], labels))
-            of_tap = summarised(other.validation, data)
+        if tap != selection.chosen["tap"]:
+            other = fit_setting(estimator, best.settings, train[tap], labels)
+            of_tap = summarised(_scores(other, data, data.validation, tap), data)
         rows.append(
             {
                 "tap": tap,

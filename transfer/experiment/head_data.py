@@ -45,7 +45,7 @@ class Labelled(NamedTuple):
 
 
 class Data(NamedTuple):
-    """Both sides.
+    """Rows to train and to validate on, and what their labels mean.
 
     Attributes:
         kind: "classes", "labels" or "values" (`transfer.heads.targets`).
@@ -63,7 +63,7 @@ class Data(NamedTuple):
 
     @property
     def num_outputs(self) -> int:
-        """C, L or T."""
+        """How many scores a head gives a row: C classes, L labels or T values."""
         return len(self.classes) if self.classes is not None else self.train.labels.shape[1]
 
     def sizes(self) -> dict[str, int]:

@@ -64,7 +64,7 @@ class HeadSettings:
 
     @property
     def reason_for_in_memory(self) -> str | None:
-        """The setting for which all rows must be in the memory of one process, as a message names it; None: no one.
+        """The setting for which all rows must be in the memory of one process, as a message names it; None: none.
 
         Over several devices, and on rows that are streamed, the published head is trained by its published recipe.
         """
@@ -148,13 +148,13 @@ def make(name: str, target: str, own: Mapping[str, Any], seed: int) -> Any:
 def _parameters(made_by: Callable[..., Any]) -> dict[str, Any]:
     """The parameters of an estimator class and their defaults."""
     signature = inspect.signature(made_by).parameters.items()
-    named = {key: one for key, one in signature if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
-    return {key: None if one.default is one.empty else one.default for key, one in named.items()}
+    named = {key: taken for key, taken in signature if taken.kind not in (taken.VAR_POSITIONAL, taken.VAR_KEYWORD)}
+    return {key: None if taken.default is taken.empty else taken.default for key, taken in named.items()}
 
 
 def _grid(sweep: Mapping[str, Any], name: str, target: str, defaults: Mapping[str, Any]) -> dict[str, tuple]:
     """The values that `config.sweep` tries, by the setting; empty where nothing is to be chosen."""
-    wanted = {
+    grid = {
         key: tuple(None if value == NONE else value for value in values)
         for key, values in sweep.items()
         if key not in CHOICE and values is not None
@@ -162,18 +162,19 @@ def _grid(sweep: Mapping[str, Any], name: str, target: str, defaults: Mapping[st
     if sweep.get("grid") is not None:
         if sweep["grid"] != "default":
             raise UsageError(f"config.sweep.grid={sweep['grid']!r} should be 'default', or left out")
-        usual = getattr(estimator(name, target), "GRID", {})
-        if not usual:
+        own = getattr(estimator(name, target), "GRID", {})
+        if not own:
             raise UsageError(f"config.sweep.grid=default: {name} has no values of its own; name some in config.sweep")
-        wanted = {**usual, **wanted}
-    _check_known("sweep", name, wanted, defaults)
-    for key, values in wanted.items():
+        grid = {**own, **grid}
+    _check_known("sweep", name, grid, defaults)
+    for key, values in grid.items():
         if not values:
             raise UsageError(f"config.sweep.{key} has no value to try")
-    return wanted
+    return grid
 
 
 def _check_known(section: str, name: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Raises UsageError for settings of a section that the head `name` does not take."""
     for key in given:
         if key not in known:
             raise UsageError(f"config.{section}.{key}: the head {name} takes no {key}; it takes {', '.join(known)}")

@@ -33,14 +33,15 @@ class Origin:
 
     @cached_property
     def _sources(self) -> dict[str, Source]:
+        """The images of both splits."""
         return dict(zip(SPLITS, make_splits(self.config.data), strict=True))
 
     def check_source(self, path: str, metadata: dict[str, Any]) -> None:
         """Raises TransferError unless the store was made from this very source."""
         if metadata["fingerprint"].get("images") == self.source.fingerprint:
             return
-        beside = epath.Path(path).parent  # an image may have come to the other split
-        stores = {str(beside / split): source for split, source in self._sources.items()} | {path: self.source}
+        folder = epath.Path(path).parent  # an image may have come to the other split
+        stores = {str(folder / split): source for split, source in self._sources.items()} | {path: self.source}
         changes = store_images.changes({at: source for at, source in stores.items() if read_metadata(at) is not None})
         raise TransferError(
             f"the feature store {path} was made from other images ({metadata['data']}) than those of "
@@ -65,11 +66,11 @@ class Origin:
 
 
 def of_workdir(workdir: Any, split: str) -> Origin | None:
-    """By the `config.json` of a run's workdir, None where there is none; TransferError if that is damaged."""
+    """The origin by the `config.json` of a run's workdir; None where there is none, TransferError if it is damaged."""
     folder = paths.open_path(workdir)
     return Origin(read_config(folder), split, str(workdir)) if (folder / FILE).exists() else None
 
 
 def of_config(file: str, split: str) -> Origin:
-    """By a config file, as `extract.py --config=FILE` without overrides; UsageError where it is missing or wrong."""
+    """The origin by a config file, without settings of a command line; UsageError where it is missing or wrong."""
     return Origin(config_file.load(file), split)

@@ -71,6 +71,7 @@ def _tap_table(taps: Sequence[Mapping[str, Any]], sweep: Mapping[str, Any]) -> s
 
 
 def _text(value: Any, form: str = ".6g") -> str:
+    """A cell of a table; "-" for what is unknown."""
     if value is None:
         return "-"
     return format(value, form) if isinstance(value, float) else str(value)

@@ -42,11 +42,11 @@ def over_seeds(
         _check_epochs(head, [workdir / f"seed_{seed}" for seed in seeds])
     runs = []
     for step, seed in enumerate(seeds):
-        one = config.copy_and_resolve_references()
-        one.seeds, one.seed = None, seed
+        of_seed = config.copy_and_resolve_references()
+        of_seed.seeds, of_seed.seed = None, seed
         if config.data.seed is not None:
-            one.data.seed = config.data.seed + step
-        runs.append(train(one, workdir / f"seed_{seed}"))
+            of_seed.data.seed = config.data.seed + step
+        runs.append(train(of_seed, workdir / f"seed_{seed}"))
     shared = {name: value for name, value in runs[0].items() if all(run.get(name) == value for run in runs)}
     # a head without probabilities has no loss, and values have no accuracy
     mean, spread = _mean_and_spread({name: [run[name] for run in runs] for name in MEASURES})

@@ -6,7 +6,7 @@ A head that is fitted in one go, and one whose settings are chosen first, is `tr
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,7 +35,7 @@ from transfer.training.parallel import placement as placements
 from transfer.training.parallel.epochs import make_trainer
 from transfer.training.parallel.placement import Placement
 from transfer.training.parallel.reader import Split
-from transfer.training.run import Run, Trainer
+from transfer.training.run import Trainer
 
 # Epochs of a head that are on the device at a time; three keep two cores busy.
 AHEAD = 3
@@ -72,16 +72,18 @@ def train_head(config: ConfigDict, workdir: epath.Path, files: Sequence[str] | N
         else:
             sizes = {"train": data.train.num_bytes, "validation": data.validation.num_bytes}
             placement = choose_placement(head, config, workdir, sizes, data.train.split().dtype.name)
-            begun = begin(head, config, data, placement)
+            scaler, train, validation = scaled(head.settings["scaling"], data)
+            trainer, state = start_training(head, config, train, validation, data, placement)
             if not before:  # config.json says what is under way
                 workdirs.record(head.config, workdir, workdirs.OF_TRAINING)
             seconds, epochs = config.checkpoint_seconds, head.settings["epochs"]
-            run = run_epochs(begun.trainer, begun.state, epochs, workdir, checkpoint_seconds=seconds, ahead=AHEAD)
+            run = run_epochs(trainer, state, epochs, workdir, checkpoint_seconds=seconds, ahead=AHEAD)
             trained = results.trained(run, before)
             result = results.of_run(run, facts, before) | {"head": head.name, "settings": head.settings}
             if trained and not placement.single_device:
                 result |= {"num_devices": placement.mesh.size, "streamed": placement.stream}
-            result |= evaluate_run(head, run, begun, data, workdir, {} if trained else before)
+            params = on_host(run.state["params"])
+            result |= evaluate_params(head, params, scaler, validation, data, workdir, {} if trained else before)
     workdirs.record(head.config, workdir, workdirs.OF_TRAINING if trained else ["head.epochs"])
     results.write(workdir, result)
     print_summary(result)
@@ -153,36 +155,34 @@ def epochs_begun(head: HeadSettings, workdir: epath.Path) -> int:
     return distributed.broadcast(checkpoints.epochs_begun(workdir), "epochs begun")
 
 
-class Begun(NamedTuple):
-    """A head before its first epoch.
-
-    Attributes:
-        trainer: trains the epochs (`transfer.training.loop.run_epochs`).
-        state: before the first.
-        validation: the rows to validate on, scaled as those to train on.
-        scaler: of both; None: none.
-    """
-
-    trainer: Trainer
-    state: Any
-    validation: Split
-    scaler: scaling.Scaler | None
-
-
-def begin(head: HeadSettings, config: ConfigDict, data: Data, placement: Placement) -> Begun:
-    """Puts the rows of the only tap where they are trained on, and makes the head's first weights."""
-    assert head.program is not None
+def scaled(name: str | None, data: Data) -> tuple[scaling.Scaler | None, Split, Split]:
+    """Rows of the only tap, scaled by those to train on, in memory; as they are where nothing is to be done."""
     if distributed.is_main() and (lost := data.untrained_classes()):
         distributed.print_once(lost)
-    scaler, train, validation = _scaled(head.settings["scaling"], data.train.split(), data.validation.split())
+    train, validation = data.train.split(), data.validation.split()
+    if name is None:
+        return None, train, validation
+    scaling.check(name)
+    rows = [flat_features(split.features[:]) for split in (train, validation)]
+    scaler = scaling.fit(name, rows[0])
+    if distributed.is_main() and (line := scaling.dropped(scaler)):
+        logging.warning("%s", line)
+    done = [np.asarray(scaling.apply(scaler, array)) for array in rows]
+    return scaler, Split(done[0], train.labels[:]), Split(done[1], validation.labels[:])
+
+
+def start_training(
+    head: HeadSettings, config: ConfigDict, train: Split, validation: Split, data: Data, placement: Placement
+) -> tuple[Trainer, Any]:
+    """Puts the rows where they are trained on; returns what trains the epochs, and the state before the first."""
+    assert head.program is not None
     given = {key: head.settings[key] for key in head.program.defaults}
     key = head.program.init_key(head.seed)
     state = head.program.init_state(train.num_features, data.num_outputs, key, **given)
     if placement.single_device:
         arrays = [array[:] for split in (train, validation) for array in split]
         weights = _class_weights(head.settings["class_weight"], arrays[1], data.num_outputs)
-        epoch = head.program.make_epoch(*arrays, seed=head.seed, class_weight=weights, **given)
-        return Begun(whole_epochs(epoch), state, validation, scaler)
+        return whole_epochs(head.program.make_epoch(*arrays, seed=head.seed, class_weight=weights, **given)), state
     trainer = make_trainer(
         train,
         validation,
@@ -196,20 +196,7 @@ def begin(head: HeadSettings, config: ConfigDict, data: Data, placement: Placeme
         window_rows=config.head.window,
         stream=placement.stream,
     )
-    return Begun(trainer, trainer.shard_state(state), validation, scaler)
-
-
-def _scaled(name: str | None, train: Split, validation: Split) -> tuple[scaling.Scaler | None, Split, Split]:
-    """Both splits scaled by the training rows, in memory; as they are where nothing is to be done."""
-    if name is None:
-        return None, train, validation
-    scaling.check(name)
-    rows = [flat_features(split.features[:]) for split in (train, validation)]
-    scaler = scaling.fit(name, rows[0])
-    if distributed.is_main() and (line := scaling.dropped(scaler)):
-        logging.warning("%s", line)
-    done = [np.asarray(scaling.apply(scaler, array)) for array in rows]
-    return scaler, Split(done[0], train.labels[:]), Split(done[1], validation.labels[:])
+    return trainer, trainer.shard_state(state)
 
 
 def _class_weights(wanted: str | None, labels: Any, num_classes: int) -> np.ndarray | None:
@@ -223,27 +210,35 @@ def _class_weights(wanted: str | None, labels: Any, num_classes: int) -> np.ndar
     return np.where(present, counts.sum() / (present.sum() * np.maximum(counts, 1)), 0).astype(np.float32)
 
 
-def evaluate_run(
-    head: HeadSettings, run: Run, begun: Begun, data: Data, workdir: epath.Path, before: Mapping[str, Any]
+def on_host(params: Any) -> Any:
+    """Weights on the host; where they are spread over several processes, all of them take part."""
+    if jax.tree.leaves(params)[0].is_fully_addressable:
+        return jax.device_get(params)
+    return process_allgather(params, tiled=True)
+
+
+def evaluate_params(
+    head: HeadSettings,
+    params: Any,
+    scaler: scaling.Scaler | None,
+    rows: Split,
+    data: Data,
+    workdir: epath.Path,
+    before: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Measures of the validation rows, whose predictions and head are kept in the workdir; as `before` has them.
 
     Of several processes the first does so; the others return nothing.
     """
-    params = run.state["params"]
-    if jax.tree.leaves(params)[0].is_fully_addressable:
-        params = jax.device_get(params)
-    else:  # spread over the devices of several processes, all of which take part
-        params = process_allgather(params, tiled=True)
     if not distributed.is_main():
         return {}
     if is_evaluated(workdir, before):
         return {key: before[key] for key in KEYS if key in before}
     size = max(1, EVALUATED // data.chunk_rows) * data.chunk_rows
-    measured = evaluate(workdir, _logits(head.program, params, begun.validation, size), data)
+    measured = evaluate(workdir, _logits(head.program, params, rows, size), data)
     # a head of a user's that borrows a program is another estimator
     if PROGRAMS.get(head.name) is head.program:
-        save_params(workdir, head.name, params, {**head.settings, "seed": head.seed}, data, begun.scaler)
+        save_params(workdir, head.name, params, {**head.settings, "seed": head.seed}, data, scaler)
     return measured
 
 

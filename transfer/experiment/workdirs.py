@@ -94,10 +94,10 @@ def check_workdir(config: ConfigDict, workdir: epath.Path) -> None:
     if made_with is None:
         return
     before, now = flat(made_with), flat(plain(config))
-    usual = _usual(config, before)
+    defaults = _defaults(config, before)
     for given in (before, now):  # what was not there yet, or is left open, was at its default
-        of_head = {name for name in usual if name.startswith("head.") and given.get(name) is None}
-        given.update({name: value for name, value in usual.items() if name not in given or name in of_head})
+        of_head = {name for name in defaults if name.startswith("head.") and given.get(name) is None}
+        given.update({name: value for name, value in defaults.items() if name not in given or name in of_head})
     unused = {"head": "finetune.", "finetune": "head."}.get(config.get("train"), "-")
     elsewhere = () if distributed.is_main() else PLACES
     free = [f"{section}." for section in FREE]
@@ -116,7 +116,7 @@ def check_workdir(config: ConfigDict, workdir: epath.Path) -> None:
 
 
 def record(config: ConfigDict, workdir: epath.Path, names: Iterable[str]) -> None:
-    """Says in `config.json` how something was done: the settings `names`, all of `FREE`, are now those of `config`."""
+    """Writes into `config.json` how something was done: the settings `names`, all of `FREE`, as `config` has them."""
     if not distributed.is_main():
         return
     path, ours = workdir / FILE, plain(config)
@@ -145,7 +145,7 @@ def read_config(workdir: epath.Path) -> ConfigDict:
 
 
 def _tuples(value: Any) -> Any:
-    """JSON as a config has it, which knows tuples and no lists."""
+    """JSON with tuples for lists, as a config has them."""
     if isinstance(value, dict):
         return {name: _tuples(part) for name, part in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
@@ -164,12 +164,12 @@ def unless_refused(workdir: epath.Path) -> Iterator[None]:
 
 
 def _names(folder: epath.Path) -> set[str]:
-    """What a folder holds; nothing where there is none."""
+    """The names of what lies in a folder; none where there is no folder."""
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def _made_with(workdir: epath.Path) -> dict[str, Any] | None:
-    """The settings that a workdir is bound to; None for a new one. One over seeds is to what its first seed was."""
+    """The settings that a workdir is bound to, over several seeds those of its first seed; None for a new workdir."""
     seeds = runs.seeds(workdir) if workdir.is_dir() else {}
     for seed, folder in seeds.items():
         if (folder / FILE).exists():
@@ -177,18 +177,18 @@ def _made_with(workdir: epath.Path) -> dict[str, Any] | None:
     return atomic.read_json(workdir / FILE) if (workdir / FILE).exists() else None
 
 
-def _usual(config: ConfigDict, before: dict[str, Any]) -> dict[str, Any]:
-    """What a setting that a `config.json` lacks was: its default, for the head of `config` that head's own."""
-    usual = default()
+def _defaults(config: ConfigDict, before: dict[str, Any]) -> dict[str, Any]:
+    """The defaults, which settings had that a `config.json` lacks; those of the head are its own."""
+    defaults = default()
     if config.get("train") != "finetune":
-        usual.head.name, usual.head.target = config.head.name, config.head.get("target", "classes")
-        usual = resolve_head(usual).config
-    values = flat(plain(usual))
+        defaults.head.name, defaults.head.target = config.head.name, config.head.get("target", "classes")
+        defaults = resolve_head(defaults).config
+    values = flat(plain(defaults))
     if "head.schedule" in values:
         values["head.schedule"] = before.get("head.epochs")
     return values
 
 
 def _text(tree: dict[str, Any]) -> str:
-    """A `config.json`."""
+    """The content of a `config.json`."""
     return json.dumps(tree, indent=2) + "\n"

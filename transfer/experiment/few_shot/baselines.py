@@ -21,7 +21,7 @@ def names_of(taps: Iterable[str]) -> list[str]:
     return [PIXELS, *(f"{tap}, random weights" for tap in taps)]
 
 
-def baselines(config: ConfigDict, workdir: epath.Path, num_rows: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+def baselines(config: ConfigDict, workdir: epath.Path, num_rows: Mapping[str, int]) -> dict[str, tuple[Any, Any]]:
     """Raw pixels, and each tap with random weights (by `config.seed`), of the images of `config.data`.
 
     Of several processes all have to call it: they share the extraction, whose stores are WORKDIR/random_features.
@@ -30,7 +30,7 @@ def baselines(config: ConfigDict, workdir: epath.Path, num_rows: Mapping[str, in
         num_rows: by split; UsageError where images were skipped, for then rows would not be those of the features.
 
     Returns:
-        name -> split -> rows (N, ...).
+        name -> rows to train on (N, ...), and those to validate on.
     """
     sources = dict(zip(SPLITS, make_splits(config.data), strict=True))
     if any(len(source) != num_rows[split] for split, source in sources.items()):
@@ -47,7 +47,8 @@ def baselines(config: ConfigDict, workdir: epath.Path, num_rows: Mapping[str, in
         )
         for split, source in sources.items()
     }
-    pixels = {split: load_all(source) for split, source in sources.items()}
-    flat = {split: images.reshape(len(images), -1) / np.float32(255) for split, images in pixels.items()}
-    of_taps = [{split: store.tap(tap) for split, store in stores.items()} for tap in stores["train"].taps]
-    return dict(zip(names_of(stores["train"].taps), [flat, *of_taps], strict=True))
+    pixels = [load_all(source) for source in sources.values()]
+    taps = stores["train"].taps
+    rows: list[list[Any]] = [[images.reshape(len(images), -1) / np.float32(255) for images in pixels]]
+    rows += [[store.tap(tap) for store in stores.values()] for tap in taps]
+    return {name: (train, validation) for name, (train, validation) in zip(names_of(taps), rows, strict=True)}

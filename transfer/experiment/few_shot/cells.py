@@ -53,6 +53,7 @@ class Cells:
                 self._write()
 
     def _write(self) -> None:
+        """Writes all cells, whole or not at all."""
         lines = ",\n".join(json.dumps(cell) for cell in self._cells.values())
         atomic.write_text(self._path, f'{{"rows": {json.dumps(self._identity)}, "cells": [\n{lines}\n]}}\n')
         self._written, self._changed = time.monotonic(), False

@@ -145,8 +145,7 @@ def few_shot(protocol: Protocol, config: ConfigDict, workdir: epath.Path, data: 
         compared: dict[str, Any] = dict.fromkeys(names_of(taps))
         missing = any(cells.get(key) is None for key in _keys(protocol, compared).values())
         if distributed.broadcast(missing, "few-shot baselines"):
-            found = baselines(config, workdir, {"train": len(labels), "validation": len(validation_labels)})
-            compared = {name: (found[name]["train"], found[name]["validation"]) for name in compared}
+            compared = baselines(config, workdir, {"train": len(labels), "validation": len(validation_labels)})
         taps = {**compared, **taps}
     if not distributed.is_main():
         return {}
@@ -168,10 +167,10 @@ def measure(
     draws = dict.fromkeys((cell.per_class, cell.seed) for cell in keys)
     drawn = {(n, seed): np.arange(len(labels)) if n is None else draw(labels, n, seed) for n, seed in draws}
     measured = {cell: cells.get(key) for cell, key in keys.items()}
-    done = sum(found is not None for found in measured.values())
+    done = sum(measurement is not None for measurement in measured.values())
     with Progress("Few-shot", len(keys), "cells", done) as progress, cells.kept():
         for tap, rows in taps.items():
-            missing = [cell for cell, found in measured.items() if cell.tap == tap and found is None]
+            missing = [cell for cell, measurement in measured.items() if cell.tap == tap and measurement is None]
             if not missing:
                 continue
             needed = np.unique(np.concatenate([drawn[cell.per_class, cell.seed] for cell in missing]))
@@ -179,12 +178,12 @@ def measure(
             for cell in missing:
                 chosen = drawn[cell.per_class, cell.seed]
                 train = x[np.searchsorted(needed, chosen)], labels[chosen]
-                measured[cell] = found = _measured(cell, protocol, train, (xv, validation_labels))
-                cells.put(keys[cell], found)
+                measured[cell] = measurement = _measured(cell, protocol, train, (xv, validation_labels))
+                cells.put(keys[cell], measurement)
                 progress.update()
                 if preemption.requested():
                     raise preemption.Preempted
-    complete = {cell: found for cell, found in measured.items() if found is not None}
+    complete = {cell: measurement for cell, measurement in measured.items() if measurement is not None}
     _warn(protocol, complete)
     sizes = {"num_validation": len(validation_labels)}
     return {**_plain(protocol._asdict()), **sizes, "rows": _summary(complete, drawn)}
@@ -211,10 +210,12 @@ def _keys(protocol: Protocol, taps: Mapping[str, Any]) -> dict[Cell, dict[str, A
 
 
 def _estimator(cell: Cell, protocol: Protocol) -> Any:
+    """The head of a cell, not fitted yet."""
     return head_settings.make(cell.head, "classes", dict(protocol.settings.get(cell.head, {})), cell.seed)
 
 
 def _grid(cell: Cell, protocol: Protocol) -> Mapping[str, Sequence[Any]]:
+    """The values among which settings of a cell's head are chosen."""
     return protocol.grids.get(cell.head) or getattr(_estimator(cell, protocol), "GRID", {})
 
 
@@ -277,7 +278,7 @@ def _warn(protocol: Protocol, measured: Mapping[Cell, dict[str, Any]]) -> None:
 
 
 def _summary(measured: Mapping[Cell, dict[str, Any]], drawn: Mapping[Any, np.ndarray]) -> list[dict[str, Any]]:
-    """The cells of all seeds as one row of a table each; see `few_shot`."""
+    """The rows of a result, each the cells of all seeds; see `few_shot`."""
     rows = []
     for (tap, shots, head), group in itertools.groupby(measured, lambda cell: (cell.tap, cell.per_class, cell.head)):
         cells = list(group)
