@@ -118,16 +118,19 @@ def document(charts: Sequence[Chart], title: str = "", columns: int = 2) -> str:
         below = top + max(height for _, height in headings)
         for place, (chart, (heading, _)) in enumerate(zip(row, headings, strict=True)):
             left = GAP + place * (width + GAP)
-            parts.append(Markup('<g transform="translate({} {})">{}</g>').format(left, top, heading))
-            parts.append(chart.at(left, below))
+            parts.append(svg.element("g", heading, transform=f"translate({left} {top})"))
+            parts.append(chart.at(x=left, y=below, width=chart.frame.width, height=chart.frame.height))
         top = below + max(chart.frame.height for chart in row) + GAP
-    size = f"{GAP + min(columns, len(charts)) * (width + GAP):g}", f"{top:g}"
-    root = Markup(
-        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:dc="http://purl.org/dc/elements/1.1/" '
-        'width="{0}" height="{1}" viewBox="0 0 {0} {1}"><metadata><dc:title>transfer</dc:title></metadata>\n'
-        '<style>{2}</style>\n<rect class="paper" width="{0}" height="{1}"/>\n{3}</svg>\n'
-    )
-    return names.shown(root.format(*size, Markup(_style()), Markup("\n").join(parts)))
+    size = {"width": f"{GAP + min(columns, len(charts)) * (width + GAP):g}", "height": f"{top:g}"}
+    inside = [
+        svg.element("metadata", svg.element("dc:title", "transfer")),
+        svg.element("style", Markup(_style())),
+        svg.element("rect", class_="paper", **size),
+        *parts,
+    ]
+    spaces = {"xmlns": "http://www.w3.org/2000/svg", "xmlns:dc": "http://purl.org/dc/elements/1.1/"}
+    box = f"0 0 {size['width']} {size['height']}"
+    return names.shown(svg.element("svg", Markup("\n").join(inside), **spaces, **size, viewBox=box)) + "\n"
 
 
 def _heading(chart: Chart, width: float) -> tuple[Markup, float]:
@@ -140,7 +143,7 @@ def _heading(chart: Chart, width: float) -> tuple[Markup, float]:
         room = 36 + svg.LETTER * len(name) + 16
         if left and left + room > width:
             left, top = 0.0, top + LINE
-        parts.append(Markup('<g transform="translate({} {})">{}</g>').format(left, top + 2, swatch))
+        parts.append(svg.element("g", swatch, transform=f"translate({left} {top + 2})"))
         parts.append(svg.text(left + 32, top + 12, name))
         left += room
     return svg.joined(parts), top + LINE * bool(chart.series) + 4 * bool(parts)

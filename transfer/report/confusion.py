@@ -123,7 +123,7 @@ def _chart(counted: Confusion, titles: list[str]) -> Chart:
     room = 30 + (max(len(svg.short(title)) for title in titles) * svg.LETTER if named else 0)
     side = room + cell * size + 10
     frame = svg.Frame((0, size), (size, 0), side, side, left=room, right=10, top=room, bottom=10)
-    square = Markup('<rect class="sunk" x="{0}" y="{0}" width="{1:g}" height="{1:g}"/>').format(room, cell * size)
+    square = svg.element("rect", class_="sunk", x=room, y=room, width=f"{cell * size:g}", height=f"{cell * size:g}")
     parts = [square, *_cells(frame, counted, cell)]
     if named:
         for number, title in enumerate(map(svg.short, titles)):
@@ -150,9 +150,7 @@ def _cells(frame: svg.Frame, counted: Confusion, cell: float) -> Iterator[Markup
     for number, level in sorted({*zip(series.tolist(), shade.tolist(), strict=True)}):
         rows = np.flatnonzero((series == number) & (shade == level))
         squares = "".join(f"M{left[i]:g} {top[i]:g}h{width}v{width}h-{width}z" for i in rows)
-        yield Markup('<path class="cell {}" fill-opacity="{:g}" d="{}"/>').format(
-            svg.colour(number), level / 25, squares
-        )
+        yield svg.element("path", class_=f"cell {svg.colour(number)}", fill_opacity=f"{level / 25:g}", d=squares)
     if cell >= NUMBERED:
         for x, y, part, strong in zip(left, top, share, strength, strict=True):
             number = "100" if part >= 0.995 else "<1" if part < 0.01 else f"{100 * part:.0f}"
@@ -161,5 +159,5 @@ def _cells(frame: svg.Frame, counted: Confusion, cell: float) -> Iterator[Markup
 
 def _ramp(series: int) -> Markup:
     """Shades from little to much, for the legend."""
-    square = Markup('<rect class="cell {}" fill-opacity="{}" x="{}" y="1" width="6.5" height="10"/>')
-    return svg.joined(square.format(svg.colour(series), (i + 1) / 4, 6.5 * i) for i in range(4))
+    look = {"class_": f"cell {svg.colour(series)}", "y": 1, "width": 6.5, "height": 10}
+    return svg.joined(svg.element("rect", **look, fill_opacity=(i + 1) / 4, x=6.5 * i) for i in range(4))

@@ -1,6 +1,5 @@
 """The features of the validation images as points in the plane, with the image of each."""
 
-from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,32 +69,22 @@ def components(features: np.ndarray, count: int, seed: int = 0) -> tuple[np.ndar
     return found, share
 
 
-def _pca(features: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
-    places, share = components(features, 2, seed)
-    return places, f"The two axes hold {100 * share[0]:.0f} % and {100 * share[1]:.0f} % of the variance."
+def laid_out(features: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, str]:
+    """Places float64 (n, 2) of features (n, D) and a line on what they mean; `method` is "pca" or "tsne".
 
-
-def _tsne(features: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
-    """Of the first 50 components, as its authors advise; distances between far groups say nothing."""
+    t-SNE is of the first 50 components, as its authors advise.
+    """
+    finite = np.nan_to_num(features.astype(np.float32), posinf=0.0, neginf=0.0)
+    reduced, share = components(finite, 2 if method == "pca" else 50, seed)
+    if method == "pca" or len(reduced) < 4 or not reduced.any():
+        return reduced[:, :2], f"The two axes hold {100 * share[0]:.0f} % and {100 * share[1]:.0f} % of the variance."
     from sklearn.manifold import TSNE
 
-    reduced, _ = components(features, 50, seed)
-    if len(reduced) < 4 or not reduced.any():
-        return _pca(features, seed)
-    perplexity = min(PERPLEXITY, (len(reduced) - 1) / 3)
     start = reduced[:, :2] / (reduced[:, 0].std() or 1.0) * 1e-4
-    with waiting(f"t-SNE of {len(reduced)} rows"):
-        made = TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(reduced.astype(np.float32))
+    settings = {"perplexity": min(PERPLEXITY, (len(reduced) - 1) / 3), "init": start, "random_state": seed}
+    with waiting(f"t-SNE of {len(reduced)} images"):
+        made = TSNE(2, **settings).fit_transform(reduced.astype(np.float32))
     return made.astype(np.float64), "Neighbours are similar; distances between groups mean little."
-
-
-_LAID_OUT: Mapping[str, Callable[[np.ndarray, int], tuple[np.ndarray, str]]] = {"pca": _pca, "tsne": _tsne}
-
-
-def laid_out(features: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, str]:
-    """Places float64 (n, 2) of features (n, D) and a line on what they mean; `method` is "pca" or "tsne"."""
-    finite = np.nan_to_num(features.astype(np.float32), posinf=0.0, neginf=0.0)
-    return _LAID_OUT[method](finite, seed)
 
 
 def section(run: RunData, options: Options) -> Section | None:
@@ -122,13 +111,13 @@ def charts(run: RunData, options: Options) -> list[Chart]:
         return []
     facts, titles = points.facts, points.facts["names"]
     frame = svg.Frame((0, STEPS), (0, STEPS), 560, 560, 12, 12, 12, 12)
-    parts = [Markup('<rect class="sunk" width="560" height="560" rx="10"/>')]
+    parts = [svg.element("rect", class_="sunk", width=560, height=560, rx=10)]
     by_class = 0 < len(titles) <= READABLE
     for i, (x, y) in enumerate(points.grid.tolist()):
         right = facts["ok"][i]
         parts.append(_mark(frame, x, y, facts["right"][i] if by_class else 0 if right else svg.SERIES + 1))
         if by_class and not right:
-            parts.append(Markup('<circle class="ring" cx="{}" cy="{}" r="6"/>').format(frame.at_x(x), frame.at_y(y)))
+            parts.append(svg.element("circle", class_="ring", cx=frame.at_x(x), cy=frame.at_y(y), r=6))
     shown = dict(enumerate(titles)) if by_class else {0: "correct", svg.SERIES + 1: "misclassified"}
     small = svg.Frame((0, 1), (0, 1), 26, 12, 0, 0, 0, 0)
     legend = [(_mark(small, 0.6, 0.5, number), svg.short(name, 24)) for number, name in shown.items()]
@@ -173,7 +162,7 @@ def _points(run: RunData, options: Options) -> Points | None:
     if features is None:
         return None
     if len(rows) < 3:
-        run.note("No map of features: fewer than three images.")
+        run.note("No feature map: fewer than three images.")
         return None
     places, meaning = laid_out(features, options.map, options.seed)
     return Points(rows, _grid(places), _facts(predictions, rows), meaning, size)
@@ -188,21 +177,23 @@ def _grid(places: np.ndarray) -> np.ndarray:
 
 
 def _facts(predictions: Predictions, rows: np.ndarray) -> dict[str, Any]:
-    """What is said of each point: "right" classes and "said" ones as numbers, or both as text; "ok"; "sure"."""
-    chosen = predictions.rows(rows)
-    titles = names.of_outputs(predictions)
+    """Of each point "right" and "said", classes as numbers of "names", the others as text; "ok", "sure", "level"."""
+    chosen, titles = predictions.rows(rows), names.of_outputs(predictions)
+    facts: dict[str, Any] = {"names": [], "ok": chosen.right.astype(int).tolist(), "sure": None}
     if chosen.kind == "classes":
-        found: dict[str, Any] = {"names": titles, "right": chosen.labels.tolist(), "said": chosen.top[:, 0].tolist()}
-        sure = np.rint(1000 * chosen.probability[:, 0]).astype(int).tolist() if chosen.probable else None
-        return found | {"ok": chosen.right.astype(int).tolist(), "sure": sure}
+        if chosen.probable:
+            facts["sure"] = np.rint(1000 * chosen.probability[:, 0]).astype(int).tolist()
+        return facts | {"names": titles, "right": chosen.labels.tolist(), "said": chosen.top[:, 0].tolist()}
     if chosen.kind == "labels":
-        texts = [[_listed(line, titles) for line in array > 0] for array in (chosen.labels, chosen.scores)]
-        return {"names": [], "right": texts[0], "said": texts[1], "ok": chosen.right.astype(int).tolist(), "sure": None}
-    numbers = [[", ".join(f"{x:.4g}" for x in line[:4]) for line in a] for a in (chosen.labels, chosen.scores)]
-    target = chosen.labels[:, 0].astype(np.float64)
-    level = (target - target.min()) / ((target.max() - target.min()) or 1.0)
-    return {"names": [], "right": numbers[0], "said": numbers[1], "ok": None, "sure": None,
-            "level": np.rint(1000 * level).astype(int).tolist()}  # fmt: skip
+        texts = ([_listed(line, titles) for line in array > 0] for array in (chosen.labels, chosen.scores))
+    else:
+        texts = (
+            [", ".join(f"{x:.4g}" for x in line[:4]) for line in array] for array in (chosen.labels, chosen.scores)
+        )
+        target = chosen.labels[:, 0].astype(np.float64)
+        level = (target - target.min()) / ((target.max() - target.min()) or 1.0)
+        facts |= {"ok": None, "level": np.rint(1000 * level).astype(int).tolist()}
+    return facts | dict(zip(("right", "said"), texts, strict=True))
 
 
 def _listed(marks: np.ndarray, titles: list[str], most: int = 6) -> str:

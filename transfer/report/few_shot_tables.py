@@ -1,4 +1,4 @@
-"""The few-shot protocol's results as tables: accuracy over images a class and over depth, head by head."""
+"""Few-shot results as tables: accuracy by images a class, and by tap, head by head."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,8 +7,6 @@ from transfer.runtime import tables
 
 Row = dict[str, Any]
 COLUMNS = ("tap", "head", "per_class", "num_train", "mean", "spread", "seconds", "accuracies", "same_rows")
-
-
 # What is added to a number of images a class of which every seed draws the same.
 SAME = " (same rows)"
 
@@ -114,29 +112,25 @@ def distinct(rows: Sequence[Row], name: str) -> list[Any]:
 
 
 def _table(title: str, rows: Sequence[Row], name: str) -> Table:
-    found = {(row[name], row["per_class"]): row for row in rows}
+    """The mean of each value of a column and number of images."""
+    cells = {(row[name], row["per_class"]): row for row in rows}
     names, columns = distinct(rows, name), {row["per_class"]: heading(row) for row in rows}
-    body = [[value, *(cell(found[value, key]) for key in columns)] for value in names]
-    highest = {key: max(found[value, key]["mean"] for value in names) for key in columns}
-    best = {
-        (i, j)
-        for i, value in enumerate(names, start=1)
-        for j, key in enumerate(columns, start=1)
-        if found[value, key]["mean"] == highest[key]
-    }
-    return Table(title, [[name, *columns.values()], *body], best if len(names) > 1 else set())
+    body = [[value, *(cell(cells[value, key]) for key in columns)] for value in names]
+    best = set()
+    for j, key in enumerate(columns, start=1):
+        means = [cells[value, key]["mean"] for value in names]
+        best |= {(i, j) for i, mean in enumerate(means, start=1) if mean == max(means) and len(names) > 1}
+    return Table(title, [[name, *columns.values()], *body], best)
 
 
 def _winners(title: str, rows: Sequence[Row]) -> Table:
     """The best head of each tap and number of images, the first of equals; its lead may be chance."""
-    best: dict[tuple[str, int | None], Row] = {}
-    for row in rows:
-        place = row["tap"], row["per_class"]
-        if place not in best or row["mean"] > best[place]["mean"]:
-            best[place] = row
     columns = {row["per_class"]: heading(row) for row in rows}
-    body = [
-        [tap, *(f"{best[tap, key]['head']} {best[tap, key]['mean']:.3f}" for key in columns)]
-        for tap in distinct(rows, "tap")
-    ]
+    body = []
+    for tap in distinct(rows, "tap"):
+        body.append([tap])
+        for key in columns:
+            of_cell = [row for row in rows if (row["tap"], row["per_class"]) == (tap, key)]
+            best = max(of_cell, key=lambda row: row["mean"])
+            body[-1].append(f"{best['head']} {best['mean']:.3f}")
     return Table(title, [["tap", *columns.values()], *body], set())

@@ -5,7 +5,7 @@ A mark has a class, `s1` … `s8` for a series, and never a colour: those are in
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -73,23 +73,28 @@ class Chart(NamedTuple):
     @property
     def svg(self) -> Markup:
         """The picture alone, as wide as the page gives it room."""
-        return self._element("")
+        return self.at()
 
     @property
     def legend(self) -> Markup:
         """The legend as HTML, to stand above the picture; empty for a single series."""
-        item = Markup('<li><svg viewBox="0 0 26 12" width="26" height="12" aria-hidden="true">{}</svg>{}</li>')
-        return joined([Markup('<ul class="legend">'), *(item.format(*one) for one in self.series), Markup("</ul>")])
+        items = [
+            element("li", element("svg", swatch, viewBox="0 0 26 12", width=26, height=12, aria_hidden="true") + name)
+            for swatch, name in self.series
+        ]
+        return element("ul", joined(items), class_="legend") if items else Markup("")
 
-    def at(self, left: float, top: float) -> Markup:
-        """The picture at a place of another one, in its own size."""
-        size = Markup(' x="{}" y="{}" width="{:g}" height="{:g}"')
-        return self._element(size.format(left, top, self.frame.width, self.frame.height))
+    def at(self, **place: float) -> Markup:
+        """The picture, where `place` has x, y, width and height, at that place of another one."""
+        box = f"0 0 {self.frame.width:g} {self.frame.height:g}"
+        classes = f"chart {self.classes}".strip()
+        return element("svg", self.marks, class_=classes, **place, viewBox=box, role="img", aria_label=self.label)
 
-    def _element(self, place: str) -> Markup:
-        return Markup('<svg class="chart {}"{} viewBox="0 0 {:g} {:g}" role="img" aria-label="{}">{}</svg>').format(
-            self.classes, place, self.frame.width, self.frame.height, self.label, self.marks
-        )
+
+def element(tag: str, inside: str = "", /, **attributes: Any) -> Markup:
+    """An element of SVG or HTML with its values escaped; `class_` is class, `aria_label` is aria-label."""
+    written = (Markup(' {}="{}"').format(name.rstrip("_").replace("_", "-"), attributes[name]) for name in attributes)
+    return Markup("<{0}{1}>{2}</{0}>").format(tag, Markup("").join(written), inside)
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -130,22 +135,19 @@ def axes(
     """Both axes with their numbers; `percent` writes shares on the y axis in per cent."""
     xticks = named_ticks(frame.x) if xticks is None else xticks
     yticks = named_ticks(frame.y, percent) if yticks is None else yticks
-    left, right = frame.left, frame.width - frame.right
-    base = frame.height - frame.bottom
-    parts = [Markup('<g class="axes">')]
+    left, right, base = frame.left, frame.width - frame.right, frame.height - frame.bottom
+    parts = []
     for value, name in yticks:
         y = frame.at_y(value)
-        parts.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(left, right, y, y))
-        parts.append(Markup('<text class="tick y" x="{}" y="{}">{}</text>').format(left - 7, y + 4, name))
-    for value, name in xticks:
-        parts.append(Markup('<text class="tick x" x="{}" y="{}">{}</text>').format(frame.at_x(value), base + 17, name))
-    parts.append(Markup('<line class="base" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(left, right, base, base))
-    middle = (left + right) / 2
+        parts.append(element("line", class_="grid", x1=left, x2=right, y1=y, y2=y))
+        parts.append(text(left - 7, y + 4, name, "tick y"))
+    parts += [text(frame.at_x(value), base + 17, name, "tick x") for value, name in xticks]
+    parts.append(element("line", class_="base", x1=left, x2=right, y1=base, y2=base))
     if xlabel:
-        parts.append(Markup('<text class="label x" x="{}" y="{}">{}</text>').format(middle, frame.height - 5, xlabel))
+        parts.append(text((left + right) / 2, frame.height - 5, xlabel, "label x"))
     if ylabel:
         parts.append(turned(12, (frame.top + base) / 2, -90, ylabel, "label x"))
-    return joined(parts) + Markup("</g>")
+    return element("g", joined(parts), class_="axes")
 
 
 def line(frame: Frame, points: Iterable[Point], series: int = 1, *, dots: bool = False) -> Markup:
@@ -158,10 +160,8 @@ def line(frame: Frame, points: Iterable[Point], series: int = 1, *, dots: bool =
         pen = "L" if math.isfinite(y) else "M"
     if not path:
         return Markup("")
-    dashes = DASHES[(series - 1) % SERIES]
-    made = Markup('<path class="line {}"{} d="{}"/>').format(
-        colour(series), Markup(f' stroke-dasharray="{dashes}"') if dashes else "", " ".join(path)
-    )
+    dashes = {"stroke_dasharray": DASHES[(series - 1) % SERIES]} if DASHES[(series - 1) % SERIES] else {}
+    made = element("path", class_=f"line {colour(series)}", **dashes, d=" ".join(path))
     if dots or len(path) == 1:
         made += joined(dot(frame, x, y, series) for x, y in known if math.isfinite(y))
     return made
@@ -182,12 +182,11 @@ def dot(frame: Frame, x: float, y: float, series: int = 1, title: str = "", shap
     """A mark at a point, of its series' shape or of that number of `SHAPES`; `title` is shown by the pointer."""
     left, top = frame.at_x(x), frame.at_y(y)
     corners = SHAPES[(series - 1 if shape is None else shape) % len(SHAPES)]
-    inside = _title(title)
+    look, inside = f"dot {colour(series)}", _title(title)
     if not corners:
-        circle = Markup('<circle class="dot {}" cx="{}" cy="{}" r="{}">{}</circle>')
-        return circle.format(colour(series), left, top, RADIUS, inside)
+        return element("circle", inside, class_=look, cx=left, cy=top, r=RADIUS)
     points = " ".join(f"{left + RADIUS * dx:.2f},{top + RADIUS * dy:.2f}" for dx, dy in corners)
-    return Markup('<polygon class="dot {}" points="{}">{}</polygon>').format(colour(series), points, inside)
+    return element("polygon", inside, class_=look, points=points)
 
 
 def swatch(series: int) -> Markup:
@@ -197,7 +196,7 @@ def swatch(series: int) -> Markup:
 
 
 def _title(words: str) -> Markup:
-    return Markup("<title>{}</title>").format(words) if words else Markup("")
+    return element("title", words) if words else Markup("")
 
 
 def whisker(frame: Frame, x: float, low: float, high: float, series: int = 1, upright: bool = True) -> Markup:
@@ -210,15 +209,15 @@ def whisker(frame: Frame, x: float, low: float, high: float, series: int = 1, up
     else:
         a, (left, right) = frame.at_y(x), (frame.at_x(low), frame.at_x(high))
         path = f"M{left} {a}H{right}M{left} {a - 4}v8M{right} {a - 4}v8"
-    return Markup('<path class="whisker {}" d="{}"/>').format(colour(series), path)
+    return element("path", class_=f"whisker {colour(series)}", d=path)
 
 
 def bar(frame: Frame, x: Point, y: Point, series: int = 1, title: str = "") -> Markup:
     """A bar between two values of x and two of y."""
     left, top = frame.at_x(x[0]), frame.at_y(y[1])
     width, height = round(frame.at_x(x[1]) - left, 2), round(frame.at_y(y[0]) - top, 2)
-    box = Markup('<rect class="bar {}" x="{}" y="{}" width="{}" height="{}">{}</rect>')
-    return box.format(colour(series), left, top, max(width, 0), max(height, 0), _title(title))
+    size = {"width": max(width, 0), "height": max(height, 0)}
+    return element("rect", _title(title), class_=f"bar {colour(series)}", x=left, y=top, **size)
 
 
 def horizontal_bars(
@@ -243,13 +242,13 @@ def horizontal_bars(
 
 def text(x: float, y: float, words: str, classes: str = "") -> Markup:
     """Words at a place of the picture."""
-    return Markup('<text class="{}" x="{}" y="{}">{}</text>').format(classes, round(x, 2), round(y, 2), words)
+    return element("text", words, class_=classes, x=round(x, 2), y=round(y, 2))
 
 
 def turned(x: float, y: float, angle: float, words: str, classes: str = "") -> Markup:
     """Words at a place of the picture, turned by an angle in degrees."""
     place = f"translate({round(x, 2)} {round(y, 2)}) rotate({angle})"
-    return Markup('<text class="{}" transform="{}">{}</text>').format(classes, place, words)
+    return element("text", words, class_=classes, transform=place)
 
 
 def slanted(frame: Frame, value: float, name: str) -> Markup:
@@ -259,8 +258,8 @@ def slanted(frame: Frame, value: float, name: str) -> Markup:
 
 def reference(frame: Frame, start: Point, end: Point, classes: str = "") -> Markup:
     """A dashed line between two points that says where something would be."""
-    made = Markup('<line class="mark {}" x1="{}" y1="{}" x2="{}" y2="{}"/>')
-    return made.format(classes, frame.at_x(start[0]), frame.at_y(start[1]), frame.at_x(end[0]), frame.at_y(end[1]))
+    (x1, y1), (x2, y2) = ((frame.at_x(x), frame.at_y(y)) for x, y in (start, end))
+    return element("line", class_=f"mark {classes}".strip(), x1=x1, y1=y1, x2=x2, y2=y2)
 
 
 def apart(place: int) -> int:
