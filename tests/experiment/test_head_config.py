@@ -172,7 +172,7 @@ def test_scaling_and_weights_of_classes_are_the_estimator_s(run, rows):
     probe = HEADS["linear"](**own).fit(x["train"], y["train"])
     head = transfer.heads.load(workdir / "head.safetensors")
     np.testing.assert_allclose(head.coef_, probe.coef_, rtol=1e-5, atol=1e-6)
-    assert head.get_params() == probe.get_params()
+    assert head.get_params() == probe.get_params() and head.n_iter_ == probe.n_iter_ == 4
     np.testing.assert_allclose(head.logits(x["validation"]), probe.logits(x["validation"]), rtol=1e-4, atol=1e-5)
     assert result["validation_accuracy"] == pytest.approx(probe.score(x["validation"], y["validation"]))
 

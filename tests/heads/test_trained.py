@@ -61,6 +61,7 @@ def test_it_is_the_epoch_program_run_to_the_end_and_adopts_what_that_has_learned
     again = heads.load(tmp_path / "head.safetensors")
     np.testing.assert_array_equal(again.logits(XV), adopted.logits(XV))
     np.testing.assert_array_equal(again.predict(XV), adopted.predict(XV))
+    assert again.n_iter_ == head.n_iter_ == settings["epochs"]
 
 
 GRIDS = {

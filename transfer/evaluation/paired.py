@@ -127,7 +127,9 @@ def of_resamples(first: Predictions, second: Predictions, measure: str, resample
     return Difference(apart, *between(known, apart, resamples))
 
 
-def _discordant_by_class(measure: Measure, first: Predictions, second: Predictions) -> tuple[np.ndarray, ...]:
+def _discordant_by_class(
+    measure: Measure, first: Predictions, second: Predictions
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The rows of each class that only the first hits, those that only the second hits, and all: float64 (C,) each."""
     assert measure.hits is not None
     a, b = measure.hits(first), measure.hits(second)

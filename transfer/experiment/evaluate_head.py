@@ -117,6 +117,7 @@ def save_params(
         "classes_": data.classes,
         "kind_": data.kind,
         "n_features_in_": len(params["kernel"]),
+        "n_iter_": parameters["epochs"],
         "scaler_": scaler or scaling.Scaler(),
     }
     saving.write(workdir / HEAD, name, f"{heads.camel(name)}Probe", parameters, fitted)

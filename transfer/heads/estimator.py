@@ -1,6 +1,6 @@
 """What all heads share: rows checked and scaled on the way in, scikit-learn's interface on the way out.
 
-A head is a class of a few lines: parameters in `__init__`, their `_parameter_constraints`, and
+A head is a class of a few lines: parameters, as a dataclass or in `__init__`, their `_parameter_constraints`, and
 
     def _fit(self, rows: Rows) -> None: ...     # sets what it has learned, in attributes that end in "_"
     def _scores(self, x) -> (M, C) array: ...   # of scaled rows: logits, or the values of a regressor
@@ -137,6 +137,10 @@ class Head(BaseEstimator):
 
     def _targets(self, y: ArrayLike | None, num_rows: int) -> Targets:
         raise NotImplementedError
+
+    def _known(self, y: ArrayLike, num_rows: int, name: str = "labels") -> Targets:
+        """Targets of other rows; RowsError for a label that is on no training row."""
+        return targets.of_known_classes(y, num_rows, getattr(self, "classes_", None), self.kind_, name)
 
     def _class_weight(self, rows_targets: Targets, sample_weight: np.ndarray | None) -> np.ndarray | None:
         """The weight of each row's class, float32 (N,); None: 1."""
@@ -276,10 +280,6 @@ class Probe(ClassifierMixin, Head):
         of_rows, self.classes_ = targets.of_classifier(y, num_rows)
         return of_rows
 
-    def _known(self, y: ArrayLike, num_rows: int, name: str = "labels") -> Targets:
-        """Targets of other rows; RowsError for a label that is on no training row."""
-        return targets.of_known_classes(y, num_rows, self.classes_, self.kind_, name)
-
     def _class_weight(self, rows_targets: Targets, sample_weight: np.ndarray | None) -> np.ndarray | None:
         """The weight of each row's class, as scikit-learn has it; "balanced" by the weights of the classes' rows."""
         weights = getattr(self, "class_weight", None)
@@ -335,9 +335,6 @@ class Regressor(RegressorMixin, Head):
         of_rows = targets.of_regressor(y, num_rows)
         self.target_ndim_ = np.asarray(y).ndim
         return of_rows
-
-    def _known(self, y: ArrayLike, num_rows: int, name: str = "targets") -> Targets:
-        return targets.of_regressor(y, num_rows, name)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Values (M,) or (M, T) float64 of X (M, ...), as y was in `fit`."""

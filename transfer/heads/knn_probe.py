@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -107,6 +108,7 @@ class _Neighbours(Head):
         return shares if self.kind_ == "values" else jax.scipy.special.logit(jnp.clip(shares, LEAST, 1 - LEAST))
 
 
+@dataclass(eq=False, repr=False)
 class KnnProbe(Probe, _Neighbours):
     """The classes of the nearest training rows vote; any tie goes to the first in sorted order.
 
@@ -124,32 +126,18 @@ class KnnProbe(Probe, _Neighbours):
     After `fit`: `rows_` (N, D) float32 as they are searched; `targets_`.
     """
 
-    def __init__(
-        self,
-        n_neighbors: int = 20,
-        temperature: float | None = 0.07,
-        metric: str = "cosine",
-        scaling: str | None = None,
-        class_weight: str | dict[Any, float] | None = None,
-    ) -> None:
-        self.n_neighbors = n_neighbors
-        self.temperature = temperature
-        self.metric = metric
-        self.scaling = scaling
-        self.class_weight = class_weight
+    n_neighbors: int = 20
+    temperature: float | None = 0.07
+    metric: str = "cosine"
+    scaling: str | None = None
+    class_weight: str | dict[Any, float] | None = None
 
 
+@dataclass(eq=False, repr=False)
 class KnnRegressor(Regressor, _Neighbours):
     """The mean of the nearest training rows' values; see `KnnProbe`. As scikit-learn's `KNeighborsRegressor`."""
 
-    def __init__(
-        self,
-        n_neighbors: int = 5,
-        temperature: float | None = None,
-        metric: str = "l2",
-        scaling: str | None = None,
-    ) -> None:
-        self.n_neighbors = n_neighbors
-        self.temperature = temperature
-        self.metric = metric
-        self.scaling = scaling
+    n_neighbors: int = 5
+    temperature: float | None = None
+    metric: str = "l2"
+    scaling: str | None = None

@@ -1,6 +1,6 @@
 """The published head as scikit-learn estimators; all epochs run as one jitted program."""
 
-import dataclasses
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar
 
 import jax
@@ -12,6 +12,7 @@ from transfer.heads.trained import Trained
 GRID = {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
 
 
+@dataclass(eq=False, repr=False)
 class LinearProbe(Probe, Trained):
     """Softmax on features, trained by Adam: the published recipe where nothing else is asked for.
 
@@ -33,26 +34,15 @@ class LinearProbe(Probe, Trained):
     program = LINEAR
     GRID: ClassVar[dict[str, tuple]] = GRID
 
-    def __init__(
-        self,
-        epochs: int = 50,
-        batch_size: int = 256,
-        learning_rate: float = 1e-3,
-        seed: int = 0,
-        shuffle: bool = True,
-        *,
-        weight_decay: float = 0.0,
-        scaling: str | None = None,
-        class_weight: str | dict[Any, float] | None = None,
-    ) -> None:
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.seed = seed
-        self.shuffle = shuffle
-        self.weight_decay = weight_decay
-        self.scaling = scaling
-        self.class_weight = class_weight
+    epochs: int = 50
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    seed: int = 0
+    shuffle: bool = True
+    _: KW_ONLY
+    weight_decay: float = 0.0
+    scaling: str | None = None
+    class_weight: str | dict[Any, float] | None = None
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -61,6 +51,7 @@ class LinearProbe(Probe, Trained):
         return tags
 
 
+@dataclass(eq=False, repr=False)
 class LinearRegressor(Regressor, Trained):
     """Linear regression by Adam: for what is too large for `RidgeRegressor`, which has the optimum itself.
 
@@ -69,24 +60,14 @@ class LinearRegressor(Regressor, Trained):
     """
 
     # no recipe asks for another start, and from zero it is not far
-    program = dataclasses.replace(LINEAR, initializer=jax.nn.initializers.zeros)
+    program = replace(LINEAR, initializer=jax.nn.initializers.zeros)
     GRID: ClassVar[dict[str, tuple]] = GRID
 
-    def __init__(
-        self,
-        epochs: int = 50,
-        batch_size: int = 256,
-        learning_rate: float = 1e-2,
-        seed: int = 0,
-        shuffle: bool = True,
-        *,
-        weight_decay: float = 0.0,
-        scaling: str | None = "standard",
-    ) -> None:
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.seed = seed
-        self.shuffle = shuffle
-        self.weight_decay = weight_decay
-        self.scaling = scaling
+    epochs: int = 50
+    batch_size: int = 256
+    learning_rate: float = 1e-2
+    seed: int = 0
+    shuffle: bool = True
+    _: KW_ONLY
+    weight_decay: float = 0.0
+    scaling: str | None = "standard"

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from transfer.heads.logistic_path import logistic_path
 GRID = tuple(float(value) for value in 10.0 ** np.linspace(-6, 5, 45))
 
 
+@dataclass(eq=False, repr=False)
 class LogisticProbe(Probe):
     """Logistic regression with an L2 penalty at its optimum, which is that of scikit-learn's `LogisticRegression`.
 
@@ -44,23 +46,11 @@ class LogisticProbe(Probe):
         "max_iter": [Interval(Integral, 1, None, closed="left")],
     }
 
-    coef_: np.ndarray
-    intercept_: np.ndarray
-    n_iter_: int
-
-    def __init__(
-        self,
-        C: float = 1.0,
-        scaling: str | None = "standard",
-        class_weight: str | dict[Any, float] | None = None,
-        tol: float = 1e-5,
-        max_iter: int = 1000,
-    ) -> None:
-        self.C = C
-        self.scaling = scaling
-        self.class_weight = class_weight
-        self.tol = tol
-        self.max_iter = max_iter
+    C: float = 1.0
+    scaling: str | None = "standard"
+    class_weight: str | dict[Any, float] | None = None
+    tol: float = 1e-5
+    max_iter: int = 1000
 
     def _fit(self, rows: Rows) -> None:
         (self.coef_,), (self.intercept_,), (self.n_iter_,) = self._solve(rows, [self.C])

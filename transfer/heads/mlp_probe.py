@@ -1,5 +1,6 @@
 """Perceptrons with dropout as scikit-learn estimators; see `transfer.heads.programs`."""
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from transfer.heads.estimator import Probe, Regressor
@@ -9,6 +10,7 @@ from transfer.heads.trained import Trained
 GRID = {"dropout": (0.75, 0.5, 0.25, 0.0), "learning_rate": (1e-4, 3e-4, 1e-3, 3e-3)}
 
 
+@dataclass(eq=False, repr=False)
 class MlpProbe(Probe, Trained):
     """A perceptron on features: hidden layers with ReLU and dropout, softmax, by Adam.
 
@@ -31,57 +33,33 @@ class MlpProbe(Probe, Trained):
     program = MLP
     GRID: ClassVar[dict[str, tuple]] = GRID
 
-    def __init__(
-        self,
-        hidden: tuple[int, ...] = (256,),
-        dropout: float = 0.5,
-        epochs: int = 50,
-        batch_size: int = 256,
-        learning_rate: float = 1e-3,
-        seed: int = 0,
-        shuffle: bool = True,
-        *,
-        weight_decay: float = 0.0,
-        scaling: str | None = None,
-        class_weight: str | dict[Any, float] | None = None,
-    ) -> None:
-        self.hidden = hidden
-        self.dropout = dropout
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.seed = seed
-        self.shuffle = shuffle
-        self.weight_decay = weight_decay
-        self.scaling = scaling
-        self.class_weight = class_weight
+    hidden: tuple[int, ...] = (256,)
+    dropout: float = 0.5
+    epochs: int = 50
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    seed: int = 0
+    shuffle: bool = True
+    _: KW_ONLY
+    weight_decay: float = 0.0
+    scaling: str | None = None
+    class_weight: str | dict[Any, float] | None = None
 
 
+@dataclass(eq=False, repr=False)
 class MlpRegressor(Regressor, Trained):
     """A perceptron on features that predicts numbers; args as `MlpProbe`'s, `history_` as `LinearRegressor`'s."""
 
     program = MLP
     GRID: ClassVar[dict[str, tuple]] = GRID
 
-    def __init__(
-        self,
-        hidden: tuple[int, ...] = (256,),
-        dropout: float = 0.0,
-        epochs: int = 50,
-        batch_size: int = 256,
-        learning_rate: float = 1e-3,
-        seed: int = 0,
-        shuffle: bool = True,
-        *,
-        weight_decay: float = 0.0,
-        scaling: str | None = "standard",
-    ) -> None:
-        self.hidden = hidden
-        self.dropout = dropout
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.seed = seed
-        self.shuffle = shuffle
-        self.weight_decay = weight_decay
-        self.scaling = scaling
+    hidden: tuple[int, ...] = (256,)
+    dropout: float = 0.0
+    epochs: int = 50
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    seed: int = 0
+    shuffle: bool = True
+    _: KW_ONLY
+    weight_decay: float = 0.0
+    scaling: str | None = "standard"

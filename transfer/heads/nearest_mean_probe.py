@@ -1,5 +1,6 @@
 """The class whose mean is nearest: the head with nothing to train, and next to nothing to choose."""
 
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -25,6 +26,7 @@ class _Sums(NamedTuple):
         return unit_rows(means) if metric == "cosine" else means
 
 
+@dataclass(eq=False, repr=False)
 class NearestMeanProbe(Probe):
     """Nearest class mean, as scikit-learn's `NearestCentroid`; a label is there if the mean of rows with it is nearer.
 
@@ -45,9 +47,8 @@ class NearestMeanProbe(Probe):
         "metric": [StrOptions(dict.fromkeys(METRICS).keys())],
     }
 
-    def __init__(self, metric: str = "l2", scaling: str | None = None) -> None:
-        self.metric = metric
-        self.scaling = scaling
+    metric: str = "l2"
+    scaling: str | None = None
 
     def _fit(self, rows: Rows) -> None:
         # centred: float32 keeps the distances of rows that are far from 0

@@ -1,6 +1,7 @@
 """Ridge regression on features, in closed form: to 1 and -1, which makes a classifier, or to numbers."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -68,6 +69,7 @@ def _solver(rows: Rows) -> Callable[[float], tuple[np.ndarray, np.ndarray, float
     return solve
 
 
+@dataclass(eq=False, repr=False)
 class RidgeProbe(Probe, _Ridge):
     """Least squares to 1 (the row's class) and -1 (the others): the optimum of scikit-learn's `RidgeClassifier`.
 
@@ -84,20 +86,17 @@ class RidgeProbe(Probe, _Ridge):
     After `fit`: `coef_` (C, D) and `intercept_` (C,) float32, also of two classes; `temperature_`.
     """
 
-    def __init__(
-        self, alpha: float = 1.0, scaling: str | None = None, class_weight: str | dict[Any, float] | None = None
-    ) -> None:
-        self.alpha = alpha
-        self.scaling = scaling
-        self.class_weight = class_weight
+    alpha: float = 1.0
+    scaling: str | None = None
+    class_weight: str | dict[Any, float] | None = None
 
 
+@dataclass(eq=False, repr=False)
 class RidgeRegressor(Regressor, _Ridge):
     """Ridge regression, as scikit-learn's `Ridge`, whose optimum it is; see `RidgeProbe` for `alpha` and `scaling`.
 
     After `fit`: `coef_` (T, D) and `intercept_` (T,) float32.
     """
 
-    def __init__(self, alpha: float = 1.0, scaling: str | None = None) -> None:
-        self.alpha = alpha
-        self.scaling = scaling
+    alpha: float = 1.0
+    scaling: str | None = None

@@ -1,5 +1,6 @@
 """A linear head under SGD with momentum and a cosine schedule; see `transfer.heads.programs.SGD`."""
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from transfer.heads.estimator import Probe, Regressor
@@ -10,6 +11,7 @@ from transfer.heads.trained import Trained
 GRID = {"learning_rate": (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)}
 
 
+@dataclass(eq=False, repr=False)
 class SgdProbe(Probe, Trained):
     """Softmax on features by SGD with momentum, the learning rate falling to 0 along a cosine.
 
@@ -33,53 +35,31 @@ class SgdProbe(Probe, Trained):
     program = SGD
     GRID: ClassVar[dict[str, tuple]] = GRID
 
-    def __init__(
-        self,
-        epochs: int = 50,
-        batch_size: int = 256,
-        learning_rate: float = 0.1,
-        seed: int = 0,
-        shuffle: bool = True,
-        *,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        scaling: str | None = None,
-        class_weight: str | dict[Any, float] | None = None,
-    ) -> None:
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.seed = seed
-        self.shuffle = shuffle
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-        self.scaling = scaling
-        self.class_weight = class_weight
+    epochs: int = 50
+    batch_size: int = 256
+    learning_rate: float = 0.1
+    seed: int = 0
+    shuffle: bool = True
+    _: KW_ONLY
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    scaling: str | None = None
+    class_weight: str | dict[Any, float] | None = None
 
 
+@dataclass(eq=False, repr=False)
 class SgdRegressor(Regressor, Trained):
     """Linear regression by SGD with momentum and a cosine schedule; see `SgdProbe`, and `LinearRegressor`."""
 
     program = SGD
     GRID: ClassVar[dict[str, tuple]] = GRID
 
-    def __init__(
-        self,
-        epochs: int = 50,
-        batch_size: int = 256,
-        learning_rate: float = 1e-2,
-        seed: int = 0,
-        shuffle: bool = True,
-        *,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        scaling: str | None = "standard",
-    ) -> None:
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.seed = seed
-        self.shuffle = shuffle
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-        self.scaling = scaling
+    epochs: int = 50
+    batch_size: int = 256
+    learning_rate: float = 1e-2
+    seed: int = 0
+    shuffle: bool = True
+    _: KW_ONLY
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    scaling: str | None = "standard"

@@ -125,9 +125,11 @@ def of_classifier(y: ArrayLike | None, num_rows: int) -> tuple[Targets, np.ndarr
     return Targets("classes", indices.astype(np.int32), len(classes)), classes
 
 
-def of_known_classes(y: ArrayLike, num_rows: int, classes: np.ndarray, kind: str, name: str = "labels") -> Targets:
+def of_known_classes(
+    y: ArrayLike, num_rows: int, classes: np.ndarray | None, kind: str, name: str = "labels"
+) -> Targets:
     """Targets of more rows for a head that is fitted; RowsError where one has a label that the head does not know."""
-    if kind == "values":
+    if kind == "values" or classes is None:
         return of_regressor(y, num_rows, name)
     labels = _finite(y, num_rows, name)
     if kind == "labels":

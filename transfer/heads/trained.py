@@ -136,7 +136,7 @@ class Trained(Head):
         if array.ndim > 1 and width != self.n_features_in_:
             raise RowsError(f"validation features are {width} a row, training features {self.n_features_in_}")
         x = self._scaled(self._features(X, name="validation features"))
-        return x, self._known(y, len(x), "validation labels")  # type: ignore[attr-defined]
+        return x, self._known(y, len(x), "validation labels")
 
     def _train(self, rows: Rows, held: tuple[np.ndarray, Targets] | None) -> None:
         units, validation = Units.of(rows), None
@@ -192,6 +192,7 @@ class Trained(Head):
         self.n_features_in_, outputs = all_layers(params)[0]["kernel"].shape[0], params["bias"].shape[0]
         self.kind_, self.scaler_ = "classes", scaler or scaling.fit(None, np.zeros((1, 1)))
         self.classes_ = np.arange(outputs) if classes is None else np.asarray(classes)
+        self.n_iter_ = self.epochs
         self._keep(jax.device_get(params))
         return self
 
