@@ -12,7 +12,7 @@ import tensorstore
 from stores import BATCH, WIDTH, fill, rows_of, writer
 
 from transfer.errors import TransferError
-from transfer.runtime.files import lock
+from transfer.runtime.files import lock, paths
 
 HOLD = """
 import sys, time
@@ -96,17 +96,22 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog)
 
 
 @pytest.fixture(params=["memory", "file"])
-def bucket(request, tmp_path):
+def bucket(request, tmp_path, monkeypatch):
+    """What stands for the bucket's directory, whose leases are renewed and expire in a moment."""
     spec = {"driver": request.param, "path": f"{tmp_path}/bucket/" if request.param == "file" else "bucket/"}
-    return tensorstore.KvStore.open(spec, context=tensorstore.Context()).result()
+    files = tensorstore.KvStore.open(spec, context=tensorstore.Context()).result()
+    monkeypatch.setattr(paths, "open_kvstore", lambda path: files)
+    monkeypatch.setattr(lock, "REFRESH_SECONDS", 0.05)
+    monkeypatch.setattr(lock, "EXPIRY_SECONDS", 0.5)
+    return files
 
 
 def test_a_lease_that_is_kept_is_in_use(bucket):
-    with lock.hold("gs://b/run", "workdir", kvstore=bucket, refresh=0.05) as held:
+    with lock.hold("gs://b/run", "workdir") as held:
         began = bucket.read(".lock").result().stamp.generation
         with (
             pytest.raises(TransferError, match=f"gs://b/run is in use by process {os.getpid()} on"),
-            lock.hold("gs://b/run", "workdir", kvstore=bucket, refresh=0.5),
+            lock.hold("gs://b/run", "workdir"),
         ):
             pass
         held.check()
@@ -116,13 +121,13 @@ def test_a_lease_that_is_kept_is_in_use(bucket):
 
 def test_a_lease_of_a_lost_machine_expires(bucket):
     bucket.write(".lock", b'{"host": "gone"}').result()
-    with lock.hold("gs://b/run", "workdir", kvstore=bucket, refresh=0.02):
+    with lock.hold("gs://b/run", "workdir"):
         assert b"gone" not in bucket.read(".lock").result().value
     assert bucket.read(".lock").result().state == "missing"
 
 
 def test_whoever_lost_its_lease_is_told(bucket):
-    with lock.hold("gs://b/run", "workdir", kvstore=bucket, refresh=0.02) as held:
+    with lock.hold("gs://b/run", "workdir") as held:
         bucket.write(".lock", b'{"host": "b", "pid": 7, "since": "today", "command": "x"}').result()
         while not held._lost:
             time.sleep(0.005)

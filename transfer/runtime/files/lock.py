@@ -51,27 +51,25 @@ class Lock:
 
 
 @contextmanager
-def hold(path: Any, what: str, *, kvstore: Any = None, refresh: float = REFRESH_SECONDS) -> Iterator[Lock]:
+def hold(path: Any, what: str) -> Iterator[Lock]:
     """Holds the lock on the directory `path`, local or `gs://`, which is made if it is not there.
 
     Args:
         what: what the directory is, for the message: "workdir", "feature store".
-        kvstore: the directory as an opened `tensorstore.KvStore`, for tests of the lease without a bucket.
-        refresh: seconds between two writes of the lease; it expires after five times as many.
 
     Raises:
         TransferError: another process holds it; the message says which, where and since when.
         OSError: the directory cannot be written.
     """
     where = f"the {what} {path}"
-    if kvstore is None and not str(path).startswith("gs://"):
+    if not str(path).startswith("gs://"):
         with _flocked(Path(paths.expand(path)) / NAME, where):
             yield Lock()
         return
     from transfer.runtime.files.kvstore import translated_errors
 
     with translated_errors(f"{path}/{NAME}"):
-        lease = _Lease(kvstore or paths.open_kvstore(str(path)), f"{path}/{NAME}", where, refresh)
+        lease = _Lease(str(path), where)
     try:
         yield lease
     finally:
@@ -143,10 +141,10 @@ os.register_at_fork(after_in_child=_close_inherited)
 
 
 class _Lease(Lock):
-    """The lease at `NAME` of a key-value store, `path` in messages, and the thread that renews it."""
+    """The lease on a bucket's directory, and the thread that renews it."""
 
-    def __init__(self, kvstore: Any, path: str, where: str, refresh: float) -> None:
-        self._files, self._path, self._where, self._refresh = kvstore, path, where, refresh
+    def __init__(self, directory: str, where: str) -> None:
+        self._files, self._path, self._where = paths.open_kvstore(directory), f"{directory}/{NAME}", where
         self._owner = {**_this_process(), "nonce": uuid.uuid4().hex}
         self._writes, self._lost, self._ended = 0, False, threading.Event()
         self._generation = self._acquire()
@@ -163,25 +161,24 @@ class _Lease(Lock):
         return paths.wait_for(self._files.write(NAME, value, if_equal=generation), self._path).generation
 
     def _acquire(self) -> bytes:
-        expiry = self._refresh * EXPIRY_SECONDS / REFRESH_SECONDS
         seen, since = None, time.monotonic()
         while True:
             lease = self._read()
             generation = lease.stamp.generation
-            free = lease.state != "value" or (seen == generation and time.monotonic() - since > expiry)
+            free = lease.state != "value" or (seen == generation and time.monotonic() - since > EXPIRY_SECONDS)
             if free and (ours := self._write(generation)):
                 return ours
             if not free and seen is None:
                 seen, since = generation, time.monotonic()
-                logging.info("%s: waiting up to %.0f s to see whether its holder lives", self._where, expiry)
+                logging.info("%s: waiting up to %.0f s to see whether its holder lives", self._where, EXPIRY_SECONDS)
             elif not free and seen != generation:
                 raise _in_use(self._where, lease.value)
             if preemption.requested():
                 raise preemption.Preempted(f"stopped on request, waiting for {self._where}; nothing had begun")
-            time.sleep(self._refresh / 10)
+            time.sleep(REFRESH_SECONDS / 10)
 
     def _renew(self) -> None:
-        while not self._ended.wait(self._refresh):
+        while not self._ended.wait(REFRESH_SECONDS):
             try:
                 generation = self._write(self._generation)
                 if not generation:
