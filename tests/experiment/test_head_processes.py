@@ -126,7 +126,7 @@ def test_sigterm_within_an_epoch(run, finished, tmp_path):
         when = (str(workdir / "read"), reads)
         ended = run(workdir, count, STREAMED, slow=0.03, send=signal.SIGTERM, to=[count - 1], when=when)
         assert [one.code for one in ended] == [75] * count, [one.err for one in ended]
-        assert "the same command goes on" in ended[0].err
+        assert "run the same command again" in ended[0].err
         assert not (workdir / "result.json").exists() and list((workdir / "checkpoints_within_epoch").iterdir())
         ended = run(workdir, then, STREAMED)
         assert [one.code for one in ended] == [0] * then, [one.err for one in ended]

@@ -138,7 +138,7 @@ def test_sigterm_within_an_epoch_keeps_the_last_whole_one(config, tmp_path, monk
     asked = iter([False] * 4 + [True] * 100)  # three steps an epoch
     monkeypatch.setattr(preemption, "requested", lambda: next(asked))
     monkeypatch.setattr(preemption, "stop_at", lambda step: False)
-    with pytest.raises(preemption.Preempted, match="goes on after the last whole epoch"):
+    with pytest.raises(preemption.Preempted, match="continues after the last whole epoch"):
         experiment.train(config, epath.Path(tmp_path / "run"))
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["1"]
     assert not (tmp_path / "run" / "result.json").exists()

@@ -81,7 +81,7 @@ def extract_to_store(
             writer.flush()
             if distributed.any_of(stopped, "filled"):
                 raise preemption.Preempted(
-                    f"{title}: stopped on request, what is done is saved; the same command goes on"
+                    f"{title}: stopped on request, what is done is saved; run the same command again to continue"
                 )
             if distributed.is_main():
                 writer.finish()

@@ -120,7 +120,7 @@ def _detected(environment: Mapping[str, str], seconds: int) -> ProcessInfo | Non
         )
     except Exception as error:  # of the metadata server, of Kubernetes, of variables that are not what they should be
         raise TransferError(
-            f"this looks like one machine of a cluster, but which cannot be found out: {error}; "
+            f"this looks like one machine of a cluster, but not which one: {error}; "
             "give --coordinator, --num_processes and --process_id, or --num_processes=1 for this machine alone"
         ) from error
     if address is None or count is None or index is None:

@@ -28,7 +28,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
-MESSAGE = "interrupted; the same command goes on where this one stopped"
+MESSAGE = "interrupted; run the same command again to continue"
 REPEAT_SECONDS = 0.1
 
 _came = False

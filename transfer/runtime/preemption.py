@@ -24,11 +24,13 @@ EXIT_PREEMPTED = 75  # EX_TEMPFAIL: try again
 
 
 class Preempted(TransferError):
-    """Stopped on request, everything saved; the same command goes on. Exit code 75."""
+    """The run stopped on request, everything is saved, and the same command continues it. Exit code 75."""
 
     exit_code = EXIT_PREEMPTED
 
-    def __init__(self, message: str = "stopped on request, everything is saved; the same command goes on") -> None:
+    def __init__(
+        self, message: str = "stopped on request, everything is saved; run the same command again to continue"
+    ) -> None:
         super().__init__(message)
 
 

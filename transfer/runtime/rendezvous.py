@@ -34,7 +34,7 @@ SHUTDOWN_GRACE_SECONDS = 2.0
 POLL_SECONDS = 0.2
 SECONDS_UNTIL_NOTICE = 10
 FAILED = "has failed; its own error says why, and then"
-STOPPED = "stopped on request before it began; the same command begins again"
+STOPPED = "stopped on request before it began; run the same command again"
 ERRORS = {error.exit_code: error for error in (TransferError, UsageError, preemption.Preempted)}
 
 
@@ -149,7 +149,7 @@ class Coordinator:
         except OSError as error:
             raise TransferError(
                 f"{self.info}: port {self.info.port} of {self.info.coordinator} cannot be used on this machine: "
-                f"{error.strerror}; end what uses it, or choose another --coordinator"
+                f"{error.strerror}; stop the program that uses it, or choose another --coordinator"
             ) from error
 
     def _missing(self) -> list[int]:
@@ -340,7 +340,7 @@ class PeerMonitor:
         """
         if self.finished.is_set() or self._verdict:
             return
-        again = "run the same command again and it goes on where it stopped"
+        again = "run the same command again to continue"
         self._lost, self._verdict = process, f"{self.info}: process {process} {why} {again}"
         self._deadline = time.monotonic()
         if self.info.process_id == 0:

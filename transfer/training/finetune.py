@@ -214,7 +214,7 @@ def make_epoch(
             for step, rows in enumerate(order):
                 if preemption.requested():
                     raise preemption.Preempted(
-                        "stopped on request; the same command goes on after the last whole epoch"
+                        "stopped on request; the same command continues after the last whole epoch"
                     )
                 state, values = network.step(state, train, rows, jax.random.fold_in(key, step))
                 measured.append(values)

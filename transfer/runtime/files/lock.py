@@ -120,7 +120,7 @@ def _open_locked(file: Path, where: str) -> int:
                     return descriptor
         except OSError as error:
             if error.errno in _NO_LOCKS:
-                logging.warning("%s: %s; see to it that no second process works here", file, error.strerror)
+                logging.warning("%s: %s; make sure that no second process works here", file, error.strerror)
                 return descriptor
             holder = os.pread(descriptor, 4096, 0)
             os.close(descriptor)
@@ -174,7 +174,7 @@ class _Lease(Lock):
             elif not free and seen != generation:
                 raise _in_use(self._where, lease.value)
             if preemption.requested():
-                raise preemption.Preempted(f"stopped on request, waiting for {self._where}; nothing had begun")
+                raise preemption.Preempted(f"stopped on request, waiting for {self._where}; nothing was begun")
             time.sleep(REFRESH_SECONDS / 10)
 
     def _renew(self) -> None:

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from etils import epath
-
 from transfer.errors import UsageError
 from transfer.runtime.files import paths
 
@@ -39,16 +37,14 @@ def check_output(path: Any, earlier: Earlier | None = None, what: str = "", flag
         raise UsageError(f"--{flag}: {target} is a file of the run in {target.parent}; choose another name")
     if target.is_dir():
         raise UsageError(f"--{flag}: {target} is a folder; name a file")
-    if earlier is not None and target.is_file() and (content := head_and_tail(target)) and not earlier(content):
+    if earlier is None or not target.is_file():
+        return
+    with target.open("rb") as stream:
+        content = stream.read(ENDS)
+        size = stream.seek(0, 2)
+        stream.seek(max(len(content), size - ENDS))
+        content += stream.read()
+    if content and not earlier(content):
         raise UsageError(
             f"--{flag}: {target} is there already and is not {what} made here; choose another name, or move it away"
         )
-
-
-def head_and_tail(path: epath.Path) -> bytes:
-    """The first and the last bytes of a file, `ENDS` of each; a shorter file as it is."""
-    with path.open("rb") as stream:
-        head = stream.read(ENDS)
-        size = stream.seek(0, 2)
-        stream.seek(max(len(head), size - ENDS))
-        return head + stream.read()
