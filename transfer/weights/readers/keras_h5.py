@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[3]
 CHILD = "import sys; sys.path.insert(0, {!r}); from transfer.weights.readers import _hdf5; _hdf5.main()"
 # Of a core; a file of 500 MB takes two.
 CPU_SECONDS, BYTES_A_SECOND = 10, 50_000_000
-LONGEST_ANSWER, PIPE_BYTES = 1 << 26, 1 << 20
+LONGEST_ANSWER = 1 << 26
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -48,7 +48,7 @@ def read(path: Path | bytes, layer_names: Mapping[str, str] | None = None) -> De
     size = len(path) if isinstance(path, bytes) else path.stat().st_size
     limits = [str(size), str(CPU_SECONDS + size // BYTES_A_SECOND)]
     command = [sys.executable, "-c", CHILD.format(str(ROOT)), *limits, *file]
-    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, pipesize=PIPE_BYTES) as process:
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as process:
         assert process.stdin and process.stdout
         try:
             with suppress(BrokenPipeError), process.stdin:
