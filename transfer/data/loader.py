@@ -1,6 +1,7 @@
 """Images of a source as batches of one shape, prepared ahead by threads, in order, none lost."""
 
 import collections
+import itertools
 import os
 import threading
 from collections.abc import Iterator
@@ -66,24 +67,24 @@ def batches(
     """
     if on_error not in ON_ERROR:
         raise UsageError(f"on_error={on_error!r} is not one of {', '.join(ON_ERROR)}")
-    frame = frames(source, batch_size, preprocessing, canvases)
+    make_frame = frames(source, batch_size, preprocessing, canvases)
     workers = workers or default_workers()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     stopped = threading.Event()
-    waiting: collections.deque[_Preparing] = collections.deque()
     starts = iter(range(start, stop, batch_size))
+    loading: collections.deque[list[Future[Batch | None]]] = collections.deque()
 
     def begin() -> None:
-        first = next(starts, None)
-        if first is not None:
+        for first in itertools.islice(starts, 1):
             rows = range(first, min(first + batch_size, stop))
-            waiting.append(_Preparing(pool, workers, source, rows, frame(len(rows)), on_error, stopped))
+            loading.append(_load(pool, workers, source, rows, make_frame(len(rows)), on_error, stopped))
 
     try:
         for _ in range(prefetch + 1):
             begin()
-        while waiting:
-            batch = waiting.popleft().result()
+        while loading:
+            # in the order of the rows, so that of several that failed the first is raised
+            (batch,) = filter(None, [task.result() for task in loading.popleft()])
             begin()
             yield batch
             del batch  # or it would stay in memory until the next one is here
@@ -92,51 +93,40 @@ def batches(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-class _Preparing:
-    """A batch on its way: its rows are shared out to threads, and the last of them finishes it."""
+def _load(
+    pool: ThreadPoolExecutor,
+    workers: int,
+    source: Source,
+    rows: range,
+    frame: Array | Canvases,
+    on_error: str,
+    stopped: threading.Event,
+) -> "list[Future[Batch | None]]":
+    """Begins to load a batch: threads share its rows, and the one that is done last returns it, the others None."""
+    failed: list[int] = []
+    step = -(-len(rows) // workers)
+    shares = [rows[at : at + step] for at in range(0, len(rows), step)]
+    lock, unfinished = threading.Lock(), list(shares)
 
-    def __init__(
-        self,
-        pool: ThreadPoolExecutor,
-        workers: int,
-        source: Source,
-        rows: range,
-        frame: Array | Canvases,
-        on_error: str,
-        stopped: threading.Event,
-    ) -> None:
-        self.rows, self.frame, self.source, self.on_error, self.stopped = rows, frame, source, on_error, stopped
-        self.failed: list[int] = []
-        self.images: tuple[np.ndarray, Bands | None] | None = None
-        step = -(-len(rows) // workers)
-        shares = [rows[at : at + step] for at in range(0, len(rows), step)]
-        self.lock, self.unfinished = threading.Lock(), len(shares)
-        self.tasks: list[Future] = [pool.submit(self._load, share) for share in shares]
-
-    def _load(self, share: range) -> None:
+    def load(share: range) -> Batch | None:
         for row in share:
-            if self.stopped.is_set():
-                return
+            if stopped.is_set():
+                return None
             try:
-                self.frame.put(self.source, row, row - self.rows.start)
+                frame.put(source, row, row - rows.start)
             except BrokenImage:
-                if self.on_error == "raise":
+                if on_error == "raise":
                     raise
-                self.frame.drop(row - self.rows.start)
-                self.failed.append(row)
-        with self.lock:
-            self.unfinished -= 1
-            last = not self.unfinished
-        if last:
-            self.images = self.frame.finish()
+                frame.drop(row - rows.start)
+                failed.append(row)
+        with lock:
+            unfinished.remove(share)
+            if unfinished:
+                return None
+        images, bands = frame.finish()
+        return Batch(images, rows.start, len(rows), sorted(failed), bands)
 
-    def result(self) -> Batch:
-        """Waits; raises what the first share in the order of the rows that failed has raised."""
-        for task in self.tasks:
-            task.result()
-        assert self.images is not None
-        images, bands = self.images
-        return Batch(images, self.rows.start, len(self.rows), sorted(self.failed), bands)
+    return [pool.submit(load, share) for share in shares]
 
 
 def load_all(source: Source, preprocessing: Preprocessing | None = None, workers: int | None = None) -> np.ndarray:
