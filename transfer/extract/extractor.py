@@ -19,7 +19,7 @@ from transfer.errors import UsageError
 from transfer.extract import separate
 from transfer.extract.fingerprint import parameters_hash, structure_hash
 from transfer.extract.program import PRECISIONS, Program
-from transfer.extract.taps import DEFAULT_TAP, parse_taps
+from transfer.extract.taps import DEFAULT_TAP, apply_taps, parse_taps
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.devices import mesh_for
 
@@ -71,7 +71,6 @@ class Extractor:
         # its own variables: what is hashed is what is used, whatever becomes of the caller's model
         self.model = nnx.clone(model)
         self.autotune = autotune
-        self._parameters: str | None = None
         self._programs: dict[tuple[tuple[int, ...], str, bool], Any] = {}
         # tap -> shape of one image's features
         self.shapes: dict[str, tuple[int, ...]] = {name: tuple(s.shape[1:]) for name, s in self._outputs().items()}
@@ -83,12 +82,9 @@ class Extractor:
         def run(state: Any, images: jax.Array) -> dict[str, jax.Array]:
             model = nnx.merge(graph, state)
             model.eval()
-            return self._tapped(model(images)[1])
+            return apply_taps(self.taps, model(images)[1])
 
         return jax.eval_shape(run, state, jax.ShapeDtypeStruct((1, *self.preprocessing.input_shape), jnp.float32))
-
-    def _tapped(self, endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        return {tap.text: tap.of(endpoints) for tap in self.taps}
 
     @cached_property
     def program(self) -> Program | separate.Separate:
@@ -100,9 +96,8 @@ class Extractor:
 
     def program_on(self, mesh: Mesh, batch_size: int | None = None) -> Program:
         """The same on other devices, also ones that are not here: `program_on(mesh).lower(shape)`."""
-        names = list(dict.fromkeys(tap.endpoint for tap in self.taps))
-        settings = (mesh, batch_size or self.batch_size, DTYPES[self.dtype], self.precision, self.autotune)
-        return Program(self.model, names, self._tapped, self.preprocessing, *settings)
+        settings = (batch_size or self.batch_size, DTYPES[self.dtype], self.precision, self.autotune)
+        return Program(self.model, self.taps, self.preprocessing, mesh, *settings)
 
     def compute(self, images: np.ndarray | jax.Array, resized: bool = False) -> dict[str, jax.Array]:
         """Features of one batch, tap -> float32 (batch_size, ...), on the devices and perhaps not yet computed.
@@ -175,15 +170,17 @@ class Extractor:
         padding = [(0, self.batch_size - len(images))] + [(0, 0)] * 3
         return Batch(images=np.pad(images, padding), start=start, size=len(images), failed=[])
 
+    @cached_property
+    def _parameters_hash(self) -> str:
+        return parameters_hash(self.model)
+
     def fingerprint(self) -> dict[str, Any]:
         """Everything that the features depend on but the images: JSON values."""
         record = getattr(self.model, "record", None)
-        if self._parameters is None:
-            self._parameters = parameters_hash(self.model)
         return {
             "model": record.name if record else type(self.model).__name__,
             "structure": structure_hash(self.model),
-            "parameters": self._parameters,
+            "parameters": self._parameters_hash,
             "preprocessing": asdict(self.preprocessing),
             "dtype": self.dtype,
             "precision": self.precision,

@@ -1,6 +1,6 @@
 """The extractor's program: a frozen backbone behind its preprocessing, over a mesh, through a batch in chunks."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -12,6 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from transfer.extract.taps import Tap, apply_taps
 from transfer.freeze.freeze import Frozen, freeze
 from transfer.preprocess import recipe
 from transfer.preprocess.recipe import Preprocessing
@@ -35,8 +36,7 @@ class Program:
 
     Attributes:
         model: in inference mode, as `freeze` takes it.
-        endpoints: the end points that are wanted.
-        finish: end points -> what is returned, traced with the rest.
+        taps: which features are returned, by their texts.
         preprocessing: done inside.
         mesh: over whose axis `batch` the images are spread.
         batch_size: images a step.
@@ -46,8 +46,7 @@ class Program:
     """
 
     model: nnx.Module
-    endpoints: Sequence[str]
-    finish: Callable[[Mapping[str, jax.Array]], dict[str, jax.Array]]
+    taps: Sequence[Tap]
     preprocessing: Preprocessing
     mesh: Mesh
     batch_size: int
@@ -64,7 +63,7 @@ class Program:
             return freeze(
                 self.model,
                 (self.batch_size // self.mesh.size, *self.preprocessing.input_shape),
-                self.endpoints,
+                list(dict.fromkeys(tap.endpoint for tap in self.taps)),
                 dtype=self.dtype,
                 precision=self.precision,
                 platform=platform,
@@ -114,7 +113,8 @@ class Program:
         """Computes one device's part of a batch."""
         with jax.default_matmul_precision(self._matmul_precision):
             prepare = recipe.normalise if resized else recipe.apply
-            return self.finish(self.frozen(arrays, prepare(self.preprocessing, images).astype(self.dtype)))
+            endpoints = self.frozen(arrays, prepare(self.preprocessing, images).astype(self.dtype))
+            return apply_taps(self.taps, endpoints)
 
     @property
     def _matmul_precision(self) -> str:

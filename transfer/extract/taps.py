@@ -41,6 +41,11 @@ class Tap:
         return POOLINGS[self.pooling](values) if self.pooling else values
 
 
+def apply_taps(taps: Sequence[Tap], endpoints: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """The features of every tap, by its text."""
+    return {tap.text: tap.of(endpoints) for tap in taps}
+
+
 def parse_taps(tap: str | Sequence[str]) -> tuple[Tap, ...]:
     """The taps of one name, a sequence, or names separated by commas; UsageError for none or one given twice."""
     texts = [text.strip() for text in tap.split(",")] if isinstance(tap, str) else list(tap)
