@@ -37,8 +37,8 @@ def open_split(path: str, split: str | None) -> Source:
 
 def _choose(names: Collection[str], split: str | None) -> tuple[str, str]:
     """The names of the arrays of images and of labels."""
-    candidates = SPLIT_NAMES if split else (("images", "labels"),)
-    candidates = tuple((images.format(split), labels.format(split)) for images, labels in candidates)
+    forms = SPLIT_NAMES if split else [("images", "labels")]
+    candidates = [(images.format(split), labels.format(split)) for images, labels in forms]
     for images, labels in candidates:
         if images in names and labels in names:
             return images, labels
