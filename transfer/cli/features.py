@@ -103,7 +103,7 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _workdir_of(store: str) -> str:
-    """DIR of DIR/features/SPLIT."""
+    """The workdir DIR of a store DIR/features/SPLIT."""
     if store.startswith("gs://"):
         return store.rsplit("/", 2)[0]
     return str(Path(paths.expand(store)).absolute().parent.parent)

@@ -27,7 +27,7 @@ class Buffers:
         self._lock = threading.Lock()
 
     def array(self, shape: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
-        """An array that begins at a page, so that a CPU device may take it as it is; it holds anything."""
+        """Returns an array that begins at a page, so that a CPU device may take it as it is; it holds anything."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         memory = self._take(max(size, 1))
         # what is made of `flat` refers to it and not to the array it was made of, so it dies last

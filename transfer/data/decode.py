@@ -36,7 +36,7 @@ Divisor = Callable[[int, int], int]
 
 
 def decode(data: bytes, where: str, out: np.ndarray | None = None, divisor: Divisor | None = None) -> np.ndarray:
-    """JPEG, PNG or PPM bytes -> (h, w, 3) uint8 RGB: grey repeated, alpha dropped, 16 bits cut to the upper 8.
+    """Decodes JPEG, PNG or PPM to (h, w, 3) uint8 RGB: grey repeated, alpha dropped, 16 bits cut to the upper 8.
 
     Photographs are turned upright as their EXIF says; of an animation it is the first picture.
 
@@ -63,7 +63,7 @@ def _with_sides_swapped(divisor: Divisor) -> Divisor:
 
 
 def size(data: bytes) -> tuple[int, int, int] | None:
-    """(h, w, 3) from the header of an encoded image, which may end anywhere after it; None if it is broken."""
+    """The shape (h, w, 3) by the header of an encoded image, which may end anywhere after it; None if it is broken."""
     try:
         header = _turbo_header(data)
         if header is None:
@@ -88,7 +88,7 @@ def _turbo() -> Any:
 
 
 def _turbo_header(data: bytes) -> tuple[int, int] | None:
-    """(height, width) of a JPEG that libjpeg-turbo may decode; None for anything else."""
+    """The (height, width) of a JPEG that libjpeg-turbo may decode; None for anything else."""
     if not data.startswith(JPEG_START) or _turbo() is None:
         return None
     try:
@@ -176,7 +176,7 @@ def _rgb(image: Any) -> np.ndarray:
 
 
 def _grey(values: np.ndarray) -> np.ndarray:
-    """The upper 8 of 16 bits, three times."""
+    """The upper 8 of 16 bits, repeated as RGB."""
     return np.repeat((values >> 8).clip(0, 255).astype(np.uint8)[..., None], 3, axis=-1)
 
 

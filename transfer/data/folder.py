@@ -142,7 +142,7 @@ class Zip:
         return data
 
     def stamp(self, member: zipfile.ZipInfo) -> None:
-        """None: identities tell all content."""
+        """None, since the checksums in the zip tell all content."""
 
 
 def _is_hidden(name: str) -> bool:

@@ -113,7 +113,7 @@ class Canvases:
 def frames(
     source: Source, batch_size: int, preprocessing: Preprocessing | None, canvases: bool
 ) -> Callable[[int], Array | Canvases]:
-    """What makes the frame of a batch of so many images, `batch_size` at most.
+    """A function that makes the frame of a batch of so many images, `batch_size` at most.
 
     Raises TransferError where images of several sizes meet no `preprocessing`.
     """
@@ -129,6 +129,6 @@ def frames(
 
 
 def resized_as(preprocessing: Preprocessing, count: int) -> tuple[tuple[int, ...], type]:
-    """(shape, dtype) of so many images that the host has resized."""
+    """The (shape, dtype) of so many images that the host has resized."""
     dtype = np.float32 if preprocess.gives_floats(preprocessing) else np.uint8
     return (count, *preprocessing.image_size, 3), dtype

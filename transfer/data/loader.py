@@ -37,7 +37,7 @@ class Batch(NamedTuple):
 
 
 def default_workers() -> int:
-    """One thread a core that this process may use, within reason."""
+    """How many threads decode: one per core that this process may use, within reason."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, MOST_WORKERS)
 

@@ -32,7 +32,7 @@ LYING = (5, 6, 7, 8)
 
 
 def orientation(data: bytes) -> int:
-    """1 to 8, of the beginning of an encoded image; 1 where it does not say, or where its EXIF is damaged."""
+    """The EXIF orientation, 1 to 8, of an encoded image; 1 where it does not say, or where its EXIF is damaged."""
     tiff = _exif(data[:HEADER_BYTES])
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     try:

@@ -50,7 +50,7 @@ class Source(abc.ABC):
 
     @functools.cached_property
     def uniform_shape(self) -> tuple[int, int, int] | None:
-        """(h, w, 3) where every image has it, None where sizes differ or are not known without decoding."""
+        """The shape (h, w, 3) of every image, None where sizes differ or are not known without decoding."""
         return self.shared_shape(range(len(self)))
 
     @abc.abstractmethod
@@ -58,7 +58,7 @@ class Source(abc.ABC):
         """`uniform_shape` of the images `indices`."""
 
     def file_stamps(self, rows: Sequence[int]) -> np.ndarray | None:
-        """A number int64 for each of some images that changes when its file is written to, moved or copied.
+        """A number, int64, for each of some images that changes when its file is written to, moved or copied.
 
         None where the images are no files of their own, so that `fingerprint` has seen all of them.
         """
@@ -91,7 +91,7 @@ def digest(source: Source, content: Iterable[bytes | memoryview]) -> str:
 
 
 def checked_labels(labels: object, count: int, where: str, num_classes: int | None = None) -> np.ndarray:
-    """(count,) int64 from labels of shape (N,) or (N, 1); raises TransferError naming `where` otherwise."""
+    """Labels of shape (N,) or (N, 1) as int64 (count,); raises TransferError naming `where` otherwise."""
     try:
         array = np.asarray(labels)
     except ValueError as error:  # lists of unlike lengths

@@ -30,7 +30,7 @@ DEFAULTS: dict[str, Any] = {
 def random_split(
     labels: np.ndarray, fraction: float, seed: int, stratify: bool = True, class_names: Sequence[str] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(train, validation) indices by scikit-learn's `train_test_split(test_size=fraction)`, by class or not.
+    """The (train, validation) indices of scikit-learn's `train_test_split(test_size=fraction)`, by class or not.
 
     Raises TransferError naming a class with a single image, which cannot be stratified, UsageError for a fraction that
     leaves a side empty or smaller than the number of classes.
@@ -81,7 +81,7 @@ def drawn_alike(draws: Iterable[np.ndarray]) -> bool:
 
 
 def make_splits(data_config: Mapping[str, Any] | Any) -> tuple[Source, Source]:
-    """(train, validation) sources of `config.data`, whose fields and defaults are `DEFAULTS`.
+    """The (train, validation) sources of `config.data`, whose fields and defaults are `DEFAULTS`.
 
     `validation` names a split of the source; left out, a fraction of the training split validates. Then
     `train_per_class` and `validation_per_class` thin each side out, by `seed`; seed None takes the first of

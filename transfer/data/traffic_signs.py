@@ -14,7 +14,7 @@ ENDINGS = (".p", ".pkl", ".pickle")
 
 
 def open_split(path: str, split: str | None) -> Source:
-    """A `.p` file, or the file `SPLIT.p` of a folder or zip; arrays beside features and labels are left alone.
+    """Opens a `.p` file, or the file `SPLIT.p` of a folder or zip; arrays beside features and labels are left alone.
 
     Raises UsageError for a split that is not there, TransferError for anything but arrays in the pickle and for
     features and labels of different lengths.

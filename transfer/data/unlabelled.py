@@ -18,7 +18,7 @@ class UnlabelledSource(FolderSource):
         super().__init__(NAME, Folder(""), (), [(path, 0, Entry((path,), b"", False, path)) for path in paths])
 
     def shared_shape(self, indices: Iterable[int]) -> None:
-        """None: images are resized as they are read, so that one program serves images of all sizes."""
+        """Returns None: images are resized as they are read, so that one program serves images of all sizes."""
         return None
 
 

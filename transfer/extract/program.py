@@ -106,7 +106,7 @@ class Program:
         return jax.jit(spread).lower(arrays, images)
 
     def compile(self, shape: Sequence[int], dtype: Any = np.uint8, resized: bool = False) -> jax.stages.Compiled:
-        """Compiled for the mesh; call it with `arrays` and images."""
+        """The program compiled for the mesh; call it with `arrays` and images."""
         return self.lower(shape, dtype, resized).compile(compiler_options=compiler_options(self.mesh))
 
     def _part(self, arrays: Mapping[str, Any], images: jax.Array, resized: bool) -> dict[str, jax.Array]:

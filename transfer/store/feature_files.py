@@ -93,7 +93,7 @@ def write(path: Any, features: Any, labels: Any) -> None:
 
 
 def writer_for(path: Any) -> Callable[[IO[bytes], Mapping[str, np.ndarray]], None]:
-    """What writes files named like `path`; UsageError for an unknown extension (worth asking before long work)."""
+    """The function that writes files named like `path`; UsageError for an unknown extension."""
     suffix = epath.Path(path).suffix.lower()
     if suffix not in _WRITERS:
         raise UsageError(f"{path}: features are written as {', '.join(_WRITERS)}, not as {suffix or 'no extension'!r}")

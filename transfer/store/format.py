@@ -174,7 +174,7 @@ def scan_checks(path: str, metadata: Mapping[str, Any]) -> Iterator[tuple[int, n
 
 
 def sizes(metadata: Mapping[str, Any]) -> tuple[int, int]:
-    """(rows, rows of a batch) of a store."""
+    """How many rows a store has, and a batch of it."""
     return metadata["num_images"], metadata["batch_size"]
 
 
@@ -199,24 +199,24 @@ def source_values(source: Labelled, metadata: Mapping[str, Any], name: str, star
 
 
 def raw_ids(ids: Sequence[str]) -> list[bytes]:
-    """UTF-8; file names that are not UTF-8 keep their bytes."""
+    """Ids as UTF-8; file names that are not UTF-8 keep their bytes."""
     return [text.encode("utf-8", "surrogateescape") for text in ids]
 
 
 def encode_ids(ids: Sequence[str], width: int | None = None) -> np.ndarray:
-    """Strings -> uint8 (N, W), `raw_ids` padded by zeros; W is `width`, or that of the longest."""
+    """Ids as uint8 (N, W), `raw_ids` padded by zeros; W is `width`, or that of the longest."""
     raw = np.array(raw_ids(ids), dtype=np.bytes_)
     width = width or max(raw.dtype.itemsize, 1)
     return np.frombuffer(raw.astype(f"S{width}").tobytes(), np.uint8).reshape(len(ids), width)
 
 
 def decode_raw(ids: np.ndarray) -> list[bytes]:
-    """uint8 (N, W) -> the bytes of each id without its padding."""
+    """The bytes of each id, uint8 (N, W), without its padding."""
     return np.ascontiguousarray(ids).view(f"S{ids.shape[1]}").reshape(len(ids)).tolist()
 
 
 def decode_ids(ids: np.ndarray) -> list[str]:
-    """The inverse of `encode_ids`."""
+    """The ids that `encode_ids` encoded."""
     return [raw.decode("utf-8", "surrogateescape") for raw in decode_raw(ids)]
 
 

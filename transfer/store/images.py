@@ -27,7 +27,7 @@ MOST_NAMED = 5
 
 
 def reader(source: Source) -> Callable[[range], np.ndarray] | None:
-    """What gives a writer the checksums of files as they were read; None where images are no files."""
+    """A function that gives the checksums of files as they were read; None where images are no files."""
     read = getattr(source, "file_checksums_read", None)  # a source need not be a `Source`
     return read if read is not None and len(source) and read(range(1)) is not None else None
 

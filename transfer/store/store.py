@@ -100,7 +100,7 @@ class StoredIds(Sequence[str]):
 
 
 class FeatureStore:
-    """A store opened for reading; see `FeatureStore.open`. It takes no memory by the row until rows are asked for.
+    """A store opened for reading; see `FeatureStore.open`. A whole one takes no memory by the row until rows are read.
 
     Attributes:
         features: rows of the only or first tap, float32 or bfloat16 (`ml_dtypes.bfloat16`).
@@ -120,7 +120,7 @@ class FeatureStore:
         self.features = self.tap(self.taps[0])
 
     def _find_gaps(self) -> np.ndarray:
-        """Rows of the source that are not here, int64, ascending. Only of an incomplete store the checks are read."""
+        """Rows of the source that are not here, int64, ascending. The checks are read of an incomplete store only."""
         if self.complete:
             return np.asarray(self.metadata["skipped_rows"], np.int64)
         if not self.metadata["num_images"]:

@@ -107,6 +107,8 @@ def verify(
 
 
 class _Verification:
+    """One pass over a store, which takes down what is wrong with it."""
+
     def __init__(self, path: str, metadata: Mapping[str, Any], source: Labelled | None, images: Source | None) -> None:
         self.path, self.metadata, self.source, self.images = path, metadata, source, images
         self.damage = Damage()
