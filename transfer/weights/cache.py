@@ -35,19 +35,19 @@ def digests(path: Path) -> dict[str, str]:
     return {name: hasher.hexdigest() for name, hasher in hashes.items()}
 
 
-def mismatch(file: WeightFile, hexes: dict[str, str]) -> str | None:
+def mismatch(file: WeightFile, computed: dict[str, str]) -> str | None:
     """What is wrong with a file of these digests, None if nothing."""
     checks = (("SHA-256", file.sha256, "sha256"), ("SHA-256", file.sha256_prefix, "sha256"), ("MD5", file.md5, "md5"))
     for title, expected, key in checks:
-        if expected and not hexes[key].startswith(expected.lower()):
-            return f"its {title} is {hexes[key]}, not {expected}{'…' if len(expected) < 32 else ''}"
+        if expected and not computed[key].startswith(expected.lower()):
+            return f"its {title} is {computed[key]}, not {expected}{'…' if len(expected) < 32 else ''}"
     return None
 
 
-def is_file_of(record: Record, hexes: dict[str, str]) -> bool:
+def is_file_of(record: Record, computed: dict[str, str]) -> bool:
     """Whether a file of these digests is one of the record's."""
     known = [file for file in (record.file, record.notop) if file and file.verified_by != "nothing"]
-    return any(mismatch(file, hexes) is None for file in known)
+    return any(mismatch(file, computed) is None for file in known)
 
 
 def fetch(record: Record, *, notop: bool = False) -> tuple[Path, str]:
@@ -71,11 +71,11 @@ def fetch(record: Record, *, notop: bool = False) -> tuple[Path, str]:
             raise TransferError(f"{record.name}: its file {path} is missing from the installation; install it again")
         elsewhere = f", such as {record.hf_file} of {record.hf_repo} on Hugging Face" if record.hf_repo else ""
         return path, _download(file, path, elsewhere)
-    hexes = digests(path)
-    problem = mismatch(file, hexes)
+    computed = digests(path)
+    problem = mismatch(file, computed)
     if problem:
         raise TransferError(f"{path} is not {record.name}: {problem}; delete it and run the same command again")
-    return path, hexes["sha256"]
+    return path, computed["sha256"]
 
 
 def _download(file: WeightFile, path: Path, elsewhere: str) -> str:
@@ -88,8 +88,8 @@ def _download(file: WeightFile, path: Path, elsewhere: str) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         with download.part_of(path) as part:
             # no part: another process was faster
-            hexes = digests(path) if part is None else _into(part, file)
-            problem = mismatch(file, hexes)
+            computed = digests(path) if part is None else _into(part, file)
+            problem = mismatch(file, computed)
             if problem:
                 raise TransferError(f"{file.url}: not the file that was published: {problem}; nothing was kept")
             if part is not None:
@@ -106,8 +106,8 @@ def _download(file: WeightFile, path: Path, elsewhere: str) -> str:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     if not file.sha256:
         text = "%s: published without a SHA-256, verified by %s; its SHA-256 is %s"
-        logging.warning(text, path.name, file.verified_by, hexes["sha256"])
-    return hexes["sha256"]
+        logging.warning(text, path.name, file.verified_by, computed["sha256"])
+    return computed["sha256"]
 
 
 def _into(part: Path, file: WeightFile) -> dict[str, str]:
@@ -116,16 +116,16 @@ def _into(part: Path, file: WeightFile) -> dict[str, str]:
     try:
         if file.verified_by == "nothing":
             os.truncate(part, 0)  # nothing would tell whether both halves are of one file
-        hexes = digests(part)
+        computed = digests(part)
         # a whole file was only left without its name; where old bytes may be what is wrong, it begins again
-        while mismatch(file, hexes) or not part.stat().st_size:
+        while mismatch(file, computed) or not part.stat().st_size:
             went_on = download.fetch(str(file.url), part, file.filename)
-            hexes = digests(part)
-            if not went_on or not mismatch(file, hexes):
+            computed = digests(part)
+            if not went_on or not mismatch(file, computed):
                 break
             os.truncate(part, 0)
-        keep = mismatch(file, hexes) is None
-        return hexes
+        keep = mismatch(file, computed) is None
+        return computed
     except (download.SourceError, KeyboardInterrupt):
         keep = part.stat().st_size > 0
         raise
