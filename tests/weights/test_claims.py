@@ -176,7 +176,7 @@ def test_a_config_beside_the_file(key: str, tmp_path: Path, caplog: pytest.LogCa
     loaded(path)
     (line,) = lines(caplog)
     assert line == (
-        f"{beside} says {key}=mobilenetv3_large_100, a name that is not known here; the tensors fit resnet18, so they "
+        f"{beside} says {key}=mobilenetv3_large_100, an unknown name; the tensors fit resnet18, so they "
         "are taken as resnet18"
     )
 

@@ -166,7 +166,7 @@ def test_by_names_past_an_operator_that_is_not_known(tmp_path: Path) -> None:
     g.first("Tanh").op_type = "Squash"
     path = tmp_path / "model.onnx"
     onnx.save(g.model, str(path))
-    with pytest.raises(TransferError, match="'Squash' .* is not known here; its names fit: by_names=True"):
+    with pytest.raises(TransferError, match="'Squash' .* is not supported; its names fit: by_names=True"):
         create_model("lenet5", path)
     assert convert_file(path, "lenet5", tmp_path / "x.safetensors", by_names=True) == 10
 

@@ -109,7 +109,7 @@ def without_names(model: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (unknown_operator, "ONNX operator 'Squash' \\(node '/Tanh'\\) is not known here"),
+        (unknown_operator, "ONNX operator 'Squash' \\(node '/Tanh'\\) is not supported"),
         (operator_of_another_domain, "ONNX operator 'Conv' of 'com.microsoft' \\(node '/conv1/Conv'\\)"),
         (without_an_initialiser, "nothing in the ONNX graph makes 'fc2.weight': an initialiser or a node is missing"),
         (too_few_numbers, "the data of initialiser 'fc2.weight' are damaged"),
@@ -191,7 +191,7 @@ def test_truncated_anywhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\x08", b"<html>404</html>", b"\x08\x09\xff\xff" + bytes(100)])
 def test_something_else_called_onnx(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(content)
-    with pytest.raises(TransferError, match="x.onnx: not a weight file that is known here .*ONNX"):
+    with pytest.raises(TransferError, match="x.onnx: not a weight file of a supported format .*ONNX"):
         readers.read(tmp_path / "x.onnx")
 
 

@@ -73,18 +73,16 @@ def weights(parser: argparse.ArgumentParser) -> Action:
     """`weights list|info|fetch|verify`."""
     actions = {"list": _list, "info": _info, "fetch": _fetch, "verify": _verify}
     subparsers = parser.add_subparsers(dest="action", required=True, metavar="|".join(actions))
-    each = subparsers.add_parser("list", help="every weight file, and whether it is on this machine")
-    each.add_argument("pattern", nargs="?", default="*", help="such as 'resnet*'")
-    each = subparsers.add_parser("info", help="everything that the catalogue says of one")
-    each.add_argument("name")
-    each = subparsers.add_parser("fetch", help="download and verify one, or say where it is")
-    each.add_argument("name")
-    each.add_argument("--notop", action="store_true", help="the smaller file without classifier")
-    each = subparsers.add_parser(
-        "verify", help="prove a file: its hash, that it fits, the network's answer to an image"
-    )
-    each.add_argument("name")
-    each.add_argument("--weights", metavar="FILE", help="this file; left out: the shipped, cached or downloaded one")
+    verb = subparsers.add_parser("list", help="all weight files, and whether each is on this machine")
+    verb.add_argument("pattern", nargs="?", default="*", help="such as 'resnet*'")
+    verb = subparsers.add_parser("info", help="what the catalogue says about one set of weights")
+    verb.add_argument("name")
+    verb = subparsers.add_parser("fetch", help="download and verify a weight file, and print its path")
+    verb.add_argument("name")
+    verb.add_argument("--notop", action="store_true", help="the smaller file without the classifier")
+    verb = subparsers.add_parser("verify", help="check a weight file: its hash, its arrays, the network's output")
+    verb.add_argument("name")
+    verb.add_argument("--weights", metavar="FILE", help="this file (default: the shipped, cached or downloaded one)")
     return lambda options: actions[options.action](options)
 
 
@@ -94,14 +92,11 @@ CONVERTED = b'"source_sha256"'
 
 def convert(parser: argparse.ArgumentParser) -> Action:
     """`convert SOURCE --model NAME --output FILE.safetensors [--by_names]`."""
-    parser.add_argument("source", help="a weight file of any format that is known here")
-    parser.add_argument("--model", required=True, help="name in the catalogue, or an architecture")
+    parser.add_argument("source", help="a weight file of any supported format")
+    parser.add_argument("--model", required=True, help="a name of the catalogue, or an architecture")
     parser.add_argument("--output", required=True, help="the .safetensors file to write")
-    parser.add_argument(
-        "--by_names",
-        action="store_true",
-        help="names and shapes that fit are enough, though the file is another function",
-    )
+    text = "load by tensor names and shapes, even where the file describes another network"
+    parser.add_argument("--by_names", action="store_true", help=text)
 
     def run(options: argparse.Namespace) -> None:
         output = output_file(options.output, ".safetensors", lambda found: CONVERTED in found, "a weight file")

@@ -82,7 +82,7 @@ def compare(
                 if other == OTHER:
                     _refuse(f"{says}: not {name}, but another function of tensors with the same names", by_names)
                 elif other != arch:
-                    known = f"the name of {other}" if other else "a name that is not known here"
+                    known = f"the name of {other}" if other else "an unknown name"
                     logging.warning("%s, %s; the tensors fit %s, so they are taken as %s", says, known, arch, name)
     problem = keras_front.problem(described.front, arch, preprocessing, name)
     if problem:

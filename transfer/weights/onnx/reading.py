@@ -222,7 +222,7 @@ class GraphUnits(Units):
     def value(self, name: str) -> Data | Constant | UnsupportedNode:
         """What the tensor `name` is."""
         if name not in self.values:
-            raise TransferError(f"the ONNX graph uses {name!r}, an output that is not known here")
+            raise TransferError(f"the ONNX graph uses {name!r}, which none of its nodes makes")
         return self.values[name]
 
     def view(self, data: Data) -> View | None:
@@ -259,12 +259,12 @@ class GraphUnits(Units):
         problem = next((value for value in inputs if isinstance(value, UnsupportedNode)), None)
         # what else a node puts out (masks, indices, statistics) nothing of ours takes
         for output in proto.output[1:]:
-            text = f"the ONNX graph uses {output!r}, an output of {title_of(proto)} that is not known here"
+            text = f"the ONNX graph uses {output!r}, an output of {title_of(proto)} that is not supported"
             self.values[output] = UnsupportedNode(text)
         try:
             if operator is None:
                 domain = f" of {proto.domain!r}" if proto.domain else ""
-                text = f"ONNX operator {proto.op_type!r}{domain} (node {proto.name!r}) is not known here"
+                text = f"ONNX operator {proto.op_type!r}{domain} (node {proto.name!r}) is not supported"
                 raise problem or UnsupportedNode(text)
             node = OnnxNode(self, proto)
             self.named |= node.named_weights()

@@ -56,7 +56,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     except TransferError as error:
         raise TransferError(f"{path}: {error}") from error
     known = ", ".join(reader.FORMAT for reader in formats())
-    raise TransferError(f"{path}: not a weight file that is known here ({known})")
+    raise TransferError(f"{path}: not a weight file of a supported format ({known})")
 
 
 def _tensors(reader: ModuleType, path: Path) -> dict[str, np.ndarray]:

@@ -144,7 +144,7 @@ def _check(dataset: Any, name: str, size: int) -> None:
         properties = dataset.id.get_create_plist()
         filters = {properties.get_filter(number)[0] for number in range(properties.get_nfilters())}
         if math.prod(dataset.chunks) * dataset.dtype.itemsize > DECOMPRESSION_FLOOR or filters - FILTERS:
-            raise TransferError(f"refused: {name} is packed in a way that is not known here")
+            raise TransferError(f"refused: {name} is compressed in a way that is not supported")
 
 
 def _child(group: Any, name: str, default: Any = None) -> Any:
