@@ -196,6 +196,8 @@ class Head(BaseEstimator):
             others = [value for name, value in setting.items() if name not in self.SIDE_BY_SIDE]
             groups.setdefault(repr(others), []).append(index)
         fitted = [self._fit_group(X, y, [settings[index] for index in group]) for group in groups.values()]
+        if len(fitted) == 1:
+            return fitted[0]
         order = np.argsort(list(itertools.chain(*groups.values())))
         return lambda rows: np.concatenate([scores(rows) for scores in fitted])[order]
 
