@@ -22,14 +22,10 @@ def build_model(config: ConfigDict, **fields: Any) -> nnx.Module:
 
     With `model.init_from` it is random, to be filled from the other network (`transfer.training.init_from`).
     """
-    wanted, random = config.model.weights, config.model.weights == "random"
-    if config.model.init_from.get("model"):
-        if wanted not in (None, "random"):
-            raise UsageError(
-                f"config.model.weights={wanted!r} and config.model.init_from both fill the model; take one"
-            )
-        random = True
-    weights = False if random else wanted
+    weights, filled_later = config.model.weights, config.model.init_from.get("model")
+    if filled_later and weights not in (None, "random"):
+        raise UsageError(f"config.model.weights={weights!r} and config.model.init_from both fill the model; take one")
+    weights = False if filled_later or weights == "random" else weights
     try:
         return create_model(config.model.name, weights, seed=config.seed, **{**given(config.model.fields), **fields})
     except UsageError as error:
@@ -49,10 +45,8 @@ def build_network(config: ConfigDict, num_classes: int) -> nnx.Module:
     None there means new where the weights are the catalogue's, which were trained on other classes even if they are as
     many; a file of the user's own keeps its classifier, if that has as many classes.
     """
-    is_new = config.finetune.new_head
-    if is_new is None:
-        is_new = config.model.weights is None
-    return build_model(config, num_classes=num_classes, new_classifier=is_new)
+    is_new, of_catalogue = config.finetune.new_head, config.model.weights is None
+    return build_model(config, num_classes=num_classes, new_classifier=of_catalogue if is_new is None else is_new)
 
 
 def build_preprocessing(config: ConfigDict, model: nnx.Module) -> Preprocessing:
@@ -60,12 +54,11 @@ def build_preprocessing(config: ConfigDict, model: nnx.Module) -> Preprocessing:
 
     The model's own is that of its weight file, if we wrote it, or of its record.
     """
-    before, own = getattr(model, "preprocessing", None), given(config.preprocessing)
-    preprocessing = None
+    base, own, preprocessing = getattr(model, "preprocessing", None), given(config.preprocessing), None
     try:
         with named(own, "config.preprocessing"), named(config):
-            if own and before is not None:
-                preprocessing = dataclasses.replace(before, **own)
+            if own and base is not None:
+                preprocessing = dataclasses.replace(base, **own)
             elif own:
                 preprocessing = Preprocessing(**{"image_size": config.image_size, **own})
     except TypeError as error:

@@ -6,7 +6,8 @@ All rows are in the memory of one process.
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections import UserDict
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,21 +27,12 @@ from transfer.runtime.progress import waiting
 from transfer.store import skipped
 
 
-class _Taps(Mapping[str, np.ndarray]):
-    """Features (N, D) by tap, in memory while they are made use of."""
-
-    def __init__(self, side: Labelled) -> None:
-        self._side = side
+class _Taps(UserDict[str, Any]):
+    """Features float32 (N, D) by tap, in memory while they are made use of."""
 
     def __getitem__(self, tap: str) -> np.ndarray:
-        rows = np.asarray(self._side.taps[tap][:])
+        rows = np.asarray(self.data[tap][:])
         return rows.reshape(len(rows), -1).astype(np.float32, copy=False)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._side.taps)
-
-    def __len__(self) -> int:
-        return len(self._side.taps)
 
 
 def fit_head(
@@ -69,7 +61,7 @@ def fit_head(
         return {skipped.KEY: known[skipped.KEY], **before} if skipped.KEY in known else dict(before), False
 
     start = time.monotonic()
-    estimator, labels, taps = head.estimator(), data.given(data.train), _Taps(data.train)
+    estimator, labels, taps = head.estimator(), data.given(data.train), _Taps(data.train.taps)
     selection, chosen = None, {}
     if head.chooses:
         selection = select(taps, labels, estimator, head.grid, **head.choice)
@@ -110,7 +102,7 @@ def _asked(head: HeadSettings) -> dict[str, Any]:
 
 def _scores(fitted: Any, data: Data, side: Labelled, tap: str) -> Scores:
     """What a fitted head says of the rows of a side."""
-    return scores.of(fitted, _Taps(side)[tap], data.classes, data.kind)
+    return scores.of(fitted, _Taps(side.taps)[tap], data.classes, data.kind)
 
 
 def _losses(split: str, of_rows: Scores, side: Labelled, kind: str) -> dict[str, float | None]:
@@ -140,7 +132,7 @@ def _choice(data: Data, selection: Selection, validation: Scores) -> dict[str, A
 
 def _by_tap(data: Data, estimator: Any, selection: Selection, measures: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the best setting of each tap is worth on the validation rows, fitted on all training rows."""
-    rows, train, labels = [], _Taps(data.train), data.given(data.train)
+    rows, train, labels = [], _Taps(data.train.taps), data.given(data.train)
     for tap, best in selection.best.items():
         of_tap = measures
         if tap != selection.chosen["tap"]:
