@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 # Marks of a series besides its colour: how its line is dashed, and the shape of its dots.
-DASHES = ("", "6 4", "2 3", "9 3 2 3", "12 4", "4 2 1 2", "1 4", "8 2")
+DASHES = ("", "6 5", "1 4.5", "9 5 1 5", "15 5", "8 4.5 1 4.5 1 4.5", "1 8", "3 6")
 SERIES = 8
 # Series from one that differs most from those before it.
 APART = (1, 2, 3, 4, 8, 6, 5, 7)
