@@ -69,14 +69,14 @@ def fail(message: str, code: int, debug: bool) -> int:
     return code
 
 
-def output_file(path: str, suffix: str, earlier: outputs.Earlier | None = None, what: str = "") -> Path:
-    """The `--output` of a verb; UsageError unless it ends in `suffix`, its folder exists and it may be written.
+def output_file(path: str, *suffixes: str, earlier: outputs.Earlier | None = None, what: str = "") -> Path:
+    """The `--output` of a verb; UsageError unless it ends in a suffix, its folder exists and it may be written.
 
     `earlier` and `what` tell what may be written over, as `outputs.check_output` has them.
     """
     output = Path(paths.expand(path))
-    if output.suffix != suffix:
-        raise UsageError(f"--output={output} must end in {suffix}")
+    if output.suffix not in suffixes:
+        raise UsageError(f"--output={output} must end in {'one of ' * (len(suffixes) > 1)}{', '.join(suffixes)}")
     if not output.absolute().parent.is_dir():
         raise UsageError(f"--output={output}: there is no folder {output.absolute().parent}")
     outputs.check_output(output, earlier, what)

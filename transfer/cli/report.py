@@ -45,7 +45,10 @@ def report(parser: argparse.ArgumentParser) -> Action:
     def run(options: argparse.Namespace) -> None:
         if options.seed < 0:
             raise UsageError(f"--seed={options.seed} must be at least 0")
-        formats = _formats(options.plot_format)
+        formats = tuple(dict.fromkeys(name.strip().lstrip(".") for name in options.plot_format.split(",")))
+        for name in formats:
+            if name not in PLOT_FORMATS:
+                raise UsageError(f"--plot_format={name} is not one of {', '.join(PLOT_FORMATS)}")
         output = _output(options)
         from transfer.report import page
 
@@ -54,9 +57,9 @@ def report(parser: argparse.ArgumentParser) -> Action:
         if options.plots:
             from transfer.report import chart_files
 
-            for place, one in enumerate(runs):
-                folder = epath.Path(options.plots)
-                chart_files.draw(one, folder / f"{place}-{one.slug}" if len(runs) > 1 else folder, formats, choices)
+            for place, loaded in enumerate(runs):
+                folder = epath.Path(options.plots) / (f"{place}-{loaded.slug}" if len(runs) > 1 else "")
+                chart_files.draw(loaded, folder, formats, choices)
         text = page.page(runs, choices)
         atomic.write_text(output, text)
         print(f"Report: {output} ({len(text.encode()) / 1e6:.1f} MB); open it in a browser")
@@ -65,23 +68,11 @@ def report(parser: argparse.ArgumentParser) -> Action:
 
 
 def _output(options: argparse.Namespace) -> epath.Path:
+    """The page to write, by default beside the run."""
+    output = epath.Path(options.runs[0] if len(options.runs) == 1 else ".") / "report.html"
     if options.output is not None:
         if not options.output.endswith(".html"):
             raise UsageError(f"--output={options.output} must end in .html")
-        output = (
-            epath.Path(output_file(options.output, ".html"))
-            if "://" not in options.output
-            else epath.Path(options.output)
-        )
-    else:
-        output = epath.Path(options.runs[0]) / "report.html" if len(options.runs) == 1 else epath.Path("report.html")
-    outputs.check_output(output, lambda found: GENERATOR in found, "a report")
+        output = epath.Path(options.output if "://" in options.output else output_file(options.output, ".html"))
+    outputs.check_output(output, lambda content: GENERATOR in content, "a report")
     return output
-
-
-def _formats(given: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.strip().lstrip(".") for name in given.split(",")))
-    for name in names:
-        if name not in PLOT_FORMATS:
-            raise UsageError(f"--plot_format={name} is not one of {', '.join(PLOT_FORMATS)}")
-    return names

@@ -22,8 +22,8 @@ LOGITS = "logits"
 _STORE = "such as WORKDIR/features/validation, local or gs://"
 
 
-class Taken:
-    """StoredArray `which` of a tap, in that order, read where they are asked for."""
+class SelectedRows:
+    """Rows `which` of a tap, in that order, read when they are used."""
 
     def __init__(self, rows: StoredArray, which: np.ndarray | None) -> None:
         self._rows, self._which = rows, which
@@ -53,7 +53,7 @@ def similarity(parser: argparse.ArgumentParser) -> Action:
         stores = [FeatureStore.open(path) for path in options.stores]
         which = _aligned(stores, options.rows, options.seed)
         sides = [
-            {tap: Taken(store.tap(tap), rows) for tap in _taps(store, options.tap)}
+            {tap: SelectedRows(store.tap(tap), rows) for tap in _taps(store, options.tap)}
             for store, rows in zip(stores, which, strict=True)
         ]
         left, right = sides[0], sides[-1]
@@ -114,12 +114,12 @@ def _drawn(rows: np.ndarray, count: int | None, seed: int) -> np.ndarray:
 def _aligned(stores: Sequence[FeatureStore], count: int | None, seed: int) -> list[np.ndarray | None]:
     """Of each store the rows whose ids all of them have, in the order of the first; None where that is all rows."""
     ids = [store.ids for store in stores]
-    if all(found == ids[0] for found in ids):
+    if all(of_store == ids[0] for of_store in ids):
         chosen = _drawn(np.arange(len(ids[0])), count, seed)
         return [None if len(chosen) == len(ids[0]) else chosen] * len(stores)
-    places = [{name: row for row, name in enumerate(found)} for found in ids]
-    for store, found, place in zip(stores, ids, places, strict=True):
-        if len(place) < len(found):
+    places = [{name: row for row, name in enumerate(of_store)} for of_store in ids]
+    for store, of_store, place in zip(stores, ids, places, strict=True):
+        if len(place) < len(of_store):
             raise TransferError(f"{store.path} has several rows of one id; rows cannot be aligned by id")
     shared = np.array([row for row, name in enumerate(ids[0]) if all(name in place for place in places)], int)
     if not len(shared):
@@ -132,7 +132,7 @@ def _aligned(stores: Sequence[FeatureStore], count: int | None, seed: int) -> li
 
 
 def _scores(store: FeatureStore, tap: str, chosen: np.ndarray) -> list[Any]:
-    features = Taken(store.tap(tap), None if len(chosen) == len(store) else chosen)
+    features = SelectedRows(store.tap(tap), None if len(chosen) == len(store) else chosen)
     labels = store.labels[chosen]
     is_logits = tap == LOGITS and len(features.shape) == 2
     score = leep(softmax(features[:]), labels) if is_logits else ""

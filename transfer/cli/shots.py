@@ -1,12 +1,10 @@
-"""The verb `shots` of `python -m transfer`: a run's few-shot protocol as tables and as a picture."""
+"""The verb `shots` of `python -m transfer`: a run's few-shot protocol as tables and as charts."""
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 from transfer.cli.main import output_file
-from transfer.errors import TransferError, UsageError
+from transfer.errors import TransferError
 from transfer.experiment import results
 from transfer.report import chart_files, few_shot_tables, shots_section
 from transfer.runtime.files import atomic, paths
@@ -28,8 +26,12 @@ def shots(parser: argparse.ArgumentParser) -> Action:
     )
 
     def run(options: argparse.Namespace) -> None:
-        outputs = [_output(path) for path in options.output]
-        result = _result(options.run)
+        outputs = [output_file(path, *SUFFIXES) for path in options.output]
+        result = results.read(paths.open_path(options.run)).get("few_shot")
+        if result is None or "heads" not in result:
+            raise TransferError(
+                f"{options.run} has no finished few-shot protocol; set config.few_shot, and training writes one"
+            )
         print(few_shot_tables.text(result))
         for path in outputs:
             if path.suffix in chart_files.SUFFIXES:
@@ -38,19 +40,3 @@ def shots(parser: argparse.ArgumentParser) -> Action:
                 atomic.write_text(path, few_shot_tables.WRITERS[path.suffix](result))
 
     return run
-
-
-def _output(path: str) -> Path:
-    suffix = Path(path).suffix
-    if suffix not in SUFFIXES:
-        raise UsageError(f"--output={path} must end in one of {', '.join(SUFFIXES)}")
-    return output_file(path, suffix)
-
-
-def _result(workdir: str) -> dict[str, Any]:
-    found = results.read(paths.open_path(workdir)).get("few_shot")
-    if found is None or "heads" not in found:
-        raise TransferError(
-            f"{workdir} has no finished few-shot protocol; training writes one where config.few_shot names heads"
-        )
-    return found

@@ -99,7 +99,9 @@ def convert(parser: argparse.ArgumentParser) -> Action:
     parser.add_argument("--by_names", action="store_true", help=text)
 
     def run(options: argparse.Namespace) -> None:
-        output = output_file(options.output, ".safetensors", lambda found: CONVERTED in found, "a weight file")
+        output = output_file(
+            options.output, ".safetensors", earlier=lambda found: CONVERTED in found, what="a weight file"
+        )
         count = convert_file(options.source, options.model, output, by_names=options.by_names)
         print(f"{output}: {count} arrays of {options.model}, {output.stat().st_size / 1e6:.1f} MB")
 

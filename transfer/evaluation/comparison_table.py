@@ -148,9 +148,8 @@ def _columns(table: Table, shared: Mapping[str, Any]) -> tuple[list[list[str]], 
     numbers = [[measure.title + " %" * measure.share for measure in measures]]
     for row in table.rows:
         # the interval of every measure would make a line of 150 columns; a file for programs has them
-        of_run = [row.values.get(name) for name in table.measures]
-        found = zip(of_run, measures, strict=True)
-        numbers.append([_cell(one, m, whole=place == 0) if one else NONE for place, (one, m) in enumerate(found)])
+        of_run = zip([row.values.get(name) for name in table.measures], measures, strict=True)
+        numbers.append([_cell(v, m, whole=place == 0) if v else NONE for place, (v, m) in enumerate(of_run)])
     if len(table.rows) > 1:
         share = measures[0].share
         numbers[0] += [f"difference{' %' * share}", "p"]
@@ -162,10 +161,10 @@ def _columns(table: Table, shared: Mapping[str, Any]) -> tuple[list[list[str]], 
     return facts, numbers
 
 
-def _cell(found: Value, measure: Measure, whole: bool) -> str:
-    if not math.isnan(found.spread):
-        return f"{_number(found.value, measure.share)} ± {_number(found.spread, measure.share)}"
-    return _bracketed(found.value, *((found.low, found.high) if whole else (math.nan, math.nan)), measure.share)
+def _cell(value: Value, measure: Measure, whole: bool) -> str:
+    if not math.isnan(value.spread):
+        return f"{_number(value.value, measure.share)} ± {_number(value.spread, measure.share)}"
+    return _bracketed(value.value, *((value.low, value.high) if whole else (math.nan, math.nan)), measure.share)
 
 
 def _bracketed(value: float, low: float, high: float, share: bool, sign: str = "") -> str:

@@ -117,9 +117,9 @@ def _on_resamples(
             if name in measures and not MEASURES[kind][name].by_class
         }
         drawn = resampled(functions, len(samples[paths[0]]), resamples=resamples, seed=seed)
-        for key, found in drawn.items():
+        for key, numbers in drawn.items():
             place, name = key.split(" ")
-            values[paths[int(place)]][name] = found
+            values[paths[int(place)]][name] = numbers
     return values
 
 
@@ -142,9 +142,9 @@ def _values(
                 if all(map(measure.applies, every))
             }
         return {
-            name: Value(statistics.fmean(found), spread=statistics.stdev(found) if len(found) > 1 else math.nan)
-            for name, found in of_seeds.items()
-            if found
+            name: Value(statistics.fmean(numbers), spread=statistics.stdev(numbers) if len(numbers) > 1 else math.nan)
+            for name, numbers in of_seeds.items()
+            if numbers
         }
     if run.path not in samples:
         return {name: Value(*ends[0]) for name, ends in run.recorded.items() if name in measures}

@@ -51,7 +51,7 @@ class Best(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """What a sweep has found.
+    """The outcome of a sweep.
 
     Attributes:
         chosen: the setting, and `tap` where there are several.

@@ -57,16 +57,16 @@ def _lines(lines: Iterator[str]) -> str:
 
 def _metadata(run: RunData, rows: np.ndarray) -> Iterator[str]:
     """A heading and a line a row: which image, what it is, what the run took it for."""
-    found = run.predictions
-    assert found is not None
-    if found.kind != "classes":
-        yield from (_cell(found.ids[row]) for row in rows)  # a single column has no heading
+    predictions = run.predictions
+    assert predictions is not None
+    if predictions.kind != "classes":
+        yield from (_cell(predictions.ids[row]) for row in rows)  # a single column has no heading
         return
-    classes = [_cell(name) for name in names.of_outputs(found)]
+    classes = [_cell(name) for name in names.of_outputs(predictions)]
     yield "id\tclass\tpredicted\tright"
     for row in rows:
-        actual, said = classes[found.labels[row]], classes[found.top[row, 0]]
-        yield f"{_cell(found.ids[row])}\t{actual}\t{said}\t{'right' if actual == said else 'wrong'}"
+        actual, said = classes[predictions.labels[row]], classes[predictions.top[row, 0]]
+        yield f"{_cell(predictions.ids[row])}\t{actual}\t{said}\t{'right' if actual == said else 'wrong'}"
 
 
 def _cell(text: object) -> str:

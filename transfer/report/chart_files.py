@@ -62,7 +62,7 @@ def draw(run: RunData, folder: epath.Path, formats: Sequence[str], options: Opti
     }
     paths = {folder / f"{name}.{form}": charts[name] for name in charts if charts[name] for form in formats}
     for path in paths:
-        check_output(path, lambda found: any(mark in found for mark in MADE), "a chart", "plots")
+        check_output(path, lambda content: any(mark in content for mark in MADE), "a chart", "plots")
     folder.mkdir(parents=True, exist_ok=True)
     with Progress("Plots", len(paths), "files") as progress:
         for path, shown in paths.items():
@@ -162,4 +162,4 @@ def _style() -> str:
         selector, _, marks = rule.partition(" {")
         of_series = [f"{selector}.s{i} {{{marks.replace('var(--s)', f'var(--c{i})')}" for i in range(1, svg.SERIES + 1)]
         rules += of_series if "var(--s)" in rule else [rule]
-    return re.sub(r"var\(--(\w+)\)", lambda found: colours[found[1]], "\n".join(rules))
+    return re.sub(r"var\(--(\w+)\)", lambda variable: colours[variable[1]], "\n".join(rules))

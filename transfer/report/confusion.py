@@ -52,16 +52,16 @@ def confusion(predictions: Predictions) -> Confusion:
     return Confusion(pairs // width, pairs % width, count, rows, of_said)
 
 
-def alike(found: Confusion) -> np.ndarray:
+def alike(counted: Confusion) -> np.ndarray:
     """An order of the classes, int64 (C,), that puts those that are taken for each other beside each other.
 
     Chains of classes are joined at their ends, the pair that is confused most (in shares of both) first.
     """
-    wrong = found.mistakes()
+    wrong = counted.mistakes()
     low, high = np.minimum(wrong.actual, wrong.predicted), np.maximum(wrong.actual, wrong.predicted)
-    width = len(found.rows)
+    width = len(counted.rows)
     pairs, place = np.unique(low * width + high, return_inverse=True)
-    weight = np.bincount(place, wrong.count / found.rows[wrong.actual], minlength=len(pairs))
+    weight = np.bincount(place, wrong.count / counted.rows[wrong.actual], minlength=len(pairs))
     chain_of = [[number] for number in range(width)]
     for pair in pairs[np.argsort(-weight, kind="stable")].tolist():
         first, second = chain_of[pair // width], chain_of[pair % width]

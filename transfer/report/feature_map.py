@@ -53,20 +53,20 @@ def components(features: np.ndarray, count: int, seed: int = 0) -> tuple[np.ndar
     rows = features.astype(np.float32)
     rows -= rows.mean(axis=0)
     total = float(np.einsum("ij,ij->", rows, rows, dtype=np.float64))
-    found, share = np.zeros((len(rows), count)), np.zeros(count)
+    places, share = np.zeros((len(rows), count)), np.zeros(count)
     width = min(count + 8, *rows.shape)
     if not total > 0 or not width:
-        return found, share
+        return places, share
     basis = np.random.default_rng(seed).standard_normal((rows.shape[1], width)).astype(np.float32)
     for _ in range(PASSES):
         basis, _ = np.linalg.qr(rows.T @ np.linalg.qr(rows @ basis)[0])
     left, values, directions = np.linalg.svd((rows @ basis).astype(np.float64), full_matrices=False)
     directions = directions @ basis.T
     sign = np.sign(directions[np.arange(width), np.abs(directions).argmax(axis=1)])
-    there = min(count, width)
-    found[:, :there] = (left * values * sign)[:, :there]
-    share[:there] = (values**2 / total)[:there]
-    return found, share
+    known = min(count, width)
+    places[:, :known] = (left * values * sign)[:, :known]
+    share[:known] = (values**2 / total)[:known]
+    return places, share
 
 
 def laid_out(features: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, str]:

@@ -5,8 +5,8 @@ from transfer.evaluation.predictions import Predictions
 
 def of_outputs(predictions: Predictions) -> list[str]:
     """A name for each output of predictions: its own, else its number; what is no text in UTF-8 is replaced."""
-    found = [shown(name) for name in predictions.class_names]
-    return found + [str(number) for number in range(len(found), predictions.num_outputs)]
+    titles = [shown(name) for name in predictions.class_names]
+    return titles + [str(number) for number in range(len(titles), predictions.num_outputs)]
 
 
 def shown(text: object) -> str:

@@ -32,16 +32,16 @@ def believed(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bins(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
-    """The 15 bins: "from", "to", "rows", and of those with rows "confidence", "accuracy", "low", "high"."""
-    found = calibration.reliability(confidence, right)
+    """The 15 bins: "from", "to", "rows", "low", "high", and of those with rows "confidence" and "accuracy"."""
+    of_bins = calibration.reliability(confidence, right)
     hits = np.bincount(calibration.bins_of(confidence), np.asarray(right, np.float64), minlength=calibration.BINS)
-    low, high = wilson(hits, found.rows)
+    low, high = wilson(hits, of_bins.rows)
     edges = np.linspace(0, 1, calibration.BINS + 1)
     lines: list[dict[str, Any]] = []
     for i in range(calibration.BINS):
-        line = {"from": edges[i], "to": edges[i + 1], "rows": int(found.rows[i])}
+        line = {"from": edges[i], "to": edges[i + 1], "rows": int(of_bins.rows[i]), "low": low[i], "high": high[i]}
         if line["rows"]:
-            line |= {"confidence": found.confidence[i], "accuracy": found.accuracy[i], "low": low[i], "high": high[i]}
+            line |= {"confidence": of_bins.confidence[i], "accuracy": of_bins.accuracy[i]}
         lines.append(line)
     return lines
 
