@@ -135,7 +135,7 @@ def _extractor(job: dict[str, Any], target: Target, devices: Devices) -> Lowered
         preprocessing=network.preprocessing,
     )
     program = extractor.program_on(Mesh(np.array(devices), (AXIS,)))
-    graph = network.graph(tuple(program.endpoints))
+    graph = network.graph(tuple(dict.fromkeys(tap.endpoint for tap in program.taps)))
     size = network.preprocessing.image_size
     facts = {"batch": batch, "image_size": size, "weights": network.weights, "parameters": graph.parameters}
     return Lowered(program.lower((batch, *size, 3)), len(devices), batch, 2 * graph.macs / 1e9, facts)
@@ -153,7 +153,7 @@ def _head(job: dict[str, Any], target: Target, devices: Devices) -> Lowered:
     rows, classes, batch, dtype = HEAD_ROWS * target.chips, HEAD_CLASSES, HEAD_BATCH, "float32"
     if pod:
         rows, classes, batch, dtype = POD_ROWS, POD_CLASSES, POD_BATCH, POD_DTYPE
-    facts = {"rows": rows, "features": features, "classes": classes, "batch": batch}
+    facts: dict[str, Any] = {"rows": rows, "features": features, "classes": classes, "batch": batch}
     if pod:
         facts |= {"rows_over": len(devices) // over, "classes_over": over, "features_dtype": dtype}
     if len(devices) == 1:
