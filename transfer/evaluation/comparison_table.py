@@ -154,10 +154,10 @@ def _columns(table: Table, shared: Mapping[str, Any]) -> tuple[list[list[str]], 
         share = measures[0].share
         numbers[0] += [f"difference{' %' * share}", "p"]
         numbers[1] += ["", ""]
-        for cells_of_run, row in zip(numbers[2:], table.rows[1:], strict=True):
+        for cells_of_row, row in zip(numbers[2:], table.rows[1:], strict=True):
             change = _bracketed(*row.difference, share, "+") if row.difference else NONE
             p = NONE if math.isnan(row.p_holm) else "<0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
-            cells_of_run += [change, p if row.difference else NONE]
+            cells_of_row += [change, p if row.difference else NONE]
     return facts, numbers
 
 

@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from markupsafe import Markup
 
 from transfer.evaluation.predictions import Predictions
 from transfer.report import names, svg
@@ -115,19 +114,19 @@ def charts(run: RunData, options: Options) -> list[Chart]:
     by_class = 0 < len(titles) <= READABLE
     for i, (x, y) in enumerate(points.grid.tolist()):
         right = facts["ok"][i]
-        parts.append(_mark(frame, x, y, facts["right"][i] if by_class else 0 if right else svg.SERIES + 1))
+        series, shape = _look(facts["right"][i] if by_class else 0 if right else svg.SERIES + 1)
+        parts.append(svg.dot(frame, x, y, series, shape=shape))
         if by_class and not right:
             parts.append(svg.element("circle", class_="ring", cx=frame.at_x(x), cy=frame.at_y(y), r=6))
     shown = dict(enumerate(titles)) if by_class else {0: "correct", svg.SERIES + 1: "misclassified"}
-    small = svg.Frame((0, 1), (0, 1), 26, 12, 0, 0, 0, 0)
-    legend = [(_mark(small, 0.6, 0.5, number), svg.short(name, 24)) for number, name in shown.items()]
+    legend = [(svg.swatch(*_look(number), lined=False), svg.short(name, 24)) for number, name in shown.items()]
     title = f"Features of {len(points.rows)} images, by {METHODS[options.map]}" + "; ringed: misclassified" * by_class
     return [Chart(title, frame, f"{title}. {points.meaning}", svg.joined(parts), legend)]
 
 
-def _mark(frame: svg.Frame, x: float, y: float, number: int) -> Markup:
-    """The point of a class: colour and shape together tell `READABLE` of them."""
-    return svg.dot(frame, x, y, number % svg.SERIES + 1, shape=number // svg.SERIES)
+def _look(number: int) -> tuple[int, int]:
+    """The colour and the shape of the points of a class, which together tell `READABLE` of them."""
+    return number % svg.SERIES + 1, number // svg.SERIES
 
 
 class Points(NamedTuple):

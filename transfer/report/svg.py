@@ -189,10 +189,11 @@ def dot(frame: Frame, x: float, y: float, series: int = 1, title: str = "", shap
     return element("polygon", inside, class_=look, points=points)
 
 
-def swatch(series: int) -> Markup:
-    """The line and the dot of a series, for a legend."""
+def swatch(series: int, shape: int | None = None, lined: bool = True) -> Markup:
+    """The dot of a series with its line, or alone, for a legend."""
     frame = Frame((0, 2), (-1, 1), 26, 12, 1, 1, 1, 1)
-    return line(frame, [(0, 0), (2, 0)], series) + dot(frame, 1, 0, series)
+    mark = dot(frame, 1, 0, series, shape=shape)
+    return line(frame, [(0, 0), (2, 0)], series) + mark if lined else mark
 
 
 def _title(words: str) -> Markup:

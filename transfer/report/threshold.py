@@ -73,8 +73,8 @@ def curves_of(predictions: Predictions | None) -> Curves | None:
     said = true * positives + false * negatives
     precisions = np.divide(true * positives, said, out=np.ones_like(true), where=said > 0)
     f1 = 2 * true * positives / (said + positives)
-    # the threshold in use is log-odds of 0, the last that is reached from above
-    places = np.flatnonzero(at >= 0)[-1], (true - false).argmax(), f1.argmax()
+    # in use are log-odds above 0: of equals the first class is predicted
+    places = np.flatnonzero(at > 0)[-1], (true - false).argmax(), f1.argmax()
     thresholds = [
         Threshold(name, _sigmoid(at[i]), float(true[i]), float(false[i]), float(precisions[i]))
         for name, i in zip(NAMES, places, strict=True)
@@ -116,9 +116,9 @@ def _chart(
     parts = [svg.axes(frame, xlabel, ylabel, xticks=shares, yticks=shares)]
     parts.append(svg.reference(frame, *chance))
     parts.append(svg.line(frame, zip(curve[0][rows].tolist(), curve[1][rows].tolist(), strict=True)))
-    small, legend = svg.Frame((0, 1), (0, 1), 26, 12, 0, 0, 0, 0), []
+    legend = []
     for series, (x, y), name in zip((2, 3, 4), marks, NAMES, strict=True):
         # the threshold in use on top
         parts.insert(3, svg.dot(frame, x, y, series, f"{name}: {xlabel} {x:.1%}, {ylabel} {y:.1%}"))
-        legend.append((svg.dot(small, 0.6, 0.5, series), name))
+        legend.append((svg.swatch(series, lined=False), name))
     return Chart(title, frame, title, svg.joined(parts), legend)
