@@ -75,9 +75,6 @@ class Connection:
             raise ValueError("not one of our messages")
         return messages
 
-    def close(self) -> None:
-        self.socket.close()
-
 
 def assemble(
     info: ProcessInfo, connect_seconds: int, lost_seconds: int, facts: consistency.Facts
@@ -137,7 +134,8 @@ class Coordinator:
             consistency.check_same(self.facts)
         except TransferError as error:
             self._end(str(error), code=error.exit_code)
-        port = _free_port()
+        with socket.create_server(("", 0)) as probe:  # that another takes the port in between is a line of its own
+            port: int = probe.getsockname()[1]
         _broadcast(self.connections, go=port)
         return self.connections, port
 
@@ -168,7 +166,7 @@ class Coordinator:
                     self._end(self._did_not_come())
         except (ConnectionError, ValueError, KeyError, TypeError):  # it has gone again, or is a stranger
             self.selector.unregister(connection.socket)
-            connection.close()
+            connection.socket.close()
             self.connections = {
                 process: other for process, other in self.connections.items() if other is not connection
             }
@@ -224,7 +222,7 @@ class Worker:
                     self.reason = "something else answers"
                 except ConnectionError:  # process 0 may be started again
                     self.reason = "what answered there has gone"
-                connection.close()
+                connection.socket.close()
             time.sleep(POLL_SECONDS)
         raise TransferError(
             f"{self.info}: process 0 was not found at {self.info.coordinator} within {self.seconds} s "
@@ -309,7 +307,7 @@ class PeerMonitor:
                             self._take(key.data, message)
                     except (ConnectionError, ValueError):
                         selector.unregister(key.fileobj)
-                        self.connections.pop(key.data).close()
+                        self.connections.pop(key.data).socket.close()
                         self._lose(key.data, "has gone;")
                 self._send_heartbeat()
         if self._verdict:
@@ -363,11 +361,3 @@ def _broadcast(connections: dict[int, Connection], **message: Any) -> None:
 
 def _host_and_pid() -> str:
     return f"{socket.gethostname()}, pid {os.getpid()}"
-
-
-def _free_port() -> int:
-    """A port for JAX's service; that another takes it in between is one line of its own."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -59,21 +59,15 @@ class Pending:
 
 
 class Constructor:
-    """A callable that a pickle may name; unlike a function or a class it has no state for BUILD to set."""
+    """A callable that a pickle may name; BUILD, which sets state, finds no `__setstate__` in it."""
 
     __slots__ = ("_make",)
 
     def __init__(self, make: Callable[..., object]) -> None:
-        object.__setattr__(self, "_make", make)
+        self._make = make
 
     def __call__(self, *arguments: object) -> object:
-        return self._make(*arguments)  # type: ignore[attr-defined]
-
-    def __setstate__(self, state: object) -> NoReturn:
-        raise pickle.UnpicklingError("state set on a constructor")
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise pickle.UnpicklingError("attribute set on a constructor")
+        return self._make(*arguments)
 
 
 class Ordered(dict):
@@ -105,10 +99,9 @@ class RestrictedUnpickler(_Unpickler):
         stream: BinaryIO | LimitedReader,
         constructors: Mapping[tuple[str, str], Any],
         persistent: Callable[[Any], object] | None = None,
-        encoding: str = "latin1",
     ) -> None:
         self._reader = stream if isinstance(stream, LimitedReader) else LimitedReader(stream)
-        super().__init__(self._reader, encoding=encoding)
+        super().__init__(self._reader, encoding="latin1")
         self._constructors, self._persistent = constructors, persistent
         self._unusual_keys = self._spent = 0
         self._code = pickle.STOP[0]
