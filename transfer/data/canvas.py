@@ -23,7 +23,7 @@ MOST_TAPS = 16
 
 
 class Bands(NamedTuple):
-    """What resizes an image: for each output pixel where its run of input pixels starts, and their weights (22 bits).
+    """The bands that resize an image: where the run of input pixels of each output pixel starts, and weights (22 bits).
 
     starts: (out,) int32; weights: (out, taps) int32. Of a batch: one axis more in front. Weights of zero give black.
     """

@@ -80,7 +80,7 @@ class Folder:
 
 
 def _identity(item: os.DirEntry) -> bytes:
-    """What tells an image from another of its name: its size, and its content where sizes of a geometry are equal."""
+    """The identity of an image under its name: its size, and its content where sizes of a geometry are equal."""
     try:
         if not item.name.lower().endswith(UNCOMPRESSED):
             return b"%d" % item.stat().st_size
@@ -207,7 +207,7 @@ class FolderSource(Source):
         return self._checksums[rows]
 
     def shared_shape(self, indices: Iterable[int]) -> tuple[int, int, int] | None:
-        """From the headers of the files, up to the first that differs; broken files do not count."""
+        """The shape by the headers of the files, up to the first that differs; broken files do not count."""
         shared = None
         for index in indices:
             shape = self._shape(index)

@@ -130,7 +130,7 @@ def splits_to_train(data_config: Mapping[str, Any] | Any) -> dict[str, Source]:
 
 
 def described(split: str, source: Source) -> str:
-    """What a side of the data set is: `train: 24 images of 4 classes: 0, 1, 2, 3`; classes without an image are last.
+    """A line about a side of the data: `train: 24 images of 4 classes: 0, 1, 2, 3`; classes without an image are last.
 
     Long lists are cut.
     """

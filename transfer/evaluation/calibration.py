@@ -37,7 +37,7 @@ def bins_of(confidence: ArrayLike, bins: int = BINS) -> np.ndarray:
 
 
 def reliability(confidence: ArrayLike, right: ArrayLike, bins: int = BINS) -> Reliability:
-    """What a reliability diagram shows, of confidences (N,) and whether each prediction is right, bool (N,)."""
+    """The points of a reliability diagram, of confidences (N,) and whether each prediction is right, bool (N,)."""
     of_row = bins_of(confidence, bins)
     rows = np.bincount(of_row, minlength=bins)
     with np.errstate(invalid="ignore"):

@@ -55,7 +55,7 @@ def _counts(num_rows: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def percentiles(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """What the middle `confidence` of resampled values (R,) lies between; those that are NaN are left out."""
+    """The ends of the middle `confidence` of resampled values (R,), without those that are NaN."""
     known = values[~np.isnan(values)]
     if not len(known):
         return math.nan, math.nan

@@ -183,5 +183,5 @@ def applicable(predictions: Predictions) -> dict[str, Measure]:
 
 
 def value(predictions: Predictions, name: str) -> float:
-    """One measure of all rows."""
+    """The value of one measure on all rows."""
     return float(MEASURES[predictions.kind][name].of(predictions)(np.ones((1, len(predictions))))[0])

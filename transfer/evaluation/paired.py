@@ -154,7 +154,7 @@ def chance(first: Predictions, second: Predictions, measure: str, resamples: np.
 
 
 def name_of_test(measure: Measure) -> str:
-    """What a table calls the test of a difference of the measure."""
+    """The name of the test of a difference of the measure, for a table."""
     if measure.by_class:
         return "a score test of the mean over classes"
     return "McNemar's exact test" if measure.hits is not None else "a paired bootstrap over validation images"

@@ -31,7 +31,7 @@ BLOCK = 1 << 22
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Of N rows. `of_logits` makes them; arrays of another kind are of shape (N, 0).
+    """The predictions for N rows; `of_logits` makes them. Arrays of another kind are of shape (N, 0).
 
     Attributes:
         kind: "classes" (one of C a row), "labels" (any of L) or "values" (T numbers).

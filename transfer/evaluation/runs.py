@@ -96,12 +96,12 @@ def _is_run(folder: epath.Path) -> bool:
 
 
 def read_json(path: epath.Path) -> dict[str, Any]:
-    """What the file holds, empty where there is none; TransferError where it is damaged."""
+    """The content of a JSON file, empty where there is none; TransferError where it is damaged."""
     return atomic.read_json(path) if path.exists() else {}
 
 
 def facts(result: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
-    """What tells runs apart, from the result and, where there is none yet, from the config; "" for what is unknown."""
+    """The facts that tell runs apart, of the result or, where there is none yet, the config; "" where unknown."""
     head, model, data = (part if isinstance(part := config.get(key), dict) else {} for key in ("head", "model", "data"))
     tuned = config.get("train") == "finetune"
     known = {
@@ -177,7 +177,7 @@ def _recorded(result: dict[str, Any]) -> dict[str, Ends]:
 
 
 def kind_of(runs: Iterable[Run]) -> str:
-    """What all of the runs predict; UsageError where they do not predict the same."""
+    """The kind of target that all of the runs predict; UsageError where they do not predict the same."""
     kinds = {run.path: _kind(run) for run in runs if run.samples or run.recorded}
     if len(set(kinds.values())) > 1:
         first, *others = kinds

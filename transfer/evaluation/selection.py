@@ -184,7 +184,7 @@ def fit_setting(estimator: Any, settings: Mapping[str, Any], features: np.ndarra
 
 
 def kind_of(estimator: Any, labels: np.ndarray) -> str:
-    """What an estimator predicts from such labels: "classes", "labels" or "values"."""
+    """The kind of target that an estimator predicts from such labels: "classes", "labels" or "values"."""
     from sklearn.base import is_regressor
 
     if is_regressor(estimator):
@@ -272,7 +272,7 @@ def _candidates(
 
 
 def _notes(chosen: Mapping[str, Any], settings: list[dict[str, Any]], table: list[Row], measure: str) -> Iterator[str]:
-    """What to know of the choice: values at the edge of what was tried, settings between which it was not made."""
+    """Notes on the choice: values at the edge of what was tried, settings between which it was not made."""
 
     def is_number(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)

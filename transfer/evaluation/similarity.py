@@ -147,7 +147,7 @@ class _Representation:
 
     @cached_property
     def varies(self) -> bool:
-        """Whether any column does."""
+        """Whether any column varies."""
         return bool(self.squares.sum() > _ROUNDING * self.rows * (self.mean @ self.mean))
 
     @cached_property

@@ -54,7 +54,7 @@ def summary(
 
 
 def per_class(predictions: Predictions, class_names: Sequence[Any] | None = None) -> list[dict[str, Any]]:
-    """For each class, in order: "class" (its name), "rows", and as "value", "low", "high" the share that is right.
+    """A row for each class: "class" (its name), "rows", and as "value", "low", "high" the share that is right.
 
     The interval is Wilson's, which holds for few rows; the three are None where there is no row.
     """

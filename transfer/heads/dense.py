@@ -25,7 +25,7 @@ class Dense(NamedTuple):
 
     @classmethod
     def of(cls, kernel: np.ndarray, bias: np.ndarray, divisor: float = 1.0, unit: bool = False) -> "Dense":
-        """One layer, its kernel (C, D) as scikit-learn has it, whose scores are divided by `divisor`."""
+        """Makes one layer of a kernel (C, D), as scikit-learn has it, whose scores are divided by `divisor`."""
         return cls([kernel.T.astype(np.float64) / divisor], [bias.astype(np.float64) / divisor], unit)
 
     def scores(self, x: jax.Array) -> jax.Array:

@@ -202,7 +202,7 @@ class Head(BaseEstimator):
         return lambda rows: np.concatenate([scores(rows) for scores in fitted])[order]
 
     def _settings(self, grid: Grid) -> list[dict[str, Any]]:
-        """One dict for each of the H settings."""
+        """The settings of each of the H heads, a dict a head."""
         if unknown := grid.keys() - self.get_params().keys():
             raise UsageError(
                 f"{type(self).__name__} has no parameter {', '.join(sorted(unknown))}; it takes: "

@@ -21,7 +21,7 @@ LEAST = 1e-6
 
 
 class _Neighbours(Head):
-    """What the classifier and the regressor share."""
+    """The part that the classifier and the regressor share."""
 
     SIDE_BY_SIDE: ClassVar[tuple[str, ...]] = ("n_neighbors", "temperature")
     GRID: ClassVar[dict[str, tuple]] = {"n_neighbors": (200, 100, 50, 20, 10, 5, 1)}
@@ -68,7 +68,7 @@ class _Neighbours(Head):
         return lambda x: np.stack(self._scores_many(x, list(zip(*columns, strict=True))))
 
     def _scores_many(self, x: np.ndarray, settings: list[tuple[int, float | None]]) -> list[np.ndarray]:
-        """One search for all of (k, temperature)."""
+        """The scores for all of (k, temperature), by one search."""
         most = min(max(k for k, _ in settings), len(self.rows_))
         similarities, index = search(self._placed(x), self.rows_, most, self.metric)
         return [self._votes(similarities[:, :k], index[:, :k], temperature) for k, temperature in settings]

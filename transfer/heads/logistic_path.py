@@ -75,7 +75,7 @@ class Problem(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """In which rounds the penalties of a path are solved, and where each starts; the strongest penalty is number 0.
+    """The rounds in which the penalties of a path are solved, and where each starts; the strongest penalty is number 0.
 
     Attributes:
         indices: int (R, G): the penalties that a round solves side by side.
@@ -175,7 +175,7 @@ def _lagrange(nodes: np.ndarray, at: float) -> np.ndarray:
 
 
 class InverseTransform(NamedTuple):
-    """From the solver's coordinates to the features: centre (D,), size (), axes (D, K) or None, bias's constant ()."""
+    """The solver's coordinates back to features: centre (D,), size (), axes (D, K) or None, the bias's constant ()."""
 
     centre: jax.Array
     size: jax.Array
@@ -295,7 +295,7 @@ class _Heads(NamedTuple):
         return cls(problem, kind, ridge, convexity, scale)
 
     def margins(self, params: jax.Array) -> jax.Array:
-        """By how much each column leads the row's class, or each label what is right of it, (G, C, N); linear."""
+        """The lead of each column over the row's class, or of each label over what is right, (G, C, N); linear."""
         right = self.problem.one_hot > 0
         scores = jnp.einsum("gck,nk->gcn", params, self.problem.rows, precision=HIGHEST)
         if self.kind == "classes":
@@ -315,7 +315,7 @@ class _Heads(NamedTuple):
         return jnp.einsum("gcn,nk->gck", by_scores, self.problem.rows, precision=HIGHEST) + self.ridge * params
 
     def limit(self, wrong: jax.Array, params: jax.Array, tolerance: float) -> jax.Array:
-        """What the excess may be, (G,)."""
+        """The largest excess that is allowed, (G,)."""
         if self.kind == "classes":
             wrong = jnp.sum(wrong, axis=1, keepdims=True)
         loss = -jnp.sum(jnp.log1p(-jnp.minimum(wrong, 1 - 1e-6)) * self.problem.weight, axis=(1, 2))

@@ -17,7 +17,7 @@ ALPHAS = tuple(10.0**power for power in range(6, -5, -1))
 
 
 class _Ridge(Head):
-    """What the classifier and the regressor share."""
+    """The part that the classifier and the regressor share."""
 
     SIDE_BY_SIDE: ClassVar[tuple[str, ...]] = ("alpha",)
     GRID: ClassVar[dict[str, tuple]] = {"alpha": ALPHAS}

@@ -25,7 +25,7 @@ _Array = TypeVar("_Array", np.ndarray, jax.Array)
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("mean", "factors"), meta_fields=("name",))
 @dataclass(frozen=True)
 class Scaler:
-    """What a scaling has learned; a pytree. See `apply`.
+    """A fitted scaling, as a pytree; see `apply`.
 
     Attributes:
         name: of the scaling, None for none.
@@ -108,7 +108,7 @@ def _whiten(x: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Arra
 
 
 def _by_column(x: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """One factor a column, 1 / deviation; 0 for a column that does not vary."""
+    """The factor of each column, 1 / deviation; 0 for a column that does not vary."""
     mean = _mean(x, weight)
     mean, deviation = _varying(x, weight, mean, x.std(axis=0) if weight is None else _deviation(x, mean, weight))
     width = jnp.maximum((deviation > 0).sum(), 1)
@@ -116,7 +116,7 @@ def _by_column(x: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.A
 
 
 def _as_a_whole(x: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """One factor for all columns, which keep their proportions."""
+    """The factor of all columns, which keep their proportions."""
     mean = _mean(x, weight)
     square = (x.var(axis=0) if weight is None else _mean((x - mean) ** 2, weight)).sum()
     return mean, 1 / jnp.sqrt(jnp.where(square > 0, square, 1))

@@ -13,7 +13,7 @@ from transfer.heads.rows import flat_labels
 
 
 class Targets(NamedTuple):
-    """What the rows are to be.
+    """The targets of rows.
 
     Attributes:
         kind: "classes" (one of C a row, softmax), "labels" (any of L a row, sigmoid) or "values" (T numbers a row).
@@ -38,7 +38,7 @@ class Targets(NamedTuple):
 
 
 class Criterion(NamedTuple):
-    """What a head is trained and measured by, in pure JAX.
+    """The loss and the measure of a kind of targets, in pure JAX.
 
     Scores are class-major, (..., C, N), a column a row, as they are while a head trains (`transfer.heads.layers`).
 

@@ -100,7 +100,7 @@ def step_names(branch: str, steps: tuple[Step, ...]) -> tuple[tuple[str, ...], .
 
 
 class Mixed(nnx.Module):
-    """One module: branches side by side, joined; `reduces` halves the size."""
+    """A module: branches side by side, joined; `reduces` halves the size."""
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ class ArraySpec:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the array's `zarr.json` says of this array in particular."""
+        """The part of the array's `zarr.json` that is particular to this array."""
         return {
             "shape": list(self.shape),
             "data_type": self.dtype,

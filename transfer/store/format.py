@@ -53,7 +53,7 @@ ROWS_AT_ONCE = 65536
 
 
 class Labelled(Protocol):
-    """What a store takes of a source: labels int64 (N,) and N ids."""
+    """The part of a source that a store keeps: labels int64 (N,) and N ids."""
 
     labels: np.ndarray
     ids: Sequence[str]
@@ -107,7 +107,7 @@ def is_complete(path: Any) -> bool:
 
 
 def _is_complete_description(metadata: Mapping[str, Any]) -> bool:
-    """Whether metadata whose checksum is right have what a store is opened by, of the right types."""
+    """Whether metadata, whose checksum is right, have every field that opening needs, of the right type."""
     taps, names, skipped = metadata.get("taps"), metadata.get("class_names"), metadata.get("skipped_rows")
     return (
         all(_is_count(metadata.get(name)) for name in ("num_images", "batch_size", "row_chunk", "id_width"))

@@ -19,7 +19,7 @@ MOST_NAMED = 5
 
 
 def facts(store: "FeatureStore", source: Source) -> dict[str, Any] | None:
-    """What `result.json` says of the images that a finished store lacks, whichever run skipped them; None for none."""
+    """The facts in `result.json` on images that a finished store lacks, whichever run skipped them; None for none."""
     rows = store.metadata["skipped_rows"]
     if not rows:
         return None

@@ -56,7 +56,7 @@ class StoredArray:
 
 
 def _selected(key: Any, count: int) -> slice | np.ndarray:
-    """What NumPy selects from `count` rows by a slice, a list, a mask or an array of indices; IndexError as NumPy's."""
+    """The indices that NumPy selects of `count` rows by a slice, a list, a mask or an array; IndexError as NumPy's."""
     if isinstance(key, slice):
         start, stop, step = key.indices(count)
         return slice(start, max(start, stop)) if step == 1 else _as_slice(np.arange(start, stop, step))

@@ -53,7 +53,7 @@ CheckedBatch = tuple[int, np.ndarray, list[str]]
 
 @dataclass
 class Damage:
-    """What is wrong with a store.
+    """The damage of a store.
 
     Attributes:
         lines: one for each problem, for people; the first hundred.
@@ -107,7 +107,7 @@ def verify(
 
 
 class _Verification:
-    """One pass over a store, which takes down what is wrong with it."""
+    """A pass over a store that collects its damage."""
 
     def __init__(self, path: str, metadata: Mapping[str, Any], source: Labelled | None, images: Source | None) -> None:
         self.path, self.metadata, self.source, self.images = path, metadata, source, images
@@ -259,7 +259,7 @@ class _Verification:
         return None
 
     def _reason(self, error: TransferError | OSError) -> str:
-        """What is wrong, of damage; other errors of the operating system are the caller's."""
+        """The reason of an error that is damage; other errors of the operating system are the caller's."""
         if isinstance(error, OSError):
             if error.errno != errno.EIO:
                 raise error

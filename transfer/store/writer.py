@@ -49,7 +49,7 @@ WRITES_IN_FLIGHT = 4
 
 @dataclass
 class RowCount:
-    """What has been written: runs of batches (start, stop) still `missing`, rows `skipped`, the `crc` of all checks."""
+    """The state of the rows: runs of batches (start, stop) still `missing`, rows `skipped`, the `crc` of all checks."""
 
     missing: list[tuple[int, int]] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)
@@ -312,7 +312,7 @@ def check_same(path: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """One phrase for each setting that differs, nested ones by dotted name: "dtype was 'float32', now 'bfloat16'"."""
+    """A phrase for each setting that differs, nested ones by dotted name: "dtype was 'float32', now 'bfloat16'"."""
     was, now = _flatten(found), _flatten(wanted)
     changed = [key for key in {**was, **now} if not (key in was and key in now and was[key] == now[key])]
     return [f"{key} was {_shortened(was, key)}, now {_shortened(now, key)}" for key in changed]

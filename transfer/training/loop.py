@@ -98,7 +98,7 @@ def whole_epochs(epoch: Callable[[State, int], tuple[State, dict[str, jax.Array]
 
 
 def dispatch_ahead(results: Iterator[T], ahead: int) -> Iterator[T]:
-    """The same results; `ahead` of them are given to the device before the first is waited for."""
+    """Yields the same results; `ahead` of them are given to the device before the first is waited for."""
     dispatched: deque[T] = deque()
     for result in results:
         dispatched.append(result)

@@ -40,7 +40,7 @@ class Metrics:
 
     @staticmethod
     def differ(workdir: epath.Path, epochs: int) -> bool:
-        """Whether `metrics.jsonl` holds other than so many whole lines: a killed run's, or some were never written."""
+        """Whether `metrics.jsonl` holds other than this many whole lines, as a killed run leaves it."""
         path = workdir / "metrics.jsonl"
         if not distributed.is_main() or not path.exists():
             return False

@@ -39,7 +39,7 @@ def weights_of(state: State) -> State:
 
 
 class Run:
-    """One training run: its state, the best weights so far, and one row of metrics an epoch.
+    """A training run: its state, the best weights so far, and one row of metrics an epoch.
 
     `position` is where within the next epoch the state is; None at its beginning.
     """

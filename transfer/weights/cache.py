@@ -36,7 +36,7 @@ def digests(path: Path) -> dict[str, str]:
 
 
 def mismatch(file: WeightFile, computed: dict[str, str]) -> str | None:
-    """What is wrong with a file of these digests, None if nothing."""
+    """The mismatch of a file with these digests; None if there is none."""
     checks = (("SHA-256", file.sha256, "sha256"), ("SHA-256", file.sha256_prefix, "sha256"), ("MD5", file.md5, "md5"))
     for title, expected, key in checks:
         if expected and not computed[key].startswith(expected.lower()):

@@ -28,7 +28,7 @@ MOST_MEANT = 5
 
 @dataclasses.dataclass(frozen=True)
 class WeightFile:
-    """One file to load; `sha256_prefix` is as much of the SHA-256 as the publisher put in the name."""
+    """A file to load; `sha256_prefix` is as much of the SHA-256 as the publisher put in the name."""
 
     filename: str
     url: str | None = None
@@ -38,7 +38,7 @@ class WeightFile:
 
     @property
     def verified_by(self) -> str:
-        """What a download is compared with; only a whole SHA-256 tells it from a file made to look like it."""
+        """The digest that a download is compared with; only a whole SHA-256 tells it from a forged file."""
         if self.sha256:
             return "SHA-256"
         if self.sha256_prefix:
@@ -48,7 +48,7 @@ class WeightFile:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One weight set. Hashable, so that a model can carry it as a static attribute.
+    """A weight set. Hashable, so that a model can carry it as a static attribute.
 
     Attributes:
       name: `arch.source`, what the user types.
@@ -163,7 +163,7 @@ def get(name: str) -> Record:
 
 
 def meant(name: str, architectures: Iterable[str] = ()) -> str:
-    """What a message about a wrong name adds: the records, or architectures, that it may mean however it is spelt."""
+    """The end of a message about a wrong name: the records, or architectures, that it may mean however it is spelt."""
     known = (*architectures, *(record.arch for record in records().values()), *records())
     meanings = [record for close in similar(name, known, cutoff=0.4) for record in names(f"{close}.*") or [close]]
     return did_you_mean([*dict.fromkeys(meanings)][:MOST_MEANT]) or "; see `python -m transfer models`"

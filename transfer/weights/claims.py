@@ -110,7 +110,7 @@ def _refuse(message: str, by_names: bool) -> None:
 
 
 def _beside(file: Path) -> dict[str, Any]:
-    """What a `config.json` of timm or Hugging Face beside the file says; nothing of one that is no such file.
+    """The claims of a `config.json` of timm or Hugging Face beside the file; none of one that is no such file.
 
     Our own files say all themselves; a `config.json` beside one is its run's, or of the file that it was made from.
     """

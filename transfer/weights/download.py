@@ -38,7 +38,7 @@ _RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
 
 
 class SourceError(Exception):
-    """What the source did wrong, in a few words."""
+    """An error of the source, in a few words."""
 
 
 @contextmanager

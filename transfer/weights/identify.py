@@ -58,7 +58,7 @@ class Match:
 
 
 def other_than(arch: str, wanted: Sequence[str], tensors: Mapping[str, np.ndarray]) -> Likeness | None:
-    """What tensors look like that did not fit `arch` by the names of any library of `wanted`.
+    """The architecture that tensors look like which did not fit `arch` by the names of any library of `wanted`.
 
     None where they look like just that, but for what the comparison lists, and where they look like nothing known.
     """

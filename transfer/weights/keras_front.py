@@ -19,7 +19,7 @@ ADVICE = "save the layers behind it as a model of their own"
 
 
 def problem(layers: Sequence[Layer], arch: str, preprocessing: Preprocessing | None, name: str) -> str:
-    """What is wrong with what a Keras model does to its images before the first layer with weights; empty if nothing.
+    """The problem with what a Keras model does to its images before its first weights; empty if there is none.
 
     Nothing is where it does nothing, and where it does to pixels from 0 to 255 what `preprocessing` does.
     """
@@ -62,7 +62,7 @@ def _is_own_padding(layer: Layer, arch: str) -> bool:
 
 
 def _scaled(layer: Layer, values: np.ndarray) -> np.ndarray | None:
-    """What a layer that scales makes of values; None for another, and for numbers other than one, or one a channel."""
+    """The values after a layer that scales; None for another, and for numbers other than one, or one a channel."""
     if layer.kind not in SCALING or layer.config.get("invert"):
         return None
     try:

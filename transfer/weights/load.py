@@ -45,7 +45,7 @@ class Report:
         return len(self.matched) / max(1, len(self.matched) + problems)
 
     def __str__(self) -> str:
-        """What is wrong: a count and the first few of each kind; empty if all fits."""
+        """The problems: a count and the first few of each kind; empty if all fits."""
         problems = (("missing", self.missing), ("unexpected", self.unexpected), ("misshapen", self.misshapen))
         return "; ".join(f"{len(names)} {kind} ({_few(names)})" for kind, names in problems if names)
 

@@ -73,7 +73,7 @@ def from_keras(tensor: np.ndarray, shape: Shape) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where one array of a model comes from.
+    """The source of one array of a model.
 
     Attributes:
       name: of the tensor in the file; several arrays may be parts of one.

@@ -28,7 +28,7 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """What one module inside a stage does; `names`: of all modules in a row that do the same, the last's steps."""
+    """The steps of one module inside a stage; `names` are those of all modules in a row that do the same."""
 
     names: tuple[str, ...]
     steps: tuple[Step, ...]
@@ -90,7 +90,7 @@ class Reader:
             yield from self._side_steps(position)
 
     def _side_steps(self, start: int) -> Iterator[Step]:
-        """What some tap needs and the output does not."""
+        """The steps that some tap needs and the output does not."""
         for position in self.aside[start]:
             yield Step((position,), side=True)
             yield from self._side_steps(position)
@@ -157,7 +157,7 @@ class Reader:
         return inside.partition(".")[0]
 
     def _signature(self, steps: Sequence[Step]) -> list[object]:
-        """What two units have in common that do the same."""
+        """A key that is equal for two units that do the same."""
         nodes = [self.graph.nodes[i] for step in flattened(steps) for i in step.nodes]
         inputs = [self.graph.nodes[i].shape for node in nodes for i in node.inputs]
         return [inputs, *((node.op, node.shape, node.attributes) for node in nodes)]

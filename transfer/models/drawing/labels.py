@@ -24,7 +24,7 @@ def sides(values: Sequence[int]) -> str:
 
 
 def suffix(nodes: Sequence[Node]) -> str:
-    """What follows a layer in its box: "BN · ReLU"."""
+    """The text after a layer in its box: "BN · ReLU"."""
     return " · ".join(WORDS.get(node.op, node.op) for node in nodes)
 
 

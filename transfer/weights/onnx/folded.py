@@ -24,7 +24,7 @@ class Norm:
 
 @dataclasses.dataclass(frozen=True)
 class Ours:
-    """What a layer of a model has: dotted paths of its parts, None or False for what it lacks."""
+    """The parts of a layer of a model: dotted paths of its parts, None or False for what it lacks."""
 
     layer: str | None = None
     bias: bool = False

@@ -37,7 +37,7 @@ PREPROCESSED = "the model takes images that are preprocessed"
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """What a graph is compared with.
+    """The model that a graph is compared with.
 
     Attributes:
       arch, fields: build it.
@@ -164,7 +164,7 @@ def _as_dense(unit: Unit, units: Units, dense_sizes: set[tuple[Any, ...]]) -> Un
 
 
 def _hint(model: Model, normalises: bool, theirs: Units) -> str:
-    """What else there is to say of a graph that is not the model's: which one it could be of."""
+    """A hint for a graph that is not the model's: which one it could be of."""
     one_normalises = normalises != any(unit.op == "images" for unit in theirs.units)
     if one_normalises and "transform_input" in inspect.signature(registry.builder(model.arch)).parameters:
         return " (transform_input says whether the model normalises its images)"

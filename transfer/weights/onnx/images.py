@@ -51,7 +51,7 @@ class View:
         return close and np.array_equal(self.channels, other.channels)
 
     def __str__(self) -> str:
-        """What is done, in numbers."""
+        """The view in numbers."""
 
         def numbers(array: np.ndarray) -> str:
             return " ".join(f"{number:.4g}" for number in (array[:1] if len(set(array.tolist())) == 1 else array))
@@ -63,7 +63,7 @@ class View:
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """What a graph may make of the images to be the model's.
+    """The views of the images that a graph of the model may make.
 
     Attributes:
       view: in the graph.

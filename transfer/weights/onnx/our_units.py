@@ -101,7 +101,7 @@ class OurUnits(Units):
 
 
 def _taps(node: Node, source: Node) -> Taken | None:
-    """What each maximum is of, None where it is something else; a slice of rows and columns is one of single pixels."""
+    """The elements that each maximum is of, None for another step; a slice of rows and columns has single pixels."""
     if node.op == "slice":
         if len(node.shape) != 4 or not node.chain or node.shape[-1] != source.shape[-1]:
             return None
@@ -116,7 +116,7 @@ def _taps(node: Node, source: Node) -> Taken | None:
 
 
 def _shares(node: Node, source: Node) -> Taken | None:
-    """What an average is of; None where it is another sum."""
+    """The elements that an average is of; None where it is another sum."""
     size, attributes = source.shape[1:3], node.attributes
     if attributes.get("adaptive"):
         rows, columns = cells = attributes["cells"]
@@ -148,7 +148,7 @@ def _constant(node: Node, equation: int) -> np.ndarray | None:
 
 
 def _particulars(node: Node) -> tuple[Hashable, ...]:
-    """What must agree of a step that is no layer; constants that it holds, and axes, no graph of others has so."""
+    """The attributes of a step without a layer that must agree; others write its constants and axes otherwise."""
     if node.op == "concat" and node.attributes["axis"] == len(node.shape) - 1:
         return ()
     holds = len(node.chain) > 1 or any(applied.constants for applied in node.chain)

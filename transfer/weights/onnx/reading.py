@@ -39,7 +39,7 @@ class UnsupportedNode(TransferError):
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What a tensor of the graph is: the output of a unit, and what was done to it since.
+    """A tensor of the graph: the output of a unit, and what was done to it since.
 
     Attributes:
       unit: its position.
@@ -150,7 +150,7 @@ class OnnxNode:
         return dataclasses.replace(data, axes=axes, turned_by=", ".join(filter(None, (data.turned_by, self.title))))
 
     def add(self, unit: Unit, data: Data, **sizes: int) -> Data:
-        """What a new unit makes of `data`, with the same axes and perhaps other sizes."""
+        """Adds a unit that takes `data`; returns its output, with the same axes and perhaps other sizes."""
         return Data(self.graph.add(unit), {**data.sizes, **sizes}, data.axes, turned_by=data.turned_by)
 
     def named_weights(self) -> dict[str, np.ndarray]:
@@ -220,18 +220,18 @@ class GraphUnits(Units):
             raise TransferError("an ONNX graph whose output does not depend on its input")
 
     def value(self, name: str) -> Data | Constant | UnsupportedNode:
-        """What the tensor `name` is."""
+        """The tensor of that name."""
         if name not in self.values:
             raise TransferError(f"the ONNX graph uses {name!r}, which none of its nodes makes")
         return self.values[name]
 
     def view(self, data: Data) -> View | None:
-        """What of the images a tensor is; None behind the first layer."""
+        """The view of the images that a tensor is; None behind the first layer."""
         unit = self.units[data.unit]
         return View.of(data.sizes["c"]) if unit.op == "input" else unit.parts.get("view")
 
     def viewed(self, node: OnnxNode, data: Data, view: View) -> Data:
-        """What of the images a node makes of `data`."""
+        """The view of the images that a node makes of `data`."""
         before = self.units[data.unit]
         source = data.unit if before.op == "input" else before.inputs[0]
         parts = dict(view=view, since=before.parts.get("since", node.title))
@@ -286,7 +286,7 @@ class GraphUnits(Units):
 
 
 def title_of(proto: Any) -> str:
-    """What messages call a node."""
+    """The name of a node in messages."""
     return f"{proto.op_type} {proto.name or proto.output[0]!r}"
 
 

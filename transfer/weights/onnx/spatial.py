@@ -50,7 +50,7 @@ def windows_of(node: OnnxNode, data: Data, kernel: Sequence[int], value: float =
 
 
 def _pool(node: OnnxNode, data: Data, op: str, taken: Sequence[Any], text: str = "") -> Data:
-    """What a max-pool or an average of `data` gives; `taken` along rows and columns."""
+    """The output of a max-pool or an average of `data`; `taken` along rows and columns."""
     rows, columns = map(len, taken)
     size = (data.sizes["h"], data.sizes["w"])
     text = text or f"to {rows}x{columns} pixels"

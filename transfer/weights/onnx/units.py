@@ -44,7 +44,7 @@ class Unit:
     text: str = ""
 
     def __str__(self) -> str:
-        """Its name, and what it is where the name does not say."""
+        """The name of the unit, and its kind where the name does not say it."""
         return f"{self.name} ({self.text})" if self.text else self.name
 
     def having(self, **parts: Any) -> "Unit":
@@ -111,7 +111,7 @@ class Units:
 
 
 def paired(ours: Units, theirs: Units) -> list[tuple[Unit, Unit]]:
-    """Each of our units that leads to the output with its counterparts; Differs, saying where, if there are none."""
+    """Our units that lead to the output, each with its counterparts; Differs, saying where, if there are none."""
     known: dict[Hashable, int] = {}
     our_numbers, their_numbers = ours.signatures(known), theirs.signatures(known)
     if our_numbers[ours.output] != their_numbers[theirs.output]:
@@ -132,7 +132,7 @@ def paired(ours: Units, theirs: Units) -> list[tuple[Unit, Unit]]:
 
 
 def _difference(ours: Units, theirs: Units, our_numbers: Sequence[int], their_numbers: Sequence[int]) -> str:
-    """Where two networks part: the first of our units without a counterpart, and what stands there."""
+    """The place where two networks part: the first of our units without a counterpart, and what stands there."""
     shared = {our_numbers[i] for i in ours.needed()} & {their_numbers[j] for j in theirs.needed()}
     missing = next((i for i in ours.needed() if our_numbers[i] not in shared), None)
     left = [j for j in theirs.needed() if their_numbers[j] not in shared]

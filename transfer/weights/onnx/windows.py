@@ -48,7 +48,7 @@ class Window:
         return steps + 1
 
     def _under(self) -> list[range]:
-        """For each output the positions under the window, counted from the side's first value."""
+        """The positions under the window of each output, counted from the side's first value."""
         first, span = -self.pads[0] - self.zeros[0], self.dilation * self.kernel
         starts = range(first, first + self.outputs * self.stride, self.stride)
         return [range(start, start + span, self.dilation) for start in starts]
@@ -64,16 +64,16 @@ class Window:
         return dataclasses.replace(self, zeros=(0, 0), pads=(low, high))
 
     def convolved(self) -> Taps:
-        """What each element of a kernel meets."""
+        """The elements that each element of a kernel meets."""
         return tuple(tuple(i if 0 <= i < self.size else None for i in under) for under in self._under())
 
     def maxima(self) -> Taps:
-        """What each maximum is of: padding counts only where it is a value."""
+        """The elements that each maximum is of: padding counts only where it is a value."""
         rows = map(self._values, self._under())
         return tuple((*(i for i in row if i is not None), *([None] if None in row else ())) for row in rows)
 
     def averages(self, counts_padding: bool) -> Shares:
-        """What each average is of; `counts_padding` divides by padding under the window too."""
+        """The elements that each average is of; `counts_padding` divides by padding under the window too."""
         end = self.size + self.zeros[1] + self.pads[1]
         rows = []
         for under in self._under():

@@ -48,7 +48,7 @@ class Described(dict[str, np.ndarray]):
 
 
 def claims_in(content: object, depth: int = 0) -> dict[str, Any]:
-    """What a dict from a file says of the network: dotted key in the file -> text or number."""
+    """The claims of a dict from a file about the network: dotted key in the file -> text or number."""
     claims: dict[str, Any] = {}
     for key in (*NAMING, *SETTING, *WITHIN) if isinstance(content, Mapping) else ():
         value = content.get(key)  # type: ignore[attr-defined]

@@ -47,7 +47,7 @@ MOST_REPEATED = DECOMPRESSION_FLOOR // 8
 
 
 class _Sealed:
-    """What a pickle may build but not alter: no BUILD opcode gets past the checks that were made."""
+    """A class whose objects a pickle may build but not alter: no BUILD opcode gets past the checks that were made."""
 
     __slots__ = ()
 
