@@ -112,7 +112,7 @@ def _drawn(rows: np.ndarray, count: int | None, seed: int) -> np.ndarray:
 
 
 def _aligned(stores: Sequence[FeatureStore], count: int | None, seed: int) -> list[np.ndarray | None]:
-    """Of each store the rows whose ids all of them have, in the order of the first; None where that is all rows."""
+    """The rows of each store whose ids all of them have, in the order of the first; None where that is all rows."""
     ids = [store.ids for store in stores]
     if all(of_store == ids[0] for of_store in ids):
         chosen = _drawn(np.arange(len(ids[0])), count, seed)

@@ -35,7 +35,7 @@ class Table(NamedTuple):
     resamples: int
 
     def measure(self, name: str) -> Measure:
-        """What is known of a column."""
+        """The measure of a column."""
         return MEASURES[self.kind][name]
 
 
@@ -59,7 +59,7 @@ def tabulate(paths: Sequence[str], measures: Sequence[str] = (), *, resamples: i
 
 
 def text(table: Table, width: int = WIDTH) -> str:
-    """For a terminal: what all runs share above, notes below; names as a list where they would make lines too long."""
+    """The table for a terminal: shared facts above, notes below; names as a list where lines would be too long."""
     shared = _shared(table)
     above = ["all runs: " + ", ".join(f"{FACTS[key]} {value}" for key, value in shared.items())] if shared else []
     facts, numbers = _columns(table, shared)
@@ -86,7 +86,7 @@ def _beside(left: list[list[str]], right: list[list[str]]) -> list[list[str]]:
 
 
 def markdown(table: Table) -> str:
-    """As GitHub shows it."""
+    """The table in Markdown."""
     rows, left, notes = cells(table)
     return "\n".join([tables.markdown(rows, left=left), "", *(f"{note}  " for note in notes)]) + "\n"
 
@@ -100,7 +100,7 @@ def latex(table: Table) -> str:
 
 
 def separated(table: Table) -> str:
-    """As CSV, for programs: numbers in full, shares between 0 and 1, and nothing where nothing is known."""
+    """The table as CSV, for programs: numbers in full, shares between 0 and 1, empty cells for what is unknown."""
 
     def full(number: float) -> str:
         return "" if math.isnan(number) else f"{number:.6g}"
@@ -174,14 +174,14 @@ def _bracketed(value: float, low: float, high: float, share: bool, sign: str = "
 
 
 def _number(value: float, share: bool, sign: str = "") -> str:
-    """In per cent with two digits, else with four, or with six in all where they are large."""
+    """A number in per cent with two digits, else with four, or with six in all where it is large."""
     if share:
         return f"{100 * value:{sign}.2f}"
     return f"{value:{sign}.4f}" if abs(value) < 1000 else f"{value:{sign}.6g}"
 
 
 def _notes(table: Table) -> list[str]:
-    """What the numbers are, and what is to be known of single runs."""
+    """Notes on the numbers and on single runs."""
     lines = []
     if any(not math.isnan(v.low) for row in table.rows for v in row.values.values()):
         lines.append(_intervals(table))
@@ -205,7 +205,7 @@ def _notes(table: Table) -> list[str]:
 
 
 def _test(table: Table, row: ComparedRun) -> str:
-    """What the p of a run is of."""
+    """The name of the test that a run's p is of."""
     return "a paired t-test over seeds" if row.run.over_seeds else name_of_test(table.measure(table.measures[0]))
 
 

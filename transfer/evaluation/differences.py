@@ -104,7 +104,7 @@ def compare(
 def _on_resamples(
     samples: Mapping[str, Predictions], kind: str, measures: Sequence[str], resamples: int, seed: int
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Of each run its measures on resamples of its rows, which are drawn once for all runs of the same rows."""
+    """The measures of each run on resamples of its rows, which are drawn once for all runs of the same rows."""
     groups: dict[str, list[str]] = {}
     for path, sample in samples.items():
         groups.setdefault("\0".join(sample.ids.tolist()), []).append(path)

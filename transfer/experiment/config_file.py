@@ -28,7 +28,7 @@ def packaged() -> dict[str, Path]:
 
 
 def summaries() -> dict[str, str]:
-    """What each packaged config is, by name: the first line of its file's docstring."""
+    """Name of each packaged config -> the first line of its file's docstring."""
     docs = {name: ast.get_docstring(ast.parse(file.read_text("utf-8"))) for name, file in packaged().items()}
     return {name: (text or "").partition("\n")[0] for name, text in docs.items()}
 
@@ -79,7 +79,7 @@ def _check_arguments(get_config: Any, argument: list[str]) -> None:
 
 
 def _described(error: Exception, path: str) -> str:
-    """What is wrong and, unless the file says so itself, in which of its lines."""
+    """The error and, unless the file says so itself, the line that it is in."""
     if isinstance(error, UsageError):
         return str(error)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]

@@ -103,7 +103,7 @@ def _check_images(config: ConfigDict, workdir: epath.Path, sources: Mapping[str,
 
 
 def _check_skipped(stores: Mapping[str, FeatureStore], sources: Mapping[str, Source]) -> dict[str, Any]:
-    """What `result.json` says of images that were skipped, which is logged; TransferError where a class is lost."""
+    """The facts in `result.json` on skipped images, which are logged; TransferError where a class is lost."""
     facts = {split: lost for split in stores if (lost := skipped.facts(stores[split], sources[split]))}
     if distributed.is_main():
         for split, lost in facts.items():

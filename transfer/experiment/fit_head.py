@@ -101,7 +101,7 @@ def _asked(head: HeadSettings) -> dict[str, Any]:
 
 
 def _scores(fitted: Any, data: Data, side: Labelled, tap: str) -> Scores:
-    """What a fitted head says of the rows of a side."""
+    """The scores of a fitted head for the rows of a side."""
     return scores.of(fitted, _Taps(side.taps)[tap], data.classes, data.kind)
 
 
@@ -114,7 +114,7 @@ def _losses(split: str, of_rows: Scores, side: Labelled, kind: str) -> dict[str,
 
 
 def _choice(data: Data, selection: Selection, validation: Scores) -> dict[str, Any]:
-    """What `result.json` says of the sweep, and of the temperature that the held-out rows give."""
+    """The facts in `result.json` on the sweep, and on the temperature that the held-out rows give."""
     held = selection.holdout_labels
     sweep = {
         "chosen": selection.chosen,
@@ -131,7 +131,7 @@ def _choice(data: Data, selection: Selection, validation: Scores) -> dict[str, A
 
 
 def _by_tap(data: Data, estimator: Any, selection: Selection, measures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the best setting of each tap is worth on the validation rows, fitted on all training rows."""
+    """The measures of each tap's best setting on the validation rows, fitted on all training rows."""
     rows, train, labels = [], _Taps(data.train.taps), data.given(data.train)
     for tap, best in selection.best.items():
         of_tap = measures

@@ -67,7 +67,7 @@ class Data(NamedTuple):
         return len(self.classes) if self.classes is not None else self.train.labels.shape[1]
 
     def sizes(self) -> dict[str, int]:
-        """What `result.json` says of the number of rows and of classes."""
+        """The numbers of rows and of classes, as `result.json` has them."""
         counts = {"num_train": len(self.train.labels), "num_validation": len(self.validation.labels)}
         return {"num_classes": self.num_outputs, **counts}
 

@@ -18,7 +18,7 @@ HOW = ("device", "jax_version", "num_devices", "streamed")
 
 
 def facts(config: ConfigDict, model: Any, tap: str | None = None, seconds: float = 0.0) -> dict[str, Any]:
-    """What is known before training: the model, its weights, the data; `seconds` of extraction."""
+    """The facts that are known before training: the model, its weights, the data; `seconds` of extraction."""
     return {
         "model": config.model.name,
         "weights_sha256": getattr(model, "weights_sha256", None),
@@ -29,7 +29,7 @@ def facts(config: ConfigDict, model: Any, tap: str | None = None, seconds: float
 
 
 def of_training(known: Mapping[str, Any], measured: Mapping[str, Any], epochs: int | None, seconds: float) -> dict:
-    """What is known of a run, what was measured at its end, how long it has trained, and on what device."""
+    """The facts of a run, its measures at the end, how long it has trained, and on what device."""
     return {
         **known,
         **measured,
@@ -41,7 +41,7 @@ def of_training(known: Mapping[str, Any], measured: Mapping[str, Any], epochs: i
 
 
 def of_run(run: Run, known: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known, and the last and the best epoch of `run`.
+    """The facts, and the last and the best epoch of `run`.
 
     Where it has come no further than the result `before` says, training was done as that says.
     """

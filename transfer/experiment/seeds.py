@@ -103,7 +103,7 @@ def _mean_and_spread(over_runs: Mapping[str, Sequence[float | None]]) -> tuple[d
 
 
 def _by_tap(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For each of several taps its measures of the validation images over the seeds, whichever tap a seed chose."""
+    """The measures of each of several taps on the validation images over the seeds, whichever tap a seed chose."""
     rows = []
     for of_tap in zip(*(run.get("taps", []) for run in runs), strict=True):
         first, measures = of_tap[0], [row["validation"] for row in of_tap]

@@ -70,7 +70,7 @@ def _metadata(run: RunData, rows: np.ndarray) -> Iterator[str]:
 
 
 def _cell(text: object) -> str:
-    """On one line, without tabs, and not empty, which the projector would take for no line at all."""
+    """The text on one line, without tabs, and not empty, which the projector would take for no line at all."""
     return " ".join(names.shown(text).split()) or "-"
 
 

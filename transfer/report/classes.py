@@ -22,7 +22,7 @@ IN_ORDER = 25
 
 
 def of_classes(predictions: Predictions) -> list[dict[str, Any]]:
-    """Of each class: "name", "rows", "value" (its recall), "low", "high", "precision", and "taken": (name, rows).
+    """A row for each class: "name", "rows", "value" (recall), "low", "high", "precision", and "taken": (name, rows).
 
     `taken` is what most of its wrong rows were predicted as. What no row tells of is None.
     """
@@ -37,7 +37,7 @@ def of_classes(predictions: Predictions) -> list[dict[str, Any]]:
 
 
 def of_labels(predictions: Predictions) -> list[dict[str, Any]]:
-    """Of each label what `of_classes` has of a class, and instead of `taken` F1 as "f1"."""
+    """A row for each label, as `of_classes` has of a class, with F1 as "f1" in place of `taken`."""
     has, said = predictions.labels > 0, predictions.scores > 0
     hits, rows, saying = (has & said).sum(axis=0), has.sum(axis=0), said.sum(axis=0)
     f1 = [2 * h / (r + s) if r + s else None for h, r, s in zip(hits, rows, saying, strict=True)]
@@ -57,7 +57,7 @@ def _with_intervals(titles: list[str], hits: Any, rows: Any, said: Any) -> list[
 
 
 def of_values(predictions: Predictions) -> list[dict[str, Any]]:
-    """Of each target: "rmse" and "r2"; its name is its number."""
+    """A row for each target: "rmse" and "r2"; its name is its number."""
     lines = []
     for i, title in enumerate(names.of_outputs(predictions)):
         alone = Predictions.of_logits(predictions.scores[:, [i]], predictions.labels[:, [i]], kind="values")

@@ -18,7 +18,7 @@ MOST_DRAWN = 40
 
 
 def section(runs: Sequence[RunData]) -> Section:
-    """What `python -m transfer compare` has of the runs; those that have no rows in common only beside each other."""
+    """The comparison of `python -m transfer compare`; runs without rows in common stand only beside each other."""
     problem, paths = None, [run.given for run in runs]
     try:
         table: Table | None = tabulate(paths)
@@ -34,7 +34,7 @@ def section(runs: Sequence[RunData]) -> Section:
 
 
 def _beside(paths: Sequence[str]) -> Table | None:
-    """Each run's own measures, without differences; None where they do not measure the same."""
+    """The measures of each run, without differences; None where they do not measure the same."""
     try:
         tables = [tabulate([path]) for path in paths]
     except TransferError:

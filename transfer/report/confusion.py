@@ -44,7 +44,7 @@ class Confusion(NamedTuple):
 
 
 def confusion(predictions: Predictions) -> Confusion:
-    """Of predictions of classes: C * C numbers are never held, so that many classes cost what their mistakes cost."""
+    """The confusion of predictions of classes; C * C numbers are never held: the cost is that of the mistakes."""
     width = predictions.num_outputs
     said = predictions.top[:, 0].astype(np.int64)
     pairs, count = np.unique(predictions.labels.astype(np.int64) * width + said, return_counts=True)
@@ -140,7 +140,7 @@ def _chart(counted: Confusion, titles: list[str]) -> Chart:
 
 
 def _cells(frame: svg.Frame, counted: Confusion, cell: float) -> Iterator[Markup]:
-    """What happened, as a path for each shade, and in large cells the share in per cent."""
+    """The cells, as a path for each shade, and in large ones the share in per cent."""
     share = counted.count / counted.rows[counted.actual]
     hit = counted.actual == counted.predicted
     strength = np.where(hit, 0.06 + 0.94 * share, 0.14 + 0.86 * np.sqrt(share))

@@ -42,7 +42,7 @@ def charts(run: RunData, options: Options) -> list[Chart]:
 
 
 def _curves(run: RunData) -> list[tuple[Chart, dict[str, Any]]]:
-    """Each chart, and what the page's script needs to show the values under the pointer."""
+    """The charts, each with what the page's script needs to show the values under the pointer."""
     rows = _thinned(run.history, POINTS)
     curves = (_curve(rows, *curve, run.result.get("best_epoch")) for curve in CURVES)
     return [curve for curve in curves if curve is not None]

@@ -32,7 +32,7 @@ def charts(run: RunData, options: Options) -> list[Chart]:
 
 
 def _depth(taps: Any) -> dict[str, Any] | None:
-    """Of each tap, in the order of the config, the first measure that there is."""
+    """The first measure that there is of each tap, in the order of the config."""
     if not isinstance(taps, list) or len(taps) < 2 or not all(isinstance(row, dict) for row in taps):
         return None
     over_seeds = "mean" in taps[0]

@@ -58,7 +58,7 @@ def section(run: RunData, options: Options) -> Section | None:
 
 
 def _card(predictions: Predictions, row: int, output: int, titles: list[str]) -> dict[str, Any]:
-    """What a row was predicted as and is, with the probabilities of both; of labels and values those of an output."""
+    """The predicted and the correct class of a row with their probabilities; of labels and values one output's."""
     sure = of_right = None
     if predictions.kind == "classes":
         said, right = titles[predictions.top[row, 0]], titles[predictions.labels[row]]

@@ -176,7 +176,7 @@ def _grid(places: np.ndarray) -> np.ndarray:
 
 
 def _facts(predictions: Predictions, rows: np.ndarray) -> dict[str, Any]:
-    """Of each point "right" and "said", classes as numbers of "names", the others as text; "ok", "sure", "level"."""
+    """The facts of each point: "right" and "said", classes as numbers of "names", else text; "ok", "sure", "level"."""
     chosen, titles = predictions.rows(rows), names.of_outputs(predictions)
     facts: dict[str, Any] = {"names": [], "ok": chosen.right.astype(int).tolist(), "sure": None}
     if chosen.kind == "classes":

@@ -12,7 +12,7 @@ SAME = " (same rows)"
 
 
 class Table(NamedTuple):
-    """One table.
+    """A table of the few-shot protocol.
 
     Attributes:
         rows: the first has the headings.
@@ -63,7 +63,7 @@ def latex(result: dict[str, Any]) -> str:
 
 
 def separated(result: dict[str, Any]) -> str:
-    """As CSV, for programs: a line for each tap, head and number of images a class, numbers in full."""
+    """The results as CSV, for programs: a line for each tap, head and number of images a class, numbers in full."""
     lines = []
     for row in result["rows"]:
         accuracies = " ".join(map(str, row["accuracies"]))
@@ -82,7 +82,7 @@ WRITERS: Mapping[str, Callable[[dict[str, Any]], str]] = {
 
 
 def heading(row: Row) -> str:
-    """Of a column: images a class, and whether all seeds draw the same of them."""
+    """The heading of a column: images a class, and whether all seeds draw the same of them."""
     return _images(row) + SAME * row.get("same_rows", False)
 
 
@@ -97,7 +97,7 @@ def cell(row: Row) -> str:
 
 
 def what(result: dict[str, Any]) -> str:
-    """What the numbers are, in words."""
+    """The meaning of the numbers, in words."""
     seeds = result["seeds"]
     spread = f", mean ± deviation over {seeds} seeds" if seeds > 1 else ""
     if any(row.get("same_rows") for row in result["rows"]):

@@ -73,7 +73,7 @@ def _tiles(run: RunData) -> list[Tile]:
 
 
 def _facts(run: RunData) -> list[tuple[str, str]]:
-    """What was run, for readers who read no further."""
+    """The run in a few facts, for readers who read no further."""
     result, known = run.result, runs.facts(run.result, run.config)
     tuned = known["head"] == "finetune"
     counts = {"training images": "num_train", "validation images": "num_validation", "classes": "num_classes"}
@@ -104,7 +104,7 @@ def duration(seconds: float) -> str:
 
 
 def _seeds(results: list[Any], first: Any) -> list[dict[str, Any]]:
-    """What each seed came to."""
+    """The result of each seed."""
     start = first if isinstance(first, int) else 0
     return [
         {"seed": start + place, **{key: run.get(key) for key in (*PLAIN, "seconds_train")}}

@@ -55,7 +55,7 @@ def _chapter(run: RunData, options: Options) -> dict[str, Any]:
 
 
 def _lead(run: RunData) -> str:
-    """What the run is, in a line."""
+    """A line about the run."""
     facts, layers = runs.facts(run.result, run.config), run.config.get("unfreeze")
     if facts["head"] == "finetune":
         what = f"{facts['model']}, " + (f"of which {layers} was trained" if layers else "fine-tuned")

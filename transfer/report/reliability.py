@@ -105,7 +105,7 @@ def _diagram(lines: list[dict[str, Any]], kind: str) -> Chart:
 
 
 def _scatters(predictions: Predictions, options: Options) -> list[Chart]:
-    """What was predicted against the true value, a chart of each target, of a sample of the rows."""
+    """The predicted against the true values of a sample of the rows, a chart a target."""
     rows = sample(len(predictions), MOST_POINTS, options.seed)
     made = []
     for i, title in enumerate(names.of_outputs(predictions)[:MOST_CHARTS]):

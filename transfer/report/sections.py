@@ -27,7 +27,7 @@ MAPS = ("pca", "tsne", "none")
 
 
 class Options(NamedTuple):
-    """What the reader may choose.
+    """The reader's choices.
 
     Attributes:
         map: how the features are drawn in two dimensions, one of MAPS.

@@ -54,7 +54,7 @@ def _one_number(result: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
 
 
 def protocol_charts(result: dict[str, Any]) -> list[Chart]:
-    """Of each head a line for each tap over images a class, and the other way round where there are several taps.
+    """Charts over images a class: for each head a line a tap, and for each of several taps a line a head.
 
     Bars where there is but one head and one number of images a class.
 

@@ -21,7 +21,7 @@ Point = tuple[float, float]
 
 
 class Frame(NamedTuple):
-    """Where values lie in the picture.
+    """The area of a picture that values lie in.
 
     Attributes:
         x, y: the values at both ends: left and right, below and above.
@@ -39,13 +39,13 @@ class Frame(NamedTuple):
     bottom: float = 40
 
     def at_x(self, value: float) -> float:
-        """Where a value is, from the left."""
+        """The position of a value from the left, pixels."""
         low, high = self.x
         share = (value - low) / (high - low) if high != low else 0.5
         return round(self.left + share * (self.width - self.left - self.right), 2)
 
     def at_y(self, value: float) -> float:
-        """Where a value is, from above."""
+        """The position of a value from above, pixels."""
         low, high = self.y
         share = (value - low) / (high - low) if high != low else 0.5
         return round(self.height - self.bottom - share * (self.height - self.top - self.bottom), 2)
@@ -132,7 +132,7 @@ def axes(
     yticks: Sequence[tuple[float, str]] | None = None,
     percent: bool = False,
 ) -> Markup:
-    """Both axes with their numbers; `percent` writes shares on the y axis in per cent."""
+    """The two axes with their numbers; `percent` writes shares on the y axis in per cent."""
     xticks = named_ticks(frame.x) if xticks is None else xticks
     yticks = named_ticks(frame.y, percent) if yticks is None else yticks
     left, right, base = frame.left, frame.width - frame.right, frame.height - frame.bottom

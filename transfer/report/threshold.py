@@ -30,7 +30,7 @@ class Threshold(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """Both curves as (x, y), their areas, and the thresholds that are marked on them."""
+    """The two curves as (x, y), their areas, and the thresholds that are marked on them."""
 
     positive: str
     roc: Curve

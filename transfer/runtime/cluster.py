@@ -111,7 +111,7 @@ def _may_be_cluster(environment: Mapping[str, str]) -> bool:
 
 
 def _detected(environment: Mapping[str, str], seconds: int) -> ProcessInfo | None:
-    """What JAX's own detection finds; private there, and the only part of `jax.distributed.initialize` that tells."""
+    """The result of JAX's own detection, a private part of `jax.distributed.initialize`, the only one that tells."""
     from jax._src.clusters import ClusterEnv
 
     try:

@@ -17,7 +17,7 @@ PIXELS = "raw pixels"
 
 
 def names_of(taps: Iterable[str]) -> list[str]:
-    """What the baselines of some taps are called."""
+    """The names of the baselines of some taps."""
     return [PIXELS, *(f"{tap}, random weights" for tap in taps)]
 
 

@@ -33,7 +33,7 @@ class Cells:
         self._cells: dict[str, dict[str, Any]] = {_key(cell["of"]): cell for cell in content.get("cells", [])}
 
     def get(self, of: dict[str, Any]) -> dict[str, Any] | None:
-        """What was measured of a cell; None where nothing was yet."""
+        """The measures of a cell; None where there are none yet."""
         return self._cells.get(_key(of), {}).get("measured")
 
     def put(self, of: dict[str, Any], measured: dict[str, Any]) -> None:

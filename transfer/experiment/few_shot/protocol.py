@@ -39,7 +39,7 @@ FILE = "shots.json"
 
 
 class Protocol(NamedTuple):
-    """What `config.few_shot` asks for.
+    """The protocol that `config.few_shot` asks for.
 
     Attributes:
         per_class: numbers of training images a class; None: all of them.
@@ -65,7 +65,7 @@ class Protocol(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """What one accuracy is of; see `Protocol`."""
+    """The coordinates of one accuracy; see `Protocol`."""
 
     tap: str
     head: str
@@ -74,7 +74,7 @@ class Cell(NamedTuple):
 
 
 def protocol_of(config: ConfigDict) -> Protocol | None:
-    """What `config.few_shot` asks for; None where it is not set.
+    """The protocol that `config.few_shot` asks for; None where it is not set.
 
     Where it names no heads, as configs of earlier versions do, features are compared with the baselines by logistic
     regression.

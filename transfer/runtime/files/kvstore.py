@@ -105,5 +105,5 @@ def _translated(text: str, where: str, hint: str) -> Exception:
 
 
 def repair_hint(store: str) -> str:
-    """What to do about a damaged store."""
+    """Advice about a damaged store."""
     return f"`python -m transfer features verify {store} --repair` redoes what is damaged"

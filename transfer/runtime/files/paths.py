@@ -66,7 +66,7 @@ def _check_answers(bucket: str) -> None:
 
 
 def kvstore_spec(path: str, below: str = "") -> dict[str, str]:
-    """Where `below` lies in the directory `path`, a local path or `gs://BUCKET/PATH`, for TensorStore."""
+    """TensorStore's spec of `below` in the directory `path`, which is a local path or `gs://BUCKET/PATH`."""
     if path.startswith("gs://"):
         bucket, _, prefix = path.removeprefix("gs://").partition("/")
         return {"driver": "gcs", "bucket": bucket, "path": f"{prefix.rstrip('/')}/{below}".lstrip("/")}

@@ -108,7 +108,7 @@ class RestrictedUnpickler(_Unpickler):
 
     @property
     def dispatch(self) -> "RestrictedUnpickler":  # type: ignore[override]
-        """What `load` takes the handler of each opcode from; no attribute, or the memo would die late."""
+        """The handlers that `load` takes, by opcode; no attribute, or the memo would die late."""
         return self
 
     def __getitem__(self, code: int) -> Callable[[Any], None]:

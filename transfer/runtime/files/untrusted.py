@@ -59,7 +59,7 @@ def printable(text: object, length: int = MAX_PRINTED) -> str:
 
 
 def error_summary(error: BaseException) -> str:
-    """What went wrong, in a few words on one line; for errors whose text a file has a hand in."""
+    """The error in a few words on one line; for errors whose text a file has a hand in."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {printable(text, 2 * MAX_PRINTED)}" if text else type(error).__name__
 
