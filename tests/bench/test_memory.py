@@ -18,7 +18,7 @@ def test_the_peak_is_of_what_was_held_since():
 
 
 def test_what_does_not_fit_is_refused():
-    available = memory.available_bytes()
+    available = memory.available_memory()
     if available is None:
         pytest.skip("the system does not say what is free")
     memory.require_host(available // 4)

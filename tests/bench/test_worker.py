@@ -1,5 +1,7 @@
 """A contender's process: reports, times itself, and ends with a reason whatever happens in it."""
 
+import math
+
 import pytest
 
 from transfer.bench.worker import Skipped, Worker
@@ -29,8 +31,7 @@ def test_times_itself(start):
 def test_ends_when_it_is_closed(start):
     worker = start("sleeper")
     worker.close()
-    with pytest.raises(Skipped, match="ended"):
-        worker.timed(0)
+    assert math.isnan(worker.timed(0)) and "ended" in worker.failed
 
 
 @pytest.mark.parametrize(
@@ -52,5 +53,5 @@ def test_why_a_contender_cannot_be_built(start, builder, reason):
 )
 def test_why_a_contender_failed_on_the_way(start, builder, reason):
     worker = start(builder)
-    with pytest.raises(Skipped, match=reason):
-        worker()
+    worker()
+    assert reason in worker.failed and math.isnan(worker.timed(0))

@@ -2,8 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +10,6 @@ from flax import nnx
 
 from transfer.data.loader import Batch
 from transfer.extract.extractor import DTYPES, Extractor
-from transfer.runtime.files.untrusted import error_summary
-from transfer.runtime.timing import seconds_per_call
 
 # A pass from uint8 to features has so many batches: at least a few, for there to be something to overlap.
 FEWEST_BATCHES, MOST_BATCHES = 3, 64
@@ -94,23 +90,3 @@ class PlainFlax:
     def __call__(self) -> None:
         """Computes the batch once, and waits."""
         self._program(*self._arguments).block_until_ready()
-
-
-class Guest:
-    """A peer that may fail in the middle of the rounds without ending ours: `failed` is then the reason."""
-
-    def __init__(self, call: Callable[[], Any]) -> None:
-        self.call, self.failed = call, ""
-
-    def __call__(self) -> None:
-        """Calls it once."""
-        self.timed(0)
-
-    def timed(self, seconds: float) -> float:
-        """Seconds a call; NaN from its failure on."""
-        if not self.failed:
-            try:
-                return seconds_per_call(self.call, seconds)
-            except Exception as error:  # whatever it raises is the reason why it is left out
-                self.failed = error_summary(error)
-        return math.nan

@@ -99,15 +99,19 @@ def measure(case: HeadCase, trainers: Trainers, rounds: int = 5, seconds: float 
                 require(packages)
                 if function.startswith("processes:"):  # these start their own
                     prepared = build(builder, case)
-                    contenders[name], report = prepared.call, prepared.report(prepared.call())
+                    accuracy[name] = round(prepared.report(prepared.call()), 4)
+                    contenders[name] = prepared.call
                 else:
                     contenders[name] = worker = Worker(builder, case)
                     stack.callback(worker.close)
-                    report = worker.report
-                accuracy[name] = round(report, 4)
+                    accuracy[name] = round(worker.report, 4)
             except Skipped as reason:
                 skipped[name] = str(reason)
-        samples = interleaved({name: contenders[name] for name in accuracy}, rounds, warmup=1, seconds=seconds)
+        samples = interleaved(contenders, rounds, warmup=1, seconds=seconds)
+    for name, contender in contenders.items():
+        if failed := getattr(contender, "failed", ""):
+            skipped[name] = failed
+            del samples[name]
     sizes = {key: value for key, value in dataclasses.asdict(case).items() if key not in ("title", "folder")}
     return {
         "kind": "head",
@@ -116,7 +120,7 @@ def measure(case: HeadCase, trainers: Trainers, rounds: int = 5, seconds: float 
         "ours": ours,
         "seconds": samples,
         "accuracy": accuracy,
-        "ratio": {name: median_ratio(samples[ours], taken) for name, taken in samples.items() if ours in samples},
+        "ratio": {name: median_ratio(samples[ours], seconds) for name, seconds in samples.items() if ours in samples},
         "skipped": skipped,
     }
 
@@ -126,9 +130,9 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
     parts = []
     for row in rows:
         lines = [["trainer", "seconds", "accuracy", "times ours"]]
-        for name, taken in row["seconds"].items():
+        for name, seconds in row["seconds"].items():
             ratio = f"{row['ratio'][name]:.2f}" if name in row["ratio"] else ""
-            lines.append([name, f"{statistics.median(taken):.3f}", f"{row['accuracy'][name]:.4f}", ratio])
+            lines.append([name, f"{statistics.median(seconds):.3f}", f"{row['accuracy'][name]:.4f}", ratio])
         lines += [[name, "-", "-", f"skipped: {reason}"] for name, reason in row["skipped"].items()]
         parts.append(f"Head, {row['case']}\n{tables.text(lines, left=1)}")
     return "\n\n".join(parts)

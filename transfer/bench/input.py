@@ -71,8 +71,8 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 precision=options.precision,
                 preprocessing=network.preprocessing,
             )
-            for name, given in {**sources, IN_MEMORY: in_memory}.items():
-                yield {**case._asdict(), **measure_end_to_end(name, extractor, given, options.rounds, options.seconds)}
+            for name, source in {**sources, IN_MEMORY: in_memory}.items():
+                yield {**case._asdict(), **measure_end_to_end(name, extractor, source, options.rounds, options.seconds)}
 
 
 def _folders(options: argparse.Namespace, temporary: Path) -> dict[str, FolderSource]:
@@ -122,7 +122,7 @@ def measure_loading(
         "image_size": list(recipe.image_size),
         "threads": default_workers(),
         "seconds": samples,
-        "ratio": {name: median_ratio(taken, samples[YARDSTICK]) for name, taken in samples.items()},
+        "ratio": {name: median_ratio(ours, samples[YARDSTICK]) for name, ours in samples.items()},
     }
 
 
@@ -240,7 +240,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     passes = [["model", "batch", "dtype", "images", "px", f"{COMPUTE}, images/s", END_TO_END, "ratio"]]
     for row in rows:
-        rates = {name: f"{1 / statistics.median(taken):.4g}" for name, taken in row["seconds"].items()}
+        rates = {name: f"{1 / statistics.median(seconds):.4g}" for name, seconds in row["seconds"].items()}
         height, width = row["image_size"]
         if row["kind"] == "loading":
             lines = [["loading", "images/s", f"x {YARDSTICK}"]]

@@ -53,6 +53,7 @@ def machine() -> dict[str, Any]:
     where files differed from it and is None outside a repository; `packages` are those that may be compared with.
     """
     devices = jax.local_devices()
+    versions = {package.name: package.version for package in importlib.metadata.distributions()}
     return {
         "device_kind": devices[0].device_kind,
         "platform": jax.default_backend(),
@@ -65,15 +66,8 @@ def machine() -> dict[str, Any]:
         "jaxlib": importlib.metadata.version("jaxlib"),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "commit": _commit(),
-        "packages": {name: version for name in PEER_PACKAGES if (version := _version(name))},
+        "packages": {name: versions[name] for name in PEER_PACKAGES if name in versions},
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _processor() -> str:

@@ -16,10 +16,10 @@ from absl import logging
 
 from transfer.bench import machine
 from transfer.bench.cases import Case
-from transfer.bench.contenders import EndToEnd, Guest, PlainFlax, Steps
+from transfer.bench.contenders import EndToEnd, PlainFlax, Steps
 from transfer.bench.memory import OutOfMemory, Peak, require_host
 from transfer.bench.network import Network, NetworkSpec, load
-from transfer.bench.peers.processes import start_peers
+from transfer.bench.peers.processes import relative_error, start_peers
 from transfer.bench.results import END_TO_END, MATMUL, OURS, ExtractorRow
 from transfer.errors import TransferError
 from transfer.extract.extractor import Extractor
@@ -104,16 +104,10 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _empty_row(case: Case, batch: int, settings: Settings) -> ExtractorRow:
     size = settings.image_size or 0
-    return ExtractorRow(
-        model=case.model,
-        weights=settings.weights or "",
-        tap=settings.tap,
-        image_size=(size, size),
-        batch=batch,
-        batch_asked=case.batch,
-        dtype=case.dtype,
-        precision=settings.precision,
+    identity: dict[str, Any] = dict(
+        model=case.model, weights=settings.weights or "", tap=settings.tap, image_size=(size, size)
     )
+    return ExtractorRow(**identity, batch=batch, batch_asked=case.batch, dtype=case.dtype, precision=settings.precision)
 
 
 def _fill(row: ExtractorRow, settings: Settings, on_round: Callable[[int], None]) -> None:
@@ -182,18 +176,18 @@ def _run_rounds(
             peers = stack.enter_context(start_peers(network, row.batch, row.dtype, settings.seed, names))
             row.peers = {name: {"error": error} for name, error in peers.errors.items()}
             row.peers |= {name: {"skipped": reason} for name, reason in peers.skipped.items()}
-            contenders |= {name: Guest(worker) for name, worker in peers.workers.items()}
+            contenders |= peers.workers
             if PlainFlax.NAME in settings.peers:
                 row.peers[PlainFlax.NAME] = {}
-                contenders[PlainFlax.NAME] = Guest(PlainFlax(network.model, peers.case.images(), row.dtype))
+                contenders[PlainFlax.NAME] = PlainFlax(network.model, peers.case.images(), row.dtype)
         if jax.default_backend() == "cpu":
             contenders[MATMUL] = machine.matmul(row.dtype)
         row.seconds = interleaved(contenders, settings.rounds, warmup=1, seconds=settings.seconds, on_round=on_round)
-    for name, guest in contenders.items():
-        if isinstance(guest, Guest) and guest.failed:
-            row.peers[name] = {"skipped": guest.failed}
+    for name in row.peers.keys() & contenders.keys():
+        if failed := getattr(contenders[name], "failed", ""):
+            row.peers[name] = {"skipped": failed}
             del row.seconds[name]
-        elif isinstance(guest, Guest):
+        else:
             row.peers[name]["ratio"] = median_ratio(row.seconds[OURS], row.seconds[name])
             row.peers[name]["images_per_second"] = row.batch / statistics.median(row.seconds[name])
     _fill_speed(row, ours.durations)
@@ -236,5 +230,5 @@ def errors_by_tap(spec: NetworkSpec, dtype: str, precision: str, batch: int) -> 
         recipe = network.preprocessing
         return Extractor(network.model, taps, None, batch, dtype, precision=precision, preprocessing=recipe)(images)  # type: ignore[return-value]
 
-    found, expected = features(dtype, precision), features(*exact)
-    return {tap: float(np.abs(found[tap] - expected[tap]).max() / np.abs(expected[tap]).max()) for tap in taps}
+    fast, expected = features(dtype, precision), features(*exact)
+    return {tap: relative_error(fast[tap], expected[tap]) for tap in taps}

@@ -8,17 +8,12 @@ from pathlib import Path
 import jax
 
 from transfer.errors import TransferError
+from transfer.runtime.memory import available_memory
 
 # Linux: writing 5 there sets the peak of the resident set (VmHWM) back to what is resident now.
 CLEAR = Path("/proc/self/clear_refs")
 STATUS = Path("/proc/self/status")
-MEMINFO = Path("/proc/meminfo")
 KILOBYTE = 1024
-# What a control group may use and uses, version 2 and version 1.
-CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
 
 
 class OutOfMemory(TransferError):
@@ -50,35 +45,19 @@ class Peak:
 
 def _devices_peak() -> list[int]:
     statistics = [device.memory_stats() or {} for device in jax.local_devices()]
-    return [each["peak_bytes_in_use"] for each in statistics if "peak_bytes_in_use" in each]
+    return [device["peak_bytes_in_use"] for device in statistics if "peak_bytes_in_use" in device]
 
 
 def _resident_peak() -> int:
     if STATUS.exists():
-        return _field(STATUS, "VmHWM")
+        line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * KILOBYTE
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * KILOBYTE
 
 
-def _field(file: Path, name: str) -> int:
-    """Of a file of lines `Name:   123 kB`, in bytes."""
-    line = next(line for line in file.read_text().splitlines() if line.startswith(f"{name}:"))
-    return int(line.split()[1]) * KILOBYTE
-
-
-def available_bytes() -> int | None:
-    """Host memory that this process may still take; None where the system does not say."""
-    if not MEMINFO.exists():
-        return None
-    free = _field(MEMINFO, "MemAvailable")
-    for limit, usage in CGROUPS:
-        if Path(limit).exists() and (text := Path(limit).read_text().strip()) != "max":
-            free = min(free, int(text) - int(Path(usage).read_text()))
-    return free
-
-
 def require_host(bytes_needed: int) -> None:
     """OutOfMemory where the host has not so much left: asking for it would end the process, not raise."""
-    free = available_bytes()
+    free = available_memory()
     if free is not None and bytes_needed > free:
         raise OutOfMemory(f"{bytes_needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free")

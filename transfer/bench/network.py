@@ -15,14 +15,13 @@ from transfer.extract.extractor import resolve_preprocessing
 from transfer.extract.taps import parse_taps
 from transfer.models import registry
 from transfer.models.graph.trace import Graph, trace
+from transfer.models.layers import IMAGENET_DEVIATION, IMAGENET_MEAN
 from transfer.preprocess.recipe import Preprocessing
 from transfer.weights import cache, catalogue
 from transfer.weights.create import create_model
 from transfer.weights.named_graph import IMAGES, USUAL_IMAGE
 
 RANDOM = "random"
-# torchvision's mean and standard deviation; for an architecture by itself, whose record would say them.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Batch norm and biases are uniform between these: no layer may be left out, and the deepest networks stay finite.
 RANGES = {"scale": (0.3, 0.8), "bias": (-0.2, 0.2), "mean": (-0.2, 0.2), "var": (0.5, 1.5)}
 
@@ -82,16 +81,19 @@ def load(spec: NetworkSpec) -> Network:
         model = random_model(arch, fields, spec.seed)
     else:
         model = create_model(spec.model, path, num_classes=0 if headless else None)
-    own = getattr(model, "preprocessing", None) or (record.preprocessing if record else _usual_preprocessing(arch))
+    preprocessing = getattr(model, "preprocessing", None) or (
+        record.preprocessing if record else _usual_preprocessing(arch)
+    )
     weights = RANDOM if path is None else path.name
-    return Network(model, arch, fields, resolve_preprocessing(model, own, spec.image_size), weights, notes)
+    return Network(model, arch, fields, resolve_preprocessing(model, preprocessing, spec.image_size), weights, notes)
 
 
 def _usual_preprocessing(arch: str) -> Preprocessing:
+    """torchvision's, for an architecture by itself, whose record would say it."""
     height, width, channels = IMAGES.get(arch, USUAL_IMAGE)
     if channels == 1:
         return Preprocessing((height, width), channels="grey", scale=1 / 255, mean=(0.0,), std=(1.0,))
-    return Preprocessing((height, width), scale=1 / 255, mean=MEAN, std=STD)
+    return Preprocessing((height, width), scale=1 / 255, mean=IMAGENET_MEAN, std=IMAGENET_DEVIATION)
 
 
 def random_model(arch: str, fields: Mapping[str, Any], seed: int) -> nnx.Module:

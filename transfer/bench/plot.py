@@ -40,12 +40,12 @@ def lines(rows: Sequence[Row]) -> list[Line]:
             mfu = row["mfu"] * speed / row["images_per_second"] if row["mfu"] else math.nan
             names = who, row["model"], f"{pixels(row['image_size'])} px", row["dtype"]
             points.setdefault(names, {})[row["batch"]] = speed, mfu
-    found = []
+    drawn = []
     for names, by_batch in points.items():
         batches = sorted(by_batch)
         speeds, mfus = zip(*(by_batch[batch] for batch in batches), strict=True)
-        found.append(Line(*names, batches, list(speeds), list(mfus)))
-    return found
+        drawn.append(Line(*names, batches, list(speeds), list(mfus)))
+    return drawn
 
 
 def _speeds(row: Row, with_peers: bool) -> Iterator[tuple[str, float]]:

@@ -139,14 +139,14 @@ def report(paths: Sequence[str | Path]) -> str:
     rows = [row for content in contents for row in content["rows"] if not row.get("failed")]
     extractors = [row for row in rows if row["kind"] == "extractor" and _ratios(row)]
     heads = [row for row in rows if row["kind"] == "head"]
-    found = [_extractor_ratios(extractors)] if extractors else []
+    parts = [_extractor_ratios(extractors)] if extractors else []
     # ours is another contender in some cases, which have a table of their own
     groups = [[row for row in heads if row["ours"] == ours] for ours in dict.fromkeys(row["ours"] for row in heads)]
-    found += ["\n".join(map(_head_ratios, groups))] if groups else []
-    if not found:
+    parts += ["\n".join(map(_head_ratios, groups))] if groups else []
+    if not parts:
         raise TransferError("there are no comparisons in these files; make one with --peers or --head")
     commands = "\n".join(content["command"] for content in contents)
-    return "\n\n".join([*found, f"```\n{commands}\n```"])
+    return "\n\n".join([*parts, f"```\n{commands}\n```"])
 
 
 def _extractor_ratios(rows: Sequence[Row]) -> str:

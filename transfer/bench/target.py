@@ -88,8 +88,8 @@ def _row(options: argparse.Namespace, target: Target, program: str, case: Case, 
     )
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
-        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        return row | {"failed": f"the compiler ended with exit code {done.returncode} and said: {last[:300]}"}
+        last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        return row | {"failed": f"the compiler ended with exit code {done.returncode}: {last[:300]}"}
     row |= json.loads(lines[-1])
     return row if row["failed"] else row | bounds(row, target)
 

@@ -103,15 +103,15 @@ def figures(job: dict[str, Any]) -> dict[str, Any]:
 
 def _kernel_figures(program: Any, examples: int) -> dict[str, Any]:
     """Calls by kind, bytes in main memory and estimated cycles an example, collectives by kind."""
-    found = list(kernels(program))
+    all_kernels = list(kernels(program))
     calls = collections.Counter[str]()
-    for kernel in found:
+    for kernel in all_kernels:
         calls[kernel.kind] += kernel.calls
-    cycles = sum(kernel.cycles * kernel.calls for kernel in found)
+    cycles = sum(kernel.cycles * kernel.calls for kernel in all_kernels)
     return {
         "kernels": dict(calls.most_common()),
-        "kernel_transposes": sum(k.calls for k in found if k.only_weights and k.kind.startswith("transpose")),
-        "main_memory_mb_per_example": sum(k.bytes * k.calls for k in found) / examples / 1e6,
+        "kernel_transposes": sum(k.calls for k in all_kernels if k.only_weights and k.kind.startswith("transpose")),
+        "main_memory_mb_per_example": sum(k.bytes * k.calls for k in all_kernels) / examples / 1e6,
         "collectives": {kind: calls[kind] for kind in COLLECTIVES if calls[kind]},
         "cycles_per_example": cycles / examples if cycles else None,
     }
@@ -160,10 +160,10 @@ def _head(job: dict[str, Any], target: Target, devices: Devices) -> Lowered:
         program = _on_one_device(devices[0], rows, features)
     else:
         data = len(devices) // over
-        own = math.ceil(rows / data)
+        rows_per_device = math.ceil(rows / data)
         mesh = Mesh(np.array(devices).reshape(data, over), (step.DATA, step.MODEL))
         steps = math.ceil(rows / batch)
-        shape = (own, batches.usual_width(batch, data, own), features, classes, steps)
+        shape = (rows_per_device, batches.usual_width(batch, data, rows_per_device), features, classes, steps)
         program = step.train.lower(*step.abstract_arguments(mesh, *shape, dtype), mesh=mesh, num_steps=steps)
     # forward, and the gradient of the kernel
     return Lowered(program, len(devices), rows, 2 * 2 * features * classes / 1e9, facts)

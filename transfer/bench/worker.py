@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import importlib.util
+import math
 import multiprocessing
 import os
 import signal
@@ -79,12 +80,14 @@ class Worker:
 
     Attributes:
       report: what `Prepared.report` made of the first call.
+      failed: why a later call failed; empty while none has.
 
     Raises:
       Skipped: it could not be built, or its process ended.
     """
 
     def __init__(self, builder: str, case: Any) -> None:
+        self.failed = ""
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, builder, case), daemon=True)
@@ -97,10 +100,18 @@ class Worker:
             raise
 
     def timed(self, seconds: float) -> float:
-        """Seconds a call, measured in its own process over calls for at least so many seconds, one at least."""
-        with contextlib.suppress(OSError):  # then there is no answer either
-            self._pipe.send(seconds)
-        return self._receive()
+        """Seconds a call, measured in its own process over calls for at least so many seconds, one at least.
+
+        NaN once a call has failed: others' rounds go on.
+        """
+        if not self.failed:
+            try:
+                with contextlib.suppress(OSError):  # then there is no answer either
+                    self._pipe.send(seconds)
+                return self._receive()
+            except Skipped as reason:
+                self.failed = str(reason)
+        return math.nan
 
     def __call__(self) -> None:
         """Calls it once."""

@@ -21,7 +21,7 @@ from transfer.cli.doctor_findings import Examined, Problem, size
 from transfer.runtime import distribution
 from transfer.runtime.cache import cache_dir
 from transfer.runtime.distribution import install_hint
-from transfer.runtime.memory import host_memory
+from transfer.runtime.memory import available_memory, host_memory
 
 SETUP = Path(__file__).parents[2] / "setup.cfg"
 NETWORK = "network"
@@ -133,7 +133,8 @@ def _of_extra(listed: Sequence[str], extra: str) -> Iterator[str]:
 
 def machine() -> Examined:
     """The cores, the memory and the number of files that may be open."""
-    cores, memory, free = len(os.sched_getaffinity(0)), host_memory(), _available()
+    cores, memory, free = len(os.sched_getaffinity(0)), host_memory(), available_memory()
+    free = memory if free is None else free
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     facts = {
         "cores": f"{cores} of {os.cpu_count()}",
@@ -147,16 +148,6 @@ def machine() -> Examined:
     if 0 <= files < FEW_FILES:
         problems.append(Problem(f"only {files} files may be open at a time; run: ulimit -n 4096"))
     return Examined(facts, problems)
-
-
-def _available() -> int:
-    """Bytes that programs can still have, by the kernel and by the container's limit."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
-    free = int(lines["MemAvailable"].split()[0]) * 1024
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and (text := limit.read_text().strip()) != "max":
-        free = min(free, int(text) - int(used.read_text()))
-    return max(free, 0)
 
 
 def folders() -> Examined:

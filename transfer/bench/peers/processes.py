@@ -128,8 +128,8 @@ def _features(model: nnx.Module, images: np.ndarray) -> np.ndarray:
         return np.asarray(nnx.jit(lambda model, images: model(images)[1][TAP])(model, images))
 
 
-def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+def relative_error(features: np.ndarray, expected: np.ndarray) -> float:
     """Largest difference, relative to the largest of `expected`; infinite for another shape."""
-    if found.shape != expected.shape:
+    if features.shape != expected.shape:
         return float("inf")
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+    return float(np.abs(features - expected).max() / np.abs(expected).max())
