@@ -71,8 +71,9 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 precision=options.precision,
                 preprocessing=network.preprocessing,
             )
-            for name, source in {**sources, IN_MEMORY: in_memory}.items():
-                yield {**case._asdict(), **measure_end_to_end(name, extractor, source, options.rounds, options.seconds)}
+            for name, images_from in {**sources, IN_MEMORY: in_memory}.items():
+                measured = measure_end_to_end(name, extractor, images_from, options.rounds, options.seconds)
+                yield {**case._asdict(), **measured}
 
 
 def _folders(options: argparse.Namespace, temporary: Path) -> dict[str, FolderSource]:
