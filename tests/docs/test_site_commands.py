@@ -86,6 +86,6 @@ def test_the_sections_of_a_report_are_those_that_its_page_explains() -> None:
         (DOCS.parent / "transfer" / "report" / f"{name}.py").read_text() for name in (*SECTIONS, "comparison")
     )
     rows = re.findall(r"^\| ([A-Z][^|]+?) \|", (DOCS / "report.md").read_text("utf-8"), re.MULTILINE)
-    titles = [title for row in rows for title in row.split(", ")]
+    titles = [title for row in rows for title in re.split(r"[,;] (?=[A-Z])", row)]
     assert len(titles) >= len(SECTIONS)
     assert not [title for title in titles if f'"{title}"' not in sources]

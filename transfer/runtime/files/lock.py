@@ -44,7 +44,7 @@ _descriptors: set[int] = set()
 
 
 class Lock:
-    """The lock that `hold` gives. On a local path it cannot be lost; a lease can, where its holder slept for too long."""
+    """The lock that `hold` gives. A local one cannot be lost; a lease can, where its holder slept for too long."""
 
     def check(self) -> None:
         """Raises TransferError if another process has taken the lock over."""
