@@ -1,7 +1,7 @@
 """Measures convolutions, fits the planner's cost model to them, and says how good its choices are.
 
 python benchmarks/convolutions.py --seconds=100   # measures what convolutions.json lacks; repeat until done
-python benchmarks/convolutions.py --fit           # writes transfer/convolutions/costs.json
+python benchmarks/convolutions.py --fit           # writes transfer/freeze/convolutions/costs.json
 python benchmarks/convolutions.py                 # evaluates on geometries that the fit has not seen
 """
 

@@ -61,7 +61,7 @@ class Reader:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.taps = set(graph.endpoints.values())
+        self.taps = {position: tap for tap, position in graph.endpoints.items()}
         main = leading_to([graph.output], lambda i: graph.nodes[i].inputs)
         consumers = [dict.fromkeys(positions) for positions in graph.consumers()]
         self.next = [[i for i in positions if i in main] for positions in consumers]
@@ -122,12 +122,11 @@ class Reader:
 
     def stages(self) -> Iterator[tuple[str, list[Step]]]:
         """(name, steps) of each stage; what lies between two goes to the first up to its tap, else to the second."""
-        names = {position: tap for tap, position in self.graph.endpoints.items()}
         name, tapped = "", False
         steps: list[Step] = []
         for step in self.fused(self.row(0)):
             stage = self.graph.nodes[step.nodes[0]].stage
-            taps = [names[i] for inner in flattened([step]) for i in inner.nodes if i in names]
+            taps = [self.taps[i] for inner in flattened([step]) for i in inner.nodes if i in self.taps]
             begins = stage != name if stage else tapped and not step.side
             if begins and steps and (name or tapped):
                 yield name, steps
@@ -140,7 +139,8 @@ class Reader:
     def units(self, steps: Sequence[Step]) -> Iterator[Unit]:
         """The steps by the module that does them; modules in a row that do the same are one."""
         merged: list[Unit] = []
-        for name, group in itertools.groupby(steps, self._unit_name):
+        scopes = {step: self.graph.nodes[step.nodes[0]].scope for step in steps}
+        for name, group in itertools.groupby(steps, lambda step: f"{scopes[step]}..".split(".")[1]):
             inside = tuple(group)
             named = bool(name) and (len(inside) > 1 or bool(inside[0].branches))
             before = merged[-1] if merged else None
@@ -151,10 +151,6 @@ class Reader:
             else:
                 merged.append(Unit((name,) if named else (), inside))
         yield from merged
-
-    def _unit_name(self, step: Step) -> str:
-        _, _, inside = self.graph.nodes[step.nodes[0]].scope.partition(".")
-        return inside.partition(".")[0]
 
     def _signature(self, steps: Sequence[Step]) -> list[object]:
         """A key that is equal for two units that do the same."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from transfer.models.drawing import labels
 from transfer.models.drawing.blocks import Band, Step, Unit, bands, flattened
-from transfer.models.drawing.boxes import Box, Branches, Card, Frame, Row, Shortcut, Tap, wrapped
+from transfer.models.drawing.boxes import FRAME, Box, Branches, Card, Frame, Row, Shortcut, Tap, wrapped
 from transfer.models.drawing.canvas import LARGE, LINE, SMALL, USUAL, Canvas, text_width
 from transfer.models.graph.trace import Graph, Node
 
@@ -13,7 +13,6 @@ WIDTH, MARGIN = 1040.0, 20.0
 LABEL, BETWEEN, ROWS = 168.0, 20.0, 16.0
 CONTENT = MARGIN + LABEL + 30
 TURN = CONTENT - 14
-LABEL_FILL = "#f6f8fa"
 LEGEND = (
     "blue: convolution (3×3 /2, 64: windows of 3×3 in steps of 2, to 64 channels); max, average: pools; violet: tap"
 )
@@ -93,7 +92,7 @@ class Diagram:
         return label_end
 
     def _paint_label(self, texts: Sequence[str], top: float, height: float, above: float | None) -> None:
-        self.canvas.rectangle(MARGIN, top, LABEL, height, LABEL_FILL, line=LINE, radius=6)
+        self.canvas.rectangle(MARGIN, top, LABEL, height, FRAME, line=LINE, radius=6)
         middle = MARGIN + LABEL / 2
         for i, (text, size) in enumerate(zip(texts, (LARGE, USUAL, SMALL), strict=False)):
             self.canvas.text(middle, top + 16 + 18 * i, text, size=size, bold=i == 0)

@@ -13,8 +13,7 @@ WORDS = {
     "broadcast_in_dim": "reshape",
     "squeeze": "reshape",
 }
-POOL = "#dafbe1"
-COLOURS = {"conv": "#ddf4ff", "dense": "#ffe3cc", **dict.fromkeys(("max_pool", "avg_pool", "mean", "slice"), POOL)}
+COLOURS = {"conv": "#ddf4ff", "dense": "#ffe3cc", **dict.fromkeys(("max_pool", "avg_pool", "mean", "slice"), "#dafbe1")}
 OTHER_COLOUR = "#eaeef2"
 
 
