@@ -13,7 +13,7 @@ Action = Callable[[argparse.Namespace], None]
 
 
 def draw(parser: argparse.ArgumentParser) -> Action:
-    """`draw NAME --output FILE.svg [--image_size PIXELS]`."""
+    """Adds the arguments of `draw NAME --output FILE.svg [--image_size PIXELS]`."""
     parser.add_argument("name", help="a name of the catalogue, or an architecture")
     parser.add_argument("--output", required=True, help="the .svg file to write")
     parser.add_argument("--image_size", type=int, help="pixels a side, instead of the network's usual")
