@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,17 @@ class Metrics:
             self._board.close()
 
 
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """Keeps tensorboardX from importing PyTorch where it is installed: a second, for a part of it that is not used."""
+    loaded = sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # None: as if it were not installed
+    try:
+        yield
+    finally:
+        if loaded is None:
+            del sys.modules["torch"]
+
+
 class _Board:
     """A new file of events in `folder`; what older files hold of `first_step` and later steps is not shown any more.
 
@@ -62,8 +74,9 @@ class _Board:
     """
 
     def __init__(self, folder: epath.Path, first_step: int) -> None:
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        with _without_torch():
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         self._folder, self._flushed = str(folder), time.monotonic()
         self._event: Any = Event
