@@ -85,7 +85,7 @@ def test_bash_completes_the_flags_of_experiments(tab, verb):
         (("train", "--config.head.name", "rid"), ["ridge"]),
         (("extract", "--config", "quick"), ["quickstart"]),
         (("extract", "--config.model.name", "vgg11_slim"), ["vgg11_slim.cifar10"]),
-        (("train", "--debug", "--training_file", "tr"), ["train.py", "transfer"]),
+        (("train", "--debug", "--training_file", "train."), ["train.py"]),
     ],
 )
 def test_bash_completes_values_of_experiments(tab, words, expected):
