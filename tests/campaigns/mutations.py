@@ -15,7 +15,9 @@ import argparse
 import ast
 import fnmatch
 import io
+import itertools
 import os
+import queue
 import random
 import re
 import shutil
@@ -252,22 +254,27 @@ def main() -> None:
             print(one.described(source), "->", noticed(copied(Path(folder)), one) or "nothing notices it")
         return
     figures = Figures(options.output, "mutations", options.mutations, options.seed)
-    todo = list(drawn(options.files, options.seed))[figures.steps : options.mutations]
+    todo = list(itertools.islice(drawn(options.files, options.seed), figures.steps, options.mutations))
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.processes) as pool:
+        copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        for number in range(options.processes):
+            copies.put(copied(Path(folder) / str(number)))
 
-    def tried(worker: int) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            copy = copied(Path(folder))
-            for mutation in todo[worker :: options.processes]:
-                source = (REPOSITORY / mutation.path).read_text("utf-8")
-                found = noticed(copy, mutation)
-                reason = None if found else mutation.equivalent(source)
-                room = "/".join(mutation.path.split("/")[1:2])
-                failure = None if found else mutation.described(source) + (f" equivalent: {reason}" if reason else "")
-                figures.add(room, 1, int(found is not None), failure, equivalent=int(reason is not None))
-                print(f"{figures.held} of {figures.done}", found or failure, flush=True)
+        def tried(mutation: Mutation) -> str | None:
+            copy = copies.get()
+            try:
+                return noticed(copy, mutation)
+            finally:
+                copies.put(copy)
 
-    with ThreadPoolExecutor(options.processes) as pool:
-        list(pool.map(tried, range(options.processes)))
+        # in their order, by one thread: a campaign that is cut off goes on after the last that is counted
+        for mutation, found in zip(todo, pool.map(tried, todo), strict=True):
+            source = (REPOSITORY / mutation.path).read_text("utf-8")
+            reason = None if found else mutation.equivalent(source)
+            room = "/".join(mutation.path.split("/")[1:2])
+            failure = None if found else mutation.described(source) + (f" equivalent: {reason}" if reason else "")
+            figures.add(room, 1, int(found is not None), failure, equivalent=int(reason is not None))
+            print(f"{figures.held} of {figures.done}", found or failure, flush=True)
 
 
 if __name__ == "__main__":
