@@ -150,7 +150,7 @@ def device_peak() -> int | None:
 
 
 def timed(action: Any) -> tuple[Any, float]:
-    """What `action()` gives, and the seconds it took."""
+    """The result of `action()`, and the seconds it took."""
     start = time.monotonic()
     return action(), round(time.monotonic() - start, 3)
 

@@ -180,7 +180,7 @@ def default() -> ConfigDict:
 
 
 def _data() -> dict[str, Any]:
-    """Which images train and which validate."""
+    """The settings that say which images train and which validate."""
     return {
         # "digits", "folder:PATH" (class folders, or a zip of them), "tfds:NAME", "cifar10:PATH", "cifar100:PATH",
         # "npz:PATH" or "pickle:PATH".

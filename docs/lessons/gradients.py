@@ -99,7 +99,7 @@ def significant(value: float, digits: int) -> str:
 
 
 def named(normalised: bool, shortcut: bool) -> str:
-    """What the table calls a variant."""
+    """The name of a variant in the table."""
     return f"{'batch norm' if normalised else 'no batch norm'}, {'shortcut' if shortcut else 'plain'}"
 
 

@@ -47,7 +47,7 @@ MATRIX = 2048  # rows and columns of what is multiplied on a CPU
 
 @functools.cache
 def machine() -> dict[str, Any]:
-    """What every row of a run shares, JSON-able.
+    """The facts that every row of a run shares, JSON-able.
 
     `devices` are those of this host, which the extractor uses; `hosts` counts JAX's processes; `commit` ends in `+`
     where files differed from it and is None outside a repository; `packages` are those that may be compared with.

@@ -28,7 +28,7 @@ RANGES = {"scale": (0.3, 0.8), "bias": (-0.2, 0.2), "mean": (-0.2, 0.2), "var": 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSpec:
-    """Which network to build: hashable.
+    """A network to build: hashable.
 
     Attributes:
       model: a catalogue name or an architecture.

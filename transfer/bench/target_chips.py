@@ -61,17 +61,17 @@ class Target(NamedTuple):
 
     @property
     def chip(self) -> Chip:
-        """What one of them can do."""
+        """The data sheet of one chip."""
         return CHIPS[self.platform][self.kind]
 
     @property
     def chips(self) -> int:
-        """How many there are."""
+        """The number of chips."""
         return math.prod(map(int, self.topology.split("x"))) if self.topology else 1
 
     @property
     def processes(self) -> int:
-        """How many hosts these chips have."""
+        """The number of hosts of these chips."""
         return -(-self.chips // HOST_CHIPS) if self.topology else 1
 
 

@@ -43,7 +43,7 @@ def scikit_learn(case: HeadCase) -> Prepared:
 
 
 def run(arguments: list[str]) -> str:
-    """What `python ARGUMENTS` prints; Skipped where it fails."""
+    """The output of `python ARGUMENTS`; Skipped where it fails."""
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines()

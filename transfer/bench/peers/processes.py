@@ -23,7 +23,7 @@ TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
 
 
 class Peer(NamedTuple):
-    """How a peer is built.
+    """The way to build a peer.
 
     Attributes:
       builder: `module:function`, as `Worker` takes it.
