@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.errors import TransferError
+from transfer.runtime import progress
 from transfer.weights.readers import keras_h5
 
 REPOSITORY = Path(__file__).parents[2]
@@ -96,13 +97,23 @@ class Watch:
     def _event(self, event: str, arguments: tuple) -> None:
         if self._did is None or len(self._did) > 10:
             return
-        reading = event.startswith(READING) or (event == "open" and self._opens(*arguments))
+        reading = (
+            event.startswith(READING)
+            or (event == "open" and self._opens(*arguments))
+            or (event == "_thread.start_new_thread" and _of_progress(*arguments))
+        )
         if not reading and not (self.libraries and _of_library(event, arguments)):
             self._did.append(f"{event} {str(arguments)[:200]}")
 
     def _opens(self, path: object, _: object, flags: object) -> bool:
         inside = not isinstance(path, str | bytes) or os.fsdecode(path).startswith(self.folders)
         return inside and not (isinstance(flags, int) and flags & WRITES)
+
+
+def _of_progress(start: object, *_: object) -> bool:
+    """Whether a thread (an audit event since Python 3.12) is the one that says from time to time what is waited for."""
+    target = getattr(getattr(start, "__self__", None), "_target", None)
+    return getattr(target, "__qualname__", "").startswith("waiting.") and target.__module__ == progress.__name__
 
 
 def _of_library(event: str, arguments: tuple) -> bool:
