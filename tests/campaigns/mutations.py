@@ -3,10 +3,11 @@
     python -m tests.campaigns.mutations --mutations=300 --processes=2 --output=benchmarks/reliability/mutations.json
 
 A *mutation* is an operator, a comparison, a `not`, a number, a truth value or a short string (an option, a key, a byte
-order) of `transfer/` that becomes another. Each is made in a copy of the tracked files, and held if a test about the
-file failed: first those that import the file's module or bear its name, then the others of its room in `tests/` and the
-slow ones of the first. What survives is in `failures`, with its line; of those, the ones that change nothing that can
-be observed are listed in `EQUIVALENT`, with the reason, and are counted apart.
+order) of `transfer/` that becomes another. Each is made in a copy of the tracked files, and held if a test about it
+failed: first the fast tests that run its line, the quickest first (which tests run which line is measured once, in
+`.pytest_cache/`, by pytest-cov of the extra `dev`), then all those that import the file's module or bear its name. What
+survives is in `failures`, with its line; of those, the ones that change nothing that can be observed are listed in
+`EQUIVALENT`, with the reason, and are counted apart.
 
 `--files=transfer/store/*` takes fewer files, `--only=PATH:LINE:COLUMN` a single mutation, to see what notices it.
 """
@@ -25,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import tokenize
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -33,7 +34,10 @@ from pathlib import Path
 
 from tests.campaigns.figures import REPOSITORY, Figures
 
-SECONDS = 600
+# How long the tests of one mutation may take, in the end and as measured without one.
+SECONDS, SECONDS_OF_TESTS, MOST_TESTS = 600, 30.0, 60
+CACHE = REPOSITORY / ".pytest_cache" / "mutations"
+PYTEST = (sys.executable, "-m", "pytest")
 # Where a mutation is made, and what it may become. Comparisons move by one or turn round.
 OPERATORS = {
     **{"+": "-", "-": "+", "*": "/", "/": "*", "//": "/", "%": "*", "**": "*", "@": "*", "<<": ">>", ">>": "<<"},
@@ -160,6 +164,63 @@ def _constants(value: object, text: str) -> Iterator[tuple[str, str]]:
         yield f'"{value}"', f'"{"<" if value == ">" else ">" if value == "<" else value + "x"}"'
 
 
+@dataclass(frozen=True)
+class Tests:
+    """Which fast tests run which line of the package, and how long each takes.
+
+    Attributes:
+      lines: path of the package -> line -> tests, as pytest names them.
+      seconds: of each test.
+    """
+
+    lines: Mapping[str, Mapping[int, Sequence[str]]]
+    seconds: Mapping[str, float]
+
+    @classmethod
+    def measured(cls, folder: Path) -> "Tests":
+        """Runs the fast tests once in the copy of the files in `folder`; the next time nothing has to be run."""
+        import coverage
+
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        )
+        data = CACHE / f"{commit.stdout.strip()}.coverage"
+        log, settings = data.with_suffix(".log"), data.with_suffix(".ini")
+        if not data.exists():
+            CACHE.mkdir(parents=True, exist_ok=True)
+            part = data.with_suffix(".part")
+            settings.write_text(f"[run]\nsource = transfer\ndata_file = {part}\n")
+            options = ["--cov=transfer", "--cov-context=test", f"--cov-config={settings}", "--cov-report="]
+            with log.open("wb") as output:
+                command = [*PYTEST, "-m", "not slow", "-vv", "--durations=0", "--durations-min=0", *options]
+                subprocess.run(command, cwd=folder, env=environment(folder), stdout=output, check=False)
+            part.rename(data)
+        measured = coverage.CoverageData(str(data))
+        measured.read()
+        lines = {}
+        for file in measured.measured_files():
+            by_line = measured.contexts_by_lineno(file).items()
+            path = file[file.index("/transfer/") + 1 :] if "/transfer/" in file else file
+            lines[path] = {line: sorted({c.rpartition("|")[0] for c in names if c}) for line, names in by_line}
+        timed = re.findall(r"^(\d+\.\d+)s (?:call|setup) +(\S.*)$", log.read_text("utf-8", "replace"), re.MULTILINE)
+        seconds = {test: 0.0 for _, test in timed}
+        for duration, test in timed:
+            seconds[test] += float(duration)
+        return cls(lines, seconds)
+
+    def running(self, mutation: Mutation) -> list[str]:
+        """The tests that run a mutation's line, or, of a line that runs when its file is imported, that run the file.
+
+        The quickest first, those about the file before others; as many as fit into `SECONDS_OF_TESTS`.
+        """
+        by_line = self.lines.get(mutation.path, {})
+        tests = by_line.get(mutation.line) or sorted({test for names in by_line.values() for test in names})
+        about = tests_about(mutation.path)
+        tests = sorted(tests, key=lambda test: (test.partition("::")[0] not in about, self.seconds.get(test, 1.0)))
+        sums = itertools.accumulate(self.seconds.get(test, 1.0) for test in tests)
+        return [test for test, total in zip(tests, sums, strict=True) if total < SECONDS_OF_TESTS][:MOST_TESTS]
+
+
 @cache
 def sources_of_tests() -> dict[str, str]:
     """Path -> source of every test file."""
@@ -173,50 +234,53 @@ def tracked(*folders: str) -> list[str]:
     return [path for path in listed.stdout.splitlines() if path.endswith(".py")]
 
 
-def tests_about(path: str) -> tuple[list[str], list[str]]:
-    """The tests about a file, and the others of its room: those that a mutation of it is shown to."""
+def tests_about(path: str) -> list[str]:
+    """The test files that import a file's module or bear its name."""
     module = path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
     package, _, name = module.rpartition(".")
-    stem = Path(path).stem
     imports = re.compile(
         rf"(import|from) {re.escape(module)}\b|from {re.escape(package)} import [^\n]*\b{re.escape(name)}\b"
     )
-    room = "/".join(["tests", *path.split("/")[1:2]])
-    about, others = [], []
-    for test, source in sources_of_tests().items():
-        if imports.search(source) or Path(test).stem == f"test_{stem}":
-            about.append(test)
-        elif test.startswith(f"{room}/"):
-            others.append(test)
-    return about, others
+    sources = sources_of_tests().items()
+    return [test for test, source in sources if imports.search(source) or Path(test).stem == f"test_{Path(path).stem}"]
 
 
-def noticed(folder: Path, mutation: Mutation) -> str | None:
-    """The tests that notice a mutation, made in the copy of the files in `folder`; None where none does."""
-    about, others = tests_about(mutation.path)
-    return failing(folder, mutation, [(about, "not slow"), (others, "not slow"), (about, "slow")])
+def noticed(folder: Path, mutation: Mutation, tests: Tests) -> str | None:
+    """What notices a mutation, made in the copy of the files in `folder`; None where no test does."""
+    running, about = tests.running(mutation), tests_about(mutation.path)
+    groups = {f"of {len(running)} tests that run the line": running, f"of {len(about)} files about it": about}
+    return failing(folder, mutation, groups)
 
 
-def failing(folder: Path, mutation: Mutation, groups: Iterable[tuple[Sequence[str], str]]) -> str | None:
-    """The first group of tests, as files and marks, that fails in the copy with the mutation; None where none does."""
+def failing(folder: Path, mutation: Mutation, groups: Mapping[str, Sequence[str]]) -> str | None:
+    """The first failure in the copy with the mutation, by the name of its group of tests; None where none fails."""
     file = folder / mutation.path
     source = file.read_text("utf-8")
     file.write_text(mutation.applied(source), "utf-8")
     try:
-        found = ((tests, marks) for tests, marks in groups if tests and _fails(folder, tests, marks))
-        return next((f"{len(tests)} files, {marks}" for tests, marks in found), None)
+        failures = ((name, _failure(folder, tests)) for name, tests in groups.items() if tests)
+        return next((f"{failure} {name}" for name, failure in failures if failure), None)
     finally:
         file.write_text(source, "utf-8")
 
 
-def _fails(folder: Path, tests: Sequence[str], marks: str) -> bool:
-    command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "-m", marks, "--disable-warnings", *tests]
-    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+def _failure(folder: Path, tests: Sequence[str]) -> str | None:
+    """The first of the tests that fails in the copy of the files; None where none does."""
+    command = [*PYTEST, "-x", "-n", "0", "--disable-warnings", "-rfE", *tests]
     try:
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=SECONDS, check=False)
+        done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
-        return True
-    return done.returncode not in (0, 5)  # 5: no test of these marks
+        return "a test that does not end"
+    if done.returncode in (0, 5):  # 5: no test
+        return None
+    said = done.stdout.decode("utf-8", "replace")
+    return next(iter(re.findall(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)), f"exit code {done.returncode}")
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Of a process that tests the copy of the files in `folder`: all copies share their compiled programs."""
+    compiled = {"JAX_COMPILATION_CACHE_DIR": str(CACHE / "compiled")}
+    return {**os.environ, **compiled, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def copied(folder: Path) -> Path:
@@ -251,7 +315,8 @@ def main() -> None:
         source = (REPOSITORY / path).read_text("utf-8")
         (one,) = (m for m in mutations(path, source) if (m.line, m.start) == (int(line), int(column)))
         with tempfile.TemporaryDirectory() as folder:
-            print(one.described(source), "->", noticed(copied(Path(folder)), one) or "nothing notices it")
+            copy = copied(Path(folder))
+            print(one.described(source), "->", noticed(copy, one, Tests.measured(copy)) or "nothing notices it")
         return
     figures = Figures(options.output, "mutations", options.mutations, options.seed)
     todo = list(itertools.islice(drawn(options.files, options.seed), figures.steps, options.mutations))
@@ -259,11 +324,12 @@ def main() -> None:
         copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
         for number in range(options.processes):
             copies.put(copied(Path(folder) / str(number)))
+        tests = Tests.measured(Path(folder) / "0")
 
         def tried(mutation: Mutation) -> str | None:
             copy = copies.get()
             try:
-                return noticed(copy, mutation)
+                return noticed(copy, mutation, tests)
             finally:
                 copies.put(copy)
 

@@ -32,9 +32,19 @@ def test_a_changed_file_differs_in_one_token():
 
 
 def test_files_have_tests():
-    about, others = mutations.tests_about("transfer/runtime/files/digest.py")
-    assert "tests/runtime/test_digest.py" in about and not set(about) & set(others)
-    assert others and all(test.startswith("tests/runtime/") for test in others)
+    about = mutations.tests_about("transfer/runtime/files/digest.py")
+    assert "tests/runtime/test_digest.py" in about and "tests/runtime/test_tables.py" not in about
+
+
+def test_the_quickest_tests_of_a_line_come_first():
+    path, of_file = "transfer/runtime/files/digest.py", "tests/runtime/test_digest.py"
+    lines = {path: {3: ["other::quick", f"{of_file}::slow", f"{of_file}::quick", "other::long"], 4: ["other::4"]}}
+    seconds = {"other::quick": 0.1, f"{of_file}::slow": 3.0, f"{of_file}::quick": 0.2, "other::long": 1000.0}
+    tests = mutations.Tests(lines, seconds)
+    on_line = mutations.Mutation(path, 3, 0, 1, "<", "<=")
+    assert tests.running(on_line) == [f"{of_file}::quick", f"{of_file}::slow", "other::quick"]
+    imported = mutations.Mutation(path, 1, 0, 1, "<", "<=")
+    assert "other::4" in tests.running(imported)
 
 
 @pytest.mark.slow
@@ -42,7 +52,8 @@ def test_a_change_is_noticed_and_the_copy_is_as_it_was(tmp_path):
     copy, path = mutations.copied(tmp_path), "transfer/runtime/files/digest.py"
     source = (copy / path).read_text("utf-8")
     change = next(each for each in mutations.mutations(path, source) if each.name == "not  -> ")
-    tests = [(["tests/runtime/test_tables.py"], "not slow"), (["tests/runtime/test_digest.py"], "not slow")]
-    assert mutations.failing(copy, change, tests[:1]) is None
-    assert mutations.failing(copy, change, tests) == "1 files, not slow"
+    groups = {"of others": ["tests/runtime/test_tables.py"], "of its own": ["tests/runtime/test_digest.py"]}
+    assert mutations.failing(copy, change, {"of others": groups["of others"]}) is None
+    found = mutations.failing(copy, change, groups)
+    assert found is not None and found.startswith("tests/runtime/test_digest.py::") and found.endswith(" of its own")
     assert (copy / path).read_text("utf-8") == source
