@@ -80,11 +80,9 @@ def test_a_run_that_is_shown_has_a_config_and_settings_that_are_there(page: Path
 
 
 def test_the_sections_of_a_report_are_those_that_its_page_explains() -> None:
-    from transfer.report.sections import SECTIONS
+    from transfer.report.page import SECTIONS
 
-    sources = "".join(
-        (DOCS.parent / "transfer" / "report" / f"{name}.py").read_text() for name in (*SECTIONS, "comparison")
-    )
+    sources = "".join(path.read_text() for path in (DOCS.parent / "transfer" / "report").glob("*.py"))
     rows = re.findall(r"^\| ([A-Z][^|]+?) \|", (DOCS / "report.md").read_text("utf-8"), re.MULTILINE)
     titles = [title for row in rows for title in re.split(r"[,;] (?=[A-Z])", row)]
     assert len(titles) >= len(SECTIONS)

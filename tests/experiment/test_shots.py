@@ -21,7 +21,6 @@ from transfer.experiment.few_shot.cells import Cells
 from transfer.experiment.few_shot.protocol import Protocol
 from transfer.report import chart_files, few_shot_tables, shots_section
 from transfer.report.run_data import RunData
-from transfer.report.sections import Options
 from transfer.runtime import preemption
 
 SHOTS = (1, 5, 10, 25)
@@ -327,7 +326,7 @@ def test_draws_of_the_same_rows_have_no_spread(whole_classes, tmp_path):
 
 def reported(found):
     run_ = RunData(epath.Path("r"), "r", epath.Path("r"), "r", {}, {"few_shot": found}, [], None)
-    return shots_section.section(run_, Options()).html
+    return shots_section.section(run_).html
 
 
 # What a comparison by one head was in `result.json` before it became a protocol with baselines.

@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from transfer.evaluation.predictions import Predictions
-from transfer.report.run_data import RunData
+from transfer.report.run_data import DEFAULTS, Options, RunData
 
 ODD = ("<script>alert(1)</script>", "\"quoted\" & 'so'", "ünïcode 猫 🙂", "a</script><b>")
 
@@ -20,8 +20,11 @@ class Tiles:
         return [None if i % 7 == 6 else random.integers(0, 256, (side, side, 3), np.uint8) for i in range(len(ids))]
 
 
-def made_run(predictions: Predictions | None, features: np.ndarray | None = None, **result: Any) -> RunData:
-    run = RunData(epath.Path("/nowhere"), "/nowhere", epath.Path("/nowhere"), "made", {}, result, [], predictions)
+def made_run(
+    predictions: Predictions | None, features: np.ndarray | None = None, options: Options = DEFAULTS, **result: Any
+) -> RunData:
+    nowhere = epath.Path("/nowhere")
+    run = RunData(nowhere, "/nowhere", nowhere, "made", {}, result, [], predictions, options=options)
     vars(run)["images"], vars(run)["_features"] = Tiles(), features
     return run
 

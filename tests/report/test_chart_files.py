@@ -14,9 +14,9 @@ from PIL import Image
 from transfer.__main__ import main
 from transfer.errors import TransferError, UsageError
 from transfer.evaluation.predictions import Predictions
-from transfer.report import chart_files, confusion, names, page, svg
+from transfer.report import chart_files, confusion, page, svg
 from transfer.report.run_data import load
-from transfer.report.sections import Options
+from transfer.report.templates import output_names
 
 SHOTS = {
     "heads": ["ridge"],
@@ -48,7 +48,7 @@ def draw(tmp_path):
 
     def run(workdir, *formats, folder="plots"):
         (found,) = load([str(workdir)])
-        written = chart_files.draw(found, epath.Path(tmp_path / folder), formats, Options())
+        written = chart_files.draw(page.sections(found), epath.Path(tmp_path / folder), formats)
         return {path.name: path for path in written}
 
     return run
@@ -78,10 +78,10 @@ def test_every_chart_of_a_run_of_train_py(trained, draw):
     written = draw(trained, "svg")
     assert {path.stem for path in written.values()} >= {"curves", "confusion", "classes", "reliability", "map", "shots"}
     (run,) = load([str(trained)])
-    html = page.page([run], Options())
+    html = page.page([run])
     curve = re.search(r'<path class="line s1"[^>]*>', written["curves.svg"].read_text())[0]
     assert curve in html, "the file holds the page's own chart"
-    points = written["map.svg"].read_text().count('class="dot') - len(names.of_outputs(run.predictions))
+    points = written["map.svg"].read_text().count('class="dot') - len(output_names(run.predictions))
     assert points == len(run.predictions)
 
 
@@ -118,7 +118,7 @@ def test_the_same_run_gives_the_same_bytes_and_foreign_files_are_kept(tmp_path, 
 @pytest.mark.parametrize("classes", [4, 40, 700])
 def test_the_matrix_holds_what_happened(classes):
     predictions = of_classes(classes, 900)
-    (chart,) = confusion.charts(made_run(predictions), Options())
+    (chart,) = confusion.section(made_run(predictions)).charts()
     squares = sum(path.count("M") for path in re.findall(r'<path class="cell[^>]* d="([^"]*)"', chart.marks))
     assert squares == len(confusion.confusion(predictions).count)
     assert chart.marks.count("<text") == (2 + 2 * classes if classes <= 40 else 2) + (squares if classes == 4 else 0)

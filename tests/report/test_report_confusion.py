@@ -11,7 +11,6 @@ from sklearn.metrics import confusion_matrix
 from transfer.evaluation.predictions import Predictions
 from transfer.report import page
 from transfer.report.confusion import alike, confusion, section
-from transfer.report.sections import Options
 
 
 @pytest.mark.parametrize("classes", [2, 7, 300])
@@ -50,7 +49,7 @@ def matrix(tmp_path_factory: Any) -> tuple[Path, Predictions]:
     logits = np.eye(6, dtype=np.float32)[said] * np.linspace(3, 9, 120)[:, None]
     predictions = Predictions.of_logits(logits, labels, class_names=[*ODD, "four", "five"])
     path = tmp_path_factory.mktemp("matrix") / "report.html"
-    path.write_text(page.page([made_run(predictions)], Options(map="none")), "utf-8")
+    path.write_text(page.page([made_run(predictions)]), "utf-8")
     return path, predictions
 
 
@@ -153,11 +152,11 @@ def test_the_table_says_the_same(matrix: tuple[Path, Predictions], watched: Any)
 def test_nothing_wrong_and_one_class(tmp_path: Path, watched: Any) -> None:
     predictions = Predictions.of_logits(np.zeros((3, 1)), [0, 0, 0], class_names=["only"])
     path = tmp_path / "report.html"
-    path.write_text(page.page([made_run(predictions)], Options(map="none")), "utf-8")
+    path.write_text(page.page([made_run(predictions)]), "utf-8")
     opened = watched(path, 390)
     assert "All 3 images are classified correctly" in opened.locator("#confusion-0").inner_text()
     opened.locator("#confusion-0 canvas").focus()
     for key in ("e", "ArrowDown", "+", "-"):
         opened.keyboard.press(key)
     assert "3 correct" in opened.locator("#confusion-0 .reading").inner_text()
-    assert section(made_run(None), Options()) is None
+    assert section(made_run(None)) is None

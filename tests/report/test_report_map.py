@@ -15,7 +15,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 
 from transfer.report import feature_map, page, run_data
-from transfer.report.sections import Options
+from transfer.report.run_data import Options
 
 
 def blobs(rows: int, width: int, groups: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -44,7 +44,7 @@ def test_components_of_little(shape: tuple[int, int]) -> None:
 def test_features_that_are_all_alike() -> None:
     places, share = feature_map.components(np.ones((6, 4), np.float32), 2)
     assert not places.any() and not share.any()
-    found = feature_map.section(made_run(of_classes(3, 6), np.ones((6, 4), np.float32)), Options())
+    found = feature_map.section(made_run(of_classes(3, 6), np.ones((6, 4), np.float32)))
     assert found is not None and set(found.data["points"]) == {feature_map.STEPS // 2}
 
 
@@ -65,22 +65,23 @@ def test_tsne_of_few_rows(rows: int) -> None:
 
 def test_a_sample_is_said_so() -> None:
     run = made_run(of_classes(4, 2500), blobs(2500, 3)[0])
-    found = feature_map.section(run, Options())
+    found = feature_map.section(run)
     assert found is not None
     rows = feature_map.sample(2500, feature_map.MOST_POINTS, 0)
     assert "A sample of 2\u202f000 of the 2\u202f500" in found.html and len(found.data["ids"]) == 2000
     assert run.predictions is not None
     assert found.data["right"] == run.predictions.labels[rows].tolist()
     assert found.data["ids"] == run.predictions.ids[rows].tolist()
-    other = feature_map.section(run, Options(seed=1))
+    run.options = Options(seed=1)
+    other = feature_map.section(run)
     assert other is not None and other.data["ids"] != found.data["ids"]
 
 
 def test_no_map_is_made_unless_it_can_be() -> None:
-    assert feature_map.section(made_run(of_classes(4, 20), blobs(20, 3)[0]), Options(map="none")) is None
-    assert feature_map.section(made_run(of_classes(4, 20)), Options()) is None
+    assert feature_map.section(made_run(of_classes(4, 20), blobs(20, 3)[0], Options(map="none"))) is None
+    assert feature_map.section(made_run(of_classes(4, 20))) is None
     run = made_run(of_classes(2, 2), blobs(2, 3)[0])
-    assert feature_map.section(run, Options()) is None and "fewer than three" in run.notes[0]
+    assert feature_map.section(run) is None and "fewer than three" in run.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_no_map_is_made_unless_it_can_be() -> None:
 )
 def test_every_kind_is_drawn(made: Any, tmp_path: Path, watched: Any) -> None:
     path = tmp_path / "report.html"
-    path.write_text(page.page([made_run(made, blobs(90, 5)[0])], Options()), "utf-8")
+    path.write_text(page.page([made_run(made, blobs(90, 5)[0])]), "utf-8")
     opened = watched(path, 390)
     opened.locator("#map-0 canvas.points").focus()
     opened.keyboard.press("ArrowRight")

@@ -17,14 +17,14 @@ from transfer import config, experiment
 from transfer.__main__ import main
 from transfer.evaluation.predictions import Predictions
 from transfer.report import page, run_data, svg
-from transfer.report.sections import SECTIONS, Options
+from transfer.report.run_data import Options
 from transfer.report.templates import embedded
 
 PLAIN = Options(map="none")
 
 
 def text(*paths: Path) -> str:
-    return page.page(run_data.load([str(path) for path in paths]), PLAIN)
+    return page.page(run_data.load([str(path) for path in paths], PLAIN))
 
 
 def titles(html: str) -> list[str]:
@@ -255,13 +255,11 @@ def test_ticks_are_round_and_inside() -> None:
         assert found and all(low - 1e-12 <= value <= high + 1e-12 for value in found) and len(found) <= 12
 
 
-def test_every_section_is_a_module_that_makes_one(trained: Path) -> None:
-    import importlib
-
-    (run,) = run_data.load([str(trained)])
+def test_every_section_has_a_key_of_its_own(trained: Path) -> None:
+    (run,) = run_data.load([str(trained)], PLAIN)
     keys = []
-    for name in SECTIONS:
-        made = importlib.import_module(f"transfer.report.{name}").section(run, PLAIN)
+    for section in page.SECTIONS:
+        made = section(run)
         if made is not None:
             assert re.fullmatch(r"[a-z_]+", made.key) and made.title
             embedded(made.data)
@@ -277,7 +275,7 @@ import sys
 from etils import epath
 from transfer.report import page
 from transfer.report.run_data import load
-page.write(load([{str(tmp_path / "run")!r}]), epath.Path({str(tmp_path / "page.html")!r}), page.Options())
+page.write(load([{str(tmp_path / "run")!r}]), epath.Path({str(tmp_path / "page.html")!r}))
 print(sorted(name for name in ("sklearn", "matplotlib", "scipy", "tensorflow", "flax") if name in sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

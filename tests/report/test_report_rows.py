@@ -16,10 +16,8 @@ from sklearn.metrics import precision_score, recall_score
 from transfer.evaluation.calibration import expected_calibration_error
 from transfer.evaluation.predictions import KINDS, Predictions
 from transfer.evaluation.summary import per_class
-from transfer.report import classes, errors_section, page, pairs, reliability, run_data, thumbnails
-from transfer.report.sections import Options, make
+from transfer.report import classes, images, mistakes, page, reliability, run_data
 
-PLAIN = Options(map="none")
 OF_KIND: dict[str, Callable[[], Predictions]] = {
     "classes": lambda: of_classes(4, 200, names=ODD),
     "labels": of_labels,
@@ -28,7 +26,7 @@ OF_KIND: dict[str, Callable[[], Predictions]] = {
 
 
 def keys(predictions: Predictions | None, **result: Any) -> list[str]:
-    return [section.key for section in make(made_run(predictions, **result), PLAIN)]
+    return [section.key for section in page.sections(made_run(predictions, **result))]
 
 
 def test_classes_are_those_of_the_result_and_of_scikit_learn() -> None:
@@ -68,7 +66,7 @@ def test_classes_without_rows_have_no_bar() -> None:
     found = classes.of_classes(predictions)
     assert [row["value"] for row in found] == [pytest.approx(2 / 3), None, None]
     assert [row["precision"] for row in found] == [1, 0, None]
-    assert "no images" in classes.section(made_run(predictions), PLAIN).html  # type: ignore[union-attr]
+    assert "no images" in classes.section(made_run(predictions)).html  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("kind", ["classes", "labels"])
@@ -83,7 +81,7 @@ def test_bins_make_the_calibration_error(kind: str) -> None:
 
 def test_pairs_are_the_rows_that_were_confused() -> None:
     predictions = of_classes(5, 400)
-    found = pairs.confused(predictions)
+    found = mistakes.confused(predictions)
     for actual, predicted, rows in found:
         assert (predictions.labels[rows] == actual).all() and (predictions.top[rows, 0] == predicted).all()
         assert (np.diff(predictions.probability[rows, 0]) <= 0).all()
@@ -94,7 +92,7 @@ def test_pairs_are_the_rows_that_were_confused() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_worst_errors_come_first(kind: str) -> None:
     predictions = OF_KIND[kind]()
-    rows = errors_section.worst(predictions, 10)
+    rows = mistakes.worst(predictions, 10)
     assert len(rows) == 10
     if kind == "classes":
         wrong = np.sort(predictions.probability[~predictions.right, 0])[::-1]
@@ -123,7 +121,7 @@ def test_scores_that_are_no_probabilities_and_in_no_order() -> None:
     predictions = of_classes(6, 100, ranked=False, probable=False)
     found = keys(predictions)
     assert "reliability" not in found and {"confusion", "classes", "pairs", "errors"} <= set(found)
-    html = "".join(section.html for section in make(made_run(predictions), PLAIN))
+    html = "".join(section.html for section in page.sections(made_run(predictions)))
     assert "no probabilities" in html
     assert not re.search(r"\bnan\b", re.sub(r"base64,[^\"]*", "", html), re.IGNORECASE)
 
@@ -136,7 +134,7 @@ def test_all_right_shows_no_errors() -> None:
 def test_without_predictions_the_result_says_what_it_knows() -> None:
     rows = [{"class": ODD[0], "rows": 5, "value": 0.8, "low": 0.4, "high": 0.9}]
     assert "classes" in keys(None, measures={"per_class": rows})
-    html = classes.section(made_run(None, measures={"per_class": rows}), PLAIN).html  # type: ignore[union-attr]
+    html = classes.section(made_run(None, measures={"per_class": rows})).html  # type: ignore[union-attr]
     assert "80.0" in html and "<script>" not in html and "&lt;script&gt;" in html
 
 
@@ -149,7 +147,7 @@ def test_damaged_results_are_left_out(damaged: Any) -> None:
 @pytest.mark.parametrize("width", [390, 1280])
 def test_every_kind_fits_the_screen(kind: str, width: int, tmp_path: Path, watched: Any) -> None:
     path = tmp_path / "report.html"
-    path.write_text(page.page([made_run(OF_KIND[kind]())], PLAIN), "utf-8")
+    path.write_text(page.page([made_run(OF_KIND[kind]())]), "utf-8")
     opened = watched(path, width)
     assert opened.evaluate("document.documentElement.scrollWidth") == width
     assert opened.evaluate("report.problems.length") == 0
@@ -160,7 +158,7 @@ def test_every_kind_fits_the_screen(kind: str, width: int, tmp_path: Path, watch
 def test_names_filter_the_classes(tmp_path: Path, watched: Any) -> None:
     path = tmp_path / "report.html"
     names = [f"sign {i}" for i in range(43)]
-    path.write_text(page.page([made_run(of_classes(43, 900, names=names))], PLAIN), "utf-8")
+    path.write_text(page.page([made_run(of_classes(43, 900, names=names))]), "utf-8")
     opened = watched(path)
     shown = opened.locator("#classes-0 tbody tr:visible b").all_inner_texts()
     shares = [float(text.split("\u202f")[0]) for text in shown]
@@ -181,11 +179,11 @@ def pixels(address: str) -> np.ndarray:
 def test_the_images_are_those_of_the_rows(trained: Path) -> None:
     run = run_data.load([str(trained)])[0]
     assert run.predictions is not None and not run.predictions.right.all(), "three epochs leave some errors"
-    made = errors_section.section(run, PLAIN)
+    made = mistakes.largest(run)
     shown = re.findall(r'<img src="([^"]+)"[^>]* alt="([^"]+)"', str(made.html))  # type: ignore[union-attr]
-    rows = errors_section.worst(run.predictions)
+    rows = mistakes.worst(run.predictions)
     assert [alt for _, alt in shown] == run.predictions.ids[rows].tolist()
-    wanted = run.images.get([alt for _, alt in shown], errors_section.SIDE)
+    wanted = run.images.get([alt for _, alt in shown], mistakes.SIDE_OF_ERROR)
     for (address, _), image in zip(shown, wanted, strict=True):
         assert np.abs(pixels(address) - image).mean() < 4
 
@@ -194,13 +192,13 @@ def test_tiles_of_a_sheet_do_not_bleed() -> None:
     random = np.random.default_rng(0)
     flat = [np.full((48, 48, 3), colour, np.uint8) for colour in random.integers(0, 256, (11, 3))]
     flat[4] = None  # type: ignore[call-overload]
-    made = thumbnails.sheet(flat, 48)
+    made = images.sheet(flat, 48)
     assert made is not None
     whole = pixels(made.address)
     for place, image in enumerate(flat):
         top, left = place // made.columns * 48, place % made.columns * 48
         found = whole[top : top + 48, left : left + 48]
         assert np.abs(found - (128 if image is None else image)).max() <= 6
-    assert thumbnails.sheet([None, None], 48) is None and thumbnails.address(None) is None
+    assert images.sheet([None, None], 48) is None and images.address(None) is None
     with pytest.raises(ValueError, match="20 pixels would bleed"):
-        thumbnails.sheet(flat, 20)
+        images.sheet(flat, 20)

@@ -9,7 +9,6 @@ from made_runs import ODD, made_run
 
 from transfer.evaluation.predictions import Predictions
 from transfer.report import page
-from transfer.report.sections import Options
 
 CLASSES, ROWS = 1000, 100_000
 
@@ -37,7 +36,7 @@ def large(tmp_path_factory: Any) -> Path:
     )
     features = random.normal(size=(ROWS, 16)).astype(np.float32)
     path = tmp_path_factory.mktemp("large") / "report.html"
-    path.write_text(page.page([made_run(predictions, features)], Options()), "utf-8")
+    path.write_text(page.page([made_run(predictions, features)]), "utf-8")
     return path
 
 

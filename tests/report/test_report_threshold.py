@@ -7,7 +7,6 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score, 
 
 from transfer.evaluation.predictions import Predictions
 from transfer.report import threshold
-from transfer.report.sections import Options
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def test_thresholds_give_what_is_counted(predictions: Predictions) -> None:
 
 
 def test_the_section_shows_both_curves_and_the_table(predictions: Predictions) -> None:
-    made = threshold.section(made_run(predictions), Options())
+    made = threshold.section(made_run(predictions))
     assert made is not None and made.html.count("<figure") == 2 and "&lt;b&gt;dog&lt;/b&gt;" in made.html
     assert made.html.count('<th scope="row">') == 3 and "ROC curve, area 0." in made.html
 

@@ -7,8 +7,7 @@ from etils import epath
 
 from transfer.cli.main import output_file
 from transfer.errors import UsageError
-from transfer.report.run_data import load
-from transfer.report.sections import MAPS, Options
+from transfer.report.run_data import MAPS, Options, load
 from transfer.runtime.files import atomic, outputs
 
 Action = Callable[[argparse.Namespace], None]
@@ -52,15 +51,16 @@ def report(parser: argparse.ArgumentParser) -> Action:
         output = _output(options)
         from transfer.report import page
 
-        runs, choices = load(options.runs), Options(options.map, options.seed)
+        runs = load(options.runs, Options(options.map, options.seed))
+        sections = [page.sections(run) for run in runs]
         # first, so that no page is written where a chart may not be
         if options.plots:
             from transfer.report import chart_files
 
-            for place, loaded in enumerate(runs):
+            for place, (loaded, made) in enumerate(zip(runs, sections, strict=True)):
                 folder = epath.Path(options.plots) / (f"{place}-{loaded.slug}" if len(runs) > 1 else "")
-                chart_files.draw(loaded, folder, formats, choices)
-        text = page.page(runs, choices)
+                chart_files.draw(made, folder, formats)
+        text = page.page(runs, sections)
         atomic.write_text(output, text)
         print(f"Report: {output} ({len(text.encode()) / 1e6:.1f} MB); open it in a browser")
 

@@ -78,7 +78,7 @@ def _write_report(config: ConfigDict, workdir: epath.Path) -> None:
             # both look at the same rows and images, which are read once
             (run,) = run_data.load([str(workdir)])
             board_projector.write(run)
-            distributed.print_once(f"Report: {page.write([run], workdir / page.FILE, page.Options())}")
+            distributed.print_once(f"Report: {page.write([run], workdir / page.FILE)}")
         except Exception as error:  # a page is worth no run
             logging.debug("the report", exc_info=error)
             why = " ".join(f"{type(error).__name__}: {error}".split())[:300]

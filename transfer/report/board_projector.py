@@ -1,16 +1,16 @@
 """The features of validation rows as TensorBoard's projector reads them: points, what each is, and their images."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from PIL import Image
 
 from transfer.evaluation import predictions as kept
-from transfer.report import names
 from transfer.report.feature_map import components, sample
+from transfer.report.images import tiled
 from transfer.report.run_data import RunData
-from transfer.report.thumbnails import tiled
+from transfer.report.templates import output_names, valid_text
 from transfer.runtime.files import atomic
 
 CONFIG = "projector_config.pbtxt"
@@ -40,7 +40,7 @@ def write(run: RunData) -> None:
     target.mkdir(parents=True, exist_ok=True)
     atomic.write_text(target / "tensors.tsv", _lines("\t".join(f"{x:.5g}" for x in row) for row in places))
     atomic.write_text(target / "metadata.tsv", _lines(_metadata(run, rows)))
-    images = run.images.get([str(i) for i in predictions.ids[rows]], SIDE)
+    images = run.thumbnails(rows, SIDE)
     sprite = any(image is not None for image in images)
     if sprite:
         # a square, row by row, as the projector cuts it up
@@ -51,7 +51,7 @@ def write(run: RunData) -> None:
     atomic.write_text(config, _config(places.shape, run.result.get("tap"), sprite))
 
 
-def _lines(lines: Iterator[str]) -> str:
+def _lines(lines: Iterable[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
@@ -62,7 +62,7 @@ def _metadata(run: RunData, rows: np.ndarray) -> Iterator[str]:
     if predictions.kind != "classes":
         yield from (_cell(predictions.ids[row]) for row in rows)  # a single column has no heading
         return
-    classes = [_cell(name) for name in names.of_outputs(predictions)]
+    classes = [_cell(name) for name in output_names(predictions)]
     yield "id\tclass\tpredicted\tright"
     for row in rows:
         actual, said = classes[predictions.labels[row]], classes[predictions.top[row, 0]]
@@ -71,21 +71,18 @@ def _metadata(run: RunData, rows: np.ndarray) -> Iterator[str]:
 
 def _cell(text: object) -> str:
     """The text on one line, without tabs, and not empty, which the projector would take for no line at all."""
-    return " ".join(names.shown(text).split()) or "-"
+    return " ".join(valid_text(text).split()) or "-"
 
 
 def _config(shape: tuple[int, ...], tap: object, sprite: bool) -> str:
     """The projector's protocol buffer as text; its paths are from the folder that it lies in."""
-    name = f"features of {_cell(tap)}" if tap else "features"
     lines = [
         "embeddings {",
-        f'  tensor_name: "{name}"',
-        f"  tensor_shape: {shape[0]}",
-        f"  tensor_shape: {shape[1]}",
+        f'  tensor_name: "features{f" of {_cell(tap)}" if tap else ""}"',
+        *(f"  tensor_shape: {size}" for size in shape),
         f'  tensor_path: "{FOLDER}/tensors.tsv"',
         f'  metadata_path: "{FOLDER}/metadata.tsv"',
     ]
     if sprite:
-        lines += ["  sprite {", f'    image_path: "{FOLDER}/sprite.png"']
-        lines += [f"    single_image_dim: {SIDE}", f"    single_image_dim: {SIDE}", "  }"]
-    return _lines(iter([*lines, "}"]))
+        lines += ["  sprite {", f'    image_path: "{FOLDER}/sprite.png"', *[f"    single_image_dim: {SIDE}"] * 2, "  }"]
+    return _lines([*lines, "}"])

@@ -1,6 +1,5 @@
 """The report's charts as files for papers: SVG as they are on the page, PNG and PDF by vl-convert."""
 
-import importlib
 import io
 import re
 from collections.abc import Sequence
@@ -13,28 +12,15 @@ from markupsafe import Markup
 from PIL import Image, PngImagePlugin
 
 from transfer.errors import TransferError
-from transfer.report import names, svg
-from transfer.report.run_data import RunData
-from transfer.report.sections import Options
+from transfer.report import svg
 from transfer.report.svg import Chart
-from transfer.report.templates import asset
+from transfer.report.templates import Section, asset, valid_text
 from transfer.runtime.distribution import install_hint
 from transfer.runtime.files import atomic
 from transfer.runtime.files.outputs import check_output
 from transfer.runtime.progress import Progress
 
 SUFFIXES = (".svg", ".png", ".pdf")
-# Name of a file -> the module of `transfer.report` whose `charts(run, options)` it shows.
-CHARTS = {
-    "curves": "curves",
-    "confusion": "confusion",
-    "classes": "classes",
-    "threshold": "threshold",
-    "reliability": "reliability",
-    "map": "feature_map",
-    "depth": "depth_section",
-    "shots": "shots_section",
-}
 # Pixels of a PNG to one of the SVG file.
 SCALE = 2
 # What tells our files from those of others: in PNG, SVG and PDF.
@@ -45,8 +31,8 @@ GAP, LINE = 20, 19
 TITLE_LETTER = 7.6
 
 
-def draw(run: RunData, folder: epath.Path, formats: Sequence[str], options: Options) -> list[epath.Path]:
-    """Writes `curves.png`, `confusion.png`, … into `folder`: each chart that the run has something for; says which.
+def draw(sections: Sequence[Section], folder: epath.Path, formats: Sequence[str]) -> list[epath.Path]:
+    """Writes `curves.png`, `confusion.png`, … into `folder`: the charts of each section that has any; says which.
 
     Args:
         formats: of "svg", "png", "pdf"; each chart is written in all of them.
@@ -55,18 +41,15 @@ def draw(run: RunData, folder: epath.Path, formats: Sequence[str], options: Opti
         TransferError: PNG or PDF, and vl-convert is not installed.
         UsageError: a picture of that name is there already and is no chart of a run; nothing is written then.
     """
-    _converter([f".{name}" for name in formats])
-    charts = {
-        name: importlib.import_module(f"transfer.report.{module}").charts(run, options)
-        for name, module in CHARTS.items()
-    }
-    paths = {folder / f"{name}.{form}": charts[name] for name in charts if charts[name] for form in formats}
+    _converter([f".{form}" for form in formats])
+    charts = {section.key: made for section in sections if (made := section.charts())}
+    paths = {folder / f"{key}.{form}": made for key, made in charts.items() for form in formats}
     for path in paths:
         check_output(path, lambda content: any(mark in content for mark in MADE), "a chart", "plots")
     folder.mkdir(parents=True, exist_ok=True)
     with Progress("Plots", len(paths), "files") as progress:
-        for path, shown in paths.items():
-            write(path, shown)
+        for path, made in paths.items():
+            write(path, made)
             progress.update()
     print(f"Plots: {', '.join(path.name for path in paths) or 'none, the run has nothing to draw'} in {folder}")
     return list(paths)
@@ -130,7 +113,7 @@ def document(charts: Sequence[Chart], title: str = "", columns: int = 2) -> str:
     ]
     spaces = {"xmlns": "http://www.w3.org/2000/svg", "xmlns:dc": "http://purl.org/dc/elements/1.1/"}
     box = f"0 0 {size['width']} {size['height']}"
-    return names.shown(svg.element("svg", Markup("\n").join(inside), **spaces, **size, viewBox=box)) + "\n"
+    return valid_text(svg.element("svg", Markup("\n").join(inside), **spaces, **size, viewBox=box)) + "\n"
 
 
 def _heading(chart: Chart, width: float) -> tuple[Markup, float]:

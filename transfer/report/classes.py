@@ -8,14 +8,11 @@ import numpy as np
 from transfer.evaluation.intervals import wilson
 from transfer.evaluation.measures import value
 from transfer.evaluation.predictions import Predictions
-from transfer.report import names, svg
+from transfer.report import svg
 from transfer.report.confusion import confusion
 from transfer.report.run_data import RunData
-from transfer.report.sections import Options, Section
-from transfer.report.svg import Chart
-from transfer.report.templates import is_number, rendered
+from transfer.report.templates import Section, is_number, output_names, rendered, valid_text
 
-KEY = "classes"
 ENDS = ("value", "low", "high")
 # Of more classes the worst come first, since nobody looks for them by their place.
 IN_ORDER = 25
@@ -26,7 +23,7 @@ def of_classes(predictions: Predictions) -> list[dict[str, Any]]:
 
     `taken` is what most of its wrong rows were predicted as. What no row tells of is None.
     """
-    counted, titles = confusion(predictions), names.of_outputs(predictions)
+    counted, titles = confusion(predictions), output_names(predictions)
     hits = np.bincount(predictions.labels[predictions.right], minlength=len(titles))
     taken: dict[int, tuple[str, int]] = {}
     wrong = counted.mistakes()
@@ -41,7 +38,7 @@ def of_labels(predictions: Predictions) -> list[dict[str, Any]]:
     has, said = predictions.labels > 0, predictions.scores > 0
     hits, rows, saying = (has & said).sum(axis=0), has.sum(axis=0), said.sum(axis=0)
     f1 = [2 * h / (r + s) if r + s else None for h, r, s in zip(hits, rows, saying, strict=True)]
-    of_each = _with_intervals(names.of_outputs(predictions), hits, rows, saying)
+    of_each = _with_intervals(output_names(predictions), hits, rows, saying)
     return [row | {"f1": value} for row, value in zip(of_each, f1, strict=True)]
 
 
@@ -59,7 +56,7 @@ def _with_intervals(titles: list[str], hits: Any, rows: Any, said: Any) -> list[
 def of_values(predictions: Predictions) -> list[dict[str, Any]]:
     """A row for each target: "rmse" and "r2"; its name is its number."""
     lines = []
-    for i, title in enumerate(names.of_outputs(predictions)):
+    for i, title in enumerate(output_names(predictions)):
         alone = Predictions.of_logits(predictions.scores[:, [i]], predictions.labels[:, [i]], kind="values")
         lines.append({"name": title, "rows": len(predictions), **{key: value(alone, key) for key in ("rmse", "r2")}})
     return lines
@@ -75,43 +72,38 @@ TITLES = {"classes": "Accuracy by class", "labels": "Results by label", "values"
 MOST_BARS = 40
 
 
-def section(run: RunData, options: Options) -> Section | None:
+def section(run: RunData) -> Section | None:
     """A table with bars; of a run without predictions what result.json has of its classes."""
     kind = "classes" if run.predictions is None else run.predictions.kind
     rows = _recorded(run.result) if run.predictions is None else _ROWS[kind](run.predictions)
     if not rows:
         return None
+    drawn = [] if run.predictions is None or kind == "values" else [row for row in rows if row["value"] is not None]
     lowest_first = kind != "values" and len(rows) > IN_ORDER
     if lowest_first:
         rows.sort(key=lambda row: (row["value"] is None, row["value"]))
     html = rendered("classes.html", rows=rows, kind=kind, worst_first=lowest_first, written=run.predictions is None)
-    return Section(KEY, TITLES[kind], html)
+    return Section("classes", TITLES[kind], html, charts=lambda: [_chart(drawn)] if drawn else [])
 
 
-def charts(run: RunData, options: Options) -> list[Chart]:
+def _chart(every: list[dict[str, Any]]) -> svg.Chart:
     """The recall of each class or label with its interval; of many the worst."""
-    if run.predictions is None or run.predictions.kind == "values":
-        return []
-    every = [row for row in _ROWS[run.predictions.kind](run.predictions) if row["value"] is not None]
     rows = every if len(every) <= MOST_BARS else sorted(every, key=lambda row: row["value"])[:MOST_BARS]
     title = "Recall, with 95 % intervals" + f": the lowest {len(rows)} of {len(every)}" * (len(rows) < len(every))
     label = "Recall by class: " + ", ".join(f"{row['name']} {row['value']:.1%}" for row in rows)
     bars = [(row["name"], row["value"], row["low"], row["high"]) for row in rows]
-    return [Chart(title, *svg.horizontal_bars(bars, "recall", label), classes="bars")]
+    return svg.row_chart(title, label, bars, "recall")
 
 
 def _recorded(result: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of `per_class` in result.json, where a run has it and it is what it should be."""
     measures = result.get("measures")
     listed = measures.get("per_class") if isinstance(measures, dict) else None
-    if not isinstance(listed, list) or not all(_is_whole(row) for row in listed):
+    rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
+    if not all(is_number(row.get(name)) and 0 <= row[name] <= 1 for row in rows for name in ENDS) or rows != listed:
         return []
     return [
-        {"name": names.shown(row.get("class", "")), "rows": row.get("rows", 0), "precision": None}
+        {"name": valid_text(row.get("class", "")), "rows": row.get("rows", 0), "precision": None}
         | {name: row[name] for name in ENDS}
-        for row in listed
+        for row in rows
     ]
-
-
-def _is_whole(row: Any) -> bool:
-    return isinstance(row, dict) and all(is_number(row.get(name)) and 0 <= row[name] <= 1 for name in ENDS)

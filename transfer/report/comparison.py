@@ -9,9 +9,7 @@ from transfer.evaluation.comparison_table import Table, tabulate
 from transfer.evaluation.runs import with_names
 from transfer.report import svg
 from transfer.report.run_data import RunData
-from transfer.report.sections import Section
-from transfer.report.svg import Chart
-from transfer.report.templates import rendered
+from transfer.report.templates import Section, rendered
 
 # Runs that are drawn; the table has all.
 MOST_DRAWN = 40
@@ -47,25 +45,18 @@ def _beside(paths: Sequence[str]) -> Table | None:
     return tables[0]._replace(rows=rows)
 
 
-def _chart(table: Table) -> Chart | None:
+def _chart(table: Table) -> svg.Chart | None:
     """A line for each run: the first measure with its interval, or with the spread over seeds."""
     name = table.measures[0]
     measure = table.measure(name)
-    rows = [(row.run.name, row.values[name]) for row in table.rows if name in row.values][:MOST_DRAWN]
+    rows = []
+    for row in [row for row in table.rows if name in row.values][:MOST_DRAWN]:
+        value = row.values[name]
+        of_seeds = (value.value - value.spread, value.value + value.spread)
+        rows.append((row.run.name, value.value, *((value.low, value.high) if math.isfinite(value.low) else of_seeds)))
     if not rows:
         return None
-    ends = []
-    for _, value in rows:
-        of_seeds = (value.value - value.spread, value.value + value.spread)
-        ends.append((value.low, value.high) if math.isfinite(value.low) else of_seeds)
-    frame = svg.Frame(
-        svg.around([*(end for pair in ends for end in pair), *(value.value for _, value in rows)]),
-        (len(rows) - 0.4, -0.6), width=560, height=64 + 30 * len(rows), left=170, right=24, top=8, bottom=42,
-    )  # fmt: skip
-    parts = [svg.axes(frame, measure.title, xticks=svg.named_ticks(frame.x, measure.share), yticks=[])]
-    for place, ((title, value), (low, high)) in enumerate(zip(rows, ends, strict=True)):
-        parts.append(svg.text(frame.left - 10, frame.at_y(place) + 4, svg.short(title, 24), "tick y"))
-        parts.append(svg.whisker(frame, place, low, high, 1, upright=False))
-        parts.append(svg.dot(frame, value.value, place, 1, title))
-    words = f"{measure.title} of {len(rows)} runs; the numbers are in the table below"
-    return Chart(f"{measure.title[0].upper()}{measure.title[1:]} with its interval", frame, words, svg.joined(parts))
+    title = f"{measure.title[0].upper()}{measure.title[1:]} with its interval"
+    label = f"{measure.title} of {len(rows)} runs; the numbers are in the table below"
+    ends = svg.around(number for _, *numbers in rows for number in numbers)
+    return svg.row_chart(title, label, rows, measure.title, ends, measure.share)

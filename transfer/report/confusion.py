@@ -1,19 +1,17 @@
 """The confusion matrix: counted without its zeros, as a chart, and as what the page's script draws."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
 from transfer.evaluation.predictions import Predictions
-from transfer.report import names, svg
+from transfer.report import svg
 from transfer.report.run_data import RunData
-from transfer.report.sections import Options, Section
-from transfer.report.svg import Chart
-from transfer.report.templates import rendered
+from transfer.report.templates import Section, output_names, rendered
 
-KEY = "confusion"
 # Lines of the table beside the picture.
 MOST_LINES = 100
 # Classes up to which a chart names them, and the side of a cell, in pixels, from which it has a number.
@@ -79,13 +77,12 @@ def alike(counted: Confusion) -> np.ndarray:
     )
 
 
-def section(run: RunData, options: Options) -> Section | None:
+def section(run: RunData) -> Section | None:
     """The matrix, and a table of the most frequent errors; None for labels and values, which have no such matrix."""
     if run.predictions is None or run.predictions.kind != "classes":
         return None
-    counted = confusion(run.predictions)
-    titles = names.of_outputs(run.predictions)
-    wrong = counted.mistakes()
+    counted, titles = confusion(run.predictions), output_names(run.predictions)
+    wrong, chart = counted.mistakes(), cache(lambda: _chart(counted, titles))
     lines = [
         {"actual": titles[a], "predicted": titles[p], "count": n, "share": n / counted.rows[a]}
         for a, p, n in zip(*(x[:MOST_LINES].tolist() for x in wrong[:3]), strict=True)
@@ -97,7 +94,7 @@ def section(run: RunData, options: Options) -> Section | None:
         mistakes=int(wrong.count.sum()),
         rows=len(run.predictions),
         classes=len(titles),
-        chart=_chart(counted, titles) if len(titles) <= NAMED else None,
+        chart=chart() if len(titles) <= NAMED else None,
     )
     data = {
         "names": titles,
@@ -106,17 +103,10 @@ def section(run: RunData, options: Options) -> Section | None:
         "said": counted.said.tolist(),
         "alike": alike(counted).tolist(),
     }
-    return Section(KEY, "Confusion matrix", html, data)
+    return Section("confusion", "Confusion matrix", html, data, lambda: [chart()])
 
 
-def charts(run: RunData, options: Options) -> list[Chart]:
-    """The matrix as a picture that needs no script; none for labels and values."""
-    if run.predictions is None or run.predictions.kind != "classes":
-        return []
-    return [_chart(confusion(run.predictions), names.of_outputs(run.predictions))]
-
-
-def _chart(counted: Confusion, titles: list[str]) -> Chart:
+def _chart(counted: Confusion, titles: list[str]) -> svg.Chart:
     """Actual classes down, predicted ones across, each row as shares of its class; errors on a root scale."""
     size, named = len(titles), len(titles) <= NAMED
     cell = min(40.0, max(13.0, 560 / size)) if named else 560 / size
@@ -129,14 +119,14 @@ def _chart(counted: Confusion, titles: list[str]) -> Chart:
         for number, title in enumerate(map(svg.short, titles)):
             middle = room + (number + 0.5) * cell
             parts.append(svg.text(room - 7, middle + 4, title, "y"))
-            parts.append(svg.turned(middle + 4, room - 7, -90, title))
+            parts.append(svg.text(middle + 4, room - 7, title, angle=-90))
     parts.append(svg.text(room + cell * size / 2, 14, "predicted class", "label x"))
-    parts.append(svg.turned(14, room + cell * size / 2, -90, "actual class", "label x"))
+    parts.append(svg.text(14, room + cell * size / 2, "actual class", "label x", -90))
     legend = [(_ramp(1), "correct"), (_ramp(2), "misclassified (root scale)")]
     title = "Confusion matrix: share of each actual class" + ", %" * (cell >= NUMBERED)
     right = int(counted.count[counted.actual == counted.predicted].sum())
     label = f"Confusion matrix of {size} classes: {right} of {counted.rows.sum()} images are correct"
-    return Chart(title, frame, label, svg.joined(parts), legend)
+    return svg.Chart(title, frame, label, svg.joined(parts), legend)
 
 
 def _cells(frame: svg.Frame, counted: Confusion, cell: float) -> Iterator[Markup]:

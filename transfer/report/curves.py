@@ -5,9 +5,7 @@ from typing import Any
 
 from transfer.report import svg
 from transfer.report.run_data import RunData
-from transfer.report.sections import Options, Section
-from transfer.report.svg import Chart
-from transfer.report.templates import is_number, rendered
+from transfer.report.templates import Section, is_number, rendered
 
 # What is drawn: title, whether its values are shares, and the lines with the metric of each.
 CURVES = (
@@ -19,33 +17,22 @@ METRICS = tuple(key for _, _, lines in CURVES for _, key in lines)
 POINTS = 400
 
 
-def section(run: RunData, options: Options) -> Section | None:
+def section(run: RunData) -> Section | None:
     """The curves of a run that has epochs."""
-    curves = _curves(run)
+    rows, best = _thinned(run.history, POINTS), run.result.get("best_epoch")
+    curves = [curve for of_metric in CURVES if (curve := _curve(rows, *of_metric, best)) is not None]
     if not curves:
         return None
-    shown = _thinned(run.history, 100)
+    charts, shown = [chart for chart, _ in curves], _thinned(run.history, 100)
     html = rendered(
         "curves.html",
-        charts=[chart for chart, _ in curves],
+        charts=charts,
         epochs=len(run.history),
-        best=run.result.get("best_epoch"),
+        best=best,
         table=[[row["epoch"], *map(row.get, METRICS)] for row in shown],
         whole=len(shown) == len(run.history),
     )
-    return Section("curves", "Learning curves", html, {"charts": [data for _, data in curves]})
-
-
-def charts(run: RunData, options: Options) -> list[Chart]:
-    """Loss and accuracy, those that the run has."""
-    return [chart for chart, _ in _curves(run)]
-
-
-def _curves(run: RunData) -> list[tuple[Chart, dict[str, Any]]]:
-    """The charts, each with what the page's script needs to show the values under the pointer."""
-    rows = _thinned(run.history, POINTS)
-    curves = (_curve(rows, *curve, run.result.get("best_epoch")) for curve in CURVES)
-    return [curve for curve in curves if curve is not None]
+    return Section("curves", "Learning curves", html, {"charts": [data for _, data in curves]}, lambda: charts)
 
 
 def _thinned(history: list[dict[str, Any]], points: int) -> list[dict[str, Any]]:
@@ -56,7 +43,8 @@ def _thinned(history: list[dict[str, Any]], points: int) -> list[dict[str, Any]]
 
 def _curve(
     rows: list[dict[str, Any]], title: str, share: bool, lines: tuple[tuple[str, str], ...], best: Any
-) -> tuple[Chart, dict[str, Any]] | None:
+) -> tuple[svg.Chart, dict[str, Any]] | None:
+    """The chart of a metric, and what the page's script needs to show the values under the pointer."""
     known = {name: [float(row[key]) if is_number(row.get(key)) else math.nan for row in rows] for name, key in lines}
     known = {name: values for name, values in known.items() if any(map(math.isfinite, values))}
     if not known:
@@ -76,23 +64,13 @@ def _curve(
     parts = [svg.axes(frame, "epoch", percent=share, xticks=xticks)]
     if share and is_number(best) and len(epochs) > 1:
         parts.append(svg.reference(frame, (best, frame.y[0]), (best, frame.y[1])))
-    for series, values in enumerate(known.values(), start=1):
+    data: list[dict[str, Any]] = []
+    for series, (name, values) in enumerate(known.items(), start=1):
         parts.append(svg.line(frame, zip(epochs, values, strict=True), series))
-    ends = [f"{name} from {written(values[0])} to {written(values[-1])}" for name, values in known.items()]
+        heights = [frame.at_y(v) if math.isfinite(v) else None for v in values]
+        data.append({"name": name, "y": heights, "text": [written(v) for v in values]})
+    label = "; ".join(f"{line['name']} from {line['text'][0]} to {line['text'][-1]}" for line in data)
     legend = [(svg.swatch(series), name) for series, name in enumerate(known, start=1)]
-    chart = Chart(title, frame, f"{title} by epoch: {'; '.join(ends)}", svg.joined(parts), legend)
-    return chart, {
-        "title": title,
-        "x": [frame.at_x(epoch) for epoch in epochs],
-        "epochs": epochs,
-        "lines": [
-            {
-                "name": name,
-                "y": [frame.at_y(v) if math.isfinite(v) else None for v in values],
-                "text": [written(v) for v in values],
-            }
-            for name, values in known.items()
-        ],
-        "top": frame.top,
-        "base": frame.height - frame.bottom,
-    }
+    chart = svg.Chart(title, frame, f"{title} by epoch: {label}", svg.joined(parts), legend)
+    ends = {"top": frame.top, "base": frame.height - frame.bottom}
+    return chart, {"title": title, "x": [frame.at_x(e) for e in epochs], "epochs": epochs, "lines": data, **ends}

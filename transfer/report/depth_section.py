@@ -6,9 +6,7 @@ from typing import Any
 from transfer.evaluation.measures import MEASURES
 from transfer.report import svg
 from transfer.report.run_data import RunData
-from transfer.report.sections import Options, Section
-from transfer.report.svg import Chart
-from transfer.report.templates import is_number, rendered
+from transfer.report.templates import Section, is_number, rendered
 
 # Settings of a sweep that are listed, the best first.
 MOST = 50
@@ -17,18 +15,13 @@ SEARCH = "Hyperparameter search"
 KNOWN = {name: measure for kind in ("values", "labels", "classes") for name, measure in MEASURES[kind].items()}
 
 
-def section(run: RunData, options: Options) -> Section | None:
+def section(run: RunData) -> Section | None:
     """Accuracy over depth where there are several taps, and the table of the sweep where there was one."""
     depth, sweep = _depth(run.result.get("taps")), _sweep(run.result.get("sweep"))
     if depth is None and sweep is None:
         return None
-    return Section("depth", "Taps and settings" if depth else SEARCH, rendered("depth.html", depth=depth, sweep=sweep))
-
-
-def charts(run: RunData, options: Options) -> list[Chart]:
-    """The measure of each tap, where there are several."""
-    depth = _depth(run.result.get("taps"))
-    return [depth["chart"]] if depth else []
+    html, charts = rendered("depth.html", depth=depth, sweep=sweep), [depth["chart"]] if depth else []
+    return Section("depth", "Taps and settings" if depth else SEARCH, html, charts=lambda: charts)
 
 
 def _depth(taps: Any) -> dict[str, Any] | None:
@@ -41,8 +34,11 @@ def _depth(taps: Any) -> dict[str, Any] | None:
     if name not in KNOWN:
         return None
     rows = [{"tap": str(row.get("tap")), "size": row.get("num_features"), **_ends(row, name)} for row in taps]
-    return {"title": KNOWN[name].title, "share": KNOWN[name].share, "rows": rows, "over_seeds": over_seeds,
-            "chart": _chart(rows, KNOWN[name].title, KNOWN[name].share)}  # fmt: skip
+    title, share, names = KNOWN[name].title, KNOWN[name].share, [row["tap"] for row in rows]
+    points = [(place, row["value"], row["low"], row["high"]) for place, row in enumerate(rows)]
+    label = f"{title} by tap: " + ", ".join(f"{row['tap']} {row['value']:.4f}" for row in rows)
+    chart = svg.line_chart(f"{title[0].upper()}{title[1:]} by tap", label, names, [("", points)], "tap", share)
+    return {"title": title, "share": share, "rows": rows, "over_seeds": over_seeds, "chart": chart}
 
 
 def _ends(row: dict[str, Any], name: str) -> dict[str, Any]:
@@ -53,20 +49,6 @@ def _ends(row: dict[str, Any], name: str) -> dict[str, Any]:
         of_measure = {"value": value, "low": value - spread, "high": value + spread}
     ends = {key: of_measure.get(key) for key in ("value", "low", "high")}
     return {key: end if is_number(end) else math.nan for key, end in ends.items()}
-
-
-def _chart(rows: list[dict[str, Any]], title: str, share: bool) -> Chart:
-    values = [row[name] for row in rows for name in ("value", "low", "high")]
-    frame = svg.Frame((-0.4, len(rows) - 0.6), svg.around(values), bottom=74, height=300)
-    names = [svg.slanted(frame, place, row["tap"]) for place, row in enumerate(rows)]
-    marks = [svg.line(frame, ((place, row["value"]) for place, row in enumerate(rows)), 1)]
-    for place, row in enumerate(rows):
-        marks.append(svg.whisker(frame, place, row["low"], row["high"], 1))
-        if math.isfinite(row["value"]):
-            marks.append(svg.dot(frame, place, row["value"], 1, row["tap"]))
-    label = f"{title} by tap: " + ", ".join(f"{row['tap']} {row['value']:.4f}" for row in rows)
-    marks = [svg.axes(frame, xticks=[], percent=share), *names, *marks]
-    return Chart(f"{title[0].upper()}{title[1:]} by tap", frame, label, svg.joined(marks))
 
 
 def _sweep(sweep: Any) -> dict[str, Any] | None:

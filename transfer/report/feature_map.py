@@ -5,15 +5,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from transfer.evaluation.predictions import Predictions
-from transfer.report import names, svg
+from transfer.report import svg
+from transfer.report.images import sheet
 from transfer.report.run_data import RunData
-from transfer.report.sections import Options, Section
-from transfer.report.svg import Chart
-from transfer.report.templates import rendered
-from transfer.report.thumbnails import sheet
+from transfer.report.templates import Section, output_names, rendered, valid_text
 from transfer.runtime.progress import waiting
 
-KEY = "map"
 MOST_POINTS = 2000
 # Numbers that are read for a map: of wide features fewer rows are looked at.
 MOST_NUMBERS = 1 << 23
@@ -86,29 +83,27 @@ def laid_out(features: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, 
     return made.astype(np.float64), "Neighbours are similar; distances between groups mean little."
 
 
-def section(run: RunData, options: Options) -> Section | None:
+def section(run: RunData) -> Section | None:
     """The map; None where none is asked for or the features are gone, which a note then says."""
-    points = None if options.map == "none" else _points(run, options)
+    points = None if run.options.map == "none" else _points(run)
     if points is None or run.predictions is None:
         return None
-    ids = [str(i) for i in run.predictions.ids[points.rows]]
-    side = SIDE if len(ids) <= MANY else SMALL_SIDE
-    pictures = sheet(run.images.get(ids, side), side)
-    data: dict[str, Any] = {"points": points.grid.ravel().tolist(), "kind": run.predictions.kind}
-    data |= {"ids": list(map(names.shown, ids)), **points.facts, "sheet": pictures._asdict() if pictures else None}
-    values = {"rows": len(ids), "total": len(run.predictions), "method": METHODS[options.map], "size": points.size}
-    values |= {"meaning": points.meaning, "kind": run.predictions.kind, "images": pictures is not None}
-    html = rendered("map.html", **values)
-    return Section(KEY, "Feature map", html, data)
+    method, kind = METHODS[run.options.map], run.predictions.kind
+    side = SIDE if len(points.rows) <= MANY else SMALL_SIDE
+    pictures = sheet(run.thumbnails(points.rows, side), side)
+    data: dict[str, Any] = {"points": points.grid.ravel().tolist(), "kind": kind, **points.facts}
+    data |= {"ids": list(map(valid_text, run.ids(points.rows))), "sheet": pictures._asdict() if pictures else None}
+    values = {"rows": len(points.rows), "total": len(run.predictions), "method": method, "size": points.size}
+    html = rendered("map.html", **values, meaning=points.meaning, kind=kind, images=pictures is not None)
+    return Section("map", "Feature map", html, data, lambda: _charts(points, method))
 
 
-def charts(run: RunData, options: Options) -> list[Chart]:
+def _charts(points: "Points", method: str) -> list[svg.Chart]:
     """The map without images: classes by colour and shape, the misclassified ringed; of many classes and of labels
     correct and misclassified; none of values."""
-    points = None if options.map == "none" else _points(run, options)
-    if points is None or points.facts["ok"] is None:
-        return []
     facts, titles = points.facts, points.facts["names"]
+    if facts["ok"] is None:
+        return []
     frame = svg.Frame((0, STEPS), (0, STEPS), 560, 560, 12, 12, 12, 12)
     parts = [svg.element("rect", class_="sunk", width=560, height=560, rx=10)]
     by_class = 0 < len(titles) <= READABLE
@@ -120,8 +115,8 @@ def charts(run: RunData, options: Options) -> list[Chart]:
             parts.append(svg.element("circle", class_="ring", cx=frame.at_x(x), cy=frame.at_y(y), r=6))
     shown = dict(enumerate(titles)) if by_class else {0: "correct", svg.SERIES + 1: "misclassified"}
     legend = [(svg.swatch(*_look(number), lined=False), svg.short(name, 24)) for number, name in shown.items()]
-    title = f"Features of {len(points.rows)} images, by {METHODS[options.map]}" + "; ringed: misclassified" * by_class
-    return [Chart(title, frame, f"{title}. {points.meaning}", svg.joined(parts), legend)]
+    title = f"Features of {len(points.rows)} images, by {method}" + "; ringed: misclassified" * by_class
+    return [svg.Chart(title, frame, f"{title}. {points.meaning}", svg.joined(parts), legend)]
 
 
 def _look(number: int) -> tuple[int, int]:
@@ -147,18 +142,14 @@ class Points(NamedTuple):
     size: int
 
 
-def _points(run: RunData, options: Options) -> Points | None:
+def _points(run: RunData) -> Points | None:
     """The points of a sample of the rows; None where the features are gone or too few, which a note then says."""
-    predictions = run.predictions
-    if predictions is None:
-        return None
-    first = run.features(np.arange(1))
-    if first is None:
+    predictions, options = run.predictions, run.options
+    if predictions is None or (first := run.features(np.arange(1))) is None:
         return None
     size = first.shape[1]
     rows = sample(len(predictions), max(FEWEST_POINTS, min(MOST_POINTS, MOST_NUMBERS // size)), options.seed)
-    features = run.features(rows)
-    if features is None:
+    if (features := run.features(rows)) is None:
         return None
     if len(rows) < 3:
         run.note("No feature map: fewer than three images.")
@@ -177,7 +168,7 @@ def _grid(places: np.ndarray) -> np.ndarray:
 
 def _facts(predictions: Predictions, rows: np.ndarray) -> dict[str, Any]:
     """The facts of each point: "right" and "said", classes as numbers of "names", else text; "ok", "sure", "level"."""
-    chosen, titles = predictions.rows(rows), names.of_outputs(predictions)
+    chosen, titles = predictions.rows(rows), output_names(predictions)
     facts: dict[str, Any] = {"names": [], "ok": chosen.right.astype(int).tolist(), "sure": None}
     if chosen.kind == "classes":
         if chosen.probable:

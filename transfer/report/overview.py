@@ -1,12 +1,11 @@
 """The first thing a reader sees: how good the run is, how sure that is, and what it was."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from transfer.evaluation import runs
 from transfer.evaluation.measures import MEASURES
 from transfer.report.run_data import RunData
-from transfer.report.sections import Options, Section
-from transfer.report.templates import count, is_number, rendered
+from transfer.report.templates import Section, count, is_number, rendered
 
 # What a tile says of a measure: its title, longer than that of a table's column, and what it is.
 MEANINGS = {
@@ -23,31 +22,20 @@ MEANINGS = {
 PLAIN = {"validation_accuracy": "accuracy", "validation_loss": "log_loss"}
 
 
-class Tile(NamedTuple):
-    """A measure: its value with the ends of its interval, or with the spread over seeds."""
-
-    title: str
-    meaning: str
-    share: bool
-    value: float
-    low: float | None = None
-    high: float | None = None
-    spread: float | None = None
-
-
-def section(run: RunData, options: Options) -> Section:
+def section(run: RunData) -> Section:
     """Measures as tiles, and the facts in a line."""
-    of_seeds = run.result.get("runs")
-    values = {
-        "tiles": _tiles(run),
-        "facts": _facts(run),
-        "seeds": _seeds(of_seeds if isinstance(of_seeds, list) else [], run.config.get("seed")),
-        "done": bool(run.result),
-    }
-    return Section("overview", "Summary", rendered("overview.html", **values))
+    of_seeds, start = run.result.get("runs"), run.config.get("seed")
+    first = start if isinstance(start, int) else 0
+    seeds = [
+        {"seed": first + place, **{key: seed.get(key) for key in (*PLAIN, "seconds_train")}}
+        for place, seed in enumerate(of_seeds if isinstance(of_seeds, list) else [])
+        if isinstance(seed, dict)
+    ]
+    html = rendered("overview.html", tiles=_tiles(run), facts=_facts(run), seeds=seeds, done=bool(run.result))
+    return Section("overview", "Summary", html)
 
 
-def _tiles(run: RunData) -> list[Tile]:
+def _tiles(run: RunData) -> list[dict[str, Any]]:
     """The measures of the run with their intervals; over seeds with their spreads; else what its last epoch says."""
     known = {name: measure for of_kind in MEASURES.values() for name, measure in of_kind.items()}
     if run.predictions is not None:
@@ -59,7 +47,7 @@ def _tiles(run: RunData) -> list[Tile]:
         rows = [row | {"spread": spread.get(key)} for row, key in zip(rows, PLAIN, strict=True)]
         rows = [row for row in rows if is_number(row["spread"])]
     elif isinstance(measures, dict):
-        listed = [{**one, "name": name} for name, one in measures.items() if name in known and isinstance(one, dict)]
+        listed = [row | {"name": name} for name, row in measures.items() if name in known and isinstance(row, dict)]
         rows = [row for row in listed if is_number(row.get("value"))] or rows
     tiles = []
     for row in rows:
@@ -67,8 +55,8 @@ def _tiles(run: RunData) -> list[Tile]:
             title, meaning = MEANINGS.get(row["name"], (known[row["name"]].title, ""))
             ends = (row.get("low"), row.get("high"))
             low, high = ends if all(map(is_number, ends)) else (None, None)
-            share = known[row["name"]].share
-            tiles.append(Tile(title, meaning, share, row["value"], low, high, row.get("spread")))
+            tile = {"title": title, "meaning": meaning, "share": known[row["name"]].share, "value": row["value"]}
+            tiles.append(tile | {"low": low, "high": high, "spread": row.get("spread")})
     return tiles
 
 
@@ -76,6 +64,7 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
     """The run in a few facts, for readers who read no further."""
     result, known = run.result, runs.facts(run.result, run.config)
     tuned = known["head"] == "finetune"
+    numbers = {key: value for key, value in result.items() if is_number(value)}
     counts = {"training images": "num_train", "validation images": "num_validation", "classes": "num_classes"}
     times = {"seconds_extract": "to extract features", "seconds_train": "to train"}
     facts = {
@@ -84,15 +73,11 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
         "head": "" if tuned else result.get("head") or known["head"],
         "trained layers": (run.config.get("unfreeze") or "all") if tuned else "",
         "data": known["data"],
-        **{title: count(result[key]) for title, key in counts.items() if is_number(result.get(key))},
-        "time": ", ".join(f"{duration(result[key])} {verb}" for key, verb in times.items() if _positive(result, key)),
+        **{title: count(numbers[key]) for title, key in counts.items() if key in numbers},
+        "time": ", ".join(f"{duration(numbers[key])} {verb}" for key, verb in times.items() if numbers.get(key, 0) > 0),
         "device": result.get("device") or "",
     }
     return [(name, str(value)) for name, value in facts.items() if value != ""]
-
-
-def _positive(result: dict[str, Any], key: str) -> bool:
-    return is_number(result.get(key)) and result[key] > 0
 
 
 def duration(seconds: float) -> str:
@@ -101,13 +86,3 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f}\u202fs"
     minutes = seconds / 60
     return f"{minutes:.1f}\u202fmin" if minutes < 120 else f"{minutes / 60:.1f}\u202fh"
-
-
-def _seeds(results: list[Any], first: Any) -> list[dict[str, Any]]:
-    """The result of each seed."""
-    start = first if isinstance(first, int) else 0
-    return [
-        {"seed": start + place, **{key: run.get(key) for key in (*PLAIN, "seconds_train")}}
-        for place, run in enumerate(results)
-        if isinstance(run, dict)
-    ]

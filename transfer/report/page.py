@@ -4,32 +4,63 @@ import base64
 import datetime
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 from etils import epath
 from markupsafe import Markup
 
 from transfer.evaluation import runs
-from transfer.report import comparison, names, sections
+from transfer.report import (
+    classes,
+    comparison,
+    confusion,
+    curves,
+    depth_section,
+    feature_map,
+    mistakes,
+    overview,
+    reliability,
+    setup,
+    shots_section,
+    threshold,
+)
 from transfer.report.run_data import RunData
-from transfer.report.sections import Options
-from transfer.report.templates import asset, rendered
+from transfer.report.templates import Section, asset, rendered, valid_text
 from transfer.runtime.files import atomic
 
 FILE = "report.html"
+# In the order in which a reader meets them; each returns None where a run has nothing to show there.
+SECTIONS = (
+    overview.section,
+    curves.section,
+    confusion.section,
+    classes.section,
+    threshold.section,
+    reliability.section,
+    mistakes.pairs,
+    mistakes.largest,
+    feature_map.section,
+    depth_section.section,
+    shots_section.section,
+    setup.section,
+)
 
 
-def write(loaded: Sequence[RunData], output: epath.Path, options: Options) -> epath.Path:
+def sections(run: RunData) -> list[Section]:
+    """The sections of a run, those that it has something for."""
+    return [made for make in SECTIONS if (made := make(run)) is not None]
+
+
+def write(loaded: Sequence[RunData], output: epath.Path) -> epath.Path:
     """Writes the report of the runs to a file, whole or not at all; OSError where it cannot be written."""
-    atomic.write_text(output, page(loaded, options))
+    atomic.write_text(output, page(loaded))
     return output
 
 
-def page(loaded: Sequence[RunData], options: Options) -> str:
-    """The HTML of the runs; several begin with a comparison."""
-    chapters = [_chapter(run, options) for run in loaded]
+def page(loaded: Sequence[RunData], made: Sequence[list[Section]] | None = None) -> str:
+    """The HTML of the runs, of whose sections `made` may hold those of each; several begin with a comparison."""
+    made = made or [sections(run) for run in loaded]
     first = comparison.section(loaded) if len(loaded) > 1 else None
-    shown = [*([first] if first else []), *(section for chapter in chapters for section in chapter["sections"])]
+    shown = [*([first] if first else []), *(section for of_run in made for section in of_run)]
     keys = dict.fromkeys(section.key for section in shown)
     script = "\n".join([asset("page.js"), *(asset(f"{key}.js") for key in keys), "report.start();"])
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode()
@@ -42,16 +73,14 @@ def page(loaded: Sequence[RunData], options: Options) -> str:
         style=Markup("\n".join(asset(f"{key}.css") for key in ("chart", "page", *keys))),
         script=Markup(script),
         first=first,
-        chapters=chapters,
+        # what is missing is known only when all sections have looked for it
+        chapters=[
+            {"name": run.name, "lead": _lead(run), "notes": list(run.notes), "sections": of_run}
+            for run, of_run in zip(loaded, made, strict=True)
+        ],
         made=datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
     )
-    return names.shown(html)
-
-
-def _chapter(run: RunData, options: Options) -> dict[str, Any]:
-    made = sections.make(run, options)
-    # what is missing is known only when all sections have looked for it
-    return {"name": run.name, "lead": _lead(run), "notes": list(run.notes), "sections": made}
+    return valid_text(html)
 
 
 def _lead(run: RunData) -> str:

@@ -7,14 +7,11 @@ import numpy as np
 from transfer.evaluation import calibration
 from transfer.evaluation.intervals import wilson
 from transfer.evaluation.predictions import Predictions
-from transfer.report import names, svg
+from transfer.report import svg
 from transfer.report.feature_map import sample
 from transfer.report.run_data import RunData
-from transfer.report.sections import Options, Section
-from transfer.report.svg import Chart
-from transfer.report.templates import rendered
+from transfer.report.templates import Section, output_names, rendered
 
-KEY = "reliability"
 # Points of the picture of values; more of them would be one blot.
 MOST_POINTS = 1500
 # Targets that are drawn.
@@ -46,44 +43,35 @@ def bins(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
     return lines
 
 
-def section(run: RunData, options: Options) -> Section | None:
+def section(run: RunData) -> Section | None:
     """The diagram; of values what was said against what is right."""
-    if run.predictions is None:
+    predictions = run.predictions
+    if predictions is None or not (predictions.probable or predictions.kind == "values"):
         return None
-    if run.predictions.kind == "values":
-        scatters = _scatters(run.predictions, options)
-        shown, total = min(MOST_POINTS, len(run.predictions)), len(run.predictions)
-        html = rendered("values.html", charts=scatters, rows=shown, total=total, targets=run.predictions.num_outputs)
-        return Section(KEY, "Predicted against true values", html)
-    if not run.predictions.probable:
-        return None
-    confidence, right = believed(run.predictions)
+    if predictions.kind == "values":
+        charts, total = _scatters(predictions, run.options.seed), len(predictions)
+        values = {"rows": min(MOST_POINTS, total), "total": total, "targets": predictions.num_outputs}
+        html = rendered("values.html", charts=charts, **values)
+        return Section("reliability", "Predicted against true values", html, charts=lambda: charts)
+    confidence, right = believed(predictions)
     lines = bins(confidence, right)
     sure, accuracy = float(confidence.mean(dtype=np.float64)), float(right.mean())
+    chart = _diagram(lines, predictions.kind)
     html = rendered(
         "reliability.html",
         bins=lines,
-        chart=_diagram(lines, run.predictions.kind),
+        chart=chart,
         ece=calibration.expected_calibration_error(confidence, right),
         confidence=sure,
         accuracy=accuracy,
         gap=sure - accuracy,
-        kind=run.predictions.kind,
+        kind=predictions.kind,
         rows=len(confidence),
     )
-    return Section(KEY, "Calibration", html)
+    return Section("reliability", "Calibration", html, charts=lambda: [chart])
 
 
-def charts(run: RunData, options: Options) -> list[Chart]:
-    """The diagram of probabilities; of values, a chart of each target; none where there are no probabilities."""
-    if run.predictions is None or (run.predictions.kind != "values" and not run.predictions.probable):
-        return []
-    if run.predictions.kind == "values":
-        return _scatters(run.predictions, options)
-    return [_diagram(bins(*believed(run.predictions)), run.predictions.kind)]
-
-
-def _diagram(lines: list[dict[str, Any]], kind: str) -> Chart:
+def _diagram(lines: list[dict[str, Any]], kind: str) -> svg.Chart:
     """Bars of the accuracy in each bin, the line that they should end on, and the number of images, below."""
     frame = svg.Frame((0, 1), (0, 1), 420, 380, left=58, bottom=96)
     counts = svg.Frame((0, 1), (0, max(line["rows"] for line in lines)), 420, 380, left=58, top=308, bottom=40)
@@ -101,14 +89,14 @@ def _diagram(lines: list[dict[str, Any]], kind: str) -> Chart:
     parts.append(svg.axes(counts, "confidence", xticks=shares, yticks=[]))
     parts.append(svg.text(frame.left - 7, 330, UNITS[kind], "tick y"))
     label = "; ".join(f"confidence {line['confidence']:.0%}, accuracy {line['accuracy']:.0%}" for line in known)
-    return Chart("Accuracy by confidence", frame, f"Reliability: {label}", svg.joined(parts), classes="bars")
+    return svg.Chart("Accuracy by confidence", frame, f"Reliability: {label}", svg.joined(parts), classes="bars")
 
 
-def _scatters(predictions: Predictions, options: Options) -> list[Chart]:
+def _scatters(predictions: Predictions, seed: int) -> list[svg.Chart]:
     """The predicted against the true values of a sample of the rows, a chart a target."""
-    rows = sample(len(predictions), MOST_POINTS, options.seed)
+    rows = sample(len(predictions), MOST_POINTS, seed)
     made = []
-    for i, title in enumerate(names.of_outputs(predictions)[:MOST_CHARTS]):
+    for i, title in enumerate(output_names(predictions)[:MOST_CHARTS]):
         truth, said = predictions.labels[rows, i].tolist(), predictions.scores[rows, i].tolist()
         ends = svg.around([*truth, *said])
         frame = svg.Frame(ends, ends, 420, 380, left=60)
@@ -118,5 +106,5 @@ def _scatters(predictions: Predictions, options: Options) -> list[Chart]:
         ]
         parts += [svg.dot(frame, x, y) for x, y in zip(truth, said, strict=True)]
         label = f"Predicted against true values of {len(rows)} images"
-        made.append(Chart(f"Value {title}" if predictions.num_outputs > 1 else "", frame, label, svg.joined(parts)))
+        made.append(svg.Chart(f"Value {title}" if predictions.num_outputs > 1 else "", frame, label, svg.joined(parts)))
     return made

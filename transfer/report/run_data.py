@@ -1,12 +1,13 @@
 """A run as a report reads it: what its workdir holds, and what it lacks, said in words instead of errors."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -23,6 +24,24 @@ HISTORY = "metrics.jsonl"
 RESULT, CONFIG = "result.json", "config.json"
 
 
+MAPS = ("pca", "tsne", "none")
+
+
+class Options(NamedTuple):
+    """The reader's choices.
+
+    Attributes:
+        map: how the features are drawn in two dimensions, one of MAPS.
+        seed: of what is drawn by chance: which rows of many, where t-SNE begins.
+    """
+
+    map: str = "pca"
+    seed: int = 0
+
+
+DEFAULTS = Options()
+
+
 @dataclasses.dataclass
 class RunData:
     """A run, finished or not.
@@ -37,6 +56,7 @@ class RunData:
         history: a line of metrics an epoch; empty for a head without epochs.
         predictions: of the validation rows; None where there are none, or none that this version reads.
         notes: lines for the reader: what is not shown, and why.
+        options: how it is shown.
     """
 
     path: epath.Path
@@ -48,6 +68,7 @@ class RunData:
     history: list[dict[str, Any]]
     predictions: Predictions | None
     notes: list[str] = dataclasses.field(default_factory=list)
+    options: Options = DEFAULTS
 
     def note(self, line: str) -> None:
         """Adds a line for the reader, once."""
@@ -64,6 +85,15 @@ class RunData:
         """The images that the validation rows are of."""
         data = self.config.get("data")
         return Images(data if isinstance(data, dict) else None, self.note)
+
+    def ids(self, rows: np.ndarray | list[int]) -> list[str]:
+        """The ids of some validation rows, of a run that has predictions."""
+        assert self.predictions is not None
+        return [str(id_) for id_ in self.predictions.ids[rows]]
+
+    def thumbnails(self, rows: np.ndarray | list[int], side: int) -> list[np.ndarray | None]:
+        """Their images, uint8 (side, side, 3); None for one that is gone, which a note then says."""
+        return self.images.get(self.ids(rows), side)
 
     def features(self, rows: np.ndarray) -> np.ndarray | None:
         """The features of some validation rows, int (n,), of the tap that the head is on: float32 (n, D).
@@ -115,7 +145,7 @@ class RunData:
         return None
 
 
-def load(paths: Sequence[str]) -> list[RunData]:
+def load(paths: Sequence[str], options: Options = DEFAULTS) -> list[RunData]:
     """The runs in workdirs, local or gs://, in that order, named by what their paths differ in.
 
     Raises:
@@ -126,21 +156,21 @@ def load(paths: Sequence[str]) -> list[RunData]:
     if len(named) == 1:  # one run has nothing to be told apart from
         path = named[0][0]
         named = [(path, os.path.basename(path if "://" in path else os.path.abspath(path)) or path)]
-    return [_load(path, name) for path, name in named]
+    return [_load(path, name, options) for path, name in named]
 
 
-def _load(path: str, name: str) -> RunData:
+def _load(path: str, name: str, options: Options) -> RunData:
     folder, of_seeds = runs.open_run(path)
     result, rows, notes = runs.read_json(folder / RESULT), folder, []
     if of_seeds:
-        done = [one for one in of_seeds.values() if (one / RESULT).exists()]
+        done = [seed for seed in of_seeds.values() if (seed / RESULT).exists()]
         rows = next(iter(done or of_seeds.values()))
         if not result:
             notes.append(f"Not finished: {len(done)} of {len(of_seeds)} seeds are, so far.")
         notes.append(f"A run over {len(of_seeds)} seeds: curves, images and predictions are those of {rows.name}.")
         result = result or runs.read_json(rows / RESULT)
-    run = RunData(folder, path, rows, name, runs.read_json(rows / CONFIG), result, [], None, notes)
-    run.notes += _skipped(result)
+    notes += _skipped(result)
+    run = RunData(folder, path, rows, name, runs.read_json(rows / CONFIG), result, [], None, notes, options)
     run.history = _history(run)
     if result:
         run.predictions = _predictions(run)
@@ -163,34 +193,24 @@ def _skipped(result: dict[str, Any]) -> list[str]:
 
 def _history(run: RunData) -> list[dict[str, Any]]:
     """Those lines of `metrics.jsonl` that can be read: the last may be half a line, if the run was killed."""
-    path = run.folder / HISTORY
-    if not path.exists():
-        return []
-    rows, damaged = [], 0
-    for line in path.read_bytes().decode("utf-8", "replace").splitlines():
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict):
-            rows.append(row)
-        else:
-            damaged += 1
-    if damaged:
-        run.note(f"{damaged} damaged lines of {HISTORY} are left out of the curves.")
+    path, rows = run.folder / HISTORY, []
+    lines = path.read_bytes().decode("utf-8", "replace").splitlines() if path.exists() else []
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            if isinstance(row := json.loads(line), dict):
+                rows.append(row)
+    if len(rows) < len(lines):
+        run.note(f"{len(lines) - len(rows)} damaged lines of {HISTORY} are left out of the curves.")
     return rows
 
 
 def _predictions(run: RunData) -> Predictions | None:
     path = run.folder / kept.FILE
-    if not path.exists():
-        run.note(
-            f"No results image by image: there is no {kept.FILE}, as an older version wrote this run. Its command, run "
-            "again, writes one."
-        )
-        return None
-    try:
-        return Predictions.read(path)
-    except (TransferError, OSError) as error:
-        run.note(f"No results image by image: {' '.join(str(error).split())}")
-        return None
+    why = f"there is no {kept.FILE}, as an older version wrote this run. Its command, run again, writes one."
+    if path.exists():
+        try:
+            return Predictions.read(path)
+        except (TransferError, OSError) as error:
+            why = " ".join(str(error).split())
+    run.note(f"No results image by image: {why}")
+    return None

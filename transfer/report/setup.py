@@ -5,8 +5,7 @@ from typing import Any
 
 from transfer import config as settings
 from transfer.report.run_data import RunData
-from transfer.report.sections import Options, Section
-from transfer.report.templates import rendered
+from transfer.report.templates import Section, rendered
 
 # Facts of `result.json` -> what a reader calls them.
 FACTS = {
@@ -22,12 +21,15 @@ FACTS = {
 SHORTENED = 40
 
 
-def section(run: RunData, options: Options) -> Section:
+def section(run: RunData) -> Section:
     """The settings and the files."""
     facts = [(name, str(run.result[key])) for key, name in FACTS.items() if run.result.get(key) not in (None, "")]
-    files = {"config": _pretty(run.config), "result": _pretty(_shortened(run.result))}
-    html = rendered("setup.html", workdir=str(run.path), facts=facts, changed=_changed(run.config), **files)
-    return Section("setup", "Settings and versions", html)
+    config, result = (
+        json.dumps(value, indent=2, ensure_ascii=False) if value else ""
+        for value in (run.config, _shortened(run.result))
+    )
+    values = {"workdir": str(run.path), "changed": _changed(run.config), "config": config, "result": result}
+    return Section("setup", "Settings and versions", rendered("setup.html", facts=facts, **values))
 
 
 def _changed(config: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -50,7 +52,3 @@ def _shortened(value: Any) -> Any:
         cut = [_shortened(part) for part in value[:SHORTENED]]
         return cut + [f"… {len(value) - SHORTENED} more"] * (len(value) > SHORTENED)
     return value
-
-
-def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False) if value else ""

@@ -18,6 +18,7 @@ APART = (1, 2, 3, 4, 8, 6, 5, 7)
 LETTER = 6.6
 
 Point = tuple[float, float]
+ALL: Point = (-math.inf, math.inf)
 
 
 class Frame(NamedTuple):
@@ -113,7 +114,7 @@ def named_ticks(ends: Point, percent: bool = False) -> list[tuple[float, str]]:
     return [(value, f"{100 * value:.5g}%" if percent else f"{value:g}") for value in ticks(*ends)]
 
 
-def around(values: Iterable[float], within: Point = (-math.inf, math.inf)) -> Point:
+def around(values: Iterable[float], within: Point = ALL) -> Point:
     """A range that holds the values with some air, cut to `within`; (0, 1) for none."""
     known = [value for value in values if math.isfinite(value)]
     if not known:
@@ -146,7 +147,7 @@ def axes(
     if xlabel:
         parts.append(text((left + right) / 2, frame.height - 5, xlabel, "label x"))
     if ylabel:
-        parts.append(turned(12, (frame.top + base) / 2, -90, ylabel, "label x"))
+        parts.append(text(12, (frame.top + base) / 2, ylabel, "label x", -90))
     return element("g", joined(parts), class_="axes")
 
 
@@ -221,40 +222,73 @@ def bar(frame: Frame, x: Point, y: Point, series: int = 1, title: str = "") -> M
     return element("rect", _title(title), class_=f"bar {colour(series)}", x=left, y=top, **size)
 
 
-def horizontal_bars(
-    rows: Sequence[tuple[str, float, float, float]], xlabel: str, label: str
-) -> tuple[Frame, str, Markup]:
-    """The frame, the label and the marks of a `Chart` of bars from 0 to 1.
+def row_chart(
+    title: str,
+    label: str,
+    rows: Sequence[tuple[str, float, float, float]],
+    xlabel: str,
+    x: Point | None = None,
+    percent: bool = True,
+) -> Chart:
+    """A chart of `rows`, from above, each a name, a value and the ends of its interval: bars from 0 to 1, or dots in x.
 
-    Args:
-        rows: name, value and the ends of its interval, from above.
-        label: what it shows, for readers who do not see it.
+    `percent`: whether they are shares.
     """
     names = [short(name, 26) for name, *_ in rows]
-    left = 16 + LETTER * max(map(len, names))
-    frame = Frame((0, 1), (len(rows) - 0.4, -0.6), 480, 60 + 22 * len(rows), left=left, right=24, top=6, bottom=42)
-    parts = [axes(frame, xlabel, xticks=named_ticks((0, 1), percent=True), yticks=[])]
+    height, left = 60 + 22 * len(rows), 16 + LETTER * max(map(len, names))
+    frame = Frame(x or (0, 1), (len(rows) - 0.4, -0.6), 560 if x else 480, height, left, right=24, top=6, bottom=42)
+    parts = [axes(frame, xlabel, xticks=named_ticks(frame.x, percent), yticks=[])]
     for place, (name, (_, value, low, high)) in enumerate(zip(names, rows, strict=True)):
-        parts.append(bar(frame, (0, value), (place + 0.36, place - 0.36), 1, f"{name}: {value:.1%}"))
+        if x is None:
+            parts.append(bar(frame, (0, value), (place + 0.36, place - 0.36), 1, f"{name}: {value:.1%}"))
         parts.append(whisker(frame, place, low, high, upright=False))
+        if x is not None:
+            parts.append(dot(frame, value, place, 1, name))
         parts.append(text(left - 8, frame.at_y(place) + 4, name, "y"))
-    return frame, label, joined(parts)
+    return Chart(title, frame, label, joined(parts), classes="" if x else "bars")
 
 
-def text(x: float, y: float, words: str, classes: str = "") -> Markup:
-    """Words at a place of the picture."""
-    return element("text", words, class_=classes, x=round(x, 2), y=round(y, 2))
+def line_chart(
+    title: str,
+    label: str,
+    names: Sequence[str],
+    lines: Sequence[tuple[str, Sequence[tuple[int, float, float, float]]]],
+    xlabel: str = "",
+    percent: bool = True,
+) -> Chart:
+    """A chart of lines over `names`, equally far apart.
+
+    Args:
+        lines: the name of each, "" for none in the legend, and its points: place among `names`, value and the ends of
+            its interval.
+        percent: whether they are shares.
+    """
+    flat = max(map(len, names)) <= 5
+    ends = around((y for _, points in lines for _, *of_point in points for y in of_point), (0, 1) if percent else ALL)
+    frame = Frame((-0.3, len(names) - 0.7), ends, height=300, bottom=40 if flat else 74)
+    ticks = list(enumerate(names))
+    parts = [axes(frame, xlabel if flat else "", xticks=ticks if flat else [], percent=percent)]
+    for place, name in [] if flat else ticks:
+        parts.append(text(frame.at_x(place) + 4, frame.height - frame.bottom + 14, short(name), "tick y", -35))
+    for number, (name, points) in enumerate(lines):
+        series = apart(number)
+        parts.append(line(frame, ((x, y) for x, y, *_ in points), series))
+        for x, y, low, high in points:
+            if high > low:
+                parts.append(whisker(frame, x, low, high, series))
+            if math.isfinite(y):
+                value = f"{100 * y:.1f}%" if percent else f"{y:.4g}"
+                parts.append(dot(frame, x, y, series, f"{name}, {names[x]}: {value}".removeprefix(", ")))
+    legend = [(swatch(apart(number)), name) for number, (name, _) in enumerate(lines) if name]
+    return Chart(title, frame, label, joined(parts), legend)
 
 
-def turned(x: float, y: float, angle: float, words: str, classes: str = "") -> Markup:
+def text(x: float, y: float, words: str, classes: str = "", angle: float = 0) -> Markup:
     """Words at a place of the picture, turned by an angle in degrees."""
-    place = f"translate({round(x, 2)} {round(y, 2)}) rotate({angle})"
-    return element("text", words, class_=classes, transform=place)
-
-
-def slanted(frame: Frame, value: float, name: str) -> Markup:
-    """A name below the x axis that is too long to lie flat."""
-    return turned(frame.at_x(value) + 4, frame.height - frame.bottom + 14, -35, short(name), "tick y")
+    place: dict[str, Any] = {"x": round(x, 2), "y": round(y, 2)}
+    if angle:
+        place = {"transform": f"translate({place['x']} {place['y']}) rotate({angle})"}
+    return element("text", words, class_=classes, **place)
 
 
 def reference(frame: Frame, start: Point, end: Point, classes: str = "") -> Markup:

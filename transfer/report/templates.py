@@ -1,17 +1,39 @@
-"""HTML from templates in `assets/`, which escape whatever they are given."""
+"""HTML from templates in `assets/`, which escape whatever they are given; how names and numbers are written in it."""
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from transfer.evaluation.predictions import Predictions
+from transfer.report.svg import Chart
+
 ASSETS = Path(__file__).parent / "assets"
 # What stands for a number that is not known.
 NONE = "–"
+
+
+class Section(NamedTuple):
+    """A part of the page.
+
+    Attributes:
+        key: its anchor, and the name of its script (`assets/KEY.js`) and style (`assets/KEY.css`), where it has any.
+        title: plain text.
+        html: what it shows, escaped already.
+        data: what its script is given, JSON; None for none.
+        charts: what `--plots` writes of it as `KEY.png`, drawn when it is called.
+    """
+
+    key: str
+    title: str
+    html: Markup
+    data: Any = None
+    charts: Callable[[], Sequence[Chart]] = tuple
 
 
 def rendered(name: str, **values: Any) -> Markup:
@@ -59,3 +81,14 @@ def embedded(data: Any) -> Markup:
 def is_number(value: Any) -> bool:
     """Whether a value of a file is a number that can be shown."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def valid_text(text: object) -> str:
+    """Text that a page can hold: lone surrogates, which names of files may have, become question marks."""
+    return str(text).encode("utf-8", "replace").decode("utf-8")
+
+
+def output_names(predictions: Predictions) -> list[str]:
+    """A name for each class, label or value of predictions: its own, else its number."""
+    names = [valid_text(name) for name in predictions.class_names]
+    return names + [str(number) for number in range(len(names), predictions.num_outputs)]

@@ -6,13 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from transfer.evaluation.predictions import Predictions
-from transfer.report import names, svg
+from transfer.report import svg
 from transfer.report.run_data import RunData
-from transfer.report.sections import Options, Section
-from transfer.report.svg import Chart, Point
-from transfer.report.templates import rendered
+from transfer.report.templates import Section, output_names, rendered
 
-KEY = "threshold"
 Curve = tuple[np.ndarray, np.ndarray]
 # Points of a curve at most.
 POINTS = 400
@@ -41,18 +38,14 @@ class Curves(NamedTuple):
     thresholds: list[Threshold]
 
 
-def section(run: RunData, options: Options) -> Section | None:
+def section(run: RunData) -> Section | None:
     """The curves; None unless there are two classes, rows of both, and probabilities."""
     curves = curves_of(run.predictions)
     if curves is None:
         return None
-    return Section(KEY, "Thresholds", rendered("threshold.html", charts=_charts(curves), curves=curves))
-
-
-def charts(run: RunData, options: Options) -> list[Chart]:
-    """The ROC curve, and precision over recall."""
-    curves = curves_of(run.predictions)
-    return [] if curves is None else _charts(curves)
+    charts = _charts(curves)
+    html = rendered("threshold.html", charts=charts, curves=curves)
+    return Section("threshold", "Thresholds", html, charts=lambda: charts)
 
 
 def curves_of(predictions: Predictions | None) -> Curves | None:
@@ -81,7 +74,7 @@ def curves_of(predictions: Predictions | None) -> Curves | None:
     ]
     thresholds[0] = thresholds[0]._replace(probability=0.5)
     return Curves(
-        names.of_outputs(predictions)[1],
+        output_names(predictions)[1],
         (false, true),
         (recall, precision),
         float(metrics.roc_auc_score(truth, odds)),
@@ -95,7 +88,7 @@ def _sigmoid(odds: float) -> float:
     return 1 / (1 + math.exp(-min(max(odds, -700), 700)))
 
 
-def _charts(curves: Curves) -> list[Chart]:
+def _charts(curves: Curves) -> list[svg.Chart]:
     roc = [(one.false_positives, one.recall) for one in curves.thresholds]
     precision = [(one.recall, one.precision) for one in curves.thresholds]
     level = (0, curves.share), (1, curves.share)
@@ -107,8 +100,8 @@ def _charts(curves: Curves) -> list[Chart]:
 
 
 def _chart(
-    title: str, xlabel: str, ylabel: str, curve: Curve, chance: tuple[Point, Point], marks: list[Point]
-) -> Chart:
+    title: str, xlabel: str, ylabel: str, curve: Curve, chance: tuple[svg.Point, svg.Point], marks: list[svg.Point]
+) -> svg.Chart:
     """A curve, the line that guessing gives, and a mark for each threshold."""
     frame = svg.Frame((0, 1), (0, 1.02), 420, 380, left=56)
     rows = np.unique(np.linspace(0, len(curve[0]) - 1, POINTS).astype(int))
@@ -121,4 +114,4 @@ def _chart(
         # the threshold in use on top
         parts.insert(3, svg.dot(frame, x, y, series, f"{name}: {xlabel} {x:.1%}, {ylabel} {y:.1%}"))
         legend.append((svg.swatch(series, lined=False), name))
-    return Chart(title, frame, title, svg.joined(parts), legend)
+    return svg.Chart(title, frame, title, svg.joined(parts), legend)
