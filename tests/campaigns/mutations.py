@@ -17,11 +17,13 @@ import ast
 import fnmatch
 import io
 import itertools
+import multiprocessing
 import os
 import queue
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,9 +37,14 @@ from pathlib import Path
 from tests.campaigns.figures import REPOSITORY, Figures
 
 # How long the tests of one mutation may take, in the end and as measured without one.
-SECONDS, SECONDS_OF_TESTS, MOST_TESTS = 600, 30.0, 60
+SECONDS, SECONDS_OF_TESTS, MOST_TESTS = 600, 20.0, 40
 CACHE = REPOSITORY / ".pytest_cache" / "mutations"
 PYTEST = (sys.executable, "-m", "pytest")
+# Tests run in processes forked from one that has the libraries: to import those takes longer than most tests.
+FORKS = multiprocessing.get_context("forkserver")
+LIBRARIES = (
+    "numpy scipy.stats sklearn.linear_model jax flax.nnx optax orbax.checkpoint PIL.Image h5py hypothesis pytest"
+)
 # Where a mutation is made, and what it may become. Comparisons move by one or turn round.
 OPERATORS = {
     **{"+": "-", "-": "+", "*": "/", "/": "*", "//": "/", "%": "*", "**": "*", "@": "*", "<<": ">>", ">>": "<<"},
@@ -265,16 +272,38 @@ def failing(folder: Path, mutation: Mutation, groups: Mapping[str, Sequence[str]
 
 
 def _failure(folder: Path, tests: Sequence[str]) -> str | None:
-    """The first of the tests that fails in the copy of the files; None where none does."""
-    command = [*PYTEST, "-x", "-n", "0", "--disable-warnings", "-rfE", *tests]
-    try:
-        done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        return "a test that does not end"
-    if done.returncode in (0, 5):  # 5: no test
-        return None
-    said = done.stdout.decode("utf-8", "replace")
-    return next(iter(re.findall(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)), f"exit code {done.returncode}")
+    """The first of the fast tests that fails in the copy of the files; None where none does."""
+    with tempfile.NamedTemporaryFile() as log:
+        process = FORKS.Process(target=_run, args=(str(folder), list(tests), log.name))
+        process.start()
+        process.join(SECONDS)
+        if process.exitcode is None:
+            os.killpg(process.pid or 0, signal.SIGKILL)
+            process.join()
+            return "a test that does not end"
+        if process.exitcode in (0, 5):  # 5: no test
+            return None
+        failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", Path(log.name).read_text("utf-8", "replace"), re.MULTILINE)
+    return next(iter(failed), f"exit code {process.exitcode}")
+
+
+def _run(folder: str, tests: list[str], log: str) -> None:
+    """Runs pytest on the copy of the files, in a process that has just been forked from one with the libraries."""
+    os.setpgid(0, 0)
+    output = os.open(log, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    os.chdir(folder)
+    os.environ.update(environment(Path(folder)))
+    sys.dont_write_bytecode = True
+    sys.path[:] = [folder, *(path for path in sys.path if path not in ("", folder, str(REPOSITORY)))]
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "transfer")]:
+        del sys.modules[name]  # of the files that are not changed
+    import pytest
+
+    code = pytest.main(["-x", "-n", "0", "-m", "not slow", "--disable-warnings", "-rfE", *tests])
+    sys.stdout.flush()
+    os._exit(int(code))
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -310,6 +339,9 @@ def main() -> None:
     parser.add_argument("--only", help="PATH:LINE:COLUMN of one mutation, as `failures` has it")
     parser.add_argument("--output", default="mutations.json", type=Path)
     options = parser.parse_args()
+    os.environ.update(JAX_COMPILATION_CACHE_DIR=str(CACHE / "compiled"), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+    FORKS.set_forkserver_preload(LIBRARIES.split())
     if options.only:
         path, line, column = options.only.split(":")
         source = (REPOSITORY / path).read_text("utf-8")
