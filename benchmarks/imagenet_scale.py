@@ -33,7 +33,7 @@ from on_demand import OnDemand
 
 from transfer.bench.machine import machine
 from transfer.data.loader import default_workers
-from transfer.heads.layers import Params
+from transfer.heads.gradient import Params
 from transfer.heads.programs import LINEAR
 from transfer.runtime import devices
 from transfer.runtime.memory import limit_heaps

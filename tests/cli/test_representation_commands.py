@@ -4,10 +4,11 @@ import csv
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from transfer.__main__ import main
 from transfer.evaluation.similarity import cka_matrix, linear_cka
-from transfer.evaluation.transferability import leep, logme, softmax
+from transfer.evaluation.transferability import leep, logme
 from transfer.store.store import FeatureStore
 from transfer.store.writer import StoreWriter
 
@@ -85,7 +86,10 @@ def test_scores_of_taps(stores, verb, tmp_path):
     one, other = stores["one"], stores["other"]
     assert code == 0 and len(lines) == 7
     assert lines[1].split() == [one.path, "block1", "12", "30", f"{logme(one.tap('block1'), one.labels):.4f}"]
-    expected = [logme(other.tap("logits"), other.labels), leep(softmax(other.tap("logits")[:]), other.labels)]
+    expected = [
+        logme(other.tap("logits"), other.labels),
+        leep(softmax(np.asarray(other.tap("logits")[:], np.float64), axis=1), other.labels),
+    ]
     assert lines[6].split()[-2:] == [f"{value:.4f}" for value in expected]
     last = list(csv.reader((tmp_path / "scores.csv").open()))[-1]
     assert [float(value) for value in last[-2:]] == expected

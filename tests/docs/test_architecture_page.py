@@ -67,7 +67,7 @@ def referred(file: str) -> frozenset[str]:
 
 def found_by(file: str) -> frozenset[str]:
     """What a file refers to, and of the registry of heads the programs, which it finds by their name."""
-    return referred(file) | ({"transfer.heads.programs"} if file == "transfer/heads/registry.py" else set())
+    return referred(file) | ({"transfer.heads.programs"} if file == "transfer/heads/__init__.py" else set())
 
 
 def test_every_package_is_on_the_page_in_the_words_of_its_docstring() -> None:

@@ -14,7 +14,7 @@ from transfer.cli.compare import tabulate
 from transfer.config import default
 from transfer.errors import TransferError
 from transfer.evaluation import comparison_table
-from transfer.evaluation.differences import ComparedRun
+from transfer.evaluation.comparison_table import ComparedRun
 from transfer.evaluation.measures import MEASURES
 from transfer.evaluation.predictions import FILE, Predictions
 from transfer.evaluation.runs import Run

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from transfer.evaluation import intervals, stratified
+from transfer.evaluation import intervals
 from transfer.evaluation.intervals import interval, percentiles, resampled, wilson
 from transfer.evaluation.measures import MEASURES, applicable
 from transfer.evaluation.predictions import Predictions
@@ -113,7 +113,7 @@ def test_intervals_of_the_balanced_accuracy_cover_the_truth(rows, recalls):
         rows.astype(int), recalls, size=(2500 if len(rows) < 9 else 700, len(rows))
     )
     right, times = np.unique(samples, axis=0, return_counts=True)
-    low, high = stratified.of_shares(right.astype(float), rows, 0.95)
+    low, high = intervals.class_mean(right.astype(float), rows, 0.95)
     covered = times[(low <= recalls.mean()) & (recalls.mean() <= high)].sum() / times.sum()
     assert 0.93 <= covered <= 0.97
 
@@ -122,16 +122,16 @@ def test_intervals_of_the_balanced_accuracy_cover_recalls_up_to_1_on_average():
     """Of ten rows nothing can cover every recall in 93 to 97 %: of 0.98 there are 82 % or 98 %, none between."""
     rows, recalls = np.array([1000.0, 10.0]), np.random.default_rng(0).uniform(0.5, 1, size=(3000, 2))
     right = np.random.default_rng(1).binomial(rows.astype(int), recalls).astype(float)
-    low, high = stratified.of_shares(right, rows, 0.95)
+    low, high = intervals.class_mean(right, rows, 0.95)
     assert 0.93 <= np.mean((low <= recalls.mean(axis=1)) & (recalls.mean(axis=1) <= high)) <= 0.97
 
 
 @pytest.mark.parametrize("right, rows", [(0, 1), (1, 1), (0, 20), (20, 20), (7, 9), (480, 500)])
 def test_the_score_interval_of_one_class_and_of_equal_ones_that_are_all_right_is_wilson_s(right, rows):
     expected = np.ravel(wilson(np.array([right]), np.array([rows])))
-    found = stratified.of_shares(np.array([float(right)]), np.array([float(rows)]), 0.95)
+    found = intervals.class_mean(np.array([float(right)]), np.array([float(rows)]), 0.95)
     np.testing.assert_allclose(found, expected, atol=1e-9)
-    twice = stratified.of_shares(np.full(2, 7.0), np.full(2, 7.0), 0.95)
+    twice = intervals.class_mean(np.full(2, 7.0), np.full(2, 7.0), 0.95)
     np.testing.assert_allclose(twice, np.ravel(wilson(np.array([14]), np.array([14]))), atol=1e-9)
 
 

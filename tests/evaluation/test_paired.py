@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from transfer.errors import TransferError
-from transfer.evaluation import stratified
+from transfer.evaluation import intervals
 from transfer.evaluation.intervals import matched
 from transfer.evaluation.measures import MEASURES
 from transfer.evaluation.paired import (
@@ -83,9 +83,9 @@ def test_differences_of_the_balanced_accuracy_cover_the_truth(rows, differ, for_
         random.multinomial(int(n), [a, b, 1 - a - b], size=1200) for n, a, b in zip(rows, first, second, strict=True)
     ]
     a, b = (np.stack([one[:, place] for one in drawn], axis=1).astype(float) for place in (0, 1))
-    low, high = stratified.of_differences(a, b, rows, 0.95)
+    low, high = intervals.class_mean_difference(a, b, rows, 0.95)
     assert np.mean((low <= (second - first).mean()) & ((second - first).mean() <= high)) >= 0.93
-    p = stratified.p_of_difference(a, b, rows)
+    p = intervals.p_of_class_mean_difference(a, b, rows)
     np.testing.assert_array_equal(p < 0.05, (low > 0) | (high < 0))
     if for_the_second == 0.5:
         assert np.mean(p < 0.05) <= 0.07  # as often as it may be wrong
@@ -93,7 +93,7 @@ def test_differences_of_the_balanced_accuracy_cover_the_truth(rows, differ, for_
 
 @pytest.mark.parametrize("only_first, only_second", [(3, 9), (9, 3), (0, 6), (40, 41), (5, 5), (0, 0)])
 def test_the_score_test_of_one_class_is_mcnemar_s_without_continuity(only_first, only_second):
-    found = stratified.p_of_difference(*(np.array([float(x)]) for x in (only_first, only_second, 100)))
+    found = intervals.p_of_class_mean_difference(*(np.array([float(x)]) for x in (only_first, only_second, 100)))
     chi = abs(only_second - only_first) / np.sqrt(max(only_first + only_second, 1))
     assert found == pytest.approx(2 * stats.norm.sf(chi), rel=1e-6)
 

@@ -10,7 +10,8 @@ from sklearn.svm import LinearSVC
 
 import transfer
 from transfer.errors import RowsError, UsageError
-from transfer.evaluation import scores, selection
+from transfer.evaluation import selection
+from transfer.evaluation.predictions import Scores
 
 RANDOM = np.random.default_rng(0)
 Y = RANDOM.integers(0, 3, 90)
@@ -171,7 +172,7 @@ class Means:
 
 def test_scores_of_a_head_that_only_predicts():
     head = Means().fit(X, Y)
-    found = scores.of(head, X[:, :, None], np.arange(3))
+    found = Scores.of(head, X[:, :, None], np.arange(3))
     assert not found.ranked and not found.probable
     np.testing.assert_array_equal(found.values.argmax(1), head.predict(X))
 
@@ -179,8 +180,8 @@ def test_scores_of_a_head_that_only_predicts():
 def test_scores_have_a_column_for_every_class():
     some = Y < 2
     head = LogisticRegression().fit(X[some], Y[some])
-    found = scores.of(head, X, np.arange(-1, 3)).values
+    found = Scores.of(head, X, np.arange(-1, 3)).values
     assert found.shape == (90, 4) and np.isneginf(found[:, [0, 3]]).all()
     np.testing.assert_allclose(found[:, 1:3], head.predict_log_proba(X), rtol=1e-5)
     with pytest.raises(RowsError, match="knows the class 1"):
-        scores.of(head, X, np.array([0, 2]))
+        Scores.of(head, X, np.array([0, 2]))

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from golden import make_representation as golden
 from scipy.optimize import minimize
+from scipy.special import softmax
 from scipy.stats import multivariate_normal
 
 from transfer.errors import TransferError
 from transfer.evaluation import transferability
-from transfer.evaluation.transferability import leep, logme, softmax
+from transfer.evaluation.transferability import leep, logme
 
 VALUES = json.loads(Path(golden.FILE).read_text())["values"]
 TALL = [name for name in VALUES if "logme" in VALUES[name]]
@@ -79,7 +80,7 @@ def test_leep_of_a_source_class_that_is_never_answered_and_of_a_perfect_one():
     labels = np.arange(12) % 3
     certain = np.eye(4)[labels]
     assert leep(certain, labels) == 0
-    assert leep(softmax(1000 * certain), labels) == 0
+    assert leep(softmax(1000 * certain, axis=1), labels) == 0
 
 
 X, Y = np.arange(12.0).reshape(6, 2), np.arange(6) % 2
@@ -91,7 +92,7 @@ BAD = {
     "all zero": (logme, X * 0, Y, "all features are zero"),
     "logits": (leep, X, Y, "rows that sum to 1"),
     "flat": (leep, X[:, 0], Y, "not of shape"),
-    "labels of another number": (leep, softmax(X), Y[1:], "6 rows of probabilities but 5 labels"),
+    "labels of another number": (leep, softmax(X, axis=1), Y[1:], "6 rows of probabilities but 5 labels"),
 }
 
 

@@ -9,7 +9,7 @@ from scipy import sparse
 from sklearn.utils.class_weight import compute_sample_weight
 
 from transfer.errors import RowsError, TransferError, UsageError
-from transfer.heads import NearestMeanProbe, RidgeProbe, ridge, temperature
+from transfer.heads import NearestMeanProbe, RidgeProbe, ridge_probe, temperature
 from transfer.heads.estimator import Probe, Regressor
 
 
@@ -123,7 +123,7 @@ def test_many_heads_are_those_fitted_one_by_one(head):
 def test_rows_times_classes_are_never_in_memory_together(head, monkeypatch):
     """Float32 (N, C) would be 40 MB; coefficients are 64 kB for each of their copies."""
     monkeypatch.setattr(temperature, "MAX_SCORES", 1 << 16)
-    monkeypatch.setattr(ridge, "_CHUNK", 64)
+    monkeypatch.setattr(ridge_probe, "_CHUNK", 64)
     x, y = np.random.default_rng(0).normal(size=(5000, 8)).astype(np.float32), np.arange(5000) % 2000
     tracemalloc.start()
     head.fit(x, y)

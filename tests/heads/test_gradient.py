@@ -12,7 +12,7 @@ import pytest
 
 from transfer.errors import RowsError, TransferError, UsageError
 from transfer.heads import gradient, linear, mlp, sgd
-from transfer.heads.layers import all_layers, dropout_by
+from transfer.heads.gradient import all_layers, dropout_by
 from transfer.heads.targets import CRITERIA
 
 WIDTH, OUTPUTS, ROWS = 6, 4, 30

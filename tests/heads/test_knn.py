@@ -8,7 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from transfer.errors import UsageError
 from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.summary import summary
-from transfer.heads import KnnProbe, KnnRegressor, neighbours
+from transfer.heads import KnnProbe, KnnRegressor, knn_probe
 from transfer.heads.scaling import unit_rows
 
 DIGITS, LABELS = load_digits(return_X_y=True)
@@ -36,7 +36,7 @@ def test_a_class_without_a_vote_is_not_among_the_five(k, temperature, names):
     probe = KnnProbe(k, temperature).fit(X, called[Y])
     places = np.argsort(np.argsort(called))
     measured = summary(Predictions.of_logits(probe.logits(XV), places[YV]), resamples=2)
-    nearest = neighbours.search(unit_rows(XV), probe.rows_, k, "cosine")[1]
+    nearest = knn_probe.search(unit_rows(XV), probe.rows_, k, "cosine")[1]
     voted = (Y[nearest] == YV[:, None]).any(axis=1).mean()
     accuracy, among = measured["accuracy"]["value"], measured["top_5_accuracy"]["value"]
     assert among <= voted + 1e-6 and (k > 1 or among == accuracy)
@@ -73,10 +73,10 @@ def test_votes_by_temperature_are_those_of_dino():
 @pytest.mark.parametrize("metric", METRICS)
 def test_blocks_are_searched_as_if_at_once(metric, monkeypatch):
     rows, queries = (unit_rows(x) if metric == "cosine" else x - X.mean(axis=0) for x in (X, XV[:70]))
-    whole = neighbours.search(queries, rows, 9, metric)
-    monkeypatch.setattr(neighbours, "BLOCK", 250)
-    monkeypatch.setattr(neighbours, "MAX_QUERIES", 32)
-    some = neighbours.search(queries, rows, 9, metric)
+    whole = knn_probe.search(queries, rows, 9, metric)
+    monkeypatch.setattr(knn_probe, "BLOCK", 250)
+    monkeypatch.setattr(knn_probe, "MAX_QUERIES", 32)
+    some = knn_probe.search(queries, rows, 9, metric)
     np.testing.assert_array_equal(some[1], whole[1])
     np.testing.assert_allclose(some[0], whole[0], rtol=1e-5, atol=1e-4)
     assert (np.diff(whole[0], axis=1) <= 0).all()
@@ -88,7 +88,7 @@ def test_rows_far_from_zero_keep_their_distances():
 
 
 def test_many_settings_from_one_search(monkeypatch):
-    calls, search = [], neighbours.search
+    calls, search = [], knn_probe.search
     monkeypatch.setattr("transfer.heads.knn_probe.search", lambda *args: calls.append(args[2]) or search(*args))
     grid = {"n_neighbors": [1, 9, 3], "temperature": [None, 0.1, 0.07]}
     scores = KnnProbe().fit_many(X, Y, grid)(XV)

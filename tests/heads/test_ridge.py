@@ -7,8 +7,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import Ridge, RidgeClassifier
 
 from transfer.errors import UsageError
-from transfer.heads import RidgeProbe, RidgeRegressor, ridge, temperature
-from transfer.heads.ridge_probe import ALPHAS
+from transfer.heads import RidgeProbe, RidgeRegressor, ridge_probe, temperature
+from transfer.heads.ridge_probe import ALPHAS, Spectrum
 
 DIGITS, LABELS = load_digits(return_X_y=True)
 # Rows, classes: more rows than columns, fewer rows than columns, two classes.
@@ -60,8 +60,8 @@ def test_the_regressor_is_scikit_learns_ridge(size, columns):
 @pytest.mark.parametrize("size", SIZES)
 def test_every_penalty_is_fitted_from_one_decomposition(size, monkeypatch):
     x, y = rows(size)
-    calls, decompose = [], ridge.decompose
-    monkeypatch.setattr(ridge, "decompose", lambda *args: calls.append(1) or decompose(*args))
+    calls = []
+    monkeypatch.setattr(ridge_probe, "Spectrum", lambda *args: calls.append(1) or Spectrum(*args))
     scores = RidgeProbe(scaling="standard").fit_many(x, y, {"alpha": ALPHAS})(DIGITS)
     assert scores.shape == (len(ALPHAS), len(DIGITS), len(np.unique(y))) and len(calls) == 1
     for alpha, found in zip(ALPHAS[::4], scores[::4], strict=True):
@@ -75,10 +75,10 @@ def test_leaving_a_row_out_is_fitting_without_it(shape, weighted):
     random = np.random.default_rng(0)
     x, y = random.normal(size=shape).astype(np.float32), random.normal(size=(len(range(shape[0])), 2))
     weight = random.uniform(0, 2, shape[0]) if weighted else None
-    found = ridge.left_out(ridge.decompose(x, y.__getitem__, weight), 0.7, x, y.__getitem__, weight, np.arange(12))
+    found = Spectrum(x, y.__getitem__, weight).left_out(0.7, np.arange(12))
     for row in range(12):
         others = np.delete(np.arange(12), row)
-        alone = ridge.decompose(x[others], y[others].__getitem__, None if weight is None else weight[others])
+        alone = Spectrum(x[others], y[others].__getitem__, None if weight is None else weight[others])
         kernel, bias = alone.coefficients(0.7)
         np.testing.assert_allclose(found[row], x[row] @ kernel + bias, rtol=1e-6, atol=1e-6)
 
@@ -94,7 +94,7 @@ def test_the_temperature_is_the_best():
     x, y = rows("tall")
     probe = RidgeProbe(10.0).fit(x, y)
     targets_of = (2.0 * np.eye(10)[y] - 1).__getitem__
-    scores = ridge.left_out(ridge.decompose(x, targets_of), 10.0, x, targets_of, None, np.arange(400))
+    scores = Spectrum(x, targets_of).left_out(10.0, np.arange(400))
 
     def loss(divisor):
         return (logsumexp(scores / divisor, axis=1) - scores[range(400), y] / divisor).mean()

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from transfer.cli.main import output_file
 from transfer.errors import UsageError
 from transfer.evaluation import comparison_table
-from transfer.evaluation.comparison_table import WIDTH, WRITERS, tabulate
-from transfer.evaluation.differences import SHOWN
+from transfer.evaluation.comparison_table import SHOWN, WIDTH, WRITERS, tabulate
 from transfer.evaluation.intervals import RESAMPLES
 from transfer.evaluation.measures import MEASURES
 from transfer.runtime.files import atomic

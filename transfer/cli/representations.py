@@ -11,7 +11,7 @@ from absl import logging
 from transfer.cli.main import output_file
 from transfer.errors import TransferError, UsageError
 from transfer.evaluation.similarity import cka_matrix
-from transfer.evaluation.transferability import leep, logme, softmax
+from transfer.evaluation.transferability import leep, logme
 from transfer.runtime import tables
 from transfer.runtime.files import atomic
 from transfer.runtime.progress import Progress
@@ -132,10 +132,12 @@ def _aligned(stores: Sequence[FeatureStore], count: int | None, seed: int) -> li
 
 
 def _scores(store: FeatureStore, tap: str, chosen: np.ndarray) -> list[Any]:
+    from scipy.special import softmax
+
     features = SelectedRows(store.tap(tap), None if len(chosen) == len(store) else chosen)
     labels = store.labels[chosen]
     is_logits = tap == LOGITS and len(features.shape) == 2
-    score = leep(softmax(features[:]), labels) if is_logits else ""
+    score = leep(softmax(np.asarray(features[:], np.float64), axis=1), labels) if is_logits else ""
     return [int(np.prod(features.shape[1:])), len(features), logme(features, labels), score]
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from transfer.errors import TransferError
-from transfer.evaluation import stratified
-from transfer.evaluation.intervals import CONFIDENCE, FEW, RESAMPLES, between, matched, resampled
+from transfer.evaluation import intervals
+from transfer.evaluation.intervals import FEW, RESAMPLES
 from transfer.evaluation.measures import MEASURES, Measure, value
 from transfer.evaluation.predictions import Predictions
 from transfer.runtime.files.untrusted import printable
@@ -104,7 +104,7 @@ def paired_resamples(
     if MEASURES[first.kind][measure].by_class:
         return None
     functions = {which: MEASURES[first.kind][measure].of(run) for which, run in (("first", first), ("second", second))}
-    values = resampled(functions, len(first), resamples=resamples, seed=seed)
+    values = intervals.resampled(functions, len(first), resamples=resamples, seed=seed)
     return values["second"] - values["first"]
 
 
@@ -117,14 +117,14 @@ def of_resamples(first: Predictions, second: Predictions, measure: str, resample
     known = MEASURES[first.kind][measure]
     apart = value(second, measure) - value(first, measure)
     if known.by_class:
-        low, high = stratified.of_differences(*_discordant_by_class(known, first, second), CONFIDENCE)
+        low, high = intervals.class_mean_difference(*_discordant_by_class(known, first, second))
         return Difference(apart, float(low), float(high))
     assert resamples is not None
     if known.hits is not None:
         only_first, only_second = _discordant(known.hits(first), known.hits(second))
         if only_first + only_second < FEW:
-            return Difference(apart, *matched(only_first, only_second, len(first)))
-    return Difference(apart, *between(known, apart, resamples))
+            return Difference(apart, *intervals.matched(only_first, only_second, len(first)))
+    return Difference(apart, *intervals.between(known, apart, resamples))
 
 
 def _discordant_by_class(
@@ -133,7 +133,7 @@ def _discordant_by_class(
     """The rows of each class that only the first hits, those that only the second hits, and all: float64 (C,) each."""
     assert measure.hits is not None
     a, b = measure.hits(first), measure.hits(second)
-    rows, only_first, only_second = stratified.counts_by_class(first.labels, a & ~b, b & ~a)
+    rows, only_first, only_second = intervals.counts_by_class(first.labels, a & ~b, b & ~a)
     return only_first, only_second, rows
 
 
@@ -141,7 +141,7 @@ def chance(first: Predictions, second: Predictions, measure: str, resamples: np.
     """Whether the difference of `of_resamples` may be chance: p, two-sided, of the test that `name_of_test` names."""
     known = MEASURES[first.kind][measure]
     if known.by_class:
-        return float(stratified.p_of_difference(*_discordant_by_class(known, first, second)))
+        return float(intervals.p_of_class_mean_difference(*_discordant_by_class(known, first, second)))
     if known.hits is not None:
         return mcnemar(known.hits(first), known.hits(second)).p
     assert resamples is not None

@@ -1,11 +1,13 @@
-"""The predictions of a run for each validation row, small enough to keep: every measure can be computed from them.
+"""What a fitted estimator says of rows, and of that what is small enough to keep: all measures are computed from it.
 
-Of classes the five likeliest are kept and the likelihood of the right one; of labels and values everything.
+`Scores` are those of any estimator: ours, scikit-learn's, and a user's that can only `predict`. `Predictions` go with
+labels into a file of the run: of classes the five likeliest and the likelihood of the right one; of labels and values
+everything.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -27,6 +29,75 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 ODD = "surrogateescape"
 # Logits that are looked at together.
 BLOCK = 1 << 22
+
+
+class Scores(NamedTuple):
+    """Scores of M rows.
+
+    Attributes:
+        values: float32 (M, C): logits of C classes or L labels (up to a constant a row), or T values.
+        ranked: whether they put the classes in order; where not, the highest is the prediction and the rest is 0.
+        probable: whether softmax (of labels sigmoid) makes probabilities of them.
+    """
+
+    values: np.ndarray
+    ranked: bool = True
+    probable: bool = True
+
+    @classmethod
+    def of(cls, estimator: Any, rows: ArrayLike, classes: np.ndarray | None, kind: str = "classes") -> "Scores":
+        """Scores of `rows` (M, ...) by a fitted estimator.
+
+        Args:
+            estimator: a head of ours (it has `logits`), or any with `predict`; `predict_proba` and `decision_function`
+                are made use of.
+            classes: the C classes in sorted order; a column each, also of classes that the estimator was not fitted on,
+                which get -inf. Of labels: any L.
+            kind: "classes", "labels" or "values" (`transfer.heads.targets`).
+
+        Raises RowsError for an estimator that knows a class that is not among them.
+        """
+        if hasattr(estimator, "logits"):
+            scores = cls(np.asarray(estimator.logits(rows), np.float32))
+        else:
+            array = np.asarray(rows)
+            scores = _scores_of_others(estimator, array.reshape(len(array), -1).astype(np.float32, copy=False), kind)
+        if kind != "classes" or classes is None:
+            return scores
+        own = np.asarray(getattr(estimator, "classes_", classes))
+        if len(own) == len(classes) and (own == classes).all():
+            return scores
+        if not np.isin(own, classes).all():
+            raise RowsError(
+                f"the head knows the class {own[~np.isin(own, classes)][0].item()!r}, which the data has not"
+            )
+        values = np.full((len(scores.values), len(classes)), -np.inf, np.float32)
+        values[:, np.searchsorted(classes, own)] = scores.values
+        return scores._replace(values=values)
+
+
+def _scores_of_others(estimator: Any, rows: np.ndarray, kind: str) -> Scores:
+    """Scores of rows float32 (M, D) by an estimator that is not ours."""
+    if kind == "values":
+        return Scores(np.asarray(estimator.predict(rows), np.float32).reshape(len(rows), -1))
+    if hasattr(estimator, "predict_proba"):
+        probability = estimator.predict_proba(rows)
+        if isinstance(probability, list):  # of several labels: one (M, 2) a label
+            probability = np.stack([of_label[:, -1] for of_label in probability], axis=1)
+        likely: np.ndarray = np.maximum(np.asarray(probability, np.float64), SMALLEST)
+        if kind == "labels":
+            return Scores((np.log(likely) - np.log(np.maximum(1 - likely, SMALLEST))).astype(np.float32))
+        return Scores(np.log(likely).astype(np.float32))
+    if hasattr(estimator, "decision_function"):
+        values: np.ndarray = np.asarray(estimator.decision_function(rows), np.float32)
+        if values.ndim == 1:
+            values = np.stack([-values, values], axis=1) / 2
+        return Scores(values, probable=False)
+    predicted = np.asarray(estimator.predict(rows))
+    if kind == "labels":
+        return Scores(predicted.astype(np.float32) - 0.5, ranked=False, probable=False)
+    own = np.asarray(getattr(estimator, "classes_", np.unique(predicted)))
+    return Scores((predicted[:, None] == own).astype(np.float32), ranked=False, probable=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +170,7 @@ class Predictions:
             logits: (N, C); -inf for a class that the head does not know. Of values what was predicted, (N, T) or (N,).
             labels: as `Targets.array`: (N,) indices of classes below C; (N, L) of 0 and 1; (N, T) or (N,) numbers.
             ids: of the rows; None: their numbers, "0" ... .
-            ranked, probable: as `transfer.evaluation.scores.Scores` has them.
+            ranked, probable: as `Scores` has them.
             class_names: the C or L names; anything that `str` makes text of.
 
         Raises RowsError for no rows, unlike many, ids that repeat, NaN, and labels that are no class.
@@ -110,21 +181,12 @@ class Predictions:
         names = np.asarray([str(i) for i in (range(len(outputs)) if ids is None else ids)])
         _check(kind, outputs, truth, names)
         truth = truth.astype(np.int32 if kind == "classes" else np.float32)
-        none = np.empty((len(outputs), 0))
-        arrays: dict[str, Any] = {name: none.astype(dtype) for name, dtype in OF_CLASSES.items()}
+        arrays: dict[str, Any] = {name: np.empty((len(outputs), 0), dtype) for name, dtype in OF_CLASSES.items()}
+        arrays["scores"] = outputs
         if kind == "classes":
             arrays = _of_classes(outputs, truth, min(MOST, outputs.shape[1]) if ranked else 1, probable)
-        return cls(
-            kind=kind,
-            ids=names,
-            labels=truth,
-            scores=none.astype(np.float32) if kind == "classes" else outputs,
-            num_outputs=outputs.shape[1],
-            ranked=ranked,
-            probable=probable and kind != "values",
-            class_names=tuple(map(str, class_names)),
-            **arrays,
-        )
+        facts = {"num_outputs": outputs.shape[1], "ranked": ranked, "probable": probable and kind != "values"}
+        return cls(kind=kind, ids=names, labels=truth, class_names=tuple(map(str, class_names)), **facts, **arrays)
 
     @classmethod
     def concatenate(cls, parts: Sequence["Predictions"]) -> "Predictions":
@@ -142,14 +204,9 @@ class Predictions:
         names = np.asarray([name.encode("utf-8", ODD) for name in self.class_names] or [], np.bytes_)
         arrays = {name: getattr(self, name) for name in ARRAYS}
         arrays["ids"] = np.char.encode(self.ids, "utf-8", ODD)
+        arrays |= {"kind": np.asarray(self.kind.encode()), "facts": facts, "class_names": names}
         with atomic.writing(path) as stream:
-            np.savez_compressed(
-                stream,  # type: ignore[arg-type]
-                kind=np.asarray(self.kind.encode()),
-                facts=facts,
-                class_names=names,
-                **arrays,
-            )
+            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def read(cls, path: Any) -> "Predictions":
@@ -208,7 +265,8 @@ def _of_classes(logits: np.ndarray, labels: np.ndarray, most: int, probable: boo
             if probable:
                 probability[rows, rank] = np.exp(block[here, likeliest] - total)
             block[here, likeliest] = -np.inf
-    return {"top": top, "probability": probability, "nll": nll, "rivals": rivals}
+    none = np.empty((count, 0), np.float32)
+    return {"scores": none, "top": top, "probability": probability, "nll": nll, "rivals": rivals}
 
 
 def _places(labels: np.ndarray, top: np.ndarray) -> np.ndarray:
@@ -220,12 +278,10 @@ def _places(labels: np.ndarray, top: np.ndarray) -> np.ndarray:
 
 
 def _read(archive: Archive) -> Predictions:
-    names = {*npz.names(archive)}
-    needed = [*ARRAYS[:-1], "kind", "facts", "class_names"]
-    missing = {*needed} - names
-    if missing:
+    names, needed = {*npz.names(archive)}, {*ARRAYS[:-1], "kind", "facts", "class_names"}
+    if missing := needed - names:
         raise TransferError(f"no predictions of a run: {', '.join(sorted(missing))} missing")
-    arrays = {name: npz.read(archive, name) for name in [*needed, *(["rivals"] if "rivals" in names else [])]}
+    arrays = {name: npz.read(archive, name) for name in sorted(needed | ({"rivals"} & names))}
     facts = arrays.pop("facts")
     if facts.dtype.kind != "i" or facts.shape != (4,) or facts[0] != FORMAT:
         raise TransferError(f"predictions of another format than {FORMAT}; a newer version wrote them?")
@@ -244,16 +300,11 @@ def _read(archive: Archive) -> Predictions:
 def _check_whole(made: Predictions) -> None:
     """Raises TransferError unless the arrays are those of one set of rows, and their numbers what they should be."""
     n, outputs = made.ids.shape[0] if made.ids.ndim == 1 else 0, made.num_outputs
-    of_classes = made.kind == "classes"
-    k = (min(MOST, outputs) if made.ranked else 1) if of_classes else 0
-    shapes = {
-        "labels": (n,) if of_classes else (n, outputs),
-        "scores": (n, 0 if of_classes else outputs),
-        "top": (n, k),
-        "probability": (n, k),
-        "nll": (n,) if of_classes else (n, 0),
-        "rivals": (n,) if of_classes else (n, 0),
-    }
+    shapes: Mapping[str, tuple[int, ...]]
+    shapes = dict.fromkeys(("labels", "scores"), (n, outputs)) | dict.fromkeys(OF_CLASSES, (n, 0))
+    if of_classes := made.kind == "classes":
+        top = n, min(MOST, outputs) if made.ranked else 1
+        shapes = {"labels": (n,), "scores": (n, 0), "top": top, "probability": top, "nll": (n,), "rivals": (n,)}
     numbers = all(getattr(made, name).dtype.kind in "if" for name in shapes)
     if made.kind not in KINDS or not n or not numbers or len(np.unique(made.ids)) != n:
         raise TransferError("its arrays are not predictions of rows; it is damaged")

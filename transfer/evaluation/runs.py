@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,8 +49,7 @@ class Run:
 def load(paths: Sequence[str]) -> list[Run]:
     """The runs in folders, in that order.
 
-    Raises UsageError for a folder that is not there, is no run's, or is given twice; TransferError for one whose files
-    are damaged.
+    Raises UsageError for a folder that is not there, is no run's, or is given twice; TransferError for damaged files.
     """
     return [_load(path, name) for path, name in with_names(paths)]
 
@@ -122,20 +121,16 @@ def planned_epochs(config: dict[str, Any]) -> int | None:
 
 def _load(path: str, name: str) -> Run:
     folder, of_seeds = open_run(path)
-    result = read_json(folder / "result.json")
-    if not of_seeds:
-        run = Run(path, name, facts(result, read_json(folder / "config.json")))
-        _add(run, folder, None, result)
-        return run
-    results = {seed: read_json(one / "result.json") for seed, one in of_seeds.items()}
-    config = read_json(next(iter(of_seeds.values())) / "config.json")
-    run = Run(path, name, facts(next(filter(None, results.values()), {}), config), over_seeds=True)
-    for seed, one in of_seeds.items():
-        _add(run, one, seed, results[seed])
+    folders: Mapping[Any, epath.Path] = of_seeds or {None: folder}
+    results = {seed: read_json(of_seed / "result.json") for seed, of_seed in folders.items()}
+    config = read_json(next(iter(folders.values())) / "config.json")
+    run = Run(path, name, facts(next(filter(None, results.values()), {}), config), over_seeds=bool(of_seeds))
+    for seed, of_seed in folders.items():
+        _add(run, of_seed, seed, results[seed])
     done = sum(map(bool, results.values()))
-    if not result:
+    if of_seeds and not read_json(folder / "result.json"):
         run.notes.append(f"not finished: {done} of its seeds are, so far")
-    if run.samples and len(run.samples) < done:
+    if of_seeds and run.samples and len(run.samples) < done:
         run.notes.append(f"{len(run.samples)} of its seeds have predictions, the others are left out")
     run.notes = list(dict.fromkeys(run.notes))
     return run
@@ -143,23 +138,21 @@ def _load(path: str, name: str) -> Run:
 
 def _add(run: Run, folder: epath.Path, seed: int | None, result: dict[str, Any]) -> None:
     """Adds what one workdir holds to a run."""
+    path, history = folder / kept.FILE, folder / "metrics.jsonl"
     if not result:
-        history = folder / "metrics.jsonl"
         done = len(history.read_text().splitlines()) if history.exists() else 0
         planned = planned_epochs(read_json(folder / "config.json"))
         epochs = (f", {done} of {planned} epochs" if planned else f", {done} epochs") if done else ""
         run.notes += [] if run.over_seeds else [f"not finished{epochs}: it is being trained, or was stopped"]
-        return
-    path = folder / kept.FILE
-    if path.exists():
+    elif path.exists():
         run.samples[seed] = Predictions.read(path)
         run.facts["rows"] = str(len(run.samples[seed]))
-        return
-    recorded = _recorded(result)
-    for name, ends in recorded.items():
-        run.recorded.setdefault(name, []).append(ends)
-    source = "its numbers are those of result.json" if recorded else "result.json has no measures either"
-    run.notes.append(f"no {kept.FILE}, and so no difference image by image ({source}); run its command again")
+    else:
+        recorded = _recorded(result)
+        for name, ends in recorded.items():
+            run.recorded.setdefault(name, []).append(ends)
+        source = "its numbers are those of result.json" if recorded else "result.json has no measures either"
+        run.notes.append(f"no {kept.FILE}, and so no difference image by image ({source}); run its command again")
 
 
 def _recorded(result: dict[str, Any]) -> dict[str, Ends]:
@@ -178,16 +171,15 @@ def _recorded(result: dict[str, Any]) -> dict[str, Ends]:
 
 def kind_of(runs: Iterable[Run]) -> str:
     """The kind of target that all of the runs predict; UsageError where they do not predict the same."""
-    kinds = {run.path: _kind(run) for run in runs if run.samples or run.recorded}
+    kinds: dict[str, str] = {}
+    for run in runs:
+        if run.samples:
+            kinds[run.path] = next(iter(run.samples.values())).kind
+        elif run.recorded:  # by the measures that it has
+            known = (kind for kind, measures in MEASURES.items() if run.recorded.keys() <= measures.keys())
+            kinds[run.path] = next(known, "classes")
     if len(set(kinds.values())) > 1:
         first, *others = kinds
         other = next(path for path in others if kinds[path] != kinds[first])
         raise UsageError(f"{first} predicts {kinds[first]}, {other} {kinds[other]}; runs of one kind can be compared")
     return next(iter(kinds.values()), "classes")
-
-
-def _kind(run: Run) -> str:
-    if run.samples:
-        return next(iter(run.samples.values())).kind
-    # by the measures that it has
-    return next((kind for kind, known in MEASURES.items() if run.recorded.keys() <= known.keys()), "classes")

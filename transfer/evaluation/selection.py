@@ -16,9 +16,7 @@ from numpy.typing import ArrayLike
 
 from transfer.errors import RowsError, UsageError
 from transfer.evaluation import measures
-from transfer.evaluation.predictions import Predictions
-from transfer.evaluation.scores import Scores
-from transfer.evaluation.scores import of as scores_of
+from transfer.evaluation.predictions import Predictions, Scores
 from transfer.heads import HEADS, targets
 from transfer.runtime.progress import NOTICEABLE_SECONDS, Progress, waiting
 
@@ -130,37 +128,38 @@ def select(
     measure: str | None,
 ) -> Selection:
     """`sweep` for taps by name and an estimator; what is worth a warning is among its notes."""
+    from sklearn.base import is_regressor
+
     if not features:
         raise UsageError("a sweep needs the features of at least one tap")
     labels = np.asarray(y)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     settings = _combinations(getattr(estimator, "GRID", {}) if grid is None else grid, estimator)
-    kind = kind_of(estimator, labels)
+    kind = "values" if is_regressor(estimator) else "labels" if labels.ndim == 2 else "classes"
     if measure is not None and measure not in CHOICES[kind]:
         raise UsageError(f"measure={measure!r} is not one of {', '.join(CHOICES[kind])}, by which {kind} are chosen")
     measure = measure or CHOICES[kind][0]
     kept, held = split(labels, kind, holdout, seed)
     if kind == "values":
-        truth, classes = targets.of_regressor(labels, len(labels)).array[held], None
+        right, classes = targets.of_regressor(labels, len(labels)), None
     else:
-        aimed, classes = targets.of_classifier(labels, len(labels))
-        truth = aimed.array[held]
+        right, classes = targets.of_classifier(labels, len(labels))
     table: list[Row] = []
     best: dict[str, Best] = {}
     for tap, of_tap in features.items():
         x = _rows(of_tap, len(labels))
         candidates = _candidates(estimator, settings, x[kept], labels[kept], x[held], classes, kind)
         for setting, scores in zip(settings, candidates, strict=True):
-            row = measured(scores, truth, kind)
+            row = measured(scores, right.array[held], kind)
             if measure not in row:
                 name = type(estimator).__name__
                 lacking = "no held-out row has a label" if scores.probable else f"{name} gives no probabilities"
                 raise UsageError(f"measure={measure}: the held-out rows have none, {lacking}")
             table.append({"tap": tap, **setting, **row})
-            if tap not in best or _rank(row[measure], measure) > _rank(best[tap].measures[measure], measure):
+            if tap not in best or _rank(row, measure) > _rank(best[tap].measures, measure):
                 best[tap] = Best(setting, row, scores.values, scores.probable)
-    winner = max(best, key=lambda tap: _rank(best[tap].measures[measure], measure))  # the first of equals
+    winner = max(best, key=lambda tap: _rank(best[tap].measures, measure))  # the first of equals
     chosen = best[winner].settings
     return Selection(
         chosen={"tap": winner, **chosen},
@@ -181,15 +180,6 @@ def fit_setting(estimator: Any, settings: Mapping[str, Any], features: np.ndarra
 
     with waiting(f"fitting {type(estimator).__name__} on {len(labels)} rows"):
         return clone(estimator).set_params(**settings).fit(features, labels)
-
-
-def kind_of(estimator: Any, labels: np.ndarray) -> str:
-    """The kind of target that an estimator predicts from such labels: "classes", "labels" or "values"."""
-    from sklearn.base import is_regressor
-
-    if is_regressor(estimator):
-        return "values"
-    return "labels" if labels.ndim == 2 else "classes"
 
 
 def _rows(features: ArrayLike, num_rows: int) -> np.ndarray:
@@ -226,15 +216,13 @@ def split(labels: np.ndarray, kind: str, fraction: float, seed: int) -> tuple[np
     wanted = max(1, round(fraction * len(labels)))
     groups = [np.arange(len(labels))]
     if kind == "classes":
-        _, indices = np.unique(labels, return_inverse=True)
-        groups = [np.flatnonzero(indices == label) for label in range(indices.max(initial=-1) + 1)]
+        groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     counts = _shares(np.array([len(group) for group in groups], np.int64), wanted, random)
     if not counts.sum():
         raise RowsError(f"{len(labels)} rows, of no class two: none can be held out to choose by")
-    held = [random.permutation(group)[:count] for group, count in zip(groups, counts, strict=True)]
-    mask = np.zeros(len(labels), bool)
-    mask[np.concatenate(held)] = True
-    return np.flatnonzero(~mask), np.flatnonzero(mask)
+    drawn = [random.permutation(group)[:count] for group, count in zip(groups, counts, strict=True)]
+    held = np.sort(np.concatenate(drawn))
+    return np.delete(np.arange(len(labels)), held), held
 
 
 def _shares(sizes: np.ndarray, wanted: int, random: np.random.Generator) -> np.ndarray:
@@ -266,7 +254,7 @@ def _candidates(
         return
     with Progress("sweep", len(settings), "settings", delay=NOTICEABLE_SECONDS) as progress:
         for setting in settings:
-            scores = scores_of(fit_setting(estimator, setting, x, y), held, classes, kind)
+            scores = Scores.of(fit_setting(estimator, setting, x, y), held, classes, kind)
             progress.update()
             yield scores
 
@@ -277,8 +265,8 @@ def _notes(chosen: Mapping[str, Any], settings: list[dict[str, Any]], table: lis
     def is_number(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
 
-    best = max(_rank(row[measure], measure) for row in table)
-    equal = [row for row in table if _rank(row[measure], measure) == best]
+    best = max(_rank(row, measure) for row in table)
+    equal = [row for row in table if _rank(row, measure) == best]
     for name, value in chosen.items():
         tried = sorted({setting[name] for setting in settings if is_number(setting[name])})
         inside = any(is_number(row[name]) and tried[0] < row[name] < tried[-1] for row in equal)
@@ -305,8 +293,7 @@ def measured(scores: Scores, truth: np.ndarray, kind: str) -> dict[str, float]:
     return {name: measures.value(predictions, name) for name in CHOICES[kind] if name in known}
 
 
-def _rank(value: float, measure: str) -> float:
+def _rank(row: Row, measure: str) -> float:
     """The higher the better; what is not a number is worst."""
-    if math.isnan(value):
-        return -math.inf
-    return value if MORE_IS_BETTER[measure] else -value
+    value = row[measure]
+    return -math.inf if math.isnan(value) else value if MORE_IS_BETTER[measure] else -value

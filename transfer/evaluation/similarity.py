@@ -65,7 +65,12 @@ def cka_matrix(
     rows are too few for its estimate. Raises TransferError as `linear_cka` does for the rest.
     """
     given = [*xs.items(), *(() if ys is None else ys.items())]
-    num_rows = _num_rows(given, debiased)
+    counts = {name: len(features) for name, features in given}
+    if len(set(counts.values())) != 1:
+        shown = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise TransferError(f"representations of the same images have as many rows; these have: {shown}")
+    if (num_rows := len(given[0][1])) < FEWEST_ROWS[debiased]:
+        raise TransferError(f"CKA of {num_rows} rows is not defined; it takes at least {FEWEST_ROWS[debiased]}")
     wide = sum(width(features) > num_rows for _, features in given)
     if wide * num_rows**2 * 8 > MOST_GRAM_BYTES:
         raise TransferError(
@@ -79,20 +84,14 @@ def cka_matrix(
     values = np.empty((len(left), len(right)))
     for i, x in enumerate(left):
         for j, y in enumerate(right):
-            values[i, j] = values[j, i] if ys is None and j < i else _cka(x, y)
+            if ys is None and j < i:
+                values[i, j] = values[j, i]
+            elif x.varies and y.varies and x.own > 0 and y.own > 0:
+                values[i, j] = _hsic(x, y) / math.sqrt(x.own * y.own)
+            else:  # the debiased estimate of a norm may be negative, where rows are too few to tell
+                values[i, j] = math.nan
             done()
     return values
-
-
-def _num_rows(given: list[tuple[str, Any]], debiased: bool) -> int:
-    counts = {name: len(features) for name, features in given}
-    if len(set(counts.values())) != 1:
-        shown = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise TransferError(f"representations of the same images have as many rows; these have: {shown}")
-    (count,) = set(counts.values())
-    if count < FEWEST_ROWS[debiased]:
-        raise TransferError(f"CKA of {count} rows is not defined; it takes at least {FEWEST_ROWS[debiased]}")
-    return count
 
 
 def width(features: Any) -> int:
@@ -118,7 +117,7 @@ def row_products(features: np.ndarray, mean: np.ndarray | float, block_bytes: in
 
 
 class _Representation:
-    """Features (N, ...), read block by block; what of them alone CKA takes is computed when it is asked for."""
+    """Features (N, ...), read block by block; what CKA takes of them alone is computed when it is asked for."""
 
     def __init__(self, name: str, features: Any, debiased: bool) -> None:
         self.name, self.features, self.debiased = name, features, debiased
@@ -183,10 +182,3 @@ def _hsic(x: _Representation, y: _Representation) -> float:
         return inner
     correction = n / (n - 2) * (x.squares @ y.squares) - x.squares.sum() * y.squares.sum() / ((n - 1) * (n - 2))
     return inner - float(correction)
-
-
-def _cka(x: _Representation, y: _Representation) -> float:
-    # the debiased estimate of a norm may be negative, where rows are too few to tell
-    if not (x.varies and y.varies and x.own > 0 and y.own > 0):
-        return math.nan
-    return _hsic(x, y) / math.sqrt(x.own * y.own)

@@ -20,17 +20,11 @@ STEPS, TOLERANCE, EPSILON = 11, 1e-3, 1e-5
 
 
 class _Spectrum(NamedTuple):
-    """Features and targets, as far as the evidence depends on them.
+    """Features and targets, as far as the evidence depends on them."""
 
-    Attributes:
-        eigenvalues: float64 (K,), the squared singular values of the features that are not rounding.
-        projected: float64 (K, T), squares of the targets' components along the left singular vectors.
-        rest: float64 (T,), the squared norm of the targets outside of those.
-    """
-
-    eigenvalues: np.ndarray
-    projected: np.ndarray
-    rest: np.ndarray
+    eigenvalues: np.ndarray  # float64 (K,), the squared singular values of the features that are not rounding
+    projected: np.ndarray  # float64 (K, T), squares of the targets' components along the left singular vectors
+    rest: np.ndarray  # float64 (T,), the squared norm of the targets outside of those
 
 
 def logme(features: Any, targets: ArrayLike) -> float:
@@ -153,10 +147,3 @@ def leep(probabilities: Any, labels: ArrayLike) -> float:
     given_source = np.divide(joint, mass, out=np.zeros_like(joint), where=mass > 0)
     expected = np.einsum("nz,nz->n", source, given_source[index])
     return float(np.mean(np.log(expected)))
-
-
-def softmax(logits: ArrayLike) -> np.ndarray:
-    """float64 (N, Z) -> probabilities (N, Z)."""
-    values = np.asarray(logits, np.float64)
-    values = np.exp(values - values.max(axis=1, keepdims=True))
-    return values / values.sum(axis=1, keepdims=True)

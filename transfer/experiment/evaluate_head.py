@@ -10,8 +10,7 @@ from transfer import heads
 from transfer.errors import UsageError
 from transfer.evaluation import predictions as files
 from transfer.evaluation.calibration import temperature
-from transfer.evaluation.predictions import Predictions
-from transfer.evaluation.scores import Scores
+from transfer.evaluation.predictions import Predictions, Scores
 from transfer.evaluation.summary import summary
 from transfer.experiment.head_data import Data
 from transfer.heads import saving, scaling

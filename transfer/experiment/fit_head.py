@@ -14,8 +14,7 @@ import numpy as np
 from etils import epath
 
 from transfer.errors import TransferError
-from transfer.evaluation import scores
-from transfer.evaluation.scores import Scores
+from transfer.evaluation.predictions import Scores
 from transfer.evaluation.selection import Selection, fit_setting, measured, select
 from transfer.experiment import results
 from transfer.experiment.evaluate_head import calibrated, evaluate, is_evaluated, save_estimator, summarised
@@ -102,7 +101,7 @@ def _asked(head: HeadSettings) -> dict[str, Any]:
 
 def _scores(fitted: Any, data: Data, side: Labelled, tap: str) -> Scores:
     """The scores of a fitted head for the rows of a side."""
-    return scores.of(fitted, _Taps(side.taps)[tap], data.classes, data.kind)
+    return Scores.of(fitted, _Taps(side.taps)[tap], data.classes, data.kind)
 
 
 def _losses(split: str, of_rows: Scores, side: Labelled, kind: str) -> dict[str, float | None]:

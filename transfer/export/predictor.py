@@ -9,7 +9,7 @@ from transfer.data.frames import needs_resizing
 from transfer.data.loader import Batch, batches
 from transfer.data.source import Source
 from transfer.errors import TransferError, UsageError
-from transfer.evaluation import scores
+from transfer.evaluation.predictions import Scores
 from transfer.export import finished_run
 from transfer.export.finished_run import FinishedRun
 from transfer.extract.extractor import Extractor
@@ -89,7 +89,7 @@ class Predictor:
         """Logits float32 (N, C); -inf of a class that no training image was of."""
         if self.run.head is None:
             return features
-        return scores.of(self.run.head, features, np.arange(len(self.class_names)), self.run.kind).values
+        return Scores.of(self.run.head, features, np.arange(len(self.class_names)), self.run.kind).values
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A head as a chain of dense layers: what other programs than ours can compute, and JAX can trace."""
+"""Dense layers of a fitted head: in float64 on the host, and in a form that JAX can trace and other programs hold."""
 
 from typing import NamedTuple
 
@@ -8,6 +8,21 @@ import numpy as np
 
 from transfer.errors import UsageError
 from transfer.heads.scaling import Scaler, unit_rows
+
+# Rows in float64 at a time.
+_CHUNK = 8192
+
+
+def linear_scores(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray, divisor: float = 1.0) -> np.ndarray:
+    """Float32 (M, C): rows (M, D) times `kernel` (C, D), plus `bias` (C,), over `divisor`.
+
+    In float64, so that a row's scores do not depend on the rows around it.
+    """
+    matrix, scores = kernel.T.astype(np.float64), np.empty((len(x), len(kernel)), np.float32)
+    for start in range(0, len(x), _CHUNK):
+        rows = x[start : start + _CHUNK].astype(np.float64)
+        scores[start : start + _CHUNK] = (rows @ matrix + bias) / divisor
+    return scores
 
 
 class Dense(NamedTuple):

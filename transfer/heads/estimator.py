@@ -5,7 +5,8 @@ A head is a class of a few lines: parameters, as a dataclass or in `__init__`, t
     def _fit(self, rows: Rows) -> None: ...     # sets what it has learned, in attributes that end in "_"
     def _scores(self, x) -> (M, C) array: ...   # of scaled rows: logits, or the values of a regressor
 
-`scaling` and `class_weight` are looked up among its parameters; a head need not have them.
+the second of which a `LinearHead` has already. `scaling` and `class_weight` are looked up among the parameters; a head
+need not have them.
 """
 
 import functools
@@ -29,7 +30,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from transfer.errors import RowsError, UsageError
 from transfer.heads import saving, targets
 from transfer.heads import scaling as scalings
-from transfer.heads.dense import Dense
+from transfer.heads.dense import Dense, linear_scores
 from transfer.heads.rows import flat_features
 from transfer.heads.targets import Targets
 
@@ -164,7 +165,7 @@ class Head(BaseEstimator):
         return flat_features(x, name)
 
     def _scaled(self, x: np.ndarray) -> np.ndarray:
-        return x if self.scaler_.name is None else np.asarray(scalings.apply(self.scaler_, x))
+        return np.asarray(scalings.apply(self.scaler_, x)) if self.scaler_.name else x
 
     def _rows(self, X: ArrayLike, name: str = "features") -> np.ndarray:
         """Other rows (M, ...) as the head sees them, float32 (M, D), scaled; `name` is for errors."""
@@ -189,20 +190,6 @@ class Head(BaseEstimator):
         Raises:
             UsageError: a parameter that the head does not have, columns of different lengths, or no setting.
         """
-        settings = self._settings(grid)
-        groups: dict[str, list[int]] = {}  # of settings that one program can train
-        for index, setting in enumerate(settings):
-            clone(self).set_params(**setting).check_parameters()
-            others = [value for name, value in setting.items() if name not in self.SIDE_BY_SIDE]
-            groups.setdefault(repr(others), []).append(index)
-        fitted = [self._fit_group(X, y, [settings[index] for index in group]) for group in groups.values()]
-        if len(fitted) == 1:
-            return fitted[0]
-        order = np.argsort(list(itertools.chain(*groups.values())))
-        return lambda rows: np.concatenate([scores(rows) for scores in fitted])[order]
-
-    def _settings(self, grid: Grid) -> list[dict[str, Any]]:
-        """The settings of each of the H heads, a dict a head."""
         if unknown := grid.keys() - self.get_params().keys():
             raise UsageError(
                 f"{type(self).__name__} has no parameter {', '.join(sorted(unknown))}; it takes: "
@@ -211,16 +198,24 @@ class Head(BaseEstimator):
         lengths = {len(values) for values in grid.values()}
         if len(lengths) != 1 or lengths == {0}:
             raise UsageError(f"a grid needs columns of one length, not {sorted(lengths)}")
-        return [dict(zip(grid, values, strict=True)) for values in zip(*grid.values(), strict=True)]
+        groups: dict[str, list[int]] = {}  # of settings that one program can train
+        settings = [dict(zip(grid, values, strict=True)) for values in zip(*grid.values(), strict=True)]
+        for index, setting in enumerate(settings):
+            clone(self).set_params(**setting).check_parameters()
+            others = [value for name, value in setting.items() if name not in self.SIDE_BY_SIDE]
+            groups.setdefault(repr(others), []).append(index)
+        fitted = [self._fit_group(X, y, [settings[index] for index in group]) for group in groups.values()]
+        order = np.argsort(list(itertools.chain(*groups.values())))
+        return lambda rows: fitted[0](rows) if len(fitted) == 1 else np.concatenate([f(rows) for f in fitted])[order]
 
     def _fit_group(self, X: ArrayLike, y: ArrayLike, settings: list[dict[str, Any]]) -> Scores:
         """Heads that differ in parameters of `SIDE_BY_SIDE` alone."""
+        head: Any = clone(self).set_params(**settings[0])
         grid = {name: [setting[name] for setting in settings] for name in settings[0] if name in self.SIDE_BY_SIDE}
-        fit_side_by_side = getattr(head := clone(self).set_params(**settings[0]), "_fit_many", None)
-        if fit_side_by_side is None or not grid:
+        if not grid or not hasattr(head, "_fit_many"):
             heads = [clone(head).set_params(**setting).fit(X, y) for setting in settings]
             return lambda rows: np.stack([head.logits(rows) for head in heads])
-        scores = fit_side_by_side(head.prepare(X, y), grid)
+        scores = head._fit_many(head.prepare(X, y), grid)
         return lambda rows: np.asarray(scores(head._rows(rows)), np.float32)
 
     def dense(self) -> Dense:
@@ -242,6 +237,25 @@ class Head(BaseEstimator):
     def save(self, path: str | os.PathLike) -> None:
         """Writes the fitted head as one `.safetensors` file; see `transfer.heads.load`."""
         saving.save(self, path)
+
+
+class LinearHead(Head):
+    """Base of heads that are one matrix: `_fit` sets `coef_` (C, D) and `intercept_` (C,), float32.
+
+    And `temperature_`, by which scores are divided, where it is not 1.
+    """
+
+    coef_: np.ndarray
+    intercept_: np.ndarray
+
+    def _layer(self) -> tuple[np.ndarray, np.ndarray, float]:
+        return self.coef_, self.intercept_, getattr(self, "temperature_", 1.0)
+
+    def _scores(self, x: np.ndarray) -> ArrayLike:
+        return linear_scores(x, *self._layer())
+
+    def dense(self) -> Dense:
+        return Dense.of(*self._layer())
 
 
 def _with_weight(

@@ -1,5 +1,7 @@
 """k nearest neighbours among the training rows: exact, on the device, some rows at a time."""
 
+import functools
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,13 +15,16 @@ from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from transfer.heads.estimator import Grid, Head, Probe, Regressor, Rows
-from transfer.heads.neighbours import METRICS, nearest, search
 from transfer.heads.scaling import unit_rows
 
+METRICS = ("cosine", "l2")
+# Rows that are searched at a time, similarities that are held, and queries.
+BLOCK, MAX_SIMILARITIES, MAX_QUERIES = 1 << 16, 1 << 25, 1024
 # The least share of the votes that a class, or a label, is given, so that the logarithm of none is finite.
 LEAST = 1e-6
 
 
+@dataclass(eq=False, repr=False)
 class _Neighbours(Head):
     """The part that the classifier and the regressor share."""
 
@@ -33,10 +38,10 @@ class _Neighbours(Head):
         "metric": [StrOptions(dict.fromkeys(METRICS).keys())],
     }
 
-    n_neighbors: int
-    temperature: float | None
-    metric: str
-    num_outputs_: int
+    n_neighbors: int = 20
+    temperature: float | None = 0.07
+    metric: str = "cosine"
+    scaling: str | None = None
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # type: ignore[override]
         """Keeps the rows; see `Head.fit`. There is no `sample_weight`, as k neighbours are k, whatever they weigh."""
@@ -45,9 +50,8 @@ class _Neighbours(Head):
         return self
 
     def _fit(self, rows: Rows) -> None:
-        # l2: centred, as float32 keeps the distances of rows that are far from 0
         self.centre_ = np.zeros(rows.x.shape[1], np.float32)
-        if self.metric == "l2":
+        if self.metric == "l2":  # centred: float32 keeps the distances of rows that are far from 0
             self.centre_ = rows.x.mean(axis=0, dtype=np.float64).astype(np.float32)
         weight = np.ones(len(rows.x), np.float32) if rows.weight is None else rows.weight
         kept = slice(None) if weight.all() else weight > 0  # rows without weight are no neighbours
@@ -71,41 +75,85 @@ class _Neighbours(Head):
         """The scores for all of (k, temperature), by one search."""
         most = min(max(k for k, _ in settings), len(self.rows_))
         similarities, index = search(self._placed(x), self.rows_, most, self.metric)
-        return [self._votes(similarities[:, :k], index[:, :k], temperature) for k, temperature in settings]
+        return [self._scores_of(similarities[:, :k], index[:, :k], temperature) for k, temperature in settings]
 
-    def _votes(self, similarities: np.ndarray, index: np.ndarray, temperature: float | None) -> np.ndarray:
-        """Scores float32 (M, C) by the votes of the neighbours (M, k)."""
-        votes = np.ones(similarities.shape)
+    def _scores_of(self, similarities: Any, index: Any, temperature: float | None) -> Any:
+        """Scores float32 (M, C) by the votes of the neighbours (M, k), of NumPy or, traceable, of JAX."""
+        xp = jnp if isinstance(index, jax.Array) else np
+        votes = xp.ones(similarities.shape)
         if temperature is not None:
-            votes = np.exp((similarities - similarities[:, :1]) / temperature)
-        votes = votes * self.weight_[index]
+            votes = xp.exp((similarities - similarities[:, :1]) / temperature)
+        votes = votes * xp.asarray(self.weight_)[index]
         votes = votes / votes.sum(axis=1, keepdims=True)
-        targets = self.targets_[index]
+        targets = xp.asarray(self.targets_)[index]
         if self.kind_ == "classes":
-            shape = len(votes), self.num_outputs_
-            votes_of = np.arange(shape[0])[:, None] * shape[1] + targets
-            shares = np.bincount(votes_of.ravel(), votes.ravel(), math.prod(shape)).reshape(shape)
-            return np.log(np.maximum(shares, LEAST / shape[1])).astype(np.float32)
-        shares = np.einsum("mk,mkt->mt", votes, targets)
+            shares = xp.maximum(self._class_shares(votes, targets), LEAST / self.num_outputs_)
+            return xp.log(shares).astype(np.float32)
+        shares = xp.einsum("mk,mkt->mt", votes, targets)
         if self.kind_ == "labels":
-            shares = np.clip(shares, LEAST, 1 - LEAST)
-            shares = np.log(shares / (1 - shares))
+            shares = xp.clip(shares, LEAST, 1 - LEAST)
+            shares = xp.log(shares / (1 - shares))
         return shares.astype(np.float32)
 
+    def _class_shares(self, votes: Any, classes: Any) -> Any:
+        """The share (M, C) of the votes (M, k) that each class has."""
+        if isinstance(votes, jax.Array):
+            return (votes[..., None] * jax.nn.one_hot(classes, self.num_outputs_)).sum(axis=1)
+        shape = len(votes), self.num_outputs_
+        columns = np.arange(shape[0])[:, None] * shape[1] + classes
+        return np.bincount(columns.ravel(), votes.ravel(), math.prod(shape)).reshape(shape)
+
     def _traced_scores(self, x: jax.Array) -> jax.Array:
-        similarities, index = nearest(self._placed(x), self.rows_, min(self.n_neighbors, len(self.rows_)), self.metric)
-        votes = jnp.ones_like(similarities)
-        if self.temperature is not None:
-            votes = jnp.exp((similarities - similarities[:, :1]) / self.temperature)
-        votes = votes * jnp.asarray(self.weight_)[index]
-        votes = votes / votes.sum(axis=1, keepdims=True)
-        targets = jnp.asarray(self.targets_)[index]
-        if self.kind_ == "classes":
-            targets = jax.nn.one_hot(targets, self.num_outputs_)
-        shares = (votes[..., None] * targets).sum(axis=1)
-        if self.kind_ == "classes":
-            return jnp.log(jnp.maximum(shares, LEAST / self.num_outputs_))
-        return shares if self.kind_ == "values" else jax.scipy.special.logit(jnp.clip(shares, LEAST, 1 - LEAST))
+        k = min(self.n_neighbors, len(self.rows_))
+        similarities, index = nearest(self._placed(x), self.rows_, k, self.metric)
+        return self._scores_of(similarities, index, self.temperature)
+
+
+def search(queries: np.ndarray, rows: np.ndarray, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """The `k` rows most similar to each query, the most similar first, and of equals the first.
+
+    Args:
+        queries: float32 (M, D); for "cosine" of unit norm.
+        rows: float32 (N, D), N >= k; the same.
+        metric: "cosine": similarity is the product; "l2": half the squared distance, negative, which for rows of unit
+            norm is the product - 1. Rows far from 0 should be centred.
+
+    Returns:
+        float32 (M, k) similarities, int32 (M, k) rows.
+    """
+    size = min(MAX_QUERIES, max(1, MAX_SIMILARITIES // min(len(rows), BLOCK)))
+    size = min(size, 1 << (max(len(queries), 1) - 1).bit_length())
+    num_blocks = math.ceil(len(rows) / BLOCK)
+    edges = [len(rows) * block // num_blocks for block in range(num_blocks + 1)]
+    blocks = [jnp.asarray(rows[start:stop]) for start, stop in itertools.pairwise(edges)]
+    results = []
+    for start in range(0, len(queries), size):
+        batch = queries[start : start + size]
+        batch = np.pad(batch, ((0, size - len(batch)), (0, 0)))  # one shape, one compilation
+        parts = [nearest(batch, block, min(k, block.shape[0]), metric) for block in blocks]
+        best = parts[0] if num_blocks == 1 else _merged(parts, tuple(edges[:-1]), k)
+        results.append([np.asarray(array)[: len(queries) - start] for array in best])
+    similarities, index = map(np.concatenate, zip(*results, strict=True))
+    return similarities, index
+
+
+@functools.partial(jax.jit, static_argnames=("k", "metric"))
+def nearest(queries: jax.Array, rows: jax.Array, k: int, metric: str) -> tuple[jax.Array, jax.Array]:
+    """`search` on the device, of all rows at once; traceable."""
+    products = jax.lax.dot_general(queries, rows, (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST)
+    if metric == "cosine":
+        return jax.lax.top_k(products, k)
+    highest, index = jax.lax.top_k(products - jnp.sum(rows**2, axis=1) / 2, k)
+    return jnp.minimum(highest - jnp.sum(queries**2, axis=1, keepdims=True) / 2, 0), index
+
+
+@functools.partial(jax.jit, static_argnames=("starts", "k"))
+def _merged(parts: list[tuple[jax.Array, jax.Array]], starts: tuple[int, ...], k: int) -> tuple[jax.Array, jax.Array]:
+    """The best of the blocks' best; ties go to the earlier block."""
+    similarities = jnp.concatenate([part[0] for part in parts], axis=1)
+    index = jnp.concatenate([part[1] + start for part, start in zip(parts, starts, strict=True)], axis=1)
+    best, columns = jax.lax.top_k(similarities, k)
+    return best, jnp.take_along_axis(index, columns, axis=1)
 
 
 @dataclass(eq=False, repr=False)
@@ -126,10 +174,6 @@ class KnnProbe(Probe, _Neighbours):
     After `fit`: `rows_` (N, D) float32 as they are searched; `targets_`.
     """
 
-    n_neighbors: int = 20
-    temperature: float | None = 0.07
-    metric: str = "cosine"
-    scaling: str | None = None
     class_weight: str | dict[Any, float] | None = None
 
 
@@ -140,4 +184,3 @@ class KnnRegressor(Regressor, _Neighbours):
     n_neighbors: int = 5
     temperature: float | None = None
     metric: str = "l2"
-    scaling: str | None = None

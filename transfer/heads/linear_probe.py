@@ -1,15 +1,13 @@
 """The published head as scikit-learn estimators; all epochs run as one jitted program."""
 
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 
 from transfer.heads.estimator import Probe, Regressor
 from transfer.heads.programs import LINEAR
 from transfer.heads.trained import Trained
-
-GRID = {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
 
 
 @dataclass(eq=False, repr=False)
@@ -32,16 +30,9 @@ class LinearProbe(Probe, Trained):
     """
 
     program = LINEAR
-    GRID: ClassVar[dict[str, tuple]] = GRID
+    GRID = {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
 
-    epochs: int = 50
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    seed: int = 0
-    shuffle: bool = True
     _: KW_ONLY
-    weight_decay: float = 0.0
-    scaling: str | None = None
     class_weight: str | dict[Any, float] | None = None
 
     def __sklearn_tags__(self) -> Any:
@@ -61,13 +52,8 @@ class LinearRegressor(Regressor, Trained):
 
     # no recipe asks for another start, and from zero it is not far
     program = replace(LINEAR, initializer=jax.nn.initializers.zeros)
-    GRID: ClassVar[dict[str, tuple]] = GRID
+    GRID = LinearProbe.GRID
 
-    epochs: int = 50
-    batch_size: int = 256
     learning_rate: float = 1e-2
-    seed: int = 0
-    shuffle: bool = True
     _: KW_ONLY
-    weight_decay: float = 0.0
     scaling: str | None = "standard"

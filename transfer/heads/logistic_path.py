@@ -59,19 +59,27 @@ class Solutions(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """The rows in the coordinates that the solver works in; the same for all heads.
+    """The rows in the coordinates that the solver works in, the same for all heads, and the way back to features.
 
     Attributes:
-        rows: float32 (N, K + 1): coordinates along K axes, then a constant, which is the bias's.
+        rows: float32 (N, K + 1): coordinates along K axes, then `constant`, which is the bias's.
         one_hot: float32 (C, N), 0 or 1.
         weight: float32 (N,), of each row's loss.
+        start: float32 (C, K + 1), which knows the classes' shares and nothing else.
         curvature: float32 (C, K + 1): second derivatives at the start, less the penalty.
+        centre, size, axes: features (D,) are centre + size * axes (D, K) times coordinates; axes None: the features'.
+        constant: ().
     """
 
     rows: jax.Array
     one_hot: jax.Array
     weight: jax.Array
+    start: jax.Array
     curvature: jax.Array
+    centre: jax.Array
+    size: jax.Array
+    axes: jax.Array | None
+    constant: jax.Array
 
 
 class Schedule(NamedTuple):
@@ -115,14 +123,14 @@ def logistic_path(
     num_features = np.shape(x)[1]
     x, one_hot, weight = _pad(x, one_hot, weight)
     distinct, inverse = np.unique(-np.asarray(penalties, np.float32), return_inverse=True)  # the strongest first
-    problem, start, transform = _prepare(x, one_hot, weight, kind=kind, rotate=min(x.shape) <= MAX_ROTATED_AXES)
+    problem = _prepare(x, one_hot, weight, kind=kind, rotate=min(x.shape) <= MAX_ROTATED_AXES)
     num_rows, num_axes = problem.rows.shape
     bytes_per_head = 4 * len(one_hot) * (6 * num_rows + (2 * MEMORY + 6) * num_axes)
     max_width = int(np.clip(SIDE_BY_SIDE_BYTES // bytes_per_head, 1, MAX_SIDE_BY_SIDE))
-    scaled = jnp.clip(-distinct * transform.size**-2, 1e-30, 1e30)
+    scaled = jnp.clip(-distinct * problem.size**-2, 1e-30, 1e30)
     schedules = _schedules(-distinct, max_width)
-    params, *outcome = _solve(problem, start, scaled, schedules, tolerance, kind=kind, max_steps=max_steps)
-    kernel, bias = _to_features(params, transform)
+    params, *outcome = _solve(problem, scaled, schedules, tolerance, kind=kind, max_steps=max_steps)
+    kernel, bias = _to_features(params, problem)
     return Solutions(kernel[inverse, :num_features], bias[inverse], *(array[inverse] for array in outcome))
 
 
@@ -141,12 +149,8 @@ def _pad(x: ArrayLike, one_hot: ArrayLike, weight: ArrayLike | None) -> tuple[ja
 
 
 def _schedules(penalties: np.ndarray, max_width: int) -> list[Schedule]:
-    """Those of H penalties, falling, that are solved sequentially, and then those side by side, `max_width` at most.
-
-    Starts are polynomials in the penalties' logarithm.
-    """
-    count = len(penalties)
-    logs = np.log(penalties.astype(np.float64))
+    """Those of H penalties, falling, that are solved sequentially, and then those side by side, `max_width` at most."""
+    count, logs = len(penalties), np.log(penalties.astype(np.float64))  # starts are polynomials in the logarithm
     coarse = np.unique(np.append(np.arange(0, count, SPACING), count - 1))
     weights = np.zeros((len(coarse), 1, count + 1), np.float32)
     weights[0, 0, -1] = 1
@@ -174,20 +178,8 @@ def _lagrange(nodes: np.ndarray, at: float) -> np.ndarray:
     return np.prod(np.where(others, (at - nodes) / distance, 1), axis=1)
 
 
-class InverseTransform(NamedTuple):
-    """The solver's coordinates back to features: centre (D,), size (), axes (D, K) or None, the bias's constant ()."""
-
-    centre: jax.Array
-    size: jax.Array
-    axes: jax.Array | None
-    constant: jax.Array
-
-
 @functools.partial(jax.jit, static_argnames=("kind", "rotate"))
-def _prepare(
-    x: jax.Array, one_hot: jax.Array, weight: jax.Array, *, kind: str, rotate: bool
-) -> tuple[Problem, jax.Array, InverseTransform]:
-    """The problem, the start from nothing, float32 (C, K + 1), which knows the classes' shares, and the way back."""
+def _prepare(x: jax.Array, one_hot: jax.Array, weight: jax.Array, *, kind: str, rotate: bool) -> Problem:
     total = weight.sum()
     # the first row is taken off before the mean, which then is exact for a column that does not vary
     centre = x[0] + weight @ (x - x[0]) / total
@@ -211,29 +203,22 @@ def _prepare(
     bias = jnp.log(share) if kind == "classes" else jnp.log(share / (1 - share))
     curvature = (share * (1 - share))[:, None] * jnp.append(spectrum, constant**2 * total)
     start = jnp.zeros_like(curvature).at[:, -1].set(bias / constant)
-    return Problem(rows, one_hot, weight, curvature), start, InverseTransform(centre, size, axes, constant)
+    return Problem(rows, one_hot, weight, start, curvature, centre, size, axes, constant)
 
 
 @jax.jit
-def _to_features(params: jax.Array, transform: InverseTransform) -> tuple[jax.Array, jax.Array]:
+def _to_features(params: jax.Array, problem: Problem) -> tuple[jax.Array, jax.Array]:
     """Kernels (H, D, C) and biases (H, C) for the features as they were given, of params (H, C, K + 1)."""
-    kernel, bias = params[..., :-1] / transform.size, params[..., -1] * transform.constant
-    if transform.axes is not None:
-        kernel = jnp.einsum("hck,dk->hcd", kernel, transform.axes, precision=HIGHEST)
-    bias = bias - jnp.einsum("hcd,d->hc", kernel, transform.centre, precision=HIGHEST)
+    kernel, bias = params[..., :-1] / problem.size, params[..., -1] * problem.constant
+    if problem.axes is not None:
+        kernel = jnp.einsum("hck,dk->hcd", kernel, problem.axes, precision=HIGHEST)
+    bias = bias - jnp.einsum("hcd,d->hc", kernel, problem.centre, precision=HIGHEST)
     return kernel.swapaxes(1, 2), bias
 
 
 @functools.partial(jax.jit, static_argnames=("kind", "max_steps"))
 def _solve(
-    problem: Problem,
-    start: jax.Array,
-    penalties: jax.Array,
-    schedules: list[Schedule],
-    tolerance: float,
-    *,
-    kind: str,
-    max_steps: int,
+    problem: Problem, penalties: jax.Array, schedules: list[Schedule], tolerance: float, *, kind: str, max_steps: int
 ) -> tuple[jax.Array, ...]:
     """Params (H, C, K + 1), excess, steps and converged (H,), of penalties (H,), the strongest first."""
 
@@ -244,7 +229,7 @@ def _solve(
         return tuple(all_.at[schedule.indices].set(one) for all_, one in zip(solved, outcome, strict=True)), None
 
     count = len(penalties)
-    start = jnp.broadcast_to(start, (count + 1, *start.shape))
+    start = jnp.broadcast_to(problem.start, (count + 1, *problem.start.shape))
     solved: Any = (start, jnp.zeros(count), jnp.zeros(count, jnp.int32), jnp.zeros(count, bool))
     for schedule in schedules:
         solved, _ = jax.lax.scan(solve_round, solved, schedule)
@@ -384,22 +369,11 @@ class _State(NamedTuple):
     steps: jax.Array  # int32 (G,)
     iteration: jax.Array  # int32 (), of all heads together
 
-    @classmethod
-    def first(cls, heads: _Heads, start: jax.Array, tolerance: float, lbfgs: Any) -> "_State":
-        """The state at `start` (G, C, K + 1)."""
-        margins, zeros = heads.margins(start), jnp.zeros(len(start))
-        wrong, steps = heads.wrong(margins), jnp.zeros(len(start), jnp.int32)
-        gradient, limit = heads.gradient(wrong, start), heads.limit(wrong, start, tolerance)
-        return cls(start, margins, gradient, limit, lbfgs, zeros, zeros, steps, jnp.zeros((), jnp.int32))
-
 
 def _descend(
     heads: _Heads, start: jax.Array, tolerance: float, max_steps: int
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Minimises the objectives of G heads side by side, by L-BFGS with a line search for each.
-
-    Returns params (G, C, K + 1) like `start`, excess (G,), steps (G,) and whether each has converged (G,).
-    """
+    """Params (G, C, K + 1) like `start`, excess, steps and convergence (G,) of G heads, each with its line search."""
     total = heads.problem.weight.sum()
     lbfgs = optax.scale_by_lbfgs(MEMORY)
     axes = optax.ScaleByLBFGSState(None, 0, 0, 0, 0, 0)  # heads count steps together
@@ -436,7 +410,12 @@ def _descend(
             iteration=state.iteration + 1,
         )
 
-    state = _State.first(heads, start, tolerance, jax.vmap(lbfgs.init, out_axes=axes)(start))
+    margins, zeros = heads.margins(start), jnp.zeros(len(start))
+    wrong = heads.wrong(margins)
+    gradient, limit = heads.gradient(wrong, start), heads.limit(wrong, start, tolerance)
+    memory = jax.vmap(lbfgs.init, out_axes=axes)(start)
+    none = jnp.zeros(len(start), jnp.int32), jnp.zeros((), jnp.int32)
+    state = _State(start, margins, gradient, limit, memory, zeros, zeros, *none)
     state = jax.lax.while_loop(lambda state: jnp.any(is_busy(state)), step, state)
     excess = heads.excess(state.gradient)
     stopped_early = (state.steps < max_steps) & (state.predicted_gain <= state.limit)

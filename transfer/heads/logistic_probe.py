@@ -10,9 +10,8 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval
 
-from transfer.heads import affine
-from transfer.heads.dense import Dense
-from transfer.heads.estimator import Grid, Probe, Rows
+from transfer.heads.dense import linear_scores
+from transfer.heads.estimator import Grid, LinearHead, Probe, Rows
 from transfer.heads.logistic_path import logistic_path
 
 # The grid of DINOv2's evaluation (dinov2/eval/log_regression.py): 45 values, the strongest penalty first.
@@ -20,7 +19,7 @@ GRID = tuple(float(value) for value in 10.0 ** np.linspace(-6, 5, 45))
 
 
 @dataclass(eq=False, repr=False)
-class LogisticProbe(Probe):
+class LogisticProbe(Probe, LinearHead):
     """Logistic regression with an L2 penalty at its optimum, which is that of scikit-learn's `LogisticRegression`.
 
     Several classes are a softmax, two are one sigmoid, several labels a sigmoid each; the intercept is free.
@@ -55,16 +54,10 @@ class LogisticProbe(Probe):
     def _fit(self, rows: Rows) -> None:
         (self.coef_,), (self.intercept_,), (self.n_iter_,) = self._solve(rows, [self.C])
 
-    def _scores(self, x: np.ndarray) -> np.ndarray:
-        return affine.scores(x, self.coef_, self.intercept_)
-
-    def dense(self) -> Dense:
-        return Dense.of(self.coef_, self.intercept_)
-
     def _fit_many(self, rows: Rows, grid: Grid) -> Callable[[np.ndarray], np.ndarray]:
         kernels, biases, _ = self._solve(rows, grid["C"])
         stacked = kernels.reshape(-1, kernels.shape[-1]), biases.ravel()
-        return lambda x: affine.scores(x, *stacked).reshape(len(x), *biases.shape).swapaxes(0, 1)
+        return lambda x: linear_scores(x, *stacked).reshape(len(x), *biases.shape).swapaxes(0, 1)
 
     def _solve(self, rows: Rows, values: Sequence[float]) -> tuple[np.ndarray, np.ndarray, list[int]]:
         """Kernels (H, C, D), biases (H, C) and steps of heads that differ in C."""

@@ -5,12 +5,13 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import StrOptions
 
-from transfer.heads import affine, temperature
+from transfer.heads import temperature
 from transfer.heads.dense import Dense
-from transfer.heads.estimator import Probe, Rows
-from transfer.heads.neighbours import METRICS
+from transfer.heads.estimator import LinearHead, Probe, Rows
+from transfer.heads.knn_probe import METRICS
 from transfer.heads.scaling import unit_rows
 
 
@@ -27,7 +28,7 @@ class _Sums(NamedTuple):
 
 
 @dataclass(eq=False, repr=False)
-class NearestMeanProbe(Probe):
+class NearestMeanProbe(Probe, LinearHead):
     """Nearest class mean, as scikit-learn's `NearestCentroid`; a label is there if the mean of rows with it is nearer.
 
     Args:
@@ -70,8 +71,8 @@ class NearestMeanProbe(Probe):
     def _placed(self, x: np.ndarray) -> np.ndarray:
         return unit_rows(x) if self.metric == "cosine" else x - self.centre_
 
-    def _scores(self, x: np.ndarray) -> np.ndarray:
-        return affine.scores(self._placed(x), self.coef_, self.intercept_, self.temperature_)
+    def _scores(self, x: np.ndarray) -> ArrayLike:
+        return super()._scores(self._placed(x))
 
     def dense(self) -> Dense:
         of_centre = self.coef_.astype(np.float64) @ self.centre_.astype(np.float64)
@@ -79,8 +80,7 @@ class NearestMeanProbe(Probe):
 
     def _traced_scores(self, x: jax.Array) -> jax.Array:
         # centred first: float32 keeps what is left
-        dense = Dense.of(self.coef_, self.intercept_, self.temperature_, unit=self.metric == "cosine")
-        return dense.scores(x - self.centre_)
+        return Dense.of(*self._layer(), unit=self.metric == "cosine").scores(x - self.centre_)
 
     def _temperature(self, x: np.ndarray, rows: Rows, groups: _Sums, others: _Sums | None) -> float:
         """The one for scores of rows by means without them; rows that are their group's only one have none."""

@@ -13,9 +13,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from transfer.errors import RowsError, TransferError, UsageError
-from transfer.heads import gradient, layers, targets
-from transfer.heads.gradient import Examples, Method, Metrics, State
-from transfer.heads.layers import Params
+from transfer.heads import gradient, targets
+from transfer.heads.gradient import Examples, Method, Metrics, Params, State
 from transfer.heads.optimisers import Rates, check_rates
 from transfer.heads.rows import class_indices, flat_features
 
@@ -36,12 +35,12 @@ class Program:
     """
 
     defaults: Settings
-    initializer: jax.nn.initializers.Initializer = layers.GLOROT
+    initializer: jax.nn.initializers.Initializer = gradient.GLOROT
     optimiser: str = "adam"
     anneals: bool = False
 
-    init_key = staticmethod(layers.init_key)
-    logits = staticmethod(layers.logits)
+    init_key = staticmethod(gradient.init_key)
+    logits = staticmethod(gradient.logits)
 
     def init_state(self, num_features: int, num_outputs: int, key: jax.Array, **settings: Any) -> State:
         """Fresh state of a head, D features to C outputs: a plain pytree of arrays, as Orbax wants it. Pure JAX.
@@ -81,7 +80,7 @@ class Program:
         """Puts the rows on the device once and returns `epoch(state, index) -> (state, metrics)`, jitted.
 
         Args:
-            features: (N, ...) numbers, flattened row by row.
+            features: (N, ...) finite numbers, flattened row by row.
             labels: (N,) or (N, 1) whole numbers from 0; see `kind`.
             validation_features, validation_labels: the same; both None: no validation.
             seed: with the index of the epoch it decides the shuffle, so that a resumed run goes on bit for bit.
@@ -104,8 +103,8 @@ class Program:
         shapes = [_shape_for(examples, kind) for examples in (train, validation) if examples is not None]
 
         def epoch(state: State, index: int) -> tuple[State, Metrics]:
-            for width, outputs in shapes:
-                _check_fits(state["params"], width, outputs, kind)
+            for shape in shapes:
+                _check_fits(state["params"], *shape, kind)
             return gradient.epoch_with_validation(state, index, seed, rates, train, validation, method)
 
         return epoch
@@ -155,34 +154,26 @@ def on_device(
     class_weight: ArrayLike | None = None,
     which: str = "",
 ) -> Examples:
-    """Puts rows on the device, checked.
+    """Puts rows on the device, checked; arguments as those of `Program.make_epoch`.
 
-    Args:
-        features: (N, ...) finite numbers, flattened row by row.
-        labels: (N,) or (N, 1) whole numbers from 0; for "labels" (N, L) of 0 and 1, for "values" (N,) or (N, T).
-        kind: of the targets.
-        class_weight: (C,) weights of the classes; None: no row has a weight.
-        which: what the rows are called in errors, "" or "validation ".
-
-    Raises RowsError for rows that no head can use, UsageError for weights that do not fit.
+    `which` is what the rows are called in errors, "" or "validation ". Raises RowsError for rows that no head can use,
+    UsageError for weights that do not fit.
     """
-    x = flat_features(features, f"{which}features")
-    name = f"{which}labels"
+    x, name = flat_features(features, f"{which}features"), f"{which}labels"
     if kind == "classes":
         y = class_indices(labels, len(x), np.iinfo(np.int32).max, name)
     else:
         y = targets.of_regressor(labels, len(x), name).array
     if kind == "labels" and not np.isin(y, (0, 1)).all():
         raise RowsError(f"{name} must be 0 or 1, one column a label")
-    weights = None
-    if class_weight is not None:
-        if kind != "classes":
-            raise UsageError(f"class_weight is for one class a row, not for {kind}")
-        by_class = np.asarray(class_weight, np.float32)
-        if by_class.ndim != 1 or len(by_class) <= y.max() or not np.all(np.isfinite(by_class) & (by_class >= 0)):
-            raise UsageError(f"class_weight must be {y.max() + 1} weights or more, finite and none below 0")
-        weights = by_class[y]
-    return Examples.on_device(x, y, weights)
+    if class_weight is None:
+        return Examples.on_device(x, y)
+    if kind != "classes":
+        raise UsageError(f"class_weight is for one class a row, not for {kind}")
+    by_class = np.asarray(class_weight, np.float32)
+    if by_class.ndim != 1 or len(by_class) <= y.max() or not np.all(np.isfinite(by_class) & (by_class >= 0)):
+        raise UsageError(f"class_weight must be {y.max() + 1} weights or more, finite and none below 0")
+    return Examples.on_device(x, y, by_class[y])
 
 
 def _shape_for(examples: Examples, kind: str) -> tuple[int, int]:
@@ -192,7 +183,7 @@ def _shape_for(examples: Examples, kind: str) -> tuple[int, int]:
 
 
 def _check_fits(params: Params, width: int, needed: int, kind: str) -> None:
-    taken, outputs = layers.all_layers(params)[0]["kernel"].shape[0], params["bias"].shape[0]
+    taken, outputs = gradient.all_layers(params)[0]["kernel"].shape[0], params["bias"].shape[0]
     if width != taken:
         raise TransferError(f"the head takes {taken} features a row, but rows have {width}")
     if kind == "classes" and needed > outputs:

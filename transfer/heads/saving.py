@@ -19,8 +19,8 @@ from etils import epath
 from safetensors import SafetensorError
 from safetensors.numpy import load as tensors_of
 
+from transfer import heads
 from transfer.errors import TransferError, UsageError
-from transfer.heads import registry
 from transfer.heads.scaling import Scaler
 from transfer.runtime.files import atomic, digest
 from transfer.runtime.files.untrusted import decompression_limit, error_summary, prefix_errors, printable
@@ -40,7 +40,7 @@ def save(head: Any, path: str | os.PathLike) -> None:
         raise UsageError(f"{path}: a head is written to a file that ends in {ENDING}")
     package, _, module = type(head).__module__.rpartition(".")
     name = module.removesuffix("_probe")
-    if package != registry.PACKAGE or name == module or name not in registry.HEADS:
+    if package != heads.__name__ or name == module or name not in heads.HEADS:
         raise UsageError(
             f"{type(head).__name__} is not of a file NAME_probe.py in transfer/heads, so nobody could load it again"
         )
@@ -58,12 +58,8 @@ def write(
     So that training does without scikit-learn, which takes longer to import than JAX.
     """
     tensors: dict[str, np.ndarray] = {}
-    described = {
-        "name": name,
-        "class": of_class,
-        "parameters": _encoded(parameters, "parameters", tensors),
-        "fitted": _encoded(fitted, "", tensors),
-    }
+    encoded = {"parameters": _encoded(parameters, "parameters", tensors), "fitted": _encoded(fitted, "", tensors)}
+    described = {"name": name, "class": of_class, **encoded}
     with atomic.writing(path) as stream:
         for piece in digest.safetensors(tensors, {"format": "transfer", KEY: json.dumps(described)}):
             stream.write(piece)
@@ -94,27 +90,23 @@ def _is_fitted(attribute: str) -> bool:
 def _read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         content = epath.Path(path).read_bytes()
-    except OSError as error:
-        raise TransferError(f"cannot be read ({error.strerror or error})") from error
-    try:
         tensors = tensors_of(content)
         length = int.from_bytes(content[: digest.LENGTH_BYTES], "little")
         header = json.loads(content[digest.LENGTH_BYTES : digest.LENGTH_BYTES + length])
+        metadata = header.get("__metadata__") or {}
+    except OSError as error:
+        raise TransferError(f"cannot be read ({error.strerror or error})") from error
     except (SafetensorError, ValueError, KeyError, AttributeError) as error:
         raise TransferError(f"a damaged or truncated {ENDING} file ({error_summary(error)})") from error
-    metadata = header.get("__metadata__") or {}
     digest.check_tensors(tensors, metadata)
     return tensors, metadata
 
 
 def _restored(described: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Any:
     name, class_name = described["name"], described["class"]
-    if name not in registry.HEADS or class_name not in (
-        registry.camel(name) + "Probe",
-        registry.camel(name) + "Regressor",
-    ):
+    if name not in heads.HEADS or class_name not in (heads.camel(name) + end for end in ("Probe", "Regressor")):
         raise TransferError(f"it is of a head that is not here: {printable(name)}, {printable(class_name)}")
-    head = getattr(registry.module_of(name), class_name)(**_decoded(described["parameters"], tensors))
+    head = getattr(heads.module_of(name), class_name)(**_decoded(described["parameters"], tensors))
     for key, value in _decoded(described["fitted"], tensors).items():
         if not _is_fitted(key) or hasattr(type(head), key):
             raise TransferError(f"{printable(key)} is nothing that a fit sets")

@@ -1,14 +1,11 @@
 """A linear head under SGD with momentum and a cosine schedule; see `transfer.heads.programs.SGD`."""
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from transfer.heads.estimator import Probe, Regressor
 from transfer.heads.programs import SGD
 from transfer.heads.trained import Trained
-
-# Those of DINOv2's linear evaluation, for a step of 256 rows.
-GRID = {"learning_rate": (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)}
 
 
 @dataclass(eq=False, repr=False)
@@ -19,31 +16,20 @@ class SgdProbe(Probe, Trained):
     tries 13 of them, `SgdProbe.GRID`.
 
     Args:
-        epochs: passes over the rows.
-        batch_size: rows a step; an epoch's last batch has what is left.
         learning_rate: of the first step.
-        seed: of the first weights and of each epoch's shuffle.
-        shuffle: False keeps the order of the rows.
-        momentum: from 0, none, to below 1.
         weight_decay: of the kernel, part of its gradient.
-        scaling: a name of `transfer.heads.scaling.SCALINGS`, fitted on the training rows; None: features as they are.
-        class_weight: None, "balanced" or {class: weight}; a batch's loss is the sum of weighted losses over its rows.
+        momentum: from 0, none, to below 1.
 
-    After `fit`: as `LinearProbe`.
+    The others, and what there is after `fit`, as `LinearProbe`'s.
     """
 
     program = SGD
-    GRID: ClassVar[dict[str, tuple]] = GRID
+    # Those of DINOv2's linear evaluation, for a step of 256 rows.
+    GRID = {"learning_rate": (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)}
 
-    epochs: int = 50
-    batch_size: int = 256
     learning_rate: float = 0.1
-    seed: int = 0
-    shuffle: bool = True
     _: KW_ONLY
     momentum: float = 0.9
-    weight_decay: float = 0.0
-    scaling: str | None = None
     class_weight: str | dict[Any, float] | None = None
 
 
@@ -52,14 +38,9 @@ class SgdRegressor(Regressor, Trained):
     """Linear regression by SGD with momentum and a cosine schedule; see `SgdProbe`, and `LinearRegressor`."""
 
     program = SGD
-    GRID: ClassVar[dict[str, tuple]] = GRID
+    GRID = SgdProbe.GRID
 
-    epochs: int = 50
-    batch_size: int = 256
     learning_rate: float = 1e-2
-    seed: int = 0
-    shuffle: bool = True
     _: KW_ONLY
     momentum: float = 0.9
-    weight_decay: float = 0.0
     scaling: str | None = "standard"

@@ -40,7 +40,7 @@ class Targets(NamedTuple):
 class Criterion(NamedTuple):
     """The loss and the measure of a kind of targets, in pure JAX.
 
-    Scores are class-major, (..., C, N), a column a row, as they are while a head trains (`transfer.heads.layers`).
+    Scores are class-major, (..., C, N), a column a row, as they are while a head trains (`transfer.heads.gradient`).
 
     Attributes:
         score: name of the metric that says how good the head is.

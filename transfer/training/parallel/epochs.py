@@ -10,8 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from transfer.errors import TransferError, UsageError
-from transfer.heads.gradient import State
-from transfer.heads.layers import Params
+from transfer.heads.gradient import Params, State
 from transfer.training.parallel import step
 from transfer.training.parallel.batches import DataMesh, EvaluateChunk, TrainChunk
 from transfer.training.parallel.reader import Reader, Split

@@ -21,8 +21,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from transfer.heads.gradient import State
-from transfer.heads.layers import Params, scores, transpose_tree
+from transfer.heads.gradient import Params, State, scores, transpose_tree
 from transfer.heads.optimisers import keras_adam
 from transfer.heads.programs import LINEAR
 
