@@ -15,6 +15,7 @@ survives is in `failures`, with its line; of those, the ones that change nothing
 import argparse
 import ast
 import fnmatch
+import hashlib
 import io
 import itertools
 import multiprocessing
@@ -321,12 +322,20 @@ def copied(folder: Path) -> Path:
     return folder
 
 
-def drawn(files: str, seed: int) -> Iterator[Mutation]:
-    """Mutations of the files, each once, in an order that the seed decides."""
-    chosen = [path for path in tracked("transfer") if fnmatch.fnmatch(path, files)]
-    every = [each for path in chosen for each in mutations(path, (REPOSITORY / path).read_text("utf-8"))]
-    random.Random(seed).shuffle(every)
-    yield from every
+def drawn(files: str, seed: int) -> list[Mutation]:
+    """Mutations of the files, in an order that the seed and the text of their lines decide.
+
+    So most of a sample stays the same as the package changes, and tests that were written for it can be counted.
+    """
+    keyed: dict[str, Mutation] = {}
+    for path in tracked("transfer"):
+        if fnmatch.fnmatch(path, files):
+            source = (REPOSITORY / path).read_text("utf-8")
+            lines = source.splitlines()
+            for each in mutations(path, source):
+                text = f"{seed} {path} {lines[each.line - 1].strip()} {each.name}"
+                keyed.setdefault(hashlib.sha256(text.encode()).hexdigest(), each)
+    return [keyed[key] for key in sorted(keyed)]
 
 
 def main() -> None:
@@ -351,7 +360,7 @@ def main() -> None:
             print(one.described(source), "->", noticed(copy, one, Tests.measured(copy)) or "nothing notices it")
         return
     figures = Figures(options.output, "mutations", options.mutations, options.seed)
-    todo = list(itertools.islice(drawn(options.files, options.seed), figures.steps, options.mutations))
+    todo = drawn(options.files, options.seed)[figures.steps : options.mutations]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.processes) as pool:
         copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
         for number in range(options.processes):

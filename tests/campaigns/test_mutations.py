@@ -31,6 +31,14 @@ def test_a_changed_file_differs_in_one_token():
         compile(each.applied(SOURCE), "a.py", "exec")
 
 
+def test_a_sample_is_the_same_where_the_package_is():
+    files = "transfer/runtime/files/*"
+    sample = mutations.drawn(files, 0)
+    assert sample == mutations.drawn(files, 0) and sample[:20] != mutations.drawn(files, 1)[:20]
+    digests = mutations.drawn("transfer/runtime/files/digest.py", 0)
+    assert digests == [each for each in sample if each.path == "transfer/runtime/files/digest.py"]
+
+
 def test_files_have_tests():
     about = mutations.tests_about("transfer/runtime/files/digest.py")
     assert "tests/runtime/test_digest.py" in about and "tests/runtime/test_tables.py" not in about
