@@ -21,7 +21,6 @@ import itertools
 import multiprocessing
 import os
 import queue
-import random
 import re
 import shutil
 import signal
