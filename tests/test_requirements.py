@@ -40,11 +40,7 @@ OPTIONAL = {
 # `google.protobuf` comes with onnx, and is used beside it.
 BROUGHT = {"google": "onnx", "vl_convert": "vl-convert-python"}
 # Modules whose imports at the top are what an extra brings: they are imported by the functions that say so.
-ONLY_WITH_AN_EXTRA = (
-    "transfer.bench.heads.keras_fit",
-    "transfer.bench.heads.torch_loop",
-    "transfer.bench.peers.",
-)
+ONLY_WITH_AN_EXTRA = ("transfer.bench.peer_torch",)
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from transfer.bench.peers.case import WEIGHTS
+from transfer.bench.peer_libraries import WEIGHTS
 from transfer.bench.worker import Prepared, Skipped
 from transfer.weights import create_model
 

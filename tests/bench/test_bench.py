@@ -5,7 +5,7 @@ import json
 import pytest
 
 from transfer import __main__ as program
-from transfer.bench import memory
+from transfer.bench import machine
 from transfer.models import registry
 from transfer.weights import catalogue
 
@@ -77,7 +77,7 @@ def test_a_trace_is_written(written):
 
 @pytest.mark.slow
 def test_out_of_memory_halves_the_batch(monkeypatch, capsys):
-    monkeypatch.setattr(memory, "available_memory", lambda: 14_000_000)
+    monkeypatch.setattr(machine, "available_memory", lambda: 14_000_000)
     assert bench(*QUICK, "--models=vgg11_slim.cifar10", "--batch=64", "--no_errors", "--json") == 0
     (row,) = json.loads(capsys.readouterr().out)["rows"]
     assert row["batch_asked"] == 64 and row["batch"] < 64
@@ -85,7 +85,7 @@ def test_out_of_memory_halves_the_batch(monkeypatch, capsys):
 
 
 def test_not_even_one_image(monkeypatch, capsys):
-    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
+    monkeypatch.setattr(machine, "available_memory", lambda: 1000)
     assert bench(*SMALL) == 1
     output = capsys.readouterr()
     assert "failed: vgg11_slim.cifar10, batch 2, float32:" in output.out and "GB are free" in output.out
@@ -131,7 +131,7 @@ def test_beside_the_network_as_written(capsys):
         (["--precision=low"], "--precision=low"),
         (["--rounds=0"], "--rounds=0"),
         (["--output=result.txt"], "must end in .json"),
-        (["--plot=plot.gif"], "must end in .svg or .png or .pdf"),
+        (["--plot=plot.gif"], "must end in one of .svg, .png, .pdf"),
         (["--output=/nowhere/result.json"], "there is no folder /nowhere"),
         (["--weights=/nowhere/file.pth"], "there is no such file"),
         (["--peers=tensorrt"], "nothing is called 'tensorrt'"),

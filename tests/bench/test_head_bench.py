@@ -6,9 +6,8 @@ import importlib.util
 import pytest
 
 from transfer.bench import head
-from transfer.bench.heads import case as cases
-from transfer.bench.heads import ours, processes
-from transfer.bench.heads.case import HeadCase
+from transfer.bench.cases import chosen
+from transfer.bench.head_trainers import HeadCase, run
 from transfer.bench.worker import Skipped, build
 from transfer.cli import bench
 from transfer.errors import UsageError
@@ -20,14 +19,14 @@ TOY = HeadCase("toy", rows=300, features=24, epochs=100, batch=64, validation_ro
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     case = dataclasses.replace(TOY, folder=tmp_path_factory.mktemp("head"))
-    cases.write(case)
+    case.write()
     return case
 
 
 def prepared(case, function, *packages):
     if any(importlib.util.find_spec(package) is None for package in packages):
         pytest.skip(f"not installed: {packages}")
-    return build(f"transfer.bench.heads.{function}", case)
+    return build(f"transfer.bench.head_trainers:{function}", case)
 
 
 @pytest.mark.slow
@@ -40,7 +39,6 @@ def test_a_trainer_learns(name, toy):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", head.SWEEPERS)
 def test_a_sweeper_learns(name, toy, monkeypatch):
-    monkeypatch.setattr(ours, "GRID", (1e-3, 1e-2, 1e-1))
     monkeypatch.setattr("transfer.heads.logistic_probe.GRID", (1e-3, 1e-2, 1e-1))
     sweeper = prepared(toy, *head.SWEEPERS[name])
     assert sweeper.report(sweeper.call()) > 0.6
@@ -48,17 +46,17 @@ def test_a_sweeper_learns(name, toy, monkeypatch):
 
 @pytest.mark.slow
 def test_keras_starts_afresh_at_each_call(toy):
-    warm = prepared(toy, "keras_fit:fit", "keras")
+    warm = prepared(toy, "keras_fit", "keras")
     for _ in range(2):
         assert int(warm.call().optimizer.iterations.numpy()) == 100 * 5
-    new = prepared(toy, "keras_fit:fit_new", "keras")
+    new = prepared(toy, "keras_fit_new", "keras")
     assert new.call() is not new.call()
 
 
 @pytest.mark.slow
 def test_a_row_holds_every_contender_or_its_reason():
     some = {name: head.TRAINERS[name] for name in ("ours (train.py)", "scikit-learn LogisticRegression")}
-    row = head.measure(TOY, {**some, "Caffe": ("caffe:solver", "no_such_package")}, rounds=2, seconds=0)
+    row = head.measure(TOY, {**some, "Caffe": ("caffe", "no_such_package")}, rounds=2, seconds=0)
     assert row["skipped"] == {"Caffe": "not installed: no_such_package; the extra [peers] has all of them"}
     assert row["seconds"].keys() == row["accuracy"].keys() == row["ratio"].keys() == some.keys()
     assert all(len(taken) == 2 for taken in row["seconds"].values()) and row["ratio"][row["ours"]] == 1
@@ -74,14 +72,14 @@ def test_whole_processes_read_the_same_files(toy):
 
 def test_a_process_that_fails_is_left_out():
     with pytest.raises(Skipped, match="python -m ended with exit code 1: .*no_such_module"):
-        processes.run(["-m", "no_such_module"])
+        run(["-m", "no_such_module"])
 
 
 @pytest.mark.parametrize(
     "text, names", [("*", list(head.CASES)), ("small", ["small"]), ("sm*,small,lar*", ["small", "large"])]
 )
 def test_cases_by_name(text, names):
-    assert head.chosen_cases(text) == names
+    assert chosen("head_cases", text, head.CASES) == names
 
 
 def test_the_flags_help_names_the_cases():
@@ -89,5 +87,7 @@ def test_the_flags_help_names_the_cases():
 
 
 def test_an_unknown_case():
-    with pytest.raises(UsageError, match="there is no 'huge', but small, large, process, sweep, sweep_large"):
-        head.chosen_cases("small,huge")
+    with pytest.raises(
+        UsageError, match="nothing is called 'huge'; known are small, large, process, sweep, sweep_large"
+    ):
+        chosen("head_cases", "small,huge", head.CASES)

@@ -3,24 +3,24 @@
 import numpy as np
 import pytest
 
-from transfer.bench import memory
+from transfer.bench import machine
 
 BLOCK = 200 * 2**20
 
 
-@pytest.mark.skipif(not memory.CLEAR.exists(), reason="the peak can be set back on Linux only")
+@pytest.mark.skipif(not machine.CLEAR.exists(), reason="the peak can be set back on Linux only")
 def test_the_peak_is_of_what_was_held_since():
-    before = memory.Peak()
+    before = machine.Peak()
     np.ones(BLOCK, np.uint8)
     high = before.bytes()
-    after = memory.Peak().bytes()
+    after = machine.Peak().bytes()
     assert high - after > 0.9 * BLOCK
 
 
 def test_what_does_not_fit_is_refused():
-    available = memory.available_memory()
+    available = machine.available_memory()
     if available is None:
         pytest.skip("the system does not say what is free")
-    memory.require_host(available // 4)
-    with pytest.raises(memory.OutOfMemory, match="GB are needed and .* GB are free"):
-        memory.require_host(available * 4)
+    machine.require_host(available // 4)
+    with pytest.raises(machine.OutOfMemory, match="GB are needed and .* GB are free"):
+        machine.require_host(available * 4)

@@ -7,7 +7,7 @@ import pytest
 
 from transfer import __main__ as program
 from transfer.bench import target
-from transfer.bench.target_chips import Target, parse
+from transfer.bench.target import Target, parse
 from transfer.bench.target_hlo import array_bytes, kernels, loop_collectives, read
 from transfer.errors import TransferError, UsageError
 

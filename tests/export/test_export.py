@@ -244,7 +244,7 @@ def test_a_network_trained_end_to_end(small_network, tmp_path):
 @pytest.mark.parametrize(
     ("head", "arguments", "said"),
     [
-        ("linear", ["--output=m.bin"], "ends in none of .stablehlo"),
+        ("linear", ["--output=m.bin"], "must end in one of .stablehlo"),
         ("linear", ["--output=m.onnx", "--format=keras"], "should end in .keras"),
         ("linear", ["--output=m.stablehlo", "--platforms=cpu,abacus"], "--platforms='cpu,abacus': 'abacus' is not one"),
         ("linear", ["--output=m.stablehlo", "--input_size=0x3"], "--input_size='0x3' should be any"),

@@ -26,15 +26,19 @@ class Case(NamedTuple):
         return f"{self.model}, batch {self.batch}, {self.dtype}"
 
 
-def cases_of(options: argparse.Namespace, default_batch: str) -> list[Case]:
+def cases_of(options: argparse.Namespace, default_batch: str = DEFAULT_BATCH) -> list[Case]:
     """Every combination that the flags ask for, model by model, dtype by dtype.
 
     Raises UsageError for what is unknown in --models, --batch, --dtype or --precision.
     """
-    batches, dtypes = whole_numbers("batch", options.batch or default_batch), words("dtype", options.dtype)
+    batch, dtypes = options.batch or default_batch, words("dtype", options.dtype)
+    batches = words("batch", batch)
+    if not all(part.isdecimal() and int(part) for part in batches):
+        raise UsageError(f"--batch={batch!r} should be whole numbers of at least 1, separated by commas")
     check_known("dtype", dtypes, DTYPES)
     check_known("precision", [options.precision], PRECISIONS)
-    return [Case(model, batch, dtype) for model in matching(options.models) for dtype in dtypes for batch in batches]
+    models = matching(options.models)
+    return [Case(model, int(size), dtype) for model in models for dtype in dtypes for size in batches]
 
 
 def matching(models: str) -> list[str]:
@@ -66,12 +70,18 @@ def words(flag: str, text: str) -> list[str]:
     return list(dict.fromkeys(parts))
 
 
-def whole_numbers(flag: str, text: str) -> list[int]:
-    """Comma separated whole numbers of at least 1."""
-    parts = words(flag, text)
-    if not all(part.isdecimal() and int(part) for part in parts):
-        raise UsageError(f"--{flag}={text!r} should be whole numbers of at least 1, separated by commas")
-    return [int(part) for part in parts]
+def chosen(flag: str, text: str, known: Collection[str]) -> list[str]:
+    """The known names that comma separated names and wildcards stand for, upper or lower case, each once.
+
+    Raises UsageError for one that stands for nothing.
+    """
+    names: dict[str, None] = {}
+    for pattern in words(flag, text):
+        meant = [name for name in known if fnmatch.fnmatchcase(name.lower(), pattern.lower())]
+        if not meant:
+            raise UsageError(f"--{flag}: nothing is called {pattern!r}; known are {', '.join(known)}")
+        names |= dict.fromkeys(meant)
+    return list(names)
 
 
 def check_known(flag: str, values: Iterable[str], known: Collection[str]) -> None:

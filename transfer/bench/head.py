@@ -2,79 +2,59 @@
 
 The recipe: a linear layer with softmax, Glorot-uniform kernel, zero bias, Adam (1e-3, epsilon 1e-7), a fresh shuffle
 each epoch, the last partial batch kept, metrics of every epoch. The cases named sweep are another: logistic
-regression at its optimum, for one penalty and for a grid of them.
+regression at its optimum, for a grid of penalties.
 
-Each contender but the whole processes is warm, in a process of its own that sleeps while others run, and trains from
-NumPy arrays; accuracy stands beside the time.
+Each contender is warm, in a process of its own that sleeps while others run, and trains from NumPy arrays (or is a
+whole process, from the shell on); accuracy stands beside the time.
 """
 
 import argparse
 import contextlib
 import dataclasses
-import fnmatch
 import statistics
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from transfer.bench.cases import words
-from transfer.bench.heads import case as cases
-from transfer.bench.heads.case import HeadCase
-from transfer.bench.worker import Skipped, Worker, build, require
-from transfer.errors import UsageError
+from transfer.bench.cases import chosen
+from transfer.bench.head_trainers import HeadCase
+from transfer.bench.worker import Skipped, Worker, require
 from transfer.runtime import tables
 from transfer.runtime.timing import interleaved, median_ratio
 
-# Contender -> the function in `transfer.bench.heads` that prepares it, and the packages that it needs. Ours comes
-# first; a new one is one file and one line.
+# Contender -> the function in `transfer.bench.head_trainers` that prepares it, and the packages that it needs. Ours
+# comes first; a new one is one function and one line.
 Trainers = Mapping[str, tuple[str, ...]]
 TRAINERS: Trainers = {
-    "ours (train.py)": ("ours:trainer",),
-    "ours (LinearProbe)": ("ours:estimator",),
-    "PyTorch loop": ("torch_loop:loop", "torch"),
-    "Keras fit (JAX)": ("keras_fit:fit", "keras"),
-    "Keras fit (JAX), new model": ("keras_fit:fit_new", "keras"),
-    "scikit-learn LogisticRegression": ("scikit_learn:defaults",),
+    "ours (train.py)": ("train_script",),
+    "ours (LinearProbe)": ("linear_probe",),
+    "PyTorch loop": ("torch_loop", "torch"),
+    "Keras fit (JAX)": ("keras_fit", "keras"),
+    "Keras fit (JAX), new model": ("keras_fit_new", "keras"),
+    "scikit-learn LogisticRegression": ("logistic_regression",),
 }
 PROCESSES: Trainers = {
-    "ours (train.py)": ("processes:ours",),
-    "scikit-learn LogisticRegression": ("processes:scikit_learn",),
+    "ours (train.py)": ("train_process",),
+    "scikit-learn LogisticRegression": ("logistic_process",),
 }
-# The grid of penalties. Its figure is how many times one fit it takes, so that the first is one fit.
-LARGE_SWEEPERS: Trainers = {
-    "ours, one C (the median)": ("ours:median_penalty",),
-    "ours, one C (the slowest)": ("ours:slowest_penalty",),
-    "ours, 45 C (fit_many)": ("ours:grid",),
-    "scikit-learn, C = 1": ("scikit_learn:one",),
-    "scikit-learn, 45 C": ("scikit_learn:grid",),
+SWEEPERS: Trainers = {
+    "ours, 45 C (fit_many)": ("logistic_grid",),
+    "scikit-learn, 45 C": ("logistic_regression_grid",),
 }
-# Of many rows it takes a minute a call.
-SWEEPERS: Trainers = {**LARGE_SWEEPERS, "ours, 45 C one by one": ("ours:grid_one_by_one",)}
 # Name on the command line -> what is trained on, and by whom.
 CASES: dict[str, tuple[HeadCase, Trainers]] = {
     "small": (HeadCase("1,000 x 512, 50 epochs, 10,000 validation rows every epoch", 1_000, 512, 50), TRAINERS),
     "large": (HeadCase("50,000 x 2,048, 10 epochs", 50_000, 2_048, 10, validates=False), TRAINERS),
     "process": (HeadCase("whole processes, 1,000 x 512, 50 epochs, 10,000 validation rows", 1_000, 512, 50), PROCESSES),
     "sweep": (HeadCase("45 C values, 1,000 x 512", 1_000, 512, 0), SWEEPERS),
-    "sweep_large": (HeadCase("45 C values, 10,000 x 512", 10_000, 512, 0), LARGE_SWEEPERS),
+    "sweep_large": (HeadCase("45 C values, 10,000 x 512", 10_000, 512, 0), SWEEPERS),
 }
-
-
-def chosen_cases(text: str) -> list[str]:
-    """The names of a flag such as `small,pro*`; UsageError for one that there is not."""
-    names: dict[str, None] = {}
-    for pattern in words("head_cases", text):
-        matching = fnmatch.filter(CASES, pattern)
-        if not matching:
-            raise UsageError(f"--head_cases={text}: there is no {pattern!r}, but {', '.join(CASES)}")
-        names |= dict.fromkeys(matching)
-    return list(names)
 
 
 def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for each case of `options.head_cases`, of `options.rounds` and `options.seconds`; see `measure`."""
-    for name in chosen_cases(options.head_cases):
+    for name in chosen("head_cases", options.head_cases, CASES):
         case, trainers = CASES[name]
         yield measure(dataclasses.replace(case, seed=options.seed), trainers, options.rounds, options.seconds)
 
@@ -87,31 +67,24 @@ def measure(case: HeadCase, trainers: Trainers, rounds: int = 5, seconds: float 
       one figure a round; "accuracy", contender -> on the validation rows; "ratio", contender -> how many times faster
       ours is, the median over rounds; "skipped", contender -> why.
     """
-    ours = next(iter(trainers))
-    contenders, accuracy, skipped = {}, {}, {}
+    workers: dict[str, Worker] = {}
+    skipped = {}
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="transfer_heads_"))
         case = dataclasses.replace(case, folder=Path(folder))
-        cases.write(case)
+        case.write()
         for name, (function, *packages) in trainers.items():
-            builder = f"{cases.__package__}.{function}"
             try:
                 require(packages)
-                if function.startswith("processes:"):  # these start their own
-                    prepared = build(builder, case)
-                    accuracy[name] = round(prepared.report(prepared.call()), 4)
-                    contenders[name] = prepared.call
-                else:
-                    contenders[name] = worker = Worker(builder, case)
-                    stack.callback(worker.close)
-                    accuracy[name] = round(worker.report, 4)
+                workers[name] = Worker(f"{HeadCase.__module__}:{function}", case)
+                stack.callback(workers[name].close)
             except Skipped as reason:
                 skipped[name] = str(reason)
-        samples = interleaved(contenders, rounds, warmup=1, seconds=seconds)
-    for name, contender in contenders.items():
-        if failed := getattr(contender, "failed", ""):
-            skipped[name] = failed
-            del samples[name]
+        samples = interleaved(workers, rounds, warmup=1, seconds=seconds)
+    for name in [name for name, worker in workers.items() if worker.failed]:
+        skipped[name] = workers[name].failed
+        del samples[name]
+    ours = next(iter(trainers))
     sizes = {key: value for key, value in dataclasses.asdict(case).items() if key not in ("title", "folder")}
     return {
         "kind": "head",
@@ -119,7 +92,7 @@ def measure(case: HeadCase, trainers: Trainers, rounds: int = 5, seconds: float 
         **sizes,
         "ours": ours,
         "seconds": samples,
-        "accuracy": accuracy,
+        "accuracy": {name: round(worker.report, 4) for name, worker in workers.items()},
         "ratio": {name: median_ratio(samples[ours], seconds) for name, seconds in samples.items() if ours in samples},
         "skipped": skipped,
     }

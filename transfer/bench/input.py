@@ -12,7 +12,7 @@ import io
 import itertools
 import statistics
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ import numpy as np
 from PIL import Image
 
 from transfer.bench import photographs
-from transfer.bench.cases import DEFAULT_BATCH, cases_of, check_known, words
+from transfer.bench.cases import cases_of, check_known, words
 from transfer.bench.network import NetworkSpec, load
 from transfer.data.folder import FolderSource, open_split
 from transfer.data.frames import needs_resizing
-from transfer.data.loader import batches, default_workers
+from transfer.data.loader import Batch, batches, default_workers
 from transfer.data.source import ArraySource, Source, select
 from transfer.extract.extractor import Extractor
 from transfer.extract.to_store import extract_to_store
@@ -48,31 +48,26 @@ IN_MEMORY = "32x32 in memory"
 FILES = 256  # of a folder
 FEWEST_BATCHES = 6  # of a pass end to end, for there to be something to overlap
 LOADED_BATCH, PREFETCH = 32, 2
-ENDLESS = 10_000_000  # images of a folder that is loaded again and again
+REPEATED = 1_000_000  # images of a folder that is loaded again and again
 
 
 def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for each folder, then one for each network, batch and folder. UsageError for unknown names."""
-    cases = cases_of(options, DEFAULT_BATCH)
+    cases = cases_of(options)
     size = options.image_size or 224
     with tempfile.TemporaryDirectory(prefix="transfer_input_") as temporary:
-        sources = _folders(options, Path(temporary))
-        for name, source in sources.items():
+        sources: dict[str, Source] = {}
+        for name, source in _folders(options, Path(temporary)).items():
+            sources[name] = source
             yield measure_loading(name, source, Preprocessing((size, size)), options.rounds, options.seconds)
         images = np.random.default_rng(options.seed).integers(0, 256, (FILES, 32, 32, 3), np.uint8)
-        in_memory = ArraySource(IN_MEMORY, images, np.zeros(FILES, int))
+        sources[IN_MEMORY] = ArraySource(IN_MEMORY, images, np.zeros(FILES, int))
         for case in cases:
-            network = load(NetworkSpec(case.model, options.weights, options.tap, options.image_size, options.seed))
-            extractor = Extractor(
-                network.model,
-                tap=options.tap,
-                batch_size=case.batch,
-                dtype=case.dtype,
-                precision=options.precision,
-                preprocessing=network.preprocessing,
-            )
-            for name, images_from in {**sources, IN_MEMORY: in_memory}.items():
-                measured = measure_end_to_end(name, extractor, images_from, options.rounds, options.seconds)
+            network = load(NetworkSpec.of(case.model, options))
+            settings = {"dtype": case.dtype, "precision": options.precision}
+            extractor = network.extractor(options.tap, batch_size=case.batch, **settings)
+            for name, source in sources.items():
+                measured = measure_end_to_end(name, extractor, source, options.rounds, options.seconds)
                 yield {**case._asdict(), **measured}
 
 
@@ -97,15 +92,21 @@ def measure_loading(
       "ratio", contender -> how many times the yardstick's rate, the median over rounds.
     """
     draft = Preprocessing(recipe.image_size, resize="draft")
+    repeated = select(source, np.arange(REPEATED) % len(source))
+    repeated.uniform_shape = source.uniform_shape  # read from every file's header once
+
+    def stream(recipe: Preprocessing, canvases: bool) -> Iterator[Batch]:
+        while True:
+            yield from batches(repeated, 0, REPEATED, LOADED_BATCH, recipe, prefetch=PREFETCH, canvases=canvases)
+
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(default_workers()))
         progress = stack.enter_context(Progress(f"loading {name}", rounds, "rounds"))
 
         def loader(recipe: Preprocessing, canvases: bool) -> PerImage:
             """Our loader over the folder again and again, once it runs, without what it had prepared before."""
-            stream = batches(Repeated(source), 0, ENDLESS, LOADED_BATCH, recipe, prefetch=PREFETCH, canvases=canvases)
-            stack.enter_context(contextlib.closing(stream))  # type: ignore[type-var]
-            return PerImage(lambda: next(stream), LOADED_BATCH, skip=PREFETCH + 1)
+            running = stack.enter_context(contextlib.closing(stream(recipe, canvases)))  # type: ignore[type-var]
+            return PerImage(lambda: next(running), LOADED_BATCH, skip=PREFETCH + 1)
 
         contenders = {
             YARDSTICK: _pillow(pool, source, recipe, _draft),
@@ -139,10 +140,9 @@ def _decode_and_resize(file: io.BytesIO, size: tuple[int, int]) -> None:
 
 
 class PerImage:
-    """A contender that takes so many images a call, and gives its time as seconds an image.
+    """A contender that takes `images` a call, and gives its time as seconds an image.
 
-    Args:
-      skip: calls at the beginning of every sample that do not count.
+    `skip`: calls at the beginning of every sample that do not count.
     """
 
     def __init__(self, call: Callable[[], Any], images: int, skip: int = 0) -> None:
@@ -159,15 +159,11 @@ class PerImage:
 
 
 def _pillow(
-    pool: ThreadPoolExecutor,
-    source: FolderSource,
-    recipe: Preprocessing,
-    load: Callable[[io.BytesIO, tuple[int, int]], None],
+    pool: ThreadPoolExecutor, source: FolderSource, recipe: Preprocessing, load: Callable[[io.BytesIO, Any], None]
 ) -> PerImage:
     """Pillow in every thread of a pool, one file after another."""
     files = itertools.cycle([entry.locator for entry in source.files])
-    height, width = recipe.image_size
-    threads = default_workers()
+    threads, (height, width) = default_workers(), recipe.image_size
 
     def load_all(locators: Sequence[Any]) -> None:
         for locator in locators:
@@ -175,31 +171,9 @@ def _pillow(
 
     def call() -> None:
         locators = list(itertools.islice(files, LOADED_BATCH * threads))
-        for task in [pool.submit(load_all, locators[k::threads]) for k in range(threads)]:
-            task.result()
+        list(pool.map(load_all, [locators[k::threads] for k in range(threads)]))
 
     return PerImage(call, LOADED_BATCH * threads)
-
-
-class Repeated(Source):
-    """The images of a source over and over."""
-
-    def __init__(self, source: Source) -> None:
-        self.source, self.name, self.class_names = source, source.name, source.class_names
-        self.ids, self.labels = range(ENDLESS), source.labels  # type: ignore[assignment]
-
-    def image(self, index: int) -> np.ndarray:
-        return self.source.image(index % len(self.source))
-
-    def image_into(self, index: int, *rest: Any, **more: Any) -> np.ndarray:
-        return self.source.image_into(index % len(self.source), *rest, **more)
-
-    def shared_shape(self, indices: Iterable[int]) -> tuple[int, int, int] | None:
-        return self.source.uniform_shape
-
-    @property
-    def fingerprint(self) -> str:
-        raise NotImplementedError
 
 
 def measure_end_to_end(name: str, extractor: Extractor, source: Source, rounds: int, seconds: float) -> dict[str, Any]:

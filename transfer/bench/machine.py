@@ -1,11 +1,14 @@
-"""Where a benchmark ran: devices, versions, flags and commit, and what the devices can do at most."""
+"""Where a benchmark ran: devices, versions, flags and commit, peaks of the devices, and the memory held and free."""
 
+import contextlib
 import functools
 import importlib.metadata
 import os
 import platform
+import resource
 import statistics
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from transfer.bench.worker import usable_cores
+from transfer.errors import TransferError
+from transfer.runtime.memory import available_memory
 from transfer.runtime.timing import interleaved
 
 # Versions that are noted where they are installed.
@@ -43,6 +48,10 @@ PEAKS = {
     **dict.fromkeys(("TPU v6 lite", "TPU v6e"), {"bfloat16": 918.0}),
 }
 MATRIX = 2048  # rows and columns of what is multiplied on a CPU
+# Linux: writing 5 there sets the peak of the resident set (VmHWM) back to what is resident now.
+CLEAR = Path("/proc/self/clear_refs")
+STATUS = Path("/proc/self/status")
+KILOBYTE = 1024
 
 
 @functools.cache
@@ -139,3 +148,50 @@ def matmul(dtype: str) -> Matmul:
     seconds = interleaved(ways, rounds=3, warmup=1, seconds=0.05)
     fastest = max(ways, key=lambda name: ways[name].tflop / statistics.median(seconds[name]))
     return ways[fastest]
+
+
+class OutOfMemory(TransferError):
+    """What was asked for does not fit; the message says how much it was."""
+
+
+class Peak:
+    """The most memory held from its making on: `peak.bytes()`."""
+
+    def __init__(self) -> None:
+        self._before = _devices_peak()
+        if not self._before and CLEAR.exists():
+            # where it is not allowed, the peak is that of the whole process
+            with contextlib.suppress(OSError):
+                CLEAR.write_text("5")
+
+    def bytes(self) -> int | None:
+        """On the fullest local device; on a CPU, resident in the process. None where the runtime does not say.
+
+        A device's own peak is never set back. Where it has not risen since the start, what it held before was more,
+        and there is no figure.
+        """
+        peaks = _devices_peak()
+        if not peaks:
+            return _resident_peak() if jax.default_backend() == "cpu" else None
+        risen = [after for before, after in zip(self._before, peaks, strict=True) if after > before]
+        return max(risen, default=None)
+
+
+def _devices_peak() -> list[int]:
+    statistics = [device.memory_stats() or {} for device in jax.local_devices()]
+    return [device["peak_bytes_in_use"] for device in statistics if "peak_bytes_in_use" in device]
+
+
+def _resident_peak() -> int:
+    if STATUS.exists():
+        line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * KILOBYTE
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * KILOBYTE
+
+
+def require_host(bytes_needed: int) -> None:
+    """OutOfMemory where the host has not so much left: asking for it would end the process, not raise."""
+    free = available_memory()
+    if free is not None and bytes_needed > free:
+        raise OutOfMemory(f"{bytes_needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free")

@@ -1,5 +1,6 @@
 """The network of a row: built, filled and with its preprocessing, without a download."""
 
+import argparse
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from transfer.experiment.backbone import CLASSIFIER_TAPS
-from transfer.extract.extractor import resolve_preprocessing
+from transfer.extract.extractor import Extractor, resolve_preprocessing
 from transfer.extract.taps import parse_taps
 from transfer.models import registry
 from transfer.models.graph.trace import Graph, trace
@@ -44,6 +45,11 @@ class NetworkSpec:
     image_size: int | None = None
     seed: int = 0
 
+    @classmethod
+    def of(cls, model: str, options: argparse.Namespace) -> "NetworkSpec":
+        """A model as the flags of a benchmark have it."""
+        return cls(model, options.weights, options.tap, options.image_size, options.seed)
+
 
 @dataclasses.dataclass(frozen=True)
 class Network:
@@ -55,6 +61,10 @@ class Network:
     preprocessing: Preprocessing
     weights: str = RANDOM
     notes: tuple[str, ...] = ()
+
+    def extractor(self, tap: str | tuple[str, ...], **settings: Any) -> Extractor:
+        """An extractor of the network, with its preprocessing."""
+        return Extractor(self.model, tap, preprocessing=self.preprocessing, **settings)
 
     def graph(self, taps: tuple[str, ...] | None = None) -> Graph:
         """The graph for one image; up to end points, or to all of them."""

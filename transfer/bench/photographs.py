@@ -1,6 +1,5 @@
 """JPEG files like photographs, to measure loading on: detail at every scale and hard edges, the same ones each time."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,17 +32,14 @@ def draw(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def encode(pixels: np.ndarray) -> bytes:
-    """A JPEG of (h, w, 3) uint8, with colours at half the resolution, as cameras do."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=QUALITY, subsampling="4:2:0")
-    return file.getvalue()
-
-
 def write(folder: Path, sizes: Sequence[tuple[int, int]], count: int, seed: int = 0) -> None:
-    """Writes `count` files of (height, width) pixels, the sizes in turn, into a class folder below `folder`."""
+    """Writes `count` files of (height, width) pixels, the sizes in turn, into a class folder below `folder`.
+
+    JPEGs with colours at half the resolution, as cameras make them.
+    """
     generator = np.random.default_rng(seed)
-    files = [encode(draw(generator, *sizes[i % len(sizes)])) for i in range(min(count, max(DISTINCT, len(sizes))))]
+    distinct = min(count, max(DISTINCT, len(sizes)))
+    images = [Image.fromarray(draw(generator, *sizes[i % len(sizes)])) for i in range(distinct)]
     (folder / "a").mkdir(parents=True)
     for i in range(count):
-        (folder / "a" / f"{i:05d}.jpg").write_bytes(files[i % len(files)])
+        images[i % distinct].save(folder / "a" / f"{i:05d}.jpg", quality=QUALITY, subsampling="4:2:0")

@@ -4,22 +4,25 @@ The figures are the compiler's own and the same on every run, so that two progra
 """
 
 import argparse
+import dataclasses
 import importlib.util
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from absl import logging
 
-from transfer.bench.cases import Case, cases_of
+from transfer.bench.cases import Case, cases_of, words
 from transfer.bench.machine import PEAKS
-from transfer.bench.target_chips import Target, parse
-from transfer.errors import TransferError
+from transfer.bench.network import RANDOM, NetworkSpec
+from transfer.errors import TransferError, UsageError
 from transfer.runtime import tables
 from transfer.runtime.distribution import install_hint
 
@@ -34,7 +37,91 @@ EXTRACTORS = ("extractor", "process")
 POD_CLASSES_OVER = (1, 4)
 # platform -> (module that has to be there, the extra that brings it)
 EXTRAS = {"tpu": ("libtpu", "tpu"), "gpu": ("jax_plugins.xla_cuda12", "gpu-target")}
-MB = 1e6
+MB, GIB = 1e6, 2**30
+# Of a host of a TPU pod, and so of a process: 2x2, so that the first two sides of a topology are even.
+HOST_CHIPS = 4
+EVEN, ANY = "(?:[2468]|[1-9][0-9]?[02468])", "[1-9][0-9]{0,2}"
+# By the number of sides: the form, and some that can be rented; the compiler takes others of the same form, too.
+TOPOLOGIES = {
+    2: (f"{EVEN}x{EVEN}", "2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16"),
+    3: (f"{EVEN}x{EVEN}x{ANY}", "2x2x1, 2x2x2, 2x2x4, 2x4x4, 4x4x4, 4x4x8, 4x8x8, 8x8x8"),
+}
+
+
+class Chip(NamedTuple):
+    """What bounds a program on one chip, from its maker's data sheet.
+
+    Attributes:
+      device_kind: key of `transfer.bench.machine.PEAKS`.
+      memory: bytes.
+      bandwidth: of that memory, bytes a second.
+      clock: cycles a second in which a TPU's compiler counts; None where it does not.
+      sides: of a topology; 0 for a device by itself.
+    """
+
+    device_kind: str
+    memory: int
+    bandwidth: float
+    clock: float | None = None
+    sides: int = 0
+
+
+# A TPU's clock: peak over 2 * 128 * 128 (v6e: 256 * 256) products a cycle of each matrix unit.
+CHIPS = {
+    "tpu": {
+        "v4": Chip("TPU v4", 32 * GIB, 1.2288e12, 1.05e9, sides=3),
+        "v5e": Chip("TPU v5e", 16 * GIB, 0.819e12, 1.5e9, sides=2),
+        "v5p": Chip("TPU v5p", 95 * GIB, 2.765e12, 1.75e9, sides=3),
+        "v6e": Chip("TPU v6e", 32 * GIB, 1.638e12, 1.75e9, sides=2),
+    },
+    "gpu": {"h100": Chip("NVIDIA H100 80GB HBM3", 84978434048, 3.35232e12)},
+}
+
+
+class Target(NamedTuple):
+    """Chips that a program is compiled for: `tpu:v5e:4x4`, `gpu:h100`."""
+
+    platform: str
+    kind: str
+    topology: str
+
+    def __str__(self) -> str:
+        return ":".join(filter(None, self))
+
+    @property
+    def chip(self) -> Chip:
+        """The data sheet of one chip."""
+        return CHIPS[self.platform][self.kind]
+
+    @property
+    def chips(self) -> int:
+        """The number of chips."""
+        return math.prod(map(int, self.topology.split("x"))) if self.topology else 1
+
+
+def parse(text: str) -> list[Target]:
+    """Comma separated targets; one without a platform has that of the one before. UsageError names what is known."""
+    targets: list[Target] = []
+    for word in words("target", text):
+        platform, _, rest = word.partition(":")
+        if platform not in CHIPS:
+            if not targets:
+                raise UsageError(f"--target={word} should start with {' or '.join(f'{name}:' for name in CHIPS)}")
+            platform, rest = targets[-1].platform, word
+        kind, _, topology = rest.partition(":")
+        if kind not in CHIPS[platform]:
+            known = ", ".join(CHIPS[platform])
+            raise UsageError(f"--target={word}: there is no {platform} {kind!r}; known are {known}")
+        form, known = TOPOLOGIES.get(CHIPS[platform][kind].sides, ("", ""))
+        if not re.fullmatch(form, topology):
+            what = (
+                f"topologies of a {kind} are {known}, not {topology!r}"
+                if known
+                else f"a {kind} is one device, without a topology"
+            )
+            raise UsageError(f"--target={word}: {what}")
+        targets.append(Target(platform, kind, topology))
+    return targets
 
 
 def rows(options: argparse.Namespace) -> Iterator[Row]:
@@ -49,12 +136,12 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
     for platform in dict.fromkeys(target.platform for target in targets):
         check_installed(platform)
     cases = cases_of(options, DEFAULT_BATCH)
-    models = dict.fromkeys(case.model for case in cases)
+    heads = [Case(model, 0, "float32") for model in dict.fromkeys(case.model for case in cases)]
     programs: list[tuple[Target, str, Case, int]] = []
     for target in targets:
-        pod = target.processes > 1
+        pod = target.chips > HOST_CHIPS
         programs += [(target, name, case, 1) for case in cases for name in (EXTRACTORS if pod else EXTRACTORS[:1])]
-        for case in (Case(model, 0, "float32") for model in models):
+        for case in heads:
             programs.append((target, "head", case, 1))
             programs += [(target, "pod head", case, over) for over in (POD_CLASSES_OVER if pod else ())]
     return (_row(options, *program) for program in programs)
@@ -70,10 +157,10 @@ def check_installed(platform: str) -> None:
 
 def _row(options: argparse.Namespace, target: Target, program: str, case: Case, classes_over: int) -> Row:
     """The figures of a program that a child compiles, or why there are none."""
-    network = dict(model=case.model, weights=options.weights or "random")
-    network |= {name: getattr(options, name) for name in ("tap", "image_size", "seed")}
-    job = dict(program=program, target=target, network=network, dtype=case.dtype, precision=options.precision)
-    job |= dict(batch_per_chip=case.batch, classes_over=classes_over)
+    network = NetworkSpec.of(case.model, options)
+    network = dataclasses.replace(network, weights=network.weights or RANDOM)
+    job = dict(program=program, target=target, network=dataclasses.asdict(network), dtype=case.dtype)
+    job |= dict(precision=options.precision, batch_per_chip=case.batch, classes_over=classes_over)
     row = {"kind": "target", "target": str(target), "program": program, "model": case.model, "tap": options.tap}
     # a head multiplies in full precision, whatever is asked of the network
     precision = options.precision if program in EXTRACTORS else "highest"
@@ -136,16 +223,12 @@ def peak_tflops(target: Target, dtype: str, precision: str) -> float:
     return peaks["tf32" if precision == "default" else "float32"]
 
 
-def _significant(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
-
-
-def _whole(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}"
+def _number(value: float | None, form: str = ",.0f") -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "none"
 
 
 # Heading -> the cell of a row.
@@ -154,20 +237,20 @@ COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "program": lambda row: f"{row['model']} {row['program']}",
     "dtype": lambda row: row["dtype"],
     "batch/chip": lambda row: str(row["batch_per_chip"] or row["batch"]),
-    "compile s": lambda row: f"{row['compile_seconds']:.1f}",
-    "arguments MB": lambda row: _whole(row["argument_bytes"] / MB),
-    "outputs MB": lambda row: _whole(row["output_bytes"] / MB),
-    "temporaries MB": lambda row: _whole(row["temporary_bytes"] / MB),
-    "of memory": lambda row: f"{row['memory_bytes'] / row['capacity_bytes']:.0%}",
-    "GFLOP": lambda row: _significant(row["gflops_per_example"]),
-    "compiler's": lambda row: _significant(row["compiler_gflops_per_example"]),
-    "MB": lambda row: _significant(row["compiler_mb_per_example"]),
-    "main memory MB": lambda row: _significant(row["main_memory_mb_per_example"]),
-    "collectives": lambda row: _counts(row["collectives"]) or "none",
-    "a step": lambda row: _counts(row["collectives_a_step"]) or "none",
-    "by arithmetic/s": lambda row: _whole(row["arithmetic_bound"]),
-    "by memory/s": lambda row: _whole(row["memory_bound"]),
-    "estimate/s": lambda row: _whole(row["estimate"]),
+    "compile s": lambda row: _number(row["compile_seconds"], ".1f"),
+    "arguments MB": lambda row: _number(row["argument_bytes"] / MB),
+    "outputs MB": lambda row: _number(row["output_bytes"] / MB),
+    "temporaries MB": lambda row: _number(row["temporary_bytes"] / MB),
+    "of memory": lambda row: _number(row["memory_bytes"] / row["capacity_bytes"], ".0%"),
+    "GFLOP": lambda row: _number(row["gflops_per_example"], ".3g"),
+    "compiler's": lambda row: _number(row["compiler_gflops_per_example"], ".3g"),
+    "MB": lambda row: _number(row["compiler_mb_per_example"], ".3g"),
+    "main memory MB": lambda row: _number(row["main_memory_mb_per_example"], ".3g"),
+    "collectives": lambda row: _counts(row["collectives"]),
+    "a step": lambda row: _counts(row["collectives_a_step"]),
+    "by arithmetic/s": lambda row: _number(row["arithmetic_bound"]),
+    "by memory/s": lambda row: _number(row["memory_bound"]),
+    "estimate/s": lambda row: _number(row["estimate"]),
 }
 READING = """\
 Memory a chip. A process of a pod runs its program on each of its devices; collectives of a step are those of a

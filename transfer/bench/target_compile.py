@@ -20,9 +20,8 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from transfer.bench.network import NetworkSpec, load
-from transfer.bench.target_chips import Target
+from transfer.bench.target import EXTRACTORS, Target
 from transfer.bench.target_hlo import COLLECTIVES, kernels, loop_collectives, read
-from transfer.extract.extractor import Extractor
 from transfer.heads import gradient
 from transfer.heads.gradient import Examples, Method
 from transfer.heads.optimisers import Rates
@@ -68,7 +67,7 @@ def figures(job: dict[str, Any]) -> dict[str, Any]:
     """What the compiler says of `job["program"]`: fields of a row."""
     target = Target(*job["target"])
     devices = describe_devices(target)
-    lowered = (_extractor if job["program"] in ("extractor", "process") else _head)(job, target, devices)
+    lowered = (_extractor if job["program"] in EXTRACTORS else _head)(job, target, devices)
     start = time.monotonic()
     compiled = lowered.program.compile()
     seconds = time.monotonic() - start
@@ -76,14 +75,18 @@ def figures(job: dict[str, Any]) -> dict[str, Any]:
     examples = lowered.examples // lowered.devices
     memory: Any = compiled.memory_analysis()
     sizes = {
-        "argument_bytes": int(memory.argument_size_in_bytes) * cores,
-        "output_bytes": int(memory.output_size_in_bytes) * cores,
-        "temporary_bytes": int(memory.temp_size_in_bytes) * cores,
+        f"{field}_bytes": int(getattr(memory, f"{short}_size_in_bytes")) * cores
+        for field, short in (("argument", "argument"), ("output", "output"), ("temporary", "temp"))
     }
     # the compiler's own count takes the body of a loop once, and a GPU's has none
     costs: Any = compiled.cost_analysis() or {}
     costs = costs[0] if isinstance(costs, list) else costs
     program = read(compiled.as_text() or "")
+    all_kernels = list(kernels(program))
+    calls = collections.Counter[str]()
+    for kernel in all_kernels:
+        calls[kernel.kind] += kernel.calls
+    cycles = sum(kernel.cycles * kernel.calls for kernel in all_kernels)
     return {
         **lowered.facts,
         "devices_compiled_for": lowered.devices,
@@ -96,24 +99,12 @@ def figures(job: dict[str, Any]) -> dict[str, Any]:
         "capacity_bytes": target.chip.memory,
         "compiler_gflops_per_example": costs["flops"] / examples / 1e9 if "flops" in costs else None,
         "compiler_mb_per_example": costs["bytes accessed"] / examples / 1e6 if "bytes accessed" in costs else None,
-        **_kernel_figures(program, examples),
-        "collectives_a_step": loop_collectives(program),
-    }
-
-
-def _kernel_figures(program: Any, examples: int) -> dict[str, Any]:
-    """Calls by kind, bytes in main memory and estimated cycles an example, collectives by kind."""
-    all_kernels = list(kernels(program))
-    calls = collections.Counter[str]()
-    for kernel in all_kernels:
-        calls[kernel.kind] += kernel.calls
-    cycles = sum(kernel.cycles * kernel.calls for kernel in all_kernels)
-    return {
         "kernels": dict(calls.most_common()),
         "kernel_transposes": sum(k.calls for k in all_kernels if k.only_weights and k.kind.startswith("transpose")),
         "main_memory_mb_per_example": sum(k.bytes * k.calls for k in all_kernels) / examples / 1e6,
         "collectives": {kind: calls[kind] for kind in COLLECTIVES if calls[kind]},
         "cycles_per_example": cycles / examples if cycles else None,
+        "collectives_a_step": loop_collectives(program),
     }
 
 
@@ -125,15 +116,9 @@ def _extractor(job: dict[str, Any], target: Target, devices: Devices) -> Lowered
     batch = job["batch_per_chip"] * target.chips
     if job["program"] == "process":
         batch, devices = batch // len(devices), devices[:1]
-    network = load(NetworkSpec(**job["network"]))
-    extractor = Extractor(
-        network.model,
-        tap=job["network"]["tap"],
-        batch_size=batch,
-        dtype=job["dtype"],
-        precision=job["precision"],
-        preprocessing=network.preprocessing,
-    )
+    spec = NetworkSpec(**job["network"])
+    network = load(spec)
+    extractor = network.extractor(spec.tap, batch_size=batch, dtype=job["dtype"], precision=job["precision"])
     program = extractor.program_on(Mesh(np.array(devices), (AXIS,)))
     graph = network.graph(tuple(dict.fromkeys(tap.endpoint for tap in program.taps)))
     size = network.preprocessing.image_size
@@ -146,9 +131,8 @@ def _head(job: dict[str, Any], target: Target, devices: Devices) -> Lowered:
 
     Of "pod head" it is ImageNet's rows, and classes over as many devices as `job["classes_over"]`.
     """
-    network = load(NetworkSpec(**job["network"]))
-    extractor = Extractor(network.model, tap=job["network"]["tap"], preprocessing=network.preprocessing)
-    features = sum(math.prod(shape) for shape in extractor.shapes.values())
+    spec = NetworkSpec(**job["network"])
+    features = sum(math.prod(shape) for shape in load(spec).extractor(spec.tap).shapes.values())
     over, pod = job["classes_over"], job["program"] == "pod head"
     rows, classes, batch, dtype = HEAD_ROWS * target.chips, HEAD_CLASSES, HEAD_BATCH, "float32"
     if pod:

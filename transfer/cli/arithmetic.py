@@ -5,9 +5,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from transfer.cli.main import Action
 from transfer.runtime import tables
-
-Action = Callable[[argparse.Namespace], None]
 
 # Shown where no network is named.
 NETWORKS = ("vgg16", "resnet50")

@@ -2,13 +2,11 @@
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from transfer.cli.main import Action, output_file
 from transfer.errors import UsageError
-from transfer.runtime.files import outputs
 
-Action = Callable[[argparse.Namespace], None]
 # Flags that stand for a benchmark of their own, the module of that name.
 OTHERS = ("head", "input", "target")
 HEAD_CASES = ("small", "large", "process", "sweep", "sweep_large")
@@ -94,13 +92,10 @@ def _run(options: argparse.Namespace) -> None:
     if sum(bool(getattr(options, name)) for name in (*OTHERS, "report")) > 1:
         raise UsageError(f"{', '.join(f'--{name}' for name in OTHERS)} and --report are different things; take one")
     if options.output is not None:
-        _check_file("output", options.output, (".json",))
-        outputs.check_output(
-            options.output, lambda content: content.startswith(BEGINNING), "a result of a benchmark", "output"
-        )
+        mine = "a result of a benchmark"
+        output_file(options.output, ".json", earlier=lambda content: content.startswith(BEGINNING), what=mine)
     for path in options.plot:
-        _check_file("plot", path, PICTURES)
-        outputs.check_output(path, flag="plot")
+        output_file(path, *PICTURES, flag="plot")
     if options.report:
         _report(options)
         return
@@ -110,13 +105,6 @@ def _run(options: argparse.Namespace) -> None:
     from transfer.bench.run import run
 
     run(options, next((name for name in OTHERS if getattr(options, name)), "networks"))
-
-
-def _check_file(flag: str, path: str, suffixes: Sequence[str]) -> None:
-    if Path(path).suffix not in suffixes:
-        raise UsageError(f"--{flag}={path} must end in {' or '.join(suffixes)}")
-    if not Path(path).absolute().parent.is_dir():
-        raise UsageError(f"--{flag}={path}: there is no folder {Path(path).absolute().parent}")
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -2,17 +2,14 @@
 
 import argparse
 import shutil
-from collections.abc import Callable
 
-from transfer.cli.main import output_file
+from transfer.cli.main import Action, output_file
 from transfer.errors import UsageError
 from transfer.evaluation import comparison_table
 from transfer.evaluation.comparison_table import SHOWN, WIDTH, WRITERS, tabulate
 from transfer.evaluation.intervals import RESAMPLES
 from transfer.evaluation.measures import MEASURES
 from transfer.runtime.files import atomic
-
-Action = Callable[[argparse.Namespace], None]
 
 
 def compare(parser: argparse.ArgumentParser) -> Action:

@@ -3,19 +3,18 @@
 import argparse
 import importlib
 import json
-from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 
 from transfer import config as settings
 from transfer import heads
+from transfer.cli.main import Action
 from transfer.cli.scripts import FLAGS, SWITCHES
 from transfer.cli.verbs import EXPERIMENTS, VERBS
 from transfer.experiment import config_file
 from transfer.weights import catalogue
 
-Action = Callable[[argparse.Namespace], None]
 # Shell -> how its start-up file takes the script in.
 SHELLS = {
     "bash": 'eval "$(transfer completion bash)"    # in ~/.bashrc',

@@ -8,10 +8,9 @@ from typing import Any
 
 from transfer.cli import doctor_checks
 from transfer.cli.doctor_findings import Examined, Problem
+from transfer.cli.main import Action
 from transfer.errors import TransferError
 from transfer.runtime import tables
-
-Action = Callable[[argparse.Namespace], None]
 
 
 def doctor(parser: argparse.ArgumentParser) -> Action:

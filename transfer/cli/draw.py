@@ -1,15 +1,10 @@
 """The verb `draw` of `python -m transfer`."""
 
 import argparse
-from collections.abc import Callable
 
-from etils import epath
-
-from transfer.cli.main import output_file
+from transfer.cli.main import Action, output_file
 from transfer.errors import UsageError
 from transfer.runtime.files.atomic import write_text
-
-Action = Callable[[argparse.Namespace], None]
 
 
 def draw(parser: argparse.ArgumentParser) -> Action:
@@ -28,5 +23,5 @@ def _draw(options: argparse.Namespace) -> None:
     from transfer.weights.named_graph import network
 
     graph, image = network(options.name, options.image_size)
-    write_text(epath.Path(output), svg(options.name, graph, image))
+    write_text(output, svg(options.name, graph, image))
     print(f"{output}: {options.name} at {image[0]}×{image[1]}, {graph.parameters:,} parameters")

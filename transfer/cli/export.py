@@ -1,24 +1,23 @@
 """`python -m transfer export`: a finished run as files that others use without this package."""
 
 import argparse
-from collections.abc import Callable
-from pathlib import PurePosixPath
 
-from etils import epath
-
+from transfer.cli.main import Action, output_file
 from transfer.errors import UsageError
 
 ANY = "any"
 PLATFORMS = "cpu,cuda,tpu"
+FORMATS = ("stablehlo", "safetensors", "onnx", "keras")
+ENDINGS = tuple(f".{name}" for name in FORMATS)
 
 
-def export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], None]:
+def export(parser: argparse.ArgumentParser) -> Action:
     """Adds the verb's arguments; returns what to do with them."""
     parser.add_argument("--workdir", required=True, metavar="DIR", help="of a finished run on images")
-    parser.add_argument("--output", required=True, metavar="FILE", help=f"to write: {', '.join(_ENDINGS.values())}")
+    parser.add_argument("--output", required=True, metavar="FILE", help=f"to write: {', '.join(ENDINGS)}")
     parser.add_argument(
         "--format",
-        choices=tuple(_ENDINGS),
+        choices=FORMATS,
         help="stablehlo: all of it, from uint8 images to probabilities; the others: the head alone, from features to "
         "probabilities; default: what the name of the file ends in",
     )
@@ -34,16 +33,14 @@ def export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], No
     return _export
 
 
-_ENDINGS = {"stablehlo": ".stablehlo", "safetensors": ".safetensors", "onnx": ".onnx", "keras": ".keras"}
-
-
 def _export(options: argparse.Namespace) -> None:
-    path, form = epath.Path(options.output), _format(options)
+    path = output_file(options.output, *ENDINGS)
+    form = options.format or path.suffix[1:]
+    if path.suffix != f".{form}":
+        raise UsageError(f"--output={path} should end in .{form}, as --format={form} has it")
     platforms, size = _platforms(options.platforms), _input_size(options.input_size)
     if form != "stablehlo" and (options.platforms != PLATFORMS or size is not None):
         raise UsageError(f"--platforms and --input_size are for --format=stablehlo, not for {form}: leave them out")
-    if not path.parent.is_dir():
-        raise UsageError(f"--output={path}: there is no folder {path.parent}")
     from transfer.export import artefacts, finished_run
 
     run = finished_run.load(options.workdir)
@@ -53,17 +50,6 @@ def _export(options: argparse.Namespace) -> None:
         written = artefacts.write_head(run, path, form)
     for file in written:
         print(f"{file} ({file.stat().length / 1e6:.3f} MB)")
-
-
-def _format(options: argparse.Namespace) -> str:
-    """The format by `--format` or by the ending of the file, which have to agree."""
-    ending = PurePosixPath(options.output).suffix
-    form = options.format or next((form for form, known in _ENDINGS.items() if known == ending), None)
-    if form is None:
-        raise UsageError(f"--output={options.output} ends in none of {', '.join(_ENDINGS.values())}; or say --format")
-    if ending != _ENDINGS[form]:
-        raise UsageError(f"--output={options.output} should end in {_ENDINGS[form]}, as --format={form} has it")
-    return form
 
 
 def _platforms(text: str) -> tuple[str, ...]:

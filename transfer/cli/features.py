@@ -2,13 +2,13 @@
 
 import argparse
 import os
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from transfer.cli.main import Action
 from transfer.data.source import Source
 from transfer.errors import TransferError, UsageError
 from transfer.experiment.origin import Origin, of_config, of_workdir
@@ -23,7 +23,7 @@ from transfer.store.verify import Damage, verify
 ACTIONS = ("show", "verify")
 
 
-def features(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], None]:
+def features(parser: argparse.ArgumentParser) -> Action:
     """The verb `features [show|verify] STORE`."""
     parser.add_argument(
         "action",

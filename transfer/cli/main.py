@@ -1,5 +1,6 @@
 """Errors of commands: one clear line and an exit code where something is wrong; --debug adds the traceback."""
 
+import argparse
 import errno
 import os
 import signal
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from absl import logging
+from etils import epath
 
 from transfer.cli.doctor_jax import why_not
 from transfer.errors import TransferError, UsageError
 from transfer.runtime import distributed, interrupts
 from transfer.runtime.files import outputs, paths
 
+# What a verb runs on its parsed arguments.
+Action = Callable[[argparse.Namespace], None]
 EXIT_INTERRUPTED = interrupts.EXIT_INTERRUPTED
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
@@ -69,17 +73,21 @@ def fail(message: str, code: int, debug: bool) -> int:
     return code
 
 
-def output_file(path: str, *suffixes: str, earlier: outputs.Earlier | None = None, what: str = "") -> Path:
-    """The `--output` of a verb; UsageError unless it ends in a suffix, its folder exists and it may be written.
+def output_file(
+    path: str, *suffixes: str, earlier: outputs.Earlier | None = None, what: str = "", flag: str = "output"
+) -> epath.Path:
+    """The `--output` of a verb, local or `gs://`.
 
+    Raises UsageError unless it ends in one of the suffixes, if there are some, its folder exists and it may be written:
     `earlier` and `what` tell what may be written over, as `outputs.check_output` has them.
     """
-    output = Path(paths.expand(path))
-    if output.suffix not in suffixes:
-        raise UsageError(f"--output={output} must end in {'one of ' * (len(suffixes) > 1)}{', '.join(suffixes)}")
-    if not output.absolute().parent.is_dir():
-        raise UsageError(f"--output={output}: there is no folder {output.absolute().parent}")
-    outputs.check_output(output, earlier, what)
+    output = epath.Path(paths.expand(path))
+    folder = os.path.dirname(os.path.abspath(output))
+    if suffixes and output.suffix not in suffixes:
+        raise UsageError(f"--{flag}={output} must end in {'one of ' * (len(suffixes) > 1)}{', '.join(suffixes)}")
+    if "://" not in path and not os.path.isdir(folder):
+        raise UsageError(f"--{flag}={output}: there is no folder {folder}")
+    outputs.check_output(output, earlier, what, flag)
     return output
 
 

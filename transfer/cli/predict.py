@@ -4,7 +4,6 @@ import argparse
 import csv
 import io
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,16 +12,16 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from absl import logging
 
+from transfer.cli.main import Action, output_file
 from transfer.data.loader import ON_ERROR
 from transfer.data.source import BrokenImage
 from transfer.data.unlabelled import open_images
 from transfer.errors import TransferError, UsageError
 from transfer.runtime import cache
 from transfer.runtime.devices import use_cores
-from transfer.runtime.files import atomic, outputs
+from transfer.runtime.files import atomic
 from transfer.runtime.progress import Progress
 
-Action = Callable[[argparse.Namespace], None]
 # Digits that tell any two float32 apart.
 DIGITS = 9
 # How a file of predictions begins, as CSV and as JSON lines.
@@ -68,7 +67,8 @@ def predict(parser: argparse.ArgumentParser) -> Action:
 
 def _predict(options: argparse.Namespace) -> None:
     if options.output is not None:
-        _check_output(options.output)
+        mine = "predictions"
+        output_file(options.output, earlier=lambda content: content.startswith(BEGINNINGS), what=mine)
     cache.keep_compiled(options.compilation_cache)
     use_cores()
     from transfer.export import finished_run
@@ -95,14 +95,6 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _images(count: int) -> str:
     return "1 image" if count == 1 else f"{count} images"
-
-
-def _check_output(path: str) -> None:
-    """Raises UsageError where `--output` cannot be written, or would replace anything but predictions."""
-    folder = os.path.dirname(path) or "."
-    if "://" not in path and not os.path.isdir(folder):
-        raise UsageError(f"--output={path}: there is no folder {folder}")
-    outputs.check_output(path, lambda found: found.startswith(BEGINNINGS), "predictions")
 
 
 @contextmanager

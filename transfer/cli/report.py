@@ -1,16 +1,15 @@
 """The verb `report` of `python -m transfer`: runs as a page to look at."""
 
 import argparse
-from collections.abc import Callable
+from typing import Any
 
 from etils import epath
 
-from transfer.cli.main import output_file
+from transfer.cli.main import Action, output_file
 from transfer.errors import UsageError
 from transfer.report.run_data import MAPS, Options, load
 from transfer.runtime.files import atomic, outputs
 
-Action = Callable[[argparse.Namespace], None]
 PLOT_FORMATS = ("svg", "png", "pdf")
 # At the beginning of every page that was written here.
 GENERATOR = b'<meta name="generator" content="transfer">'
@@ -48,7 +47,12 @@ def report(parser: argparse.ArgumentParser) -> Action:
         for name in formats:
             if name not in PLOT_FORMATS:
                 raise UsageError(f"--plot_format={name} is not one of {', '.join(PLOT_FORMATS)}")
-        output = _output(options)
+        output = epath.Path(options.runs[0] if len(options.runs) == 1 else ".") / "report.html"
+        mine: dict[str, Any] = {"earlier": lambda content: GENERATOR in content, "what": "a report"}
+        if options.output is not None:
+            output = output_file(options.output, ".html", **mine)
+        else:
+            outputs.check_output(output, **mine)
         from transfer.report import page
 
         runs = load(options.runs, Options(options.map, options.seed))
@@ -65,14 +69,3 @@ def report(parser: argparse.ArgumentParser) -> Action:
         print(f"Report: {output} ({len(text.encode()) / 1e6:.1f} MB); open it in a browser")
 
     return run
-
-
-def _output(options: argparse.Namespace) -> epath.Path:
-    """The page to write, by default beside the run."""
-    output = epath.Path(options.runs[0] if len(options.runs) == 1 else ".") / "report.html"
-    if options.output is not None:
-        if not options.output.endswith(".html"):
-            raise UsageError(f"--output={options.output} must end in .html")
-        output = epath.Path(options.output if "://" in options.output else output_file(options.output, ".html"))
-    outputs.check_output(output, lambda content: GENERATOR in content, "a report")
-    return output

@@ -1,14 +1,14 @@
 """The verbs `similarity` and `transferability` of `python -m transfer`: feature stores compared without any head."""
 
 import argparse
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from absl import logging
+from etils import epath
 
-from transfer.cli.main import output_file
+from transfer.cli.main import Action, output_file
 from transfer.errors import TransferError, UsageError
 from transfer.evaluation.similarity import cka_matrix
 from transfer.evaluation.transferability import leep, logme
@@ -17,7 +17,6 @@ from transfer.runtime.files import atomic
 from transfer.runtime.progress import Progress
 from transfer.store.store import FeatureStore, StoredArray
 
-Action = Callable[[argparse.Namespace], None]
 LOGITS = "logits"
 _STORE = "such as WORKDIR/features/validation, local or gs://"
 
@@ -141,7 +140,7 @@ def _scores(store: FeatureStore, tap: str, chosen: np.ndarray) -> list[Any]:
     return [int(np.prod(features.shape[1:])), len(features), logme(features, labels), score]
 
 
-def _show(rows: list[list[Any]], output: Path | None) -> None:
+def _show(rows: list[list[Any]], output: epath.Path | None) -> None:
     """Four digits of each number for a person, all of them for the file."""
     shown = [[f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     print(tables.text(shown, left=1))

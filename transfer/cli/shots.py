@@ -1,15 +1,13 @@
 """The verb `shots` of `python -m transfer`: a run's few-shot protocol as tables and as charts."""
 
 import argparse
-from collections.abc import Callable
 
-from transfer.cli.main import output_file
+from transfer.cli.main import Action, output_file
 from transfer.errors import TransferError
 from transfer.experiment import results
 from transfer.report import chart_files, few_shot_tables, shots_section
 from transfer.runtime.files import atomic, paths
 
-Action = Callable[[argparse.Namespace], None]
 SUFFIXES = (*few_shot_tables.WRITERS, *chart_files.SUFFIXES)
 
 

@@ -4,12 +4,12 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from absl import flags, logging
 
-from transfer.cli.main import guarded, prepare_logging
+from transfer.cli.main import Action, guarded, prepare_logging
 from transfer.runtime import interrupts
 
 # Experiments, which `extract.py` and `train.py` run, too. verb -> (module, help). Their flags are absl's, as settings
@@ -44,8 +44,6 @@ VERBS = {
 }
 
 ALL = {**EXPERIMENTS, **VERBS}
-
-Action = Callable[[argparse.Namespace], None]
 
 
 class Parser(argparse.ArgumentParser):

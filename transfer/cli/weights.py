@@ -1,9 +1,9 @@
 """The verbs `models`, `weights` and `convert` of `python -m transfer`."""
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from transfer.cli.main import output_file
+from transfer.cli.main import Action, output_file
 from transfer.errors import UsageError
 from transfer.models import registry
 from transfer.runtime import tables
@@ -11,8 +11,6 @@ from transfer.weights import cache, catalogue
 from transfer.weights.catalogue import Record, WeightFile
 from transfer.weights.convert import convert_file
 from transfer.weights.verify import verify
-
-Action = Callable[[argparse.Namespace], None]
 
 
 def models(parser: argparse.ArgumentParser) -> Action:
@@ -103,7 +101,7 @@ def convert(parser: argparse.ArgumentParser) -> Action:
             options.output, ".safetensors", earlier=lambda found: CONVERTED in found, what="a weight file"
         )
         count = convert_file(options.source, options.model, output, by_names=options.by_names)
-        print(f"{output}: {count} arrays of {options.model}, {output.stat().st_size / 1e6:.1f} MB")
+        print(f"{output}: {count} arrays of {options.model}, {output.stat().length / 1e6:.1f} MB")
 
     return run
 

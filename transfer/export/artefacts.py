@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib
 import json
 from typing import Any
 
@@ -14,7 +13,7 @@ from transfer.errors import UsageError
 from transfer.experiment import evaluate_head
 from transfer.export import program
 from transfer.export.finished_run import NETWORK, FinishedRun
-from transfer.export.layers import layers_of
+from transfer.export.head_files import WRITERS, layers_of
 from transfer.runtime import distribution
 from transfer.runtime.files import atomic, outputs
 from transfer.runtime.progress import waiting
@@ -57,7 +56,7 @@ def write_head(run: FinishedRun, path: epath.Path, form: str) -> tuple[epath.Pat
     """Writes the head alone, rows of features in, probabilities out; returns the paths of it and its description.
 
     Args:
-        form: "safetensors", "onnx" or "keras".
+        form: a key of `transfer.export.head_files.WRITERS`.
 
     Raises:
         UsageError: a head that is no chain of dense layers, or a package that is not installed; a file in the way
@@ -65,7 +64,6 @@ def write_head(run: FinishedRun, path: epath.Path, form: str) -> tuple[epath.Pat
     """
     _check(path, form)
     layers = layers_of(run)
-    module: Any = importlib.import_module(f"transfer.export.{form}_file")
     described = {
         "format": form,
         "input": {"dtype": "float32", "shape": ["any", layers.width], "features": f"tap {run.tap}, flattened"},
@@ -76,7 +74,7 @@ def write_head(run: FinishedRun, path: epath.Path, form: str) -> tuple[epath.Pat
             "activation": layers.activation,
         },
     }
-    return _written(run, path, module.content(layers), described)
+    return _written(run, path, WRITERS[form](layers), described)
 
 
 def _written(run: FinishedRun, path: epath.Path, content: bytes, described: dict[str, Any]) -> tuple[epath.Path, ...]:

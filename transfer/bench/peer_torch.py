@@ -1,11 +1,12 @@
 """PyTorch: torchvision's network with our weights; eager, compiled for a CPU or a GPU, and exported as ONNX."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torchvision
 
-from transfer.bench.peers.case import ONNX, Case
+from transfer.bench.peer_libraries import ONNX, PeerCase
 from transfer.bench.worker import Prepared, Skipped, usable_cores
 from transfer.weights.names import COUNTERS, libraries, name_map
 
@@ -17,12 +18,12 @@ SETTINGS: dict[str, dict[str, Any]] = dict.fromkeys(
 SHARED = ("transform_input",)
 
 
-def eager(case: Case) -> Prepared:
+def eager(case: PeerCase) -> Prepared:
     """On a CPU, channels last: one oneDNN call a layer."""
-    return _prepared(case, *_on_cpu(case))
+    return _on_cpu(case, lambda model: model)
 
 
-def compiled(case: Case) -> Prepared:
+def compiled(case: PeerCase) -> Prepared:
     """On a CPU: `torch.compile` with `freezing`, which folds batch norm and lays kernels out ahead.
 
     The fastest that it has: up to 1.3 times the speed of the default, and mode max-autotune adds nothing to it.
@@ -30,18 +31,17 @@ def compiled(case: Case) -> Prepared:
     import torch._inductor.config
 
     torch._inductor.config.freezing = True
-    model, images = _on_cpu(case)
-    return _prepared(case, torch.compile(model), images)
+    return _on_cpu(case, torch.compile)
 
 
-def compiled_on_gpu(case: Case) -> Prepared:
+def compiled_on_gpu(case: PeerCase) -> Prepared:
     """On a CUDA GPU, channels last: `torch.compile` in mode max-autotune, CUDA graphs included."""
     if not torch.cuda.is_available():
         raise Skipped("this PyTorch sees no CUDA device")
     # as ours: float32 is not multiplied as TF32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    fast = torch.compile(_model(case).to("cuda"), mode="max-autotune")
-    images = _images(case).to("cuda")
+    model, images = _model_and_images(case)
+    fast, images = torch.compile(model.to("cuda"), mode="max-autotune"), images.to("cuda")
 
     def call() -> Any:
         with torch.inference_mode():
@@ -52,14 +52,14 @@ def compiled_on_gpu(case: Case) -> Prepared:
     return case.prepared(call, lambda features: features.float().cpu().numpy())
 
 
-def export(case: Case) -> Prepared:
+def export(case: PeerCase) -> Prepared:
     """Writes the network as ONNX into the case's folder, float32, for the runtimes that read it."""
     model, images = build(case), torch.from_numpy(case.channels_first())
     torch.onnx.export(model, (images,), case.folder / ONNX, input_names=["images"], dynamo=True, verbose=False)
     return Prepared(lambda: None, lambda _: None)
 
 
-def build(case: Case) -> torch.nn.Module:
+def build(case: PeerCase) -> torch.nn.Module:
     """torchvision's network in inference mode, filled with our weights: (B, 3, H, W) -> (B, D), the pooled features.
 
     Raises:
@@ -77,7 +77,7 @@ def build(case: Case) -> torch.nn.Module:
     return torch.nn.Sequential(model.features, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()).eval()
 
 
-def _load(model: torch.nn.Module, case: Case) -> None:
+def _load(model: torch.nn.Module, case: PeerCase) -> None:
     arrays = case.weights()
     names = name_map(case.arch, "torchvision", {path: array.shape for path, array in arrays.items()})
     tensors = {}
@@ -95,23 +95,19 @@ def _load(model: torch.nn.Module, case: Case) -> None:
     model.load_state_dict(tensors, strict=False)
 
 
-def _model(case: Case) -> torch.nn.Module:
-    return build(case).to(getattr(torch, case.dtype), memory_format=torch.channels_last)  # type: ignore[call-overload]
+def _model_and_images(case: PeerCase) -> tuple[torch.nn.Module, torch.Tensor]:
+    form: Any = {"dtype": getattr(torch, case.dtype), "memory_format": torch.channels_last}
+    return build(case).to(**form), torch.from_numpy(case.channels_first()).to(**form)
 
 
-def _images(case: Case) -> torch.Tensor:
-    return torch.from_numpy(case.channels_first()).to(getattr(torch, case.dtype), memory_format=torch.channels_last)
-
-
-def _on_cpu(case: Case) -> tuple[torch.nn.Module, torch.Tensor]:
+def _on_cpu(case: PeerCase, compiled: Callable[[torch.nn.Module], Any]) -> Prepared:
     torch.set_num_threads(usable_cores())
-    return _model(case), _images(case)
+    model, images = _model_and_images(case)
+    fast = compiled(model)
 
-
-def _prepared(case: Case, model: Any, images: torch.Tensor) -> Prepared:
     def call() -> Any:
         # freezing wants no gradients and refuses the tensors of inference mode
         with torch.no_grad():
-            return model(images)
+            return fast(images)
 
     return case.prepared(call, lambda features: features.float().numpy())

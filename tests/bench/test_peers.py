@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from transfer.bench.network import Network, NetworkSpec, load, random_model
-from transfer.bench.peers import keras_jax, processes
-from transfer.bench.peers.case import WEIGHTS
-from transfer.bench.peers.processes import PEERS, Peer, start_peers
+from transfer.bench.peer_libraries import APPLICATIONS, WEIGHTS
+from transfer.bench.peers import PEERS, Peer, relative_error, start_peers
 from transfer.preprocess.recipe import Preprocessing
 from transfer.weights import create_model
 
@@ -39,7 +38,7 @@ def is_running(process: int) -> bool:
 @pytest.mark.parametrize("arch, size", [("resnet18", 33), ("vgg11_bn", 40), ("googlenet", 64), ("inception_v3", 80)])
 def test_every_peer_of_a_cpu_runs_the_same_network(arch, size):
     with start_peers(load(NetworkSpec(arch, image_size=size)), 2, "float32", seed=1) as peers:
-        others = {"torch.compile max-autotune", *(["Keras (JAX)"] if arch not in keras_jax.APPLICATIONS else [])}
+        others = {"torch.compile max-autotune", *(["Keras (JAX)"] if arch not in APPLICATIONS else [])}
         assert peers.workers.keys() >= PEERS.keys() - others, peers.skipped
         assert max(peers.errors.values()) < 1e-5
 
@@ -95,11 +94,11 @@ def test_nothing_is_left_behind_where_a_peer_fails(tmp_path, monkeypatch):
 
 
 def test_a_peers_process_imports_no_other_peer():
-    code = "import sys, transfer.bench.worker, transfer.bench.peers.onnx_runtimes; print(*sys.modules)"
+    code = "import sys, transfer.bench.worker, transfer.bench.peer_libraries; print(*sys.modules)"
     imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "keras", "onnx", "onnxruntime", "openvino", "jax"} & set(imported)
 
 
 def test_relative_error():
-    assert processes.relative_error(np.array([[1.0, 2.5]]), np.array([[1.0, 2.0]])) == pytest.approx(0.25)
-    assert processes.relative_error(np.ones((1, 2)), np.ones((2, 2))) == float("inf")
+    assert relative_error(np.array([[1.0, 2.5]]), np.array([[1.0, 2.0]])) == pytest.approx(0.25)
+    assert relative_error(np.ones((1, 2)), np.ones((2, 2))) == float("inf")

@@ -1,1 +1,0 @@
-"""Ways to train the published head, side by side: a file each."""
