@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from transfer.__main__ import main
-from transfer.cli import doctor, doctor_checks, doctor_jax
+from transfer.cli import doctor, doctor_jax
 from transfer.runtime import distribution
 from transfer.store import feature_files
 
@@ -25,7 +25,7 @@ def found():
 
 
 def test_examines_everything(found):
-    assert list(found) == [title for title in doctor_checks.CHECKS if title != doctor_checks.NETWORK]
+    assert list(found) == [title for title in doctor.CHECKS if title != doctor.NETWORK]
     assert [problem.text for problem in doctor.problems(found) if problem.fatal] == []
     assert found["packages"].facts["jax"] == jax.__version__ == found["devices"].facts["JAX"]
     assert found["devices"].facts["cpu 0"].startswith("cpu")
@@ -49,7 +49,7 @@ def test_prints_text_and_json(capsys, monkeypatch, found):
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_only_a_fatal_problem_ends_in_1(capsys, monkeypatch, options):
     checks = {"one": lambda: doctor.Examined({"a": 1}, [doctor.Problem("a small thing; do this")])}
-    monkeypatch.setattr(doctor_checks, "CHECKS", checks)
+    monkeypatch.setattr(doctor, "CHECKS", checks)
     assert main(["doctor", *options]) == 0
     assert "a small thing; do this" in capsys.readouterr().out
     checks["two"] = lambda: doctor.Examined({}, [doctor.Problem("x is missing; run y", fatal=True)])
@@ -60,14 +60,14 @@ def test_only_a_fatal_problem_ends_in_1(capsys, monkeypatch, options):
 
 
 def test_a_check_that_fails_does_not_end_the_others(monkeypatch):
-    monkeypatch.setattr(doctor_checks, "CHECKS", {"bad": lambda: 1 // 0, "good": lambda: doctor.Examined({"a": 1}, [])})
+    monkeypatch.setattr(doctor, "CHECKS", {"bad": lambda: 1 // 0, "good": lambda: doctor.Examined({"a": 1}, [])})
     found = doctor.examine()
     assert "ZeroDivisionError" in found["bad"].problems[0].text and found["good"].facts == {"a": 1}
 
 
 def test_old_and_missing_packages(monkeypatch):
-    monkeypatch.setattr(doctor_checks, "_version", {"jax": "0.4.30", "numpy": "2.1"}.get)
-    texts = [problem.text for problem in doctor_checks.packages().problems if problem.fatal]
+    monkeypatch.setattr(doctor, "_version", {"jax": "0.4.30", "numpy": "2.1"}.get)
+    texts = [problem.text for problem in doctor.packages().problems if problem.fatal]
     assert any(text.startswith("jax 0.4.30 is not >=0.10; run: pip install 'jax>=0.10'") for text in texts)
     assert any(text.startswith("flax is not installed; run: pip install 'flax") for text in texts)
     assert not any("numpy" in text for text in texts)
@@ -77,7 +77,7 @@ def test_old_and_missing_packages(monkeypatch):
 @pytest.mark.parametrize("clone", [True, False])
 @pytest.mark.parametrize("installed", [True, False])
 def test_what_is_needed_is_known(monkeypatch, tmp_path, clone, installed):
-    setup = doctor_checks.SETUP
+    setup = doctor.SETUP
     metadata = [
         "jax>=0.10",
         'simplejpeg>=1.8; platform_machine in "x86_64 AMD64 aarch64 arm64"',
@@ -89,9 +89,9 @@ def test_what_is_needed_is_known(monkeypatch, tmp_path, clone, installed):
     # another project's, of the name on PyPI: what it needs is not for us to say
     others = {"transfer": ["nothing-of-ours"], "jax": ['libtpu; extra == "tpu"']}
     monkeypatch.setattr(importlib.metadata, "requires", {**ours, **others}.__getitem__)
-    monkeypatch.setattr(doctor_checks, "_version", {**dict.fromkeys([*ours, *others], "0.10.1")}.get)
-    monkeypatch.setattr(doctor_checks, "SETUP", setup if clone else tmp_path / "setup.cfg")
-    packages, extras = doctor_checks.packages(), doctor_checks.extras()
+    monkeypatch.setattr(doctor, "_version", {**dict.fromkeys([*ours, *others], "0.10.1")}.get)
+    monkeypatch.setattr(doctor, "SETUP", setup if clone else tmp_path / "setup.cfg")
+    packages, extras = doctor.packages(), doctor.extras()
     if not clone and not installed:
         assert "what it needs is not known; run: pip install -e ." in packages.problems[0].text and not extras.facts
         return
@@ -180,39 +180,39 @@ def test_folders_that_cannot_be_used(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "file" / "below"))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/proc/nothing")
-    monkeypatch.setattr(doctor_checks, "LITTLE_DISK", 0)
-    texts = [problem.text for problem in doctor_checks.folders().problems]
+    monkeypatch.setattr(doctor, "LITTLE_DISK", 0)
+    texts = [problem.text for problem in doctor.folders().problems]
     assert any("not a folder; set TRANSFER_CACHE" in text for text in texts)
     assert os.geteuid() == 0 or any("set JAX_COMPILATION_CACHE_DIR" in text for text in texts)
     monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path))
-    monkeypatch.setattr(doctor_checks, "LITTLE_DISK", 1e18)
-    assert any("free some space" in problem.text for problem in doctor_checks.folders().problems)
+    monkeypatch.setattr(doctor, "LITTLE_DISK", 1e18)
+    assert any("free some space" in problem.text for problem in doctor.folders().problems)
 
 
 def test_few_files_and_little_memory(monkeypatch):
-    monkeypatch.setattr(doctor_checks.resource, "getrlimit", lambda which: (256, 256))
-    monkeypatch.setattr(doctor_checks, "LITTLE_MEMORY", 1e18)
-    texts = [problem.text for problem in doctor_checks.machine().problems]
+    monkeypatch.setattr(doctor.resource, "getrlimit", lambda which: (256, 256))
+    monkeypatch.setattr(doctor, "LITTLE_MEMORY", 1e18)
+    texts = [problem.text for problem in doctor.machine().problems]
     assert "of memory are free" in texts[0] and "ulimit -n" in texts[1]
 
 
 def test_network_that_is_not_there(monkeypatch):
     """A proxy at which nobody listens: refused at once, whatever this machine can reach."""
-    for name in doctor_checks.PROXIES:
+    for name in doctor.PROXIES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    found = doctor_checks.network()
+    found = doctor.network()
     assert "download.pytorch.org" in found.facts and not any("answers" in text for text in found.facts.values())
     (problem,) = found.problems
     assert not problem.fatal and "download.pytorch.org" in problem.text and "HTTPS_PROXY is set" in problem.text
-    assert doctor_checks.environment().facts["https_proxy"] == "set"
+    assert doctor.environment().facts["https_proxy"] == "set"
 
 
 def test_is_run_without_jax_in_its_process():
     """So that it can say why JAX crashes."""
     program = (
-        "import sys; from transfer.cli import doctor_checks\n"
-        "for title, check in doctor_checks.CHECKS.items():\n"
+        "import sys; from transfer.cli import doctor\n"
+        "for title, check in doctor.CHECKS.items():\n"
         "    title in ('devices', 'network', 'weights') or check()\n"
         "assert 'jax' not in sys.modules"
     )
@@ -223,4 +223,4 @@ def test_is_run_without_jax_in_its_process():
     ("count", "text"), [(0, "0 bytes"), (999, "999 bytes"), (2.5e6, "2.5 MB"), (3e9, "3.0 GB"), (4e12, "4.0 TB")]
 )
 def test_sizes(count, text):
-    assert doctor_checks.size(count) == text
+    assert doctor.size(count) == text

@@ -249,7 +249,7 @@ def test_a_network_trained_end_to_end(small_network, tmp_path):
         ("linear", ["--output=m.stablehlo", "--platforms=cpu,abacus"], "--platforms='cpu,abacus': 'abacus' is not one"),
         ("linear", ["--output=m.stablehlo", "--input_size=0x3"], "--input_size='0x3' should be any"),
         ("linear", ["--output=m.onnx", "--input_size=32"], "leave them out"),
-        ("linear", ["--output=nowhere/m.onnx"], "there is no folder nowhere"),
+        ("linear", ["--output=nowhere/m.onnx"], "nowhere/m.onnx: there is no folder"),
         ("knn", ["--output=m.onnx"], "--format=stablehlo holds any head"),
         ("nobody", ["--output=m.onnx"], "there is no such folder"),
     ],

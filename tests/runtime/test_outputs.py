@@ -14,7 +14,7 @@ from PIL import Image
 from transfer import config as config_module
 from transfer import experiment
 from transfer.__main__ import main
-from transfer.bench.results import Results
+from transfer.bench import results as benchmark
 from transfer.cli import bench as commands
 from transfer.errors import UsageError
 from transfer.evaluation import predictions
@@ -200,7 +200,7 @@ def test_an_empty_file_is_no_loss(run):
 
 
 def test_a_benchmark_goes_over_its_own_result(tmp_path):
-    (tmp_path / "result.json").write_text(Results(["--models=vgg11"], None).text())
+    (tmp_path / "result.json").write_text(benchmark.text("python -m transfer bench", "2026-01-31", [], True))
     outputs.check_output(tmp_path / "result.json", lambda found: found.startswith(commands.BEGINNING))
 
 

@@ -201,7 +201,7 @@ def _main(action: str, settings: dict[str, Any], flags: Sequence[str]) -> None:
         scripts.prepare_jax()
         ACTIONS[action](settings)
 
-    scripts.run(run)
+    scripts.run(run, scripts.Config("train", ""))
 
 
 def extract(settings: dict[str, Any]) -> None:

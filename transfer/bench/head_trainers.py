@@ -103,7 +103,7 @@ def linear_probe(case: HeadCase) -> Prepared:
     from transfer.heads.linear_probe import LinearProbe
 
     x, y, *rest = case.arrays()
-    validation = tuple(rest) if case.validates else None
+    validation: Any = tuple(rest) if case.validates else None
 
     def call() -> Any:
         return LinearProbe(case.epochs, case.batch, LEARNING_RATE, seed=case.seed).fit(x, y, validation_data=validation)

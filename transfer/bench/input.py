@@ -24,6 +24,7 @@ from PIL import Image
 from transfer.bench import photographs
 from transfer.bench.cases import cases_of, check_known, words
 from transfer.bench.network import NetworkSpec, load
+from transfer.bench.worker import Several
 from transfer.data.folder import FolderSource, open_split
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import Batch, batches, default_workers
@@ -33,7 +34,7 @@ from transfer.extract.to_store import extract_to_store
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime import tables
 from transfer.runtime.progress import Progress
-from transfer.runtime.timing import interleaved, median_ratio, seconds_per_call
+from transfer.runtime.timing import interleaved, median_ratio
 
 YARDSTICK = "Pillow draft + decode"
 COMPUTE, END_TO_END = "compute", "end to end"
@@ -57,9 +58,9 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     size = options.image_size or 224
     with tempfile.TemporaryDirectory(prefix="transfer_input_") as temporary:
         sources: dict[str, Source] = {}
-        for name, source in _folders(options, Path(temporary)).items():
-            sources[name] = source
-            yield measure_loading(name, source, Preprocessing((size, size)), options.rounds, options.seconds)
+        for name, folder in _folders(options, Path(temporary)).items():
+            sources[name] = folder
+            yield measure_loading(name, folder, Preprocessing((size, size)), options)
         images = np.random.default_rng(options.seed).integers(0, 256, (FILES, 32, 32, 3), np.uint8)
         sources[IN_MEMORY] = ArraySource(IN_MEMORY, images, np.zeros(FILES, int))
         for case in cases:
@@ -67,8 +68,7 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             settings = {"dtype": case.dtype, "precision": options.precision}
             extractor = network.extractor(options.tap, batch_size=case.batch, **settings)
             for name, source in sources.items():
-                measured = measure_end_to_end(name, extractor, source, options.rounds, options.seconds)
-                yield {**case._asdict(), **measured}
+                yield {**case._asdict(), **measure_end_to_end(name, extractor, source, options)}
 
 
 def _folders(options: argparse.Namespace, temporary: Path) -> dict[str, FolderSource]:
@@ -83,7 +83,7 @@ def _folders(options: argparse.Namespace, temporary: Path) -> dict[str, FolderSo
 
 
 def measure_loading(
-    name: str, source: FolderSource, recipe: Preprocessing, rounds: int, seconds: float
+    name: str, source: FolderSource, recipe: Preprocessing, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Images a second of each way to load a folder, in interleaved rounds.
 
@@ -101,12 +101,11 @@ def measure_loading(
 
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(default_workers()))
-        progress = stack.enter_context(Progress(f"loading {name}", rounds, "rounds"))
 
-        def loader(recipe: Preprocessing, canvases: bool) -> PerImage:
+        def loader(recipe: Preprocessing, canvases: bool) -> Several:
             """Our loader over the folder again and again, once it runs, without what it had prepared before."""
             running = stack.enter_context(contextlib.closing(stream(recipe, canvases)))  # type: ignore[type-var]
-            return PerImage(lambda: next(running), LOADED_BATCH, skip=PREFETCH + 1)
+            return Several(lambda: next(running), LOADED_BATCH, skip=PREFETCH + 1)
 
         contenders = {
             YARDSTICK: _pillow(pool, source, recipe, _draft),
@@ -117,7 +116,7 @@ def measure_loading(
             contenders["ours, device resizes"] = loader(recipe, canvases=True)
         if needs_resizing(source, draft):
             contenders["ours, draft"] = loader(draft, canvases=True)
-        samples = interleaved(contenders, rounds, 1, seconds, lambda done: progress.update())
+        samples = _timed(f"loading {name}", contenders, options)
     return {
         "kind": "loading",
         "case": name,
@@ -126,6 +125,13 @@ def measure_loading(
         "seconds": samples,
         "ratio": {name: median_ratio(ours, samples[YARDSTICK]) for name, ours in samples.items()},
     }
+
+
+def _timed(
+    title: str, contenders: Mapping[str, Callable[[], Any]], options: argparse.Namespace
+) -> dict[str, list[float]]:
+    with Progress(title, options.rounds, "rounds") as progress:
+        return interleaved(contenders, options.rounds, 1, options.seconds, lambda done: progress.update())
 
 
 def _draft(file: io.BytesIO, size: tuple[int, int]) -> None:
@@ -139,28 +145,9 @@ def _decode_and_resize(file: io.BytesIO, size: tuple[int, int]) -> None:
         np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR))
 
 
-class PerImage:
-    """A contender that takes `images` a call, and gives its time as seconds an image.
-
-    `skip`: calls at the beginning of every sample that do not count.
-    """
-
-    def __init__(self, call: Callable[[], Any], images: int, skip: int = 0) -> None:
-        self.call, self.images, self.skip = call, images, skip
-
-    def __call__(self) -> None:
-        self.call()
-
-    def timed(self, seconds: float) -> float:
-        """Seconds an image, in the mean."""
-        for _ in range(self.skip):
-            self.call()
-        return seconds_per_call(self.call, seconds) / self.images
-
-
 def _pillow(
     pool: ThreadPoolExecutor, source: FolderSource, recipe: Preprocessing, load: Callable[[io.BytesIO, Any], None]
-) -> PerImage:
+) -> Several:
     """Pillow in every thread of a pool, one file after another."""
     files = itertools.cycle([entry.locator for entry in source.files])
     threads, (height, width) = default_workers(), recipe.image_size
@@ -173,10 +160,10 @@ def _pillow(
         locators = list(itertools.islice(files, LOADED_BATCH * threads))
         list(pool.map(load_all, [locators[k::threads] for k in range(threads)]))
 
-    return PerImage(call, LOADED_BATCH * threads)
+    return Several(call, LOADED_BATCH * threads)
 
 
-def measure_end_to_end(name: str, extractor: Extractor, source: Source, rounds: int, seconds: float) -> dict[str, Any]:
+def measure_end_to_end(name: str, extractor: Extractor, source: Source, options: argparse.Namespace) -> dict[str, Any]:
     """Seconds an image on the device alone, and from `source` into a feature store, in interleaved rounds.
 
     Images that the loader resizes are resized before "compute"; others are resized within it, by the device.
@@ -190,16 +177,13 @@ def measure_end_to_end(name: str, extractor: Extractor, source: Source, rounds: 
         jax.block_until_ready(extractor.compute(images, resized))
 
     compute()
-    computing = PerImage(compute, size)
-    count = size * max(FEWEST_BATCHES, round(seconds / (computing.timed(seconds) * size)))
+    computing = Several(compute, size)
+    count = size * max(FEWEST_BATCHES, round(options.seconds / (computing.timed(options.seconds) * size)))
     repeated = select(source, np.arange(count) % len(source))
-    with contextlib.ExitStack() as stack:
-        stores = stack.enter_context(tempfile.TemporaryDirectory(prefix="transfer_input_store_"))
-        progress = stack.enter_context(Progress(f"end to end, {name}", rounds, "rounds"))
+    with tempfile.TemporaryDirectory(prefix="transfer_input_store_") as stores:
         numbers = itertools.count()
-        extracting = PerImage(lambda: extract_to_store(extractor, repeated, Path(stores, str(next(numbers)))), count)
-        contenders = {COMPUTE: computing, END_TO_END: extracting}
-        samples = interleaved(contenders, rounds, 1, seconds, lambda done: progress.update())
+        extracting = Several(lambda: extract_to_store(extractor, repeated, Path(stores, str(next(numbers)))), count)
+        samples = _timed(f"end to end, {name}", {COMPUTE: computing, END_TO_END: extracting}, options)
     return {
         "kind": "end to end",
         "case": name,

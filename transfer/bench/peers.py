@@ -97,7 +97,10 @@ def start_peers(
         np.save(folder / IMAGES, images)
         description = native.describe(network.arch, network.fields)
         native.write(folder / WEIGHTS, registry.flat_state(network.model), description)
-        expected = _features(network.model, images[COMPARED])
+        network.model.eval()
+        with jax.default_matmul_precision("highest"):
+            compute = nnx.jit(lambda model, images: model(images)[1][TAP])
+            expected = np.asarray(compute(network.model, images[COMPARED]))
         for name in names:
             try:
                 worker = _start(PEERS[name], peers.case, platform or jax.default_backend())
@@ -121,13 +124,6 @@ def _start(peer: Peer, case: PeerCase, platform: str) -> Worker:
         # in a process of its own, which leaves no threads of PyTorch's beside the runtime's
         Worker(f"{TORCH}:export", case).close()
     return Worker(peer.builder, case)
-
-
-def _features(model: nnx.Module, images: np.ndarray) -> np.ndarray:
-    """Our own features (B, D) of preprocessed images, in full precision."""
-    model.eval()
-    with jax.default_matmul_precision("highest"):
-        return np.asarray(nnx.jit(lambda model, images: model(images)[1][TAP])(model, images))
 
 
 def relative_error(features: np.ndarray, expected: np.ndarray) -> float:

@@ -1,7 +1,7 @@
 """Images a second and MFU over batch size, as a picture."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,24 +34,16 @@ def lines(rows: Sequence[Row]) -> list[Line]:
     """Ours of every network; of a network by itself its peers', too. MFU of a peer is ours by its speed."""
     measured = [row for row in rows if row["kind"] == "extractor" and not row["failed"]]
     alone = len({row["model"] for row in measured}) == 1
-    points: dict[tuple[str, str, str, str], dict[int, tuple[float, float]]] = {}
+    points: dict[tuple[str, str, str, str], list[tuple[int, float, float]]] = {}
     for row in measured:
-        for who, speed in _speeds(row, with_peers=alone):
+        speeds = {OURS: row["images_per_second"]}
+        if alone:
+            speeds |= {name: peer["images_per_second"] for name, peer in row["peers"].items() if "ratio" in peer}
+        for who, speed in speeds.items():
             mfu = row["mfu"] * speed / row["images_per_second"] if row["mfu"] else math.nan
             names = who, row["model"], f"{pixels(row['image_size'])} px", row["dtype"]
-            points.setdefault(names, {})[row["batch"]] = speed, mfu
-    drawn = []
-    for names, by_batch in points.items():
-        batches = sorted(by_batch)
-        speeds, mfus = zip(*(by_batch[batch] for batch in batches), strict=True)
-        drawn.append(Line(*names, batches, list(speeds), list(mfus)))
-    return drawn
-
-
-def _speeds(row: Row, with_peers: bool) -> Iterator[tuple[str, float]]:
-    yield OURS, row["images_per_second"]
-    if with_peers:
-        yield from ((name, peer["images_per_second"]) for name, peer in row["peers"].items() if "ratio" in peer)
+            points.setdefault(names, []).append((row["batch"], speed, mfu))
+    return [Line(*names, *map(list, zip(*sorted(of_line), strict=True))) for names, of_line in points.items()]
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:

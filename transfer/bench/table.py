@@ -55,10 +55,7 @@ ALWAYS = ("model", "batch")
 FIGURES = (
     Column("compile s", "compile_seconds", "{:.1f}".format),
     Column("step ms", "step_ms", significant),
-    Column("p10", "step_ms_p10", significant),
-    Column("p90", "step_ms_p90", significant),
     Column("images/s", "images_per_second", significant),
-    Column("a device", "images_per_second_per_device", significant),
     Column("end to end", "images_per_second_end_to_end", significant),
     Column("GFLOPs", "gflops_per_image", significant),
     Column("TFLOP/s", "tflops", significant),

@@ -20,7 +20,7 @@ import jax
 from absl import logging
 
 from transfer.bench.cases import Case, cases_of, words
-from transfer.bench.machine import PEAKS
+from transfer.bench.machine import published_peak
 from transfer.bench.network import RANDOM, NetworkSpec
 from transfer.errors import TransferError, UsageError
 from transfer.runtime import tables
@@ -159,7 +159,7 @@ def _row(options: argparse.Namespace, target: Target, program: str, case: Case, 
     """The figures of a program that a child compiles, or why there are none."""
     network = NetworkSpec.of(case.model, options)
     network = dataclasses.replace(network, weights=network.weights or RANDOM)
-    job = dict(program=program, target=target, network=dataclasses.asdict(network), dtype=case.dtype)
+    job: dict[str, Any] = dict(program=program, target=target, network=dataclasses.asdict(network), dtype=case.dtype)
     job |= dict(precision=options.precision, batch_per_chip=case.batch, classes_over=classes_over)
     row = {"kind": "target", "target": str(target), "program": program, "model": case.model, "tap": options.tap}
     # a head multiplies in full precision, whatever is asked of the network
@@ -205,22 +205,16 @@ def bounds(row: Mapping[str, Any], target: Target) -> Row:
     gflops = counted and row["compiler_gflops_per_example"] or row["gflops_per_example"]
     megabytes = counted and row["compiler_mb_per_example"] or row["main_memory_mb_per_example"]
     cycles = row["cycles_per_example"]
+    peak = published_peak(chip.device_kind, row["dtype"], row["precision"])
+    assert peak is not None
+    if target.platform == "tpu" and row["dtype"] == "float32":
+        peak /= PASSES[row["precision"]]
     return {
-        "arithmetic_bound": peak_tflops(target, row["dtype"], row["precision"]) * 1e3 / gflops if gflops else None,
+        "arithmetic_bound": peak * 1e3 / gflops if gflops else None,
         "memory_bound": chip.bandwidth / (megabytes * MB) if megabytes else None,
         # a TPU v4's two cores work side by side
         "estimate": row["cores_per_chip"] * chip.clock / cycles if cycles and chip.clock else None,
     }
-
-
-def peak_tflops(target: Target, dtype: str, precision: str) -> float:
-    """Of one chip, 1e12 a second, as the program multiplies."""
-    peaks = PEAKS[target.chip.device_kind]
-    if dtype == "bfloat16":
-        return peaks["bfloat16"]
-    if target.platform == "tpu":
-        return peaks["bfloat16"] / PASSES[precision]
-    return peaks["tf32" if precision == "default" else "float32"]
 
 
 def _number(value: float | None, form: str = ",.0f") -> str:
@@ -238,9 +232,7 @@ COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "dtype": lambda row: row["dtype"],
     "batch/chip": lambda row: str(row["batch_per_chip"] or row["batch"]),
     "compile s": lambda row: _number(row["compile_seconds"], ".1f"),
-    "arguments MB": lambda row: _number(row["argument_bytes"] / MB),
-    "outputs MB": lambda row: _number(row["output_bytes"] / MB),
-    "temporaries MB": lambda row: _number(row["temporary_bytes"] / MB),
+    "memory MB": lambda row: _number(row["memory_bytes"] / MB),
     "of memory": lambda row: _number(row["memory_bytes"] / row["capacity_bytes"], ".0%"),
     "GFLOP": lambda row: _number(row["gflops_per_example"], ".3g"),
     "compiler's": lambda row: _number(row["compiler_gflops_per_example"], ".3g"),

@@ -17,8 +17,8 @@ COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute
 DECISIVE = ("convolution", "dot", "reduce-window", "transpose", "concatenate", "reduce", "pad", "copy")
 
 _ARRAY = re.compile(r"([a-z]+[0-9]*)[a-z0-9]*\[([0-9,]*)\](\{[^{}]*\})?")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
-_OPCODE = re.compile(r"(?:^|\s)([a-z][\w\-]*)\(")
+# Name, shape, opcode, and what stands behind the opcode's parenthesis.
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*->.*\{$")
 _TRIPS = r"known_trip_count[^0-9]*(\d+)"
 _CYCLES = r'"estimated_cycles":"(\d+)"'
@@ -86,25 +86,14 @@ def read(text: str) -> Program:
             current = header.group(2)
             entry = current if header.group(1) else entry
             computations.setdefault(current, {})
-        elif current and (instruction := _instruction(line)):
-            computations[current][instruction.name] = instruction
+        elif current and (match := _INSTRUCTION.match(line)):
+            name, shape, opcode, rest = match.groups()
+            inside, _, attributes = rest.partition("), ")
+            operands = tuple(re.findall(r"%([\w.\-]+)", inside))
+            computations[current][name] = Instruction(
+                name, shape, opcode, operands, inside.removesuffix(")"), attributes
+            )
     return Program(computations, entry)
-
-
-def _instruction(line: str) -> Instruction | None:
-    match = _INSTRUCTION.match(line)
-    opcode = match and _OPCODE.search(match.group(2))
-    if not match or not opcode:
-        return None
-    right = match.group(2)
-    start = end = opcode.end()
-    depth = 1
-    while depth and end < len(right):  # to where the parenthesis behind the opcode closes
-        depth += {"(": 1, ")": -1}.get(right[end], 0)
-        end += 1
-    inside = right[start : end - 1]
-    operands = tuple(re.findall(r"%([\w.\-]+)", inside))
-    return Instruction(match.group(1), right[: opcode.start()], opcode.group(1), operands, inside, right[end:])
 
 
 def array_bytes(shape: str) -> float:

@@ -1,11 +1,20 @@
 """The verb `bench` of `python -m transfer`: its flags, and which benchmark they ask for."""
 
 import argparse
+import contextlib
+import datetime
+import importlib
 import os
+import shlex
+import sys
 from pathlib import Path
+from typing import Any
 
+from transfer.bench import results
 from transfer.cli.main import Action, output_file
-from transfer.errors import UsageError
+from transfer.errors import TransferError, UsageError
+from transfer.runtime import interrupts
+from transfer.runtime.files import atomic
 
 # Flags that stand for a benchmark of their own, the module of that name.
 OTHERS = ("head", "input", "target")
@@ -23,6 +32,12 @@ EXAMPLES = """examples:
 
 A run with --output writes the file after each row, and Ctrl-C keeps the rows that are finished. Where memory runs out
 the batch is halved. A row that fails holds its error and the run goes on; the exit code is then 1 at the end."""
+
+
+class Interrupted(TransferError):
+    """Ctrl-C, after what is finished has been kept."""
+
+    exit_code = interrupts.EXIT_INTERRUPTED
 
 
 def bench(parser: argparse.ArgumentParser) -> Action:
@@ -102,13 +117,60 @@ def _run(options: argparse.Namespace) -> None:
     if options.peers or options.head:
         # others need memory of the GPU, too; read when JAX's backend starts
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    from transfer.bench.run import run
+    _measure(options, next((name for name in OTHERS if getattr(options, name)), "networks"))
 
-    run(options, next((name for name in OTHERS if getattr(options, name)), "networks"))
+
+def _measure(options: argparse.Namespace, benchmark: str) -> None:
+    """Runs a benchmark row by row and shows it: nothing that is finished gets lost.
+
+    `benchmark` is a module of `transfer.bench` with `rows(options)`, an iterator of JSON-able rows, and `table(rows)`,
+    text. Raises TransferError at the end, if a row failed.
+    """
+    import jax
+
+    from transfer.bench import plot
+    from transfer.bench.machine import machine
+    from transfer.runtime.devices import use_cores
+
+    # where JAX has started already its devices stay what they are
+    with contextlib.suppress(RuntimeError):
+        use_cores()
+    # compiling is measured: nothing may come from an earlier run
+    jax.config.update("jax_enable_compilation_cache", False)
+    module = importlib.import_module(f"transfer.bench.{benchmark}")
+    command = shlex.join(["python", "-m", "transfer", "bench", *options.arguments])
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    done: list[dict[str, Any]] = []
+
+    def save(complete: bool = False) -> str:
+        """The results as JSON, which replace the file of --output as a whole."""
+        content = results.text(command, date, done, complete)
+        if options.output:
+            atomic.write_text(options.output, content)
+        return content
+
+    rows, interrupted = module.rows(options), False
+    try:
+        for row in rows:
+            done.append({**row, **machine()})
+            save()
+        content = save(complete=True)
+    except KeyboardInterrupt:
+        interrupted = True
+        interrupts.acknowledge()
+        content = save()
+    sys.stdout.write(content if options.json else module.table(done) + "\n")
+    for path in options.plot if done else ():
+        plot.draw(done, Path(path))
+    if interrupted:
+        raise Interrupted(f"interrupted; {len(done)} finished rows are kept")
+    failed = sum(bool(row.get("failed")) for row in done)
+    if failed:
+        raise TransferError(f"{failed} of {len(done)} rows failed; each says why")
 
 
 def _report(options: argparse.Namespace) -> None:
-    from transfer.bench import plot, results, table
+    from transfer.bench import plot, table
 
     if not options.plot:
         print(table.report(options.report))

@@ -11,7 +11,7 @@ from transfer import config as settings
 from transfer import heads
 from transfer.cli.main import Action
 from transfer.cli.scripts import FLAGS, SWITCHES
-from transfer.cli.verbs import EXPERIMENTS, VERBS
+from transfer.cli.verbs import ALL, EXPERIMENTS
 from transfer.experiment import config_file
 from transfer.weights import catalogue
 
@@ -48,14 +48,13 @@ def parser_of_all_verbs() -> argparse.ArgumentParser:
     """A parser that knows every verb with its arguments; each verb's module is imported."""
     top = argparse.ArgumentParser(prog="transfer", description="extract features, train heads, and more")
     subparsers = top.add_subparsers(dest="verb")
-    for verb, (*_, text) in (EXPERIMENTS | VERBS).items():
+    for verb, (module, text) in ALL.items():
         parser = subparsers.add_parser(verb, help=text, description=text)
         if verb in EXPERIMENTS:
             _add_flags(parser, verb)
         else:
             parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-            module, function, _ = VERBS[verb]
-            getattr(importlib.import_module(module), function)(parser)
+            getattr(importlib.import_module(module), verb)(parser)
         _mark_paths(parser)
     return top
 

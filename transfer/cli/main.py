@@ -35,7 +35,9 @@ def guarded(action: Callable[[], object], debug: bool) -> int:
     except MemoryError as error:
         return fail(f"out of memory: {error}", 1, debug)
     except ImportError as error:
-        return fail(f"{error}; {_how_to_install(error)}", 1, debug)
+        package = (error.name or "").partition(".")[0]
+        how = f"install it with: pip install {package}" if package else "install the packages again: pip install -e ."
+        return fail(f"{error}; {how}", 1, debug)
     except (RuntimeError, AssertionError) as error:  # what JAX raises
         if "RESOURCE_EXHAUSTED" in str(error):
             return fail(f"out of device memory; lower the batch size ({str(error).splitlines()[0]})", 1, debug)
@@ -46,21 +48,10 @@ def guarded(action: Callable[[], object], debug: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except OSError as error:
-        return fail(_describe(error), 1, debug)
+        where = f"{error.filename}: " if error.filename else ""
+        hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
+        return fail(f"{where}{error.strerror or error}{hint}", 1, debug)
     return 0
-
-
-def _how_to_install(error: ImportError) -> str:
-    """The advice about an import that failed."""
-    package = (error.name or "").partition(".")[0]
-    return f"install it with: pip install {package}" if package else "install the packages again: pip install -e ."
-
-
-def _describe(error: OSError) -> str:
-    """The line about an error of the system."""
-    where = f"{error.filename}: " if error.filename else ""
-    hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
-    return f"{where}{error.strerror or error}{hint}"
 
 
 def fail(message: str, code: int, debug: bool) -> int:

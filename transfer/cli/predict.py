@@ -6,8 +6,8 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import IO, Any, NamedTuple
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -26,8 +26,6 @@ from transfer.runtime.progress import Progress
 DIGITS = 9
 # How a file of predictions begins, as CSV and as JSON lines.
 BEGINNINGS = (b"image,class,probability", b'{"image":')
-
-
 # The first characters of a cell that spreadsheets take for a formula.
 FORMULA = tuple("=+-@")
 
@@ -57,15 +55,12 @@ def predict(parser: argparse.ArgumentParser) -> Action:
     parser.add_argument("--batch_size", type=int, metavar="N", help="images per batch (default: the run's)")
     cache.add_argument(parser)
 
-    def run(options: argparse.Namespace) -> None:
-        if options.top < 1:
-            raise UsageError(f"--top={options.top} must be at least 1")
-        _predict(options)
-
-    return run
+    return _predict
 
 
 def _predict(options: argparse.Namespace) -> None:
+    if options.top < 1:
+        raise UsageError(f"--top={options.top} must be at least 1")
     if options.output is not None:
         mine = "predictions"
         output_file(options.output, earlier=lambda content: content.startswith(BEGINNINGS), what=mine)
@@ -77,7 +72,8 @@ def _predict(options: argparse.Namespace) -> None:
     source, run = open_images(options.images), finished_run.load(options.workdir)
     predictor = Predictor(run, suitable_batch(run, len(source), options.batch_size))
     skipped = 0
-    with _output(options.output) as stream:
+    to_file = options.output is not None
+    with atomic.writing(options.output) if to_file else nullcontext(sys.stdout.buffer) as stream:
         # the bytes of a name that is no UTF-8 stay as they are in CSV; of JSON they are escapes, for it is UTF-8
         errors = "surrogateescape" if options.format == "csv" else "backslashreplace"
         text = io.TextIOWrapper(stream, "utf-8", errors=errors, newline="", write_through=True)
@@ -86,6 +82,7 @@ def _predict(options: argparse.Namespace) -> None:
             write(row)
             skipped += row.error is not None
         text.detach()
+        stream.flush()
     if skipped == len(source):
         raise TransferError(f"{_images(skipped)} given, and none could be read")
     note = f", {skipped} could not be read" if skipped else ""
@@ -97,35 +94,21 @@ def _images(count: int) -> str:
     return "1 image" if count == 1 else f"{count} images"
 
 
-@contextmanager
-def _output(path: str | None) -> Iterator[IO[bytes]]:
-    if path is None:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    with atomic.writing(path) as stream:
-        yield stream
-
-
 def _rows(predictor: Any, source: Any, options: argparse.Namespace) -> Iterator[Row]:
+    names = predictor.class_names
     with Progress("predict", len(source), "images") as progress:
         try:
-            for batch, probabilities_of_batch in predictor.stream(source, options.on_error):
-                for row, probabilities in enumerate(probabilities_of_batch, batch.start):
-                    error = _why(source, row) if row in batch.failed else None
-                    yield _row(source.ids[row], probabilities, predictor.class_names, options, error)
+            for batch, probabilities in predictor.stream(source, options.on_error):
+                for row, of_image in enumerate(probabilities, batch.start):
+                    if row in batch.failed:
+                        yield Row(source.ids[row], [], [], _why(source, row))
+                        continue
+                    likeliest = np.argsort(-of_image, kind="stable")[: options.top]
+                    top = [(names[i], _number(of_image[i])) for i in likeliest]
+                    yield Row(source.ids[row], top, list(map(_number, of_image)) if options.all else [], None)
                 progress.update(batch.size)
         except BrokenImage as error:
             raise BrokenImage(f"{error}; --on_error=skip goes on without it") from error
-
-
-def _row(
-    image: str, probabilities: np.ndarray, names: Sequence[str], options: argparse.Namespace, error: str | None
-) -> Row:
-    if error is not None:
-        return Row(image, [], [], error)
-    top = [(names[i], _number(probabilities[i])) for i in np.argsort(-probabilities, kind="stable")[: options.top]]
-    return Row(image, top, list(map(_number, probabilities)) if options.all else [], None)
 
 
 def _number(value: np.float32) -> float:

@@ -62,29 +62,29 @@ SWITCHES = ("debug",)
 HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort", "-?"}
 
 
-def run(main: Callable[[], object], config: "Config | None" = None, arguments: Sequence[str] | None = None) -> NoReturn:
+def run(main: Callable[[], object], config: "Config", arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of an experiment: parses the flags, runs `main()`, exits with its code.
 
     `arguments` are those of the verb; without them a script runs, and they are the command line's.
     """
     prepare_logging()
-    if config is not None and arguments is None:
+    if arguments is None:
         config.program = f"python {PurePath(sys.argv[0]).name}"
-    argv = sys.argv if config is None or arguments is None else [config.program, *arguments]
+    argv = sys.argv if arguments is None else [config.program, *arguments]
+
+    def checked(argv: Sequence[str]) -> object:
+        if len(argv) > 1:
+            raise UsageError(f"unexpected argument {argv[1]!r}; see --help")
+        try:
+            return main()
+        except preemption.Preempted:
+            distributed.finish()  # that everything is saved is true of all processes, or said by none
+            raise
 
     def wrapped(argv: Sequence[str]) -> int:
-        def checked() -> object:
-            if len(argv) > 1:
-                raise UsageError(f"unexpected argument {argv[1]!r}; see --help")
-            try:
-                return main()
-            except preemption.Preempted:
-                distributed.finish()  # that everything is saved is true of all processes, or said by none
-                raise
-
         preemption.install()
         try:
-            code = guarded(checked, flags.FLAGS.debug)
+            code = guarded(partial(checked, argv), flags.FLAGS.debug)
             return code if distributed.process_count() == 1 else _leave(code)
         except Exception:
             if distributed.process_count() == 1:
@@ -101,6 +101,23 @@ def run(main: Callable[[], object], config: "Config | None" = None, arguments: S
         raise exit_
 
 
+def _parse_flags(config: "Config", argv: Sequence[str]) -> list[str]:
+    try:
+        return flags.FLAGS(config.parse(argv))
+    except UsageError as error:
+        if "--debug" in argv:
+            raise
+        message = str(error)
+    except (flags.Error, ValueError) as error:
+        message = f"{error}; see --help"
+        if isinstance(error, flags.UnrecognizedFlagError) and "." in error.flagname:  # means a setting
+            first, _, rest = error.flagname.partition(".")
+            meant = rest if similar(first, ["config"]) else error.flagname
+            message = f"Unknown command line flag {error.flagname!r}. Did you mean: config.{meant} ?; see --help"
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
 def _leave(code: int) -> int:
     """Ends one of several processes: together with the others, or, after an error, at once.
 
@@ -109,15 +126,10 @@ def _leave(code: int) -> int:
     if code in (0, preemption.EXIT_PREEMPTED):
         try:
             distributed.shutdown()
+            return code
         except TransferError as error:
             code = fail(str(error), 1, debug=False)
-        else:
-            return code
     distributed.abort()
-    _exit(code)
-
-
-def _exit(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -129,8 +141,8 @@ def prepare_jax(settings: Mapping[str, Any] | None = None) -> None:
     Where this is one of several processes, they meet here. Only the first goes on printing.
 
     Args:
-        settings: what has to be the same in all of them beside the command (`transfer.config.common`). Who they are,
-            how long they wait, what --debug shows and where they keep compiled programs is their own.
+        settings: what has to be the same in all of them beside the command (`transfer.config.common`); the flags of
+            this module are each one's own.
     """
     given = flags.FLAGS
     distributed.initialise(
@@ -143,7 +155,7 @@ def prepare_jax(settings: Mapping[str, Any] | None = None) -> None:
     )
     if distributed.process_count() > 1:
         _only_main_prints()
-    cache.keep_compiled(flags.FLAGS.compilation_cache)
+    cache.keep_compiled(given.compilation_cache)
     from transfer.runtime.devices import use_cores
 
     use_cores()
@@ -159,28 +171,6 @@ def _only_main_prints() -> None:
     else:
         logging.set_verbosity(logging.WARNING)
     os.dup2(rest, 1)
-
-
-def _parse_flags(config: "Config | None", argv: Sequence[str]) -> list[str]:
-    try:
-        return flags.FLAGS(list(argv) if config is None else config.parse(argv))
-    except UsageError as error:
-        if "--debug" in argv:
-            raise
-        message = str(error)
-    except (flags.Error, ValueError) as error:
-        message = f"{_described_flag(error)}; see --help"
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
-
-
-def _described_flag(error: Exception) -> str:
-    """The message about a flag: absl's, but for an unknown flag that means a setting (`--head.epochs=3`)."""
-    if not isinstance(error, flags.UnrecognizedFlagError) or "." not in error.flagname:
-        return str(error)
-    first, _, rest = error.flagname.partition(".")
-    meant = rest if similar(first, ["config"]) else error.flagname
-    return f"Unknown command line flag {error.flagname!r}. Did you mean: config.{meant} ?"
 
 
 class Config:

@@ -18,29 +18,25 @@ EXPERIMENTS = {
     "extract": ("transfer.cli.extract", "turn images into features of a frozen backbone, in a store"),
     "train": ("transfer.cli.train", "train a head on features, or a whole network"),
 }
-# verb -> (module, function, help). The function adds its arguments to a parser and returns what to run on them;
-# the module is imported only when its verb is used.
+# verb -> (module, help). The function of that name adds its arguments to a parser and returns what to run on them; the
+# module is imported only when its verb is used.
 VERBS = {
-    "models": ("transfer.cli.weights", "models", "list the models that have pretrained weights"),
-    "weights": ("transfer.cli.weights", "weights", "list, describe and download weight files"),
-    "convert": ("transfer.cli.weights", "convert", "convert a weight file of any format to .safetensors"),
-    "arithmetic": (
-        "transfer.cli.arithmetic",
-        "arithmetic",
-        "count what networks cost: parameters, multiply-adds, receptive fields",
-    ),
-    "draw": ("transfer.cli.draw", "draw", "draw a network, made from the model itself, as an SVG file"),
-    "features": ("transfer.cli.features", "features", "show, verify and repair a store of features"),
-    "compare": ("transfer.cli.compare", "compare", "compare runs: measures with intervals, and whether they differ"),
-    "report": ("transfer.cli.report", "report", "make a page of runs to look at: curves, errors, images, a map"),
-    "predict": ("transfer.cli.predict", "predict", "classify images and folders of them by a finished run"),
-    "shots": ("transfer.cli.shots", "shots", "show a run's few-shot protocol: tables, a picture"),
-    "similarity": ("transfer.cli.representations", "similarity", "compare taps of stores: linear CKA"),
-    "transferability": ("transfer.cli.representations", "transferability", "score taps without a head: LogME, LEEP"),
-    "export": ("transfer.cli.export", "export", "write a run as one file that needs no transfer, or its head"),
-    "doctor": ("transfer.cli.doctor", "doctor", "show what this machine has for the package, and what is wrong"),
-    "completion": ("transfer.cli.completion", "completion", "print a shell's completions: bash, zsh, fish"),
-    "bench": ("transfer.cli.bench", "bench", "measure speed: networks, heads, beside others, for other devices"),
+    "models": ("transfer.cli.weights", "list the models that have pretrained weights"),
+    "weights": ("transfer.cli.weights", "list, describe and download weight files"),
+    "convert": ("transfer.cli.weights", "convert a weight file of any format to .safetensors"),
+    "arithmetic": ("transfer.cli.arithmetic", "count what networks cost: parameters, multiply-adds, receptive fields"),
+    "draw": ("transfer.cli.draw", "draw a network, made from the model itself, as an SVG file"),
+    "features": ("transfer.cli.features", "show, verify and repair a store of features"),
+    "compare": ("transfer.cli.compare", "compare runs: measures with intervals, and whether they differ"),
+    "report": ("transfer.cli.report", "make a page of runs to look at: curves, errors, images, a map"),
+    "predict": ("transfer.cli.predict", "classify images and folders of them by a finished run"),
+    "shots": ("transfer.cli.shots", "show a run's few-shot protocol: tables, a picture"),
+    "similarity": ("transfer.cli.representations", "compare taps of stores: linear CKA"),
+    "transferability": ("transfer.cli.representations", "score taps without a head: LogME, LEEP"),
+    "export": ("transfer.cli.export", "write a run as one file that needs no transfer, or its head"),
+    "doctor": ("transfer.cli.doctor", "show what this machine has for the package, and what is wrong"),
+    "completion": ("transfer.cli.completion", "print a shell's completions: bash, zsh, fish"),
+    "bench": ("transfer.cli.bench", "measure speed: networks, heads, beside others, for other devices"),
 }
 
 ALL = {**EXPERIMENTS, **VERBS}
@@ -56,7 +52,7 @@ class Parser(argparse.ArgumentParser):
 
 def _top_parser() -> Parser:
     """The parser of the verb's name alone, with the list of verbs as its help."""
-    lines = [f"  {verb:15} {text}" for verb, (*_, text) in ALL.items()]
+    lines = [f"  {verb:15} {text}" for verb, (_, text) in ALL.items()]
     parser = Parser(
         prog="python -m transfer",
         description=__doc__,
@@ -69,10 +65,10 @@ def _top_parser() -> Parser:
 
 def parser_of(verb: str) -> tuple[Parser, Action]:
     """The parser of a verb's arguments, and the function to run on them; imports the verb's module."""
-    module, function, text = VERBS[verb]
+    module, text = VERBS[verb]
     parser = Parser(prog=f"python -m transfer {verb}", description=text)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser, getattr(importlib.import_module(module), function)(parser)
+    return parser, getattr(importlib.import_module(module), verb)(parser)
 
 
 def help_of(verb: str) -> str:

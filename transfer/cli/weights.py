@@ -1,7 +1,7 @@
 """The verbs `models`, `weights` and `convert` of `python -m transfer`."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from transfer.cli.main import Action, output_file
 from transfer.errors import UsageError
@@ -31,45 +31,32 @@ def models(parser: argparse.ArgumentParser) -> Action:
     return run
 
 
-COLUMNS = (
-    "name",
-    "parameters",
-    "GFLOPs",
-    "features",
-    "size",
-    "top-1",
-    "data",
-    "licence",
-    "largest relative error",
-)
-
-
-def _model_rows(pattern: str) -> list[tuple[str, ...]]:
-    """COLUMNS and a row of text for each record; "-" where a figure is not known. No model is built."""
-    rows: list[tuple[str, ...]] = [COLUMNS]
+def _model_rows(pattern: str) -> list[list[str]]:
+    """The headings and a row of text for each record; "-" where a figure is not known. No model is built."""
+    rows: list[list[str]] = []
     measured = catalogue.parity()
     for record in _matching(pattern):
         height, width = record.preprocessing.image_size
-        size = f"{height}" if height == width else f"{height}x{width}"
         error = measured.get(record.name, {}).get("error")
-        cells = (
-            record.name,
-            record.num_params and f"{record.num_params / 1e6:.1f} M",
-            record.gflops,
-            record.num_features,
-            size,
-            record.acc1,
-            record.dataset,
-            record.licence,
-            None if error is None else f"{error:.1e}",
-        )
-        rows.append(tuple("-" if cell is None else str(cell) for cell in cells))
-    return rows
+        cells = {
+            "name": record.name,
+            "parameters": record.num_params and f"{record.num_params / 1e6:.1f} M",
+            "GFLOPs": record.gflops,
+            "features": record.num_features,
+            "size": f"{height}" if height == width else f"{height}x{width}",
+            "top-1": record.acc1,
+            "data": record.dataset,
+            "licence": record.licence,
+            "largest relative error": None if error is None else f"{error:.1e}",
+        }
+        rows.append(["-" if cell is None else str(cell) for cell in cells.values()])
+    return [list(cells), *rows]
 
 
 def weights(parser: argparse.ArgumentParser) -> Action:
     """`weights list|info|fetch|verify`."""
-    actions = {"list": _list, "info": _info, "fetch": _fetch, "verify": _verify}
+    actions: dict[str, Callable[[argparse.Namespace], object]] = {"list": _list, "info": _info, "fetch": _fetch}
+    actions["verify"] = lambda options: verify(options.name, options.weights)
     subparsers = parser.add_subparsers(dest="action", required=True, metavar="|".join(actions))
     verb = subparsers.add_parser("list", help="all weight files, and whether each is on this machine")
     verb.add_argument("pattern", nargs="?", default="*", help="such as 'resnet*'")
@@ -155,7 +142,3 @@ def _fetch(options: argparse.Namespace) -> None:
         raise UsageError(f"{record.name} has no separate file without classifier")
     path, sha256 = cache.fetch(record, notop=options.notop)
     print(f"{path}\nsha256 {sha256}")
-
-
-def _verify(options: argparse.Namespace) -> None:
-    verify(options.name, options.weights)

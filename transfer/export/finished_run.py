@@ -60,8 +60,26 @@ def load(workdir: Any) -> FinishedRun:
     folder = paths.open_path(workdir)
     config, result = _finished(folder)
     if config.get("train") == "finetune":
-        return _network(folder, config, result)
-    return _frozen(folder, config, result)
+        # by its architecture, not its record: the file says which fields and which preprocessing it was trained with
+        arch, _ = catalogue.architecture(str(config.model.name), {})
+        network: Any = create_model(arch, str(folder / NETWORK))
+        names = _class_names(folder)
+        return FinishedRun(folder, config, result, network, network.preprocessing, None, None, names, "classes")
+    path = folder / evaluate_head.HEAD
+    if not path.exists():
+        raise TransferError(
+            f"{folder} kept no {path.name}: its head is a class of the user's own, or an older version made the run, "
+            "whose command, run again with another --workdir, keeps it"
+        )
+    model, preprocessing = build_frozen(config)
+    was, now = result.get("weights_sha256"), getattr(model, "weights_sha256", None)
+    if was != now:
+        source = config.model.weights or config.model.name
+        raise TransferError(
+            f"the weights {printable(str(source))} are not those of {folder}: their SHA-256 is {now}, the run's {was}"
+        )
+    head, names = heads.load(path), _class_names(folder)
+    return FinishedRun(folder, config, result, model, preprocessing, result.get("tap"), head, names, head.kind_)
 
 
 def _finished(folder: epath.Path) -> tuple[ConfigDict, dict[str, Any]]:
@@ -80,38 +98,8 @@ def _finished(folder: epath.Path) -> tuple[ConfigDict, dict[str, Any]]:
     return config, result
 
 
-def _frozen(folder: epath.Path, config: ConfigDict, result: dict[str, Any]) -> FinishedRun:
-    path = folder / evaluate_head.HEAD
-    if not path.exists():
-        raise TransferError(
-            f"{folder} kept no {path.name}: its head is a class of the user's own, or an older version made the run, "
-            "whose command, run again with another --workdir, keeps it"
-        )
-    model, preprocessing = build_frozen(config)
-    _check_weights(folder, config, result, model)
-    head, names = heads.load(path), _class_names(folder)
-    return FinishedRun(folder, config, result, model, preprocessing, result.get("tap"), head, names, head.kind_)
-
-
-def _network(folder: epath.Path, config: ConfigDict, result: dict[str, Any]) -> FinishedRun:
-    # by its architecture, not its record: the file says which fields and which preprocessing it was trained with
-    arch, _ = catalogue.architecture(str(config.model.name), {})
-    model: Any = create_model(arch, str(folder / NETWORK))
-    return FinishedRun(folder, config, result, model, model.preprocessing, None, None, _class_names(folder), "classes")
-
-
 def _class_names(folder: epath.Path) -> tuple[str, ...]:
     path = folder / predictions.FILE
     if not path.exists():
         raise TransferError(f"{folder} has no {path.name}, which names the classes; the run's command writes it anew")
     return Predictions.read(path).class_names
-
-
-def _check_weights(folder: epath.Path, config: ConfigDict, result: dict[str, Any], model: nnx.Module) -> None:
-    """Raises TransferError where the weights are not those that the run's features came from."""
-    was, now = result.get("weights_sha256"), getattr(model, "weights_sha256", None)
-    if was != now:
-        source = config.model.weights or config.model.name
-        raise TransferError(
-            f"the weights {printable(str(source))} are not those of {folder}: their SHA-256 is {now}, the run's {was}"
-        )
