@@ -21,7 +21,7 @@ from transfer.evaluation import predictions
 from transfer.experiment import evaluate_head, results
 from transfer.experiment.few_shot import protocol
 from transfer.export import finished_run
-from transfer.runtime.files import outputs
+from transfer.runtime.files import atomic
 from transfer.store import feature_files
 from transfer.training import init_from
 from transfer.weights import cache, catalogue
@@ -77,9 +77,9 @@ def test_the_files_of_a_run_are_known(run):
         evaluate_head.HEAD,
         protocol.FILE,
     )
-    assert set(known) <= set(outputs.RUN_FILES) and f'"{outputs.RUN_FILES[6]}"' in Path(init_from.__file__).read_text()
+    assert set(known) <= set(atomic.RUN_FILES) and f'"{atomic.RUN_FILES[6]}"' in Path(init_from.__file__).read_text()
     left = {path.name for path in run.iterdir() if path.is_file() and not path.name.startswith("events.")}
-    assert left - {"report.html", "projector_config.pbtxt"} <= set(outputs.RUN_FILES)  # those two are made anew
+    assert left - {"report.html", "projector_config.pbtxt"} <= set(atomic.RUN_FILES)  # those two are made anew
 
 
 def test_exports_go_over_earlier_ones_of_the_same_name(run):
@@ -140,7 +140,7 @@ INTO_A_RUN = [
             *("head.safetensors", "model.safetensors", "shots.stablehlo", "../run/result.onnx"),
         )
     ),
-    *(["predict", "--workdir=run", f"--output=run/{name}", "photo.png"] for name in outputs.RUN_FILES),
+    *(["predict", "--workdir=run", f"--output=run/{name}", "photo.png"] for name in atomic.RUN_FILES),
     ["predict", "--workdir=run", "--output=run/features", "photo.png"],
     ["bench", "--output=run/result.json"],
     ["bench", "--output=run/shots.json"],
@@ -201,7 +201,7 @@ def test_an_empty_file_is_no_loss(run):
 
 def test_a_benchmark_goes_over_its_own_result(tmp_path):
     (tmp_path / "result.json").write_text(benchmark.text("python -m transfer bench", "2026-01-31", [], True))
-    outputs.check_output(tmp_path / "result.json", lambda found: found.startswith(commands.BEGINNING))
+    atomic.check_output(tmp_path / "result.json", lambda found: found.startswith(commands.BEGINNING))
 
 
 @pytest.mark.parametrize("suffix", [".p", ".pkl", ".npz", ".safetensors"])

@@ -16,7 +16,7 @@ from etils import epath
 from transfer.cli.doctor_jax import why_not
 from transfer.errors import TransferError, UsageError
 from transfer.runtime import distributed, interrupts
-from transfer.runtime.files import outputs, paths
+from transfer.runtime.files import atomic, paths
 
 # What a verb runs on its parsed arguments.
 Action = Callable[[argparse.Namespace], None]
@@ -65,12 +65,12 @@ def fail(message: str, code: int, debug: bool) -> int:
 
 
 def output_file(
-    path: str, *suffixes: str, earlier: outputs.Earlier | None = None, what: str = "", flag: str = "output"
+    path: str, *suffixes: str, earlier: atomic.Earlier | None = None, what: str = "", flag: str = "output"
 ) -> epath.Path:
     """The `--output` of a verb, local or `gs://`.
 
     Raises UsageError unless it ends in one of the suffixes, if there are some, its folder exists and it may be written:
-    `earlier` and `what` tell what may be written over, as `outputs.check_output` has them.
+    `earlier` and `what` tell what may be written over, as `atomic.check_output` has them.
     """
     output = epath.Path(paths.expand(path))
     folder = os.path.dirname(os.path.abspath(output))
@@ -78,7 +78,7 @@ def output_file(
         raise UsageError(f"--{flag}={output} must end in {'one of ' * (len(suffixes) > 1)}{', '.join(suffixes)}")
     if "://" not in path and not os.path.isdir(folder):
         raise UsageError(f"--{flag}={output}: there is no folder {folder}")
-    outputs.check_output(output, earlier, what, flag)
+    atomic.check_output(output, earlier, what, flag)
     return output
 
 

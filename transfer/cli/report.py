@@ -8,7 +8,7 @@ from etils import epath
 from transfer.cli.main import Action, output_file
 from transfer.errors import UsageError
 from transfer.report.run_data import MAPS, Options, load
-from transfer.runtime.files import atomic, outputs
+from transfer.runtime.files import atomic
 
 PLOT_FORMATS = ("svg", "png", "pdf")
 # At the beginning of every page that was written here.
@@ -52,7 +52,7 @@ def report(parser: argparse.ArgumentParser) -> Action:
         if options.output is not None:
             output = output_file(options.output, ".html", **mine)
         else:
-            outputs.check_output(output, **mine)
+            atomic.check_output(output, **mine)
         from transfer.report import page
 
         runs = load(options.runs, Options(options.map, options.seed))

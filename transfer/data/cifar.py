@@ -8,7 +8,7 @@ import numpy as np
 
 from transfer.data.source import ArraySource, Source, checked_labels, pickled_entry
 from transfer.errors import TransferError, UsageError
-from transfer.runtime.files import tars
+from transfer.runtime.files import archives
 from transfer.runtime.files.pickles import load_arrays
 from transfer.runtime.files.untrusted import prefix_errors
 
@@ -81,7 +81,7 @@ def _from_folder(path: str, wanted: tuple[str, ...]) -> dict[str, Any]:
 def _from_tar(path: str, wanted: tuple[str, ...]) -> dict[str, Any]:
     """Reads the files in one pass over the archive, since a compressed one cannot be read out of order."""
     files = {}
-    with tars.open_tar(path) as members:
+    with archives.open_tar(path) as members:
         for path_inside, stream in members:
             file = os.path.basename(path_inside)
             if file in wanted:

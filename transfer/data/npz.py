@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from transfer.data.source import ArraySource, Source
 from transfer.errors import TransferError, UsageError
-from transfer.runtime.files import archives, npz
+from transfer.runtime.files import archives
 from transfer.runtime.files.untrusted import prefix_errors, printable
 
 NPY_START = b"\x93NUMPY"  # how the file of a single array begins
@@ -28,9 +28,9 @@ def open_split(path: str, split: str | None) -> Source:
         if stream.read(len(NPY_START)) == NPY_START:
             raise TransferError("holds one array; expected an npz file with images and labels")
         with archives.open_zip(stream) as archive:
-            images, labels = _choose(npz.names(archive), split)
-            present = [key for key in (images, labels, "class_names") if key + npz.ENDING in archive]
-            arrays = {key: npz.read(archive, key) for key in present}
+            images, labels = _choose(archive.array_names(), split)
+            present = [key for key in (images, labels, "class_names") if key + archives.ARRAY_SUFFIX in archive]
+            arrays = {key: archive.array(key) for key in present}
     class_names = [str(text) for text in arrays["class_names"].reshape(-1)] if "class_names" in arrays else None
     return ArraySource(name, arrays[images], arrays[labels], class_names, prefix=f"{split}/" if split else "")
 

@@ -14,7 +14,7 @@ from etils import epath
 from numpy.typing import ArrayLike
 
 from transfer.errors import RowsError, TransferError
-from transfer.runtime.files import archives, atomic, npz
+from transfer.runtime.files import archives, atomic
 from transfer.runtime.files.archives import Archive
 from transfer.runtime.files.untrusted import prefix_errors
 
@@ -278,10 +278,10 @@ def _places(labels: np.ndarray, top: np.ndarray) -> np.ndarray:
 
 
 def _read(archive: Archive) -> Predictions:
-    names, needed = {*npz.names(archive)}, {*ARRAYS[:-1], "kind", "facts", "class_names"}
+    names, needed = {*archive.array_names()}, {*ARRAYS[:-1], "kind", "facts", "class_names"}
     if missing := needed - names:
         raise TransferError(f"no predictions of a run: {', '.join(sorted(missing))} missing")
-    arrays = {name: npz.read(archive, name) for name in sorted(needed | ({"rivals"} & names))}
+    arrays = {name: archive.array(name) for name in sorted(needed | ({"rivals"} & names))}
     facts = arrays.pop("facts")
     if facts.dtype.kind != "i" or facts.shape != (4,) or facts[0] != FORMAT:
         raise TransferError(f"predictions of another format than {FORMAT}; a newer version wrote them?")

@@ -20,7 +20,7 @@ from transfer.experiment.backbone import build_extractor
 from transfer.experiment.head_data import row_bytes
 from transfer.extract.to_store import extract_to_store
 from transfer.runtime import distributed
-from transfer.runtime.files import atomic, outputs, paths
+from transfer.runtime.files import atomic, paths
 from transfer.store import feature_files, skipped
 from transfer.store import format as store_format
 from transfer.store import images as store_images
@@ -78,7 +78,7 @@ def _check_export(config: ConfigDict) -> None:
         return
     feature_files.writer_for(config.export)
     for split in SPLITS:
-        outputs.check_output(_export_path(config, split), feature_files.is_written, "a feature file", "config.export")
+        atomic.check_output(_export_path(config, split), feature_files.is_written, "a feature file", "config.export")
     if "," in config.tap:
         raise UsageError(f"config.tap={config.tap!r}: a feature file holds one tap; export them one by one")
 

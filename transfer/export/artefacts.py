@@ -15,7 +15,7 @@ from transfer.export import program
 from transfer.export.finished_run import NETWORK, FinishedRun
 from transfer.export.head_files import WRITERS, layers_of
 from transfer.runtime import distribution
-from transfer.runtime.files import atomic, outputs
+from transfer.runtime.files import atomic
 from transfer.runtime.progress import waiting
 
 # The version of MODEL.json; a reader that finds a larger one knows less than it says.
@@ -93,8 +93,8 @@ def _check(path: epath.Path, form: str) -> None:
     An earlier export is known by its description, which holds its format and its hash.
     """
     description, hashed = path.with_suffix(".json"), None
-    outputs.check_output(path)
-    outputs.check_output(description)
+    atomic.check_output(path)
+    atomic.check_output(description)
     if description.exists():
         try:
             earlier = json.loads(description.read_bytes())

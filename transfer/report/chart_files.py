@@ -17,7 +17,7 @@ from transfer.report.svg import Chart
 from transfer.report.templates import Section, asset, valid_text
 from transfer.runtime.distribution import install_hint
 from transfer.runtime.files import atomic
-from transfer.runtime.files.outputs import check_output
+from transfer.runtime.files.atomic import check_output
 from transfer.runtime.progress import Progress
 
 SUFFIXES = (".svg", ".png", ".pdf")

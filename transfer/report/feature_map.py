@@ -1,6 +1,6 @@
 """The features of the validation images as points in the plane, with the image of each."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -85,85 +85,54 @@ def laid_out(features: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, 
 
 def section(run: RunData) -> Section | None:
     """The map; None where none is asked for or the features are gone, which a note then says."""
-    points = None if run.options.map == "none" else _points(run)
-    if points is None or run.predictions is None:
-        return None
-    method, kind = METHODS[run.options.map], run.predictions.kind
-    side = SIDE if len(points.rows) <= MANY else SMALL_SIDE
-    pictures = sheet(run.thumbnails(points.rows, side), side)
-    data: dict[str, Any] = {"points": points.grid.ravel().tolist(), "kind": kind, **points.facts}
-    data |= {"ids": list(map(valid_text, run.ids(points.rows))), "sheet": pictures._asdict() if pictures else None}
-    values = {"rows": len(points.rows), "total": len(run.predictions), "method": method, "size": points.size}
-    html = rendered("map.html", **values, meaning=points.meaning, kind=kind, images=pictures is not None)
-    return Section("map", "Feature map", html, data, lambda: _charts(points, method))
-
-
-def _charts(points: "Points", method: str) -> list[svg.Chart]:
-    """The map without images: classes by colour and shape, the misclassified ringed; of many classes and of labels
-    correct and misclassified; none of values."""
-    facts, titles = points.facts, points.facts["names"]
-    if facts["ok"] is None:
-        return []
-    frame = svg.Frame((0, STEPS), (0, STEPS), 560, 560, 12, 12, 12, 12)
-    parts = [svg.element("rect", class_="sunk", width=560, height=560, rx=10)]
-    by_class = 0 < len(titles) <= READABLE
-    for i, (x, y) in enumerate(points.grid.tolist()):
-        right = facts["ok"][i]
-        series, shape = _look(facts["right"][i] if by_class else 0 if right else svg.SERIES + 1)
-        parts.append(svg.dot(frame, x, y, series, shape=shape))
-        if by_class and not right:
-            parts.append(svg.element("circle", class_="ring", cx=frame.at_x(x), cy=frame.at_y(y), r=6))
-    shown = dict(enumerate(titles)) if by_class else {0: "correct", svg.SERIES + 1: "misclassified"}
-    legend = [(svg.swatch(*_look(number), lined=False), svg.short(name, 24)) for number, name in shown.items()]
-    title = f"Features of {len(points.rows)} images, by {method}" + "; ringed: misclassified" * by_class
-    return [svg.Chart(title, frame, f"{title}. {points.meaning}", svg.joined(parts), legend)]
-
-
-def _look(number: int) -> tuple[int, int]:
-    """The colour and the shape of the points of a class, which together tell `READABLE` of them."""
-    return number % svg.SERIES + 1, number // svg.SERIES
-
-
-class Points(NamedTuple):
-    """Rows laid out in the plane.
-
-    Attributes:
-        rows: int64 (n,), of the predictions.
-        grid: int (n, 2), x and y from 0 to STEPS.
-        facts: of each point, as `_facts` has them.
-        meaning: a line on what the axes mean.
-        size: numbers in the features of a row.
-    """
-
-    rows: np.ndarray
-    grid: np.ndarray
-    facts: dict[str, Any]
-    meaning: str
-    size: int
-
-
-def _points(run: RunData) -> Points | None:
-    """The points of a sample of the rows; None where the features are gone or too few, which a note then says."""
-    predictions, options = run.predictions, run.options
-    if predictions is None or (first := run.features(np.arange(1))) is None:
+    predictions, (method, seed) = run.predictions, run.options
+    if predictions is None or method == "none" or (first := run.features(np.arange(1))) is None:
         return None
     size = first.shape[1]
-    rows = sample(len(predictions), max(FEWEST_POINTS, min(MOST_POINTS, MOST_NUMBERS // size)), options.seed)
+    rows = sample(len(predictions), max(FEWEST_POINTS, min(MOST_POINTS, MOST_NUMBERS // size)), seed)
     if (features := run.features(rows)) is None:
         return None
     if len(rows) < 3:
         run.note("No feature map: fewer than three images.")
         return None
-    places, meaning = laid_out(features, options.map, options.seed)
-    return Points(rows, _grid(places), _facts(predictions, rows), meaning, size)
-
-
-def _grid(places: np.ndarray) -> np.ndarray:
-    """Places (n, 2) as whole numbers from 0 to STEPS, both axes in one scale."""
+    places, meaning = laid_out(features, method, seed)
     low, high = places.min(axis=0), places.max(axis=0)
-    width = (high - low).max() or 1.0
-    middle = (low + high) / 2
-    return np.rint(np.clip((places - middle) / width + 0.5, 0, 1) * STEPS).astype(int)
+    shares = (places - (low + high) / 2) / ((high - low).max() or 1.0) + 0.5  # both axes in one scale
+    grid, facts = np.rint(np.clip(shares, 0, 1) * STEPS).astype(int), _facts(predictions, rows)
+    side = SIDE if len(rows) <= MANY else SMALL_SIDE
+    pictures = sheet(run.thumbnails(rows, side), side)
+    data = {
+        "points": grid.ravel().tolist(),
+        "kind": predictions.kind,
+        "ids": list(map(valid_text, run.ids(rows))),
+        "sheet": pictures._asdict() if pictures else None,
+        **facts,
+    }
+    values = {"rows": len(rows), "total": len(predictions), "method": METHODS[method], "size": size, "meaning": meaning}
+    html = rendered("map.html", **values, kind=predictions.kind, images=pictures is not None)
+    return Section("map", "Feature map", html, data, lambda: _charts(grid, facts, METHODS[method], meaning))
+
+
+def _charts(grid: np.ndarray, facts: dict[str, Any], method: str, meaning: str) -> list[svg.Chart]:
+    """The map without images: classes by colour and shape, the misclassified ringed; of many classes and of labels
+    correct and misclassified; none of values."""
+    if facts["ok"] is None:
+        return []
+    frame = svg.Frame((0, STEPS), (0, STEPS), 560, 560, 12, 12, 12, 12)
+    parts = [svg.element("rect", class_="sunk", width=560, height=560, rx=10)]
+    by_class = 0 < len(facts["names"]) <= READABLE
+    for i, (x, y) in enumerate(grid.tolist()):
+        right = facts["ok"][i]
+        shape, colour = divmod(facts["right"][i] if by_class else 0 if right else svg.SERIES + 1, svg.SERIES)
+        parts.append(svg.dot(frame, x, y, colour + 1, shape=shape))
+        if by_class and not right:
+            parts.append(svg.element("circle", class_="ring", cx=frame.at_x(x), cy=frame.at_y(y), r=6))
+    legend = []
+    for number, name in enumerate(facts["names"]) if by_class else ((0, "correct"), (svg.SERIES + 1, "misclassified")):
+        shape, colour = divmod(number, svg.SERIES)
+        legend.append((svg.swatch(colour + 1, shape, lined=False), svg.short(name, 24)))
+    title = f"Features of {len(grid)} images, by {method}" + "; ringed: misclassified" * by_class
+    return [svg.Chart(title, frame, f"{title}. {meaning}", svg.joined(parts), legend)]
 
 
 def _facts(predictions: Predictions, rows: np.ndarray) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class RunData:
         return [str(id_) for id_ in self.predictions.ids[rows]]
 
     def thumbnails(self, rows: np.ndarray | list[int], side: int) -> list[np.ndarray | None]:
-        """Their images, uint8 (side, side, 3); None for one that is gone, which a note then says."""
+        """The images of some validation rows, uint8 (side, side, 3); None for one that is gone, which a note says."""
         return self.images.get(self.ids(rows), side)
 
     def features(self, rows: np.ndarray) -> np.ndarray | None:
@@ -114,7 +114,13 @@ class RunData:
             self.note("No feature map: a fine-tuned network stores no features.")
             return None
         try:
-            features = self._of_file() if self.result.get("tap") is None else self._of_store()
+            if self.result.get("tap") is None:
+                features = self._of_file()
+            else:
+                from transfer.store.store import FeatureStore
+
+                folder = epath.Path(paths.expand(self.config.get("features") or self.folder / "features"))
+                features = FeatureStore.open(folder / "validation").tap(self.result["tap"])
         except (TransferError, OSError) as error:
             self.note(f"No feature map: the features cannot be read ({' '.join(str(error).split())[:200]}).")
             return None
@@ -122,12 +128,6 @@ class RunData:
             self.note("No feature map: the stored features are not those of the predictions any more.")
             return None
         return features
-
-    def _of_store(self) -> Any:
-        from transfer.store.store import FeatureStore
-
-        folder = epath.Path(paths.expand(self.config.get("features") or self.folder / "features"))
-        return FeatureStore.open(folder / "validation").tap(self.result["tap"])
 
     def _of_file(self) -> Any:
         """The validation file of a run on feature files, if it is the one that the run read."""

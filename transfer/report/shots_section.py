@@ -9,9 +9,10 @@ from transfer.report.templates import Section, is_number, rendered
 
 def section(run: RunData) -> Section | None:
     """Charts and the table of a run that has few-shot results; of a run over seeds its first run's."""
-    result = _few_shot(run)
-    rows = _rows(result)
-    if not rows:
+    of_seeds = run.result.get("runs")
+    first = of_seeds[0] if isinstance(of_seeds, list) and of_seeds and isinstance(of_seeds[0], dict) else {}
+    result = run.result.get("few_shot") or first.get("few_shot")
+    if not isinstance(result, dict) or not (rows := _rows(result)):
         return None
     one_number, charts = _one_number(result, rows), protocol_charts(result)
     values = {key: result.get(key) for key in ("seeds", "select")}
@@ -20,20 +21,13 @@ def section(run: RunData) -> Section | None:
     return Section("shots", title, html, charts=lambda: charts)
 
 
-def _few_shot(run: RunData) -> dict[str, Any]:
-    runs = run.result.get("runs")
-    first = runs[0] if isinstance(runs, list) and runs and isinstance(runs[0], dict) else {}
-    result = run.result.get("few_shot") or first.get("few_shot")
-    return result if isinstance(result, dict) else {}
-
-
 def _rows(result: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows that have a number; those of earlier versions, which compared one head's features, as of today's."""
     rows = result.get("rows")
-    usual = {"head": "", "per_class": result.get("per_class"), "same_rows": False}
     listed = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
     return [
-        {**usual, "tap": row.get("features"), **row, "spread": row["spread"] if is_number(row.get("spread")) else None}
+        {"head": "", "per_class": result.get("per_class"), "same_rows": False, "tap": row.get("features"), **row}
+        | {"spread": row["spread"] if is_number(row.get("spread")) else None}
         for row in listed
         if is_number(row.get("mean"))
     ]
@@ -75,7 +69,8 @@ def _bars(rows: list[dict[str, Any]]) -> svg.Chart:
 
 def _chart(rows: list[dict[str, Any]], line: str, across: str, title: str) -> svg.Chart:
     """A line for each value of `line`, over the values of `across`."""
-    names = [{row[key]: _name(row, key) for row in rows} for key in (line, across)]
+    write = {"per_class": few_shot_tables.heading, "tap": lambda row: str(row["tap"])}
+    names = [{row[key]: write[key](row) for row in rows} for key in (line, across)]
     places = list(names[1])
     lines = [
         (
@@ -91,7 +86,3 @@ def _chart(rows: list[dict[str, Any]], line: str, across: str, title: str) -> sv
 def _ends(row: dict[str, Any]) -> tuple[float, float, float]:
     spread = row["spread"] or 0.0
     return row["mean"], row["mean"] - spread, row["mean"] + spread
-
-
-def _name(row: dict[str, Any], key: str) -> str:
-    return few_shot_tables.heading(row) if key == "per_class" else str(row[key])

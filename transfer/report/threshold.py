@@ -1,6 +1,5 @@
 """Two classes at every threshold: the ROC curve, precision and recall, and what the thresholds in use give."""
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +42,13 @@ def section(run: RunData) -> Section | None:
     curves = curves_of(run.predictions)
     if curves is None:
         return None
-    charts = _charts(curves)
+    title, guessing = f"ROC curve, area {curves.auc:.4f}", ((0.0, 0.0), (1.0, 1.0))
+    marks = [(threshold.false_positives, threshold.recall) for threshold in curves.thresholds]
+    roc = _chart(title, "false positive rate", "recall", curves.roc, guessing, marks)
+    title = f"Precision and recall, average precision {curves.average_precision:.4f}"
+    guessing = ((0.0, curves.share), (1.0, curves.share))
+    marks = [(threshold.recall, threshold.precision) for threshold in curves.thresholds]
+    charts = roc, _chart(title, "recall", "precision", curves.precision_recall, guessing, marks)
     html = rendered("threshold.html", charts=charts, curves=curves)
     return Section("threshold", "Thresholds", html, charts=lambda: charts)
 
@@ -68,8 +73,9 @@ def curves_of(predictions: Predictions | None) -> Curves | None:
     f1 = 2 * true * positives / (said + positives)
     # in use are log-odds above 0: of equals the first class is predicted
     places = np.flatnonzero(at > 0)[-1], (true - false).argmax(), f1.argmax()
+    probability = 1 / (1 + np.exp(-np.clip(at, -700, 700)))
     thresholds = [
-        Threshold(name, _sigmoid(at[i]), float(true[i]), float(false[i]), float(precisions[i]))
+        Threshold(name, float(probability[i]), float(true[i]), float(false[i]), float(precisions[i]))
         for name, i in zip(NAMES, places, strict=True)
     ]
     thresholds[0] = thresholds[0]._replace(probability=0.5)
@@ -82,21 +88,6 @@ def curves_of(predictions: Predictions | None) -> Curves | None:
         float(truth.mean()),
         thresholds,
     )
-
-
-def _sigmoid(odds: float) -> float:
-    return 1 / (1 + math.exp(-min(max(odds, -700), 700)))
-
-
-def _charts(curves: Curves) -> list[svg.Chart]:
-    roc = [(one.false_positives, one.recall) for one in curves.thresholds]
-    precision = [(one.recall, one.precision) for one in curves.thresholds]
-    level = (0, curves.share), (1, curves.share)
-    return [
-        _chart(f"ROC curve, area {curves.auc:.4f}", "false positive rate", "recall", curves.roc, ((0, 0), (1, 1)), roc),
-        _chart(f"Precision and recall, average precision {curves.average_precision:.4f}", "recall", "precision",
-               curves.precision_recall, level, precision),
-    ]  # fmt: skip
 
 
 def _chart(

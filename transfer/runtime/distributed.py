@@ -11,8 +11,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from concurrent import futures
+from typing import Any
 
 from transfer.errors import TransferError
 from transfer.runtime import cluster, consistency, preemption, rendezvous
@@ -21,7 +22,6 @@ CONNECT_SECONDS, LOST_SECONDS = 300, 30
 # How much later than JAX the monitor (`transfer.runtime.rendezvous`) may notice on a busy machine that a process has
 # gone.
 NAMING_SECONDS = 3
-T = TypeVar("T")
 # Longer than any run waits for its slowest process; a process that is gone is noticed otherwise.
 _WAIT_MS = 7 * 24 * 3600 * 1000
 
@@ -101,8 +101,7 @@ def _share_preemption() -> None:
     def follow() -> None:
         with contextlib.suppress(RuntimeError, TransferError):  # the end of the run
             client.blocking_key_value_get(_NOTICE, _WAIT_MS)
-            preemption.note_remote_request()
-            preemption.agree(lambda calls: map(int, _gathered(str(calls), "calls").values()))
+            preemption.follow_remote_request(lambda calls: map(int, _gathered(str(calls), "calls").values()))
 
     for follower in (announce, follow):
         threading.Thread(target=follower, daemon=True, name="preemption").start()
@@ -111,12 +110,12 @@ def _share_preemption() -> None:
 
 def process_index() -> int:
     """Number of this process, from 0."""
-    return _process_info().process_id if _process_info() else 0
+    return info.process_id if (info := _process_info()) else 0
 
 
 def process_count() -> int:
     """Number of processes of this run."""
-    return _process_info().num_processes if _process_info() else 1
+    return info.num_processes if (info := _process_info()) else 1
 
 
 def is_main() -> bool:
@@ -152,27 +151,25 @@ def _jax_state() -> Any:
 def barrier(name: str) -> None:
     """Waits until all processes have come to the barrier `name`, as often as they did before."""
     if process_count() > 1:
-        client, key = _jax_state().client, _key(name)
-        _interruptibly(lambda: client.wait_at_barrier(key, _WAIT_MS))
+        _ask_jax("wait_at_barrier", _key(name), _WAIT_MS)
 
 
 def broadcast(value: Any, name: str) -> Any:
     """Process 0's `value`, a JSON value, in all processes; the others' values are ignored."""
     if process_count() == 1:
         return value
-    client, key = _jax_state().client, _key(name)
+    key = _key(name)
     if is_main():
         text = json.dumps(value)
-        _interruptibly(lambda: client.key_value_set(key, text))
-        return json.loads(text)
-    return json.loads(_interruptibly(lambda: client.blocking_key_value_get(key, _WAIT_MS)))
+        _ask_jax("key_value_set", key, text)
+    else:
+        text = _ask_jax("blocking_key_value_get", key, _WAIT_MS)
+    return json.loads(text)
 
 
 def any_of(value: bool, name: str) -> bool:
     """Whether `value` is true in any of the processes, which all wait for each other here."""
-    if process_count() == 1:
-        return value
-    return bool(_gathered("true" if value else "", name))
+    return value if process_count() == 1 else bool(_gathered("true" if value else "", name))
 
 
 def fail_everywhere(reason: str, name: str) -> None:
@@ -190,12 +187,11 @@ def fail_everywhere(reason: str, name: str) -> None:
 
 def _gathered(text: str, name: str) -> dict[int, str]:
     """The texts of all processes, by their numbers; empty ones are left out."""
-    client, key = _jax_state().client, _key(name)
+    key = _key(name)
     if text:
-        _interruptibly(lambda: client.key_value_set(f"{key}/{process_index()}", text))
+        _ask_jax("key_value_set", f"{key}/{process_index()}", text)
     barrier(name)
-    entries = _interruptibly(lambda: client.key_value_dir_get(f"{key}/"))
-    return {int(name.rpartition("/")[2]): value for name, value in entries}
+    return {int(own.rpartition("/")[2]): value for own, value in _ask_jax("key_value_dir_get", f"{key}/")}
 
 
 def _key(name: str) -> str:
@@ -204,23 +200,23 @@ def _key(name: str) -> str:
     return f"transfer/{name}/{_uses[name]}"
 
 
-def _interruptibly(action: Callable[[], T]) -> T:
-    """`action()`, in a thread: signals reach Python only between two lines of its own in the main one."""
-    answer: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
+def _ask_jax(method: str, *arguments: Any) -> Any:
+    """Calls JAX's client in a thread: signals reach Python only between two lines of its own in the main one."""
+    client, answer = _jax_state().client, futures.Future[Any]()
 
-    def run() -> None:
+    def call() -> None:
         try:
-            answer.put((action(), None))
+            answer.set_result(getattr(client, method)(*arguments))
         except Exception as error:
-            answer.put((None, error))
+            answer.set_exception(error)
 
-    threading.Thread(target=run, daemon=True, name="waits-for-others").start()
-    value, error = answer.get()
-    if error is not None:
+    threading.Thread(target=call, daemon=True, name="waits-for-others").start()
+    try:
+        return answer.result()
+    except Exception as error:
         if _monitor is not None:
             time.sleep(NAMING_SECONDS)  # where a process has gone, the monitor ends this one meanwhile, and names it
         raise TransferError(f"the other processes cannot be reached: {str(error).splitlines()[0]}") from error
-    return value  # type: ignore[return-value]
 
 
 def finish() -> None:

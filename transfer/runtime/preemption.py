@@ -63,11 +63,6 @@ def request() -> None:
         _announce()
 
 
-def note_remote_request() -> None:
-    """Takes note that another process was asked to end."""
-    _requested.set()
-
-
 def announce_by(announce: Callable[[], None] | None) -> None:
     """Sets how a request is announced to the other processes, and announces one that came before."""
     global _announce
@@ -76,12 +71,14 @@ def announce_by(announce: Callable[[], None] | None) -> None:
         announce()
 
 
-def agree(gather: Callable[[int], Iterable[int]]) -> None:
-    """Settles at which call of `stop_at` all processes stop: the first that none of them has made yet.
+def follow_remote_request(gather: Callable[[int], Iterable[int]]) -> None:
+    """Takes note that a process was asked to end, and settles at which call of `stop_at` all stop.
 
-    `gather` gives this process' calls to the others and returns theirs; no process counts on meanwhile.
+    The first that none of them has made yet: `gather` gives this process' calls to the others and returns theirs; no
+    process counts on meanwhile.
     """
     global _last_call
+    _requested.set()
     with _counting:
         _last_call = max(gather(_calls)) + 1
 

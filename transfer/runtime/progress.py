@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
 from absl import logging
 
@@ -32,16 +31,12 @@ class Progress:
         if sys.stderr.isatty() and distributed.is_main():
             from tqdm import tqdm
 
-            self.bar = tqdm(
-                total=total, initial=done, desc=title, unit=unit, unit_scale=True, file=sys.stderr, delay=delay
-            )
+            self.bar = tqdm(None, title, total, file=sys.stderr, unit=unit, unit_scale=True, initial=done, delay=delay)
 
     def __enter__(self) -> "Progress":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.bar is not None:
             self.bar.close()
         elif kind is None and self.count > self.line_count and time.monotonic() - self.start_time >= self.delay:

@@ -47,14 +47,10 @@ class Connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         # the kernel gives up what nobody acknowledges; a probe is sent three times in `lost_seconds`
         sixth = max(lost_seconds // 6, 1)
-        for option, value in (
-            ("TCP_KEEPIDLE", 2 * sixth),
-            ("TCP_KEEPINTVL", sixth),
-            ("TCP_KEEPCNT", 3),
-            ("TCP_USER_TIMEOUT", 4000 * sixth),
-        ):
-            if hasattr(socket, option):
-                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        options = {"KEEPIDLE": 2 * sixth, "KEEPINTVL": sixth, "KEEPCNT": 3, "USER_TIMEOUT": 4000 * sixth}
+        for option, value in options.items():
+            if hasattr(socket, f"TCP_{option}"):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_{option}"), value)
 
     def send(self, **message: Any) -> None:
         """Sends a message; does nothing where the other end is gone, which whoever reads this connection notices."""
@@ -116,11 +112,8 @@ class Coordinator:
                 if waited > self.seconds:
                     self._end(self._did_not_come())
                 if waited > SECONDS_UNTIL_NOTICE and not logged:
-                    logged = True
-                    count, coordinator = self.info.num_processes, self.info.coordinator
-                    logging.info(
-                        "waiting for %s of %d at %s", consistency.describe_processes(missing), count, coordinator
-                    )
+                    logged, names = True, consistency.describe_processes(missing)
+                    logging.info("waiting for %s of %d at %s", names, self.info.num_processes, self.info.coordinator)
                 if preemption.requested():
                     self._end(STOPPED, code=preemption.EXIT_PREEMPTED)
                 for key, _ in self.selector.select(POLL_SECONDS):
@@ -167,9 +160,7 @@ class Coordinator:
         except (ConnectionError, ValueError, KeyError, TypeError):  # it has gone again, or is a stranger
             self.selector.unregister(connection.socket)
             connection.socket.close()
-            self.connections = {
-                process: other for process, other in self.connections.items() if other is not connection
-            }
+            self.connections = {process: own for process, own in self.connections.items() if own is not connection}
 
     def _admit(self, connection: Connection, message: dict[str, Any]) -> None:
         """Takes in a process that has introduced itself, or ends the run where it cannot be one of this run's."""
@@ -179,8 +170,8 @@ class Coordinator:
             for kind, values in dict(message.get("facts", {})).items()  # an older version sends none
         }
         if count != self.info.num_processes:
-            text = f"process {process} ({where}) was started as one of {count}, process 0 as one of "
-            self._end(f"{text}{self.info.num_processes}; --num_processes must be the same", connection)
+            text = f"process {process} ({where}) was started as one of {count}, process 0 as one of"
+            self._end(f"{text} {self.info.num_processes}; --num_processes must be the same", connection)
         if process == 0 or process in self.connections:
             text = f"two processes say that they are process {process} of {count}: {self.where[process]} and {where}"
             self._end(f"{text}; give each a --process_id of its own", connection)
@@ -207,14 +198,20 @@ class Worker:
 
     def __init__(self, info: ProcessInfo, seconds: int, lost_seconds: int, facts: consistency.Facts) -> None:
         self.info, self.seconds, self.lost_seconds, self.facts = info, seconds, lost_seconds, facts
-        self.deadline = time.monotonic() + seconds
-        self.reason = "no answer"
+        self.deadline, self.reason = time.monotonic() + seconds, "no answer"
 
     def meet(self) -> tuple[dict[int, Connection], int]:
         """The connection to process 0, and the port of JAX's service."""
-        while time.monotonic() < self.deadline:
+        address = self.info.host, self.info.port
+        while (left := self.deadline - time.monotonic()) > 0:
             self._stop_if_requested()
-            if connection := self._connect():
+            try:
+                connection = Connection(socket.create_connection(address, timeout=min(left, 5)), self.lost_seconds)
+            except socket.gaierror:  # a pod's name is there once the pod is
+                self.reason = f"the name {self.info.host} is not known"
+            except OSError as error:
+                self.reason = (error.strerror or str(error)).lower()
+            else:
                 try:
                     if port := self._wait(connection):
                         return {0: connection}, port
@@ -228,18 +225,6 @@ class Worker:
             f"{self.info}: process 0 was not found at {self.info.coordinator} within {self.seconds} s "
             f"(--connect_seconds): {self.reason}; is that its address (--coordinator), and was it started?"
         )
-
-    def _connect(self) -> Connection | None:
-        left = max(self.deadline - time.monotonic(), POLL_SECONDS)
-        try:
-            connection = socket.create_connection((self.info.host, self.info.port), timeout=min(left, 5))
-        except socket.gaierror:  # a pod's name is there once the pod is
-            self.reason = f"the name {self.info.host} is not known"
-        except OSError as error:
-            self.reason = (error.strerror or str(error)).lower()
-        else:
-            return Connection(connection, self.lost_seconds)
-        return None
 
     def _wait(self, connection: Connection) -> int:
         """The port of JAX's service once all are there; 0 where process 0 does not send it in time."""
@@ -304,14 +289,19 @@ class PeerMonitor:
                 for key, _ in selector.select(min(self._interval, left)):
                     try:
                         for message in self.connections[key.data].receive():
-                            self._take(key.data, message)
+                            self._heard_at[key.data] = time.monotonic()
+                            if "gone" in message:
+                                self._lose(int(message["gone"]), str(message["why"])[:200])
                     except (ConnectionError, ValueError):
                         selector.unregister(key.fileobj)
                         self.connections.pop(key.data).socket.close()
                         self._lose(key.data, "has gone;")
                 self._send_heartbeat()
-        if self._verdict:
-            end_now(self._verdict)
+        if self._verdict:  # the main thread may be deep in a computation
+            os.write(2, f"error: {self._verdict}\n".encode())
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+            os._exit(1)
 
     def _send_heartbeat(self) -> None:
         """Lets the others hear from this process, and ends it where one of them was silent for too long."""
@@ -326,11 +316,6 @@ class PeerMonitor:
             if now - self._heard_at[process] > self._patience:
                 self._lose(process, f"has not answered for {self._patience} s;")
 
-    def _take(self, process: int, message: dict[str, Any]) -> None:
-        self._heard_at[process] = time.monotonic()
-        if "gone" in message:
-            self._lose(int(message["gone"]), str(message["why"])[:200])
-
     def _lose(self, process: int, why: str) -> None:
         """Begins the end of this process, and, where it is process 0, of all the others before it.
 
@@ -344,14 +329,6 @@ class PeerMonitor:
         if self.info.process_id == 0:
             self._deadline += SHUTDOWN_GRACE_SECONDS
             _broadcast(self.connections, gone=process, why=why)
-
-
-def end_now(message: str) -> NoReturn:
-    """Ends this process from any thread, while the main one may be deep in a computation; one line on stderr."""
-    os.write(2, f"error: {message}\n".encode())
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-    os._exit(1)
 
 
 def _broadcast(connections: dict[int, Connection], **message: Any) -> None:

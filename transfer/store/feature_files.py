@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from transfer.errors import TransferError, UsageError
-from transfer.runtime.files import archives, atomic, digest, npz, paths
+from transfer.runtime.files import archives, atomic, digest, paths
 from transfer.runtime.files.archives import Archive
 from transfer.runtime.files.pickles import load_arrays
 from transfer.runtime.files.untrusted import MAX_CLASSES, prefix_errors, printable
@@ -208,10 +208,10 @@ def _members(archive: Archive) -> str:
 
 def _read_npz(stream: BinaryIO, name: str) -> Mapping[str, Any]:
     with prefix_errors(name), archives.open_zip(stream) as archive:
-        if not all(entry.endswith(npz.ENDING) for entry in archive.members):
+        if not all(entry.endswith(archives.ARRAY_SUFFIX) for entry in archive.members):
             raise TransferError(f"it is a zip; name one of its files as {name}/MEMBER: {_members(archive)}")
-        names = npz.names(archive)
-        return {key: npz.read(archive, key) for key in names if key in NAMES} or dict.fromkeys(names)
+        names = archive.array_names()
+        return {key: archive.array(key) for key in names if key in NAMES} or dict.fromkeys(names)
 
 
 def _read_safetensors(stream: BinaryIO, name: str) -> Mapping[str, Any]:

@@ -1,22 +1,48 @@
-"""Zip files from anybody: members are unpacked in memory, never onto the disk, and to a limited size."""
+"""Zip and tar archives from anybody: read in memory, never unpacked onto the disk, and to a limited size.
 
+Arrays in a zip (`.npz`) are of numbers and text alone, and their headers may lie. Of a tar only regular files under
+short names are read; links, devices, files with holes and the headers that extend others are passed over: `tarfile`
+itself parses those, with recursion and with patterns that take forever.
+"""
+
+import bz2
+import gzip
+import lzma
+import math
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import IO, Any, BinaryIO
 
+import numpy as np
+
 from transfer.errors import TransferError
 from transfer.runtime.files.untrusted import (
     DAMAGE_ERRORS,
+    LimitedReader,
     damage_reported_as,
     decompression_limit,
+    error_summary,
+    prefix_errors,
     printable,
     remaining_size,
 )
 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 1
+ARRAY_SUFFIX = ".npy"
+# Booleans, integers, floats, complex numbers, bytes and text; no objects, records, dates.
+ARRAY_KINDS = "biufcSU"
+ARRAY_HEADERS: dict[tuple[int, int], Any] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+# How a packed tar begins -> what unpacks it.
+PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+BLOCK, MAX_MEMBERS = tarfile.BLOCKSIZE, 10_000
+AT_ONCE = 1 << 20
 
 
 class Archive:
@@ -57,6 +83,18 @@ class Archive:
             raise TransferError(f"it has no member {printable(name)!r}")
         return self.members[name]
 
+    def array_names(self) -> list[str]:
+        """The names of the arrays in an `.npz`, without `.npy`."""
+        return [name.removesuffix(ARRAY_SUFFIX) for name in self.members if name.endswith(ARRAY_SUFFIX)]
+
+    def array(self, name: str) -> np.ndarray:
+        """The array `name`, writable; TransferError, naming it, for objects and for what is not as it says."""
+        with prefix_errors(f"array {printable(name)!r}"):
+            with self.open(name + ARRAY_SUFFIX) as stream:
+                _check_array(stream, self.size(name + ARRAY_SUFFIX))
+            with self.open(name + ARRAY_SUFFIX) as stream:
+                return np.lib.format.read_array(stream, allow_pickle=False)
+
     def close(self) -> None:
         """Closes the zip, not the file that it was opened from."""
         self._zip.close()
@@ -75,6 +113,23 @@ def check_member(member: zipfile.ZipInfo, size: int) -> None:
         raise TransferError(f"refused: {name} unpacks from {member.compress_size} bytes to {member.file_size}")
 
 
+def _check_array(stream: IO[bytes], size: int) -> None:
+    """Raises TransferError unless `size` bytes are a header and just the numbers that it describes."""
+    try:
+        shape, _, dtype = ARRAY_HEADERS[np.lib.format.read_magic(stream)](stream)
+        if not all(isinstance(side, int) and side >= 0 for side in shape) or len(shape) > 64:
+            raise ValueError("no shape")
+    except Exception as error:  # Python's parser and tokenizer raise what they like
+        raise TransferError(f"not an array, or a damaged one ({error_summary(error)})") from error
+    if dtype.hasobject:
+        raise TransferError("Object arrays are not read, only arrays of numbers and text")
+    if dtype.kind not in ARRAY_KINDS or not dtype.itemsize:
+        raise TransferError(f"arrays of {printable(str(dtype))} are not read, only arrays of numbers and text")
+    left = size - stream.tell()
+    if math.prod(shape) * dtype.itemsize != left:
+        raise TransferError(f"shape {shape} of {dtype} is claimed, and {left} bytes are there")
+
+
 @contextmanager
 def open_zip(file: BinaryIO) -> Iterator[Archive]:
     """The zip in a seekable stream; whatever is wrong with it, found now or while it is read, is a TransferError.
@@ -86,3 +141,37 @@ def open_zip(file: BinaryIO) -> Iterator[Archive]:
         file.seek(0)
         with closing(Archive(file, remaining_size(file))) as archive:
             yield archive
+
+
+@contextmanager
+def open_tar(path: str) -> Iterator[Iterator[tuple[str, LimitedReader]]]:
+    """(name, bytes) of the regular files in the tar at `path`, in order; the bytes are to be read before the next.
+
+    What is wrong with the tar, found now or as the bytes are read, is a TransferError without the path; OSError stays
+    what it is where the file cannot be read.
+    """
+    damage = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, MemoryError, ValueError)
+    with open(path, "rb") as file:
+        limit, head = decompression_limit(remaining_size(file)), file.read(8)
+        file.seek(0)
+        unpack = next((each for magic, each in PACKED.items() if head.startswith(magic)), None)
+        with damage_reported_as("not a readable tar archive", damage):
+            yield _files(LimitedReader(unpack(file, "rb") if unpack else file, limit))
+
+
+def _files(stream: LimitedReader) -> Iterator[tuple[str, LimitedReader]]:
+    for _ in range(MAX_MEMBERS):
+        try:
+            member = tarfile.TarInfo.frombuf(stream.read(BLOCK), tarfile.ENCODING, "surrogateescape")
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            return
+        padded = -(-member.size // BLOCK) * BLOCK
+        if not 0 <= padded <= stream.bytes_left:
+            name = printable(member.name)
+            raise TransferError(f"refused: {name} is said to have {member.size} bytes, more than there can be")
+        end = stream.bytes_left - padded
+        if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE):
+            yield member.name, LimitedReader(stream, member.size)
+        while (rest := stream.bytes_left - end) > 0:
+            stream.read(min(rest, AT_ONCE))
+    raise TransferError(f"refused: more than {MAX_MEMBERS} members")

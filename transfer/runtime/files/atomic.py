@@ -1,16 +1,35 @@
-"""Files that are there whole or not at all: written beside their place, flushed to the disk, then renamed."""
+"""Files that are there whole or not at all, and are never written over what is none of ours.
+
+Written beside their place, flushed to the disk, then renamed.
+"""
 
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
 from etils import epath
 
-from transfer.errors import TransferError
+from transfer.errors import TransferError, UsageError
+from transfer.runtime.files import paths
 from transfer.runtime.files.untrusted import error_summary
+
+# What a run keeps in its workdir, goes on from and is read from later; its report, events and charts are made anew.
+RUN_FILES = (
+    "config.json",
+    "result.json",
+    "predictions.npz",
+    "metrics.jsonl",
+    "head.safetensors",
+    "model.safetensors",
+    "init_from.json",
+    "shots.json",
+)
+# How many bytes at each end of a file tell what it is.
+ENDS = 4096
+Earlier = Callable[[bytes], bool]
 
 
 @contextmanager
@@ -57,3 +76,31 @@ def read_json(path: epath.Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise TransferError(f"{path} is damaged, it holds no settings; restore or delete it")
     return content
+
+
+def check_output(path: Any, earlier: Earlier | None = None, what: str = "", flag: str = "output") -> None:
+    """Raises UsageError where writing to `path` would lose something; worth asking before long work.
+
+    Args:
+        path: the file to make or replace, local or `gs://`.
+        earlier: whether the bytes at the ends of a file (all of a small one) are those of an earlier output, which is
+            written over, as an empty file is; None: whatever has that name is, as by `>` of a shell.
+        what: such an output, for the message: "a report".
+        flag: which the path is from.
+    """
+    target = paths.open_path(path)
+    if target.name in RUN_FILES and any((target.parent / name).exists() for name in RUN_FILES if name != target.name):
+        raise UsageError(f"--{flag}: {target} is a file of the run in {target.parent}; choose another name")
+    if target.is_dir():
+        raise UsageError(f"--{flag}: {target} is a folder; name a file")
+    if earlier is None or not target.is_file():
+        return
+    with target.open("rb") as stream:
+        content = stream.read(ENDS)
+        size = stream.seek(0, 2)
+        stream.seek(max(len(content), size - ENDS))
+        content += stream.read()
+    if content and not earlier(content):
+        raise UsageError(
+            f"--{flag}: {target} is there already and is not {what} made here; choose another name, or move it away"
+        )

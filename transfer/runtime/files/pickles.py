@@ -58,12 +58,13 @@ class _Dtype(Pending):
 
 
 class _Array(Pending):
-    """A `numpy.ndarray`, made by `_reconstruct` or from a buffer."""
+    """A `numpy.ndarray`, made by `_reconstruct` or from a buffer, or a scalar of NumPy."""
 
-    __slots__ = ("shape", "dtype", "fortran", "data", "_value")
+    __slots__ = ("shape", "dtype", "fortran", "data", "_scalar", "_value")
 
     def __init__(self, *ignored: object) -> None:  # numpy passes the class, a placeholder shape and dtype
         self.data: object = None
+        self._scalar = False
         self._value: np.ndarray | None = None
 
     def __setstate__(self, state: Any) -> None:
@@ -77,47 +78,40 @@ class _Array(Pending):
         array.__setstate__((shape, dtype, order == "F", data))
         return array
 
+    @classmethod
+    def scalar(cls, dtype: object, data: object = b"") -> "_Array":
+        array = cls.from_buffer(data, dtype, (), "C")
+        array._scalar = True
+        return array
+
     def raw(self) -> object:
         return self.data if isinstance(self.data, (str, bytes, bytearray)) else None
 
-    def value(self) -> np.ndarray:
+    def value(self) -> object:
         if self._value is None:
-            if self.data is None:
-                raise pickle.UnpicklingError("an array without data")
-            if isinstance(self.data, list):
-                raise TransferError("it holds an object array (numpy.dtype 'O'); only numbers and text are read")
-            self._value = _make_array(self.data, self.dtype, self.shape, self.fortran)
-        return self._value
+            self._value = self._make()
+        return self._value[()] if self._scalar else self._value
 
-
-class _Scalar(_Array):
-    """A scalar of NumPy: an array without axes."""
-
-    __slots__ = ()
-
-    def __init__(self, dtype: object, data: object = b"") -> None:
-        super().__init__()
-        self.__setstate__(((), dtype, False, data))
-
-    def value(self) -> object:  # type: ignore[override]
-        return super().value()[()]
-
-
-def _make_array(data: object, dtype: object, shape: object, fortran: object) -> np.ndarray:
-    if not isinstance(dtype, _Dtype):
-        raise pickle.UnpicklingError("an array without a dtype")
-    if not (isinstance(shape, tuple) and len(shape) <= MAX_AXES and all(isinstance(n, int) and n >= 0 for n in shape)):
-        raise pickle.UnpicklingError("an array with an invalid shape")
-    # Python 2 wrote the bytes as a string, read here as latin1, which maps the 256 bytes one to one
-    raw = data.encode("latin1") if isinstance(data, str) else data
-    if not isinstance(raw, (bytes, bytearray)):
-        raise pickle.UnpicklingError("an array whose data are not bytes")
-    real = dtype.value()
-    if math.prod(shape) * real.itemsize != len(raw):
-        raise pickle.UnpicklingError("an array whose data do not have the size of its shape")
-    flat = np.frombuffer(raw, real) if real.itemsize and raw else np.empty(math.prod(shape), real)
-    # a copy: writable, aligned, in native byte order
-    return np.array(flat.reshape(shape, order="F" if fortran else "C"), dtype=real.newbyteorder("="))
+    def _make(self) -> np.ndarray:
+        if self.data is None:
+            raise pickle.UnpicklingError("an array without data")
+        if isinstance(self.data, list):
+            raise TransferError("it holds an object array (numpy.dtype 'O'); only numbers and text are read")
+        if not isinstance(self.dtype, _Dtype):
+            raise pickle.UnpicklingError("an array without a dtype")
+        axes = self.shape if isinstance(self.shape, tuple) and len(self.shape) <= MAX_AXES else (None,)
+        if not all(isinstance(length, int) and length >= 0 for length in axes):
+            raise pickle.UnpicklingError("an array with an invalid shape")
+        # Python 2 wrote the bytes as a string, read here as latin1, which maps the 256 bytes one to one
+        raw = self.data.encode("latin1") if isinstance(self.data, str) else self.data
+        if not isinstance(raw, (bytes, bytearray)):
+            raise pickle.UnpicklingError("an array whose data are not bytes")
+        dtype = self.dtype.value()
+        if math.prod(axes) * dtype.itemsize != len(raw):
+            raise pickle.UnpicklingError("an array whose data do not have the size of its shape")
+        flat = np.frombuffer(raw, dtype) if dtype.itemsize and raw else np.empty(math.prod(axes), dtype)
+        # a copy: writable, aligned, in native byte order
+        return np.array(flat.reshape(axes, order="F" if self.fortran else "C"), dtype=dtype.newbyteorder("="))
 
 
 def _encode(text: object, encoding: object = "latin1") -> bytes:
@@ -132,18 +126,16 @@ def _empty_bytes(*arguments: object) -> bytes:
     return b""
 
 
-_NDARRAY = Constructor(_Array)
-
 # (module, name) as written in files -> what stands for it. Python 2 and 3, NumPy 1 and 2.
 ARRAY_CONSTRUCTORS: Mapping[tuple[str, str], Constructor] = {
-    ("numpy", "ndarray"): _NDARRAY,
+    ("numpy", "ndarray"): Constructor(_Array),
     ("numpy", "dtype"): Constructor(_Dtype),
     **{
         (f"numpy.{core}.{module}", name): Constructor(make)
         for core in ("core", "_core")
         for module, name, make in (
             ("multiarray", "_reconstruct", _Array),
-            ("multiarray", "scalar", _Scalar),
+            ("multiarray", "scalar", _Array.scalar),
             ("numeric", "_frombuffer", _Array.from_buffer),
         )
     },
