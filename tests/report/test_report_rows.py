@@ -16,7 +16,7 @@ from sklearn.metrics import precision_score, recall_score
 from transfer.evaluation.calibration import expected_calibration_error
 from transfer.evaluation.predictions import KINDS, Predictions
 from transfer.evaluation.summary import per_class
-from transfer.report import classes, images, mistakes, page, reliability, run_data
+from transfer.report import classes, images, mistakes, page, probabilities, run_data
 
 OF_KIND: dict[str, Callable[[], Predictions]] = {
     "classes": lambda: of_classes(4, 200, names=ODD),
@@ -71,8 +71,8 @@ def test_classes_without_rows_have_no_bar() -> None:
 
 @pytest.mark.parametrize("kind", ["classes", "labels"])
 def test_bins_make_the_calibration_error(kind: str) -> None:
-    confidence, right = reliability.believed(OF_KIND[kind]())
-    bins = reliability.bins(confidence, right)
+    confidence, right = probabilities.believed(OF_KIND[kind]())
+    bins = probabilities.bins(confidence, right)
     gaps = [abs(b["confidence"] - b["accuracy"]) * b["rows"] for b in bins if b["rows"]]
     assert sum(gaps) / len(confidence) == pytest.approx(expected_calibration_error(confidence, right))
     assert all(b["from"] <= b["confidence"] <= b["to"] and b["low"] <= b["accuracy"] <= b["high"]

@@ -6,7 +6,7 @@ from made_runs import made_run, of_classes
 from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score, recall_score, roc_auc_score
 
 from transfer.evaluation.predictions import Predictions
-from transfer.report import threshold
+from transfer.report import probabilities
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def predictions() -> Predictions:
 
 
 def test_thresholds_give_what_is_counted(predictions: Predictions) -> None:
-    curves = threshold.curves_of(predictions)
+    curves = probabilities.curves_of(predictions)
     assert curves is not None and curves.positive == "<b>dog</b>"
     positive = np.where(predictions.top[:, 0] == 1, predictions.probability[:, 0], predictions.probability[:, 1])
     assert curves.auc == pytest.approx(roc_auc_score(predictions.labels, positive), abs=2e-4)
@@ -36,7 +36,7 @@ def test_thresholds_give_what_is_counted(predictions: Predictions) -> None:
 
 
 def test_the_section_shows_both_curves_and_the_table(predictions: Predictions) -> None:
-    made = threshold.section(made_run(predictions))
+    made = probabilities.thresholds(made_run(predictions))
     assert made is not None and made.html.count("<figure") == 2 and "&lt;b&gt;dog&lt;/b&gt;" in made.html
     assert made.html.count('<th scope="row">') == 3 and "ROC curve, area 0." in made.html
 
@@ -44,12 +44,12 @@ def test_the_section_shows_both_curves_and_the_table(predictions: Predictions) -
 def test_probabilities_that_are_all_one_are_still_in_order() -> None:
     """Of logits beyond float32's probabilities the order is that of the logits."""
     logits = np.stack([np.zeros(6), [-60, -50, -40, 40, 50, 60]], axis=1)
-    curves = threshold.curves_of(Predictions.of_logits(logits, [0, 0, 1, 0, 1, 1]))
+    curves = probabilities.curves_of(Predictions.of_logits(logits, [0, 0, 1, 0, 1, 1]))
     assert curves is not None and curves.auc == pytest.approx(8 / 9)
 
 
 def test_other_runs_have_none(predictions: Predictions) -> None:
     lone = predictions.rows(np.flatnonzero(predictions.labels == 1))
-    assert threshold.curves_of(lone) is None and threshold.curves_of(None) is None
-    assert threshold.curves_of(of_classes(3, 30)) is None
-    assert threshold.curves_of(of_classes(2, 30, probable=False)) is None
+    assert probabilities.curves_of(lone) is None and probabilities.curves_of(None) is None
+    assert probabilities.curves_of(of_classes(3, 30)) is None
+    assert probabilities.curves_of(of_classes(2, 30, probable=False)) is None

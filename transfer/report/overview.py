@@ -1,7 +1,9 @@
-"""The first thing a reader sees: how good the run is, how sure that is, and what it was."""
+"""What a reader sees first and last: how good the run is, how sure that is, what it was, and how to run it again."""
 
+import json
 from typing import Any
 
+from transfer import config as defaults
 from transfer.evaluation import runs
 from transfer.evaluation.measures import MEASURES
 from transfer.report.run_data import RunData
@@ -20,6 +22,18 @@ MEANINGS = {
 }
 # Measures of runs that have no "measures": name in result.json -> as it is called there.
 PLAIN = {"validation_accuracy": "accuracy", "validation_loss": "log_loss"}
+# Facts of `result.json` -> what a reader calls them.
+FACTS = {
+    "weights_sha256": "weights, SHA-256",
+    "device": "device",
+    "jax_version": "JAX",
+    "seconds_extract": "seconds to extract features",
+    "seconds_train": "seconds to train",
+    "epochs": "epochs",
+    "best_epoch": "best epoch",
+}
+# Entries of a list that are shown: a thousand classes are no reading, and the page has them elsewhere.
+SHORTENED = 40
 
 
 def section(run: RunData) -> Section:
@@ -86,3 +100,36 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f}\u202fs"
     minutes = seconds / 60
     return f"{minutes:.1f}\u202fmin" if minutes < 120 else f"{minutes / 60:.1f}\u202fh"
+
+
+def settings_section(run: RunData) -> Section:
+    """What was run, so that it can be run again: settings that differ from the defaults, versions, both files."""
+    facts = [(name, str(run.result[key])) for key, name in FACTS.items() if run.result.get(key) not in (None, "")]
+    config, result = (
+        json.dumps(value, indent=2, ensure_ascii=False) if value else ""
+        for value in (run.config, _shortened(run.result))
+    )
+    values = {"workdir": str(run.path), "changed": _changed(run.config), "config": config, "result": result}
+    return Section("setup", "Settings and versions", rendered("setup.html", facts=facts, **values))
+
+
+def _changed(config: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """(setting, its value, its default) of those that differ."""
+    if "model" not in config:  # a run on feature files keeps only what its head is
+        return []
+    usual = defaults.flat(json.loads(defaults.default().to_json_best_effort()))
+    return [
+        (name, json.dumps(value, ensure_ascii=False), json.dumps(usual[name]) if name in usual else "")
+        for name, value in defaults.flat(config).items()
+        if value != usual.get(name)
+    ]
+
+
+def _shortened(value: Any) -> Any:
+    """The value with long lists cut, and an entry that says so."""
+    if isinstance(value, dict):
+        return {key: _shortened(part) for key, part in value.items()}
+    if isinstance(value, list):
+        cut = [_shortened(part) for part in value[:SHORTENED]]
+        return cut + [f"… {len(value) - SHORTENED} more"] * (len(value) > SHORTENED)
+    return value

@@ -18,10 +18,8 @@ from transfer.report import (
     feature_map,
     mistakes,
     overview,
-    reliability,
-    setup,
+    probabilities,
     shots_section,
-    threshold,
 )
 from transfer.report.run_data import RunData
 from transfer.report.templates import Section, asset, rendered, valid_text
@@ -34,14 +32,14 @@ SECTIONS = (
     curves.section,
     confusion.section,
     classes.section,
-    threshold.section,
-    reliability.section,
+    probabilities.thresholds,
+    probabilities.reliability,
     mistakes.pairs,
     mistakes.largest,
     feature_map.section,
     depth_section.section,
     shots_section.section,
-    setup.section,
+    overview.settings_section,
 )
 
 

@@ -19,6 +19,10 @@ LETTER = 6.6
 
 Point = tuple[float, float]
 ALL: Point = (-math.inf, math.inf)
+Ticks = Sequence[tuple[float, str]] | None
+# A name, a value and the ends of its interval; the name of a line, and of its points places, values and such ends.
+NamedValue = tuple[str, float, float, float]
+NamedLine = tuple[str, Sequence[tuple[int, float, float, float]]]
 
 
 class Frame(NamedTuple):
@@ -41,15 +45,17 @@ class Frame(NamedTuple):
 
     def at_x(self, value: float) -> float:
         """The position of a value from the left, pixels."""
-        low, high = self.x
-        share = (value - low) / (high - low) if high != low else 0.5
-        return round(self.left + share * (self.width - self.left - self.right), 2)
+        return round(self.left + _share(value, self.x) * (self.width - self.left - self.right), 2)
 
     def at_y(self, value: float) -> float:
         """The position of a value from above, pixels."""
-        low, high = self.y
-        share = (value - low) / (high - low) if high != low else 0.5
-        return round(self.height - self.bottom - share * (self.height - self.top - self.bottom), 2)
+        height = self.height - self.top - self.bottom
+        return round(self.height - self.bottom - _share(value, self.y) * height, 2)
+
+
+def _share(value: float, ends: Point) -> float:
+    low, high = ends
+    return (value - low) / (high - low) if high != low else 0.5
 
 
 class Chart(NamedTuple):
@@ -125,13 +131,7 @@ def around(values: Iterable[float], within: Point = ALL) -> Point:
 
 
 def axes(
-    frame: Frame,
-    xlabel: str = "",
-    ylabel: str = "",
-    *,
-    xticks: Sequence[tuple[float, str]] | None = None,
-    yticks: Sequence[tuple[float, str]] | None = None,
-    percent: bool = False,
+    frame: Frame, xlabel: str = "", ylabel: str = "", xticks: Ticks = None, yticks: Ticks = None, percent: bool = False
 ) -> Markup:
     """The two axes with their numbers; `percent` writes shares on the y axis in per cent."""
     xticks = named_ticks(frame.x) if xticks is None else xticks
@@ -161,7 +161,7 @@ def line(frame: Frame, points: Iterable[Point], series: int = 1, *, dots: bool =
         pen = "L" if math.isfinite(y) else "M"
     if not path:
         return Markup("")
-    dashes = {"stroke_dasharray": DASHES[(series - 1) % SERIES]} if DASHES[(series - 1) % SERIES] else {}
+    dashes = {"stroke_dasharray": dash} if (dash := DASHES[(series - 1) % SERIES]) else {}
     made = element("path", class_=f"line {colour(series)}", **dashes, d=" ".join(path))
     if dots or len(path) == 1:
         made += joined(dot(frame, x, y, series) for x, y in known if math.isfinite(y))
@@ -214,23 +214,18 @@ def whisker(frame: Frame, x: float, low: float, high: float, series: int = 1, up
     return element("path", class_=f"whisker {colour(series)}", d=path)
 
 
-def bar(frame: Frame, x: Point, y: Point, series: int = 1, title: str = "") -> Markup:
+def bar(frame: Frame, x: Point, y: Point, title: str) -> Markup:
     """A bar between two values of x and two of y."""
     left, top = frame.at_x(x[0]), frame.at_y(y[1])
     width, height = round(frame.at_x(x[1]) - left, 2), round(frame.at_y(y[0]) - top, 2)
     size = {"width": max(width, 0), "height": max(height, 0)}
-    return element("rect", _title(title), class_=f"bar {colour(series)}", x=left, y=top, **size)
+    return element("rect", _title(title), class_=f"bar {colour(1)}", x=left, y=top, **size)
 
 
 def row_chart(
-    title: str,
-    label: str,
-    rows: Sequence[tuple[str, float, float, float]],
-    xlabel: str,
-    x: Point | None = None,
-    percent: bool = True,
+    title: str, label: str, rows: Sequence[NamedValue], xlabel: str, x: Point | None = None, percent: bool = True
 ) -> Chart:
-    """A chart of `rows`, from above, each a name, a value and the ends of its interval: bars from 0 to 1, or dots in x.
+    """A chart of `rows`, from above: bars from 0 to 1, or dots in the range x.
 
     `percent`: whether they are shares.
     """
@@ -240,7 +235,7 @@ def row_chart(
     parts = [axes(frame, xlabel, xticks=named_ticks(frame.x, percent), yticks=[])]
     for place, (name, (_, value, low, high)) in enumerate(zip(names, rows, strict=True)):
         if x is None:
-            parts.append(bar(frame, (0, value), (place + 0.36, place - 0.36), 1, f"{name}: {value:.1%}"))
+            parts.append(bar(frame, (0, value), (place + 0.36, place - 0.36), f"{name}: {value:.1%}"))
         parts.append(whisker(frame, place, low, high, upright=False))
         if x is not None:
             parts.append(dot(frame, value, place, 1, name))
@@ -249,26 +244,17 @@ def row_chart(
 
 
 def line_chart(
-    title: str,
-    label: str,
-    names: Sequence[str],
-    lines: Sequence[tuple[str, Sequence[tuple[int, float, float, float]]]],
-    xlabel: str = "",
-    percent: bool = True,
+    title: str, label: str, names: Sequence[str], lines: Sequence[NamedLine], xlabel: str, percent: bool = True
 ) -> Chart:
-    """A chart of lines over `names`, equally far apart.
+    """A chart of lines over `names`, equally far apart; of each its name, "" for none in the legend, and its points.
 
-    Args:
-        lines: the name of each, "" for none in the legend, and its points: place among `names`, value and the ends of
-            its interval.
-        percent: whether they are shares.
+    `percent`: whether they are shares.
     """
     flat = max(map(len, names)) <= 5
     ends = around((y for _, points in lines for _, *of_point in points for y in of_point), (0, 1) if percent else ALL)
     frame = Frame((-0.3, len(names) - 0.7), ends, height=300, bottom=40 if flat else 74)
-    ticks = list(enumerate(names))
-    parts = [axes(frame, xlabel if flat else "", xticks=ticks if flat else [], percent=percent)]
-    for place, name in [] if flat else ticks:
+    parts = [axes(frame, xlabel if flat else "", xticks=list(enumerate(names)) if flat else [], percent=percent)]
+    for place, name in [] if flat else enumerate(names):
         parts.append(text(frame.at_x(place) + 4, frame.height - frame.bottom + 14, short(name), "tick y", -35))
     for number, (name, points) in enumerate(lines):
         series = apart(number)
@@ -291,10 +277,10 @@ def text(x: float, y: float, words: str, classes: str = "", angle: float = 0) ->
     return element("text", words, class_=classes, **place)
 
 
-def reference(frame: Frame, start: Point, end: Point, classes: str = "") -> Markup:
+def reference(frame: Frame, start: Point, end: Point) -> Markup:
     """A dashed line between two points that says where something would be."""
     (x1, y1), (x2, y2) = ((frame.at_x(x), frame.at_y(y)) for x, y in (start, end))
-    return element("line", class_=f"mark {classes}".strip(), x1=x1, y1=y1, x2=x2, y2=y2)
+    return element("line", class_="mark", x1=x1, y1=y1, x2=x2, y2=y2)
 
 
 def apart(place: int) -> int:

@@ -6,6 +6,7 @@ itself parses those, with recursion and with patterns that take forever.
 """
 
 import bz2
+import errno
 import gzip
 import lzma
 import math
@@ -22,7 +23,6 @@ from transfer.errors import TransferError
 from transfer.runtime.files.untrusted import (
     DAMAGE_ERRORS,
     LimitedReader,
-    damage_reported_as,
     decompression_limit,
     error_summary,
     prefix_errors,
@@ -30,6 +30,8 @@ from transfer.runtime.files.untrusted import (
     remaining_size,
 )
 
+# What `tarfile`, `zipfile` and what unpacks them raise for damaged and hostile files.
+DAMAGE = (*DAMAGE_ERRORS, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, RuntimeError, OSError)
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 1
 ARRAY_SUFFIX = ".npy"
@@ -131,13 +133,24 @@ def _check_array(stream: IO[bytes], size: int) -> None:
 
 
 @contextmanager
+def _damage_reported_as(message: str) -> Iterator[None]:
+    """Turns what a parser raises for a damaged file into a TransferError; OSError stays where it cannot be read."""
+    try:
+        yield
+    except DAMAGE as error:
+        # unpackers have errors without a number; EINVAL is a jump to where no byte can be
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        raise TransferError(f"{message} ({error_summary(error)})") from error
+
+
+@contextmanager
 def open_zip(file: BinaryIO) -> Iterator[Archive]:
     """The zip in a seekable stream; whatever is wrong with it, found now or while it is read, is a TransferError.
 
     OSError stays what it is where the file cannot be read.
     """
-    damage = (*DAMAGE_ERRORS, zipfile.BadZipFile, zlib.error, RuntimeError)
-    with damage_reported_as("a damaged or truncated zip archive", damage):
+    with _damage_reported_as("a damaged or truncated zip archive"):
         file.seek(0)
         with closing(Archive(file, remaining_size(file))) as archive:
             yield archive
@@ -150,12 +163,11 @@ def open_tar(path: str) -> Iterator[Iterator[tuple[str, LimitedReader]]]:
     What is wrong with the tar, found now or as the bytes are read, is a TransferError without the path; OSError stays
     what it is where the file cannot be read.
     """
-    damage = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, MemoryError, ValueError)
     with open(path, "rb") as file:
         limit, head = decompression_limit(remaining_size(file)), file.read(8)
         file.seek(0)
         unpack = next((each for magic, each in PACKED.items() if head.startswith(magic)), None)
-        with damage_reported_as("not a readable tar archive", damage):
+        with _damage_reported_as("not a readable tar archive"):
             yield _files(LimitedReader(unpack(file, "rb") if unpack else file, limit))
 
 

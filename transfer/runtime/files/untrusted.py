@@ -5,7 +5,6 @@ unpack to `decompression_limit` of its packed size and no more, and a length is 
 anything is allocated.
 """
 
-import errno
 import os
 import pickle
 import struct
@@ -71,19 +70,6 @@ def prefix_errors(name: object) -> Iterator[None]:
         yield
     except TransferError as error:
         raise type(error)(f"{name}: {error}") from error
-
-
-@contextmanager
-def damage_reported_as(message: str, damage: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Turns what a parser raises for a damaged file into a TransferError; OSError stays where it cannot be read."""
-    errors: tuple[type[Exception], ...] = (*damage, OSError)
-    try:
-        yield
-    except errors as error:
-        # unpackers have errors without a number; EINVAL is a jump to where no byte can be
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise
-        raise TransferError(f"{message} ({error_summary(error)})") from error
 
 
 def remaining_size(stream: Any) -> int:
