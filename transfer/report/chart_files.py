@@ -25,8 +25,8 @@ SUFFIXES = (".svg", ".png", ".pdf")
 SCALE = 2
 # What tells our files from those of others: in PNG, SVG and PDF.
 MADE = (b"tEXtSoftware\0transfer", b"<dc:title>transfer</dc:title>", b"/Creator (transfer)")
-# Pixels between charts and around them, and of a line of a legend.
-GAP, LINE = 20, 19
+# Charts in a row; pixels between charts and around them, and of a line of a legend.
+COLUMNS, GAP, LINE = 2, 20, 19
 # Width of a letter of a title.
 TITLE_LETTER = 7.6
 
@@ -55,14 +55,14 @@ def draw(sections: Sequence[Section], folder: epath.Path, formats: Sequence[str]
     return list(paths)
 
 
-def write(path: Any, charts: Sequence[Chart], *, title: str = "", columns: int = 2) -> None:
-    """Writes charts beside each other, `columns` in a row, to one file: .svg, .png or .pdf by the suffix.
+def write(path: Any, charts: Sequence[Chart], *, title: str = "") -> None:
+    """Writes charts beside each other, two in a row, to one file: .svg, .png or .pdf by the suffix.
 
     The same charts give the same bytes, but for the order of a PDF's objects. Raises TransferError where PNG or PDF is
     wanted and vl-convert, which makes them, is not installed.
     """
     suffix = PurePath(path).suffix
-    converter, made = _converter([suffix]), document(charts, title, columns)
+    converter, made = _converter([suffix]), document(charts, title)
     if suffix == ".svg":
         atomic.write_text(path, made)
         return
@@ -88,15 +88,15 @@ def _converter(suffixes: Sequence[str]) -> Any:
     return vl_convert
 
 
-def document(charts: Sequence[Chart], title: str = "", columns: int = 2) -> str:
+def document(charts: Sequence[Chart], title: str = "") -> str:
     """An SVG file of charts beside each other, each below its title and its legend, in the light theme's colours."""
     width = max(max(chart.frame.width, TITLE_LETTER * len(chart.title)) for chart in charts)
     top, parts = float(GAP), []
     if title:
         parts.append(svg.text(GAP, top + 12, title, "title"))
         top += LINE + GAP / 2
-    for start in range(0, len(charts), columns):
-        row = charts[start : start + columns]
+    for start in range(0, len(charts), COLUMNS):
+        row = charts[start : start + COLUMNS]
         headings = [_heading(chart, width) for chart in row]
         below = top + max(height for _, height in headings)
         for place, (chart, (heading, _)) in enumerate(zip(row, headings, strict=True)):
@@ -104,7 +104,7 @@ def document(charts: Sequence[Chart], title: str = "", columns: int = 2) -> str:
             parts.append(svg.element("g", heading, transform=f"translate({left} {top})"))
             parts.append(chart.at(x=left, y=below, width=chart.frame.width, height=chart.frame.height))
         top = below + max(chart.frame.height for chart in row) + GAP
-    size = {"width": f"{GAP + min(columns, len(charts)) * (width + GAP):g}", "height": f"{top:g}"}
+    size = {"width": f"{GAP + min(COLUMNS, len(charts)) * (width + GAP):g}", "height": f"{top:g}"}
     inside = [
         svg.element("metadata", svg.element("dc:title", "transfer")),
         svg.element("style", Markup(_style())),

@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transfer.errors import TransferError, UsageError
@@ -72,51 +72,28 @@ def find(
     if missing and len(missing) < len(flags):
         raise UsageError(f"--coordinator, --num_processes and --process_id go together; without {missing[0]}")
     if missing:
-        info = _from_environment(os.environ, seconds)
+        info = _from_environment(seconds)
     else:
         assert num_processes is not None and process_id is not None
         info = ProcessInfo(str(coordinator), num_processes, process_id)
     return None if info is None or info.num_processes == 1 else info
 
 
-def _from_environment(environment: Mapping[str, str], seconds: int) -> ProcessInfo | None:
-    address, count, index = environment.get(ADDRESS), _number(environment, COUNTS), _number(environment, INDICES)
+def _from_environment(seconds: int) -> ProcessInfo | None:
+    """What the variables say, else what JAX detects."""
+    address, count, index = os.environ.get(ADDRESS), _number(COUNTS), _number(INDICES)
     if address and count is not None and index is not None:
-        return ProcessInfo(address, count, index, _own_gpus(environment))
-    if count == 1 or not _may_be_cluster(environment):
-        if address or environment.get(COUNT, "1") != "1" or (INDEX in environment and COUNT not in environment):
+        return ProcessInfo(address, count, index, _own_gpus())
+    if count == 1 or not _may_be_cluster():
+        if address or os.environ.get(COUNT, "1") != "1" or (INDEX in os.environ and COUNT not in os.environ):
             raise UsageError(f"{ADDRESS}, {COUNT} and {INDEX} go together; set all of them, or none")
         return None
-    return _detected(environment, seconds)
-
-
-def _number(environment: Mapping[str, str], names: Sequence[str]) -> int | None:
-    """The value of the first of the variables that is set."""
-    for name in names:
-        if text := environment.get(name):
-            if not text.isdecimal():
-                raise UsageError(f"{name}={text} is not a number")
-            return int(text)
-    return None
-
-
-def _may_be_cluster(environment: Mapping[str, str]) -> bool:
-    """Whether JAX may find a cluster: asking it costs an import, and on a TPU a request to the metadata server."""
-    if "SLURM_STEP_NODELIST" in environment or "OMPI_MCA_orte_hnp_uri" in environment:
-        return True
-    if "JOB_COMPLETION_INDEX" in environment and importlib.util.find_spec("kubernetes") is not None:
-        return True
-    tpu = "TPU_LIBRARY_PATH" in environment or importlib.util.find_spec("libtpu") is not None
-    return tpu and environment.get("JAX_PLATFORMS") != "cpu"
-
-
-def _detected(environment: Mapping[str, str], seconds: int) -> ProcessInfo | None:
-    """The result of JAX's own detection, a private part of `jax.distributed.initialize`, the only one that tells."""
+    # a private part of `jax.distributed.initialize`, the only one that tells what it detects
     from jax._src.clusters import ClusterEnv
 
     try:
         address, count, index, gpus = ClusterEnv.auto_detect_unset_distributed_params(
-            environment.get(ADDRESS), None, None, None, None, seconds
+            address, None, None, None, None, seconds
         )
     except Exception as error:  # of the metadata server, of Kubernetes, of variables that are not what they should be
         raise TransferError(
@@ -125,18 +102,38 @@ def _detected(environment: Mapping[str, str], seconds: int) -> ProcessInfo | Non
         ) from error
     if address is None or count is None or index is None:
         return None
-    return ProcessInfo(address, count, index, _own_gpus(environment) if gpus else None)
+    return ProcessInfo(address, count, index, _own_gpus() if gpus else None)
 
 
-def _own_gpus(environment: Mapping[str, str]) -> Sequence[int] | None:
+def _number(names: Sequence[str]) -> int | None:
+    """The value of the first of the variables that is set."""
+    for name in names:
+        if text := os.environ.get(name):
+            if not text.isdecimal():
+                raise UsageError(f"{name}={text} is not a number")
+            return int(text)
+    return None
+
+
+def _may_be_cluster() -> bool:
+    """Whether JAX may find a cluster: asking it costs an import, and on a TPU a request to the metadata server."""
+    if "SLURM_STEP_NODELIST" in os.environ or "OMPI_MCA_orte_hnp_uri" in os.environ:
+        return True
+    if "JOB_COMPLETION_INDEX" in os.environ and importlib.util.find_spec("kubernetes") is not None:
+        return True
+    tpu = "TPU_LIBRARY_PATH" in os.environ or importlib.util.find_spec("libtpu") is not None
+    return tpu and os.environ.get("JAX_PLATFORMS") != "cpu"
+
+
+def _own_gpus() -> Sequence[int] | None:
     """The GPU of this process where each of the several on a machine takes one; None: all that it sees.
 
     JAX gives a process of Slurm and Open MPI the GPU of its number on the machine, even where it is the only one there
     or where the launcher shows it no other.
     """
-    local, sizes = environment.get("OMPI_COMM_WORLD_LOCAL_RANK"), environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", "")
+    local, sizes = os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK"), os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "")
     if not local:
-        local, sizes = environment.get("SLURM_LOCALID"), environment.get("SLURM_STEP_TASKS_PER_NODE", "")
+        local, sizes = os.environ.get("SLURM_LOCALID"), os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")
     alone = bool(sizes) and all(part.partition("(")[0] == "1" for part in sizes.split(","))
-    visible = environment.get("CUDA_VISIBLE_DEVICES", "")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     return None if not local or alone or (visible and "," not in visible) else [int(local)]
