@@ -111,7 +111,10 @@ def mutations(path: str, source: str) -> list[Mutation]:
 
 
 def _ignored(node: ast.AST) -> Iterator[ast.AST]:
-    """The parts of a node that nothing observes: annotations, decorators, docstrings, the text of messages."""
+    """The parts of a node that nothing observes: annotations, decorators, docstrings, the text of messages.
+
+    Nor zip's `strict`, an assertion, and reshape's -1, for which NumPy takes any negative number.
+    """
     for name in ("annotation", "returns"):
         if getattr(node, name, None) is not None:
             yield getattr(node, name)
@@ -121,6 +124,10 @@ def _ignored(node: ast.AST) -> Iterator[ast.AST]:
         yield from node.values
     if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
         yield from node.decorator_list
+    if isinstance(node, ast.Call):
+        yield from (keyword.value for keyword in node.keywords if keyword.arg == "strict")
+        if getattr(node.func, "attr", None) == "reshape":
+            yield from (argument for argument in node.args if isinstance(argument, ast.UnaryOp))
     if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
         yield node
     if isinstance(node, ast.Assign) and any(ast.unparse(target) == "__all__" for target in node.targets):

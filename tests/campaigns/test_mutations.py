@@ -11,6 +11,7 @@ from typing import Any
 def function(x: "Any" = 3) -> "Any":
     """Returns 2 * x."""
     text = f"{x} is 7"
+    zip(x, x, strict=True), x.reshape(-1)
     return not x and a is not b or (x - 1) <= y["<"] if x not in "a long sentence" else True
 '''
 
@@ -19,8 +20,8 @@ def test_changes_what_a_test_could_notice_and_nothing_else():
     changes = [(each.line, each.name) for each in mutations.mutations("transfer/a.py", SOURCE)]
     assert changes == [
         (5, "3 -> 4"),
-        *((8, name) for name in ("not  -> ", "and -> or", "or -> and", "- -> +", "1 -> 2", "<= -> <", '"<" -> ">"')),
-        (8, "True -> False"),
+        *((9, name) for name in ("not  -> ", "and -> or", "or -> and", "- -> +", "1 -> 2", "<= -> <", '"<" -> ">"')),
+        (9, "True -> False"),
     ]
 
 
