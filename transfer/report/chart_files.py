@@ -137,10 +137,7 @@ def _style() -> str:
     """`chart.css` with the colours of the light theme instead of variables, which programs other than browsers lack."""
     light = asset("page.css").partition("}")[0]
     colours = dict(re.findall(r"--(\w+): (#\w+)", light))
-    rules = [
-        "svg text { font-family: 'Liberation Sans', Arial, sans-serif; }",
-        ".paper { fill: var(--card); }",
-    ]
+    rules = ["svg text { font-family: 'Liberation Sans', Arial, sans-serif; }", ".paper { fill: var(--card); }"]
     for rule in re.sub(r"/\*.*?\*/\s*", "", asset("chart.css"), flags=re.S).splitlines():
         selector, _, marks = rule.partition(" {")
         of_series = [f"{selector}.s{i} {{{marks.replace('var(--s)', f'var(--c{i})')}" for i in range(1, svg.SERIES + 1)]

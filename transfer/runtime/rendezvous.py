@@ -66,10 +66,11 @@ class Connection:
         if not data:
             raise ConnectionError("closed")
         *lines, self._rest = (self._rest + data).split(b"\n")
-        messages = [json.loads(line) for line in lines]
-        if len(self._rest) > MAX_LINE or not all(isinstance(message, dict) for message in messages):
-            raise ValueError("not one of our messages")
-        return messages
+        with contextlib.suppress(RecursionError):
+            messages = [json.loads(line) for line in lines]
+            if len(self._rest) <= MAX_LINE and all(isinstance(message, dict) for message in messages):
+                return messages
+        raise ValueError("not one of our messages")
 
 
 def assemble(

@@ -14,13 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.unpickler import (
-    ORDERED_DICT,
-    Constructor,
-    Pending,
-    RestrictedUnpickler,
-    resolve_pending,
-)
+from transfer.runtime.files.unpickler import ORDERED_DICT, Constructor, Pending, RestrictedUnpickler, resolve_pending
 from transfer.runtime.files.untrusted import DAMAGE_ERRORS, LimitedReader, error_summary, printable
 
 # Booleans, integers, floats, complex numbers, bytes and text of fixed width. No objects, records, dates.

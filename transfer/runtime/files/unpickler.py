@@ -14,13 +14,7 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.untrusted import (
-    DAMAGE_ERRORS,
-    DECOMPRESSION_FLOOR,
-    LimitedReader,
-    error_summary,
-    printable,
-)
+from transfer.runtime.files.untrusted import DAMAGE_ERRORS, DECOMPRESSION_FLOOR, LimitedReader, error_summary, printable
 
 # What the Python objects of a pickle may take, in bytes, beside the bytes that the file itself holds.
 MAX_OBJECT_BYTES = 1 << 30
