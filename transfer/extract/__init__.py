@@ -9,9 +9,5 @@ if TYPE_CHECKING:
     from transfer.extract.to_store import extract_to_store as extract_to_store
 
 __getattr__, __dir__, __all__ = lazy.attach(
-    __name__,
-    {
-        "Extractor": "transfer.extract.extractor",
-        "extract_to_store": "transfer.extract.to_store",
-    },
+    __name__, {"Extractor": "transfer.extract.extractor", "extract_to_store": "transfer.extract.to_store"}
 )

@@ -7,9 +7,4 @@ from transfer.runtime import lazy
 if TYPE_CHECKING:
     from transfer.preprocess.recipe import Preprocessing as Preprocessing
 
-__getattr__, __dir__, __all__ = lazy.attach(
-    __name__,
-    {
-        "Preprocessing": "transfer.preprocess.recipe",
-    },
-)
+__getattr__, __dir__, __all__ = lazy.attach(__name__, {"Preprocessing": "transfer.preprocess.recipe"})

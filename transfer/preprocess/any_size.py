@@ -104,7 +104,7 @@ def _along(preprocessing: Preprocessing, images: jax.Array, axis: _Axis, number:
 
     def tap(t: jax.Array, total: jax.Array) -> jax.Array:
         weight = runs.weight(t)
-        weight = weight.astype(kind) if floats else _fixed_point(weight)
+        weight = weight.astype(kind) if floats else resample.fixed_point(weight)
         return total + _picked(images, runs.starts + t, number).astype(kind) * _shaped(weight, number)
 
     shape = tuple(axis.length if i == number else side for i, side in enumerate(images.shape))
@@ -118,11 +118,6 @@ def _picked(images: jax.Array, numbers: jax.Array, axis: int) -> jax.Array:
 
 def _shaped(values: jax.Array, axis: int) -> jax.Array:
     return values.reshape([-1 if i == axis else 1 for i in range(4)])
-
-
-def _fixed_point(weights: jax.Array) -> jax.Array:
-    scaled = weights * (1 << resample.PRECISION_BITS)
-    return jnp.trunc(scaled + jnp.where(weights < 0, -0.5, 0.5)).astype(jnp.int32)
 
 
 def _runs(preprocessing: Preprocessing, axis: _Axis) -> _Runs:

@@ -100,64 +100,46 @@ def _height_and_width(size: Any) -> tuple[int, int]:
     return height, width
 
 
-@dataclasses.dataclass(frozen=True)
-class _Axis:
-    """The steps along one axis: resize `size` to `resized`, keep `crop`, then pad with zeros by `pad`."""
-
-    size: int
-    resized: int
-    crop: slice
-    pad: tuple[int, int]
-
-
-def _crop_axis(size: int, resized: int, length: int) -> _Axis:
-    """torchvision's `center_crop` along one axis, which pads what is smaller than the crop."""
-    if resized < length:
-        missing = length - resized
-        return _Axis(size, resized, slice(0, resized), (missing // 2, (missing + 1) // 2))
-    start = int(round((resized - length) / 2.0))
-    return _Axis(size, resized, slice(start, start + length), (0, 0))
-
-
-def _geometry(preprocessing: Preprocessing, height: int, width: int) -> tuple[_Axis, _Axis]:
-    """The vertical and the horizontal axis of an image of this size."""
-    rows, columns = preprocessing.image_size
-    if preprocessing.resize_to is None:
-        return _crop_axis(height, rows, rows), _crop_axis(width, columns, columns)
-    short, long = (
-        preprocessing.resize_to,
-        int(preprocessing.resize_to * max(height, width) / min(height, width)),
-    )
-    new_height, new_width = (short, long) if height <= width else (long, short)
-    return _crop_axis(height, new_height, rows), _crop_axis(width, new_width, columns)
-
-
-def _kept_band(preprocessing: Preprocessing, axis: _Axis) -> resample.Band:
-    """The band of the pixels that the crop keeps; the others are never computed."""
-    antialias = preprocessing.antialias or preprocessing.resize != "float"
-    starts, weights = resample.band(axis.size, axis.resized, preprocessing.interpolation, antialias)
-    return resample.Band(starts[axis.crop], weights[axis.crop])
-
-
 def gives_floats(preprocessing: Preprocessing) -> bool:
     """True if resized pixels are float32 and not uint8."""
     return preprocessing.resize == "float" and preprocessing.interpolation != "nearest"
 
 
+def _resized(preprocessing: Preprocessing, height: int, width: int) -> tuple[int, int]:
+    """What an image's height and width become before the crop."""
+    if preprocessing.resize_to is None:
+        return preprocessing.image_size
+    short, long = preprocessing.resize_to, int(preprocessing.resize_to * max(height, width) / min(height, width))
+    return (short, long) if height <= width else (long, short)
+
+
+def _crop(resized: int, length: int) -> tuple[slice, tuple[int, int]]:
+    """What torchvision's `center_crop` keeps along one axis, and how many zeros it puts before and after."""
+    missing = max(length - resized, 0)
+    start = 0 if missing else round((resized - length) / 2)
+    return slice(start, start + length - missing), (missing // 2, (missing + 1) // 2)
+
+
 def bands(preprocessing: Preprocessing, height: int, width: int) -> tuple[resample.Band, resample.Band, bool]:
-    """(rows, columns, whether rows come first): what `resize` does to images of this size, padding included."""
-    vertical, horizontal = _geometry(preprocessing, height, width)
-    rows_first = _passes(preprocessing, vertical, horizontal)[0][1] == 0
-    return _padded_band(preprocessing, vertical), _padded_band(preprocessing, horizontal), rows_first
+    """(rows, columns, whether rows come first): what `resize` does to images of this size, crop and padding included.
 
+    Pixels that the crop drops are never computed; those of the padding have weights of zero.
+    """
 
-def _padded_band(preprocessing: Preprocessing, axis: _Axis) -> resample.Band:
-    if axis.size == axis.resized or preprocessing.interpolation == "nearest":
-        indices = _kept_indices(preprocessing, axis)
-        starts, weights = indices, np.ones((len(indices), 1))
-    else:
-        starts, weights = _kept_band(preprocessing, axis)
-    return resample.Band(np.pad(starts, axis.pad), np.pad(weights, (axis.pad, (0, 0))))
+    def band(size: int, resized: int, length: int) -> resample.Band:
+        kept, pad = _crop(resized, length)
+        if size == resized or preprocessing.interpolation == "nearest":
+            same = size == resized
+            starts = np.arange(size) if same else resample.nearest_indices(size, resized, preprocessing.resize)
+            weights = np.ones((resized, 1))
+        else:
+            antialias = preprocessing.antialias or preprocessing.resize != "float"
+            starts, weights = resample.band(size, resized, preprocessing.interpolation, antialias)
+        return resample.Band(np.pad(starts[kept], pad), np.pad(weights[kept], (pad, (0, 0))))
+
+    (new_height, new_width), (rows, columns) = _resized(preprocessing, height, width), preprocessing.image_size
+    rows_first = preprocessing.resize != "float" and resample.rows_first(height, width, new_height, new_width)
+    return band(height, new_height, rows), band(width, new_width, columns), rows_first
 
 
 def resize(preprocessing: Preprocessing, images: jax.Array) -> jax.Array:
@@ -166,38 +148,10 @@ def resize(preprocessing: Preprocessing, images: jax.Array) -> jax.Array:
     Returns uint8 for `resize="pil"` (and for "nearest"), float32 0..255 for "float". A pass whose size does
     not change is left out, as Pillow does.
     """
-    vertical, horizontal = _geometry(preprocessing, images.shape[1], images.shape[2])
-    for axis, number in _passes(preprocessing, vertical, horizontal):
-        images = _resize_axis(preprocessing, images, axis, number + 1)
-    if gives_floats(preprocessing):
-        images = images.astype(jnp.float32)
-    if any(vertical.pad + horizontal.pad):
-        images = jnp.pad(images, ((0, 0), vertical.pad, horizontal.pad, (0, 0)))
-    return images
-
-
-def _passes(preprocessing: Preprocessing, vertical: _Axis, horizontal: _Axis) -> list[tuple[_Axis, int]]:
-    """(axis, its number in (h, w, 3)) in the order of the passes: columns first, or as Pillow decides."""
-    passes = [(horizontal, 1), (vertical, 0)]
-    pillow = preprocessing.resize != "float"
-    if pillow and resample.rows_first(vertical.size, horizontal.size, vertical.resized, horizontal.resized):
-        passes.reverse()
-    return passes
-
-
-def _resize_axis(preprocessing: Preprocessing, images: jax.Array, axis: _Axis, number: int) -> jax.Array:
-    if axis.size == axis.resized:
-        return jax.lax.slice_in_dim(images, axis.crop.start, axis.crop.stop, axis=number)
-    if preprocessing.interpolation == "nearest":
-        return jnp.take(images, jnp.asarray(_kept_indices(preprocessing, axis)), axis=number, mode="clip")
-    road = resample.resize_axis_float if preprocessing.resize == "float" else resample.resize_axis_8bit
-    return road(images, _kept_band(preprocessing, axis), number)
-
-
-def _kept_indices(preprocessing: Preprocessing, axis: _Axis) -> np.ndarray:
-    if axis.size == axis.resized:
-        return np.arange(axis.crop.start, axis.crop.stop)
-    return resample.nearest_indices(axis.size, axis.resized, preprocessing.resize)[axis.crop]
+    rows, columns, rows_first = bands(preprocessing, images.shape[1], images.shape[2])
+    for band, axis in ((rows, 1), (columns, 2)) if rows_first else ((columns, 2), (rows, 1)):
+        images = resample.resize_axis(images, band, axis, preprocessing.resize == "float")
+    return images.astype(jnp.float32) if gives_floats(preprocessing) else images
 
 
 def resize_on_host(preprocessing: Preprocessing, image: np.ndarray) -> np.ndarray:
@@ -206,41 +160,28 @@ def resize_on_host(preprocessing: Preprocessing, image: np.ndarray) -> np.ndarra
     Returns (H, W, 3): uint8 by Pillow itself for "pil", float32 for "float" (the device's numbers up to the
     rounding of a float32 sum, about 1e-4 of a level). "nearest" gives uint8 in both.
     """
-    vertical, horizontal = _geometry(preprocessing, image.shape[0], image.shape[1])
+    height, width = image.shape[:2]
     if preprocessing.resize == "float" or preprocessing.interpolation == "nearest":
-        image = _by_passes(preprocessing, image, vertical, horizontal)
-    else:
-        image = _by_pillow(preprocessing, image, vertical, horizontal)
-    if any(vertical.pad + horizontal.pad):
-        image = np.pad(image, (vertical.pad, horizontal.pad, (0, 0)))
-    return image
-
-
-def _by_passes(preprocessing: Preprocessing, image: np.ndarray, vertical: _Axis, horizontal: _Axis) -> np.ndarray:
-    for axis, number in _passes(preprocessing, vertical, horizontal):
-        if axis.size == axis.resized or preprocessing.interpolation == "nearest":
-            image = np.take(image, _kept_indices(preprocessing, axis), axis=number)
-        else:
-            image = resample.resize_axis_on_host(image, _kept_band(preprocessing, axis), number)
-    return image.astype(np.float32) if gives_floats(preprocessing) else image
-
-
-def _by_pillow(preprocessing: Preprocessing, image: np.ndarray, vertical: _Axis, horizontal: _Axis) -> np.ndarray:
-    """Resizes by one call of Pillow, which orders its passes as `resample.rows_first` says, then crops.
-
-    Pillow's own `box` would not compute what the crop drops, but keeps its corners in float32 and so other weights.
-    """
-    if (vertical.size, horizontal.size) != (vertical.resized, horizontal.resized):
+        rows, columns, rows_first = bands(preprocessing, height, width)
+        for band, axis in ((rows, 0), (columns, 1)) if rows_first else ((columns, 1), (rows, 0)):
+            image = resample.resize_axis(image, band, axis, True)
+        return image.astype(np.float32) if gives_floats(preprocessing) else image
+    # Pillow orders its passes as `resample.rows_first` says. Its own `box` would not compute what the crop drops, but
+    # keeps its corners in float32 and so other weights.
+    new_height, new_width = _resized(preprocessing, height, width)
+    if (height, width) != (new_height, new_width):
         method = getattr(Image.Resampling, preprocessing.interpolation.upper())
-        resized = Image.fromarray(image).resize((horizontal.resized, vertical.resized), method)
-        image = np.asarray(resized)
-    return image[vertical.crop, horizontal.crop]
+        image = np.asarray(Image.fromarray(image).resize((new_width, new_height), method))
+    sides = zip((new_height, new_width), preprocessing.image_size, strict=True)
+    (rows, row_pad), (columns, column_pad) = (_crop(resized, length) for resized, length in sides)
+    image = image[rows, columns]
+    return np.pad(image, (row_pad, column_pad, (0, 0))) if any(row_pad + column_pad) else image
 
 
 def draft_divisor(preprocessing: Preprocessing, height: int, width: int) -> int:
     """The divisor of an image's sides that `resize="draft"` asks of the JPEG decoder: 1, 2, 4 or 8, as Pillow does."""
-    vertical, horizontal = _geometry(preprocessing, height, width)
-    scale = min(height // vertical.resized, width // horizontal.resized)
+    new_height, new_width = _resized(preprocessing, height, width)
+    scale = min(height // new_height, width // new_width)
     return next((divisor for divisor in (8, 4, 2) if divisor <= scale), 1)
 
 

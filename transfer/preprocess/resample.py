@@ -110,50 +110,45 @@ def rows_first(height: int, width: int, new_height: int, new_width: int) -> bool
     return int(PIL.__version__.split(".")[0]) >= 13 and lost_rows > max(0, 2 * lost_columns)
 
 
-def fixed_point(weights: np.ndarray) -> np.ndarray:
+def fixed_point(weights: Any) -> Any:
     """Pillow's int32 weights of 22 bits, rounded half away from zero."""
-    return np.trunc(weights * (1 << PRECISION_BITS) + np.where(weights < 0, -0.5, 0.5)).astype(np.int32)
+    xp = weights.__array_namespace__()
+    return xp.trunc(weights * (1 << PRECISION_BITS) + xp.where(weights < 0, -0.5, 0.5)).astype(xp.int32)
 
 
-def _weighted_sum(images: jax.Array, starts: np.ndarray, weights: np.ndarray, axis: int) -> jax.Array:
-    """Sum over taps of shifted gathers; no array larger than the result in the dtype of `weights`."""
+def rounded_8bit(total: Any) -> Any:
+    """A sum of pixels times `fixed_point` weights, int32, as Pillow makes a uint8 of it."""
+    xp = total.__array_namespace__()
+    return xp.clip((total + (1 << (PRECISION_BITS - 1))) >> PRECISION_BITS, 0, 255).astype(xp.uint8)
+
+
+def resize_axis(images: Any, band_: Band, axis: int, floats: bool) -> Any:
+    """Runs one pass over images of NumPy or of JAX; no array is larger than the result in the dtype of the weights.
+
+    Args:
+        floats: the weighted sum in float32, as `jax.image.resize` computes it (no matmul, so no matmul precision
+            either); else uint8, the sum rounded half up and clipped, as Pillow does. A band of single pixels copies
+            them in their dtype either way.
+    """
+    xp, (starts, weights) = images.__array_namespace__(), band_
     shape = [1] * images.ndim
     shape[axis] = len(starts)
+    if weights.shape[1] == 1:  # of weight 1, or 0 where black
+        if (np.diff(starts) == 1).all() and weights.all():
+            return images[(slice(None),) * axis + (slice(starts[0], starts[-1] + 1),)]
+        copied = xp.take(images, xp.asarray(starts), axis=axis, mode="clip")
+        return xp.where(weights.astype(bool).reshape(shape), copied, xp.zeros((), copied.dtype))
+    weights = weights.astype(np.float32) if floats else fixed_point(weights)
 
-    def tap(start: jax.Array | np.ndarray, weight: jax.Array | np.ndarray) -> jax.Array:
-        rows = jnp.take(images, jnp.asarray(start), axis=axis, mode="clip")
-        return rows.astype(weights.dtype) * jnp.reshape(jnp.asarray(weight), shape)
+    def tap(start: Any, weight: Any) -> Any:
+        pixels = xp.take(images, xp.asarray(start), axis=axis, mode="clip")
+        return pixels.astype(weights.dtype) * xp.reshape(xp.asarray(weight), shape)
 
     taps = weights.shape[1]
-    if taps <= UNROLLED_TAPS:
-        return functools.reduce(jnp.add, (tap(starts + t, weights[:, t]) for t in range(taps)))
-    all_starts, all_weights = jnp.asarray(starts), jnp.asarray(weights.T)
-    first = tap(starts, weights[:, 0])
-    return jax.lax.fori_loop(1, taps, lambda t, total: total + tap(all_starts + t, all_weights[t]), first)
-
-
-def resize_axis_8bit(images: jax.Array, band_: Band, axis: int) -> jax.Array:
-    """Runs one pass of Pillow's resize: uint8 in, uint8 out, the weighted sum rounded half up and clipped."""
-    return rounded_8bit(_weighted_sum(images, band_.starts, fixed_point(band_.weights), axis))
-
-
-def rounded_8bit(total: jax.Array) -> jax.Array:
-    """A sum of pixels times `fixed_point` weights, int32, as Pillow makes a uint8 of it."""
-    rounded = (total + (1 << (PRECISION_BITS - 1))) >> PRECISION_BITS
-    return jnp.clip(rounded, 0, 255).astype(jnp.uint8)
-
-
-def resize_axis_float(images: jax.Array, band_: Band, axis: int) -> jax.Array:
-    """Runs one pass in float32, as `jax.image.resize` computes it; no matmul, so no matmul precision either."""
-    return _weighted_sum(images, band_.starts, band_.weights.astype(np.float32), axis)
-
-
-def resize_axis_on_host(image: np.ndarray, band_: Band, axis: int) -> np.ndarray:
-    """`resize_axis_float` in NumPy for one image: the same numbers up to the rounding of a float32 sum."""
-    shape = [1] * image.ndim
-    shape[axis] = len(band_.starts)
-    weights = band_.weights.astype(np.float32)
-    total: np.ndarray | np.float32 = np.float32(0)
-    for t in range(weights.shape[1]):
-        total = total + np.take(image, band_.starts + t, axis=axis) * weights[:, t].reshape(shape)
-    return np.asarray(total, np.float32)
+    if xp is np or taps <= UNROLLED_TAPS:
+        total = functools.reduce(xp.add, (tap(starts + t, weights[:, t]) for t in range(taps)))
+    else:
+        all_starts, all_weights = jnp.asarray(starts), jnp.asarray(weights.T)
+        first = tap(starts, weights[:, 0])
+        total = jax.lax.fori_loop(1, taps, lambda t, total: total + tap(all_starts + t, all_weights[t]), first)
+    return total if floats else rounded_8bit(total)

@@ -1,21 +1,45 @@
 """A network as one SVG picture: a band a stage, and in it what the stage does."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from transfer.models.drawing import labels
-from transfer.models.drawing.blocks import Band, Step, Unit, bands, flattened
-from transfer.models.drawing.boxes import FRAME, Box, Branches, Card, Frame, Row, Shortcut, Tap, wrapped
-from transfer.models.drawing.canvas import LARGE, LINE, SMALL, USUAL, Canvas, text_width
+from transfer.models.drawing.blocks import Step, Unit, bands, flattened
+from transfer.models.drawing.boxes import (
+    FRAME,
+    LARGE,
+    LINE,
+    SMALL,
+    USUAL,
+    Box,
+    Branches,
+    Canvas,
+    Card,
+    Frame,
+    Row,
+    Tap,
+    text_width,
+    wrapped,
+)
 from transfer.models.graph.trace import Graph, Node
 
 WIDTH, MARGIN = 1040.0, 20.0
 LABEL, BETWEEN, ROWS = 168.0, 20.0, 16.0
 CONTENT = MARGIN + LABEL + 30
-TURN = CONTENT - 14
 LEGEND = (
     "blue: convolution (3×3 /2, 64: windows of 3×3 in steps of 2, to 64 channels); max, average: pools; violet: tap"
 )
+WORDS = {
+    "add": "+",
+    "batch_norm": "BN",
+    "relu": "ReLU",
+    "relu6": "ReLU6",
+    "max_pool": "max",
+    "avg_pool": "average",
+    "broadcast_in_dim": "reshape",
+    "squeeze": "reshape",
+}
+COLOURS = {"conv": "#ddf4ff", "dense": "#ffe3cc", **dict.fromkeys(("max_pool", "avg_pool", "mean", "slice"), "#dafbe1")}
+OTHER_COLOUR = "#eaeef2"
 
 
 def draw(name: str, graph: Graph, image: Sequence[int]) -> str:
@@ -33,11 +57,10 @@ class Diagram:
     """Paints from top to bottom: `y` is how far it has come, `right` how far to the right."""
 
     def __init__(self, name: str, graph: Graph) -> None:
-        self.name, self.graph = name, graph
-        self.bands = bands(graph)
+        self.name, self.graph, self.bands = name, graph, bands(graph)
         self.taps = {position: tap for tap, position in graph.endpoints.items()}
-        steps = [self._nodes(step) for band in self.bands for unit in band.units for step in flattened(unit.steps)]
-        suffixes = {labels.suffix(nodes[1:]) for nodes in steps if nodes[0].op == "conv"}
+        steps = [self._nodes(step) for _, units in self.bands for unit in units for step in flattened(unit.steps)]
+        suffixes = {_suffix(nodes[1:]) for nodes in steps if nodes[0].op == "conv"}
         # what follows every convolution, said once for all of them
         self.left_out = suffixes.pop() if len(suffixes) == 1 else None
         self.canvas = Canvas(f"{name}, drawn from the model")
@@ -49,55 +72,48 @@ class Diagram:
     def svg(self, image: Sequence[int]) -> str:
         """The whole picture."""
         costs = f"{self.graph.parameters:,} parameters, {self.graph.macs / 1e9:.4g} GFLOPs (1e9 multiply-adds)"
-        notes = [f"{costs} for one image of {labels.sides(image)}", LEGEND]
+        notes = [f"{costs} for one image of {_sides(image)}", LEGEND]
         if self.left_out:
             notes.append(f"after every convolution: {self.left_out}")
-        self.canvas.text(MARGIN, self.y + 10, self.name, size=20, bold=True, anchor="start")
+        self.canvas.text(MARGIN, self.y + 10, self.name, 20, anchor="start")
         for i, note in enumerate(notes):
             size = SMALL if i else USUAL
-            self.canvas.text(MARGIN, self.y + 38 + 20 * i, note, size=size, anchor="start")
+            self.canvas.text(MARGIN, self.y + 38 + 20 * i, note, size, anchor="start")
             self.right = max(self.right, MARGIN + text_width(note, size))
         self.y += 44 + 20 * len(notes)
         above = None
-        for band in self.bands:
-            above = self._band(band, above)
+        for stage, units in self.bands:
+            above = self._band(stage, units, above)
         return self.canvas.svg(self.right + MARGIN, self.y + MARGIN - BETWEEN)
 
-    def _band(self, band: Band, label_above: float | None) -> float:
+    def _band(self, stage: str, units: Sequence[Unit], label_above: float | None) -> float:
         """Paints a stage below what is there; returns where its label ends."""
-        rows = wrapped([box for unit in band.units for box in self._unit(unit)], WIDTH - CONTENT - MARGIN)
-        end = [step.nodes[-1] for unit in band.units for step in unit.steps if not step.side][-1]
-        texts = [band.name, labels.sides(self.graph.nodes[end].shape[1:])]
-        if band.name in self.graph.stages:
-            texts.append(f"{self.graph.stages[band.name].parameters:,} parameters")
+        rows = wrapped([box for unit in units for box in self._unit(unit)], WIDTH - CONTENT - MARGIN)
+        end = [step.nodes[-1] for unit in units for step in unit.steps if not step.side][-1]
+        texts = [stage, _sides(self.graph.nodes[end].shape[1:])]
+        if stage in self.graph.stages:
+            texts.append(f"{self.graph.stages[stage].parameters:,} parameters")
         half = 7 + 9.0 * len(texts)
         line = self.y + max(half, rows[0].above)
-        self._paint_label(texts, line - half, 2 * half, label_above)
-        self.canvas.line([(MARGIN + LABEL, line), (CONTENT, line)], arrow=False)
-        bottom = label_end = line + half
+        top, middle, label_end = line - half, MARGIN + LABEL / 2, line + half
+        self.canvas.rectangle(MARGIN, top, LABEL, 2 * half, FRAME, line=LINE, radius=6)
+        for i, (text, size) in enumerate(zip(texts, (LARGE, USUAL, SMALL), strict=False)):
+            self.canvas.text(middle, top + 16 + 18 * i, text, size)
+        if label_above is not None:
+            self.canvas.line((middle, label_above), (middle, top))
+        self.canvas.line((MARGIN + LABEL, line), (CONTENT, line), arrow=False)
+        bottom = label_end
         for row, following in itertools.zip_longest(rows, rows[1:]):
             row.paint(self.canvas, CONTENT, line)
             right, under = CONTENT + row.width, line + row.below
             self.right, bottom = max(self.right, right), max(bottom, under)
-            if following is not None:
-                # from the end of this row to the beginning of the one under it
-                start, below, between = (
-                    [(right, line), (right + 9, line)],
-                    under + ROWS + following.above,
-                    under + ROWS / 2,
-                )
-                self.canvas.line([*start, (right + 9, between), (TURN, between), (TURN, below), (CONTENT, below)])
+            if following is not None:  # from the end of this row to the beginning of the one under it
+                out, back, between, below = right + 9, CONTENT - 14, under + ROWS / 2, under + ROWS + following.above
+                turns = (out, line), (out, between), (back, between), (back, below)
+                self.canvas.line((right, line), *turns, (CONTENT, below))
                 line = below
         self.y = bottom + BETWEEN
         return label_end
-
-    def _paint_label(self, texts: Sequence[str], top: float, height: float, above: float | None) -> None:
-        self.canvas.rectangle(MARGIN, top, LABEL, height, FRAME, line=LINE, radius=6)
-        middle = MARGIN + LABEL / 2
-        for i, (text, size) in enumerate(zip(texts, (LARGE, USUAL, SMALL), strict=False)):
-            self.canvas.text(middle, top + 16 + 18 * i, text, size=size, bold=i == 0)
-        if above is not None:
-            self.canvas.line([(middle, above), (middle, top)])
 
     def _unit(self, unit: Unit) -> list[Box]:
         boxes = list(self._boxes(unit.steps))
@@ -117,10 +133,56 @@ class Diagram:
         first, *after = nodes = self._nodes(step)
         if not step.branches:
             source = self.graph.nodes[first.inputs[0]].shape
-            fill = labels.COLOURS.get(first.op, labels.OTHER_COLOUR)
-            return Card(labels.lines(nodes, source, self.left_out), fill, step.side)
+            return Card(_lines(nodes, source, self.left_out), COLOURS.get(first.op, OTHER_COLOUR), step.side)
         rows = [Row(list(self._boxes(branch))) for branch in step.branches]
-        if first.op == "add" and len(rows) == 2:
-            shortcut, body = sorted(rows, key=lambda row: len(row.boxes))
-            return Shortcut(body, shortcut, labels.suffix(after))
-        return Branches(rows, [first.op, str(first.shape[-1]), *([labels.suffix(after)] if after else [])])
+        join = [_suffix([first]), *([_suffix(after)] if after else [])]
+        if first.op == "add" and len(rows) == 2:  # a residual unit, its shortcut above
+            return Branches(sorted(rows, key=lambda row: len(row.boxes)), join, straight=True)
+        join.insert(1, str(first.shape[-1]))
+        return Branches(rows, join, straight=False)
+
+
+def _sides(values: Sequence[int]) -> str:
+    """(3, 3) -> "3×3"."""
+    return "×".join(map(str, values))
+
+
+def _suffix(nodes: Sequence[Node]) -> str:
+    """The text after a layer in its box: "BN · ReLU"."""
+    return " · ".join(WORDS.get(node.op, node.op) for node in nodes)
+
+
+def _lines(nodes: Sequence[Node], source: Sequence[int], left_out: str | None) -> tuple[str, ...]:
+    """The lines of the box of `nodes`, whose first names it, on an input of shape `source`."""
+    first, after = nodes[0], _suffix(nodes[1:])
+    if first.op == "batch_norm":
+        return (_suffix(nodes),)
+    title = TITLES[first.op](first, source) if first.op in TITLES else _suffix([first])
+    groups = first.attributes.get("groups", 1)
+    more = [] if groups == 1 else ["depthwise" if groups == source[-1] else f"{groups} groups"]
+    if after and not (first.op == "conv" and after == left_out):
+        more.append(after)
+    return (title, *more)
+
+
+def _window(node: Node) -> str:
+    """A window and its step: "3×3 /2"."""
+    strides = node.attributes["strides"]
+    return _sides(node.attributes["kernel"]) + ("" if set(strides) == {1} else f" /{strides[0]}")
+
+
+def _pool(node: Node, source: Sequence[int]) -> str:
+    cells = f"to {_sides(node.attributes['cells'])}" if node.attributes.get("adaptive") else _window(node)
+    return f"{WORDS[node.op]} {cells}"
+
+
+# Operation -> the first line of its box, of the node and the shape of its input; others have their word.
+TITLES: dict[str, Callable[[Node, Sequence[int]], str]] = {
+    "conv": lambda node, source: f"{_window(node)}, {node.shape[-1]}",
+    "dense": lambda node, source: f"dense, {node.shape[-1]}",
+    "max_pool": _pool,
+    "avg_pool": _pool,
+    "mean": lambda node, source: f"mean over {_sides(source[1:3])}",
+    "slice": lambda node, source: f"1×1 /{source[1] // node.shape[1]}, no weights",
+    "reshape": lambda node, source: "flatten" if len(node.shape) == 2 else "reshape",
+}
