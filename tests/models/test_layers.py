@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from transfer.models.convolution import convolve
-from transfer.models.layers import adaptive_average_pool, average_pool, max_pool
+from transfer.models.layers import adaptive_average_pool, average_pool, convolve, max_pool
 
 
 @settings(max_examples=15, deadline=None)

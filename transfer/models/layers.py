@@ -11,9 +11,10 @@ from flax import nnx
 from jax import lax
 
 from transfer.errors import UsageError
-from transfer.models.convolution import convolve
 
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Below this many output pixels a side, patches + matmul wins on a CPU; above it, the patches' traffic does not pay.
+SMALL_SIDE = 8
 
 
 def normal(deviation: Callable[[Sequence[int]], float]) -> nnx.Initializer:
@@ -31,6 +32,41 @@ def normal(deviation: Callable[[Sequence[int]], float]) -> nnx.Initializer:
 # He et al. 2015 (arXiv:1502.01852), fan-out, as torchvision initialises VGG and ResNet.
 he_normal = normal(lambda shape: math.sqrt(2 / (math.prod(shape[:-2]) * shape[-1])))
 small_normal = normal(lambda shape: 0.01)
+
+
+def convolve(
+    images: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    **options: Any,
+) -> jax.Array:
+    """A drop-in for `lax.conv_general_dilated` over NHWC images and HWIO kernels, same result up to rounding.
+
+    XLA's CPU convolution collapses on small images (3x3, 512 -> 512 channels at 2x2 pixels: 80 times slower than the
+    same arithmetic as one matrix product), so there it becomes patches times a matrix.
+    """
+    dilations = {*(options.get("lhs_dilation") or ()), *(options.get("rhs_dilation") or ())}
+    ordinary = options.get("feature_group_count", 1) == 1 and dilations <= {1}
+    if ordinary and not isinstance(padding, str) and jax.default_backend() == "cpu":
+        geometry = zip(images.shape[1:3], kernel.shape[:2], strides, padding, strict=True)
+        sides = [(size + low + high - window) // stride + 1 for size, window, stride, (low, high) in geometry]
+        if max(sides) <= SMALL_SIDE:
+            padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
+            matrix = kernel.reshape(-1, kernel.shape[-1])
+            return jnp.matmul(patches(padded, kernel.shape, strides, sides), matrix, precision=options.get("precision"))
+    return lax.conv_general_dilated(images, kernel, strides, padding, **options)
+
+
+def patches(images: jax.Array, window: Sequence[int], strides: Sequence[int], sides: Sequence[int]) -> jax.Array:
+    """The window of each output pixel, (B, rows, columns, height width C), of padded images (im2col)."""
+    (rows, columns), (down, across) = sides, strides
+    slices = [
+        images[:, y : y + (rows - 1) * down + 1 : down, x : x + (columns - 1) * across + 1 : across]
+        for y in range(window[0])
+        for x in range(window[1])
+    ]
+    return jnp.concatenate(slices, axis=-1)
 
 
 def conv(
@@ -93,6 +129,20 @@ class ConvNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return jax.nn.relu(self.bn(self.conv(x)))
+
+
+class Stage(nnx.Module):
+    """Units at one resolution, one after the other: `unit1`, `unit2`, …"""
+
+    def __init__(self, units: Sequence[nnx.Module]) -> None:
+        self.depth = len(units)
+        for i, unit in enumerate(units, 1):
+            setattr(self, f"unit{i}", unit)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(1, self.depth + 1):
+            x = getattr(self, f"unit{i}")(x)
+        return x
 
 
 def dense(inputs: int, features: int, *, rngs: nnx.Rngs) -> nnx.Linear:

@@ -13,15 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from transfer.models.layers import (
-    batch_norm,
-    check_images,
-    conv,
-    dense,
-    global_average_pool,
-    max_pool,
-    scaled,
-)
+from transfer.models.layers import Stage, batch_norm, check_images, conv, dense, global_average_pool, max_pool, scaled
 
 # name: (units in each of the four stages, bottleneck units)
 SIZES = {
@@ -134,30 +126,6 @@ class Stem(nnx.Module):
         return max_pool(jax.nn.relu(self.bn(self.conv(x))), 3, 2, padding=1, pad_value=self.pool_pad_value)
 
 
-class Stage(nnx.Module):
-    """`depth` units at one resolution; the first carries the stride."""
-
-    def __init__(
-        self,
-        unit: type[BasicUnit | Bottleneck],
-        inputs: int,
-        channels: int,
-        depth: int,
-        stride: int,
-        variant: Variant,
-        rngs: nnx.Rngs,
-    ) -> None:
-        self.depth = depth
-        self.unit1 = unit(inputs, channels, stride, variant, rngs)
-        for i in range(2, depth + 1):
-            setattr(self, f"unit{i}", unit(channels * unit.expansion, channels, 1, variant, rngs))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        for i in range(1, self.depth + 1):
-            x = getattr(self, f"unit{i}")(x)
-        return x
-
-
 class ResNet(nnx.Module):
     """Stem, four stages, global average pool, linear classifier.
 
@@ -184,8 +152,12 @@ class ResNet(nnx.Module):
         inputs, *_ = channels = [scaled(c, width) for c in STAGE_CHANNELS]
         self.stem = Stem(inputs, fields, rngs)
         for i, (depth, features) in enumerate(zip(depths, channels, strict=True), 1):
-            setattr(self, f"stage{i}", Stage(unit, inputs, features, depth, 1 if i == 1 else 2, fields, rngs))
-            inputs = features * unit.expansion
+            outputs, units = features * unit.expansion, []
+            for j in range(depth):
+                stride = 2 if i > 1 and j == 0 else 1
+                units.append(unit(outputs if j else inputs, features, stride, fields, rngs))
+            setattr(self, f"stage{i}", Stage(units))
+            inputs = outputs
         if num_classes:
             self.logits = dense(inputs, num_classes, rngs=rngs)
 

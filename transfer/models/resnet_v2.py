@@ -9,19 +9,10 @@ from functools import partial
 import jax
 from flax import nnx
 
-from transfer.models.layers import (
-    batch_norm,
-    check_images,
-    conv,
-    dense,
-    global_average_pool,
-    max_pool,
-    scaled,
-)
+from transfer.models.layers import Stage, batch_norm, check_images, conv, dense, global_average_pool, max_pool, scaled
 
 SIZES = {"resnet50v2": (3, 4, 6, 3), "resnet101v2": (3, 4, 23, 3), "resnet152v2": (3, 8, 36, 3)}
 STAGE_CHANNELS = (64, 128, 256, 512)
-STAGE_STRIDES = (2, 2, 2, 1)
 EXPANSION = 4
 BN_EPSILON = 1.001e-5
 
@@ -52,22 +43,6 @@ class Unit(nnx.Module):
         return shortcut + self.conv3(x)
 
 
-class Stage(nnx.Module):
-    """`depth` units; the first projects, the last carries the stride."""
-
-    def __init__(self, inputs: int, channels: int, depth: int, stride: int, rngs: nnx.Rngs) -> None:
-        self.depth = depth
-        for i in range(1, depth + 1):
-            step = stride if i == depth else 1
-            unit = Unit(inputs if i == 1 else channels * EXPANSION, channels, step, i == 1, rngs)
-            setattr(self, f"unit{i}", unit)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        for i in range(1, self.depth + 1):
-            x = getattr(self, f"unit{i}")(x)
-        return x
-
-
 class Stem(nnx.Module):
     """7x7 convolution and 3x3 max-pool, each at stride 2; no norm, no ReLU, so the pool's padding of zeros counts."""
 
@@ -92,9 +67,13 @@ class ResNetV2(nnx.Module):
         channels = [scaled(c, width) for c in STAGE_CHANNELS]
         self.stem = Stem(channels[0], rngs)
         inputs = channels[0]
-        for i, (depth, features, stride) in enumerate(zip(depths, channels, STAGE_STRIDES, strict=True), 1):
-            setattr(self, f"stage{i}", Stage(inputs, features, depth, stride, rngs))
-            inputs = features * EXPANSION
+        for i, (depth, features) in enumerate(zip(depths, channels, strict=True), 1):
+            outputs, units = features * EXPANSION, []
+            for j in range(depth):
+                stride = 2 if i < len(depths) and j == depth - 1 else 1
+                units.append(Unit(outputs if j else inputs, features, stride, j == 0, rngs))
+            setattr(self, f"stage{i}", Stage(units))
+            inputs = outputs
         self.post_bn = batch_norm(inputs, epsilon=BN_EPSILON, rngs=rngs)
         if num_classes:
             self.logits = dense(inputs, num_classes, rngs=rngs)

@@ -173,8 +173,8 @@ def resize_on_host(preprocessing: Preprocessing, image: np.ndarray) -> np.ndarra
         method = getattr(Image.Resampling, preprocessing.interpolation.upper())
         image = np.asarray(Image.fromarray(image).resize((new_width, new_height), method))
     sides = zip((new_height, new_width), preprocessing.image_size, strict=True)
-    (rows, row_pad), (columns, column_pad) = (_crop(resized, length) for resized, length in sides)
-    image = image[rows, columns]
+    (down, row_pad), (across, column_pad) = (_crop(resized, length) for resized, length in sides)
+    image = image[down, across]
     return np.pad(image, (row_pad, column_pad, (0, 0))) if any(row_pad + column_pad) else image
 
 

@@ -122,7 +122,8 @@ class Reader:
     def units(self, steps: Sequence[Step]) -> list[Unit]:
         """The steps by the module that does them; modules in a row that do the same are one."""
         units = [Unit((), ())]
-        for name, group in itertools.groupby(steps, lambda step: f"{self.graph.nodes[step.nodes[0]].scope}..".split(".")[1]):
+        scopes = {step: self.graph.nodes[step.nodes[0]].scope for step in steps}
+        for name, group in itertools.groupby(steps, lambda step: f"{scopes[step]}..".split(".")[1]):
             inside, before = tuple(group), units[-1]
             named = bool(name) and (len(inside) > 1 or bool(inside[0].branches))
             if named and before.names and self._signature(before.steps) == self._signature(inside):

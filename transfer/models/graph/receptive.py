@@ -1,8 +1,7 @@
 """How much of the image each node of a model sees, by arithmetic from its graph."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from transfer.models.graph.trace import Graph, Node
 
@@ -30,18 +29,15 @@ Fields = tuple[Field, Field] | None
 
 def fields(graph: Graph) -> list[Fields]:
     """The receptive field of every node of a graph, in pixels of its input."""
-    known: list[Fields] = []
-    for node in graph.nodes:
-        if node.op == "input":
-            known.append((Field(1, 0, 0), Field(1, 0, 0)))
-            continue
+    known: list[Fields] = [(Field(1, 0, 0), Field(1, 0, 0))]
+    for node in graph.nodes[1:]:
         inputs = [known[i] for i in node.inputs]
         if node.op in GLOBAL or node.attributes.get("adaptive") or None in inputs:
             known.append(None)
-            continue
-        source = graph.nodes[node.inputs[0]].shape[1:3]
-        sides = [_side(node, source, axis, [each[axis] for each in inputs if each]) for axis in (0, 1)]
-        known.append((sides[0], sides[1]))
+        else:
+            source = graph.nodes[node.inputs[0]].shape[1:3]
+            rows, columns = (_side(node, source, axis, [each[axis] for each in inputs if each]) for axis in (0, 1))
+            known.append((rows, columns))
     return known
 
 
@@ -53,22 +49,14 @@ def receptive_field(graph: Graph) -> str:
 
 def _side(node: Node, source: Sequence[int], axis: int, inputs: Sequence[Field]) -> Field:
     """A node's field along one axis: the union of its inputs', widened by its window."""
-    union = Field(inputs[0].stride, min(f.first for f in inputs), max(f.last for f in inputs))
-    window, stride, low = _geometry(node, source, axis)
-    return Field(
-        union.stride * stride,
-        union.first - union.stride * low,
-        union.last + union.stride * (window - 1 - low),
-    )
-
-
-def _geometry(node: Node, source: Sequence[int], axis: int) -> tuple[int, int, int]:
-    """Window, stride and padding before the first pixel along an axis; (1, 1, 0) for what works pixel by pixel."""
-    attributes: Mapping[str, Any] = node.attributes
-    if "kernel" not in attributes:
-        return 1, -(-source[axis] // node.shape[1 + axis]), 0  # a slice takes every second pixel
-    window, stride, padding = attributes["kernel"][axis], attributes["strides"][axis], attributes["padding"]
-    if padding == "SAME":
-        total = max(0, (node.shape[1 + axis] - 1) * stride + window - source[axis])
-        return window, stride, total // 2
-    return window, stride, 0 if padding == "VALID" else padding[axis][0]
+    size, low = node.shape[1 + axis], 0
+    window, stride = 1, -(-source[axis] // size)  # what works pixel by pixel; a slice takes every second one
+    if "kernel" in node.attributes:
+        window, stride = node.attributes["kernel"][axis], node.attributes["strides"][axis]
+        padding = node.attributes["padding"]
+        if padding == "SAME":
+            low = max(0, (size - 1) * stride + window - source[axis]) // 2
+        elif padding != "VALID":
+            low = padding[axis][0]
+    step, first, last = inputs[0].stride, min(f.first for f in inputs), max(f.last for f in inputs)
+    return Field(step * stride, first - step * low, last + step * (window - 1 - low))

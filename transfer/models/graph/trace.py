@@ -7,6 +7,7 @@ reshape and a maximum are a max-pool). Drawings, counts by stage and the matchin
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -15,8 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from transfer.models.graph.calls import name_calls
-from transfer.models.graph.equations import Reading, Step
+from transfer.models.graph.equations import Reading, Step, name_calls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,15 +147,19 @@ def trace(
         return jax.ShapeDtypeStruct(leaf.shape, dtype if is_float else leaf.dtype)
 
     jaxpr = jax.make_jaxpr(run)(jax.tree.map(typed, state), jax.ShapeDtypeStruct(tuple(image_shape), dtype))
-    leaves = jax.tree.leaves(state)
-    real = [None if isinstance(leaf, jax.ShapeDtypeStruct) else leaf.astype(typed(leaf).dtype) for leaf in leaves]
-    values = real if with_values else None
-    reading = Reading(tuple(image_shape), layers, values)
-    output, *endpoints = reading.read(jaxpr)
+
+    def value(leaf: Any) -> Any:
+        known = with_values and not isinstance(leaf, jax.ShapeDtypeStruct)
+        return leaf.astype(typed(leaf).dtype) if known else None
+
+    reading = Reading(tuple(image_shape), layers, with_values)
+    output, *endpoints = reading.read(jaxpr, list(map(value, jax.tree.leaves(state))))
     positions = {tap: at for tap, at in zip(taps, endpoints, strict=True) if taps_wanted is None or tap in taps_wanted}
     if taps_wanted is not None:
         output = max(positions.values(), default=0)
-    kept = _needed(reading.steps, [output, *positions.values()])
+    # what was read as a part of another step is left out
+    needed = {0, *leading_to([output, *positions.values()], lambda i: reading.steps[i].inputs)}
+    kept = {old: new for new, old in enumerate(sorted(needed))}
     return Graph(
         tuple(_node(reading.steps[old], kept, layers, image_shape[0]) for old in kept),
         kept[output],
@@ -176,19 +180,13 @@ def leading_to(outputs: Iterable[int], inputs: Callable[[int], Iterable[int]]) -
     return visited
 
 
-def _needed(steps: Sequence[Step], outputs: Sequence[int]) -> dict[int, int]:
-    """Positions of the steps that lead to an output -> their new positions; what was read as a part of another goes."""
-    needed = {0, *leading_to(outputs, lambda i: steps[i].inputs)}
-    return {old: new for new, old in enumerate(sorted(needed))}
-
-
 def _node(step: Step, kept: Mapping[int, int], layers: Mapping[str, nnx.Module], batch: int) -> Node:
     inputs = tuple(kept[i] for i in step.inputs)
     node = Node(step.op, inputs, step.shape, step.layer, step.scope, step.attributes, step.chain)
     if not step.layer:
         return node
     layer = layers[step.layer]
-    op, attributes = LAYERS.get(type(layer).__name__, _other_layer)(layer)
+    op, attributes = _settings(layer)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)))
     kernel = getattr(layer, "kernel", None)
     # HWIO or (in, out): each output position costs one multiply-add for each element of the kernel
@@ -199,38 +197,33 @@ def _node(step: Step, kept: Mapping[int, int], layers: Mapping[str, nnx.Module],
 DILATIONS = ("kernel_dilation", "input_dilation")
 
 
-def _conv(layer: nnx.Conv) -> tuple[str, dict[str, Any]]:
+def _settings(layer: Any) -> tuple[str, dict[str, Any]]:
+    """A layer's operation and attributes."""
+    match type(layer).__name__:
+        case "Conv":
+            return "conv", _conv_attributes(layer)
+        case "Linear":
+            return "dense", dict(bias=layer.bias is not None)
+        case "BatchNorm":
+            given = dict(scale=layer.scale is not None, bias=layer.bias is not None)
+            return "batch_norm", dict(epsilon=layer.epsilon, **given)
+        case name:
+            return re.sub("(?<!^)([A-Z])", r"_\1", name).lower(), {}
+
+
+def _conv_attributes(layer: nnx.Conv) -> dict[str, Any]:
     def pair(value: Any) -> tuple[int, int]:
         return (value, value) if isinstance(value, int) else tuple(value)
 
     padding = layer.padding
-    if not isinstance(padding, str):
-        padding = tuple(pair(side) for side in pair(padding))
-    strides = pair(1 if layer.strides is None else layer.strides)
     dilations = {name: pair(value) for name in DILATIONS if pair(value := getattr(layer, name) or 1) != (1, 1)}
-    return "conv", dilations | dict(
+    return dilations | dict(
         kernel=tuple(layer.kernel_size),
-        strides=strides,
-        padding=padding,
+        strides=pair(1 if layer.strides is None else layer.strides),
+        padding=padding if isinstance(padding, str) else tuple(pair(side) for side in pair(padding)),
         groups=layer.feature_group_count,
         bias=layer.bias is not None,
     )
-
-
-def _dense(layer: nnx.Linear) -> tuple[str, dict[str, Any]]:
-    return "dense", dict(bias=layer.bias is not None)
-
-
-def _batch_norm(layer: nnx.BatchNorm) -> tuple[str, dict[str, Any]]:
-    return "batch_norm", dict(epsilon=layer.epsilon, scale=layer.scale is not None, bias=layer.bias is not None)
-
-
-def _other_layer(layer: nnx.Module) -> tuple[str, dict[str, Any]]:
-    name = type(layer).__name__
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_"), {}
-
-
-LAYERS: dict[str, Any] = {"Conv": _conv, "Linear": _dense, "BatchNorm": _batch_norm}
 
 
 def _parameters_by_stage(state: Any) -> dict[str, int]:
