@@ -1,7 +1,7 @@
 """Measures convolutions, fits the planner's cost model to them, and says how good its choices are.
 
 python benchmarks/convolutions.py --seconds=100   # measures what convolutions.json lacks; repeat until done
-python benchmarks/convolutions.py --fit           # writes transfer/freeze/convolutions/costs.json
+python benchmarks/convolutions.py --fit           # writes transfer/freeze/costs.json
 python benchmarks/convolutions.py                 # evaluates on geometries that the fit has not seen
 """
 
@@ -57,7 +57,7 @@ def measure(limit: float) -> None:
     import jaxlib
     from jax.sharding import Mesh
 
-    from transfer.freeze import autotune
+    from transfer.freeze import plan
     from transfer.runtime import devices
 
     devices.use_cores()
@@ -68,8 +68,8 @@ def measure(limit: float) -> None:
     stop = time.monotonic() + limit
     while missing and time.monotonic() < stop:
         geometry = missing.pop(0)
-        rows.append((geometry, autotune.seconds(geometry, choices(geometry), mesh, np.float32)))
-        about = dict(machine=autotune.machine(mesh), jax=jax.__version__, jaxlib=jaxlib.__version__, command=COMMAND)
+        rows.append((geometry, plan.seconds(geometry, choices(geometry), mesh, np.float32)))
+        about = dict(machine=plan.machine(mesh), jax=jax.__version__, jaxlib=jaxlib.__version__, command=COMMAND)
         write(about, rows)
     print(f"{len(rows)} geometries measured, {len(missing)} to go")
 

@@ -26,7 +26,7 @@ from transfer.freeze.convolutions import ALGORITHMS, Geometry
 # How alike two geometries have to be, as a distance between logarithms of sizes; and how much the model itself weighs
 # beside a measurement at no distance.
 ALIKE, TRUST = 0.3, 0.1
-FITTED = Path(__file__).parent / "convolutions" / "costs.json"
+FITTED = Path(__file__).with_name("costs.json")
 BYTES = 4
 
 

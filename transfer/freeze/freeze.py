@@ -7,7 +7,7 @@ every other equation is computed as the model has it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -37,6 +37,7 @@ class Planned:
     algorithm: str
 
 
+@dataclass(frozen=True, eq=False)
 class Frozen:
     """An inference-only backbone: `frozen(frozen.arrays, images)` gives the end points it was frozen for.
 
@@ -44,18 +45,15 @@ class Frozen:
       arrays: everything learned, folded, cast and laid out; what the program takes as arguments.
       convolutions: of the plan, in the order of the calls.
       segments: of the graph, with the number of images that each works on at a time.
+      steps: position in the graph -> what computes it.
+      endpoints: name -> position.
     """
 
-    def __init__(
-        self,
-        steps: Mapping[int, Run],
-        endpoints: Mapping[str, int],
-        arrays: Arrays,
-        convolutions: Sequence[Planned],
-        segments: Sequence[Segment],
-    ) -> None:
-        self._steps, self._endpoints = steps, endpoints
-        self.arrays, self.convolutions, self.segments = arrays, tuple(convolutions), tuple(segments)
+    arrays: Arrays
+    convolutions: Sequence[Planned]
+    segments: Sequence[Segment]
+    steps: Mapping[int, Run]
+    endpoints: Mapping[str, int]
 
     @property
     def plan(self) -> dict[str, str]:
@@ -67,18 +65,18 @@ class Frozen:
         values = {0: images}
         for segment in self.segments:
             values |= self._segment(segment, arrays, values[segment.start - 1])
-        return {name: values[position] for name, position in self._endpoints.items()}
+        return {name: values[position] for name, position in self.endpoints.items()}
 
     def _segment(self, segment: Segment, arrays: Mapping[str, Any], taken: jax.Array) -> dict[int, jax.Array]:
         """Values of the segment's end points and of its last node, from that of the node before it."""
         inside = range(segment.start, segment.stop)
-        kept = {segment.stop - 1, *self._endpoints.values()} & set(inside)
+        kept = {segment.stop - 1, *self.endpoints.values()} & set(inside)
 
         def run(images: jax.Array) -> dict[int, jax.Array]:
             values = {segment.start - 1: images}
             for position in inside:
-                if position in self._steps:
-                    values[position] = self._steps[position](arrays, values)
+                if position in self.steps:
+                    values[position] = self.steps[position](arrays, values)
             return {position: values[position] for position in kept}
 
         if len(taken) <= segment.chunk or len(taken) % segment.chunk:
@@ -116,59 +114,44 @@ def freeze(
     Raises:
       UsageError: the model's own, for images that it does not take.
     """
-    graphs = _Graphs(model, image_shape, dtype, taps)
-    graph = graphs[image_shape[0]]
+
+    @cache
+    def graph_for(images: int) -> Graph:
+        """The model's graph; its equations hold the number of images that they were traced for."""
+        return trace(model, (images, *image_shape[1:]), dtype=dtype, with_values=True, taps_wanted=taps)
+
+    graph = graph_for(image_shape[0])
     units = fused(graph, list(graph.endpoints.values()))
-    inside = {position for unit in units.values() for position in _absorbed(graph, unit)}
-    present = set(range(1, len(graph.nodes))) - inside
+    present = set(range(1, len(graph.nodes))) - {i for unit in units.values() for i in _absorbed(graph, unit)}
     parts = segments(graph, present, image_shape[0], chunk_bytes, jnp.dtype(dtype).itemsize)
-    graph_at = {position: graphs[part.chunk] for part in parts for position in range(part.start, part.stop)}
+    graph_at = {position: graph_for(part.chunk) for part in parts for position in range(part.start, part.stop)}
     geometries = {graph.nodes[unit.conv].layer: _geometry(graph_at[last], unit) for last, unit in units.items()}
     chosen = plan or plan_for(geometries, precision=precision, platform=platform, dtype=dtype, autotune=autotune)
+    layers = {last: graph.nodes[units[last].conv].layer for last in sorted(units)}
+    planned = {last: Planned(layer, geometries[layer], chosen[layer]) for last, layer in layers.items()}
     parameters = {".".join(map(str, path)): value for path, value in nnx.to_flat_state(nnx.state(model))}
-    consumers = graph.consumers()
     joined = joinable(graph, units) if platform == "tpu" and set(chosen.values()) <= {"direct"} else {}
+    consumers = graph.consumers()
     arrays: Arrays = {}
-    waiting: dict[int, Arrays] = {}
     steps: dict[int, Run] = {}
-    convolutions = []
-    for position in range(1, len(graph.nodes)):
+    for position in sorted(present - set(joined.values())):
+        node = graph_at[position].nodes[position]
         if position in units:
-            unit, layer = units[position], graph.nodes[units[position].conv].layer
-            planned = Planned(layer, geometries[layer], chosen[layer])
-            convolutions.append(planned)
-            held = _folded(graph, unit, planned, parameters, dtype)
-            if position in joined.values():
-                waiting[position] = held  # for the unit that takes it as its residual
-                continue
-            images = _input(graph, unit)
+            unit, images = units[position], _input(graph, units[position])
+            held = _folded(graph, unit, planned[position], parameters, dtype)
             if position in joined:
-                other = units[joined[position]]
-                held = stacked(held, waiting.pop(other.last), layer, graph.nodes[other.conv].layer)
-                images, unit = side_by_side(graph, unit, other), replace(unit, residual=None)
-            arrays |= held
+                last = joined[position]
+                other = _folded(graph, units[last], planned[last], parameters, dtype)
+                held = stacked(held, other, layers[position], layers[last])
+                images, unit = side_by_side(graph, unit, units[last]), replace(unit, residual=None)
             shared = platform == "cpu" and len(consumers[position]) > 1
-            steps[position] = _convolution(images, unit, planned, shared)
-        elif position in present:
-            node = graph_at[position].nodes[position]
-            pool = pool_of(node) if platform == "cpu" else None
-            held, steps[position] = ({}, _on_values(pool, node)) if pool else _as_traced(position, node)
-            arrays |= held
-    return Frozen(steps, graph.endpoints, arrays, convolutions, parts)
-
-
-class _Graphs(dict[int, Graph]):
-    """Images at a time -> the model's graph: equations hold the number of images that they were traced for."""
-
-    def __init__(
-        self, model: nnx.Module, image_shape: tuple[int, int, int, int], dtype: Any, taps: Sequence[str] | None
-    ) -> None:
-        self._model, self._image, self._dtype, self._taps = model, image_shape[1:], dtype, taps
-
-    def __missing__(self, images: int) -> Graph:
-        shape = (images, *self._image)
-        self[images] = trace(self._model, shape, dtype=self._dtype, with_values=True, taps_wanted=self._taps)
-        return self[images]
+            steps[position] = _convolution(images, unit, planned[position], shared)
+        elif platform == "cpu" and (pool := pool_of(node)):
+            held, steps[position] = {}, _on_values(pool, node)
+        else:
+            held, steps[position] = _as_traced(position, node)
+        arrays |= held
+    return Frozen(arrays, tuple(planned.values()), tuple(parts), steps, graph.endpoints)
 
 
 def _absorbed(graph: Graph, unit: Fused) -> list[int]:
