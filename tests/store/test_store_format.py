@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as hnp
 from stores import BATCH, ROWS, TEXT, expected, fill, finished, rows_of, writer
 
 from transfer.errors import TransferError, UsageError
-from transfer.store import writer as store_writer
+from transfer.store import format as store_format
 from transfer.store.format import read_metadata, row_checks, seal, write_metadata
 from transfer.store.store import FeatureStore
 from transfer.store.verify import verify
@@ -34,7 +34,7 @@ def path(tmp_path):
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Labels and ids in chunks of five rows."""
-    monkeypatch.setattr(store_writer, "ROWS_AT_ONCE", 5)
+    monkeypatch.setattr(store_format, "ROWS_AT_ONCE", 5)
 
 
 @given(data=st.data())

@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from stores import files_of, rewrite, rows_of, writer
 
 from transfer.errors import TransferError
-from transfer.store import writer as store_writer
+from transfer.store import format as store_format
 from transfer.store.arrays import ChunkedArray
 from transfer.store.format import arrays, encode_ids, read_metadata, write_metadata
-from transfer.store.repair import not_complete, remove_damage
 from transfer.store.store import FeatureStore
-from transfer.store.verify import verify
+from transfer.store.verify import not_complete, remove_damage, verify
 
 ROWS, BATCH, SKIPPED = 11, 4, [5, 9]
 TAPS = {"pre_logits": (3,), "block5": (2, 2)}
@@ -50,11 +49,11 @@ def complete(path):
 def whole(tmp_path_factory):
     """A complete store with labels and ids in chunks of five rows."""
     path = tmp_path_factory.mktemp("whole") / "store"
-    before, store_writer.ROWS_AT_ONCE = store_writer.ROWS_AT_ONCE, 5
+    before, store_format.ROWS_AT_ONCE = store_format.ROWS_AT_ONCE, 5
     try:
         complete(path)
     finally:
-        store_writer.ROWS_AT_ONCE = before
+        store_format.ROWS_AT_ONCE = before
     return path
 
 
@@ -254,7 +253,7 @@ def test_repair_that_is_cut_short_is_found_again(whole, path, monkeypatch):
     (path / "features/block5/c/1/0/0").write_bytes(b"x" * 68)
     metadata = read_metadata(str(path))
     damage = verify(str(path), metadata, Source)
-    monkeypatch.setattr("transfer.store.repair.write_metadata", lambda *_: 1 / 0)
+    monkeypatch.setattr("transfer.store.format.write_metadata", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         remove_damage(str(path), metadata, damage, Source)
     monkeypatch.undo()

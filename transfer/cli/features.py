@@ -16,9 +16,8 @@ from transfer.runtime import tables
 from transfer.runtime.files import lock, paths
 from transfer.runtime.files.untrusted import printable
 from transfer.store.format import CONTENT, DTYPES, existing_metadata
-from transfer.store.repair import remove_damage
 from transfer.store.store import FeatureStore
-from transfer.store.verify import Damage, verify
+from transfer.store.verify import Damage, remove_damage, verify
 
 ACTIONS = ("show", "verify")
 

@@ -1,7 +1,11 @@
-"""Whether a feature store is what was written: every chunk, every row beside its label and id, every file.
+"""Whether a feature store is what was written: every chunk, every row beside its label and id, every file; and repair.
 
 Each chunk is read, and each row's checksum computed anew, a few batches at a time. Where the source is at hand, labels
 and ids are compared with its own, row by row.
+
+Repair writes anew what the source says (labels, ids) and what follows from the metadata. Of damaged rows the checksums
+are removed first, then the store is no longer complete, then their features go: wherever that is interrupted, the
+damage is found again, and rows without a checksum are computed by whatever completes the store.
 """
 
 import errno
@@ -10,6 +14,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,27 +22,11 @@ import numpy as np
 
 from transfer.data.source import Source
 from transfer.errors import TransferError
+from transfer.runtime.files import lock
 from transfer.runtime.files.kvstore import Directory, repair_hint
-from transfer.runtime.files.lock import NAME as LOCK
 from transfer.runtime.progress import Progress
+from transfer.store import format as layout
 from transfer.store.arrays import ChunkedArray
-from transfer.store.format import (
-    CONTENT,
-    GROUP,
-    METADATA,
-    MISSING,
-    ROW_METADATA,
-    SKIPPED,
-    Labelled,
-    append_run,
-    arrays,
-    blocks,
-    decode_raw,
-    open_array,
-    row_checks,
-    sizes,
-    source_values,
-)
 from transfer.store.images import SEEN, describe_changes
 
 READERS = 4
@@ -45,7 +34,7 @@ READERS = 4
 BYTES_AHEAD = 32 << 20
 BATCHES_AHEAD = 16
 MOST_LINES = 100
-GROUP_OF_TAPS = "features/" + METADATA
+GROUP_OF_TAPS, TAPS_METADATA = "features/" + layout.METADATA, {**layout.GROUP, "attributes": {}}
 
 # A batch that has been checked: (first row, its `checks`, what is wrong with it).
 CheckedBatch = tuple[int, np.ndarray, list[str]]
@@ -69,7 +58,7 @@ class Damage:
     lines: list[str] = field(default_factory=list)
     more: int = 0
     batches_to_recompute: list[tuple[int, int]] = field(default_factory=list)
-    row_metadata: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in ROW_METADATA})
+    row_metadata: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in layout.ROW_METADATA})
     array_metadata: list[str] = field(default_factory=list)
     surplus: list[str] = field(default_factory=list)
     missing: int = 0
@@ -91,7 +80,7 @@ class Damage:
 
 
 def verify(
-    path: str, metadata: Mapping[str, Any], source: Labelled | None = None, images: Source | None = None
+    path: str, metadata: Mapping[str, Any], source: layout.Labelled | None = None, images: Source | None = None
 ) -> Damage:
     """Reads the whole store at `path` and returns what is wrong with it.
 
@@ -109,13 +98,15 @@ def verify(
 class _Verification:
     """A pass over a store that collects its damage."""
 
-    def __init__(self, path: str, metadata: Mapping[str, Any], source: Labelled | None, images: Source | None) -> None:
+    def __init__(
+        self, path: str, metadata: Mapping[str, Any], source: layout.Labelled | None, images: Source | None
+    ) -> None:
         self.path, self.metadata, self.source, self.images = path, metadata, source, images
         self.damage = Damage()
         self._directory = Directory(path)
-        self._specs = arrays(metadata)
+        self._specs = layout.arrays(metadata)
         # as they should be: an array's own damaged metadata do not hide its chunks
-        self._arrays = {name: open_array(path, metadata, name, assume=True) for name in self._specs}
+        self._arrays = {name: layout.open_array(path, metadata, name, assume=True) for name in self._specs}
         self._taps = [name for name in self._specs if name.startswith("features/")]
         self._skipped = np.asarray(metadata["skipped_rows"], np.int64)
         self._changed: list[int] = []  # images of a batch, appended by threads
@@ -123,15 +114,15 @@ class _Verification:
     def run(self) -> Damage:
         self._check_array_metadata()
         self._check_files()
-        for name in ROW_METADATA:
+        for name in layout.ROW_METADATA:
             self._check_row_metadata(name)
         crc, rows = 0, self.metadata["num_images"]
         with Progress(f"verify {self.path}", rows, "rows") as progress:
             for start, checks, lines in self._checked_batches():
                 if lines:
                     self.damage.report(*lines)
-                    append_run(self.damage.batches_to_recompute, start, start + len(checks))
-                self.damage.missing += int((checks == MISSING).sum())
+                    layout.append_run(self.damage.batches_to_recompute, start, start + len(checks))
+                self.damage.missing += int((checks == layout.MISSING).sum())
                 crc = zlib.crc32(checks.astype("<u4").tobytes(), crc)
                 progress.update(len(checks))
         self.damage.changed_images = sum(self._changed)
@@ -143,26 +134,28 @@ class _Verification:
         return self.damage
 
     def _check_array_metadata(self) -> None:
-        for key, spec in [*((f"{name}/{METADATA}", spec) for name, spec in self._specs.items()), (GROUP_OF_TAPS, None)]:
+        for key, spec in (*self._specs.items(), (GROUP_OF_TAPS, None)):
+            key = key if spec is None else f"{key}/{layout.METADATA}"
             try:
                 if spec is not None:
                     ChunkedArray.open(self.path, spec)
-                elif not _is_json_of({**GROUP, "attributes": {}}, self._directory.read(key)):
+                else:
+                    with suppress(ValueError):
+                        if json.loads(self._directory.read(key) or b"") == TAPS_METADATA:
+                            continue
                     raise TransferError(f"{self.path}/{key} is damaged or missing")
             except (TransferError, OSError) as error:
                 self.damage.report(self._reason(error))
                 self.damage.array_metadata.append(key)
 
     def _check_files(self) -> None:
-        ours = (METADATA, GROUP_OF_TAPS, LOCK, SEEN)
+        ours = (layout.METADATA, GROUP_OF_TAPS, lock.NAME, SEEN)
         surplus = [key for key in self._directory.list_outside([f"{name}/" for name in self._specs]) if key not in ours]
         for name, spec in self._specs.items():
             for key in self._directory.list(f"{name}/"):
                 index = key.split("/")[1] if key.startswith("c/") else ""
-                is_chunk = (
-                    index.isdecimal() and int(index) < spec.num_chunks and key == f"c/{spec.chunk_key(int(index))}"
-                )
-                if not is_chunk and key != METADATA:
+                is_chunk = index.isdecimal() and int(index) < spec.num_chunks
+                if not (is_chunk and key == f"c/{spec.chunk_key(int(index))}") and key != layout.METADATA:
                     surplus.append(f"{name}/{key}")
         self.damage.surplus = sorted(surplus)
         self.damage.report(*(f"{self.path}/{key} does not belong to the store" for key in self.damage.surplus))
@@ -174,7 +167,7 @@ class _Verification:
             stop, problems = min(start + chunk, rows), list[str]()
             stored = self._read(name, slice(start, stop), problems)
             if stored is not None and self.source is not None:
-                expected = source_values(self.source, self.metadata, name, start, stop)
+                expected = layout.source_values(self.source, self.metadata, name, start, stop)
                 different = (stored != expected).reshape(len(stored), -1).any(axis=1)
                 if different.any():
                     problems.append(f"{name} of {_rows(start, different)} are not the source's")
@@ -193,18 +186,18 @@ class _Verification:
     def _expected(self, name: str, start: int, stop: int) -> np.ndarray | None:
         """Labels or ids of some rows as the source has them, else as they are stored; None where these are damaged."""
         if self.source is not None:
-            return source_values(self.source, self.metadata, name, start, stop)
+            return layout.source_values(self.source, self.metadata, name, start, stop)
         return self._read(name, slice(start, stop), [])  # `_check_row_metadata` has reported it
 
     def _checked_batches(self) -> Iterator[CheckedBatch]:
         """Yields each batch, checked, in order; they are read ahead by threads."""
-        rows, batch = sizes(self.metadata)
+        rows, batch = layout.sizes(self.metadata)
         taps = [self._arrays[name] for name in self._taps]
         bytes_of_batch = batch * sum(int(np.prod(tap.shape[1:])) * tap.dtype.itemsize for tap in taps)
         ahead = int(np.clip(BYTES_AHEAD // max(bytes_of_batch, 1), 2, BATCHES_AHEAD))
         running: deque[Future[CheckedBatch]] = deque()
         with ThreadPoolExecutor(READERS, thread_name_prefix="verify") as pool:
-            for first, last in blocks(rows, batch):
+            for first, last in layout.blocks(rows, batch):
                 labels, ids = self._expected("labels", first, last), self._expected("ids", first, last)
                 for start in range(first, last, batch):
                     stop, expected = min(start + batch, last), None
@@ -222,21 +215,22 @@ class _Verification:
         checks = self._read("checks", rows, lines)
         if checks is None:
             checks = np.zeros(stop - start, np.uint32)
-        elif not self.metadata["complete"] and (checks == MISSING).any():
+        elif not self.metadata["complete"] and (checks == layout.MISSING).any():
             # a batch that was not finished; what lies there is written over
             return start, np.zeros_like(checks), []
         values = [self._read(name, rows, lines) for name in self._taps]
-        checksums = self._read(CONTENT, rows, lines) if CONTENT in self._arrays else None
+        checksums = self._read(layout.CONTENT, rows, lines) if layout.CONTENT in self._arrays else None
         features = [array for array in values if array is not None]
         if lines:
             return start, checks, lines
-        if (checks == MISSING).any():
-            lines.append(f"{_rows(start, checks == MISSING)} are missing, though the store is complete")
+        if (checks == layout.MISSING).any():
+            lines.append(f"{_rows(start, checks == layout.MISSING)} are missing, though the store is complete")
         elif wrong := self._wrongly_skipped(start, checks, features):
             lines.append(wrong)
         elif expected is not None:
             labels, ids = expected
-            different = (row_checks(start, labels, decode_raw(ids), features) != checks) & (checks != SKIPPED)
+            expected_checks = layout.row_checks(start, labels, layout.decode_raw(ids), features)
+            different = (expected_checks != checks) & (checks != layout.SKIPPED)
             if different.any():
                 lines.append(f"{_rows(start, different)}: features, label or id are not those that were written")
         if checksums is not None and self.images is not None:
@@ -247,7 +241,7 @@ class _Verification:
         return start, checks, lines
 
     def _wrongly_skipped(self, start: int, checks: np.ndarray, features: list[np.ndarray]) -> str | None:
-        skipped = checks == SKIPPED
+        skipped = checks == layout.SKIPPED
         if self.metadata["complete"]:
             first, last = np.searchsorted(self._skipped, [start, start + len(checks)])
             wanted = np.zeros(len(checks), bool)
@@ -267,13 +261,6 @@ class _Verification:
         return str(error).removesuffix(f"; {repair_hint(self.path)}")
 
 
-def _is_json_of(expected: object, text: bytes | None) -> bool:
-    try:
-        return json.loads(text or b"") == expected
-    except ValueError:
-        return False
-
-
 def _rows(start: int, chosen: np.ndarray) -> str:
     """Names rows that a bool (n,) marks: "row 7", "rows 3 to 9", or "4 of the rows 3 to 9"."""
     rows = start + np.flatnonzero(chosen)
@@ -282,3 +269,61 @@ def _rows(start: int, chosen: np.ndarray) -> str:
         return f"row {first}"
     whole = f"rows {first} to {last}"
     return whole if last - first + 1 == len(rows) else f"{len(rows)} of the {whole}"
+
+
+def remove_damage(
+    path: str, metadata: Mapping[str, Any], damage: Damage, source: layout.Labelled | None = None
+) -> list[str]:
+    """Repairs what can be written at once, and marks `damage.batches_to_recompute` as missing.
+
+    Args:
+        metadata: the store's.
+        damage: of the store as it is now.
+        source: where the labels and ids come from.
+
+    Returns:
+        Files that do not belong to the store and lie outside of its arrays: they are left alone.
+
+    Raises:
+        TransferError: labels or ids are damaged and there is no source; another process is writing the store.
+    """
+    if source is None and any(damage.row_metadata.values()):
+        raise TransferError(
+            f"{path}: damaged labels or ids can only come from the source again; pass --workdir=DIR (whose "
+            "config.json names it) or --config=FILE"
+        )
+    directory, specs, batch = Directory(path), layout.arrays(metadata), metadata["batch_size"]
+
+    def remove_chunks(prefix: str) -> None:
+        for name, spec in specs.items():
+            if name.startswith(prefix):
+                for first, stop in damage.batches_to_recompute:
+                    for start in range(first, stop, batch):
+                        directory.remove(f"{name}/c/{spec.chunk_key(start // batch)}")
+
+    with lock.hold(path, "feature store"):
+        for key in damage.array_metadata:
+            directory.remove(key)
+            if key == GROUP_OF_TAPS:
+                directory.write_json(key, TAPS_METADATA)
+            else:
+                ChunkedArray.create(path, specs[key.removesuffix(f"/{layout.METADATA}")])
+        for name, chunks in damage.row_metadata.items():
+            for index in chunks:
+                assert source is not None
+                array, start = ChunkedArray.open(path, specs[name]), index * specs[name].chunk_rows
+                stop = min(start + specs[name].chunk_rows, metadata["num_images"])
+                array.wait(array.write(start, layout.source_values(source, metadata, name, start, stop)))
+        foreign = [key for key in damage.surplus if not key.startswith(tuple(f"{name}/" for name in specs))]
+        for key in set(damage.surplus) - set(foreign):
+            directory.remove(key)
+        if damage.batches_to_recompute:
+            remove_chunks("checks")
+            layout.write_metadata(path, not_complete(metadata))
+            remove_chunks("features/")
+    return foreign
+
+
+def not_complete(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of the same store, not complete."""
+    return {**metadata, "complete": False, "skipped": [], "skipped_rows": [], "checks_crc32": None}

@@ -21,27 +21,8 @@ from absl import logging
 from transfer.errors import TransferError, UsageError
 from transfer.runtime.files import lock
 from transfer.runtime.files.kvstore import Directory, repair_hint
-from transfer.store import format as store_format
+from transfer.store import format as layout
 from transfer.store.arrays import ChunkedArray
-from transfer.store.format import (
-    CONTENT,
-    DTYPES,
-    GROUP,
-    METADATA,
-    MISSING,
-    ROW_METADATA,
-    ROWS_AT_ONCE,
-    SKIPPED,
-    append_run,
-    arrays,
-    open_array,
-    raw_ids,
-    read_metadata,
-    row_checks,
-    scan_checks,
-    source_values,
-    write_metadata,
-)
 
 # Batches on their way to the disk or bucket while the next ones are computed.
 WRITES_IN_FLIGHT = 4
@@ -95,13 +76,13 @@ class StoreWriter:
         features_dtype: str = "float32",
         content: Callable[[range], np.ndarray] | None = None,
     ) -> None:
-        if features_dtype not in DTYPES:
-            raise UsageError(f"features_dtype={features_dtype!r} is not one of {', '.join(DTYPES)}")
+        if features_dtype not in layout.DTYPES:
+            raise UsageError(f"features_dtype={features_dtype!r} is not one of {', '.join(layout.DTYPES)}")
         self.path, self.labels, self.ids, self.num_images = str(path), labels, ids, len(ids)
         self._directory, self._create_allowed = Directory(self.path), create
         wanted = {
-            "kind": store_format.KIND,
-            "format": store_format.FORMAT,
+            "kind": layout.KIND,
+            "format": layout.FORMAT,
             "complete": False,
             "data": data,
             "fingerprint": dict(fingerprint),
@@ -113,18 +94,19 @@ class StoreWriter:
             "skipped_rows": [],
             "checks_crc32": None,
             "batch_size": batch_size,
-            "row_chunk": max(min(self.num_images, ROWS_AT_ONCE), 1),
+            "row_chunk": max(min(self.num_images, layout.ROWS_AT_ONCE), 1),
             "provenance": dict(provenance or {}),
-            **({CONTENT: True} if content else {}),
+            **({layout.CONTENT: True} if content else {}),
         }
         self._lock = lock.Lock()
         self._open = ExitStack()
         try:
             self.metadata = self._create_or_resume(wanted)
             self.batch_size: int = self.metadata["batch_size"]
-            names = [] if self.complete else [name for name in arrays(self.metadata) if name not in ROW_METADATA]
-            self._arrays = {name: open_array(self.path, self.metadata, name) for name in names}
-            self._content = content if CONTENT in self._arrays else None
+            unwritten = [] if self.complete else layout.arrays(self.metadata)
+            names = [name for name in unwritten if name not in layout.ROW_METADATA]
+            self._arrays = {name: layout.open_array(self.path, self.metadata, name) for name in names}
+            self._content = content if layout.CONTENT in self._arrays else None
         except BaseException:
             self._open.close()
             raise
@@ -137,10 +119,10 @@ class StoreWriter:
 
     def _create_or_resume(self, wanted: dict[str, Any]) -> dict[str, Any]:
         """The metadata of the store, which is created or found to be the one that is wanted."""
-        found = read_metadata(self.path)
+        found = layout.read_metadata(self.path)
         if self._create_allowed and not (found and found["complete"]):
             self._lock = self._open.enter_context(lock.hold(self.path, "feature store"))
-            found = read_metadata(self.path)  # another process may have ended since
+            found = layout.read_metadata(self.path)  # another process may have ended since
         if found is None and not self._create_allowed:
             raise TransferError(f"no feature store at {self.path}, which the first process should have created")
         if found is None:
@@ -153,30 +135,30 @@ class StoreWriter:
         return found
 
     def _create(self, metadata: dict[str, Any]) -> dict[str, Any]:
-        for name in ("features", "labels", "ids", "checks", CONTENT):  # of a creation that was cut short
+        for name in ("features", "labels", "ids", "checks", layout.CONTENT):  # of a creation that was cut short
             self._directory.delete(f"{name}/")
-        starts = range(0, self.num_images, ROWS_AT_ONCE)
-        widths = (max(map(len, raw_ids(self.ids[start : start + ROWS_AT_ONCE]))) for start in starts)
+        starts = range(0, self.num_images, layout.ROWS_AT_ONCE)
+        widths = (max(map(len, layout.raw_ids(self.ids[start : start + layout.ROWS_AT_ONCE]))) for start in starts)
         metadata = {**metadata, "id_width": max(widths, default=0) or 1}
-        created = {name: ChunkedArray.create(self.path, spec) for name, spec in arrays(metadata).items()}
+        created = {name: ChunkedArray.create(self.path, spec) for name, spec in layout.arrays(metadata).items()}
         for start in range(0, self.num_images, metadata["row_chunk"]):
             writing = []
-            for name in ROW_METADATA:
-                values = source_values(self, metadata, name, start, start + metadata["row_chunk"])
+            for name in layout.ROW_METADATA:
+                values = layout.source_values(self, metadata, name, start, start + metadata["row_chunk"])
                 writing.append((created[name], created[name].write(start, values)))
             for array, future in writing:
                 array.wait(future)
-        self._directory.write_json("features/" + METADATA, {**GROUP, "attributes": {}})
-        return write_metadata(self.path, metadata)
+        self._directory.write_json("features/" + layout.METADATA, {**layout.GROUP, "attributes": {}})
+        return layout.write_metadata(self.path, metadata)
 
     def _check_source(self, metadata: dict[str, Any]) -> None:
         """Raises TransferError unless labels and ids are the source's: what is computed next is stored beside them."""
-        for name in ROW_METADATA:
-            stored, chunk = open_array(self.path, metadata, name), metadata["row_chunk"]
+        for name in layout.ROW_METADATA:
+            stored, chunk = layout.open_array(self.path, metadata, name), metadata["row_chunk"]
             for start in range(0, self.num_images, chunk):
                 stop = min(start + chunk, self.num_images)
                 if not np.array_equal(
-                    stored.read(slice(start, stop)), source_values(self, metadata, name, start, stop)
+                    stored.read(slice(start, stop)), layout.source_values(self, metadata, name, start, stop)
                 ):
                     raise TransferError(
                         f"{self.path}: {name} among the rows {start} to {stop - 1} are not the source's; "
@@ -219,13 +201,13 @@ class StoreWriter:
             keys = self._directory.list(f"{array.spec.name}/c/")
             has_chunks &= [array.spec.chunk_key(batch) in keys for batch in range(len(has_chunks))]
         count = RowCount()
-        for start, checks in scan_checks(self.path, self.metadata):
+        for start, checks in layout.scan_checks(self.path, self.metadata):
             starts = np.arange(0, len(checks), self.batch_size)
             first = start // self.batch_size
-            written = (np.minimum.reduceat(checks, starts) != MISSING) & has_chunks[first : first + len(starts)]
+            written = (np.minimum.reduceat(checks, starts) != layout.MISSING) & has_chunks[first : first + len(starts)]
             for batch in (start + starts[~written]).tolist():
-                append_run(count.missing, batch, min(batch + self.batch_size, self.num_images))
-            count.skipped += (start + np.flatnonzero(checks == SKIPPED)).tolist()
+                layout.append_run(count.missing, batch, min(batch + self.batch_size, self.num_images))
+            count.skipped += (start + np.flatnonzero(checks == layout.SKIPPED)).tolist()
             count.crc = zlib.crc32(checks.astype("<u4").tobytes(), count.crc)
         return count
 
@@ -242,7 +224,7 @@ class StoreWriter:
             TransferError: another process has taken the store over.
         """
         skipped_here = np.asarray(skipped, int) - start
-        values = {tap: np.array(features[tap], DTYPES[self.metadata["features_dtype"]]) for tap in self._taps}
+        values = {tap: np.array(features[tap], layout.DTYPES[self.metadata["features_dtype"]]) for tap in self._taps}
         for array in values.values():
             array[skipped_here] = np.nan
         self.flush(WRITES_IN_FLIGHT - 1)
@@ -252,11 +234,11 @@ class StoreWriter:
     def _commit(self, start: int, values: Mapping[str, np.ndarray], skipped: np.ndarray) -> None:
         writing = [(array, array.write(start, values[tap])) for tap, array in self._taps.items()]
         rows = slice(start, start + len(next(iter(values.values()))))
-        labels, ids = np.asarray(self.labels[rows], np.int64), raw_ids(self.ids[rows])
-        checks = row_checks(start, labels, ids, list(values.values()))
-        checks[skipped] = SKIPPED
+        labels, ids = np.asarray(self.labels[rows], np.int64), layout.raw_ids(self.ids[rows])
+        checks = layout.row_checks(start, labels, ids, list(values.values()))
+        checks[skipped] = layout.SKIPPED
         if self._content is not None:
-            array = self._arrays[CONTENT]
+            array = self._arrays[layout.CONTENT]
             writing.append((array, array.write(start, self._content(range(start, start + len(checks))))))
         for array, future in writing:
             array.wait(future)
@@ -285,7 +267,7 @@ class StoreWriter:
             raise TransferError(f"none of the {self.num_images} images could be read; {self.path} has no rows")
         skipped = {"skipped": [self.ids[row] for row in count.skipped], "skipped_rows": count.skipped}
         done = {**self.metadata, "complete": True, **skipped, "checks_crc32": count.crc}
-        self.metadata = write_metadata(self.path, done)
+        self.metadata = layout.write_metadata(self.path, done)
 
 
 def check_same(path: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
