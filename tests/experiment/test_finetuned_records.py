@@ -19,7 +19,7 @@ from transfer.experiment import finetune as end_to_end
 from transfer.experiment.backbone import build_preprocessing
 from transfer.export import finished_run
 from transfer.export.predictor import Predictor
-from transfer.extract.fingerprint import structure_hash
+from transfer.extract.extractor import structure_hash
 from transfer.models import registry
 from transfer.training import finetune
 from transfer.training.run import Run

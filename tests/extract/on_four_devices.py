@@ -6,7 +6,8 @@ import jax
 import numpy as np
 from tiny_model import RECIPE, TinyModel, TinySource
 
-from transfer.extract import Extractor, separate
+from transfer.extract import Extractor
+from transfer.extract import extractor as extractor_module
 from transfer.runtime.devices import mesh_for
 
 TAPS = ["pre_logits", "block1"]
@@ -17,9 +18,9 @@ def main() -> None:
     images = np.stack([TinySource().image(row) for row in range(21)])
     extractor = Extractor(TinyModel(), TAPS, batch_size=8, preprocessing=RECIPE)
     together = extractor(images)
-    assert not separate.necessary(extractor.program.mesh)
+    assert not extractor_module.must_separate(extractor.program.mesh)
     apart = Extractor(TinyModel(), TAPS, batch_size=8, preprocessing=RECIPE)
-    separate.necessary = lambda mesh: mesh.size > 1
+    extractor_module.must_separate = lambda mesh: mesh.size > 1
     features = apart(images)
     batch = apart.compute(images[:8])["pre_logits"]
     report = {

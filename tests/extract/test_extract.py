@@ -8,7 +8,7 @@ from tiny_model import RECIPE, TinyModel, TinySource
 import transfer
 from transfer.errors import TransferError, UsageError
 from transfer.extract import Extractor, extract_to_store
-from transfer.extract.fingerprint import parameters_hash, structure_hash
+from transfer.extract.extractor import parameters_hash, structure_hash
 from transfer.preprocess import recipe as preprocess
 from transfer.store.store import FeatureStore
 

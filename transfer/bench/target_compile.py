@@ -111,7 +111,7 @@ def figures(job: dict[str, Any]) -> dict[str, Any]:
 def _extractor(job: dict[str, Any], target: Target, devices: Devices) -> Lowered:
     """The very program that runs where one process has all devices, images of the network's size.
 
-    Of "process" that of a pod's process, which runs it on each of its devices (`transfer.extract.separate`): one.
+    Of "process" that of a pod's process, which runs it on each of its devices (`transfer.extract.program`): one.
     """
     batch = job["batch_per_chip"] * target.chips
     if job["program"] == "process":

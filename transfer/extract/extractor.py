@@ -1,5 +1,6 @@
 """The extractor: images in, features of a frozen backbone out, one jitted program."""
 
+import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -16,13 +17,18 @@ from jax.sharding import Mesh
 from transfer.data import canvas
 from transfer.data.loader import Batch
 from transfer.errors import UsageError
-from transfer.extract import separate
-from transfer.extract.fingerprint import parameters_hash, structure_hash
-from transfer.extract.program import PRECISIONS, Program
+from transfer.extract.program import PRECISIONS, Program, Separate, must_separate
 from transfer.extract.taps import DEFAULT_TAP, apply_taps, parse_taps
+from transfer.models.registry import flat_state
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.devices import mesh_for
 
+# Attributes of Flax's own layers that change what they compute; the rest comes and goes with Flax's versions.
+_LAYER_SETTINGS = ("strides", "padding", "kernel_dilation", "feature_group_count", "epsilon")
+# Where the parameters came from does not change what they compute.
+_ORIGIN = ("record", "weights_sha256", "preprocessing", "renewed")
+_SCALAR = (bool, int, float, str, type(None))
+HASH_LENGTH = 16
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -72,11 +78,6 @@ class Extractor:
         self.model = nnx.clone(model)
         self.autotune = autotune
         self._programs: dict[tuple[tuple[int, ...], str, bool], Any] = {}
-        # tap -> shape of one image's features
-        self.shapes: dict[str, tuple[int, ...]] = {name: tuple(s.shape[1:]) for name, s in self._outputs().items()}
-
-    def _outputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the features of one image, by tap; the model's own errors for a size that it does not take."""
         graph, state = nnx.split(self.model)
 
         def run(state: Any, images: jax.Array) -> dict[str, jax.Array]:
@@ -84,14 +85,16 @@ class Extractor:
             model.eval()
             return apply_taps(self.taps, model(images)[1])
 
-        return jax.eval_shape(run, state, jax.ShapeDtypeStruct((1, *self.preprocessing.input_shape), jnp.float32))
+        image = jax.ShapeDtypeStruct((1, *self.preprocessing.input_shape), jnp.float32)
+        # tap -> shape of one image's features; the model's own error for a size that it does not take
+        self.shapes = {name: tuple(array.shape[1:]) for name, array in jax.eval_shape(run, state, image).items()}
 
     @cached_property
-    def program(self) -> Program | separate.Separate:
+    def program(self) -> Program | Separate:
         """The program over all devices of this process, as far as they divide the batch."""
         mesh = mesh_for(self.batch_size)
-        if separate.necessary(mesh):
-            return separate.Separate(mesh, lambda device: self.program_on(device, self.batch_size // mesh.size))
+        if must_separate(mesh):
+            return Separate(mesh, lambda device: self.program_on(device, self.batch_size // mesh.size))
         return self.program_on(mesh)
 
     def program_on(self, mesh: Mesh, batch_size: int | None = None) -> Program:
@@ -158,17 +161,18 @@ class Extractor:
                 f"the extractor takes images as uint8 (N, height, width, 3), not {images.dtype} {images.shape}"
             )
         parts = {name: [np.empty((0, *shape), np.float32)] for name, shape in self.shapes.items()}
-        starts = range(0, len(images), self.batch_size)
-        loaded = (self._padded(start, images[start : start + self.batch_size]) for start in starts)
-        for _, features in self.stream(loaded):
+
+        def loaded() -> Iterator[Batch]:
+            for start in range(0, len(images), self.batch_size):
+                part = images[start : start + self.batch_size]
+                padding = [(0, self.batch_size - len(part)), (0, 0), (0, 0), (0, 0)]
+                yield Batch(images=np.pad(part, padding), start=start, size=len(part), failed=[])
+
+        for _, features in self.stream(loaded()):
             for name, values in features.items():
                 parts[name].append(values)
         joined = {name: np.concatenate(values) for name, values in parts.items()}
         return joined[self.taps[0].text] if self.single else joined
-
-    def _padded(self, start: int, images: np.ndarray) -> Batch:
-        padding = [(0, self.batch_size - len(images))] + [(0, 0)] * 3
-        return Batch(images=np.pad(images, padding), start=start, size=len(images), failed=[])
 
     @cached_property
     def _parameters_hash(self) -> str:
@@ -210,3 +214,36 @@ def resolve_preprocessing(
 
 def _fetched(batch: Batch, running: Mapping[str, jax.Array]) -> tuple[Batch, dict[str, np.ndarray]]:
     return batch, {name: np.asarray(values)[: batch.size] for name, values in running.items()}
+
+
+def parameters_hash(model: nnx.Module) -> str:
+    """SHA-256 over the names, shapes, types and bytes of all parameters and batch statistics, hexadecimal."""
+    digest = hashlib.sha256()
+    for name, value in sorted(flat_state(model).items()):
+        array = np.ascontiguousarray(value)
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.view(np.uint8).data if array.size else b"")
+    return digest.hexdigest()
+
+
+def structure_hash(model: nnx.Module) -> str:
+    """A short hash of what no parameter shows: strides, padding, epsilons and the other fields of the layers."""
+    lines = sorted(_structure(model))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:HASH_LENGTH]
+
+
+def _structure(model: nnx.Module) -> Iterator[str]:
+    for path, module in nnx.iter_modules(model):
+        kind = type(module)
+        own = kind.__module__.partition(".")[0] != "flax"
+        name = ".".join(map(str, path))
+        yield f"{name} {kind.__name__}"
+        for key, value in vars(module).items():
+            if key.startswith("_") or key in _ORIGIN or not (own or key in _LAYER_SETTINGS):
+                continue
+            if _plain(value):
+                yield f"{name}.{key}={value!r}"
+
+
+def _plain(value: object) -> bool:
+    return isinstance(value, _SCALAR) or (isinstance(value, (tuple, list)) and all(map(_plain, value)))
