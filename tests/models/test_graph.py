@@ -34,6 +34,11 @@ def test_macs_as_published(arch: str) -> None:
     assert sum(total.macs for total in graph.stages.values()) == graph.macs
 
 
+def layers_of(graph: Graph) -> dict[str, Node]:
+    """Layer path -> its (first) node."""
+    return {node.layer: node for node in reversed(graph.nodes) if node.layer}
+
+
 def test_macs_are_of_one_image() -> None:
     assert graph_of("vgg11", batch=3).macs == graph_of("vgg11").macs
 
@@ -47,7 +52,7 @@ def test_every_layer_once_and_every_shape_as_the_model_gives_it(arch: str) -> No
     shape = (2, side, side, 1 if arch == "lenet5" else 3)
     graph = trace(model, shape)
     layers = {path.rpartition(".")[0] for path in flat_state(model)}
-    assert {node.layer for node in graph.nodes if node.layer} == layers == set(graph.layers())
+    assert {node.layer for node in graph.nodes if node.layer} == layers == set(layers_of(graph))
     params = jax.tree.leaves(nnx.state(model, nnx.Param))
     assert graph.parameters == sum(node.parameters for node in graph.nodes) == sum(p.size for p in params)
     _, endpoints = nnx.eval_shape(lambda m, x: m(x), model, jax.ShapeDtypeStruct(shape, jnp.float32))
@@ -78,7 +83,7 @@ def test_a_basic_unit_adds_what_it_was_given() -> None:
         ("add", "", ("bn2", "relu")),
         ("relu", "", ("add",)),
     ]
-    layers = graph.layers()
+    layers = layers_of(graph)
     add = next(node for node in graph.nodes if node.scope == "stage2.unit2" and node.op == "add")
     assert add.inputs[1] == layers["stage2.unit2.conv1"].inputs[0]
 
@@ -89,7 +94,7 @@ def test_a_bottleneck_projects_where_the_shape_changes() -> None:
     assert [layer for op, layer, _ in first if op == "conv"] == ["proj", "conv1", "conv2", "conv3"]
     assert ("add", "", ("bn3", "proj_bn")) in first
     assert "proj" not in {layer for _, layer, _ in steps(graph, "stage3.unit2")}
-    node = graph.layers()["stage3.unit1.conv2"]
+    node = layers_of(graph)["stage3.unit1.conv2"]
     assert node == Node(
         "conv",
         node.inputs,

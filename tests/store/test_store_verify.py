@@ -11,8 +11,7 @@ from stores import files_of, rewrite, rows_of, writer
 
 from transfer.errors import TransferError
 from transfer.store import format as store_format
-from transfer.store.arrays import ChunkedArray
-from transfer.store.format import arrays, encode_ids, read_metadata, write_metadata
+from transfer.store.format import ChunkedArray, arrays, encode_ids, read_metadata, write_metadata
 from transfer.store.store import FeatureStore
 from transfer.store.verify import not_complete, remove_damage, verify
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
-from transfer.store.arrays import ChunkedArray
-from transfer.store.format import arrays, read_metadata
+from transfer.store.format import ChunkedArray, arrays, read_metadata
 from transfer.store.store import FeatureStore
 from transfer.store.writer import StoreWriter
 
@@ -56,4 +55,4 @@ def files_of(path):
 def rewrite(path, name, values):
     """Writes values with valid checksums of their chunks, as another program might."""
     array = ChunkedArray.open(str(path), arrays(read_metadata(str(path)))[name])
-    array.wait(array.write(0, values))
+    array.write(0, values)()

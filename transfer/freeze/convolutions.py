@@ -1,6 +1,5 @@
 """The ways to compute a convolution, by name: equal up to rounding, and each the fastest somewhere."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,11 +70,6 @@ class Geometry:
         sides = zip((self.height, self.width), self.window, self.strides, self.padding, strict=True)
         rows, columns = [(size + low + high - window) // stride + 1 for size, window, stride, (low, high) in sides]
         return rows, columns
-
-    @property
-    def macs(self) -> int:
-        """Multiply-adds of the whole batch, as the definition has them."""
-        return self.batch * math.prod((*self.output, *self.window)) * self.channels // self.groups * self.features
 
 
 @dataclass(frozen=True)

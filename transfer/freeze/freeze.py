@@ -8,6 +8,7 @@ every other equation is computed as the model has it.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -122,7 +123,7 @@ def freeze(
 
     graph = graph_for(image_shape[0])
     units = fused(graph, list(graph.endpoints.values()))
-    present = set(range(1, len(graph.nodes))) - {i for unit in units.values() for i in _absorbed(graph, unit)}
+    present = set(range(1, len(graph.nodes))) - {i for unit in units.values() for i in unit.nodes[:-1]}
     parts = segments(graph, present, image_shape[0], chunk_bytes, jnp.dtype(dtype).itemsize)
     graph_at = {position: graph_for(part.chunk) for part in parts for position in range(part.start, part.stop)}
     geometries = {graph.nodes[unit.conv].layer: _geometry(graph_at[last], unit) for last, unit in units.items()}
@@ -137,7 +138,8 @@ def freeze(
     for position in sorted(present - set(joined.values())):
         node = graph_at[position].nodes[position]
         if position in units:
-            unit, images = units[position], _input(graph, units[position])
+            unit, (source,) = units[position], graph.nodes[units[position].conv].inputs
+            images: Source = itemgetter(source)
             held = _folded(graph, unit, planned[position], parameters, dtype)
             if position in joined:
                 last = joined[position]
@@ -152,16 +154,6 @@ def freeze(
             held, steps[position] = _as_traced(position, node)
         arrays |= held
     return Frozen(arrays, tuple(planned.values()), tuple(parts), steps, graph.endpoints)
-
-
-def _absorbed(graph: Graph, unit: Fused) -> list[int]:
-    """Nodes that a unit computes on the way to its last."""
-    absorbed, position = [], unit.last
-    while position != unit.conv:
-        inputs = [i for i in graph.nodes[position].inputs if i != unit.residual]
-        position = inputs[0]
-        absorbed.append(position)
-    return absorbed
 
 
 def _geometry(graph: Graph, unit: Fused) -> Geometry:
@@ -191,11 +183,6 @@ def _folded(graph: Graph, unit: Fused, planned: Planned, parameters: Mapping[str
     return arrays if bias.ndim == 0 else arrays | {f"{layer}.bias": jnp.asarray(bias, dtype)}
 
 
-def _input(graph: Graph, unit: Fused) -> Source:
-    (source,) = graph.nodes[unit.conv].inputs
-    return lambda values: values[source]
-
-
 def _convolution(images: Source, unit: Fused, planned: Planned, shared: bool) -> Run:
     """Makes a unit's step; `shared` keeps XLA's CPU backend from computing the epilogue again in each consumer."""
     algorithm, layer = ALGORITHMS[planned.algorithm], planned.layer
@@ -218,19 +205,17 @@ def _as_traced(position: int, node: Node) -> tuple[Arrays, Run]:
     """Makes the step of a node that is no convolution: the model's own equations, their constants as arguments."""
     if node.op == "mean":
         return {}, _on_values(partial(_mean, node.attributes["axes"]), node)
-    names = [
-        [f"{position}.{link}.{operand}" for operand in applied.constants] for link, applied in enumerate(node.chain)
-    ]
     held = {
-        name: jnp.asarray(constant)
-        for applied, row in zip(node.chain, names, strict=True)
-        for name, constant in zip(row, applied.constants.values(), strict=True)
+        f"{position}.{link}.{operand}": jnp.asarray(constant)
+        for link, applied in enumerate(node.chain)
+        for operand, constant in applied.constants.items()
     }
 
     def run(arrays: Mapping[str, Any], values: Mapping[int, jax.Array]) -> jax.Array:
         operands = [values[i] for i in node.inputs]
-        for applied, row in zip(node.chain, names, strict=True):
-            operands = [applied(operands, [arrays[name] for name in row])]
+        for link, applied in enumerate(node.chain):
+            constants = [arrays[f"{position}.{link}.{operand}"] for operand in applied.constants]
+            operands = [applied(operands, constants)]
         return operands[0]
 
     return held, run

@@ -30,7 +30,7 @@ class Fused:
       norm: the batch norm after it, or None.
       residual: what is added, or None.
       relu, pool: whether they follow.
-      last: the node whose value the whole has.
+      nodes: all of them but the residual, in order.
     """
 
     conv: int
@@ -38,7 +38,12 @@ class Fused:
     residual: int | None
     relu: bool
     pool: bool
-    last: int
+    nodes: tuple[int, ...]
+
+    @property
+    def last(self) -> int:
+        """The node whose value the whole has."""
+        return self.nodes[-1]
 
 
 def fused(graph: Graph, wanted: Sequence[int]) -> dict[int, Fused]:
@@ -67,28 +72,33 @@ def _is_ordinary(node: Node) -> bool:
 
 def _unit_of(graph: Graph, conv: int, wanted: set[int], consumers: list[list[int]]) -> Fused:
     """A convolution with every node after it that can be computed in the same step."""
-    last, norm, residual, relu, pool = conv, None, None, False, False
+    nodes, norm, residual, relu, pool = [conv], None, None, False, False
 
     def following(op: str) -> Node | None:
-        if last in wanted or len(consumers[last]) != 1:
+        if nodes[-1] in wanted or len(consumers[nodes[-1]]) != 1:
             return None
-        node = graph.nodes[consumers[last][0]]
+        node = graph.nodes[consumers[nodes[-1]][0]]
         return node if node.op == op else None
 
+    def take() -> int:
+        nodes.append(consumers[nodes[-1]][0])
+        return nodes[-1]
+
     if following("batch_norm"):
-        last = norm = consumers[last][0]
+        norm = take()
     add = following("add")
     # the last of two summands takes the other in; adding a value to itself is no residual
     if add and len(set(add.inputs)) == 2:
-        other = next(i for i in add.inputs if i != last)
+        other = next(i for i in add.inputs if i != nodes[-1])
         if other < conv and graph.nodes[other].shape == add.shape:
-            last, residual = consumers[last][0], other
+            residual = other
+            take()
     if following("relu"):
-        last, relu = consumers[last][0], True
+        relu = bool(take())
     halving = following("max_pool")
     if residual is None and halving and dict(halving.attributes) == HALVING:
-        last, pool = consumers[last][0], True
-    return Fused(conv, norm, residual, relu, pool, last)
+        pool = bool(take())
+    return Fused(conv, norm, residual, relu, pool, tuple(nodes))
 
 
 def joinable(graph: Graph, units: Mapping[int, Fused]) -> dict[int, int]:

@@ -20,10 +20,17 @@ def pool_of(node: Node) -> Pool | None:
     """
     if node.op == "max_pool":
         pad_value = float(node.chain[0].constants[1]) if node.attributes.get("explicit") else -np.inf
-        return functools.partial(_over_windows, node, jnp.maximum, pad_value)
-    if node.op == "avg_pool" and "kernel" in node.attributes:
-        return functools.partial(_average, node, _weights(node))
-    return None
+        return lambda images: _over_windows(node, jnp.maximum, pad_value, images)
+    if node.op != "avg_pool" or "kernel" not in node.attributes:
+        return None
+    # the factor of each window's sum, (1, H', W', 1): the model's own answer to ones, over their sum
+    images = node.chain[0].equation.invars[0].aval
+    answer = jnp.ones((node.shape[0], *images.shape[1:3], node.shape[-1]), images.dtype)
+    for applied in node.chain:
+        answer = applied([answer], list(applied.constants.values()))
+    sums = _over_windows(node, jnp.add, 0.0, jnp.ones((1, *images.shape[1:3], 1), jnp.float32))
+    weights = np.broadcast_to(np.asarray(answer, np.float32), node.shape)[:1, :, :, :1] / np.asarray(sums)
+    return lambda images: _over_windows(node, jnp.add, 0.0, images) * weights.astype(images.dtype)
 
 
 def _over_windows(
@@ -35,23 +42,6 @@ def _over_windows(
     padding = ((0, 0, 0), *((low, high, 0) for low, high in node.attributes["padding"]), (0, 0, 0))
     around = lax.pad(images, jnp.asarray(pad_value, images.dtype), padding)
     # rows first, then columns: height + width slices instead of height x width
-    tall = [around[:, y : y + (rows - 1) * down + 1 : down] for y in range(height)]
-    joined = functools.reduce(join, tall)
+    joined = functools.reduce(join, [around[:, y : y + (rows - 1) * down + 1 : down] for y in range(height)])
     wide = [joined[:, :, x : x + (columns - 1) * across + 1 : across] for x in range(width)]
     return functools.reduce(join, wide)
-
-
-def _average(node: Node, weights: np.ndarray, images: jax.Array) -> jax.Array:
-    """The weighted sum of each window."""
-    sums = _over_windows(node, jnp.add, 0.0, images)
-    return sums * weights.astype(images.dtype)
-
-
-def _weights(node: Node) -> np.ndarray:
-    """The factor of each window's sum, (1, H', W', 1): the model's own answer to ones, over their sum."""
-    images = node.chain[0].equation.invars[0].aval
-    answer = jnp.ones((node.shape[0], *images.shape[1:3], node.shape[-1]), images.dtype)
-    for applied in node.chain:
-        answer = applied([answer], list(applied.constants.values()))
-    sums = _over_windows(node, jnp.add, 0.0, jnp.ones((1, *images.shape[1:3], 1), jnp.float32))
-    return np.broadcast_to(np.asarray(answer, np.float32), node.shape)[:1, :, :, :1] / np.asarray(sums)

@@ -5,10 +5,9 @@ Late ones have it the other way round: every kernel that is read should meet the
 """
 
 import itertools
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
-
-import numpy as np
 
 from transfer.models.graph.trace import Graph
 
@@ -39,7 +38,8 @@ def segments(graph: Graph, steps: Collection[int], batch: int, limit: int | None
     parts: list[Segment] = []
     # from the end: a stretch never takes more images than the one after it, or there would be cuts for a node or two
     for start, stop in reversed(list(itertools.pairwise(edges))):
-        chunk = _chunk(batch, limit, max(_bytes(graph, position, itemsize) for position in range(start, stop)))
+        size = itemsize * max(_numbers(graph, position) for position in range(start, stop))
+        chunk = next(n for n in range(batch, 0, -1) if batch % n == 0 and (n == 1 or n * size <= limit))
         after = parts[-1] if parts else Segment(stop, stop, batch)
         chunk = next(n for n in range(min(chunk, after.chunk), 0, -1) if after.chunk % n == 0)
         if parts and after.chunk == chunk:
@@ -62,13 +62,7 @@ def _cuts(graph: Graph, steps: Collection[int]) -> list[int]:
     return cuts
 
 
-def _bytes(graph: Graph, position: int, itemsize: int) -> int:
-    """Bytes of a node's value and of its inputs, for one image."""
+def _numbers(graph: Graph, position: int) -> int:
+    """How many numbers a node's value and its inputs have, for one image."""
     node = graph.nodes[position]
-    shapes = [node.shape, *(graph.nodes[i].shape for i in node.inputs)]
-    return sum(int(np.prod(shape[1:])) * itemsize for shape in shapes)
-
-
-def _chunk(batch: int, limit: int, size: int) -> int:
-    """The largest divisor of `batch` whose images, of `size` bytes each, fit into `limit`; at least 1."""
-    return next(n for n in range(batch, 0, -1) if batch % n == 0 and (n == 1 or n * size <= limit))
+    return sum(math.prod(shape[1:]) for shape in (node.shape, *(graph.nodes[i].shape for i in node.inputs)))

@@ -150,7 +150,7 @@ class ResNet(nnx.Module):
         self.num_classes = num_classes
         fields, unit = Variant(**variant), Bottleneck if bottleneck else BasicUnit
         inputs, *_ = channels = [scaled(c, width) for c in STAGE_CHANNELS]
-        self.stem = Stem(inputs, fields, rngs)
+        self.stem: Any = Stem(inputs, fields, rngs)  # V2 has its own
         for i, (depth, features) in enumerate(zip(depths, channels, strict=True), 1):
             outputs, units = features * unit.expansion, []
             for j in range(depth):
@@ -166,15 +166,19 @@ class ResNet(nnx.Module):
 
         End points: `stem` (after its pool), `stage1`…`stage4`, `pre_logits` (B, C), `logits`. Any size from 1 px up.
         """
-        check_images(images, 1, "ResNet")
+        check_images(images, 1, type(self).__name__)
         endpoints = {}
         x = endpoints["stem"] = self.stem(images)
         for i in range(1, 5):
             x = endpoints[f"stage{i}"] = getattr(self, f"stage{i}")(x)
-        x = endpoints["pre_logits"] = global_average_pool(x)
+        x = endpoints["pre_logits"] = global_average_pool(self.finished(x))
         if self.num_classes:
             x = endpoints["logits"] = self.logits(x)
         return x, endpoints
+
+    def finished(self, x: jax.Array) -> jax.Array:
+        """What comes between the last stage and its pool: nothing here, norm and ReLU in V2."""
+        return x
 
 
 def _builder(size: str, **fields: Any) -> Callable[..., ResNet]:

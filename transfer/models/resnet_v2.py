@@ -9,10 +9,10 @@ from functools import partial
 import jax
 from flax import nnx
 
-from transfer.models.layers import Stage, batch_norm, check_images, conv, dense, global_average_pool, max_pool, scaled
+from transfer.models.layers import Stage, batch_norm, conv, dense, max_pool, scaled
+from transfer.models.resnet import STAGE_CHANNELS, ResNet
 
 SIZES = {"resnet50v2": (3, 4, 6, 3), "resnet101v2": (3, 4, 23, 3), "resnet152v2": (3, 8, 36, 3)}
-STAGE_CHANNELS = (64, 128, 256, 512)
 EXPANSION = 4
 BN_EPSILON = 1.001e-5
 
@@ -53,7 +53,7 @@ class Stem(nnx.Module):
         return max_pool(self.conv(x), 3, 2, padding=1, pad_value=0.0)
 
 
-class ResNetV2(nnx.Module):
+class ResNetV2(ResNet):
     """Stem, four stages, norm and ReLU, global average pool, linear classifier.
 
     Args:
@@ -78,21 +78,9 @@ class ResNetV2(nnx.Module):
         if num_classes:
             self.logits = dense(inputs, num_classes, rngs=rngs)
 
-    def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """(B, H, W, 3) preprocessed images -> (logits, or pooled features without a classifier; end points).
-
-        End points: `stem` (after its pool), `stage1`…`stage4` (sums, before the next norm), `pre_logits` (B, C: the
-        last stage after norm and ReLU, pooled), `logits`. Any size from 1 px up.
-        """
-        check_images(images, 1, "ResNet V2")
-        endpoints = {}
-        x = endpoints["stem"] = self.stem(images)
-        for i in range(1, 5):
-            x = endpoints[f"stage{i}"] = getattr(self, f"stage{i}")(x)
-        x = endpoints["pre_logits"] = global_average_pool(jax.nn.relu(self.post_bn(x)))
-        if self.num_classes:
-            x = endpoints["logits"] = self.logits(x)
-        return x, endpoints
+    def finished(self, x: jax.Array) -> jax.Array:
+        """Norm and ReLU, which end points `stage1`…`stage4` (sums, before the next norm) do not have yet."""
+        return jax.nn.relu(self.post_bn(x))
 
 
 ARCHITECTURES: dict[str, Callable[..., ResNetV2]] = {name: partial(ResNetV2, depths) for name, depths in SIZES.items()}

@@ -37,20 +37,6 @@ class _Axis(NamedTuple):
         return (self.kept >= 0) & (self.kept < self.resized)
 
 
-class _Runs(NamedTuple):
-    """The pixels that each of the kept ones is made from.
-
-    Attributes:
-        starts: int64 (length,), the first of each run.
-        taps: int64, pixels of the longest run.
-        weight: t -> float64 (length,), the weights of the pixels `starts` + t; 0 past the end of a run.
-    """
-
-    starts: jax.Array
-    taps: jax.Array
-    weight: Callable[[jax.Array], jax.Array]
-
-
 def resize(preprocessing: Preprocessing, images: jax.Array) -> jax.Array:
     """`transfer.preprocess.recipe.resize` of (B, h, w, 3) uint8, whose B, h and w may be symbols -> (B, H, W, 3).
 
@@ -98,17 +84,17 @@ def _along(preprocessing: Preprocessing, images: jax.Array, axis: _Axis, number:
     if preprocessing.interpolation == "nearest":
         picked = _picked(images, _nearest(preprocessing, axis), number)
         return jnp.where(_shaped(axis.inside, number), picked, 0)
-    runs = _runs(preprocessing, axis)
+    starts, taps, weight_of = _runs(preprocessing, axis)
     floats = preprocessing.resize == "float"
     kind = jnp.float32 if floats else jnp.int32
 
     def tap(t: jax.Array, total: jax.Array) -> jax.Array:
-        weight = runs.weight(t)
+        weight = weight_of(t)
         weight = weight.astype(kind) if floats else resample.fixed_point(weight)
-        return total + _picked(images, runs.starts + t, number).astype(kind) * _shaped(weight, number)
+        return total + _picked(images, starts + t, number).astype(kind) * _shaped(weight, number)
 
     shape = tuple(axis.length if i == number else side for i, side in enumerate(images.shape))
-    total = lax.fori_loop(0, runs.taps, tap, jnp.zeros(shape, kind))
+    total = lax.fori_loop(0, taps, tap, jnp.zeros(shape, kind))
     return total if floats else resample.rounded_8bit(total)
 
 
@@ -120,8 +106,12 @@ def _shaped(values: jax.Array, axis: int) -> jax.Array:
     return values.reshape([-1 if i == axis else 1 for i in range(4)])
 
 
-def _runs(preprocessing: Preprocessing, axis: _Axis) -> _Runs:
-    """The runs and weights that `resample.band` makes in NumPy."""
+def _runs(preprocessing: Preprocessing, axis: _Axis) -> tuple[jax.Array, jax.Array, Callable[[jax.Array], jax.Array]]:
+    """The pixels that each of the kept ones is made from, as `resample.band` has them.
+
+    The first of each run, int64 (length,); the pixels of the longest; t -> the weights of the pixels `starts` + t,
+    float64 (length,), 0 past the end of a run.
+    """
     radius, kernel = resample.KERNELS[preprocessing.interpolation]
     size, scale = axis.size, axis.size.astype(jnp.float64) / axis.resized.astype(jnp.float64)
     antialias = preprocessing.antialias or not gives_floats(preprocessing)
@@ -137,7 +127,7 @@ def _runs(preprocessing: Preprocessing, axis: _Axis) -> _Runs:
 
     total = lax.fori_loop(0, taps, lambda t, sums: sums + unscaled(t), jnp.zeros(axis.length, jnp.float64))
     divisor = jnp.where(total == 0.0, 1.0, total)
-    return _Runs(starts, taps, lambda t: unscaled(t) / divisor)
+    return starts, taps, lambda t: unscaled(t) / divisor
 
 
 def _nearest(preprocessing: Preprocessing, axis: _Axis) -> jax.Array:

@@ -54,7 +54,11 @@ def changed(path: str, metadata: Mapping[str, Any], source: Source, pairs: np.nd
             logging.INFO, "%s was begun by an earlier version: it cannot tell images that change in place", 1, path
         )
         return []
-    doubtful, seen = _computed(path, metadata)[rows], _seen(path, metadata["num_images"])[rows]
+    doubtful = np.ones(len(rows), bool)
+    if not metadata["complete"]:  # those that have been computed
+        doubtful = np.concatenate([checks != MISSING for _, checks in scan_checks(path, metadata)])[rows]
+    data, count = Directory(path).read(SEEN) or b"", metadata["num_images"]
+    seen = (np.frombuffer(data, "<i8") if len(data) == 8 * count else np.full(count, -1))[rows]
     if stamps is not None:
         doubtful &= stamps != seen
     different = _different(path, metadata, rows[doubtful], source, source_rows[doubtful])
@@ -62,18 +66,6 @@ def changed(path: str, metadata: Mapping[str, Any], source: Source, pairs: np.nd
         with contextlib.suppress(OSError, TransferError):  # a finished store may be only read, and it is but a hint
             Directory(path).write(SEEN, stamps.astype("<i8").tobytes())
     return different
-
-
-def _computed(path: str, metadata: Mapping[str, Any]) -> np.ndarray:
-    """Which rows have been computed, bool (N,)."""
-    if metadata["complete"]:
-        return np.ones(metadata["num_images"], bool)
-    return np.concatenate([checks != MISSING for _, checks in scan_checks(path, metadata)])
-
-
-def _seen(path: str, rows: int) -> np.ndarray:
-    data = Directory(path).read(SEEN) or b""
-    return np.frombuffer(data, "<i8") if len(data) == 8 * rows else np.full(rows, -1)
 
 
 def _different(
@@ -104,7 +96,10 @@ def changes(stores: Mapping[str, Source]) -> str:
     if all(metadata["fingerprint"].get("images") == stores[path].fingerprint for path, metadata in begun.items()):
         return describe_changes(sorted(id_ for path in begun for id_ in changed(path, begun[path], stores[path])))
     # the listings differ: compare all rows of the stores with all of the sources, whichever split they are in
-    then = {id_: (path, row) for path in begun for row, id_ in enumerate(_ids(path, begun[path]))}
+    then: dict[str, tuple[str, int]] = {}
+    for path, metadata in begun.items():
+        ids = decode_ids(open_array(path, metadata, "ids").read(slice(0, metadata["num_images"])))
+        then |= {id_: (path, row) for row, id_ in enumerate(ids)}
     now = {id_: (path, row) for path, source in stores.items() for row, id_ in enumerate(source.ids)}
     if not (shared := then.keys() & now.keys()):  # another data set
         return ""
@@ -112,18 +107,12 @@ def changes(stores: Mapping[str, Source]) -> str:
     for id_ in shared:
         (store, row), (split, source_row) = then[id_], now[id_]
         pairs.setdefault((store, split), []).append((row, source_row))
-    ids = [
-        id_
-        for (store, split), rows in pairs.items()
-        for id_ in changed(store, begun[store], stores[split], np.array(sorted(rows)))
-    ]
+    different = []
+    for (store, split), rows in pairs.items():
+        different += changed(store, begun[store], stores[split], np.array(sorted(rows)))
     # what is in no store yet may be of a split that has not been begun
     more = sorted(now.keys() - then.keys()) if begun.keys() == stores.keys() else []
-    return describe_changes(sorted(ids), more, sorted(then.keys() - now.keys()))
-
-
-def _ids(path: str, metadata: Mapping[str, Any]) -> list[str]:
-    return decode_ids(open_array(path, metadata, "ids").read(slice(0, metadata["num_images"])))
+    return describe_changes(sorted(different), more, sorted(then.keys() - now.keys()))
 
 
 def describe_changes(changed: Sequence[str], more: Sequence[str] = (), fewer: Sequence[str] = ()) -> str:

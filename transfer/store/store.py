@@ -10,8 +10,7 @@ from typing import Any, SupportsIndex, overload
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.store.arrays import ChunkedArray
-from transfer.store.format import MISSING, SKIPPED, decode_ids, existing_metadata, open_array, scan_checks, sizes
+from transfer.store.format import MISSING, SKIPPED, ChunkedArray, decode_ids, existing_metadata, open_array, scan_checks
 
 
 class StoredArray:
@@ -176,16 +175,13 @@ class FeatureStore:
     @property
     def num_chunks(self) -> int:
         """Chunks of features: as many files per tap; see `chunk`."""
-        rows, batch = sizes(self.metadata)
-        return -(-rows // batch)
+        return -(-self.metadata["num_images"] // self.metadata["batch_size"])
 
     def chunk(self, index: int) -> slice:
         """The rows of the store that lie in the chunk `index` of its features; reading them reads one file per tap."""
-        rows, batch = sizes(self.metadata)
-        start, stop = (
-            int(row - np.searchsorted(self._gaps, row)) for row in (index * batch, min((index + 1) * batch, rows))
-        )
-        return slice(start, stop)
+        rows, batch = self.metadata["num_images"], self.metadata["batch_size"]
+        edges = (index * batch, min((index + 1) * batch, rows))
+        return slice(*(int(row - np.searchsorted(self._gaps, row)) for row in edges))
 
     def tap(self, name: str) -> StoredArray:
         """Rows of the tap `name`, such as `"pre_logits"`; TransferError if the store does not have it."""

@@ -11,9 +11,8 @@ damage is found again, and rows without a checksum are computed by whatever comp
 import errno
 import json
 import zlib
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,13 +25,9 @@ from transfer.runtime.files import lock
 from transfer.runtime.files.kvstore import Directory, repair_hint
 from transfer.runtime.progress import Progress
 from transfer.store import format as layout
-from transfer.store.arrays import ChunkedArray
 from transfer.store.images import SEEN, describe_changes
 
 READERS = 4
-# What is read ahead, at most: bytes of features, and batches.
-BYTES_AHEAD = 32 << 20
-BATCHES_AHEAD = 16
 MOST_LINES = 100
 GROUP_OF_TAPS, TAPS_METADATA = "features/" + layout.METADATA, {**layout.GROUP, "attributes": {}}
 
@@ -138,7 +133,7 @@ class _Verification:
             key = key if spec is None else f"{key}/{layout.METADATA}"
             try:
                 if spec is not None:
-                    ChunkedArray.open(self.path, spec)
+                    layout.ChunkedArray.open(self.path, spec)
                 else:
                     with suppress(ValueError):
                         if json.loads(self._directory.read(key) or b"") == TAPS_METADATA:
@@ -190,24 +185,18 @@ class _Verification:
         return self._read(name, slice(start, stop), [])  # `_check_row_metadata` has reported it
 
     def _checked_batches(self) -> Iterator[CheckedBatch]:
-        """Yields each batch, checked, in order; they are read ahead by threads."""
-        rows, batch = layout.sizes(self.metadata)
-        taps = [self._arrays[name] for name in self._taps]
-        bytes_of_batch = batch * sum(int(np.prod(tap.shape[1:])) * tap.dtype.itemsize for tap in taps)
-        ahead = int(np.clip(BYTES_AHEAD // max(bytes_of_batch, 1), 2, BATCHES_AHEAD))
-        running: deque[Future[CheckedBatch]] = deque()
+        """Yields each batch, checked, in order; threads read them, and keep no features."""
+        batch = self.metadata["batch_size"]
         with ThreadPoolExecutor(READERS, thread_name_prefix="verify") as pool:
-            for first, last in layout.blocks(rows, batch):
+            for first, last in layout.blocks(self.metadata):
                 labels, ids = self._expected("labels", first, last), self._expected("ids", first, last)
-                for start in range(first, last, batch):
-                    stop, expected = min(start + batch, last), None
-                    if labels is not None and ids is not None:
-                        expected = labels[start - first : stop - first], ids[start - first : stop - first]
-                    running.append(pool.submit(self._check_batch, start, stop, expected))
-                    if len(running) > ahead:
-                        yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
+                starts = range(first, last, batch)
+                stops = [min(start + batch, last) for start in starts]
+                expected: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(starts)
+                if labels is not None and ids is not None:
+                    cuts = range(batch, last - first, batch)
+                    expected = list(zip(np.split(labels, cuts), np.split(ids, cuts), strict=True))
+                yield from pool.map(self._check_batch, starts, stops, expected)
 
     def _check_batch(self, start: int, stop: int, expected: tuple[np.ndarray, np.ndarray] | None) -> CheckedBatch:
         """Reads a batch whose (labels, ids) are `expected`, None where they are not known."""
@@ -307,13 +296,13 @@ def remove_damage(
             if key == GROUP_OF_TAPS:
                 directory.write_json(key, TAPS_METADATA)
             else:
-                ChunkedArray.create(path, specs[key.removesuffix(f"/{layout.METADATA}")])
+                layout.ChunkedArray.create(path, specs[key.removesuffix(f"/{layout.METADATA}")])
         for name, chunks in damage.row_metadata.items():
             for index in chunks:
                 assert source is not None
-                array, start = ChunkedArray.open(path, specs[name]), index * specs[name].chunk_rows
+                array, start = layout.ChunkedArray.open(path, specs[name]), index * specs[name].chunk_rows
                 stop = min(start + specs[name].chunk_rows, metadata["num_images"])
-                array.wait(array.write(start, layout.source_values(source, metadata, name, start, stop)))
+                array.write(start, layout.source_values(source, metadata, name, start, stop))()
         foreign = [key for key in damage.surplus if not key.startswith(tuple(f"{name}/" for name in specs))]
         for key in set(damage.surplus) - set(foreign):
             directory.remove(key)

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -22,19 +21,9 @@ from transfer.errors import TransferError, UsageError
 from transfer.runtime.files import lock
 from transfer.runtime.files.kvstore import Directory, repair_hint
 from transfer.store import format as layout
-from transfer.store.arrays import ChunkedArray
 
 # Batches on their way to the disk or bucket while the next ones are computed.
 WRITES_IN_FLIGHT = 4
-
-
-@dataclass
-class RowCount:
-    """The state of the rows: runs of batches (start, stop) still `missing`, rows `skipped`, the `crc` of all checks."""
-
-    missing: list[tuple[int, int]] = field(default_factory=list)
-    skipped: list[int] = field(default_factory=list)
-    crc: int = 0
 
 
 class StoreWriter:
@@ -114,7 +103,7 @@ class StoreWriter:
         self._writing: deque[Future[None]] = deque()
 
     @property
-    def _taps(self) -> dict[str, ChunkedArray]:
+    def _taps(self) -> dict[str, layout.ChunkedArray]:
         return {name.removeprefix("features/"): array for name, array in self._arrays.items() if "/" in name}
 
     def _create_or_resume(self, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -140,14 +129,14 @@ class StoreWriter:
         starts = range(0, self.num_images, layout.ROWS_AT_ONCE)
         widths = (max(map(len, layout.raw_ids(self.ids[start : start + layout.ROWS_AT_ONCE]))) for start in starts)
         metadata = {**metadata, "id_width": max(widths, default=0) or 1}
-        created = {name: ChunkedArray.create(self.path, spec) for name, spec in layout.arrays(metadata).items()}
+        created = {name: layout.ChunkedArray.create(self.path, spec) for name, spec in layout.arrays(metadata).items()}
         for start in range(0, self.num_images, metadata["row_chunk"]):
-            writing = []
-            for name in layout.ROW_METADATA:
-                values = layout.source_values(self, metadata, name, start, start + metadata["row_chunk"])
-                writing.append((created[name], created[name].write(start, values)))
-            for array, future in writing:
-                array.wait(future)
+            values = {
+                name: layout.source_values(self, metadata, name, start, start + metadata["row_chunk"])
+                for name in layout.ROW_METADATA
+            }
+            for wait in [created[name].write(start, rows) for name, rows in values.items()]:
+                wait()
         self._directory.write_json("features/" + layout.METADATA, {**layout.GROUP, "attributes": {}})
         return layout.write_metadata(self.path, metadata)
 
@@ -157,9 +146,8 @@ class StoreWriter:
             stored, chunk = layout.open_array(self.path, metadata, name), metadata["row_chunk"]
             for start in range(0, self.num_images, chunk):
                 stop = min(start + chunk, self.num_images)
-                if not np.array_equal(
-                    stored.read(slice(start, stop)), layout.source_values(self, metadata, name, start, stop)
-                ):
+                expected = layout.source_values(self, metadata, name, start, stop)
+                if not np.array_equal(stored.read(slice(start, stop)), expected):
                     raise TransferError(
                         f"{self.path}: {name} among the rows {start} to {stop - 1} are not the source's; "
                         + repair_hint(self.path)
@@ -188,28 +176,33 @@ class StoreWriter:
         """Ids of the images that could not be read so far."""
         if self.complete:
             return list(self.metadata["skipped"])
-        return [self.ids[row] for row in self._count().skipped]
+        return [self.ids[row] for row in self._count()[1]]
 
     def pending(self) -> list[tuple[int, int]]:
         """Runs of whole batches that are still missing, as (start, stop) rows, in order."""
-        return [] if self.complete else self._count().missing
+        return [] if self.complete else self._count()[0]
 
-    def _count(self) -> RowCount:
-        """Counts all rows by their index, and looks for the chunks of those that should be there."""
+    def _count(self) -> tuple[list[tuple[int, int]], list[int], int]:
+        """Runs of batches (start, stop) still missing, rows skipped, and the CRC of all checks: of rows by their index.
+
+        A batch whose chunks are not all there is missing too.
+        """
         has_chunks = np.ones(-(-self.num_images // self.batch_size), bool)  # of every tap, by batch
         for array in self._taps.values():
             keys = self._directory.list(f"{array.spec.name}/c/")
             has_chunks &= [array.spec.chunk_key(batch) in keys for batch in range(len(has_chunks))]
-        count = RowCount()
+        missing: list[tuple[int, int]] = []
+        skipped: list[int] = []
+        crc = 0
         for start, checks in layout.scan_checks(self.path, self.metadata):
             starts = np.arange(0, len(checks), self.batch_size)
             first = start // self.batch_size
             written = (np.minimum.reduceat(checks, starts) != layout.MISSING) & has_chunks[first : first + len(starts)]
             for batch in (start + starts[~written]).tolist():
-                layout.append_run(count.missing, batch, min(batch + self.batch_size, self.num_images))
-            count.skipped += (start + np.flatnonzero(checks == layout.SKIPPED)).tolist()
-            count.crc = zlib.crc32(checks.astype("<u4").tobytes(), count.crc)
-        return count
+                layout.append_run(missing, batch, min(batch + self.batch_size, self.num_images))
+            skipped += (start + np.flatnonzero(checks == layout.SKIPPED)).tolist()
+            crc = zlib.crc32(checks.astype("<u4").tobytes(), crc)
+        return missing, skipped, crc
 
     def write(self, start: int, features: Mapping[str, np.ndarray], skipped: Sequence[int] = ()) -> None:
         """Hands a batch to the writing threads; waits only where several batches are on their way already.
@@ -232,18 +225,17 @@ class StoreWriter:
         self._writing.append(self._pool.submit(self._commit, start, values, skipped_here))
 
     def _commit(self, start: int, values: Mapping[str, np.ndarray], skipped: np.ndarray) -> None:
-        writing = [(array, array.write(start, values[tap])) for tap, array in self._taps.items()]
+        writing = [array.write(start, values[tap]) for tap, array in self._taps.items()]
         rows = slice(start, start + len(next(iter(values.values()))))
         labels, ids = np.asarray(self.labels[rows], np.int64), layout.raw_ids(self.ids[rows])
         checks = layout.row_checks(start, labels, ids, list(values.values()))
         checks[skipped] = layout.SKIPPED
         if self._content is not None:
-            array = self._arrays[layout.CONTENT]
-            writing.append((array, array.write(start, self._content(range(start, start + len(checks))))))
-        for array, future in writing:
-            array.wait(future)
+            writing.append(self._arrays[layout.CONTENT].write(start, self._content(range(start, start + len(checks)))))
+        for wait in writing:
+            wait()
         # only now: the features of these rows are on the disk
-        self._arrays["checks"].wait(self._arrays["checks"].write(start, checks))
+        self._arrays["checks"].write(start, checks)()
 
     def flush(self, in_flight: int = 0) -> None:
         """Waits until at most `in_flight` batches are on their way; OSError where one could not be written."""
@@ -259,15 +251,15 @@ class StoreWriter:
         self.flush()
         if self.complete:
             return
-        count = self._count()
-        if count.missing:
-            rows = ", ".join(f"{start} to {stop - 1}" for start, stop in count.missing[:3])
+        missing, skipped, crc = self._count()
+        if missing:
+            rows = ", ".join(f"{start} to {stop - 1}" for start, stop in missing[:3])
             raise TransferError(f"{self.path} still lacks rows {rows}; run the same command again")
-        if len(count.skipped) == self.num_images:
+        if len(skipped) == self.num_images:
             raise TransferError(f"none of the {self.num_images} images could be read; {self.path} has no rows")
-        skipped = {"skipped": [self.ids[row] for row in count.skipped], "skipped_rows": count.skipped}
-        done = {**self.metadata, "complete": True, **skipped, "checks_crc32": count.crc}
-        self.metadata = layout.write_metadata(self.path, done)
+        ids = [self.ids[row] for row in skipped]
+        done = {"complete": True, "skipped": ids, "skipped_rows": skipped, "checks_crc32": crc}
+        self.metadata = layout.write_metadata(self.path, {**self.metadata, **done})
 
 
 def check_same(path: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -296,8 +288,13 @@ def check_same(path: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """A phrase for each setting that differs, nested ones by dotted name: "dtype was 'float32', now 'bfloat16'"."""
     was, now = _flatten(found), _flatten(wanted)
+
+    def shortened(settings: Mapping[str, Any], key: str) -> str:
+        text = repr(settings[key]) if key in settings else "absent"
+        return text if len(text) <= 60 else f"{text[:40]}…"
+
     changed = [key for key in {**was, **now} if not (key in was and key in now and was[key] == now[key])]
-    return [f"{key} was {_shortened(was, key)}, now {_shortened(now, key)}" for key in changed]
+    return [f"{key} was {shortened(was, key)}, now {shortened(now, key)}" for key in changed]
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -308,8 +305,3 @@ def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = list(value) if isinstance(value, tuple) else value
     return flat
-
-
-def _shortened(settings: Mapping[str, Any], key: str) -> str:
-    text = repr(settings[key]) if key in settings else "absent"
-    return text if len(text) <= 60 else f"{text[:40]}…"

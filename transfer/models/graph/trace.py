@@ -93,14 +93,6 @@ class Graph:
                 macs[node.stage] += node.macs
         return {name: Total(self.parameters_by_stage.get(name, 0), macs[name]) for name in names}
 
-    def layers(self) -> dict[str, Node]:
-        """Layer path -> its (first) node, in the order of the calls."""
-        first: dict[str, Node] = {}
-        for node in self.nodes:
-            if node.layer:
-                first.setdefault(node.layer, node)
-        return first
-
     def consumers(self) -> list[list[int]]:
         """The positions of the nodes that take each node, a list a node."""
         consumers: list[list[int]] = [[] for _ in self.nodes]
