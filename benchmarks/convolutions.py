@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares
 
-from transfer.freeze.convolutions import Geometry
-from transfer.freeze.costs import FITTED, WORK, Costs, Work, choices, fitted_from, place, predicted
+from transfer.freeze.convolutions import ALGORITHMS, Geometry, Work
+from transfer.freeze.costs import FITTED, ON_CPU, Costs, choices, fitted_from, place, predicted
 
 FOLDER = Path(__file__).parent
 MEASUREMENTS = FOLDER / "convolutions.json"
@@ -100,14 +100,17 @@ def write(about: dict[str, str], rows: list[tuple[Geometry, dict[str, float]]]) 
 
 def fit(rows: list[tuple[Geometry, dict[str, float]]]) -> dict[str, Any]:
     """What `costs.fitted_from` takes; a sample counts the more, the nearer it is to the geometry's best."""
-    samples: dict[str, list[tuple[Work, float, float]]] = {name: [] for name in WORK}
+    samples: dict[str, list[tuple[Work, float, float]]] = {name: [] for name in ON_CPU}
     for geometry, seconds in rows:
         least = min(seconds.values())
         for name in choices(geometry):
-            samples[name].append((WORK[name](geometry), seconds[name], least / seconds[name]))
+            samples[name].append((ALGORITHMS[name].work(geometry), seconds[name], least / seconds[name]))
     costs = {name: fit_one(found) for name, found in samples.items()}
     misses = [
-        {name: round(float(np.log(seconds[name] / costs[name].seconds(WORK[name](g)))), 3) for name in choices(g)}
+        {
+            name: round(float(np.log(seconds[name] / costs[name].seconds(ALGORITHMS[name].work(g)))), 3)
+            for name in choices(g)
+        }
         for g, seconds in rows
     ]
     numbers = {name: dataclasses.asdict(one) for name, one in costs.items()}

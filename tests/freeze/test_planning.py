@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer.freeze.convolutions import ALGORITHMS, Geometry
-from transfer.freeze.costs import WORK, choices, fitted
+from transfer.freeze.costs import ON_CPU, choices, fitted
 from transfer.freeze.freeze import freeze
 from transfer.freeze.plan import only_alone, plan_for
 from transfer.models.layers import conv
@@ -62,7 +62,11 @@ def test_what_is_chosen_fits_and_keeps_the_promised_precision(geometry: Geometry
 def test_twice_the_images_take_longer(geometry: Geometry) -> None:
     twice = Geometry(**{**vars(geometry), "batch": 2 * geometry.batch})
     for name in choices(geometry):
-        assert 0 < fitted().costs[name].seconds(WORK[name](geometry)) < fitted().costs[name].seconds(WORK[name](twice))
+        assert (
+            0
+            < fitted().costs[name].seconds(ALGORITHMS[name].work(geometry))
+            < fitted().costs[name].seconds(ALGORITHMS[name].work(twice))
+        )
 
 
 def test_winograd_where_it_saves_most() -> None:
@@ -72,7 +76,7 @@ def test_winograd_where_it_saves_most() -> None:
 
 
 def test_every_algorithm_of_a_cpu_has_its_costs() -> None:
-    assert fitted().costs.keys() == fitted().misses.keys() == WORK.keys() == ALGORITHMS.keys() - {"direct_ohwi"}
+    assert fitted().costs.keys() == fitted().misses.keys() == set(ON_CPU) == ALGORITHMS.keys() - {"direct_ohwi"}
 
 
 def test_the_committed_costs_choose_well_among_the_committed_measurements() -> None:

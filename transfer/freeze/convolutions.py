@@ -1,5 +1,6 @@
 """The ways to compute a convolution, by name: equal up to rounding, and each the fastest somewhere."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from jax import lax
 from transfer.models.layers import max_pool, patches
 
 Pairs = tuple[tuple[int, int], tuple[int, int]]
+BYTES = 4  # of a number
 
 
 # Output tile -> transforms of the input, the output and the kernel.
@@ -71,6 +73,13 @@ class Geometry:
         rows, columns = [(size + low + high - window) // stride + 1 for size, window, stride, (low, high) in sides]
         return rows, columns
 
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """How many numbers the input, the output and the kernel have."""
+        output = self.batch * math.prod(self.output) * self.features
+        kernel = math.prod(self.window) * self.channels // self.groups * self.features
+        return self.batch * self.height * self.width * self.channels, output, kernel
+
 
 @dataclass(frozen=True)
 class Epilogue:
@@ -108,6 +117,30 @@ def padded(images: jax.Array, padding: Pairs) -> jax.Array:
     return lax.pad(images, zero, ((0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)))
 
 
+@dataclass(frozen=True)
+class Work:
+    """The work of an algorithm for a geometry.
+
+    Attributes:
+      products: matrix products (M, K) x (K, N).
+      rows, inner, columns: M, K, N.
+      moved: bytes read and written beside the products, and their kernels'.
+      held: bytes that are worked on at a time.
+    """
+
+    products: int
+    rows: int
+    inner: int
+    columns: int
+    moved: int
+    held: int
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of the products."""
+        return 2 * self.products * self.rows * self.inner * self.columns
+
+
 class Algorithm:
     """A way to compute a convolution.
 
@@ -127,6 +160,10 @@ class Algorithm:
 
     def run(self, images: jax.Array, kernel: jax.Array, geometry: Geometry, epilogue: Epilogue) -> jax.Array:
         """(B, H, W, C) -> (B, H', W', K), the epilogue included; B need not be the geometry's."""
+        raise NotImplementedError
+
+    def work(self, geometry: Geometry) -> Work:
+        """The work on a CPU, from which `transfer.freeze.costs` predicts the time."""
         raise NotImplementedError
 
 
@@ -157,6 +194,11 @@ class Direct(Algorithm):
         )
         return epilogue(result)
 
+    def work(self, geometry: Geometry) -> Work:
+        g, moved = geometry, BYTES * sum(geometry.sizes)
+        inner = math.prod(g.window) * g.channels // g.groups
+        return Work(g.groups, g.batch * math.prod(g.output), inner, g.features // g.groups, moved, moved)
+
 
 class Pointwise(Algorithm):
     """A 1x1 convolution: every pixel times the matrix, after the pixels that a stride skips are left out."""
@@ -175,6 +217,13 @@ class Pointwise(Algorithm):
         rows = kept.reshape(-1, geometry.channels)
         return epilogue((rows @ kernel).reshape(*kept.shape[:3], geometry.features))
 
+    def work(self, geometry: Geometry) -> Work:
+        g, (_, output, kernel) = geometry, geometry.sizes
+        rows = g.batch * math.prod(g.output)
+        copies = 1 if g.strides == (1, 1) else 3  # pixels that are kept are read, written and read again
+        moved = BYTES * (copies * rows * g.channels + 2 * output + kernel)
+        return Work(1, rows, g.channels, g.features, moved, moved)
+
 
 class Patches(Algorithm):
     """A product of two matrices: the patch of each output pixel as a row, times the kernel (im2col)."""
@@ -191,6 +240,12 @@ class Patches(Algorithm):
         around = padded(images, geometry.padding)
         rows = patches(around, geometry.window, geometry.strides, geometry.output).reshape(-1, kernel.shape[0])
         return epilogue((rows @ kernel).reshape(images.shape[0], *geometry.output, geometry.features))
+
+    def work(self, geometry: Geometry) -> Work:
+        g, (images, output, kernel) = geometry, geometry.sizes
+        rows, inner = g.batch * math.prod(g.output), math.prod(g.window) * g.channels
+        moved = BYTES * (2 * images + 2 * rows * inner + 2 * output + kernel)
+        return Work(1, rows, inner, g.features, moved, BYTES * rows * inner)
 
 
 class Whole(Algorithm):
@@ -221,6 +276,12 @@ class Whole(Algorithm):
     def run(self, images: jax.Array, kernel: jax.Array, geometry: Geometry, epilogue: Epilogue) -> jax.Array:
         result = images.reshape(images.shape[0], -1) @ kernel
         return epilogue(result.reshape(images.shape[0], *geometry.output, geometry.features))
+
+    def work(self, geometry: Geometry) -> Work:
+        g, (images, output, _) = geometry, geometry.sizes
+        inner, columns = g.height * g.width * g.channels, math.prod(g.output) * g.features
+        moved = BYTES * (images + 2 * output + inner * columns)
+        return Work(1, g.batch, inner, columns, moved, moved)
 
 
 class Winograd(Algorithm):
@@ -270,6 +331,17 @@ class Winograd(Algorithm):
         if epilogue.residual is not None:
             return epilogue(result[:, :height, :width])
         return result[:, : height // 2, : width // 2] if epilogue.pool else result[:, :height, :width]
+
+    def work(self, geometry: Geometry) -> Work:
+        g, (images, output, _), (down, across) = geometry, geometry.sizes, self._tiles(geometry)
+        times = g.batch * -(-down // self.strip) if self.strip else 1
+        rows = self.strip * across if self.strip else g.batch * down * across
+        positions = (self.tile + 2) ** 2
+        kernel = positions * g.channels * g.features
+        half = positions * self.tile / (self.tile + 2)  # one of the two directions transformed
+        transformed = int(rows * ((positions + half) * g.channels + (positions + half) * g.features))
+        moved = BYTES * (images + output + times * (2 * transformed + kernel))
+        return Work(positions * times, rows, g.channels, g.features, moved, BYTES * (transformed + kernel))
 
     def _tiles(self, geometry: Geometry) -> tuple[int, int]:
         rows, columns = geometry.output

@@ -13,7 +13,7 @@ machine.
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,102 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from transfer.freeze.convolutions import ALGORITHMS, Geometry
+from transfer.freeze.convolutions import ALGORITHMS, Geometry, Work
 
 # How alike two geometries have to be, as a distance between logarithms of sizes; and how much the model itself weighs
 # beside a measurement at no distance.
 ALIKE, TRUST = 0.3, 0.1
 FITTED = Path(__file__).with_name("costs.json")
-BYTES = 4
-
-
-@dataclass(frozen=True)
-class Work:
-    """The work of an algorithm for a geometry.
-
-    Attributes:
-      products: matrix products (M, K) x (K, N).
-      rows, inner, columns: M, K, N.
-      moved: bytes read and written beside the products, and their kernels'.
-      held: bytes that are worked on at a time.
-    """
-
-    products: int
-    rows: int
-    inner: int
-    columns: int
-    moved: int
-    held: int
-
-    @property
-    def flops(self) -> int:
-        """Floating-point operations of the products."""
-        return 2 * self.products * self.rows * self.inner * self.columns
-
-
-def _sizes(g: Geometry) -> tuple[int, int, int]:
-    """Elements of the input, the output and the kernel."""
-    output = g.batch * math.prod(g.output) * g.features
-    kernel = math.prod(g.window) * g.channels // g.groups * g.features
-    return g.batch * g.height * g.width * g.channels, output, kernel
-
-
-def _direct(g: Geometry) -> Work:
-    moved = BYTES * sum(_sizes(g))
-    inner = math.prod(g.window) * g.channels // g.groups
-    return Work(g.groups, g.batch * math.prod(g.output), inner, g.features // g.groups, moved, moved)
-
-
-def _pointwise(g: Geometry) -> Work:
-    _, output, kernel = _sizes(g)
-    rows = g.batch * math.prod(g.output)
-    copies = 1 if g.strides == (1, 1) else 3  # pixels that are kept are read, written and read again
-    moved = BYTES * (copies * rows * g.channels + 2 * output + kernel)
-    return Work(1, rows, g.channels, g.features, moved, moved)
-
-
-def _patches(g: Geometry) -> Work:
-    images, output, kernel = _sizes(g)
-    rows, inner = g.batch * math.prod(g.output), math.prod(g.window) * g.channels
-    moved = BYTES * (2 * images + 2 * rows * inner + 2 * output + kernel)
-    return Work(1, rows, inner, g.features, moved, BYTES * rows * inner)
-
-
-def _whole(g: Geometry) -> Work:
-    images, output, _ = _sizes(g)
-    inner, columns = g.height * g.width * g.channels, math.prod(g.output) * g.features
-    moved = BYTES * (images + 2 * output + inner * columns)
-    return Work(1, g.batch, inner, columns, moved, moved)
-
-
-def _winograd(tile: int, strip: int = 0) -> Callable[[Geometry], Work]:
-    def work(g: Geometry) -> Work:
-        images, output, _ = _sizes(g)
-        down, across = (-(-side // tile) for side in g.output)
-        times = g.batch * -(-down // strip) if strip else 1
-        rows = strip * across if strip else g.batch * down * across
-        positions = (tile + 2) ** 2
-        kernel = positions * g.channels * g.features
-        half = positions * tile / (tile + 2)  # one of the two directions transformed
-        transformed = rows * ((positions + half) * g.channels + (positions + half) * g.features)
-        moved = BYTES * (images + output + times * (2 * int(transformed) + kernel))
-        return Work(positions * times, rows, g.channels, g.features, moved, BYTES * (int(transformed) + kernel))
-
-    return work
-
-
-# An algorithm without a line is not a choice on a CPU.
-WORK: Mapping[str, Callable[[Geometry], Work]] = {
-    "direct": _direct,
-    "pointwise": _pointwise,
-    "patches": _patches,
-    "whole": _whole,
-    "winograd2": _winograd(2),
-    "winograd4": _winograd(4),
-    "winograd4_strip1": _winograd(4, 1),
-    "winograd4_strip2": _winograd(4, 2),
-    "winograd4_strip4": _winograd(4, 4),
-}
+# The kernel's layout makes no difference on a CPU.
+ON_CPU = tuple(name for name in ALGORITHMS if name != "direct_ohwi")
 # The same product with a copy more on the way: not a choice where the other fits.
 DOMINATED = {"patches": "pointwise"}
 
@@ -173,7 +85,7 @@ class Fitted:
         distances = np.square(self.places - place(geometry)).sum(axis=1)
         weights = np.where(np.isnan(misses), 0, np.exp(-distances / (2 * ALIKE**2)))
         correction = weights @ np.nan_to_num(misses) / (weights.sum() + TRUST)
-        return self.costs[name].seconds(WORK[name](geometry)) * math.exp(correction)
+        return self.costs[name].seconds(ALGORITHMS[name].work(geometry)) * math.exp(correction)
 
 
 def place(geometry: Geometry) -> list[float]:
@@ -204,5 +116,5 @@ def predicted(geometry: Geometry, by: Fitted | None = None) -> dict[str, float]:
 
 def choices(geometry: Geometry) -> list[str]:
     """The algorithms that fit, without those that another can only beat."""
-    fits = {name for name in WORK if ALGORITHMS[name].fits(geometry)}
-    return [name for name in WORK if name in fits and DOMINATED.get(name) not in fits]
+    fits = [name for name in ON_CPU if ALGORITHMS[name].fits(geometry)]
+    return [name for name in fits if DOMINATED.get(name) not in fits]
