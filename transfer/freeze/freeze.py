@@ -126,12 +126,14 @@ def freeze(
     present = set(range(1, len(graph.nodes))) - {i for unit in units.values() for i in unit.nodes[:-1]}
     parts = segments(graph, present, image_shape[0], chunk_bytes, jnp.dtype(dtype).itemsize)
     graph_at = {position: graph_for(part.chunk) for part in parts for position in range(part.start, part.stop)}
-    geometries = {graph.nodes[unit.conv].layer: _geometry(graph_at[last], unit) for last, unit in units.items()}
-    chosen = plan or plan_for(geometries, precision=precision, platform=platform, dtype=dtype, autotune=autotune)
-    layers = {last: graph.nodes[units[last].conv].layer for last in sorted(units)}
-    planned = {last: Planned(layer, geometries[layer], chosen[layer]) for last, layer in layers.items()}
+    geometries = {last: _geometry(graph_at[last], units[last]) for last in sorted(units)}
+    layers = {last: graph.nodes[units[last].conv].layer for last in geometries}
+    by_layer = {layers[last]: geometry for last, geometry in geometries.items()}
+    chosen = plan or plan_for(by_layer, precision=precision, platform=platform, dtype=dtype, autotune=autotune)
+    planned = {last: Planned(layer, geometries[last], chosen[layer]) for last, layer in layers.items()}
     parameters = {".".join(map(str, path)): value for path, value in nnx.to_flat_state(nnx.state(model))}
-    joined = joinable(graph, units) if platform == "tpu" and set(chosen.values()) <= {"direct"} else {}
+    joins = platform == "tpu" and set(chosen.values()) <= {"direct"}
+    joined = joinable(graph, units, geometries) if joins else {}
     consumers = graph.consumers()
     arrays: Arrays = {}
     steps: dict[int, Run] = {}
@@ -145,7 +147,8 @@ def freeze(
                 last = joined[position]
                 other = _folded(graph, units[last], planned[last], parameters, dtype)
                 held = stacked(held, other, layers[position], layers[last])
-                images, unit = side_by_side(graph, unit, units[last]), replace(unit, residual=None)
+                images = side_by_side(graph, unit, units[last], geometries[last].strides)
+                unit = replace(unit, residual=None)
             shared = platform == "cpu" and len(consumers[position]) > 1
             steps[position] = _convolution(images, unit, planned[position], shared)
         elif platform == "cpu" and (pool := pool_of(node)):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from transfer.freeze.convolutions import Geometry, Pointwise
 from transfer.models.graph.trace import DILATIONS, Graph, Node
 
 Arrays = dict[str, jax.Array]
@@ -47,12 +48,7 @@ class Fused:
 
 
 def fused(graph: Graph, wanted: Sequence[int]) -> dict[int, Fused]:
-    """Position of the last node -> the nodes that become one step there.
-
-    Args:
-      graph: of the model.
-      wanted: positions of the end points: nothing is fused past them.
-    """
+    """Position of the last node -> the nodes that become one step there; nothing is fused past those `wanted`."""
     units: dict[int, Fused] = {}
     calls, consumers = Counter(node.layer for node in graph.nodes), graph.consumers()
     for position, node in enumerate(graph.nodes):
@@ -101,36 +97,24 @@ def _unit_of(graph: Graph, conv: int, wanted: set[int], consumers: list[list[int
     return Fused(conv, norm, residual, relu, pool, tuple(nodes))
 
 
-def joinable(graph: Graph, units: Mapping[int, Fused]) -> dict[int, int]:
+def joinable(graph: Graph, units: Mapping[int, Fused], geometries: Mapping[int, Geometry]) -> dict[int, int]:
     """Position of a unit -> that of the unit which computes only its residual; both are 1x1 convolutions."""
     consumers, wanted = graph.consumers(), set(graph.endpoints.values())
+    pointwise = [last for last, unit in units.items() if Pointwise().fits(geometries[last]) and not unit.pool]
     joined = {}
-    for position, unit in units.items():
-        other = units.get(-1 if unit.residual is None else unit.residual)
-        if other is None or other.last in wanted or len(consumers[other.last]) != 1:
-            continue
-        plain = not other.relu and other.residual is None
-        if plain and _is_pointwise(graph, unit) and _is_pointwise(graph, other) and _strides(graph, unit) == (1, 1):
-            joined[position] = other.last
+    for last in pointwise:
+        other = -1 if units[last].residual is None else units[last].residual
+        if other in pointwise and other not in wanted and len(consumers[other]) == 1:
+            plain = units[other].residual is None and not units[other].relu
+            if plain and geometries[last].strides == (1, 1):
+                joined[last] = other
     return joined
 
 
-def _is_pointwise(graph: Graph, unit: Fused) -> bool:
-    """True if a unit's convolution is 1x1, without padding, groups or pool."""
-    given = graph.nodes[unit.conv].attributes
-    unpadded = not any(map(sum, given["padding"]))
-    return given["kernel"] == (1, 1) and given["groups"] == 1 and unpadded and not unit.pool
-
-
-def _strides(graph: Graph, unit: Fused) -> tuple[int, int]:
-    """The strides of a unit's convolution."""
-    return graph.nodes[unit.conv].attributes["strides"]
-
-
-def side_by_side(graph: Graph, unit: Fused, other: Fused) -> Source:
+def side_by_side(graph: Graph, unit: Fused, other: Fused, strides: tuple[int, int]) -> Source:
     """The joined convolution's input: the channels of `unit`, then the pixels of `other` that its strides keep."""
     (first,), (second,) = graph.nodes[unit.conv].inputs, graph.nodes[other.conv].inputs
-    down, across = _strides(graph, other)
+    down, across = strides
     return lambda values: jnp.concatenate([values[first], values[second][:, ::down, ::across]], axis=-1)
 
 

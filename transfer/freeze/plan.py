@@ -4,6 +4,7 @@ import json
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -89,15 +90,11 @@ def only_alone(name: str, geometry: Geometry) -> bool:
 
 
 def measured(wanted: Mapping[Geometry, Iterable[str]], dtype: Any = jnp.float32) -> dict[Geometry, dict[str, float]]:
-    """Geometry -> algorithm -> seconds a call, of every device working on a batch of its own at once.
+    """Geometry -> algorithm that is `wanted` for it -> seconds, of every device working on a batch of its own at once.
 
     What the user's cache holds for this kind of device, number of them, dtype, precision of matrix products (the
     caller's `jax.default_matmul_precision`) and jaxlib is not measured again; a folder that cannot be written costs one
     warning.
-
-    Args:
-      wanted: algorithms to compare for each geometry; they must fit.
-      dtype: of images and kernels.
     """
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
     precision = jax.config.jax_default_matmul_precision or "default"  # type: ignore[attr-defined]
@@ -119,11 +116,7 @@ def measured(wanted: Mapping[Geometry, Iterable[str]], dtype: Any = jnp.float32)
 def seconds(geometry: Geometry, names: Iterable[str], mesh: Mesh, dtype: Any) -> dict[str, float]:
     """Algorithm -> median seconds of a call, the algorithms taking turns.
 
-    Args:
-      geometry: of one device's part.
-      names: of algorithms that fit.
-      mesh: each device computes a batch of its own at the same time, as in the extractor.
-      dtype: of images and kernels.
+    Each device of `mesh` computes a batch of this geometry at the same time, as in the extractor.
     """
     contenders = {name: _program(name, geometry, mesh, dtype) for name in names}
     samples = interleaved(contenders, ROUNDS, warmup=1, seconds=SECONDS)
@@ -154,17 +147,12 @@ def _program(name: str, geometry: Geometry, mesh: Mesh, dtype: Any) -> Callable[
 def machine(mesh: Mesh) -> str:
     """Kind of the devices, how many, and the compiler's version, as a file's name."""
     device = mesh.devices.flat[0]
-    kind = _processor() if device.platform == "cpu" else device.device_kind
+    kind = device.device_kind
+    if device.platform == "cpu":  # JAX calls every processor "cpu"
+        with suppress(OSError):
+            names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+            kind = names[0].partition(":")[2].strip() if names else kind
     return re.sub(r"[^\w.]+", "-", f"{kind}-{mesh.size}-jaxlib-{jaxlib.__version__}")
-
-
-def _processor() -> str:
-    """The processor's name, for JAX calls every one "cpu"; "cpu" where the system does not tell."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "cpu"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "cpu")
 
 
 def _read(path: Path) -> Measured:

@@ -22,14 +22,11 @@ class Segment:
 
 
 def segments(graph: Graph, steps: Collection[int], batch: int, limit: int | None, itemsize: int = 4) -> list[Segment]:
-    """The whole graph in order.
+    """The whole graph in order, for `batch` images of numbers of `itemsize` bytes.
 
     Args:
-      graph: of the model, for any batch size.
       steps: positions whose values exist: cuts are made right after one of them.
-      batch: images of a step.
       limit: bytes that a node of a chunk and its inputs may take; None: one segment, the batch at once.
-      itemsize: bytes of a number.
     """
     total = len(graph.nodes)
     if limit is None:

@@ -87,6 +87,8 @@ class Box:
 class Card(Box):
     """A step: its first line large, the others small."""
 
+    ink, line, radius = INK, LINE, 4.0
+
     def __init__(self, lines: Sequence[str], fill: str, dashed: bool = False) -> None:
         self.lines, self.fill, self.dashed = lines, fill, dashed
         self.sizes = (USUAL, *[SMALL] * (len(lines) - 1))
@@ -94,23 +96,18 @@ class Card(Box):
         self.above = self.below = 5 + 8 * len(lines)
 
     def paint(self, canvas: Canvas, x: float, y: float) -> None:
-        canvas.rectangle(x, y - self.above, self.width, 2 * self.above, self.fill, line=LINE)
+        canvas.rectangle(x, y - self.above, self.width, 2 * self.above, self.fill, line=self.line, radius=self.radius)
         for i, (line, size) in enumerate(zip(self.lines, self.sizes, strict=True)):
-            canvas.text(x + self.width / 2, y + 15.5 * (i - (len(self.lines) - 1) / 2), line, size)
+            canvas.text(x + self.width / 2, y + 15.5 * (i - (len(self.lines) - 1) / 2), line, size, fill=self.ink)
 
 
-class Tap(Box):
+class Tap(Card):
     """The name under which a step's output is returned."""
 
-    above = below = 10.0
+    ink, line, radius = PAPER, "none", 13.0
 
     def __init__(self, name: str, dashed: bool = False) -> None:
-        self.name, self.dashed = name, dashed
-        self.width = text_width(name, SMALL) + 14
-
-    def paint(self, canvas: Canvas, x: float, y: float) -> None:
-        canvas.rectangle(x, y - self.above, self.width, 2 * self.above, TAP, radius=10)
-        canvas.text(x + self.width / 2, y, self.name, SMALL, fill=PAPER)
+        super().__init__([name], TAP, dashed)
 
 
 class Row(Box):

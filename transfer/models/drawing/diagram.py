@@ -43,13 +43,7 @@ OTHER_COLOUR = "#eaeef2"
 
 
 def draw(name: str, graph: Graph, image: Sequence[int]) -> str:
-    """The SVG text for a network.
-
-    Args:
-      name: as the title calls it.
-      graph: of the network.
-      image: (height, width, channels) that it was traced with.
-    """
+    """The SVG text for a network, which was traced with an image (height, width, channels)."""
     return Diagram(name, graph).svg(image)
 
 
