@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from transfer.freeze.pooling import pool_of
+from transfer.freeze.freeze import pool_of
 from transfer.models.graph.trace import trace
 from transfer.models.layers import average_pool, max_pool
 

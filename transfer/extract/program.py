@@ -144,9 +144,7 @@ def must_separate(mesh: Mesh) -> bool:
 class Separate:
     """One program per device, whose parts never meet anyway: sharded images in, features sharded likewise out.
 
-    Args:
-        mesh: axis `batch`.
-        program_on: makes the program of a mesh of one device; the first one's frozen backbone is that of all.
+    `program_on` makes the program of a mesh of one device; the first one's frozen backbone is that of all.
     """
 
     def __init__(self, mesh: Mesh, program_on: Callable[[Mesh], Program]) -> None:

@@ -146,11 +146,7 @@ def _agreed(runs: Callable[[], Runs]) -> Runs:
 def share_of_process(runs: Sequence[tuple[int, int]], batch_size: int, index: int, count: int) -> Runs:
     """The part of process `index` of `count`: whole batches one after the other, equally many but for one.
 
-    Args:
-        runs: (start, stop) rows, in order, of batches that start at multiples of `batch_size`.
-        batch_size: rows of a batch; the last of a run may have fewer.
-        index: of the process, from 0.
-        count: of processes.
+    `runs` are (start, stop) rows, in order, of batches that start at multiples of `batch_size`.
     """
     lengths = [-(-(stop - start) // batch_size) for start, stop in runs]  # in batches
     first, last = sum(lengths) * index // count, sum(lengths) * (index + 1) // count

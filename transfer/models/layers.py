@@ -169,7 +169,11 @@ def max_pool(
         images = jnp.pad(images, pads, constant_values=pad_value)
         pads = ((0, 0),) * 4
     if size == stride and not padding and not any(over):
-        return _max_pool_by_slices(images, size)
+        # windows that do not overlap: a reshape and a maximum, which has a fast gradient (no select-and-scatter)
+        batch, height, width, channels = images.shape
+        rows, columns = height // size, width // size
+        cropped = images[:, : rows * size, : columns * size]
+        return cropped.reshape(batch, rows, size, columns, size, channels).max(axis=(2, 4))
     lowest = np.array(-np.inf, images.dtype)  # of NumPy: known while traced, so that JAX has a gradient for the maximum
     return lax.reduce_window(images, lowest, lax.max, (1, size, size, 1), (1, stride, stride, 1), pads)
 
@@ -180,14 +184,6 @@ def _overhang(side: int, size: int, stride: int, padding: int) -> int:
     if steps * stride >= side + padding:
         steps -= 1
     return max(0, steps * stride + size - side - 2 * padding)
-
-
-def _max_pool_by_slices(images: jax.Array, size: int) -> jax.Array:
-    """Windows that do not overlap: a reshape and a maximum, which has a fast gradient (no select-and-scatter)."""
-    batch, height, width, channels = images.shape
-    rows, columns = height // size, width // size
-    cropped = images[:, : rows * size, : columns * size]
-    return cropped.reshape(batch, rows, size, columns, size, channels).max(axis=(2, 4))
 
 
 def average_pool(images: jax.Array, size: int, stride: int, padding: int = 0, count_padding: bool = True) -> jax.Array:

@@ -5,7 +5,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, SupportsIndex, overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -34,14 +34,9 @@ class StoredArray:
         first, *rest = key if isinstance(key, tuple) else (key,)
         if first is Ellipsis:
             return self[:][key]
-        if (
-            isinstance(first, SupportsIndex)
-            and not np.ndim(np.asarray(first))
-            and not isinstance(first, (bool, np.bool_))
-        ):
-            return self._read(_selected([first], len(self)))[0][tuple(rest)]
-        values = self._read(_selected(first, len(self)))
-        return values[(slice(None), *rest)] if rest else values
+        single = np.ndim(first) == 0 and not isinstance(first, (slice, bool, np.bool_))
+        values = self._read(_selected([first] if single else first, len(self)))
+        return values[(0 if single else slice(None), *rest)]
 
     def _read(self, rows: slice | np.ndarray) -> np.ndarray:
         """Reads `rows` of the store, a slice of step 1 or indices from 0."""

@@ -3,23 +3,8 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
+from transfer.models.drawing import boxes
 from transfer.models.drawing.blocks import Step, Unit, bands, flattened
-from transfer.models.drawing.boxes import (
-    FRAME,
-    LARGE,
-    LINE,
-    SMALL,
-    USUAL,
-    Box,
-    Branches,
-    Canvas,
-    Card,
-    Frame,
-    Row,
-    Tap,
-    text_width,
-    wrapped,
-)
 from transfer.models.graph.trace import Graph, Node
 
 WIDTH, MARGIN = 1040.0, 20.0
@@ -57,7 +42,7 @@ class Diagram:
         suffixes = {_suffix(nodes[1:]) for nodes in steps if nodes[0].op == "conv"}
         # what follows every convolution, said once for all of them
         self.left_out = suffixes.pop() if len(suffixes) == 1 else None
-        self.canvas = Canvas(f"{name}, drawn from the model")
+        self.canvas = boxes.Canvas(f"{name}, drawn from the model")
         self.y, self.right = MARGIN, 0.0
 
     def _nodes(self, step: Step) -> list[Node]:
@@ -71,9 +56,9 @@ class Diagram:
             notes.append(f"after every convolution: {self.left_out}")
         self.canvas.text(MARGIN, self.y + 10, self.name, 20, anchor="start")
         for i, note in enumerate(notes):
-            size = SMALL if i else USUAL
+            size = boxes.SMALL if i else boxes.USUAL
             self.canvas.text(MARGIN, self.y + 38 + 20 * i, note, size, anchor="start")
-            self.right = max(self.right, MARGIN + text_width(note, size))
+            self.right = max(self.right, MARGIN + boxes.text_width(note, size))
         self.y += 44 + 20 * len(notes)
         above = None
         for stage, units in self.bands:
@@ -82,7 +67,7 @@ class Diagram:
 
     def _band(self, stage: str, units: Sequence[Unit], label_above: float | None) -> float:
         """Paints a stage below what is there; returns where its label ends."""
-        rows = wrapped([box for unit in units for box in self._unit(unit)], WIDTH - CONTENT - MARGIN)
+        rows = boxes.wrapped([box for unit in units for box in self._unit(unit)], WIDTH - CONTENT - MARGIN)
         end = [step.nodes[-1] for unit in units for step in unit.steps if not step.side][-1]
         texts = [stage, _sides(self.graph.nodes[end].shape[1:])]
         if stage in self.graph.stages:
@@ -90,8 +75,8 @@ class Diagram:
         half = 7 + 9.0 * len(texts)
         line = self.y + max(half, rows[0].above)
         top, middle, label_end = line - half, MARGIN + LABEL / 2, line + half
-        self.canvas.rectangle(MARGIN, top, LABEL, 2 * half, FRAME, line=LINE, radius=6)
-        for i, (text, size) in enumerate(zip(texts, (LARGE, USUAL, SMALL), strict=False)):
+        self.canvas.rectangle(MARGIN, top, LABEL, 2 * half, boxes.FRAME, line=boxes.LINE, radius=6)
+        for i, (text, size) in enumerate(zip(texts, (boxes.LARGE, boxes.USUAL, boxes.SMALL), strict=False)):
             self.canvas.text(middle, top + 16 + 18 * i, text, size)
         if label_above is not None:
             self.canvas.line((middle, label_above), (middle, top))
@@ -109,31 +94,31 @@ class Diagram:
         self.y = bottom + BETWEEN
         return label_end
 
-    def _unit(self, unit: Unit) -> list[Box]:
-        boxes = list(self._boxes(unit.steps))
+    def _unit(self, unit: Unit) -> list[boxes.Box]:
+        drawn = list(self._boxes(unit.steps))
         if not unit.names:
-            return boxes
+            return drawn
         title = unit.names[0] if len(unit.names) == 1 else f"{unit.names[0]} to {unit.names[-1]} (× {len(unit.names)})"
-        inside = [box for box in boxes if not isinstance(box, Tap)]
-        return [Frame(title, Row(inside)), *(box for box in boxes if isinstance(box, Tap))]
+        inside = [box for box in drawn if not isinstance(box, boxes.Tap)]
+        return [boxes.Frame(title, boxes.Row(inside)), *(box for box in drawn if isinstance(box, boxes.Tap))]
 
-    def _boxes(self, steps: Sequence[Step]) -> Iterator[Box]:
+    def _boxes(self, steps: Sequence[Step]) -> Iterator[boxes.Box]:
         for step in steps:
             yield self._box(step)
             if step.nodes[-1] in self.taps:
-                yield Tap(self.taps[step.nodes[-1]], dashed=step.side)
+                yield boxes.Tap(self.taps[step.nodes[-1]], dashed=step.side)
 
-    def _box(self, step: Step) -> Box:
+    def _box(self, step: Step) -> boxes.Box:
         first, *after = nodes = self._nodes(step)
         if not step.branches:
             source = self.graph.nodes[first.inputs[0]].shape
-            return Card(_lines(nodes, source, self.left_out), COLOURS.get(first.op, OTHER_COLOUR), step.side)
-        rows = [Row(list(self._boxes(branch))) for branch in step.branches]
+            return boxes.Card(_lines(nodes, source, self.left_out), COLOURS.get(first.op, OTHER_COLOUR), step.side)
+        rows = [boxes.Row(list(self._boxes(branch))) for branch in step.branches]
         join = [_suffix([first]), *([_suffix(after)] if after else [])]
         if first.op == "add" and len(rows) == 2:  # a residual unit, its shortcut above
-            return Branches(sorted(rows, key=lambda row: len(row.boxes)), join, straight=True)
+            return boxes.Branches(sorted(rows, key=lambda row: len(row.boxes)), join, straight=True)
         join.insert(1, str(first.shape[-1]))
-        return Branches(rows, join, straight=False)
+        return boxes.Branches(rows, join, straight=False)
 
 
 def _sides(values: Sequence[int]) -> str:

@@ -8,6 +8,7 @@ reshape and a maximum are a max-pool). Drawings, counts by stage and the matchin
 import dataclasses
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -149,6 +150,9 @@ def trace(
     positions = {tap: at for tap, at in zip(taps, endpoints, strict=True) if taps_wanted is None or tap in taps_wanted}
     if taps_wanted is not None:
         output = max(positions.values(), default=0)
+    parameters: Counter[str] = Counter()
+    for path, variable in nnx.to_flat_state(nnx.filter_state(state, nnx.Param)):
+        parameters[str(path[0])] += math.prod(variable.shape)
     # what was read as a part of another step is left out
     needed = {0, *leading_to([output, *positions.values()], lambda i: reading.steps[i].inputs)}
     kept = {old: new for new, old in enumerate(sorted(needed))}
@@ -156,7 +160,7 @@ def trace(
         tuple(_node(reading.steps[old], kept, layers, image_shape[0]) for old in kept),
         kept[output],
         {tap: kept[position] for tap, position in positions.items()},
-        _parameters_by_stage(state),
+        dict(parameters),
     )
 
 
@@ -216,11 +220,3 @@ def _conv_attributes(layer: nnx.Conv) -> dict[str, Any]:
         groups=layer.feature_group_count,
         bias=layer.bias is not None,
     )
-
-
-def _parameters_by_stage(state: Any) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for path, variable in nnx.to_flat_state(nnx.filter_state(state, nnx.Param)):
-        stage = str(path[0])
-        counts[stage] = counts.get(stage, 0) + math.prod(variable.shape)
-    return counts
