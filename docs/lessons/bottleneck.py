@@ -3,8 +3,7 @@
 python docs/lessons/bottleneck.py
 """
 
-from transfer.models.graph.receptive import receptive_field
-from transfer.models.graph.trace import Graph, Node
+from transfer.models.graph.trace import Graph, Node, receptive_field
 from transfer.models.resnet import BasicUnit, Bottleneck, Variant
 from transfer.runtime import tables
 from transfer.weights.named_graph import part

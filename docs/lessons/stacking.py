@@ -9,8 +9,7 @@ from functools import partial
 import jax
 from flax import nnx
 
-from transfer.models.graph.receptive import receptive_field
-from transfer.models.graph.trace import Graph
+from transfer.models.graph.trace import Graph, receptive_field
 from transfer.models.layers import conv
 from transfer.runtime import tables
 from transfer.weights.named_graph import part
@@ -50,7 +49,7 @@ def stack(channels: int, name: str) -> Graph:
 def row(channels: int, name: str) -> tuple[str, ...]:
     """The cells of one stack, below `HEADINGS`."""
     graph = stack(channels, name)
-    biases = sum(node.shape[-1] for node in graph.layers().values() if node.attributes["bias"])
+    biases = sum(node.shape[-1] for node in graph.nodes if node.attributes.get("bias"))
     factor = sum(map(math.prod, STACKS[name]))
     return (
         str(channels),

@@ -8,8 +8,7 @@ import pytest
 from flax import nnx
 
 from transfer.models import registry
-from transfer.models.graph.receptive import fields
-from transfer.models.graph.trace import trace
+from transfer.models.graph.trace import fields, trace
 
 # A tap of each kind of geometry (large strides, windows over the edge, shortcuts), an image that its field fits into.
 CASES: list[tuple[str, str, int, dict[str, Any]]] = [

@@ -129,7 +129,7 @@ def test_files_cut_lost_swapped_or_added(whole, tmp_path_factory, data):
 
 
 def read(path, name):
-    array = ChunkedArray.open(str(path), arrays(read_metadata(str(path)))[name])
+    array = ChunkedArray(str(path), arrays(read_metadata(str(path)))[name])
     return array.read(slice(0, ROWS))
 
 

@@ -54,5 +54,5 @@ def files_of(path):
 
 def rewrite(path, name, values):
     """Writes values with valid checksums of their chunks, as another program might."""
-    array = ChunkedArray.open(str(path), arrays(read_metadata(str(path)))[name])
+    array = ChunkedArray(str(path), arrays(read_metadata(str(path)))[name])
     array.write(0, values)()

@@ -83,7 +83,7 @@ def _costs(cost: Any) -> tuple[str, str]:
 
 def _taps(names: Sequence[str]) -> Section:
     """Every tap of the networks, in the order of the calls: its size, its stride and its receptive field."""
-    from transfer.models.graph.receptive import fields
+    from transfer.models.graph.trace import fields
     from transfer.weights.named_graph import network
 
     rows = [["tap", "size", "values", "stride", "receptive field"]]

@@ -22,7 +22,8 @@ from transfer.models.layers import (
 
 BN_EPSILON = 1e-3
 # Features of (1x1; 1x1 then 3x3; 1x1 then the second 3x3; 1x1 after the pool) of each module.
-MODULES = {
+Plan = tuple[int, tuple[int, int], tuple[int, int], int]
+MODULES: dict[str, Plan] = {
     "inception3a": (64, (96, 128), (16, 32), 32),
     "inception3b": (128, (128, 192), (32, 96), 64),
     "inception4a": (192, (96, 208), (16, 48), 64),
@@ -40,15 +41,8 @@ POOLED_BEFORE = {"inception4a": 3, "inception5a": 2}
 class Module(nnx.Module):
     """Four branches side by side, joined in their order: 1x1, 1x1-3x3, 1x1-3x3, pool-1x1."""
 
-    def __init__(
-        self,
-        channels: int,
-        single: int,
-        pair: tuple[int, int],
-        second_pair: tuple[int, int],
-        pooled: int,
-        brick: Callable[..., ConvNorm],
-    ) -> None:
+    def __init__(self, channels: int, plan: Plan, brick: Callable[..., ConvNorm]) -> None:
+        single, pair, second_pair, pooled = plan
         self.branch1 = brick(channels, single, 1)
         self.branch2_1, self.branch2_2 = brick(channels, pair[0], 1), brick(*pair, 3)
         self.branch3_1, self.branch3_2 = brick(channels, second_pair[0], 1), brick(*second_pair, 3)
@@ -96,8 +90,8 @@ class GoogLeNet(nnx.Module):
         self.stem = Stem(width, brick)
         channels = scaled(192, width)
         for name, plan in MODULES.items():
-            single, pair, second_pair, pooled = jax.tree.map(lambda features: scaled(features, width), plan)
-            setattr(self, name, Module(channels, single, pair, second_pair, pooled, brick))
+            single, pair, second_pair, pooled = plan = jax.tree.map(lambda features: scaled(features, width), plan)
+            setattr(self, name, Module(channels, plan, brick))
             channels = single + pair[1] + second_pair[1] + pooled
         self.dropout = nnx.Dropout(0.2, deterministic=True)
         if num_classes:

@@ -185,20 +185,15 @@ def draft_divisor(preprocessing: Preprocessing, height: int, width: int) -> int:
     return next((divisor for divisor in (8, 4, 2) if divisor <= scale), 1)
 
 
-def _grey(pixels: jax.Array) -> jax.Array:
-    """(…, 3) RGB -> (…, 1): rounded as Pillow does for uint8, not rounded for floats."""
-    if pixels.dtype == jnp.uint8:
-        sums = (pixels.astype(jnp.int32) * jnp.array(LUMA, jnp.int32)).sum(-1, keepdims=True)
-        return ((sums + (1 << (LUMA_BITS - 1))) >> LUMA_BITS).astype(jnp.uint8)
-    weights = jnp.array(LUMA, jnp.float32) / (1 << LUMA_BITS)
-    return (pixels.astype(jnp.float32) * weights).sum(-1, keepdims=True)
-
-
 def normalise(preprocessing: Preprocessing, resized: jax.Array | np.ndarray) -> jax.Array:
     """(B, H, W, 3) RGB values 0..255, any dtype -> float32 network input: channels, scale, mean, std."""
     pixels = jnp.asarray(resized)
-    if preprocessing.channels == "grey":
-        pixels = _grey(pixels)
+    if preprocessing.channels == "grey" and pixels.dtype == jnp.uint8:  # rounded, as Pillow does
+        sums = (pixels.astype(jnp.int32) * jnp.array(LUMA, jnp.int32)).sum(-1, keepdims=True)
+        pixels = ((sums + (1 << (LUMA_BITS - 1))) >> LUMA_BITS).astype(jnp.uint8)
+    elif preprocessing.channels == "grey":
+        weights = jnp.array(LUMA, jnp.float32) / (1 << LUMA_BITS)
+        pixels = (pixels.astype(jnp.float32) * weights).sum(-1, keepdims=True)
     values = pixels.astype(jnp.float32)
     if preprocessing.channels == "bgr":
         values = values[..., ::-1]

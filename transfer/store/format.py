@@ -100,9 +100,19 @@ class ArraySpec:
 
 
 class ChunkedArray:
-    """A Zarr v3 array through TensorStore: each chunk is some whole rows, one file, written atomically and flushed."""
+    """A Zarr v3 array through TensorStore: each chunk is some whole rows, one file, written atomically and flushed.
 
-    def __init__(self, path: str, spec: ArraySpec, optional_chunks: bool, **mode: Any) -> None:
+    Args:
+        path: of the store.
+        spec: describes the array; TransferError where it is missing, or another one.
+        create: write the array's own metadata where it has none, beside chunks that may be there already.
+        optional_chunks: a chunk that is not there has the fill value; else it is an error to read it.
+        assume: do not read the array's own metadata.
+    """
+
+    def __init__(
+        self, path: str, spec: ArraySpec, *, create: bool = False, optional_chunks: bool = False, assume: bool = False
+    ) -> None:
         self.path, self.spec = path, spec
         settings = {
             "driver": "zarr3",
@@ -112,23 +122,10 @@ class ChunkedArray:
             "fill_missing_data_reads": optional_chunks,
             "metadata": spec.metadata,
         }
+        mode: dict[str, Any] = {"create": True} if create else {"open": True, "assume_metadata": assume}
         with self._errors_named():
             self._array = wait_for(ts.open(settings, **mode), path)
         self.shape, self.dtype = spec.shape, np.dtype(self._array.dtype.numpy_dtype)
-
-    @classmethod
-    def create(cls, path: str, spec: ArraySpec) -> "ChunkedArray":
-        """Writes the array's own metadata where it has none, beside chunks that may be there already."""
-        return cls(path, spec, False, create=True)
-
-    @classmethod
-    def open(cls, path: str, spec: ArraySpec, optional_chunks: bool = False, assume: bool = False) -> "ChunkedArray":
-        """Opens the array that `spec` describes.
-
-        Reading a chunk that is not there is an error unless `optional_chunks` (then: the fill value). Raises
-        TransferError where the array is missing, or another than the one that is described; `assume` does not look.
-        """
-        return cls(path, spec, optional_chunks, open=True, assume_metadata=assume)
 
     def _errors_named(self) -> AbstractContextManager[None]:
         return translated_errors(f"{self.path}/{self.spec.name}", self.path)
@@ -262,7 +259,7 @@ def open_array(path: str, metadata: Mapping[str, Any], name: str, assume: bool =
 
     With `assume` the array's own metadata are not read.
     """
-    return ChunkedArray.open(path, arrays(metadata)[name], optional_chunks=name == "checks", assume=assume)
+    return ChunkedArray(path, arrays(metadata)[name], optional_chunks=name == "checks", assume=assume)
 
 
 def scan_checks(path: str, metadata: Mapping[str, Any]) -> Iterator[tuple[int, np.ndarray]]:

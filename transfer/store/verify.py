@@ -133,7 +133,7 @@ class _Verification:
             key = key if spec is None else f"{key}/{layout.METADATA}"
             try:
                 if spec is not None:
-                    layout.ChunkedArray.open(self.path, spec)
+                    layout.ChunkedArray(self.path, spec)
                 else:
                     with suppress(ValueError):
                         if json.loads(self._directory.read(key) or b"") == TAPS_METADATA:
@@ -296,11 +296,11 @@ def remove_damage(
             if key == GROUP_OF_TAPS:
                 directory.write_json(key, TAPS_METADATA)
             else:
-                layout.ChunkedArray.create(path, specs[key.removesuffix(f"/{layout.METADATA}")])
+                layout.ChunkedArray(path, specs[key.removesuffix(f"/{layout.METADATA}")], create=True)
         for name, chunks in damage.row_metadata.items():
             for index in chunks:
                 assert source is not None
-                array, start = layout.ChunkedArray.open(path, specs[name]), index * specs[name].chunk_rows
+                array, start = layout.ChunkedArray(path, specs[name]), index * specs[name].chunk_rows
                 stop = min(start + specs[name].chunk_rows, metadata["num_images"])
                 array.write(start, layout.source_values(source, metadata, name, start, stop))()
         foreign = [key for key in damage.surplus if not key.startswith(tuple(f"{name}/" for name in specs))]

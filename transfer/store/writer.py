@@ -129,7 +129,9 @@ class StoreWriter:
         starts = range(0, self.num_images, layout.ROWS_AT_ONCE)
         widths = (max(map(len, layout.raw_ids(self.ids[start : start + layout.ROWS_AT_ONCE]))) for start in starts)
         metadata = {**metadata, "id_width": max(widths, default=0) or 1}
-        created = {name: layout.ChunkedArray.create(self.path, spec) for name, spec in layout.arrays(metadata).items()}
+        created = {
+            name: layout.ChunkedArray(self.path, spec, create=True) for name, spec in layout.arrays(metadata).items()
+        }
         for start in range(0, self.num_images, metadata["row_chunk"]):
             values = {
                 name: layout.source_values(self, metadata, name, start, start + metadata["row_chunk"])
