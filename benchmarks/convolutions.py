@@ -17,7 +17,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from transfer.freeze.convolutions import ALGORITHMS, Geometry, Work
-from transfer.freeze.costs import FITTED, ON_CPU, Costs, choices, fitted_from, place, predicted
+from transfer.freeze.plan import FITTED, ON_CPU, Costs, choices, fitted_from, place, predicted
 
 FOLDER = Path(__file__).parent
 MEASUREMENTS = FOLDER / "convolutions.json"

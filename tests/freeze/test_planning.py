@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer.freeze.convolutions import ALGORITHMS, Geometry
-from transfer.freeze.costs import ON_CPU, choices, fitted
 from transfer.freeze.freeze import freeze
-from transfer.freeze.plan import only_alone, plan_for
+from transfer.freeze.plan import ON_CPU, choices, fitted, only_alone, plan_for
 from transfer.models.layers import conv
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")

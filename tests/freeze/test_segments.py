@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from transfer.freeze.freeze import freeze
-from transfer.freeze.segments import Segment, segments
+from transfer.freeze.fusion import Segment, segments
 from transfer.models import registry
 from transfer.models.graph.trace import trace
 

@@ -2,9 +2,10 @@
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
+from itertools import chain, pairwise
 from typing import Any
 
 import jax
@@ -105,9 +106,7 @@ class Extractor:
     def compute(self, images: np.ndarray | jax.Array, resized: bool = False) -> dict[str, jax.Array]:
         """Features of one batch, tap -> float32 (batch_size, ...), on the devices and perhaps not yet computed.
 
-        Args:
-            images: uint8 (batch_size, h, w, 3).
-            resized: whether they have the network's size already.
+        `resized`: the images, uint8 (batch_size, h, w, 3), have the network's size already.
         """
         compiled = self.compiled(images, resized)
         return compiled(self.program.arrays, jax.device_put(images, self.program.sharding))
@@ -131,17 +130,17 @@ class Extractor:
             loaded: batches whose images all have one shape, (batch_size, h, w, 3), or are canvases.
             resized: whether the images have the network's size already, or will have it as canvases.
         """
-        before: tuple[Batch, dict[str, jax.Array]] | None = None
-        for batch in loaded:
-            images: np.ndarray | jax.Array = batch.images
-            if batch.bands is not None:
-                images = canvas.resize(*jax.device_put((batch.images, batch.bands), self.program.sharding))
-            running = self.compute(images, resized)
-            if before is not None:
-                yield _fetched(*before)
-            before = batch, running
-        if before is not None:
-            yield _fetched(*before)
+
+        def dispatched() -> Iterator[tuple[Batch, dict[str, jax.Array]]]:
+            for batch in loaded:
+                images: np.ndarray | jax.Array = batch.images
+                if batch.bands is not None:
+                    images = canvas.resize(*jax.device_put((batch.images, batch.bands), self.program.sharding))
+                yield batch, self.compute(images, resized)
+
+        end: Any = None
+        for (batch, features), _ in pairwise(chain(dispatched(), [end])):
+            yield batch, {name: np.asarray(values)[: batch.size] for name, values in features.items()}
 
     def __call__(self, images: np.ndarray) -> np.ndarray | dict[str, np.ndarray]:
         """Features of images in memory.
@@ -210,10 +209,6 @@ def resolve_preprocessing(
     if image_size is not None:
         preprocessing = preprocessing.with_image_size(image_size)
     return replace(preprocessing, resize=resize) if resize is not None else preprocessing
-
-
-def _fetched(batch: Batch, running: Mapping[str, jax.Array]) -> tuple[Batch, dict[str, np.ndarray]]:
-    return batch, {name: np.asarray(values)[: batch.size] for name, values in running.items()}
 
 
 def parameters_hash(model: nnx.Module) -> str:

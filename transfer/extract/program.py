@@ -36,11 +36,7 @@ class Program:
     """The program of one model, preprocessing and batch size: uint8 images (B, h, w, 3) -> features.
 
     Attributes:
-        model: in inference mode, as `freeze` takes it.
-        taps: which features are returned, by their texts.
-        preprocessing: done inside.
         mesh: over whose axis `batch` the images are spread.
-        batch_size: images a step.
         dtype: of parameters and activations.
         precision: a key of `PRECISIONS`.
         autotune: measures convolutions on the spot (`transfer.freeze`).
@@ -83,12 +79,9 @@ class Program:
         return NamedSharding(self.mesh, P(AXIS))
 
     def lower(self, shape: Sequence[int], dtype: Any = np.uint8, resized: bool = False) -> jax.stages.Lowered:
-        """The program for batches of one shape and type; weights are arguments, not constants.
+        """The program for images of this `shape` (batch_size, h, w, 3); weights are arguments, not constants.
 
-        Args:
-            shape: (batch_size, h, w, 3).
-            dtype: of the images.
-            resized: whether they have the network's size already.
+        `resized`: the images have the network's size already.
         """
         replicated = NamedSharding(self.mesh, P())
         arrays = {
@@ -158,33 +151,21 @@ class Separate:
         """The arrays of the frozen backbone on each device."""
         return [program.arrays for program in self.programs]
 
-    def compile(self, shape: Sequence[int], dtype: Any = np.uint8, resized: bool = False) -> "CompiledSeparately":
-        """Compiles all programs, side by side; `shape` is that of a batch over all devices."""
+    def compile(self, shape: Sequence[int], dtype: Any = np.uint8, resized: bool = False) -> Callable[..., Any]:
+        """Compiles all programs, side by side, for a batch of `shape` over all devices; called as one of them."""
         part = (shape[0] // self.mesh.size, *shape[1:])
         with ThreadPoolExecutor(len(self.programs)) as pool:
-            each = pool.map(lambda program: program.compile(part, dtype, resized), self.programs)
-            return CompiledSeparately(self.sharding, list(each))
+            compiled = list(pool.map(lambda program: program.compile(part, dtype, resized), self.programs))
 
+        def run(arrays: Sequence[Mapping[str, jax.Array]], images: jax.Array) -> dict[str, jax.Array]:
+            shards = {shard.device: shard.data for shard in images.addressable_shards}
+            devices = self.mesh.devices.flat
+            parts = [one(own, shards[device]) for one, own, device in zip(compiled, arrays, devices, strict=True)]
+            joined: dict[str, jax.Array] = {}
+            for name in parts[0]:
+                pieces = [part[name].addressable_shards[0].data for part in parts]
+                whole = (len(pieces) * pieces[0].shape[0], *pieces[0].shape[1:])
+                joined[name] = jax.make_array_from_single_device_arrays(whole, self.sharding, pieces)
+            return joined
 
-class CompiledSeparately:
-    """Runs the compiled programs of all devices at once; called as what `Program.compile` returns."""
-
-    def __init__(self, sharding: NamedSharding, each: Sequence[jax.stages.Compiled]) -> None:
-        self.sharding, self.each = sharding, each
-
-    def __call__(self, arrays: Sequence[Mapping[str, jax.Array]], images: jax.Array) -> dict[str, jax.Array]:
-        """Returns the features, sharded, and perhaps not yet computed."""
-        shards = {shard.device: shard.data for shard in images.addressable_shards}
-        devices = self.sharding.mesh.devices.flat
-        parts = [run(own, shards[device]) for run, own, device in zip(self.each, arrays, devices, strict=True)]
-
-        def joined(name: str) -> jax.Array:
-            pieces = [part[name].addressable_shards[0].data for part in parts]
-            shape = (len(pieces) * pieces[0].shape[0], *pieces[0].shape[1:])
-            return jax.make_array_from_single_device_arrays(shape, self.sharding, pieces)
-
-        return {name: joined(name) for name in parts[0]}
-
-    def memory_analysis(self) -> Any:
-        """The memory of one of them: they are alike."""
-        return self.each[0].memory_analysis()
+        return run

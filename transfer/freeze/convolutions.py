@@ -163,7 +163,7 @@ class Algorithm:
         raise NotImplementedError
 
     def work(self, geometry: Geometry) -> Work:
-        """The work on a CPU, from which `transfer.freeze.costs` predicts the time."""
+        """The work on a CPU, from which `transfer.freeze.plan` predicts the time."""
         raise NotImplementedError
 
 

@@ -18,9 +18,8 @@ from flax import nnx
 from jax import lax
 
 from transfer.freeze.convolutions import ALGORITHMS, Epilogue, Geometry
-from transfer.freeze.fusion import Fused, Source, fused, joinable, side_by_side, stacked
+from transfer.freeze.fusion import Fused, Segment, Source, fused, joinable, segments, side_by_side, stacked
 from transfer.freeze.plan import plan_for
-from transfer.freeze.segments import Segment, segments
 from transfer.models.graph.trace import Graph, Node, trace
 
 Arrays = dict[str, jax.Array]

@@ -25,8 +25,6 @@ class AlexNet(nnx.Module):
     """Five convolutions with ReLU, three max-pools, then the classifier `fc1`, `fc2`, `logits`.
 
     Args:
-        num_classes: 0 leaves the classifier out.
-        width: multiplies every channel count, the hidden layers' included.
         hidden: sizes of the hidden layers; empty: one linear layer on the pooled features.
     """
 

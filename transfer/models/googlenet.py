@@ -76,8 +76,6 @@ class GoogLeNet(nnx.Module):
     """Stem, nine inception modules, global average pool, linear classifier.
 
     Args:
-        num_classes: 0 leaves the classifier out.
-        width: multiplies every channel count.
         transform_input: the images are normalised as for the other torchvision models, the weights want [-1, 1]
             (torchvision's own weight set).
     """

@@ -160,8 +160,6 @@ class InceptionV3(nnx.Module):
     """Stem, eleven modules, global average pool, linear classifier.
 
     Args:
-        num_classes: 0 leaves the classifier out.
-        width: multiplies every channel count.
         transform_input: the images are normalised as for the other torchvision models, the weights want [-1, 1]
             (torchvision's own weight set; not timm's, whose preprocessing gives [-1, 1]).
         bn_scale: batch norm has a scale (torchvision; not Keras).

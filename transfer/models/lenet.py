@@ -27,10 +27,8 @@ class LeNet5(nnx.Module):
     """Two 5x5 convolutions, each with a 2x2 pool, then `fc1`, `fc2`, `logits`.
 
     Args:
-        num_classes: 0 leaves the classifier out.
         channels: of the images, 1 (grey) or 3 (colour).
         image_size: 28 pads the first convolution by 2 pixels, 32 (the paper) does not; no other size fits `fc1`.
-        width: multiplies every channel count, the hidden layers' included.
         activation: "tanh" (the paper) or "relu".
         pool: "average" (the paper) or "max".
     """

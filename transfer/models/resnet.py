@@ -132,8 +132,6 @@ class ResNet(nnx.Module):
     Args:
         depths: units in each stage.
         bottleneck: `Bottleneck` units instead of `BasicUnit`.
-        num_classes: 0 leaves the classifier out.
-        width: multiplies every channel count.
         variant: the fields of `Variant`.
     """
 

@@ -54,13 +54,7 @@ class Stem(nnx.Module):
 
 
 class ResNetV2(ResNet):
-    """Stem, four stages, norm and ReLU, global average pool, linear classifier.
-
-    Args:
-        depths: units in each stage.
-        num_classes: 0 leaves the classifier out.
-        width: multiplies every channel count.
-    """
+    """Stem, four stages of so many units, norm and ReLU, global average pool, linear classifier."""
 
     def __init__(self, depths: tuple[int, ...], *, num_classes: int = 1000, width: float = 1.0, rngs: nnx.Rngs) -> None:
         self.num_classes = num_classes

@@ -58,8 +58,6 @@ class VGG(nnx.Module):
     Args:
         depths: convolutions in each block.
         use_batch_norm: batch norm between each convolution and its ReLU.
-        num_classes: 0 leaves the classifier out (Keras' `notop`).
-        width: multiplies every channel count, the hidden layers' included.
         hidden: sizes of the hidden layers; empty: one linear layer on the pooled features.
         adaptive_pool: average to 7x7 cells before `fc1`, so that a classifier takes any size (torchvision);
             without it, a hidden classifier takes 224 px only (Keras).

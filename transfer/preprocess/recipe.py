@@ -65,7 +65,13 @@ class Preprocessing:
                 values = tuple(float(v) for v in getattr(self, name))
             except ValueError:
                 raise UsageError(f"{name}={getattr(self, name)!r} must be numbers, one a channel") from None
-            object.__setattr__(self, name, _one_a_channel(name, values, 1 if self.channels == "grey" else 3))
+            count = self.input_shape[-1]
+            if len(values) in (1, 3) and len(set(values)) == 1:
+                values = values[:1] * count
+            if len(values) != count:
+                text = f"{name} needs one value for each of {count} channels, or one for all; got {len(values)}"
+                raise UsageError(text)
+            object.__setattr__(self, name, values)
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UsageError(f"{name}={getattr(self, name)!r} is not one of {', '.join(choices)}")
@@ -79,14 +85,6 @@ class Preprocessing:
         if resize_to is not None:
             resize_to = round(resize_to * min(new) / min(self.image_size))
         return dataclasses.replace(self, image_size=new, resize_to=resize_to)
-
-
-def _one_a_channel(name: str, values: tuple[float, ...], count: int) -> tuple[float, ...]:
-    if len(values) in (1, 3) and len(set(values)) == 1:
-        return values[:1] * count
-    if len(values) != count:
-        raise UsageError(f"{name} needs one value for each of {count} channels, or one for all; got {len(values)}")
-    return values
 
 
 def _height_and_width(size: Any) -> tuple[int, int]:

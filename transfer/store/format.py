@@ -327,7 +327,11 @@ def row_checks(start: int, labels: np.ndarray, ids: Sequence[bytes], taps: Seque
     Returns:
         uint32 (n,), none of them 0 or 1.
     """
-    buffers = [(_little_endian_bytes(values), values.nbytes // max(len(values), 1)) for values in taps]
+    buffers = []
+    for values in taps:
+        dtype = values.dtype.newbyteorder("<") if values.dtype.byteorder == ">" else values.dtype
+        ordered = np.ascontiguousarray(values, dtype)
+        buffers.append((ordered.reshape(-1).view(np.uint8).data, values.nbytes // max(len(values), 1)))
     checks = np.empty(len(labels), np.uint32)
     for i, (label, id_) in enumerate(zip(labels.tolist(), ids, strict=True)):
         check = zlib.crc32(struct.pack("<qqI", start + i, label, len(id_)) + id_)
@@ -335,8 +339,3 @@ def row_checks(start: int, labels: np.ndarray, ids: Sequence[bytes], taps: Seque
             check = zlib.crc32(buffer[i * width : (i + 1) * width], check)
         checks[i] = check if check > SKIPPED else check + 2
     return checks
-
-
-def _little_endian_bytes(values: np.ndarray) -> memoryview:
-    ordered = values if values.dtype.byteorder != ">" else values.astype(values.dtype.newbyteorder("<"))
-    return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8).data

@@ -265,13 +265,8 @@ def remove_damage(
 ) -> list[str]:
     """Repairs what can be written at once, and marks `damage.batches_to_recompute` as missing.
 
-    Args:
-        metadata: the store's.
-        damage: of the store as it is now.
-        source: where the labels and ids come from.
-
-    Returns:
-        Files that do not belong to the store and lie outside of its arrays: they are left alone.
+    Labels and ids come from the source. Returns the files that do not belong to the store and lie outside of its
+    arrays: they are left alone.
 
     Raises:
         TransferError: labels or ids are damaged and there is no source; another process is writing the store.
