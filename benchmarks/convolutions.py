@@ -17,7 +17,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from transfer.freeze.convolutions import ALGORITHMS, Geometry, Work
-from transfer.freeze.plan import FITTED, ON_CPU, Costs, choices, fitted_from, place, predicted
+from transfer.freeze.plan import FITTED, ON_CPU, Costs, choices, fitted_from, place
 
 FOLDER = Path(__file__).parent
 MEASUREMENTS = FOLDER / "convolutions.json"
@@ -146,7 +146,7 @@ def evaluate(rows: list[tuple[Geometry, dict[str, float]]]) -> None:
         by = fitted_from(fit([row for row, own in zip(rows, folds, strict=True) if own != fold]))
         for (geometry, _), own in zip(rows, folds, strict=True):
             if own == fold:
-                times = predicted(geometry, by)
+                times = {name: by.seconds(name, geometry) for name in choices(geometry)}
                 chosen[geometry] = min(times, key=times.__getitem__)
     table = [(seconds[chosen[g]] / min(seconds.values()), seconds, g) for g, seconds in rows]
     ratios = [ratio for ratio, _, _ in table]

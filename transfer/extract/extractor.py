@@ -143,16 +143,10 @@ class Extractor:
             yield batch, {name: np.asarray(values)[: batch.size] for name, values in features.items()}
 
     def __call__(self, images: np.ndarray) -> np.ndarray | dict[str, np.ndarray]:
-        """Features of images in memory.
-
-        Args:
-            images: uint8 RGB (N, h, w, 3), at native size.
+        """Features of images in memory, uint8 RGB (N, h, w, 3) at native size; UsageError for another type or shape.
 
         Returns:
             float32 (N, D); (N, h', w', C) for a tap of that shape without pooling. For several taps a dict.
-
-        Raises:
-            UsageError: another type or shape.
         """
         images = np.asarray(images)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
@@ -223,21 +217,15 @@ def parameters_hash(model: nnx.Module) -> str:
 
 def structure_hash(model: nnx.Module) -> str:
     """A short hash of what no parameter shows: strides, padding, epsilons and the other fields of the layers."""
-    lines = sorted(_structure(model))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:HASH_LENGTH]
-
-
-def _structure(model: nnx.Module) -> Iterator[str]:
+    lines = []
     for path, module in nnx.iter_modules(model):
-        kind = type(module)
-        own = kind.__module__.partition(".")[0] != "flax"
-        name = ".".join(map(str, path))
-        yield f"{name} {kind.__name__}"
+        own, name = type(module).__module__.partition(".")[0] != "flax", ".".join(map(str, path))
+        lines.append(f"{name} {type(module).__name__}")
         for key, value in vars(module).items():
-            if key.startswith("_") or key in _ORIGIN or not (own or key in _LAYER_SETTINGS):
-                continue
-            if _plain(value):
-                yield f"{name}.{key}={value!r}"
+            counts = (own or key in _LAYER_SETTINGS) and not key.startswith("_") and key not in _ORIGIN
+            if counts and _plain(value):
+                lines.append(f"{name}.{key}={value!r}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:HASH_LENGTH]
 
 
 def _plain(value: object) -> bool:

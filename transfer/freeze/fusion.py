@@ -58,17 +58,13 @@ def fused(graph: Graph, wanted: Sequence[int]) -> dict[int, Fused]:
     calls, consumers = Counter(node.layer for node in graph.nodes), graph.consumers()
     for position, node in enumerate(graph.nodes):
         # a layer that is called twice has two shapes, and perhaps two batch norms
-        if node.op == "conv" and calls[node.layer] == 1 and _is_ordinary(node):
+        if node.op == "conv" and calls[node.layer] == 1:
+            given = node.attributes
+            if isinstance(given["padding"], str) or len(given["kernel"]) != 2 or any(map(given.get, DILATIONS)):
+                continue  # no `Geometry` describes it
             unit = _unit_of(graph, position, set(wanted), consumers)
             units[unit.last] = unit
     return units
-
-
-def _is_ordinary(node: Node) -> bool:
-    """True if `Geometry` can describe it: explicit padding, no dilation, images of two dimensions."""
-    given = node.attributes
-    dilated = any(name in given for name in DILATIONS)
-    return not dilated and not isinstance(given["padding"], str) and len(given["kernel"]) == 2
 
 
 def _unit_of(graph: Graph, conv: int, wanted: set[int], consumers: list[list[int]]) -> Fused:

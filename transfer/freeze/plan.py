@@ -53,8 +53,6 @@ FITTED = Path(__file__).with_name("costs.json")
 ON_CPU = tuple(name for name in ALGORITHMS if name != "direct_ohwi")
 # The same product with a copy more on the way: not a choice where the other fits.
 DOMINATED = {"patches": "pointwise"}
-# Geometry as text -> algorithm -> seconds.
-Measured = dict[str, dict[str, float]]
 
 
 def plan_for(
@@ -87,8 +85,8 @@ def _candidates(geometry: Geometry, exact: bool, platform: str) -> list[str]:
     if platform in LIBRARY:
         return [name for name in LIBRARY[platform] if ALGORITHMS[name].fits(geometry)]
     times = {
-        name: seconds
-        for name, seconds in predicted(geometry).items()
+        name: fitted().seconds(name, geometry)
+        for name in choices(geometry)
         if (ALGORITHMS[name].exact or not exact) and not only_alone(name, geometry)
     }
     least = min(times.values())
@@ -183,12 +181,6 @@ def fitted() -> Fitted:
     return fitted_from(json.loads(FITTED.read_text()))
 
 
-def predicted(geometry: Geometry, by: Fitted | None = None) -> dict[str, float]:
-    """Algorithm -> seconds, for those that are a choice for this geometry and have been fitted."""
-    by = fitted() if by is None else by
-    return {name: by.seconds(name, geometry) for name in choices(geometry) if name in by.costs}
-
-
 def choices(geometry: Geometry) -> list[str]:
     """The algorithms that fit, without those that another can only beat."""
     fits = [name for name in ON_CPU if ALGORITHMS[name].fits(geometry)]
@@ -261,8 +253,8 @@ def machine(mesh: Mesh) -> str:
     return re.sub(r"[^\w.]+", "-", f"{kind}-{mesh.size}-jaxlib-{jaxlib.__version__}")
 
 
-def _read(path: Path) -> Measured:
-    """The measurements in the file; an empty dict where there is none, or it is not of this form."""
+def _read(path: Path) -> dict[str, dict[str, float]]:
+    """Geometry as text -> algorithm -> seconds, of the file; empty where there is none, or it is not of this form."""
     try:
         stored = json.loads(path.read_text())
         return {text: {name: float(time) for name, time in times.items()} for text, times in stored.items()}
@@ -270,7 +262,7 @@ def _read(path: Path) -> Measured:
         return {}
 
 
-def _write(path: Path, known: Measured) -> None:
+def _write(path: Path, known: Mapping[str, Mapping[str, float]]) -> None:
     """Writes the measurements atomically, together with what another process wrote meanwhile."""
     merged = _read(path)
     for text, times in known.items():

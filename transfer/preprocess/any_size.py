@@ -62,12 +62,11 @@ def resize(preprocessing: Preprocessing, images: jax.Array) -> jax.Array:
 def _axes(preprocessing: Preprocessing, height: jax.Array, width: jax.Array) -> tuple[_Axis, _Axis]:
     """The vertical and the horizontal axis of an image of this size."""
     rows, columns = preprocessing.image_size
-    if preprocessing.resize_to is None:
-        nothing = jnp.zeros((), jnp.int64)
-        return _Axis(height, nothing + rows, nothing, rows), _Axis(width, nothing + columns, nothing, columns)
-    short = preprocessing.resize_to
-    long = short * jnp.maximum(height, width) // jnp.minimum(height, width)
-    new_height, new_width = jnp.where(height <= width, short, long), jnp.where(height <= width, long, short)
+    if (short := preprocessing.resize_to) is None:
+        new_height, new_width = (jnp.asarray(side, jnp.int64) for side in (rows, columns))
+    else:
+        long = short * jnp.maximum(height, width) // jnp.minimum(height, width)
+        new_height, new_width = jnp.where(height <= width, short, long), jnp.where(height <= width, long, short)
     return _cropped(height, new_height, rows), _cropped(width, new_width, columns)
 
 
