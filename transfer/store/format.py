@@ -318,14 +318,8 @@ def row_checks(start: int, labels: np.ndarray, ids: Sequence[bytes], taps: Seque
     length of its id as uint32, its id, and its features' bytes, little-endian, tap by tap in the store's order. The
     values 0 and 1 are written as 2 and 3.
 
-    Args:
-        start: index of the first row.
-        labels: int64 (n,).
-        ids: n ids as bytes, without padding.
-        taps: (n, ...) of each tap, of the store's type.
-
-    Returns:
-        uint32 (n,), none of them 0 or 1.
+    Takes int64 labels (n,), n ids without padding and (n, ...) of each tap, of the store's type, from row `start` on;
+    returns uint32 (n,).
     """
     buffers = []
     for values in taps:

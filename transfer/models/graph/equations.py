@@ -113,17 +113,8 @@ class Reading:
         self.layers, self.with_values = layers, with_values
         self.steps = [Step("input", (), image_shape)]
 
-    def read(self, jaxpr: Any, values: Sequence[Any]) -> list[int]:
-        """Reads a closed jaxpr; returns the positions of its outputs.
-
-        Args:
-          values: of its arguments but the last, the images; None where one is not known.
-        """
-        outputs = self._read(jaxpr.jaxpr, jaxpr.consts, [*values, At(0)], "")
-        return [output.position if isinstance(output, At) else 0 for output in outputs]
-
-    def _read(self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any], scope: str) -> list[Any]:
-        """The outputs: `At` their steps where they depend on the images, else values, None where not known."""
+    def read(self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any], scope: str = "") -> list[Any]:
+        """Reads a jaxpr; arguments and outputs are `At` a step, or values; None where not known."""
         known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *arguments), strict=True))
 
         def value(atom: Any) -> Any:
@@ -158,7 +149,7 @@ class Reading:
             inner = None if primitive.startswith("reduce") else params.get("jaxpr", params.get("call_jaxpr"))
             consts, inner = getattr(inner, "consts", ()), getattr(inner, "jaxpr", inner)
             if inner is not None and len(inner.invars) == len(operands):
-                return self._read(inner, consts, operands, scope if path is None else path)
+                return self.read(inner, consts, operands, scope if path is None else path)
             step = _meaning(primitive, step, params, self.steps)
         self.steps.append(step)
         return [At(len(self.steps) - 1)] * len(equation.outvars)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from transfer.models.graph.equations import Reading, Step, name_calls
+from transfer.models.graph.equations import At, Reading, Step, name_calls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +146,8 @@ def trace(
         return leaf.astype(typed(leaf).dtype) if known else None
 
     reading = Reading(tuple(image_shape), layers, with_values)
-    output, *endpoints = reading.read(jaxpr, list(map(value, jax.tree.leaves(state))))
+    outputs = reading.read(jaxpr.jaxpr, jaxpr.consts, [*map(value, jax.tree.leaves(state)), At(0)])
+    output, *endpoints = [place.position if isinstance(place, At) else 0 for place in outputs]
     positions = {tap: at for tap, at in zip(taps, endpoints, strict=True) if taps_wanted is None or tap in taps_wanted}
     if taps_wanted is not None:
         output = max(positions.values(), default=0)
