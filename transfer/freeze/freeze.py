@@ -126,29 +126,23 @@ def freeze(
     graph_at = {position: graph_for(part.chunk) for part in parts for position in range(part.start, part.stop)}
     geometries = {last: _geometry(graph_at[last], units[last]) for last in sorted(units)}
     layers = {last: graph.nodes[units[last].conv].layer for last in geometries}
-    by_layer = {layers[last]: geometry for last, geometry in geometries.items()}
-    chosen = plan or plan_for(by_layer, precision=precision, platform=platform, dtype=dtype, autotune=autotune)
-    planned = {last: Planned(layer, geometries[last], chosen[layer]) for last, layer in layers.items()}
-    parameters = {".".join(map(str, path)): value for path, value in nnx.to_flat_state(nnx.state(model))}
+    if plan is None:
+        chosen = plan_for(geometries, precision=precision, platform=platform, dtype=dtype, autotune=autotune)
+    else:
+        chosen = {last: plan[layer] for last, layer in layers.items()}
+    planned = {last: Planned(layer, geometries[last], chosen[last]) for last, layer in layers.items()}
     joins = platform == "tpu" and set(chosen.values()) <= {"direct"}
     joined = joinable(graph, units, geometries) if joins else {}
-    consumers = graph.consumers()
+    parameters = {".".join(map(str, path)): value for path, value in nnx.to_flat_state(nnx.state(model))}
+    fold, consumers = partial(_folded, graph, parameters, dtype), graph.consumers()
     arrays: Arrays = {}
     steps: dict[int, Run] = {}
     for position in sorted(present - set(joined.values())):
         node = graph_at[position].nodes[position]
         if position in units:
-            unit, (source,) = units[position], graph.nodes[units[position].conv].inputs
-            images: Source = itemgetter(source)
-            held = _folded(graph, unit, planned[position], parameters, dtype)
-            if position in joined:
-                last = joined[position]
-                other = _folded(graph, units[last], planned[last], parameters, dtype)
-                held = stacked(held, other, layers[position], layers[last])
-                images = side_by_side(graph, unit, units[last], geometries[last].strides)
-                unit = replace(unit, residual=None)
+            other = (units[joined[position]], planned[joined[position]]) if position in joined else None
             shared = platform == "cpu" and len(consumers[position]) > 1
-            steps[position] = _convolution(images, unit, planned[position], shared)
+            held, steps[position] = _fused_step(graph, fold, units[position], planned[position], other, shared)
         elif platform == "cpu" and (pool := pool_of(node)):
             held, steps[position] = {}, _on_values(pool, node)
         else:
@@ -165,7 +159,7 @@ def _geometry(graph: Graph, unit: Fused) -> Geometry:
     return Geometry(batch, height, width, channels, node.shape[-1], window, given["strides"], given["padding"], groups)
 
 
-def _folded(graph: Graph, unit: Fused, planned: Planned, parameters: Mapping[str, Any], dtype: Any) -> Arrays:
+def _folded(graph: Graph, parameters: Mapping[str, Any], dtype: Any, unit: Fused, planned: Planned) -> Arrays:
     """Kernel and bias with batch norm in them: y = scale (conv(x) + bias - mean) / sqrt(var + epsilon) + shift."""
 
     def value(path: str, missing: float) -> np.ndarray:
@@ -184,9 +178,26 @@ def _folded(graph: Graph, unit: Fused, planned: Planned, parameters: Mapping[str
     return arrays if bias.ndim == 0 else arrays | {f"{layer}.bias": jnp.asarray(bias, dtype)}
 
 
-def _convolution(images: Source, unit: Fused, planned: Planned, shared: bool) -> Run:
-    """Makes a unit's step; `shared` keeps XLA's CPU backend from computing the epilogue again in each consumer."""
-    algorithm, layer = ALGORITHMS[planned.algorithm], planned.layer
+def _fused_step(
+    graph: Graph,
+    fold: Callable[[Fused, Planned], Arrays],
+    unit: Fused,
+    planned: Planned,
+    joined: tuple[Fused, Planned] | None,
+    shared: bool,
+) -> tuple[Arrays, Run]:
+    """Makes a unit's arrays and step, with those of the unit that computes its residual where they are `joined`.
+
+    `shared` keeps XLA's CPU backend from computing the epilogue again in each consumer.
+    """
+    algorithm, layer, held = ALGORITHMS[planned.algorithm], planned.layer, fold(unit, planned)
+    (source,) = graph.nodes[unit.conv].inputs
+    images: Source = itemgetter(source)
+    if joined is not None:
+        other, other_planned = joined
+        held = stacked(held, fold(other, other_planned), layer, other_planned.layer)
+        images = side_by_side(graph, unit, other, other_planned.geometry.strides)
+        unit = replace(unit, residual=None)
 
     def run(arrays: Mapping[str, Any], values: Mapping[int, jax.Array]) -> jax.Array:
         residual = None if unit.residual is None else values[unit.residual]
@@ -194,7 +205,7 @@ def _convolution(images: Source, unit: Fused, planned: Planned, shared: bool) ->
         result = algorithm.run(images(values), arrays[f"{layer}.kernel"], planned.geometry, epilogue)
         return lax.optimization_barrier(result) if shared else result
 
-    return run
+    return held, run
 
 
 def _on_values(function: Callable[..., jax.Array], node: Node) -> Run:

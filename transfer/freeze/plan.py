@@ -56,12 +56,12 @@ DOMINATED = {"patches": "pointwise"}
 
 
 def plan_for(
-    geometries: Mapping[str, Geometry], *, precision: str, platform: str, dtype: Any, autotune: bool
-) -> dict[str, str]:
-    """Layer -> algorithm, the one that should take least time.
+    geometries: Mapping[Any, Geometry], *, precision: str, platform: str, dtype: Any, autotune: bool
+) -> dict[Any, str]:
+    """The algorithm for each convolution that should take least time, by the keys of `geometries`.
 
     Args:
-      geometries: layer -> its convolution, of the images that one device computes at a time.
+      geometries: of the images that one device computes at a time.
       precision: "highest" keeps to exact algorithms.
       platform: "cpu", "gpu" or "tpu".
       dtype: of the images; in less than float32 Winograd's transforms would lose most of the digits that are left.
@@ -77,7 +77,7 @@ def plan_for(
     if autotune:
         times = measured(candidates, dtype)
         candidates = {geometry: sorted(each, key=each.__getitem__) for geometry, each in times.items()}
-    return {layer: candidates[geometry][0] for layer, geometry in geometries.items()}
+    return {key: candidates[geometry][0] for key, geometry in geometries.items()}
 
 
 def _candidates(geometry: Geometry, exact: bool, platform: str) -> list[str]:

@@ -151,9 +151,6 @@ def trace(
     positions = {tap: at for tap, at in zip(taps, endpoints, strict=True) if taps_wanted is None or tap in taps_wanted}
     if taps_wanted is not None:
         output = max(positions.values(), default=0)
-    parameters: Counter[str] = Counter()
-    for path, variable in nnx.to_flat_state(nnx.filter_state(state, nnx.Param)):
-        parameters[str(path[0])] += math.prod(variable.shape)
     # what was read as a part of another step is left out
     needed = {0, *leading_to([output, *positions.values()], lambda i: reading.steps[i].inputs)}
     kept = {old: new for new, old in enumerate(sorted(needed))}
@@ -161,7 +158,7 @@ def trace(
         tuple(_node(reading.steps[old], kept, layers, image_shape[0]) for old in kept),
         kept[output],
         {tap: kept[position] for tap, position in positions.items()},
-        dict(parameters),
+        _parameters_by_stage(state),
     )
 
 
@@ -189,6 +186,13 @@ def _node(step: Step, kept: Mapping[int, int], layers: Mapping[str, nnx.Module],
     # HWIO or (in, out): each output position costs one multiply-add for each element of the kernel
     macs = 0 if kernel is None else math.prod(step.shape[:-1]) // batch * math.prod(kernel.shape)
     return dataclasses.replace(node, op=op, attributes=attributes, parameters=parameters, macs=macs)
+
+
+def _parameters_by_stage(state: Any) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for path, variable in nnx.to_flat_state(nnx.filter_state(state, nnx.Param)):
+        counts[str(path[0])] += math.prod(variable.shape)
+    return dict(counts)
 
 
 DILATIONS = ("kernel_dilation", "input_dilation")
