@@ -16,6 +16,7 @@ from transfer.extract.extractor import Extractor
 from transfer.runtime import distributed, preemption
 from transfer.runtime.progress import Progress
 from transfer.store import images as store_images
+from transfer.store.format import append_run
 from transfer.store.store import FeatureStore
 from transfer.store.writer import StoreWriter
 
@@ -40,9 +41,8 @@ def extract_to_store(
     Whatever stopped it, even SIGKILL, the finished store is bit for bit that of an uninterrupted run on the same
     device and versions. A finished store is left as it is.
 
-    Where several processes run this together (`transfer.runtime.distributed`), each computes an equal share of the
-    batches that are missing, on its own devices, reads the images of that share alone and writes it into the one store.
-    How many they are does not show in it.
+    Where several processes run this together (`transfer.runtime.distributed`), each reads, computes and writes an equal
+    share of the missing batches, on its own devices, into the one store; how many they are does not show in it.
 
     Args:
         path: directory, local or `gs://`.
@@ -148,15 +148,10 @@ def share_of_process(runs: Sequence[tuple[int, int]], batch_size: int, index: in
 
     `runs` are (start, stop) rows, in order, of batches that start at multiples of `batch_size`.
     """
-    lengths = [-(-(stop - start) // batch_size) for start, stop in runs]  # in batches
-    first, last = sum(lengths) * index // count, sum(lengths) * (index + 1) // count
+    starts = [(start, stop) for first, stop in runs for start in range(first, stop, batch_size)]
     part: Runs = []
-    before = 0
-    for (start, stop), length in zip(runs, lengths, strict=True):
-        low, high = max(first - before, 0), min(last - before, length)
-        if low < high:
-            part.append((start + low * batch_size, min(start + high * batch_size, stop)))
-        before += length
+    for start, stop in starts[len(starts) * index // count : len(starts) * (index + 1) // count]:
+        append_run(part, start, min(start + batch_size, stop))
     return part
 
 

@@ -101,22 +101,20 @@ class VGG(nnx.Module):
         pooled = endpoints["pre_logits"] = global_average_pool(x)
         if not self.num_classes:
             return pooled, endpoints
-        x = self._flatten(x) if self.num_hidden else pooled
+        if not self.num_hidden:
+            x = pooled
+        elif self.adaptive_pool or x.shape[1:3] == (CLASSIFIER_CELLS, CLASSIFIER_CELLS):
+            x = adaptive_average_pool(x, CLASSIFIER_CELLS).reshape(x.shape[0], -1)
+        else:
+            raise UsageError(
+                f"this VGG's classifier takes 224x224 images, not ones that leave {x.shape[1]}x{x.shape[2]} cells; "
+                "use num_classes=0 for its features, or adaptive_pool=True"
+            )
         for i in range(1, self.num_hidden + 1):
             x = endpoints[f"fc{i}"] = jax.nn.relu(getattr(self, f"fc{i}")(x))
             x = self.dropout(x, rngs=rngs)
         x = endpoints["logits"] = self.logits(x)
         return x, endpoints
-
-    def _flatten(self, x: jax.Array) -> jax.Array:
-        if self.adaptive_pool:
-            x = adaptive_average_pool(x, CLASSIFIER_CELLS)
-        elif x.shape[1:3] != (CLASSIFIER_CELLS, CLASSIFIER_CELLS):
-            raise UsageError(
-                f"this VGG's classifier takes 224x224 images, not ones that leave {x.shape[1]}x{x.shape[2]} cells; "
-                "use num_classes=0 for its features, or adaptive_pool=True"
-            )
-        return x.reshape(x.shape[0], -1)
 
 
 ARCHITECTURES: dict[str, Callable[..., VGG]] = {

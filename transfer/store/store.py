@@ -5,7 +5,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -83,11 +83,7 @@ class StoredIds(Sequence[str]):
     def __len__(self) -> int:
         return len(self._encoded)
 
-    @overload
-    def __getitem__(self, key: int) -> str: ...
-    @overload
-    def __getitem__(self, key: slice) -> list[str]: ...
-    def __getitem__(self, key: Any) -> str | list[str]:
+    def __getitem__(self, key: Any) -> Any:
         """One id by a number, a list of them by a slice, a list or an array of numbers, or a mask."""
         encoded = self._encoded[key]
         return decode_ids(encoded[None])[0] if encoded.ndim == 1 else decode_ids(encoded)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
@@ -93,8 +93,7 @@ class Step:
         return dataclasses.replace(self, op=op, inputs=before[0].inputs, attributes=attributes, chain=chain)
 
 
-@dataclasses.dataclass(frozen=True)
-class At:
+class At(NamedTuple):
     """The position of the step that gives a value which depends on the images."""
 
     position: int
