@@ -125,7 +125,7 @@ def platform_of(mesh: Mesh) -> str:
 
 
 def must_separate(mesh: Mesh) -> bool:
-    """Whether programs over `mesh` have to be compiled for each of its devices.
+    """True if programs over `mesh` have to be compiled for each of its devices.
 
     The mesh of a process is a part of the slice where there are more processes, and a TPU v5e's compiler refuses a
     program over the part that begins at the slice's corner, from 8x8 chips on: "On platforms with limited ICI routing

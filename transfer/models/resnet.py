@@ -169,13 +169,13 @@ class ResNet(nnx.Module):
         x = endpoints["stem"] = self.stem(images)
         for i in range(1, 5):
             x = endpoints[f"stage{i}"] = getattr(self, f"stage{i}")(x)
-        x = endpoints["pre_logits"] = global_average_pool(self.finished(x))
+        x = endpoints["pre_logits"] = global_average_pool(self.before_pool(x))
         if self.num_classes:
             x = endpoints["logits"] = self.logits(x)
         return x, endpoints
 
-    def finished(self, x: jax.Array) -> jax.Array:
-        """What comes between the last stage and its pool: nothing here, norm and ReLU in V2."""
+    def before_pool(self, x: jax.Array) -> jax.Array:
+        """Applies what comes between the last stage and its pool: nothing here, norm and ReLU in V2."""
         return x
 
 

@@ -72,8 +72,8 @@ class ResNetV2(ResNet):
         if num_classes:
             self.logits = dense(inputs, num_classes, rngs=rngs)
 
-    def finished(self, x: jax.Array) -> jax.Array:
-        """Norm and ReLU, which end points `stage1`…`stage4` (sums, before the next norm) do not have yet."""
+    def before_pool(self, x: jax.Array) -> jax.Array:
+        """Applies norm and ReLU, which the end points `stage1`…`stage4` (sums) do not have yet."""
         return jax.nn.relu(self.post_bn(x))
 
 

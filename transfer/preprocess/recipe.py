@@ -104,7 +104,7 @@ def gives_floats(preprocessing: Preprocessing) -> bool:
 
 
 def _resized(preprocessing: Preprocessing, height: int, width: int) -> tuple[int, int]:
-    """What an image's height and width become before the crop."""
+    """The height and width that an image is resized to before the crop."""
     if preprocessing.resize_to is None:
         return preprocessing.image_size
     short, long = preprocessing.resize_to, int(preprocessing.resize_to * max(height, width) / min(height, width))
@@ -112,7 +112,7 @@ def _resized(preprocessing: Preprocessing, height: int, width: int) -> tuple[int
 
 
 def _crop(resized: int, length: int) -> tuple[slice, tuple[int, int]]:
-    """What torchvision's `center_crop` keeps along one axis, and how many zeros it puts before and after."""
+    """The pixels that torchvision's `center_crop` keeps along one axis, and the zeros that it puts before and after."""
     missing = max(length - resized, 0)
     start = 0 if missing else round((resized - length) / 2)
     return slice(start, start + length - missing), (missing // 2, (missing + 1) // 2)

@@ -131,7 +131,7 @@ def _checked(features: Any, labels: Any, name: str, target: str) -> tuple[np.nda
 
 
 def _class_labels(array: np.ndarray, name: str, target: str) -> np.ndarray:
-    """Whole numbers, int64, or text; (N,) where they have one column."""
+    """The labels as whole numbers, int64, or text; (N,) where they have one column."""
     if target == "classes" and array.dtype.kind == "O" and array.size and all(isinstance(x, str) for x in array.flat):
         array = array.astype(str)
     if target == "classes" and array.dtype.kind == "U":

@@ -197,7 +197,7 @@ def _lost(path: str, what: str) -> TransferError:
 
 
 def is_complete(path: Any) -> bool:
-    """Whether there is a store at `path` that lacks no image."""
+    """True if there is a store at `path` that lacks no image."""
     return bool((read_metadata(str(path)) or {}).get("complete"))
 
 

@@ -168,7 +168,7 @@ class StoreWriter:
 
     @property
     def complete(self) -> bool:
-        """Whether there is nothing left to do."""
+        """True if there is nothing left to do."""
         return bool(self.metadata["complete"])
 
     def skipped_ids(self) -> list[str]:
