@@ -20,11 +20,10 @@ from transfer.models import registry
 from transfer.models.graph.trace import leading_to, trace
 from transfer.preprocess.recipe import Preprocessing
 from transfer.weights.names import NameMap, Shape, name_map
-from transfer.weights.onnx.folded import filled, filled_norm
 from transfer.weights.onnx.images import Known, known_views
-from transfer.weights.onnx.our_units import OurUnits
+from transfer.weights.onnx.our_units import Ours, OurUnits
 from transfer.weights.onnx.reading import GraphUnits
-from transfer.weights.onnx.units import Differs, Unit, Units, dense, paired
+from transfer.weights.onnx.units import Differs, Norm, Unit, Units, dense, paired
 from transfer.weights.readers.onnx_file import OnnxTensors
 
 # Exporters keep their names; their layouts are ONNX's.
@@ -196,13 +195,53 @@ def _arrays(pairs: Sequence[tuple[Unit, Unit]]) -> dict[str, np.ndarray]:
 
 
 def _filled(our: Unit, their: Unit) -> dict[str, np.ndarray]:
-    """Our arrays of one pair of units."""
-    parts = their.parts
-    if our.op == "batch_norm":
-        return filled_norm(our.parts["ours"], parts["norm"], their.name)
-    if our.op not in ("conv", "dense"):
+    """Our arrays of one pair of units, with batch norm folded in either.
+
+    `y = scale * (conv(x) + bias - mean) / sqrt(var + epsilon) + shift`: any of these may be missing on either side.
+    Raises Differs where the file has what the model has no place for.
+    """
+    if our.op not in ("conv", "dense", "batch_norm"):
         return {}
-    kernel, cells = parts["kernel"], our.parts.get("cells", 1)
-    if parts.get("channels_first") and cells > 1:
+    ours: Ours = our.parts["ours"]
+    norm: Norm | None = their.parts.get("norm")
+    if our.op == "batch_norm":
+        arrays, factor = _norm(ours, norm)  # type: ignore[arg-type]
+        if np.any(factor != 1):
+            raise Differs(f"{their.name} has a scale, and {ours.norm} has none")
+        return arrays
+    kernel, cells = their.parts["kernel"], our.parts.get("cells", 1)
+    if their.parts.get("channels_first") and cells > 1:
         kernel = kernel.reshape(-1, cells, kernel.shape[-1]).transpose(1, 0, 2).reshape(kernel.shape)
-    return filled(our.parts["ours"], kernel, parts.get("bias"), parts.get("norm"), their.name)
+    zeros = np.zeros(kernel.shape[-1], np.float32)
+    bias = their.parts.get("bias", zeros)
+    if ours.norm is None:
+        if norm is not None:
+            weights = {name: array.astype(np.float64) for name, array in norm.weights.items()}
+            factor = weights["scale"] / np.sqrt(weights["var"] + norm.epsilon)
+            kernel, bias = kernel * factor, bias * factor + (weights["bias"] - weights["mean"] * factor)
+        if not ours.bias and np.any(bias != 0):
+            raise Differs(f"{their.name} has a bias, and {ours.layer} has none")
+        return {f"{ours.layer}.kernel": kernel} | ({f"{ours.layer}.bias": bias} if ours.bias else {})
+    if norm is None:  # one that at most adds the bias: the variance and epsilon make 1
+        shift, bias = (zeros, bias) if ours.bias else (bias, zeros)
+        var = zeros + np.float32(1 - ours.epsilon)
+        norm = Norm(dict(scale=zeros + 1, bias=shift, mean=zeros, var=var), ours.epsilon)
+    arrays, factor = _norm(ours, norm)
+    if ours.bias:
+        arrays[f"{ours.layer}.bias"] = bias * factor
+    else:
+        arrays[f"{ours.norm}.mean"] = arrays[f"{ours.norm}.mean"] - bias * factor
+    return arrays | {f"{ours.layer}.kernel": kernel if ours.norm_scale else kernel * factor}
+
+
+def _norm(ours: Ours, norm: Norm) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Our batch norm's arrays, and the scale that belongs into the layer before it where ours has none."""
+    weights = norm.weights
+    # the float32 that files store of an epsilon is not a change of it
+    same = np.float32(norm.epsilon) == np.float32(ours.epsilon)
+    var = weights["var"] if same else weights["var"] + (norm.epsilon - ours.epsilon)
+    own = {"scale": weights["scale"]} if ours.norm_scale else {}
+    factor = np.ones((), np.float32) if ours.norm_scale else weights["scale"]
+    mean = weights["mean"] if ours.norm_scale else weights["mean"] * factor
+    arrays = dict(bias=weights["bias"], mean=mean, var=var, **own)
+    return {f"{ours.norm}.{name}": array for name, array in arrays.items()}, factor

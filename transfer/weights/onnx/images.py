@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,24 +26,18 @@ class View:
         """The images as they are."""
         return cls(np.arange(channels), np.ones(channels), np.zeros(channels))
 
-    def times(self, scale: np.ndarray) -> "View":
-        """The view with each channel times a number."""
-        return View(self.channels, self.scale * scale, self.bias * scale)
-
-    def plus(self, bias: np.ndarray) -> "View":
-        """The view with a number added to each channel."""
-        return View(self.channels, self.scale, self.bias + bias)
+    def then(self, scale: np.ndarray, bias: np.ndarray) -> "View":
+        """The view with each channel times a number, plus a number."""
+        return View(self.channels, self.scale * scale, self.bias * scale + bias)
 
     def picked(self, positions: Sequence[int]) -> "View":
         """Some of the view's channels, in any order."""
-        return View(*(array[positions] for array in (self.channels, self.scale, self.bias)))
+        return View(self.channels[positions], self.scale[positions], self.bias[positions])
 
     def joined(self, others: Sequence["View"]) -> "View":
         """The view's channels and those of others behind them."""
-        views = (self, *others)
-        return View(
-            *(np.concatenate([getattr(view, name) for view in views]) for name in ("channels", "scale", "bias"))
-        )
+        columns = zip(*((view.channels, view.scale, view.bias) for view in (self, *others)), strict=True)
+        return View(*map(np.concatenate, columns))
 
     def same_as(self, other: "View") -> bool:
         """Whether they are one function, up to rounding."""
@@ -52,18 +47,17 @@ class View:
 
     def __str__(self) -> str:
         """The view in numbers."""
-
-        def numbers(array: np.ndarray) -> str:
-            return " ".join(f"{number:.4g}" for number in (array[:1] if len(set(array.tolist())) == 1 else array))
-
+        scale, bias = (
+            " ".join(f"{number:.4g}" for number in (array[:1] if len(set(array.tolist())) == 1 else array))
+            for array in (self.scale, self.bias)
+        )
         ordered = np.array_equal(self.channels, np.arange(len(self.channels)))
         order = "" if ordered else f"channels {' '.join(map(str, self.channels))}, "
-        return f"{order}images * {numbers(self.scale)} + {numbers(self.bias)}"
+        return f"{order}images * {scale} + {bias}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Known:
-    """The views of the images that a graph of the model may make.
+class Known(NamedTuple):
+    """A view of the images that a graph of the model may make.
 
     Attributes:
       view: in the graph.
@@ -86,10 +80,23 @@ def known_views(channels: int, views: Sequence[View], preprocessing: Preprocessi
     order = plain.channels[::-1] if preprocessing.channels == "bgr" else plain.channels
     before = [View(order, preprocessing.scale * most / std, -mean / std) for most in (1, 255)]
     return own + [
-        Known(first.times(known.view.scale).plus(known.view.bias), known.number, is_preprocessed=False)
+        Known(first.then(known.view.scale, known.view.bias), known.number, is_preprocessed=False)
         for known in own
         for first in before
     ]
+
+
+def scale_and_shift(op: str, number: np.ndarray, is_first: bool) -> tuple[np.ndarray, np.ndarray] | None:
+    """The scale and the shift that `add`, `sub`, `mul` or `div` with a number is; None for another step.
+
+    `is_first`: the number stands before the values, so that `div` is no scale.
+    """
+    one, zero = np.ones((), number.dtype), np.zeros((), number.dtype)
+    if op in ("mul", "div"):
+        return None if op == "div" and is_first else (number if op == "mul" else one / number, zero)
+    if op in ("add", "sub"):
+        return (-one, number) if op == "sub" and is_first else (one, number if op == "add" else -number)
+    return None
 
 
 def next_view(before: View | None, node: Node, number: np.ndarray | None) -> View | None:
@@ -99,13 +106,6 @@ def next_view(before: View | None, node: Node, number: np.ndarray | None) -> Vie
     if np.size(number) != max(1, *np.shape(number)[-1:]):
         return None
     number = np.broadcast_to(np.asarray(number, np.float64).reshape(-1), before.scale.shape)
-    first = 0 in node.chain[0].constants  # the number stands before the images
-    if node.op == "mul":
-        return before.times(number)
-    if node.op == "div" and not first:
-        return before.times(1 / number)
-    if node.op == "add":
-        return before.plus(number)
-    if node.op == "sub":
-        return before.times(-np.ones(())).plus(number) if first else before.plus(-number)
-    return None
+    # whether the number stands before the images
+    affine = scale_and_shift(node.op, number, 0 in node.chain[0].constants)
+    return affine and before.then(*affine)

@@ -1,24 +1,15 @@
 """What each operator of ONNX means among the units of a graph."""
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
 
-from transfer.weights.onnx.folded import Norm, affine, after_affine
-from transfer.weights.onnx.layout import reshaped
+from transfer.weights.onnx import spatial
+from transfer.weights.onnx.images import scale_and_shift
 from transfer.weights.onnx.reading import Constant, Data, OnnxNode, Operator
-from transfer.weights.onnx.spatial import (
-    average_pool,
-    global_average,
-    global_maximum,
-    max_pool,
-    pad,
-    picked,
-    reduce_mean,
-    windows_of,
-)
-from transfer.weights.onnx.units import Unit, batch_norm, convolution, dense
+from transfer.weights.onnx.units import Norm, Unit, batch_norm, convolution, dense
 
 # Of those after the first line none is in a model of ours: a message says where it stands.
 FUNCTIONS = {
@@ -27,10 +18,6 @@ FUNCTIONS = {
 }
 SOFTMAX_LAST_AXIS = 13  # before this version of the operators the axis was 1 where none was given
 NO_FLOATS = "makes other than real numbers of the images' values"
-
-
-def _identity(node: OnnxNode) -> Data:
-    return node.data(padded=True)
 
 
 def _cast(node: OnnxNode) -> Data:
@@ -64,16 +51,9 @@ def _shape(node: OnnxNode) -> Constant:
     return lambda: np.array(shape, np.int64)
 
 
-def _rearranged(node: OnnxNode, data: Data, wanted: tuple[int, ...]) -> Data:
-    axes = reshaped(data.axes, data.sizes, wanted)
-    if axes is None:
-        raise node.problem(f"mixes the axes of a map: {data.shape} to {wanted}")
-    return node.turning(data, axes)
-
-
 def _flatten(node: OnnxNode) -> Data:
     data, axis = node.data(), node.attributes.get("axis", 1)
-    return _rearranged(node, data, (math.prod(data.shape[:axis]), math.prod(data.shape[axis:])))
+    return node.reshaped(data, (math.prod(data.shape[:axis]), math.prod(data.shape[axis:])))
 
 
 def _reshape(node: OnnxNode) -> Data:
@@ -83,7 +63,7 @@ def _reshape(node: OnnxNode) -> Data:
     if not node.attributes.get("allowzero", 0):
         wanted = [before[i] if size == 0 and i < len(before) else size for i, size in enumerate(wanted)]
     left = math.prod(before) // max(math.prod(size for size in wanted if size != -1), 1)
-    return _rearranged(node, data, tuple(left if size == -1 else size for size in wanted))
+    return node.reshaped(data, [left if size == -1 else size for size in wanted])
 
 
 def _squeeze(node: OnnxNode) -> Data:
@@ -108,25 +88,16 @@ def _transpose(node: OnnxNode) -> Data:
     return node.turning(data, tuple(data.axes[i] for i in order))
 
 
-def _function(node: OnnxNode) -> Data:
-    data = node.data()
-    return node.add(Unit(FUNCTIONS[node.op], node.title, (data.unit,)), data)
-
-
 def _softmax(node: OnnxNode) -> Data:
-    data = node.data()
     axis = node.attributes.get("axis", -1 if node.graph.version >= SOFTMAX_LAST_AXIS else 1)
-    op = "softmax" if data.axes[axis] == ("c",) else "softmax over another axis"
-    return node.add(Unit(op, node.title, (data.unit,)), data)
+    return node.step("softmax" if node.data().axes[axis] == ("c",) else "softmax over another axis")
 
 
 def _clip(node: OnnxNode) -> Data:
     low, high = (node.attributes.get(name, node.constant(i)) for i, name in ((1, "min"), (2, "max")))
     low, high = -np.inf if low is None else float(low), np.inf if high is None else float(high)
     # exporters write "no limit" as the largest float too
-    op = {(0.0, np.inf): "relu", (0.0, 6.0): "relu6"}.get((low, high if high < 3e38 else np.inf), "clip")
-    data = node.data()
-    return node.add(Unit(op, node.title, (data.unit,)), data)
+    return node.step({(0.0, np.inf): "relu", (0.0, 6.0): "relu6"}.get((low, high if high < 3e38 else np.inf), "clip"))
 
 
 def _conv(node: OnnxNode) -> Data:
@@ -137,10 +108,9 @@ def _conv(node: OnnxNode) -> Data:
     features, channels, *sides = kernel.shape
     if channels * groups != data.sizes["c"]:
         raise node.problem(f"takes {channels * groups} channels, and is given {data.sizes['c']}")
-    rows, columns = windows_of(node, data, sides)
+    rows, columns = spatial.windows_of(node, data, sides)
     parts = _present(kernel=kernel.transpose(2, 3, 1, 0), bias=bias)
-    sizes = (channels, features, groups)
-    unit = convolution(node.title_with(data), (data.unit,), (rows, columns), sizes, **parts)
+    unit = convolution(node.title_with(data), (data.unit,), (rows, columns), (channels, features, groups), **parts)
     return Data(node.graph.add(unit), {**data.sizes, "c": features, "h": rows.outputs, "w": columns.outputs})
 
 
@@ -207,28 +177,33 @@ def _arithmetic(node: OnnxNode) -> Data:
     index = next(i for i, value in enumerate(values) if isinstance(value, Data))
     if op == "div" and index == 1:
         raise node.problem("divides by the images' values")
-    data, stored = node.data(index), node.weight(1 - index)
-    one, zero = np.ones((), stored.dtype), np.zeros((), stored.dtype)
-    constant = _by_channel(node, data, stored)
+    data = node.data(index)
+    constant = _by_channel(node, data, node.weight(1 - index))
     if op == "div" and not constant.all():
         raise node.problem("divides by zero")
-    scale, bias = {
-        "add": (one, constant),
-        "sub": (one, -constant) if index == 0 else (-one, constant),
-        "mul": (constant, zero),
-        "div": (one / (constant if op == "div" else one), zero),
-    }[op]
-    if np.all(scale == 1) and np.all(bias == 0):
+    scale, shift = scale_and_shift(op, constant, is_first=index == 1)  # type: ignore[misc]
+    if np.all(scale == 1) and np.all(shift == 0):
         return data
     view = node.graph.view(data)
     if view is not None:
-        return node.graph.viewed(node, data, view.times(scale).plus(bias))
+        return node.graph.viewed(node, data, view.then(scale, shift))
+    return dataclasses.replace(data, unit=node.graph.add(_scaled(node, data, scale, shift)))
+
+
+def _scaled(node: OnnxNode, data: Data, scale: np.ndarray, shift: np.ndarray) -> Unit:
+    """The layer before scaled and shifted by channel, or a batch norm that does it."""
     before, channels = node.graph.units[data.unit], data.sizes["c"]
-    if before.op in ("conv", "dense", "batch_norm"):
-        unit = before.having(**after_affine(before.parts, scale, bias))
-    else:
-        unit = batch_norm(node.title, (data.unit,), channels, norm=affine(scale, bias, channels))
-    return dataclasses.replace(data, unit=node.graph.add(unit))
+    if "norm" in before.parts:
+        weights = before.parts["norm"].weights
+        weights = {**weights, "scale": weights["scale"] * scale, "bias": weights["bias"] * scale + shift}
+        return before.having(norm=Norm(weights, before.parts["norm"].epsilon))
+    if before.op in ("conv", "dense"):
+        kernel, bias = before.parts["kernel"], before.parts.get("bias", np.zeros((), np.float32)) * scale + shift
+        kernel = kernel * scale if np.any(scale != 1) else kernel
+        return before.having(kernel=kernel, bias=np.broadcast_to(bias, kernel.shape[-1:]))
+    weights = dict(scale=scale, bias=shift, mean=np.zeros(()), var=np.ones(()))
+    norm = Norm({name: np.broadcast_to(array, (channels,)) for name, array in weights.items()}, 0.0)
+    return batch_norm(node.title, (data.unit,), channels, norm=norm)
 
 
 def _by_channel(node: OnnxNode, data: Data, constant: np.ndarray) -> np.ndarray:
@@ -246,7 +221,7 @@ def _gather(node: OnnxNode) -> Data:
     positions, data = node.weight(1), node.data()
     axis, shape = node.attributes.get("axis", 0) % len(data.axes), data.shape
     if positions.ndim > 1 and np.array_equal(positions.reshape(-1), np.arange(shape[axis])):
-        return _rearranged(node, data, (*shape[:axis], *positions.shape, *shape[axis + 1 :]))
+        return node.reshaped(data, (*shape[:axis], *positions.shape, *shape[axis + 1 :]))
     if positions.ndim > 1:
         raise node.problem(f"takes positions of shape {positions.shape} of a map")
     taken = _selected(node, data, axis, [int(i) for i in positions.reshape(-1)])
@@ -275,7 +250,7 @@ def _selected(node: OnnxNode, data: Data, axis: int, positions: list[int]) -> Da
         return data
     side, view = data.wide(axis), node.graph.view(data)
     if side in (("h",), ("w",)):
-        return picked(node, data, side[0], positions)
+        return spatial.picked(node, data, side[0], positions)
     if side != ("c",) or view is None:
         raise node.problem("takes a part of what it is given, or turns its order: no model here does that")
     return node.graph.viewed(node, data, view.picked(positions))
@@ -301,10 +276,10 @@ def _concat(node: OnnxNode) -> Data:
 
 
 OPERATORS: dict[str, Operator] = {
-    **dict.fromkeys(FUNCTIONS, _function),
+    **{name: functools.partial(OnnxNode.step, op=op) for name, op in FUNCTIONS.items()},
     **dict.fromkeys(("Softmax", "LogSoftmax"), _softmax),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _arithmetic),
-    "Identity": _identity,
+    "Identity": lambda node: node.data(padded=True),
     "Cast": _cast,
     "CastLike": _cast_like,
     "Dropout": _dropout,
@@ -314,7 +289,7 @@ OPERATORS: dict[str, Operator] = {
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
     "Transpose": _transpose,
-    "Pad": pad,
+    "Pad": spatial.pad,
     "Clip": _clip,
     "Conv": _conv,
     "Gemm": _gemm,
@@ -323,9 +298,9 @@ OPERATORS: dict[str, Operator] = {
     "Gather": _gather,
     "Slice": _slice,
     "Concat": _concat,
-    "MaxPool": max_pool,
-    "AveragePool": average_pool,
-    "GlobalAveragePool": global_average,
-    "GlobalMaxPool": global_maximum,
-    "ReduceMean": reduce_mean,
+    "MaxPool": spatial.max_pool,
+    "AveragePool": spatial.average_pool,
+    "GlobalAveragePool": spatial.global_average,
+    "GlobalMaxPool": spatial.global_maximum,
+    "ReduceMean": spatial.reduce_mean,
 }

@@ -10,19 +10,28 @@ import numpy as np
 
 from transfer.models.graph.trace import Graph, Node, leading_to
 from transfer.weights.onnx import windows
-from transfer.weights.onnx.folded import Ours
 from transfer.weights.onnx.images import View, next_view
-from transfer.weights.onnx.units import Unit, Units, batch_norm, convolution, dense, described
-from transfer.weights.onnx.windows import Pads, Window
+from transfer.weights.onnx.units import Unit, Units, batch_norm, convolution, dense
+from transfer.weights.onnx.windows import NO_PADS, Pads, Window, described
 
 # Change no value; in what order a dense layer takes a map is part of its unit.
 PASSING = ("reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim")
 POOLS = {"max_pool": "max_pool", "slice": "max_pool", "avg_pool": "average", "mean": "average"}
 RENAMED = {"logistic": "sigmoid"}
-NO_PADS: tuple[Pads, Pads] = ((0, 0), (0, 0))
 
 # What is taken along rows and along columns, and in words.
 Taken = tuple[Sequence[Any], str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ours:
+    """The parts of a layer of a model: dotted paths of its parts, None or False for what it lacks."""
+
+    layer: str | None = None
+    bias: bool = False
+    norm: str | None = None
+    norm_scale: bool = False
+    epsilon: float = 0.0
 
 
 class OurUnits(Units):

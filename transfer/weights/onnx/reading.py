@@ -6,26 +6,30 @@ The counterpart of `transfer.weights.onnx.our_units`. Names, and the order of no
 import dataclasses
 import functools
 import graphlib
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.weights.onnx import layout
 from transfer.weights.onnx.constants import Evaluator
 from transfer.weights.onnx.images import View
-from transfer.weights.onnx.layout import CHANNELS_FIRST, CHANNELS_LAST, SPATIAL, Axes, Sizes
 from transfer.weights.onnx.units import Unit, Units
-from transfer.weights.onnx.windows import Pads
+from transfer.weights.onnx.windows import NO_PADS, Pads
 
+# Each axis of a tensor: which sides of a feature map it runs over, the outermost first. `b` batch, `c` channels,
+# `h` height, `w` width.
+Axes = tuple[tuple[str, ...], ...]
+CHANNELS_FIRST: Axes = (("b",), ("c",), ("h",), ("w",))
+CHANNELS_LAST: Axes = (("b",), ("h",), ("w",), ("c",))
+SPATIAL = ("h", "w")
 DOMAINS = ("", "ai.onnx")
 # Of a file that leaves its batch open: more than one, so that a reshape which mixes images is seen.
 OPEN_BATCH = 2
 IMAGE_CHANNELS = (1, 3)
 # Of images, kernels and padding, in pixels; more is in no network.
 LARGEST_SIDE = 1 << 14
-NO_ZEROS: tuple[Pads, Pads] = ((0, 0), (0, 0))
 AFTER_THE_LAST_LAYER = ("softmax", "sigmoid")
 
 ImageShape = tuple[int, int, int]
@@ -50,9 +54,9 @@ class Data:
     """
 
     unit: int
-    sizes: Sizes
+    sizes: Mapping[str, int]
     axes: Axes = CHANNELS_FIRST
-    zeros: tuple[Pads, Pads] = NO_ZEROS
+    zeros: tuple[Pads, Pads] = NO_PADS
     value: float = 0.0
     padded_by: str = ""
     turned_by: str = ""
@@ -60,12 +64,12 @@ class Data:
     @property
     def shape(self) -> tuple[int, ...]:
         """The tensor's shape, with what was put beside it."""
-        added = dict(zip(SPATIAL, map(sum, self.zeros), strict=True))
-        return layout.shape(self.axes, {side: size + added.get(side, 0) for side, size in self.sizes.items()})
+        beside = dict(zip(SPATIAL, map(sum, self.zeros), strict=True))
+        return tuple(math.prod(self.sizes[side] + beside.get(side, 0) for side in axis) for axis in self.axes)
 
     def wide(self, axis: int) -> tuple[str, ...]:
-        """The sides of an axis that have more than one position."""
-        return layout.wide(self.axes[axis], self.sizes)
+        """The sides of an axis that have more than one position: the others can stand anywhere."""
+        return tuple(side for side in self.axes[axis] if self.sizes[side] > 1)
 
     def holds_like(self, other: "Data") -> bool:
         """Whether two tensors have one shape, and the same position of a map at the same place."""
@@ -106,7 +110,7 @@ class OnnxNode:
         value = self.graph.value(self.inputs[index])
         if not isinstance(value, Data):
             raise UnsupportedNode(f"{self.title}: its input {self.inputs[index]!r} does not depend on the images")
-        if value.zeros != NO_ZEROS and not padded:
+        if value.zeros != NO_PADS and not padded:
             raise UnsupportedNode(f"{value.padded_by} pads what {self.title} takes: no model here does that")
         return value
 
@@ -143,15 +147,31 @@ class OnnxNode:
 
     def title_with(self, data: Data) -> str:
         """The title, with what padded the `data` that the node takes."""
-        return self.title if data.zeros == NO_ZEROS else f"{data.padded_by} with {self.title}"
+        return self.title if data.zeros == NO_PADS else f"{data.padded_by} with {self.title}"
 
     def turning(self, data: Data, axes: Axes) -> Data:
         """The `data` with other axes, of which this node is the reason."""
         return dataclasses.replace(data, axes=axes, turned_by=", ".join(filter(None, (data.turned_by, self.title))))
 
-    def add(self, unit: Unit, data: Data, **sizes: int) -> Data:
-        """Adds a unit that takes `data`; returns its output, with the same axes and perhaps other sizes."""
-        return Data(self.graph.add(unit), {**data.sizes, **sizes}, data.axes, turned_by=data.turned_by)
+    def reshaped(self, data: Data, wanted: Sequence[int]) -> Data:
+        """The `data` reshaped to `wanted`, which may not mix positions of several sides."""
+        if tuple(wanted) == data.shape:
+            return self.turning(data, data.axes)
+        sides = [side for axis in range(len(data.axes)) for side in data.wide(axis)]
+        axes: list[tuple[str, ...]] = []
+        for size in wanted:
+            axis: list[str] = []
+            while sides and math.prod(data.sizes[side] for side in axis) < size:
+                axis.append(sides.pop(0))
+            axes.append(tuple(axis))
+        if sides or [math.prod(data.sizes[side] for side in axis) for axis in axes] != list(wanted):
+            raise self.problem(f"mixes the axes of a map: {data.shape} to {tuple(wanted)}")
+        return self.turning(data, tuple(axes))
+
+    def step(self, op: str) -> Data:
+        """The output of a step without weights that takes the first input."""
+        data = self.data()
+        return dataclasses.replace(data, unit=self.graph.add(Unit(op, self.title, (data.unit,))))
 
     def named_weights(self) -> dict[str, np.ndarray]:
         """The tensors of a layer by their names, as PyTorch stores them."""
@@ -181,12 +201,11 @@ class GraphUnits(Units):
       model: an `onnx.ModelProto`.
       initialisers: its constants.
       operators: operator -> what it is as a unit.
-      image_shape: (H, W, C) of the images.
 
     Attributes:
+      image_shape: (H, W, C) of the images.
       outputs: positions of the graph's outputs that are read, before a last softmax.
       problem: why the others are not, None if there are none.
-      image_shape: as given.
       named: name of a tensor that a layer takes -> its value as PyTorch would store it, dense kernels (out, in).
       version: of the operators.
       taps: how much the windows so far take.
@@ -214,7 +233,10 @@ class GraphUnits(Units):
         for proto in _in_order(graph, set(self.values)):
             self._read(proto)
         values = [self.value(each.name) for each in graph.output]
-        self.outputs = [self._last_layer(value.unit) for value in values if isinstance(value, Data)]
+        self.outputs = [value.unit for value in values if isinstance(value, Data)]
+        for i, output in enumerate(self.outputs):
+            while self.units[output].op in AFTER_THE_LAST_LAYER:
+                output = self.outputs[i] = self.units[output].inputs[0]
         self.problem = next((value for value in values if isinstance(value, UnsupportedNode)), None)
         if not self.outputs and not self.problem:
             raise TransferError("an ONNX graph whose output does not depend on its input")
@@ -278,11 +300,6 @@ class GraphUnits(Units):
         constants = {name: self.value(name) for name in proto.input if name}
         arrays = {name: constant() for name, constant in constants.items() if callable(constant)}
         return self.evaluate(proto, arrays)[output]
-
-    def _last_layer(self, output: int) -> int:
-        while self.units[output].op in AFTER_THE_LAST_LAYER:
-            output = self.units[output].inputs[0]
-        return output
 
 
 def title_of(proto: Any) -> str:

@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 
 from transfer.weights.onnx import windows
-from transfer.weights.onnx.layout import SPATIAL
-from transfer.weights.onnx.reading import LARGEST_SIDE, NO_ZEROS, Data, OnnxNode, UnsupportedNode
-from transfer.weights.onnx.units import described
-from transfer.weights.onnx.windows import Window
+from transfer.weights.onnx.reading import LARGEST_SIDE, SPATIAL, Data, OnnxNode, UnsupportedNode
+from transfer.weights.onnx.windows import NO_PADS, Window, described
 
 # What all windows of a file take, written out; no network comes near it.
 MOST_TAPS = 1 << 21
@@ -21,7 +19,7 @@ SAME = (b"SAME_UPPER", b"SAME_LOWER")
 
 def windows_of(node: OnnxNode, data: Data, kernel: Sequence[int], value: float = 0.0) -> tuple[Window, Window]:
     """The window of a convolution or pool along rows and columns; `value` is what padding by a node must be."""
-    if data.zeros != NO_ZEROS and data.value != value:
+    if data.zeros != NO_PADS and data.value != value:
         text = f"{data.padded_by} pads what {node.title} takes with {data.value:g}: no model here does that"
         raise UnsupportedNode(text)
     mode, ceil_mode = node.attributes.get("auto_pad", b"NOTSET"), bool(node.attributes.get("ceil_mode"))
@@ -72,7 +70,7 @@ def pad(node: OnnxNode) -> Data:
         return data
     is_constant = node.attributes.get("mode", b"constant") == b"constant"
     by_side = [added.pop((side,), (0, 0)) for side in SPATIAL]
-    if not is_constant or added or min(map(min, by_side)) < 0 or (data.zeros != NO_ZEROS and data.value != value):
+    if not is_constant or added or min(map(min, by_side)) < 0 or (data.zeros != NO_PADS and data.value != value):
         raise node.problem("crops, mirrors, or pads other than height and width: no model here does that")
     rows, columns = ((a + low, b + high) for (a, b), (low, high) in zip(data.zeros, by_side, strict=True))
     return dataclasses.replace(data, zeros=(rows, columns), value=value, padded_by=node.title)

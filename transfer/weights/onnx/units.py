@@ -8,6 +8,8 @@ import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from transfer.errors import TransferError
 from transfer.models.graph.trace import leading_to
 from transfer.weights.onnx import windows
@@ -20,6 +22,14 @@ NOT_NEGATIVE = ("relu", "relu6", "sigmoid")
 
 class Differs(TransferError):
     """A graph is not the model's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Norm:
+    """Batch norm as stored: `scale`, `bias`, `mean`, `var` (C,), and what is added to the variance."""
+
+    weights: Mapping[str, np.ndarray]
+    epsilon: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +60,29 @@ class Unit:
     def having(self, **parts: Any) -> "Unit":
         """The unit with these parts beside its own."""
         return dataclasses.replace(self, parts={**self.parts, **parts})
+
+
+# Units that both networks have.
+
+
+def batch_norm(name: str, inputs: tuple[int, ...], channels: int, **parts: Any) -> Unit:
+    """A batch norm that follows no layer."""
+    return Unit("batch_norm", name, inputs, (channels,), parts, f"{channels} channels")
+
+
+def dense(name: str, inputs: tuple[int, ...], sizes: tuple[int, int], **parts: Any) -> Unit:
+    """A dense layer; `sizes` are how many values it takes and makes."""
+    return Unit("dense", name, inputs, sizes, parts, "{} -> {}".format(*sizes))
+
+
+def convolution(
+    name: str, inputs: tuple[int, ...], pair: tuple[Window, Window], sizes: tuple[int, int, int], **parts: Any
+) -> Unit:
+    """A convolution; `sizes` are the channels that an output is made of, the features and the groups."""
+    channels, features, groups = sizes
+    kernel, _, rest = windows.described(pair).partition(", ")
+    text = f"{kernel}, {channels} -> {features}, {rest}" + (f", {groups} groups" if groups > 1 else "")
+    return Unit("conv", name, inputs, (*sizes, *(window.convolved() for window in pair)), parts, text)
 
 
 class Units:
@@ -85,12 +118,11 @@ class Units:
           The position of what there is now.
         """
         before = self.units[source]
-        if op == "max_pool" and before.op in NOT_NEGATIVE:
-            taken = [windows.without_zeros(taps) for taps in taken]
+        if op == "max_pool" and before.op in NOT_NEGATIVE:  # no zero beside the map counts where there is a value
+            taken = [tuple(tuple(i for i in tap if i is not None) or tap for tap in taps) for taps in taken]
         if op == "average" and before.op == op:
             source, size = before.inputs[0], before.parts["size"]
-            pairs = zip(before.about, taken, strict=True)
-            taken = [windows.averages_of(first, second) for first, second in pairs]  # type: ignore[arg-type]
+            taken = list(map(windows.averages_of, before.about, taken))  # type: ignore[arg-type]
         idle = [windows.adaptive(side, side) if op == "average" else windows.picked(range(side)) for side in size]
         if list(taken) == idle:
             return source
@@ -113,22 +145,21 @@ class Units:
 def paired(ours: Units, theirs: Units) -> list[tuple[Unit, Unit]]:
     """Our units that lead to the output, each with its counterparts; Differs, saying where, if there are none."""
     known: dict[Hashable, int] = {}
-    our_numbers, their_numbers = ours.signatures(known), theirs.signatures(known)
-    if our_numbers[ours.output] != their_numbers[theirs.output]:
-        raise Differs(_difference(ours, theirs, our_numbers, their_numbers))
-    seen: set[tuple[int, int]] = set()
+    numbers = ours.signatures(known), theirs.signatures(known)
+    if numbers[0][ours.output] != numbers[1][theirs.output]:
+        raise Differs(_difference(ours, theirs, *numbers))
+    pairs: set[tuple[int, int]] = set()
     stack = [(ours.output, theirs.output)]
     while stack:
         pair = stack.pop()
-        if pair in seen:
+        if pair in pairs:
             continue
-        seen.add(pair)
-        our_inputs, their_inputs = list(ours.units[pair[0]].inputs), list(theirs.units[pair[1]].inputs)
+        pairs.add(pair)
+        inputs = ours.units[pair[0]].inputs, theirs.units[pair[1]].inputs
         if ours.units[pair[0]].op in UNORDERED:
-            our_inputs.sort(key=our_numbers.__getitem__)
-            their_inputs.sort(key=their_numbers.__getitem__)
-        stack += zip(our_inputs, their_inputs, strict=True)
-    return [(ours.units[i], theirs.units[j]) for i, j in sorted(seen)]
+            inputs = tuple(sorted(inputs[i], key=numbers[i].__getitem__) for i in range(2))
+        stack += zip(*inputs, strict=True)
+    return [(ours.units[i], theirs.units[j]) for i, j in sorted(pairs)]
 
 
 def _difference(ours: Units, theirs: Units, our_numbers: Sequence[int], their_numbers: Sequence[int]) -> str:
@@ -137,45 +168,9 @@ def _difference(ours: Units, theirs: Units, our_numbers: Sequence[int], their_nu
     missing = next((i for i in ours.needed() if our_numbers[i] not in shared), None)
     left = [j for j in theirs.needed() if their_numbers[j] not in shared]
     if missing is None:
-        return f"the graph goes on with {theirs.units[left[0]]} after the model's end" if left else _WITHIN
+        goes_on = f"the graph goes on with {theirs.units[left[0]]} after the model's end" if left else ""
+        return goes_on or "its output is within the model"
     unit, before = ours.units[missing], {our_numbers[k] for k in ours.units[missing].inputs}
     here = [theirs.units[j] for j in left if before & {their_numbers[k] for k in theirs.units[j].inputs}]
     nearest = next((other for other in here if other.op == unit.op), here[0] if here else "its end")
     return f"where the model has {unit}, the graph has {nearest}"
-
-
-_WITHIN = "its output is within the model"
-
-
-# Units that both networks have, and what messages say of them.
-
-
-def batch_norm(name: str, inputs: tuple[int, ...], channels: int, **parts: Any) -> Unit:
-    """A batch norm that follows no layer."""
-    return Unit("batch_norm", name, inputs, (channels,), parts, f"{channels} channels")
-
-
-def dense(name: str, inputs: tuple[int, ...], sizes: tuple[int, int], **parts: Any) -> Unit:
-    """A dense layer; `sizes` are how many values it takes and makes."""
-    return Unit("dense", name, inputs, sizes, parts, "{} -> {}".format(*sizes))
-
-
-def convolution(
-    name: str, inputs: tuple[int, ...], pair: tuple[Window, Window], sizes: tuple[int, int, int], **parts: Any
-) -> Unit:
-    """A convolution; `sizes` are the channels that an output is made of, the features and the groups."""
-    channels, features, groups = sizes
-    kernel, _, rest = described(pair).partition(", ")
-    text = f"{kernel}, {channels} -> {features}, {rest}" + (f", {groups} groups" if groups > 1 else "")
-    return Unit("conv", name, inputs, (*sizes, *(window.convolved() for window in pair)), parts, text)
-
-
-def described(pair: tuple[Window, Window], padding: str = "padding") -> str:
-    """A window in a message."""
-    kernel, strides, dilations, size, outputs = (
-        "x".join(str(getattr(window, name)) for window in pair)
-        for name in ("kernel", "stride", "dilation", "size", "outputs")
-    )
-    pads = " ".join(f"{w.zeros[0] + w.pads[0]}+{w.zeros[1] + w.pads[1]}" for w in pair)
-    rare = "" if dilations == "1x1" else f", dilation {dilations}"
-    return f"{kernel}, stride {strides}, {padding} {pads}{rare}, {size} -> {outputs} pixels"

@@ -5,10 +5,11 @@ rounded up or down, an average of all); what is taken does not.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 Pads = tuple[int, int]
+NO_PADS: tuple[Pads, Pads] = ((0, 0), (0, 0))
 # For each output the inputs under the window, ascending; None: a zero that was put beside the side.
 Taps = tuple[tuple[int | None, ...], ...]
 # For each output the inputs that count, and how much.
@@ -38,25 +39,22 @@ class Window:
     @property
     def outputs(self) -> int:
         """How often the window fits; 0 where it does not."""
-        span = self.dilation * (self.kernel - 1) + 1
-        room = self.size + sum(self.zeros) + sum(self.pads) - span
+        given = self.size + sum(self.zeros)
+        room = given + sum(self.pads) - self.dilation * (self.kernel - 1) - 1
         if room < 0:
             return 0
         steps = -(-room // self.stride) if self.ceil_mode else room // self.stride
-        if self.ceil_mode and steps * self.stride >= self.size + sum(self.zeros) + self.pads[0]:
-            steps -= 1
-        return steps + 1
+        starts_in_padding = self.ceil_mode and steps * self.stride >= given + self.pads[0]
+        return steps if starts_in_padding else steps + 1
 
-    def _under(self) -> list[range]:
-        """The positions under the window of each output, counted from the side's first value."""
+    def _rows(self) -> Iterator[tuple[range, tuple[int, ...], int]]:
+        """For each output the positions under the window, those on the side, and how many zeros it takes beside it."""
         first, span = -self.pads[0] - self.zeros[0], self.dilation * self.kernel
-        starts = range(first, first + self.outputs * self.stride, self.stride)
-        return [range(start, start + span, self.dilation) for start in starts]
-
-    def _values(self, under: Iterable[int]) -> list[int | None]:
-        """Those of the positions that are values, None for a zero beside the side."""
-        values = [i for i in under if -self.zeros[0] <= i < self.size + self.zeros[1]]
-        return [i if 0 <= i < self.size else None for i in values]
+        for start in range(first, first + self.outputs * self.stride, self.stride):
+            under = range(start, start + span, self.dilation)
+            inside = tuple(i for i in under if 0 <= i < self.size)
+            values = sum(-self.zeros[0] <= i < self.size + self.zeros[1] for i in under)
+            yield under, inside, values - len(inside)
 
     def padded(self) -> "Window":
         """The window with padding in place of the zeros."""
@@ -65,21 +63,30 @@ class Window:
 
     def convolved(self) -> Taps:
         """The elements that each element of a kernel meets."""
-        return tuple(tuple(i if 0 <= i < self.size else None for i in under) for under in self._under())
+        return tuple(tuple(i if 0 <= i < self.size else None for i in under) for under, *_ in self._rows())
 
     def maxima(self) -> Taps:
         """The elements that each maximum is of: padding counts only where it is a value."""
-        rows = map(self._values, self._under())
-        return tuple((*(i for i in row if i is not None), *([None] if None in row else ())) for row in rows)
+        return tuple((*inside, None) if zeros else inside for _, inside, zeros in self._rows())
 
     def averages(self, counts_padding: bool) -> Shares:
         """The elements that each average is of; `counts_padding` divides by padding under the window too."""
-        end = self.size + self.zeros[1] + self.pads[1]
-        rows = []
-        for under in self._under():
-            counted = sum(i < end for i in under) if counts_padding else len(self._values(under))
-            rows.append(tuple((i, Fraction(1, max(1, counted))) for i in under if 0 <= i < self.size))
+        end, rows = self.size + self.zeros[1] + self.pads[1], []
+        for under, inside, zeros in self._rows():
+            counted = sum(i < end for i in under) if counts_padding else len(inside) + zeros
+            rows.append(tuple((i, Fraction(1, max(1, counted))) for i in inside))
         return tuple(rows)
+
+
+def described(pair: tuple[Window, Window], padding: str = "padding") -> str:
+    """A window along rows and columns in a message."""
+    kernel, strides, dilations, size, outputs = (
+        "x".join(str(getattr(window, name)) for window in pair)
+        for name in ("kernel", "stride", "dilation", "size", "outputs")
+    )
+    pads = " ".join(f"{w.zeros[0] + w.pads[0]}+{w.zeros[1] + w.pads[1]}" for w in pair)
+    rare = "" if dilations == "1x1" else f", dilation {dilations}"
+    return f"{kernel}, stride {strides}, {padding} {pads}{rare}, {size} -> {outputs} pixels"
 
 
 def same_pads(size: int, kernel: int, stride: int, dilation: int = 1, *, upper: bool = True) -> Pads:
@@ -95,21 +102,13 @@ def picked(positions: Iterable[int]) -> Taps:
     return tuple((i,) for i in positions)
 
 
-def without_zeros(taps: Taps) -> Taps:
-    """The taps without the zeros beside the side, where there is another value."""
-    return tuple(tuple(i for i in taken if i is not None) or taken for taken in taps)
-
-
 def adaptive(size: int, cells: int) -> Shares:
     """PyTorch's AdaptiveAvgPool: cell i averages floor(i*n/cells) to ceil((i+1)*n/cells).
 
     One cell is the average of a whole side, as many cells as positions leave it as it is.
     """
-    rows = []
-    for cell in range(cells):
-        start, stop = cell * size // cells, -(-(cell + 1) * size // cells)
-        rows.append(tuple((i, Fraction(1, stop - start)) for i in range(start, stop)))
-    return tuple(rows)
+    limits = [(cell * size // cells, -(-(cell + 1) * size // cells)) for cell in range(cells)]
+    return tuple(tuple((i, Fraction(1, stop - start)) for i in range(start, stop)) for start, stop in limits)
 
 
 def averages_of(first: Shares, second: Shares) -> Shares:
