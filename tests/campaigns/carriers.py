@@ -14,7 +14,7 @@ import numpy as np
 from transfer.data import open_source
 from transfer.store import feature_files
 from transfer.weights import readers
-from transfer.weights.readers import torch_stream
+from transfer.weights.readers import torch_file
 
 Read = Callable[[], object]
 Carrier = Callable[[Path, bytes], Read]
@@ -74,10 +74,10 @@ def torch_zip(folder: Path, pickled: bytes) -> Read:
 
 def _stream(folder: Path, **parts: bytes) -> Read:
     """PyTorch's older format; each of its pickles may be another."""
-    version, system = pickle.dumps(torch_stream.PROTOCOL_VERSION, 2), pickle.dumps({"little_endian": True}, 2)
+    version, system = pickle.dumps(torch_file.PROTOCOL_VERSION, 2), pickle.dumps({"little_endian": True}, 2)
     whole = {"version": version, "system": system, "state": pickle.dumps({}, 2), "keys": pickle.dumps(["0"], 2)}
     data = b"".join((whole | parts).values()) + (4).to_bytes(8, "little") + np.arange(4, dtype="<f4").tobytes()
-    (folder / "a.pth").write_bytes(torch_stream.MAGIC + data)
+    (folder / "a.pth").write_bytes(torch_file.MAGIC + data)
     return lambda: readers.read(folder / "a.pth")
 
 

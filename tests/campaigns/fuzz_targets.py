@@ -16,7 +16,7 @@ from transfer.data import decode, open_source
 from transfer.errors import TransferError
 from transfer.store import feature_files
 from transfer.weights import native, readers
-from transfer.weights.readers import _hdf5, keras_h5
+from transfer.weights.readers import _hdf5, keras_file
 
 Files = Mapping[str, bytes]
 PICKLE_TOKENS = (
@@ -131,7 +131,7 @@ def hdf5_here(folder: Path) -> object:
     """As `readers.read` does it, in a fork of this process in place of a new one, which takes a third of a second."""
     path = folder / "a.bin"
     size = path.stat().st_size
-    if not keras_h5.recognises(path, path.read_bytes()[:64]):
+    if not path.read_bytes().startswith(keras_file.MAGIC):
         return None
     reading, writing = os.pipe()
     child = os.fork()
@@ -140,7 +140,7 @@ def hdf5_here(folder: Path) -> object:
     os.close(writing)
     try:
         with open(reading, "rb") as answer:
-            return keras_h5.assembled(answer, size, {})
+            return keras_file.assembled(answer, size, {})
     except (*_hdf5.DAMAGE_ERRORS, OSError, RuntimeError) as error:
         raise TransferError(f"{path}: {' '.join(str(error).split())[:200]}") from error
     finally:
@@ -159,10 +159,8 @@ def _answer(path: Path, size: int, output: int) -> None:
 
 def keras_names(folder: Path) -> object:
     """The names of layers in a Keras archive, without the HDF5 file beside them."""
-    from transfer.weights.readers import keras_archive
-
     try:
-        return dict(keras_archive.layer_names((folder / "config.json").read_bytes()))
+        return dict(keras_file.layer_names(json.loads((folder / "config.json").read_bytes())))
     except _hdf5.DAMAGE_ERRORS as error:  # as `readers.read` has it
         raise TransferError(f"config.json: {' '.join(str(error).split())[:200]}") from error
 

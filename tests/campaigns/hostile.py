@@ -39,7 +39,7 @@ from tests.campaigns.opcodes import CANARY, MADE, Trick
 from tests.campaigns.watched import Outcome, Watch
 from transfer.errors import TransferError
 from transfer.runtime.files import unpickler, untrusted
-from transfer.weights.readers import keras_h5
+from transfer.weights.readers import keras_file
 
 EXTENSION = 0x107
 # Programs longer than this take a while.
@@ -119,7 +119,7 @@ def child(start: int, short: bool) -> None:
         # the same limits, reached sooner
         unpickler.MAX_OBJECT_BYTES >>= 3
         untrusted.DECOMPRESSION_FLOOR >>= 3
-        keras_h5.CPU_SECONDS = 1
+        keras_file.CPU_SECONDS = 1
     copyreg.add_extension("os", "mkdir", 0x7)
     copyreg.add_extension("posix", "mkdir", EXTENSION)
     # as after another library has used it, so that no name is looked up any more

@@ -13,7 +13,7 @@ from typing import Any
 
 from transfer.errors import TransferError
 from transfer.runtime import progress
-from transfer.weights.readers import keras_h5
+from transfer.weights.readers import keras_file
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -24,7 +24,7 @@ SECONDS = 30.0
 READING = ("os.listdir", "os.scandir", "object.", "sys._getframe", "marshal.", "gc.", "builtins.id", "mmap.", "array.")
 # What loading a library does, and asking HDF5's in another process.
 LIBRARIES = tuple(os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, REPOSITORY))
-CHILD = keras_h5.CHILD.format(str(keras_h5.ROOT))
+CHILD = keras_file.CHILD.format(str(keras_file.ROOT))
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 

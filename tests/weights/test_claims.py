@@ -20,7 +20,7 @@ from transfer.weights import cache, catalogue, claims, create_model, native
 from transfer.weights.catalogue import WeightFile
 from transfer.weights.readers import Described, claims_in
 from transfer.weights.readers._described import LONGEST
-from transfer.weights.readers._torch import state_dict
+from transfer.weights.readers.torch_file import state_dict
 
 WIDTH = 1 / 16
 RECORDS = catalogue.records()

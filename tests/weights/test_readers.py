@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 
 from transfer.errors import TransferError
 from transfer.weights import readers
-from transfer.weights.readers import _torch
-from transfer.weights.readers._torch import state_dict
+from transfer.weights.readers import torch_file
+from transfer.weights.readers.torch_file import state_dict
 
 GOLDEN = reading.HERE
 BASE = np.arange(24, dtype=np.float32)
@@ -182,10 +182,10 @@ def test_tensors_never_reach_beyond_their_storage(tmp_path: Path, old: bytes, ne
 
 
 def test_a_view_cannot_start_before_its_storage() -> None:
-    storage = _torch.Storage(np.dtype("<f4"), 4)
-    pid = ("storage", _torch.StorageType(storage.dtype), "0", "cpu", 4, ("view", -1000, 4))
+    storage = torch_file.Storage(np.dtype("<f4"), 4)
+    pid = ("storage", torch_file.StorageType(storage.dtype), "0", "cpu", 4, ("view", -1000, 4))
     with pytest.raises(TransferError, match="no count"):
-        _torch.resolve(pid, lambda *_: storage)
+        torch_file.resolve(pid, lambda *_: storage)
 
 
 def test_state_set_on_a_checked_tensor_is_refused(tmp_path: Path) -> None:

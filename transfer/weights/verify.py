@@ -124,10 +124,10 @@ def _is_in_another_format(record: Record, path: Path) -> bool:
     """Whether the published hash is of another format: it is an ONNX export, or as the record's on Hugging Face."""
     with path.open("rb") as stream:
         head = stream.read(readers.HEAD_BYTES)
-    if onnx_file.recognises(path, head):
+    if onnx_file.recognises(head):
         return True
     elsewhere = record.hf_file is not None and Path(record.hf_file).suffix != Path(record.file.filename).suffix
-    return elsewhere and safetensors_file.recognises(path, head)
+    return elsewhere and safetensors_file.recognises(head)
 
 
 def _check_load(record: Record, model: nnx.Module) -> str:

@@ -1,37 +1,52 @@
 """Weight files of any format as a dict of NumPy arrays, without PyTorch, TensorFlow or Keras, and without running code.
 
-Each file of this package is one format: `FORMAT` (its name), `recognises(path, head)` (by the first bytes and the
-contents, never by the extension) and `read(path)`. A new format is a new file here; files with a leading
-underscore hold what several share.
+Each module of `MODULES` has its formats in `FORMATS`: a new format is a row there, or a module with one. Modules with a
+leading underscore hold what several share.
 """
 
 import importlib
 import os
-import pkgutil
 import zipfile
 import zlib
+from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 
 from transfer.errors import TransferError
+from transfer.runtime.files import archives
 from transfer.runtime.files.untrusted import DAMAGE_ERRORS
 from transfer.weights.readers._described import Described, Layer, claims_in
 
-__all__ = ["Described", "Layer", "formats", "read", "claims_in"]
+__all__ = ["Described", "Format", "Layer", "formats", "read", "claims_in"]
 
+MODULES = ("keras_file", "onnx_file", "safetensors_file", "torch_file")
 HEAD_BYTES = 64
+ZIP_MAGIC = b"PK\x03\x04"
 
 _UNREADABLE = (*DAMAGE_ERRORS, OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
+class Format(NamedTuple):
+    """A file format.
+
+    Attributes:
+      name: in messages.
+      recognises: whether a file is of it, by its first `HEAD_BYTES` and the names in it if it is a zip, never its extension.
+      read: all tensors of the file at a path.
+    """
+
+    name: str
+    recognises: Callable[[bytes, Collection[str]], bool]
+    read: Callable[[Path], dict[str, np.ndarray]]
+
+
 @cache
-def formats() -> tuple[ModuleType, ...]:
-    """The reader modules, in alphabetical order."""
-    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-    return tuple(importlib.import_module(f"{__name__}.{name}") for name in names)
+def formats() -> tuple[Format, ...]:
+    """All formats, in the order of `MODULES`, which are only imported where a file is read."""
+    return tuple(kind for name in MODULES for kind in importlib.import_module(f"{__name__}.{name}").FORMATS)
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -47,24 +62,28 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise TransferError(f"{path}: no such weight file")
-    with path.open("rb") as stream:
-        head = stream.read(HEAD_BYTES)
     try:
-        for reader in formats():
-            if reader.recognises(path, head):
-                return _tensors(reader, path)
+        return _read(path)
     except TransferError as error:
         raise TransferError(f"{path}: {error}") from error
-    known = ", ".join(reader.FORMAT for reader in formats())
-    raise TransferError(f"{path}: not a weight file of a supported format ({known})")
 
 
-def _tensors(reader: ModuleType, path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path) -> dict[str, np.ndarray]:
+    members: list[str] = []
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+        if head.startswith(ZIP_MAGIC):
+            with archives.open_zip(file) as archive:
+                members = list(archive.members)
+    kind = next((kind for kind in formats() if kind.recognises(head, members)), None)
+    if kind is None:
+        known = ", ".join(kind.name for kind in formats())
+        raise TransferError(f"not a weight file of a supported format ({known})")
     try:
-        tensors = reader.read(path)
+        tensors = kind.read(path)
     except _UNREADABLE as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise TransferError(f"a damaged or truncated {reader.FORMAT} file ({reason})") from error
+        raise TransferError(f"a damaged or truncated {kind.name} file ({reason})") from error
     if not tensors:
-        raise TransferError(f"a {reader.FORMAT} file without a single tensor")
+        raise TransferError(f"a {kind.name} file without a single tensor")
     return tensors

@@ -2,7 +2,7 @@
 
 HDF5's library is written in C, and files can be made that hang or crash it; a few in a thousand damaged ones do. Here
 that ends a process which has limits on memory and time, and whose answer the reader takes for another claim of the
-file (`transfer.weights.readers.keras_h5`).
+file (`transfer.weights.readers.keras_file`).
 """
 
 import dataclasses
@@ -33,6 +33,7 @@ from transfer.weights.readers._described import front
 
 # For a small file; HDF5's library and NumPy alone take 0.2 GiB of addresses.
 MEMORY = 1 << 30
+FORMAT = "Keras .h5"
 NUMBERS, BFLOAT16 = "biuf", "bfloat16"
 # Deflate, shuffle, a checksum; others may be code.
 FILTERS = {1, 2, 3}
@@ -105,7 +106,7 @@ def answer(file: Any, size: int, output: IO[bytes]) -> None:
     except TransferError as error:
         output.write(json.dumps({"error": str(error)}).encode() + b"\n")
     except (*DAMAGE_ERRORS, OSError, RuntimeError) as error:
-        text = f"a damaged or truncated Keras .h5 file ({error_summary(error)})"
+        text = f"a damaged or truncated {FORMAT} file ({error_summary(error)})"
         output.write(json.dumps({"error": text}).encode() + b"\n")
 
 

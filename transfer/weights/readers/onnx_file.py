@@ -4,7 +4,7 @@ The names of initialisers are the exporter's: PyTorch's own, or numbers. So what
 `transfer.weights.onnx.follow` finds the model's arrays by its edges where no name map knows the names.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from transfer.runtime.distribution import install_hint
 from transfer.weights.onnx.constants import check_functions, initialiser
 from transfer.weights.onnx.operators import OPERATORS
 from transfer.weights.onnx.reading import GraphUnits, ImageShape, inputs_of, is_channels_last, sides_of
+from transfer.weights.readers import Format
 
 FORMAT = "ONNX"
 # The message begins with field 1, ir_version, a small number; these are the tags of the fields that may follow.
@@ -38,7 +39,7 @@ class OnnxTensors(dict[str, np.ndarray]):
         self.graph, self.at = graph, at
 
 
-def recognises(path: Path, head: bytes) -> bool:
+def recognises(head: bytes, members: Collection[str] = ()) -> bool:
     """Whether the first two fields are those of a `ModelProto`."""
     return len(head) > 2 and head[0] == IR_VERSION_TAG and head[1] < LARGEST_IR_VERSION and head[2] in NEXT_TAGS
 
@@ -89,3 +90,6 @@ def _parse(path: Path) -> Any:
     if not model.graph.node or not model.opset_import:
         raise TransferError(f"a damaged or truncated {FORMAT} file (no nodes, or no version of the operators)")
     return model
+
+
+FORMATS = (Format(FORMAT, recognises, read),)

@@ -1,5 +1,6 @@
 """`.safetensors`: eight bytes of length, a JSON header, the tensors."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from transfer.errors import TransferError
 from transfer.runtime.files import digest
+from transfer.weights.readers import HEAD_BYTES, Format
 from transfer.weights.readers._described import Described, claims_in
 
 FORMAT = ".safetensors"
@@ -16,7 +18,7 @@ LENGTH_BYTES = 8
 JSON_STARTS = (b'{"', b"{ ", b"{\n", b"{}")
 
 
-def recognises(path: Path, head: bytes) -> bool:
+def recognises(head: bytes, members: Collection[str] = ()) -> bool:
     """Whether eight bytes are followed by a JSON object; whether they are its length is for `read` to say."""
     return head[LENGTH_BYTES : LENGTH_BYTES + 2] in JSON_STARTS
 
@@ -50,10 +52,13 @@ def _tensor(file: Any, name: str) -> np.ndarray:
 def metadata(path: Path) -> dict[str, str]:
     """The `__metadata__` of the header, empty if there is none or if the file is of another format."""
     with path.open("rb") as stream:
-        if not recognises(path, stream.read(64)):
+        if not recognises(stream.read(HEAD_BYTES)):
             return {}
     try:
         with safe_open(path, "numpy") as file:
             return dict(file.metadata() or {})
     except SafetensorError as error:
         raise TransferError(f"{path}: a damaged or truncated {FORMAT} file ({error})") from error
+
+
+FORMATS = (Format(FORMAT, recognises, read),)

@@ -1,28 +1,46 @@
-"""What both PyTorch formats share: tensors as the pickle describes them, and the state dict inside a checkpoint."""
+"""PyTorch's `.pth`: tensors as a pickle describes them, the storages that they are of, the state dict of a checkpoint.
 
+Since 1.6 a zip with the pickle `NAME/data.pkl` and one member a storage, `NAME/data/KEY`. Before
+(`_use_new_zipfile_serialization=False`) pickles one after another: a magic number, a protocol version and the writer's
+system, each a pickle of its own; the state dict; the list of storage keys; and for each key in turn its number of
+elements (int64) and its bytes.
+"""
+
+import io
 import math
+import struct
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from transfer.errors import TransferError
+from transfer.runtime.files import archives
 from transfer.runtime.files.pickles import ARRAY_CONSTRUCTORS, MAX_AXES
-from transfer.runtime.files.unpickler import Constructor, Pending
-from transfer.runtime.files.untrusted import DECOMPRESSION_FLOOR, printable
+from transfer.runtime.files.unpickler import Constructor, Pending, RestrictedUnpickler, resolve_pending
+from transfer.runtime.files.untrusted import DECOMPRESSION_FLOOR, LimitedReader, printable
+from transfer.weights.readers import Format
 from transfer.weights.readers._described import Described, claims_in
 
-# Names of torch.dtype that NumPy has too, and those that only `ml_dtypes` has.
-OF_NUMPY = (
-    *("float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64"),
-    *("bool", "complex64", "complex128"),
-)
-OF_ML_DTYPES = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
+PICKLE = "data.pkl"
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+PROTOCOL_VERSION = 1001
+# PROTO 2, LONG1 of ten bytes, the magic number, STOP
+MAGIC = b"\x80\x02\x8a\x0a" + MAGIC_NUMBER.to_bytes(10, "little") + b"."
+COUNT = struct.Struct("<q")
+
 # torch.dtype name -> NumPy dtype (little-endian, which is what both formats store).
 DTYPES: Mapping[str, np.dtype] = {
-    **{name: np.dtype(name).newbyteorder("<") for name in OF_NUMPY},
-    **{name: np.dtype(getattr(ml_dtypes, name)) for name in OF_ML_DTYPES},
+    **{
+        name: np.dtype(name).newbyteorder("<")
+        for name in (
+            *("float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64"),
+            *("uint16", "uint32", "uint64", "bool", "complex64", "complex128"),
+        )
+    },
+    **{name: np.dtype(getattr(ml_dtypes, name)) for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")},
 }
 # Typed storage classes, as `torch.FloatStorage` and its kin are named in files.
 STORAGES = {
@@ -84,7 +102,7 @@ class View(_Sealed):
 class _Tensor(_Sealed, Pending):
     __slots__ = ("view", "offset", "shape", "strides", "dtype")
 
-    def __init__(self, view: Any, offset: Any, shape: Any, strides: Any, dtype: np.dtype | None = None) -> None:
+    def __init__(self, view: Any, offset: Any, shape: Any, strides: Any, *rest: object) -> None:
         if not isinstance(view, View) or not all(isinstance(counts, (list, tuple)) for counts in (shape, strides)):
             raise TransferError("a tensor that is not built from a storage, a shape and strides")
         if len(shape) != len(strides) or len(shape) > MAX_AXES:
@@ -93,7 +111,17 @@ class _Tensor(_Sealed, Pending):
         self.shape, self.strides = tuple(shape), tuple(strides)
         if not all(isinstance(n, int) and n >= 0 for n in (offset, *self.shape, *self.strides)):
             raise TransferError("a tensor with a negative or fractional offset, size or stride")
-        self.view, self.offset, self.dtype = view, offset, dtype
+        self.view, self.offset = view, offset
+        self.dtype: np.dtype | None = None
+
+    @classmethod
+    def with_dtype(cls, view: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> "_Tensor":
+        """Of `_rebuild_tensor_v3`, where `rest` is requires_grad, backward_hooks, dtype[, metadata]."""
+        if len(rest) < 3 or not isinstance(rest[2], _Dtype):
+            raise TransferError("a tensor without a torch.dtype")
+        tensor = cls(view, offset, shape, strides)
+        tensor.dtype = rest[2].dtype
+        return tensor
 
     def value(self) -> np.ndarray:
         """The tensor as a read-only array over the bytes of its storage, with whatever strides it was saved with."""
@@ -138,21 +166,6 @@ def _refuse_call(*arguments: object) -> object:
     raise TransferError("a storage that is made, not referred to")
 
 
-def _tensor(view: object, offset: object, shape: object, strides: object, *rest: object) -> _Tensor:
-    return _Tensor(view, offset, shape, strides)
-
-
-def _tensor_with_dtype(view: object, offset: object, shape: object, strides: object, *rest: Any) -> _Tensor:
-    # rest: requires_grad, backward_hooks, dtype[, metadata]
-    if len(rest) < 3 or not isinstance(rest[2], _Dtype):
-        raise TransferError("a tensor without a torch.dtype")
-    return _Tensor(view, offset, shape, strides, rest[2].dtype)
-
-
-def _first(value: object, *rest: object) -> object:
-    return value
-
-
 def _plain_tuple(values: object = ()) -> tuple:
     if not isinstance(values, (list, tuple)):
         raise TransferError(f"a torch.Size made from {printable(values)}")
@@ -167,11 +180,11 @@ def _device(*names: object) -> str:
 
 TORCH_CONSTRUCTORS: Mapping[tuple[str, str], Any] = {
     **ARRAY_CONSTRUCTORS,
-    ("torch._utils", "_rebuild_tensor"): Constructor(_tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): Constructor(_tensor),
-    ("torch._utils", "_rebuild_tensor_v3"): Constructor(_tensor_with_dtype),
-    ("torch._utils", "_rebuild_parameter"): Constructor(_first),
-    ("torch._utils", "_rebuild_parameter_with_state"): Constructor(_first),
+    ("torch._utils", "_rebuild_tensor"): Constructor(_Tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): Constructor(_Tensor),
+    ("torch._utils", "_rebuild_tensor_v3"): Constructor(_Tensor.with_dtype),
+    ("torch._utils", "_rebuild_parameter"): Constructor(lambda value, *rest: value),
+    ("torch._utils", "_rebuild_parameter_with_state"): Constructor(lambda value, *rest: value),
     ("torch", "Size"): Constructor(_plain_tuple),
     ("torch", "device"): Constructor(_device),
     **{("torch", f"{name}Storage"): StorageType(DTYPES[dtype]) for name, dtype in STORAGES.items()},
@@ -196,6 +209,56 @@ def resolve(pid: Any, storage_of: Callable[[str, np.dtype, int], Storage]) -> Vi
     return View(storage, start)
 
 
+def read_zip(path: Path) -> Described:
+    """The state dict; checksums of the zip are verified as it is read."""
+    with path.open("rb") as file, archives.open_zip(file) as archive:
+        root = next(name for name in archive.members if name.endswith(f"/{PICKLE}")).removesuffix(PICKLE)
+        big_endian = f"{root}byteorder" in archive and archive.read(f"{root}byteorder") == b"big"
+        storages: dict[str, Storage] = {}
+
+        def storage_of(key: str, dtype: np.dtype, numel: int) -> Storage:
+            if key not in storages:
+                storages[key] = storage = Storage(dtype, numel)
+                size = archive.size(f"{root}data/{key}")
+                if size != numel * dtype.itemsize:
+                    raise TransferError(f"storage {printable(key)} has {size} bytes for {numel} elements")
+                storage.fill(archive.read(f"{root}data/{key}"), big_endian)
+            return storages[key]
+
+        pickled = io.BytesIO(archive.read(f"{root}{PICKLE}"))
+        loader = RestrictedUnpickler(pickled, TORCH_CONSTRUCTORS, lambda pid: resolve(pid, storage_of))
+        return state_dict(resolve_pending(loader.load()))
+
+
+def read_stream(path: Path) -> Described:
+    """The state dict of the older format; a file that ends early raises."""
+    storages: dict[str, Storage] = {}
+
+    def storage_of(key: str, dtype: np.dtype, numel: int) -> Storage:
+        return storages.setdefault(key, Storage(dtype, numel))
+
+    with path.open("rb") as file:
+        file.seek(len(MAGIC))
+        stream = LimitedReader(file)
+        version, system = (resolve_pending(RestrictedUnpickler(stream, {}).load()) for _ in range(2))
+        if version != PROTOCOL_VERSION:
+            known = f"is not known, only {PROTOCOL_VERSION}"
+            raise TransferError(f"protocol {printable(version)} of the older format {known}")
+        if not isinstance(system, dict):
+            raise TransferError("a damaged file: it does not say on which machine it was written")
+        if not system.get("little_endian", True):
+            raise TransferError("written on a big-endian machine, which is not supported")
+        pickled = RestrictedUnpickler(stream, TORCH_CONSTRUCTORS, lambda pid: resolve(pid, storage_of)).load()
+        for key in resolve_pending(RestrictedUnpickler(stream, {}).load()):
+            if not isinstance(key, str) or key not in storages:
+                raise TransferError(f"it lists {printable(key)} as a storage, which no tensor has")
+            storage, (numel,) = storages[key], COUNT.unpack(stream.read(COUNT.size))
+            if numel != storage.numel:
+                raise TransferError(f"a storage of {storage.numel} elements is said to have {numel}")
+            storage.fill(stream.read(numel * storage.dtype.itemsize))
+    return state_dict(resolve_pending(pickled))
+
+
 def state_dict(value: Any) -> Described:
     """The tensors of a state dict, unwrapped from a checkpoint and from DataParallel's `module.` prefix."""
     says = claims_in(value)
@@ -208,3 +271,9 @@ def state_dict(value: Any) -> Described:
     if tensors and all(name.startswith(PARALLEL_PREFIX) for name in tensors):
         tensors = {name.removeprefix(PARALLEL_PREFIX): v for name, v in tensors.items()}
     return Described(tensors, says)
+
+
+FORMATS = (
+    Format("PyTorch .pth", lambda head, members: any(name.endswith(f"/{PICKLE}") for name in members), read_zip),
+    Format("PyTorch .pth (older format)", lambda head, members: head.startswith(MAGIC), read_stream),
+)

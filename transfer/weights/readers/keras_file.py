@@ -1,27 +1,32 @@
-"""Keras' HDF5 files: legacy weights, legacy full models, and Keras 3's `.weights.h5`, all as `layer/variable`.
+"""Keras' files as `layer/variable`: legacy weights, legacy full models and Keras 3's `.weights.h5` are HDF5 files.
 
-What is in the file is found out by a process of its own (`_hdf5`), and here only put together.
+What is in them is found out by a process of its own (`_hdf5`), and here only put together. Keras 3's `.keras` is a zip
+with such weights in `model.weights.h5` and the names of layers in `config.json`.
 """
 
 import json
 import math
+import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
-from typing import IO
+from typing import IO, Any
 
 import ml_dtypes
 import numpy as np
 
 from transfer.errors import TransferError
+from transfer.runtime.files import archives
 from transfer.runtime.files.untrusted import decompression_limit, printable
-from transfer.weights.readers._described import Described, Layer
-from transfer.weights.readers._hdf5 import BFLOAT16, NUMBERS
+from transfer.weights.readers import Format
+from transfer.weights.readers._described import Described, Layer, front
+from transfer.weights.readers._hdf5 import BFLOAT16, FORMAT, NUMBERS
 
-FORMAT = "Keras .h5"
+WEIGHTS, CONFIG = "model.weights.h5", "config.json"
 MAGIC = b"\x89HDF\r\n\x1a\n"
 ROOT = Path(__file__).parents[3]
 CHILD = "import sys; sys.path.insert(0, {!r}); from transfer.weights.readers import _hdf5; _hdf5.main()"
@@ -30,12 +35,7 @@ CPU_SECONDS, BYTES_A_SECOND = 10, 50_000_000
 LONGEST_ANSWER = 1 << 26
 
 
-def recognises(path: Path, head: bytes) -> bool:
-    """Whether it is HDF5."""
-    return head.startswith(MAGIC)
-
-
-def read(path: Path | bytes, layer_names: Mapping[str, str] | None = None) -> Described:
+def read_h5(path: Path | bytes, layer_names: Mapping[str, str] | None = None) -> Described:
     """All variables of all layers, as `block1_conv1/kernel`, `conv1_bn/moving_variance`; a nested model's are flat.
 
     An optimiser's state is left out.
@@ -88,3 +88,30 @@ def assembled(answer: IO[bytes], size: int, layer_names: Mapping[str, str]) -> D
         tensors[name] = np.frombuffer(raw, kind).reshape(shape)
     layers = [Layer(str(name), str(kind), dict(config)) for name, kind, config in header["front"]]
     return Described(tensors, front=layers)
+
+
+def read_archive(path: Path) -> Described:
+    """All variables of a `.keras` file, checksums of the zip verified."""
+    with path.open("rb") as file, archives.open_zip(file) as archive:
+        config = json.loads(archive.read(CONFIG) if CONFIG in archive else b"{}")
+        tensors = read_h5(archive.read(WEIGHTS), dict(layer_names(config)))
+    return Described(tensors, front=front(config, {name.split("/")[0] for name in tensors}))
+
+
+def layer_names(model: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, str]]:
+    """HDF5 group -> layer name: Keras numbers the layers of a class in the order of the model's config."""
+    count: Counter[str] = Counter()
+    for layer in model.get("config", {}).get("layers", ()):
+        # `BatchNormalization` -> `batch_normalization`, `Conv2D` -> `conv2d`, as Keras does it
+        words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", layer["class_name"])
+        kind = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
+        group = f"{parent}/layers/{kind}" + (f"_{count[kind]}" if count[kind] else "")
+        count[kind] += 1
+        yield group, layer["config"]["name"]
+        yield from layer_names(layer, group)
+
+
+FORMATS = (
+    Format("Keras .keras", lambda head, members: WEIGHTS in members, read_archive),
+    Format(FORMAT, lambda head, members: head.startswith(MAGIC), read_h5),
+)
