@@ -34,7 +34,7 @@ class Format(NamedTuple):
 
     Attributes:
       name: in messages.
-      recognises: whether a file is of it, by its first `HEAD_BYTES` and, of a zip, the names in it, never its extension.
+      recognises: whether a file is of it, by its first `HEAD_BYTES` and the names in it if it is a zip.
       read: all tensors of the file at a path.
     """
 
