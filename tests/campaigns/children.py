@@ -33,7 +33,7 @@ LIBRARIES = (
     "transfer.data.splits",
     "transfer.heads.programs",
     "transfer.cli.weights",
-    "transfer.weights.convert",
+    "transfer.weights.create",
 )
 # Of one command; longer is a hang.
 LIMIT_SECONDS = 120.0

@@ -17,7 +17,7 @@ import transfer
 from transfer.errors import TransferError, UsageError
 from transfer.models import registry
 from transfer.weights import cache, catalogue, create_model, native
-from transfer.weights.convert import convert_file
+from transfer.weights.create import convert_file
 
 SLIM = reading.HERE / "resnet18_slim.pth"
 WIDTH = 1 / 16

@@ -16,7 +16,7 @@ import pytest
 from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.preprocess.recipe import Preprocessing
-from transfer.weights import catalogue, create_model, keras_front, readers
+from transfer.weights import catalogue, claims, create_model, readers
 from transfer.weights.readers import Layer
 from transfer.weights.readers._described import MOST_IN_FRONT, front
 
@@ -183,15 +183,15 @@ def test_kerass_own_models_have_nothing_in_front() -> None:
     whole = keras.applications.ResNet50V2(weights=None, include_top=False)
     found = front(json.loads(whole.to_json()), {layer.name for layer in whole.layers if layer.weights})
     assert [layer.kind for layer in found] == ["InputLayer", "ZeroPadding2D"]
-    assert keras_front.problem(found, "resnet50v2", catalogue.get("resnet50v2.keras").preprocessing, "x") == ""
+    assert claims.front_problem(found, "resnet50v2", catalogue.get("resnet50v2.keras").preprocessing, "x") == ""
 
 
 def test_padding_of_another_width() -> None:
     own, other = ([Layer("conv1_pad", "ZeroPadding2D", {"padding": [[n, n], [n, n]]})] for n in (3, 2))
     for arch in ("resnet50", "resnet152v2"):
-        assert keras_front.problem(own, arch, None, arch) == ""
-        assert "conv1_pad (ZeroPadding2D) stands" in keras_front.problem(other, arch, None, arch)
-    assert "conv1_pad" in keras_front.problem(own, "inception_v3", None, "inception_v3")
+        assert claims.front_problem(own, arch, None, arch) == ""
+        assert "conv1_pad (ZeroPadding2D) stands" in claims.front_problem(other, arch, None, arch)
+    assert "conv1_pad" in claims.front_problem(own, "inception_v3", None, "inception_v3")
 
 
 @pytest.mark.parametrize(
@@ -204,8 +204,8 @@ def test_padding_of_another_width() -> None:
 )  # fmt: skip
 def test_numbers_that_are_none_are_refused(config: dict) -> None:
     wanted = Preprocessing(image_size=(8, 8))
-    assert "front (Rescaling)" in keras_front.problem([Layer("front", "Rescaling", config)], "vgg16", wanted, "x")
-    assert "f (Normalization)" in keras_front.problem([Layer("f", "Normalization", config)], "vgg16", wanted, "x")
+    assert "front (Rescaling)" in claims.front_problem([Layer("front", "Rescaling", config)], "vgg16", wanted, "x")
+    assert "f (Normalization)" in claims.front_problem([Layer("f", "Normalization", config)], "vgg16", wanted, "x")
 
 
 @pytest.mark.parametrize(

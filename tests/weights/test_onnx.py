@@ -13,7 +13,7 @@ from golden import onnx_graphs, seeded
 from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.weights import create_model
-from transfer.weights.convert import convert_file
+from transfer.weights.create import convert_file
 from transfer.weights.verify import verify
 
 onnx = pytest.importorskip("onnx")

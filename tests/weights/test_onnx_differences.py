@@ -32,7 +32,7 @@ from transfer.__main__ import main
 from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.weights import create_model
-from transfer.weights.convert import convert_file
+from transfer.weights.create import convert_file
 
 
 def called(value: Any) -> str:

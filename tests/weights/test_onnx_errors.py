@@ -14,7 +14,7 @@ from transfer.cli.main import guarded
 from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.weights import create_model, readers
-from transfer.weights.convert import convert_file
+from transfer.weights.create import convert_file
 
 onnx = pytest.importorskip("onnx")
 

@@ -9,7 +9,7 @@ from transfer.models import registry
 from transfer.runtime import tables
 from transfer.weights import cache, catalogue
 from transfer.weights.catalogue import Record, WeightFile
-from transfer.weights.convert import convert_file
+from transfer.weights.create import convert_file
 from transfer.weights.verify import verify
 
 

@@ -6,20 +6,19 @@ checkpoint's `arch`, a `config.json` beside the file, or the layers of a whole K
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import logging
 
-from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files.untrusted import error_summary, printable
-from transfer.weights import catalogue, keras_front, native
+from transfer.weights import catalogue, native
 from transfer.weights.names import family
-from transfer.weights.readers import Described, claims_in, safetensors_file
+from transfer.weights.readers import Described, Layer, claims_in, safetensors_file
 
 CONFIG = "config.json"
 LARGEST_CONFIG = 1 << 20
@@ -55,20 +54,21 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "global_pool": ("avg", "avgpool", "fast", "none"),
 }
 
+# Keras' layers in front that do nothing to an image once trained.
+IDLE = {"InputLayer", "Identity", "Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "Cast"}
+IDLE |= {f"Random{what}" for what in ("Flip", "Rotation", "Zoom", "Translation", "Contrast", "Brightness", "Shear")}
+# Keras' layers that scale: what they take from their configuration, and in place of what it lacks.
+SCALING = {"Rescaling": (("scale", None), ("offset", 0)), "Normalization": (("mean", None), ("variance", None))}
+PIXELS = np.array([[0.0], [255.0]])
+ADVICE = "save the layers behind it as a model of their own"
 
-def compare(
-    path: Path,
-    tensors: Mapping[str, np.ndarray],
-    arch: str,
-    preprocessing: Preprocessing | None,
-    *,
-    name: str,
-    by_names: bool = False,
-) -> None:
-    """Compares what a file says of its network with the model `name` of `arch`, whose images `preprocessing` makes.
 
-    Raises TransferError where the file's network is another function. With `by_names` that is only worth a warning, as
-    is a name of the network that nobody here knows.
+def problems(
+    path: Path, tensors: Mapping[str, np.ndarray], arch: str, preprocessing: Preprocessing | None, name: str
+) -> Iterator[str]:
+    """What a file says that makes its network another function than the model `name` of `arch`.
+
+    `preprocessing` makes the model's images. A name of the network that nobody here knows is only worth a warning.
     """
     described = tensors if isinstance(tensors, Described) else Described(tensors)
     for file, claimed in ((path, described.says), (path.with_name(CONFIG), _beside(path))):
@@ -76,37 +76,26 @@ def compare(
             says, key = f"{file} says {printable(keys)}={printable(value)}", keys.rpartition(".")[2]
             if key in USUAL:
                 if value and str(value).rpartition(".")[2].lower() not in USUAL[key]:  # torch.nn.ReLU
-                    _refuse(f"{says}: {name} is another function of the same tensors", by_names)
+                    yield f"{says}: {name} is another function of the same tensors"
             elif isinstance(value, str) and value:
                 other = named(value, arch)
                 if other == OTHER:
-                    _refuse(f"{says}: not {name}, but another function of tensors with the same names", by_names)
+                    yield f"{says}: not {name}, but another function of tensors with the same names"
                 elif other != arch:
                     known = f"the name of {other}" if other else "an unknown name"
                     logging.warning("%s, %s; the tensors fit %s, so they are taken as %s", says, known, arch, name)
-    problem = keras_front.problem(described.front, arch, preprocessing, name)
-    if problem:
-        _refuse(f"{path} does not fit {name}: {problem}", by_names)
+    front = front_problem(described.front, arch, preprocessing, name)
+    if front:
+        yield f"{path} does not fit {name}: {front}"
 
 
-def compare_fields(
-    path: Path, arch: str, fields: Mapping[str, Any], chosen: Collection[str], *, name: str, by_names: bool = False
-) -> None:
-    """Compares the fields that a file of ours was written with and those of the model `name`, but for `chosen` ones.
-
-    Raises TransferError where they differ; with `by_names` a warning.
-    """
+def other_fields(path: Path, arch: str, fields: Mapping[str, Any], chosen: Collection[str], name: str) -> Iterator[str]:
+    """The fields, but for `chosen` ones, that a file of ours was written with and the model `name` has otherwise."""
     written, usual = native.fields(path, arch), registry.defaults(arch)
     for field in {**written, **fields} if written else ():
         theirs, ours = (values.get(field, usual.get(field)) for values in (written, fields))
         if theirs != ours and field not in (*chosen, "num_classes"):
-            _refuse(f"{path} was written with {field}={printable(theirs)}, and {name} has {field}={ours}", by_names)
-
-
-def _refuse(message: str, by_names: bool) -> None:
-    if not by_names:
-        raise TransferError(f"{message}; by_names=True (convert: --by_names) takes the weights by their names")
-    logging.warning("%s (loaded by its names, which fit)", message)
+            yield f"{path} was written with {field}={printable(theirs)}, and {name} has {field}={ours}"
 
 
 def _beside(file: Path) -> dict[str, Any]:
@@ -166,3 +155,54 @@ def _words(part: str) -> list[str]:
     while words and words[0] in PLAIN:
         words.pop(0)
     return words
+
+
+def front_problem(layers: Sequence[Layer], arch: str, preprocessing: Preprocessing | None, name: str) -> str:
+    """The problem with what a Keras model does to its images before its first weights; empty if there is none.
+
+    Nothing is where it does nothing, and where it does to pixels from 0 to 255 what `preprocessing` does.
+    """
+    values, doing, padding = PIXELS, [], getattr(family(arch), "KERAS_PADDING", None)
+    own_padding = () if padding is None else (padding, [padding] * 2, [[padding] * 2] * 2)
+    for layer in layers:
+        is_linear = layer.kind == "Activation" and layer.config.get("activation") == "linear"
+        is_own_padding = layer.kind == "ZeroPadding2D" and layer.config.get("padding") in own_padding
+        if layer.kind in IDLE or is_linear or is_own_padding:
+            continue
+        doing.append(f"{printable(layer.name)} ({printable(layer.kind)})")
+        scaled = _scaled(layer, values)
+        if scaled is None:
+            return f"{doing[-1]} stands before its first weights, and {name} has nothing like it; {ADVICE}"
+        values = scaled
+    if not doing:
+        return ""
+    they, make = ("stand", "make") if doing[1:] else ("stands", "makes")
+    who = f"{' and '.join(doing)} {they} before its first weights"
+    if preprocessing is None:
+        return f"{who}, and {name} does not say how its images are made; {ADVICE}"
+    wanted = (PIXELS * preprocessing.scale - np.array(preprocessing.mean)) / np.array(preprocessing.std)
+    if preprocessing.channels == "rgb" and np.allclose(values, wanted, rtol=0, atol=1e-3 * np.abs(wanted).max()):
+        return ""
+    ours = f"{_range(wanted)} in {preprocessing.channels}"
+    return f"{who} and {make} {_range(values)} of pixels from 0 to 255, where {name} has {ours}; {ADVICE}"
+
+
+def _range(values: np.ndarray) -> str:
+    low, high = (", ".join(f"{value:.4g}" for value in np.unique(row)) for row in values)
+    return f"{low} to {high}"
+
+
+def _scaled(layer: Layer, values: np.ndarray) -> np.ndarray | None:
+    """The values after a layer that scales; None for another, and for numbers other than one, or one a channel."""
+    if layer.kind not in SCALING or layer.config.get("invert"):
+        return None
+    try:
+        first, second = (np.asarray(layer.config.get(*key), float).reshape(-1) for key in SCALING[layer.kind])
+        with np.errstate(all="ignore"):
+            if layer.kind == "Rescaling":
+                result = values * first + second
+            else:
+                result = (values - first) / np.maximum(np.sqrt(second), 1e-7)
+    except (TypeError, ValueError):
+        return None
+    return result if result.shape in ((2, 1), (2, 3)) and np.isfinite(result).all() else None

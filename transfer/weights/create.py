@@ -1,4 +1,4 @@
-"""`create_model`: a backbone by name, with its pretrained weights in it."""
+"""`create_model`: a backbone by name, with its pretrained weights in it; and `convert_file`, which writes them."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -76,18 +76,18 @@ def create_model(
         raise UsageError(f"unknown model {name!r}{catalogue.meant(name, architectures)}")
     arch, chosen = (record.arch if record else name), fields
     fields = {**dict(record.fields if record else ()), **chosen}
+    preprocessing = record.preprocessing if record else None
     if weights is False:
         wanted = record.num_classes if record and num_classes is None else num_classes
-        classes = {} if wanted is None else {"num_classes": wanted}
-        model = registry.build(arch, seed=seed, **fields, **classes)
-        return _annotated(model, record, None, record.preprocessing if record else None)
+        model = registry.build(arch, seed=seed, **fields, **({} if wanted is None else {"num_classes": wanted}))
+        return _annotated(model, record, None, preprocessing)
     path, sha256 = _file(name, record, weights, without_classifier=num_classes == 0)
     if record is None:
         fields = native.fields(path, arch) | fields
     fields.pop("num_classes", None)
     with waiting(f"reading {path}"):
         tensors = readers.read(path)
-    preprocessing = native.preprocessing(path) or (record.preprocessing if record else None)
+    preprocessing = native.preprocessing(path) or preprocessing
     model = from_tensors(
         arch,
         tensors,
@@ -102,9 +102,11 @@ def create_model(
         name=name,
         **fields,
     )
-    claims.compare(path, tensors, arch, preprocessing, name=name, by_names=by_names)
-    if record:
-        claims.compare_fields(path, arch, fields, chosen, name=name, by_names=by_names)
+    others = claims.other_fields(path, arch, fields, chosen, name) if record else ()
+    for problem in (*claims.problems(path, tensors, arch, preprocessing, name), *others):
+        if not by_names:
+            raise TransferError(f"{problem}; by_names=True (convert: --by_names) takes the weights by their names")
+        logging.warning("%s (loaded by its names, which fit)", problem)
     return _annotated(model, record, sha256, preprocessing)
 
 
@@ -238,3 +240,30 @@ def _classes_in_file(names: NameMap, tensors: Mapping[str, np.ndarray], default:
     if bias in tensors and tensors[bias].ndim == 1:
         return len(tensors[bias])
     return default if any(map(names.in_classifier, tensors)) else 0
+
+
+def convert_file(
+    source: str | os.PathLike[str], name: str, output: str | os.PathLike[str], *, by_names: bool = False
+) -> int:
+    """Loads `source` strictly into the model `name` and writes its arrays atomically as a native `.safetensors` file.
+
+    Args:
+      source: any format that `transfer.weights.readers` knows.
+      name: catalogue name, or an architecture.
+      output: the file to make or replace. Its metadata say the model, the architecture, its fields and the source.
+      by_names: as in `create_model`.
+
+    Returns:
+      How many arrays were written.
+
+    Raises:
+      TransferError, UsageError: as `create_model`.
+    """
+    model = create_model(name, weights=source, by_names=by_names)
+    arrays = registry.flat_state(model)
+    num_classes = len(arrays[CLASSIFIER_BIAS]) if CLASSIFIER_BIAS in arrays else 0
+    arch, fields = catalogue.architecture(name, {"num_classes": num_classes})
+    fields = {**native.fields(source, name), **fields}
+    origin = dict(model=name, source=Path(source).name, source_sha256=str(getattr(model, "weights_sha256", "")))
+    native.write(output, arrays, native.describe(arch, fields, getattr(model, "preprocessing", None), **origin))
+    return len(arrays)

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
@@ -18,21 +18,6 @@ from transfer.models import registry
 
 Shape = tuple[int, ...]
 
-# Our variable -> the source's. Batch norm is told from a convolution by what it has: only it has a `scale`.
-TORCH_VARIABLES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
-KERAS_VARIABLES = {
-    "kernel": "kernel",
-    "bias": "bias",
-    "scale": "gamma",
-    "mean": "moving_mean",
-    "var": "moving_variance",
-}
 # PyTorch's batch norm counts its steps.
 COUNTERS = ".num_batches_tracked"
 
@@ -71,8 +56,34 @@ def from_keras(tensor: np.ndarray, shape: Shape) -> np.ndarray:
     return tensor
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
+class Scheme(NamedTuple):
+    """How a library writes the variables of a layer.
+
+    Attributes:
+      separator: between layer and variable.
+      variables: ours -> theirs; `shift` is the bias of a batch norm.
+      convert: makes the array of a tensor and the shape that the array has.
+    """
+
+    separator: str
+    variables: Mapping[str, str]
+    convert: Callable[..., np.ndarray]
+
+
+TORCH = Scheme(
+    ".",
+    dict(kernel="weight", bias="bias", scale="weight", shift="bias", mean="running_mean", var="running_var"),
+    from_torch,
+)
+KERAS = Scheme(
+    "/",
+    dict(kernel="kernel", bias="bias", scale="gamma", shift="beta", mean="moving_mean", var="moving_variance"),
+    from_keras,
+)
+SCHEMES = {"torchvision": TORCH, "timm": TORCH, "keras": KERAS}
+
+
+class Source(NamedTuple):
     """The source of one array of a model.
 
     Attributes:
@@ -140,22 +151,23 @@ def name_map(arch: str, library: str, shapes: Mapping[str, Shape]) -> NameMap:
     def of_library(attribute: str, default: Any) -> Any:
         return getattr(module, attribute, {}).get(library, default)
 
-    classifier = of_library("CLASSIFIER", ())
+    classifier = of_library("CLASSIFIER", ("logits.",) if library == "native" else ())
     if library == "native":
         return NameMap(library, {path: Source(path) for path in shapes}, classifier)
     own: Mapping[str, Source] = of_library("SOURCES", lambda shapes: {})(shapes)
     layers = registry.layers_of(path for path in shapes if path not in own)
     theirs = module.NAMES[library](layers)
+    scheme, flattened = SCHEMES.get(library, TORCH), getattr(module, "FLATTENED", {})
+    # a batch norm is told from a convolution by what it has
     normalised = {layer for layer in layers if f"{layer}.scale" in shapes or f"{layer}.mean" in shapes}
-    flattened = getattr(module, "FLATTENED", {})
 
     def source(path: str) -> Source:
         layer, _, variable = path.rpartition(".")
-        if library == "keras":
-            is_shift = variable == "bias" and layer in normalised
-            return Source(f"{theirs[layer]}/{'beta' if is_shift else KERAS_VARIABLES[variable]}", from_keras)
-        convert = functools.partial(from_torch, cells=flattened[layer]) if layer in flattened else from_torch
-        return Source(f"{theirs[layer]}.{TORCH_VARIABLES[variable]}", convert)
+        convert = scheme.convert
+        if layer in flattened and convert is from_torch:
+            convert = functools.partial(from_torch, cells=flattened[layer])
+        variable = "shift" if variable == "bias" and layer in normalised else variable
+        return Source(f"{theirs[layer]}{scheme.separator}{scheme.variables[variable]}", convert)
 
     sources = {path: own.get(path) or source(path) for path in shapes}
     rename = of_library("RENAMES", lambda tensors: tensors)

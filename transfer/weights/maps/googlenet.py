@@ -2,7 +2,7 @@
 
 from transfer.weights.maps import of_each
 
-CLASSIFIER = {"torchvision": ("fc.",), "native": ("logits.",)}
+CLASSIFIER = {"torchvision": ("fc.",)}
 
 # The auxiliary classifiers of training, which our network does not have.
 EXCUSED = {"torchvision": ("aux1.", "aux2.")}

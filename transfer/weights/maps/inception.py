@@ -9,21 +9,14 @@ from transfer.errors import TransferError
 from transfer.models.inception import MODULES, STEM, step_names
 from transfer.weights.maps import of_each
 
-CLASSIFIER = {
-    "torchvision": ("fc.",),
-    "timm": ("fc.",),
-    "keras": ("predictions/",),
-    "native": ("logits.",),
-}
+CLASSIFIER = {"torchvision": ("fc.",), "timm": ("fc.",), "keras": ("predictions/",)}
 
 # The auxiliary classifier of training, which our network does not have.
 EXCUSED = {"torchvision": ("AuxLogits.",), "timm": ("AuxLogits.",)}
 
 # The paper's table counts layers from 1 to 7, pools too.
 TORCH_BLOCKS = dict(zip(MODULES, ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c"), strict=True))
-TORCH_STEM = dict(
-    zip((f"conv{i}" for i in range(1, 6)), ("1a_3x3", "2a_3x3", "2b_3x3", "3b_1x1", "4a_3x3"), strict=True)
-)
+TORCH_STEM = {f"conv{i}": name for i, name in enumerate(("1a_3x3", "2a_3x3", "2b_3x3", "3b_1x1", "4a_3x3"), 1)}
 
 # Every convolution, in the order in which Keras makes them.
 BRICKS = [f"stem.conv{i}" for i in range(1, len(STEM) + 1)] + [
@@ -59,8 +52,8 @@ def counted_from_zero(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndar
     """
     matches = {name: _NUMBERED.fullmatch(name) for name in tensors}
     numbers = {kind: {int(m[2] or 0) for m in matches.values() if m and m[1] == kind} for kind in KERAS_PARTS.values()}
-    for kind, found in numbers.items():
-        if found and max(found) - min(found) + 1 != len(found):
+    for kind, taken in numbers.items():
+        if taken and max(taken) - min(taken) + 1 != len(taken):
             raise TransferError(f"the numbers of its {kind} layers have gaps, so their order is not known")
 
     def name(original: str) -> str:

@@ -4,12 +4,7 @@ import re
 
 from transfer.weights.maps import of_each
 
-CLASSIFIER = {
-    "torchvision": ("fc.",),
-    "timm": ("fc.",),
-    "keras": ("predictions/",),
-    "native": ("logits.",),
-}
+CLASSIFIER = {"torchvision": ("fc.",), "timm": ("fc.",), "keras": ("predictions/",)}
 
 _UNIT = re.compile(r"stage(\d+)\.unit(\d+)\.(\w+)")
 

@@ -2,6 +2,6 @@
 
 from transfer.weights.maps import of_each, resnet
 
-CLASSIFIER = {"keras": resnet.CLASSIFIER["keras"], "native": resnet.CLASSIFIER["native"]}
+CLASSIFIER = {"keras": resnet.CLASSIFIER["keras"]}
 NAMES = {"keras": of_each(resnet.keras)}
 KERAS_PADDING = resnet.KERAS_PADDING
