@@ -46,8 +46,7 @@ def mismatch(file: WeightFile, computed: dict[str, str]) -> str | None:
 
 def is_file_of(record: Record, computed: dict[str, str]) -> bool:
     """Whether a file of these digests is one of the record's."""
-    known = [file for file in (record.file, record.notop) if file and file.verified_by != "nothing"]
-    return any(mismatch(file, computed) is None for file in known)
+    return any(mismatch(file, computed) is None for file in record.files)
 
 
 def fetch(record: Record, *, notop: bool = False) -> tuple[Path, str]:

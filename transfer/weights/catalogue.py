@@ -14,7 +14,6 @@ import functools
 import importlib.resources
 import json
 from collections.abc import Iterable, Mapping
-from importlib.resources.abc import Traversable
 from typing import Any
 
 from transfer.errors import UsageError, did_you_mean, similar
@@ -22,6 +21,7 @@ from transfer.preprocess.recipe import Preprocessing
 
 # Beside the record files: errors measured against each record's source.
 PARITY = "parity.json"
+_FOLDER = importlib.resources.files("transfer.weights") / "records"
 # Names that a message about a wrong one offers.
 MOST_MEANT = 5
 
@@ -44,6 +44,12 @@ class WeightFile:
         if self.sha256_prefix:
             return f"{len(self.sha256_prefix)} digits of SHA-256"
         return "MD5" if self.md5 else "nothing"
+
+    @property
+    def digest(self) -> str:
+        """What is published: "SHA-256 6e1a…"."""
+        sha256 = self.sha256 or (f"{self.sha256_prefix}…" if self.sha256_prefix else None)
+        return f"SHA-256 {sha256}" if sha256 else f"MD5 {self.md5}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,35 +97,32 @@ class Record:
     source: str = ""
     note: str = ""
 
+    @property
+    def files(self) -> list["WeightFile"]:
+        """Its files of which a digest is published."""
+        return [file for file in (self.file, self.notop) if file and file.verified_by != "nothing"]
+
 
 def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _record(entry: Mapping[str, Any], defaults: Mapping[str, Any], source: str) -> Record:
-    merged = {"source": source, **defaults, **entry}
+    merged = {key: _frozen(value) for key, value in {"source": source, **defaults, **entry}.items()}
     merged["preprocessing"] = Preprocessing(**defaults.get("preprocessing", {}) | entry.get("preprocessing", {}))
     fields = defaults.get("fields", {}) | entry.get("fields", {})
     merged["fields"] = tuple((name, _frozen(value)) for name, value in fields.items())
-    for key in ("file", "notop"):
-        if merged.get(key):
-            merged[key] = WeightFile(**merged[key])
-    for key in ("aliases", "logits"):
-        if merged.get(key) is not None:
-            merged[key] = _frozen(merged[key])
+    merged |= {key: WeightFile(**merged[key]) for key in ("file", "notop") if merged.get(key)}
     return Record(**merged)
-
-
-def _folder() -> Traversable:
-    return importlib.resources.files("transfer.weights") / "records"
 
 
 @functools.cache
 def records() -> Mapping[str, Record]:
     """All records by name."""
     by_name: dict[str, Record] = {}
-    files = (file for file in _folder().iterdir() if file.name.endswith(".json") and file.name != PARITY)
-    for file in sorted(files, key=lambda file: file.name):
+    for file in sorted(_FOLDER.iterdir(), key=lambda file: file.name):
+        if file.name == PARITY or not file.name.endswith(".json"):
+            continue
         content = json.loads(file.read_text("utf-8"))
         for entry in content["records"]:
             record = _record(entry, content.get("defaults", {}), content["source"])
@@ -136,7 +139,7 @@ def _aliases() -> Mapping[str, Record]:
 
 def parity() -> Mapping[str, Mapping[str, Any]]:
     """Record name -> what was measured against its source: `error` (relative, the largest of all taps), `against`."""
-    file = _folder() / PARITY
+    file = _FOLDER / PARITY
     return json.loads(file.read_text("utf-8"))["errors"] if file.is_file() else {}
 
 

@@ -1,7 +1,8 @@
 """Strict loading: every array of the model is filled with numbers, every tensor of the file used or excused."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +16,7 @@ SHOWN = 3
 NEARLY = 0.9
 
 
-@dataclasses.dataclass(frozen=True)
-class Likeness:
+class Likeness(NamedTuple):
     """`phrase` such as "vgg16_bn from torchvision (vgg16_bn.tv)"; `sure` where every name agrees."""
 
     phrase: str
@@ -27,22 +27,16 @@ class Likeness:
 class Report:
     """How a file and a model fit together: our paths, or names in the file where `unexpected` and `excused`."""
 
-    matched: tuple[str, ...]
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    misshapen: tuple[str, ...]
-    excused: tuple[str, ...]
+    matched: Sequence[str]
+    missing: Sequence[str]
+    unexpected: Sequence[str]
+    misshapen: Sequence[str]
+    excused: Sequence[str]
 
     @property
     def fits(self) -> bool:
         """Whether nothing is missing, unexpected or misshapen."""
         return not (self.missing or self.unexpected or self.misshapen)
-
-    @property
-    def share(self) -> float:
-        """How much of it all fits, 0 to 1."""
-        problems = len(self.missing) + len(self.unexpected) + len(self.misshapen)
-        return len(self.matched) / max(1, len(self.matched) + problems)
 
     def __str__(self) -> str:
         """The problems: a count and the first few of each kind; empty if all fits."""
@@ -55,10 +49,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def fit(
-    tensors: Mapping[str, np.ndarray],
-    shapes: Mapping[str, Shape],
-    names: NameMap,
-    left_out: Iterable[str] = (),
+    tensors: Mapping[str, np.ndarray], shapes: Mapping[str, Shape], names: NameMap, left_out: Collection[str] = ()
 ) -> tuple[dict[str, np.ndarray], Report]:
     """Matches a file's tensors with a model's arrays by name.
 
@@ -73,8 +64,7 @@ def fit(
     """
     arrays: dict[str, np.ndarray] = {}
     missing, misshapen = [], []
-    used = {names.sources[path].name for path in shapes}
-    for path in (path for path in shapes if path not in set(left_out)):
+    for path in (path for path in shapes if path not in left_out):
         source, shape = names.sources[path], shapes[path]
         if source.name not in tensors:
             missing.append(f"{path} as {source.name}" if source.name != path else path)
@@ -84,11 +74,13 @@ def fit(
             arrays[path] = array
         else:
             misshapen.append(f"{source.name} {array.shape} for {path} {shape}")
-    rest = [name for name in tensors if name not in used]
+    used = {names.sources[path].name for path in shapes}
     headless = not any(map(names.fills_classifier, names.sources))
-    excused = [name for name in rest if names.is_excused(name) or (headless and names.in_classifier(name))]
-    unexpected = [name for name in rest if name not in set(excused)]
-    return arrays, Report(tuple(arrays), tuple(missing), tuple(unexpected), tuple(misshapen), tuple(excused))
+    excused, unexpected = [], []
+    for name in (name for name in tensors if name not in used):
+        is_excused = names.is_excused(name) or (headless and names.in_classifier(name))
+        (excused if is_excused else unexpected).append(name)
+    return arrays, Report(list(arrays), missing, unexpected, misshapen, excused)
 
 
 def require_fit(
@@ -97,7 +89,9 @@ def require_fit(
     """Raises TransferError with the report, or with what the file looks like instead, unless everything fits."""
     if report.fits:
         return
-    like = likeness() if report.share < NEARLY else None
+    problems = len(report.missing) + len(report.unexpected) + len(report.misshapen)
+    is_near = len(report.matched) >= NEARLY * (len(report.matched) + problems)
+    like = None if is_near else likeness()
     number = len(report.matched) + len(report.unexpected) + len(report.misshapen) + len(report.excused)
     if like and like.sure:
         raise TransferError(f"{file} does not fit {model}: its {number} tensors look like {like.phrase}")

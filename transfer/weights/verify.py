@@ -18,7 +18,7 @@ from transfer.models import registry
 from transfer.preprocess import recipe
 from transfer.runtime.files import paths
 from transfer.weights import cache, catalogue, readers
-from transfer.weights.catalogue import Record, WeightFile
+from transfer.weights.catalogue import Record
 from transfer.weights.create import CLASSIFIER_BIAS, create_model
 from transfer.weights.readers import onnx_file, safetensors_file
 
@@ -67,7 +67,13 @@ def verify(
       UsageError: unknown name.
     """
     record = catalogue.get(name)
-    path = _local_file(record, weights)
+    if weights is None:
+        known = map(cache.local_path, filter(None, (record.file, record.notop)))
+        path = next(filter(Path.is_file, known), None) or cache.fetch(record)[0]
+    else:
+        path = Path(paths.expand(weights))
+    if not path.is_file():
+        raise TransferError(f"{path}: no such weight file")
     failures: list[str] = []
 
     def check(title: str, line: Callable[[], str]) -> None:
@@ -89,45 +95,21 @@ def verify(
     return model
 
 
-def _local_file(record: Record, weights: str | os.PathLike[str] | None) -> Path:
-    if weights is None:
-        known = map(cache.local_path, filter(None, (record.file, record.notop)))
-        return next(filter(Path.is_file, known), None) or cache.fetch(record)[0]
-    path = Path(paths.expand(weights))
-    if not path.is_file():
-        raise TransferError(f"{path}: no such weight file")
-    return path
-
-
 def _check_hash(record: Record, path: Path) -> str:
     digests = cache.digests(path)
-    known = [file for file in (record.file, record.notop) if file and file.verified_by != "nothing"]
-    if not known or _is_in_another_format(record, path):
-        return f"none is published for this file; its SHA-256 is {digests['sha256']}"
-    for file in known:
-        if cache.mismatch(file, digests) is None:
-            return f"{' '.join(_published(file))} as published for {file.filename}"
-    kind, _ = _published(known[0])
-    own = f"{kind} {digests['md5' if kind == 'MD5' else 'sha256']}"
-    others = " or ".join(f"{' '.join(_published(file))} of {file.filename}" for file in known)
-    raise TransferError(f"{path} is not a file of {record.name}: {own}, not {others}")
-
-
-def _published(file: WeightFile) -> tuple[str, str]:
-    """The kind of a file's published digest, and its digits."""
-    if file.sha256 or file.sha256_prefix:
-        return "SHA-256", file.sha256 or f"{file.sha256_prefix}…"
-    return "MD5", str(file.md5)
-
-
-def _is_in_another_format(record: Record, path: Path) -> bool:
-    """Whether the published hash is of another format: it is an ONNX export, or as the record's on Hugging Face."""
     with path.open("rb") as stream:
         head = stream.read(readers.HEAD_BYTES)
-    if onnx_file.recognises(head):
-        return True
+    # the published hash is of another format where it is an ONNX export, or as the record's on Hugging Face
     elsewhere = record.hf_file is not None and Path(record.hf_file).suffix != Path(record.file.filename).suffix
-    return elsewhere and safetensors_file.recognises(head)
+    if not record.files or onnx_file.recognises(head) or (elsewhere and safetensors_file.recognises(head)):
+        return f"none is published for this file; its SHA-256 is {digests['sha256']}"
+    for file in record.files:
+        if cache.mismatch(file, digests) is None:
+            return f"{file.digest} as published for {file.filename}"
+    kind = record.files[0].digest.split()[0]
+    own = f"{kind} {digests['md5' if kind == 'MD5' else 'sha256']}"
+    others = " or ".join(f"{file.digest} of {file.filename}" for file in record.files)
+    raise TransferError(f"{path} is not a file of {record.name}: {own}, not {others}")
 
 
 def _check_load(record: Record, model: nnx.Module) -> str:
