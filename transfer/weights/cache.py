@@ -80,8 +80,7 @@ def fetch(record: Record, *, notop: bool = False) -> tuple[Path, str]:
 def _download(file: WeightFile, path: Path, elsewhere: str) -> str:
     """Downloads beside `path`, verifies, renames; returns the SHA-256. Only a complete, right file gets the name.
 
-    What came before a source failed is kept, for the same command to go on from. `elsewhere` ends the message of a
-    failure: where else there are such weights.
+    What came before a source failed is kept for the same command. `elsewhere`: where else there are such weights.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

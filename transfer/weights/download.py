@@ -51,31 +51,21 @@ def part_of(path: Path) -> Iterator[Path | None]:
     part = path.with_name(f".{path.name}.part")
     while True:
         with part.open("ab") as stream:
-            _lock(stream, part)
-            is_there = _is(part, stream)  # or it was renamed or removed as we waited
-            if path.is_file():
-                if is_there:
-                    part.unlink()
-                yield None
+            with suppress(OSError):  # a file system without locks
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    logging.info("%s: another process downloads it; waiting", part)
+                    fcntl.flock(stream, fcntl.LOCK_EX)
+            is_there = False  # or it was renamed or removed as we waited
+            with suppress(FileNotFoundError):
+                is_there = os.path.samestat(part.stat(), os.fstat(stream.fileno()))
+            is_done = path.is_file()
+            if is_done and is_there:
+                part.unlink()
+            if is_done or is_there:
+                yield None if is_done else part
                 return
-            if is_there:
-                yield part
-                return
-
-
-def _lock(stream: IO[bytes], part: Path) -> None:
-    with suppress(OSError):  # a file system without locks
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logging.info("%s: another process downloads it; waiting", part)
-            fcntl.flock(stream, fcntl.LOCK_EX)
-
-
-def _is(path: Path, stream: IO[bytes]) -> bool:
-    with suppress(FileNotFoundError):
-        return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
-    return False
 
 
 def fetch(url: str, part: Path, title: str) -> bool:
@@ -163,21 +153,21 @@ def _get(url: str, headers: dict[str, str]) -> "requests.Response":
 def _receive(response: "requests.Response", stream: IO[bytes], begun: int, title: str) -> None:
     length = response.headers.get("content-length", "")
     expected = begun + int(length) if length.isdecimal() else None  # None where the source does not say
-    if expected is not None:
-        if expected > LARGEST:
-            raise SourceError(f"it says that the file has {expected} bytes, no weight file has")
-        needed, free = expected - begun, shutil.disk_usage(os.path.dirname(stream.name)).free
-        if needed > free:
-            text = f"No space left on device, {free / 1e6:.1f} MB of {needed / 1e6:.1f} MB"
-            raise OSError(errno.ENOSPC, text, stream.name)
+    most = LARGEST if expected is None else expected
+    if most > LARGEST:
+        raise SourceError(f"it says that the file has {expected} bytes, no weight file has")
+    needed, free = (expected or 0) - begun, shutil.disk_usage(os.path.dirname(stream.name)).free
+    if needed > free:
+        text = f"No space left on device, {free / 1e6:.1f} MB of {needed / 1e6:.1f} MB"
+        raise OSError(errno.ENOSPC, text, stream.name)
     count, window_start, window_count = begun, time.monotonic(), begun
     with Progress(f"download {title}", expected, "B", done=begun) as progress:
         while piece := response.raw.read1(PIECE, decode_content=False):
             stream.write(piece)
             count += len(piece)
             progress.update(len(piece))
-            if count > (LARGEST if expected is None else expected):
-                raise SourceError(f"it sends more than {LARGEST if expected is None else expected} bytes")
+            if count > most:
+                raise SourceError(f"it sends more than {most} bytes")
             elapsed = time.monotonic() - window_start
             if elapsed > SLOW_SECONDS:
                 if count - window_count < SLOWEST * elapsed:

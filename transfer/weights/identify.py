@@ -1,9 +1,8 @@
 """What a weight file looks like, by the names and shapes of its tensors: only asked where a file does not fit."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,8 +26,7 @@ CLASSIFIER_LAYER = "logits."
 TITLES = {"keras": "Keras", "native": "this package"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Match:
+class Match(NamedTuple):
     """How well a file's tensors agree with one architecture in one library's names.
 
     Attributes:
@@ -48,13 +46,8 @@ class Match:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """Compares two matches: names first."""
+        """Compares two matches: names first; (1, 1) if all names and shapes agree."""
         return self.names, self.sizes
-
-    @property
-    def exact(self) -> bool:
-        """Whether all names and shapes agree."""
-        return self.rank == (1, 1)
 
 
 def other_than(arch: str, wanted: Sequence[str], tensors: Mapping[str, np.ndarray]) -> Likeness | None:
@@ -65,7 +58,7 @@ def other_than(arch: str, wanted: Sequence[str], tensors: Mapping[str, np.ndarra
     best = matches(tensors)
     as_taken = any(match.arch == arch and match.library in wanted for match in best)
     # an exact match that did not fit is of another variant (Keras' ResNet has biases that torchvision's has not)
-    if not best or (as_taken and not best[0].exact):
+    if not best or (as_taken and best[0].rank != (1, 1)):
         return None
     return Likeness(_phrase(best), best[0].names == 1)
 
@@ -76,7 +69,7 @@ def matches(tensors: Mapping[str, np.ndarray]) -> list[Match]:
     Building an architecture takes up to half a second even without its arrays, so those of about the file's size
     are tried first, and of the others only the families that share some names with it.
     """
-    best = _best(_of_about_this_size(tensors), tensors, lambda match: match.exact)
+    best = _best(_of_about_this_size(tensors), tensors, lambda match: match.rank == (1, 1))
     if not best or min(best[0].rank) < CLOSE:
         best = _best(_likely(tensors), tensors, lambda match: match.names == 1)
     return best
@@ -87,13 +80,9 @@ def _best(archs: Sequence[str], tensors: Mapping[str, np.ndarray], is_enough: Ca
     for arch in archs:
         # an architecture's own fields first, then those that its records are built with
         for fields in dict.fromkeys([(), *(r.fields for r in catalogue.records().values() if r.arch == arch)]):
-            for match in _of_variant(arch, fields, tensors):
-                if match.names < WORTH_NAMING:
-                    continue
-                if not best or match.rank > best[0].rank:
-                    best = [match]
-                elif match.rank == best[0].rank:
-                    best.append(match)
+            new = [match for match in _of_variant(arch, fields, tensors) if match.names >= WORTH_NAMING]
+            rank = max((match.rank for match in (*best, *new)), default=None)
+            best = [match for match in (*best, *new) if match.rank == rank]
             if best and is_enough(best[0]):
                 return best
     return best
@@ -116,12 +105,13 @@ def _likely(tensors: Mapping[str, np.ndarray]) -> list[str]:
     members: dict[str, list[str]] = {}
     for arch in registry.architectures():
         members.setdefault(family(arch).__name__, []).append(arch)
-    overlaps = {
-        name: max((match.overlap for match in _of_variant(archs[0], (), tensors)), default=0.0)
-        for name, archs in members.items()
-    }
-    likely = sorted((name for name in overlaps if overlaps[name] >= FAMILY_SHARE), key=lambda name: -overlaps[name])
-    return [arch for name in likely for arch in members[name]]
+    # the share of common names -> the members of the families
+    overlaps = [
+        (max((match.overlap for match in _of_variant(archs[0], (), tensors)), default=0.0), archs)
+        for archs in members.values()
+    ]
+    overlaps.sort(key=lambda pair: -pair[0])
+    return [arch for share, archs in overlaps if share >= FAMILY_SHARE for arch in archs]
 
 
 def _of_variant(arch: str, fields: Fields, tensors: Mapping[str, np.ndarray]) -> Iterator[Match]:
@@ -178,9 +168,8 @@ def _records(same: Sequence[Match]) -> list[Record]:
     """The records that such a file could be of, by name."""
 
     def could_be(record: Record, match: Match) -> bool:
-        of_library = match.library in ("native", record.name_map)
-        usable = record.num_classes > 0 or not match.classes
-        if record.arch != match.arch or not of_library or not usable:
+        is_named_so = record.arch == match.arch and match.library in ("native", record.name_map)
+        if not is_named_so or (match.classes and not record.num_classes):
             return False
         return record.fields == match.fields or _shapes(record.arch, record.fields) == _shapes(match.arch, match.fields)
 

@@ -23,10 +23,7 @@ PREPROCESSING_KEY = "preprocessing"
 def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
     """Writes `arrays` (dotted path -> array, `registry.flat_state`) atomically; nothing is left after a failure.
 
-    Args:
-      path: the file to make or replace, in a folder that exists.
-      arrays: NumPy or JAX arrays.
-      metadata: strings for the header; `digest` adds a SHA-256 of everything, which is checked on reading.
+    `digest` adds a SHA-256 of everything to the `metadata`, which is checked on reading.
 
     Raises:
       OSError: naming `path`, where the disk is full or the folder is not writable.

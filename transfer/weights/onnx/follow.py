@@ -213,7 +213,7 @@ def _filled(our: Unit, their: Unit) -> dict[str, np.ndarray]:
     if their.parts.get("channels_first") and cells > 1:
         kernel = kernel.reshape(-1, cells, kernel.shape[-1]).transpose(1, 0, 2).reshape(kernel.shape)
     zeros = np.zeros(kernel.shape[-1], np.float32)
-    bias = their.parts.get("bias", zeros)
+    bias = zeros if their.parts["bias"] is None else their.parts["bias"]
     if ours.norm is None:
         if norm is not None:
             weights = {name: array.astype(np.float64) for name, array in norm.weights.items()}

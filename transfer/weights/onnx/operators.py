@@ -109,16 +109,13 @@ def _conv(node: OnnxNode) -> Data:
     if channels * groups != data.sizes["c"]:
         raise node.problem(f"takes {channels * groups} channels, and is given {data.sizes['c']}")
     rows, columns = spatial.windows_of(node, data, sides)
-    parts = _present(kernel=kernel.transpose(2, 3, 1, 0), bias=bias)
+    parts = dict(kernel=kernel.transpose(2, 3, 1, 0), bias=bias)
     unit = convolution(node.title_with(data), (data.unit,), (rows, columns), (channels, features, groups), **parts)
     return Data(node.graph.add(unit), {**data.sizes, "c": features, "h": rows.outputs, "w": columns.outputs})
 
 
-def _present(**arrays: np.ndarray | None) -> dict[str, np.ndarray]:
-    return {name: array for name, array in arrays.items() if array is not None}
-
-
-def _gemm(node: OnnxNode) -> Data:
+def _dense(node: OnnxNode) -> Data:
+    """A dense layer of rows: one feature map each, whose channels come first or last where it is flattened."""
     kernel, bias = node.weight(1), node.constant(2)
     if node.attributes.get("transA", 0) or kernel.ndim != 2:
         raise node.problem(f"is no dense layer (transA, or a kernel of shape {kernel.shape})")
@@ -126,29 +123,17 @@ def _gemm(node: OnnxNode) -> Data:
     alpha, beta = node.attributes.get("alpha", 1.0), node.attributes.get("beta", 1.0)
     if (alpha, beta) != (1.0, 1.0):
         kernel, bias = kernel * alpha, None if bias is None else bias * beta
-    return _dense(node, kernel, None if bias is None else np.broadcast_to(bias.ravel(), kernel.shape[1:]))
-
-
-def _matmul(node: OnnxNode) -> Data:
-    kernel = node.weight(1)
-    if kernel.ndim != 2:
-        raise node.problem(f"has a kernel of shape {kernel.shape}, not (in, out)")
-    return _dense(node, kernel, None)
-
-
-def _dense(node: OnnxNode, kernel: np.ndarray, bias: np.ndarray | None) -> Data:
-    """A dense layer of rows: one feature map each, whose channels come first or last where it is flattened."""
+    bias = None if bias is None else np.broadcast_to(bias.ravel(), kernel.shape[1:])
     data = node.data()
     *others, last = (data.wide(axis) for axis in range(len(data.axes)))
     first_or_last = [tuple(side for side in order if data.sizes[side] > 1) for order in ("chw", "hwc")]
     if any(set(axis) - {"b"} for axis in others) or last not in first_or_last:
         turned = f" ({data.turned_by})" if data.turned_by else ""
         raise node.problem(f"takes values in another order than a map's{turned}")
-    inputs, outputs = kernel.shape
-    node.graph.is_consistent = node.graph.is_consistent and inputs == data.shape[-1]
-    parts = _present(kernel=kernel, bias=bias)
-    unit = dense(node.title, (data.unit,), (inputs, outputs), channels_first=last == first_or_last[0], **parts)
-    return Data(node.graph.add(unit), {**data.sizes, "c": outputs, "h": 1, "w": 1}, (*data.axes[:-1], ("c",)))
+    node.graph.is_consistent = node.graph.is_consistent and kernel.shape[0] == data.shape[-1]
+    parts = dict(kernel=kernel, bias=bias, channels_first=last == first_or_last[0])
+    position = node.graph.add(dense(node.title, (data.unit,), kernel.shape, **parts))
+    return Data(position, {**data.sizes, "c": kernel.shape[1], "h": 1, "w": 1}, (*data.axes[:-1], ("c",)))
 
 
 def _batch_norm(node: OnnxNode) -> Data:
@@ -198,7 +183,8 @@ def _scaled(node: OnnxNode, data: Data, scale: np.ndarray, shift: np.ndarray) ->
         weights = {**weights, "scale": weights["scale"] * scale, "bias": weights["bias"] * scale + shift}
         return before.having(norm=Norm(weights, before.parts["norm"].epsilon))
     if before.op in ("conv", "dense"):
-        kernel, bias = before.parts["kernel"], before.parts.get("bias", np.zeros((), np.float32)) * scale + shift
+        kernel, bias = before.parts["kernel"], before.parts["bias"]
+        bias = (np.zeros((), np.float32) if bias is None else bias) * scale + shift
         kernel = kernel * scale if np.any(scale != 1) else kernel
         return before.having(kernel=kernel, bias=np.broadcast_to(bias, kernel.shape[-1:]))
     weights = dict(scale=scale, bias=shift, mean=np.zeros(()), var=np.ones(()))
@@ -225,9 +211,8 @@ def _gather(node: OnnxNode) -> Data:
     if positions.ndim > 1:
         raise node.problem(f"takes positions of shape {positions.shape} of a map")
     taken = _selected(node, data, axis, [int(i) for i in positions.reshape(-1)])
-    if positions.ndim == 0:
-        return dataclasses.replace(taken, axes=taken.axes[:axis] + taken.axes[axis + 1 :])
-    return taken
+    axes = taken.axes if positions.ndim else taken.axes[:axis] + taken.axes[axis + 1 :]
+    return dataclasses.replace(taken, axes=axes)
 
 
 def _slice(node: OnnxNode) -> Data:
@@ -292,8 +277,8 @@ OPERATORS: dict[str, Operator] = {
     "Pad": spatial.pad,
     "Clip": _clip,
     "Conv": _conv,
-    "Gemm": _gemm,
-    "MatMul": _matmul,
+    "Gemm": _dense,
+    "MatMul": _dense,
     "BatchNormalization": _batch_norm,
     "Gather": _gather,
     "Slice": _slice,

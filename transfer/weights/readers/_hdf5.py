@@ -45,22 +45,15 @@ DEEPEST = 50
 EARLY_LAYERS = "_layer_checkpoint_dependencies"
 
 # Names of variables in files of Keras 1 (and, of a depthwise convolution, Keras 2), where they differ from today's.
-OLD_VARIABLES = {
-    "depthwise_kernel": "kernel",
-    "W": "kernel",
-    "b": "bias",
-    "running_mean": "moving_mean",
-    "running_std": "moving_variance",
-}
+OLD_VARIABLES = dict(
+    W="kernel", b="bias", running_mean="moving_mean", running_std="moving_variance", depthwise_kernel="kernel"
+)
 # Keras 3 numbers the variables of a layer; their order by the class in the group's name and by their number.
 NUMBERED_VARIABLES = {
-    "batch_normalization": {
-        4: ("gamma", "beta", "moving_mean", "moving_variance"),
-        3: ("beta", "moving_mean", "moving_variance"),  # scale=False
-    },
-    "depthwise_conv2d": {1: ("kernel",), 2: ("kernel", "bias")},
-    "conv2d": {1: ("kernel",), 2: ("kernel", "bias")},
-    "dense": {1: ("kernel",), 2: ("kernel", "bias")},
+    ("batch_normalization", 4): ("gamma", "beta", "moving_mean", "moving_variance"),
+    ("batch_normalization", 3): ("beta", "moving_mean", "moving_variance"),  # scale=False
+    **{(kind, 1): ("kernel",) for kind in ("conv2d", "depthwise_conv2d", "dense")},
+    **{(kind, 2): ("kernel", "bias") for kind in ("conv2d", "depthwise_conv2d", "dense")},
 }
 
 
@@ -221,7 +214,7 @@ def _keras3(layers: Any) -> Iterator[tuple[str | None, str, str, Any]]:
     for group in _variable_groups(layers, 0):
         parent = str(group.parent.name).replace(EARLY_LAYERS, "layers")
         kind = re.sub(r"_\d+$", "", parent.split("/")[-1])
-        names = NUMBERED_VARIABLES.get(kind, {}).get(len(group), tuple(str(i) for i in range(len(group))))
+        names = NUMBERED_VARIABLES.get((kind, len(group)), tuple(map(str, range(len(group)))))
         for i, variable in enumerate(names):
             # the group's own name counts layers of a class (conv2d_7); the layer's name is an attribute
             yield _text(group, "name"), parent, variable, _member(group, str(i), f"variable of {printable(parent)}")
