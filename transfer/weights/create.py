@@ -173,13 +173,11 @@ def from_tensors(
     name: str = "",
     **fields: Any,
 ) -> nnx.Module:
-    """A model filled strictly from the tensors of a file.
+    """A model of `arch` with `fields`, filled strictly from the tensors of a file (`readers.read`).
 
     Args:
-      arch: architecture, with `fields` (without `num_classes`).
-      tensors: as `readers.read` gives them.
-      candidates: libraries whose names to try (`names.libraries`); the one that most names are of is taken.
-        Empty: all.
+      candidates: libraries whose names to try (`names.libraries`), all where there are none; the one that most names
+        are of is taken.
       num_classes, new_classifier, by_names, seed: as in `create_model`.
       preprocessing: of the images that the model is given.
       usable_classifier: False: whatever there is of a classifier counts as not being there.
@@ -196,7 +194,9 @@ def from_tensors(
     if isinstance(tensors, OnnxTensors) and not by_names:
         graph_of = Model(arch, fields, preprocessing)
         tensors, candidates = follow(tensors, graph_of, candidates, shapes, file, name), ("native",)
-    renamed, names = _best_map([name_map(arch, library, shapes) for library in candidates], tensors)
+    maps = ((names.rename(tensors), names) for names in (name_map(arch, library, shapes) for library in candidates))
+    # the map whose names the file has the most of, the first if it has none of any; and the tensors by its names
+    renamed, names = max(maps, key=lambda pair: sum(source.name in pair[0] for source in pair[1].sources.values()))
     classes = 0 if headless else shapes[CLASSIFIER_BIAS][0]
     in_file = 0 if headless or not usable_classifier else _classes_in_file(names, renamed, classes)
     wanted = in_file if num_classes is None else num_classes
@@ -207,8 +207,7 @@ def from_tensors(
     renewed: list[str] = []
     if wanted and (new_classifier or wanted != in_file):
         # the last layer, or all of a classifier that the file lacks
-        is_new = (lambda path: path.startswith(CLASSIFIER_LAYER)) if in_file else names.fills_classifier
-        renewed = list(filter(is_new, shapes))
+        renewed = [p for p in shapes if (p.startswith(CLASSIFIER_LAYER) if in_file else names.fills_classifier(p))]
     arrays, report = fit(renamed, shapes, names, renewed)
     require_fit(report, file, name, names.library, lambda: identify.other_than(arch, candidates, tensors))
     require_numbers(arrays, names, file, name)
@@ -223,12 +222,6 @@ def from_tensors(
     registry.load_flat_state(model, {path: jnp.asarray(array, jnp.float32) for path, array in arrays.items()})
     setattr(model, "renewed", tuple(renewed))  # noqa: B010
     return model
-
-
-def _best_map(maps: Sequence[NameMap], tensors: Mapping[str, np.ndarray]) -> tuple[Mapping[str, np.ndarray], NameMap]:
-    """The map whose names the file has the most of, the first if it has none of any; and the tensors by its names."""
-    renamed = [(names.rename(tensors), names) for names in maps]
-    return max(renamed, key=lambda pair: sum(source.name in pair[0] for source in pair[1].sources.values()))
 
 
 def _classes_in_file(names: NameMap, tensors: Mapping[str, np.ndarray], default: int) -> int:

@@ -10,7 +10,7 @@ import functools
 import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -34,14 +34,8 @@ ODD_SIDES = (255, 257)
 PREPROCESSED = "the model takes images that are preprocessed"
 
 
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """The model that a graph is compared with.
-
-    Attributes:
-      arch, fields: build it.
-      preprocessing: of the images that it is given; a graph that does the same itself is the model's.
-    """
+class Model(NamedTuple):
+    """The model that a graph is compared with; one that does the `preprocessing` of its images too is the model's."""
 
     arch: str
     fields: Mapping[str, Any]
@@ -53,9 +47,7 @@ def follow(
 ) -> dict[str, np.ndarray]:
     """The arrays of a model by dotted path, with the classifier of the file.
 
-    Args:
-      libraries: whose names the file may have, and `shapes` of the model's arrays: for a message.
-      file, name: what messages call the file and the model.
+    `libraries`, whose names the file may have, and the `shapes` of the model's arrays are for a message.
 
     Raises:
       Differs: no output of the graph is the model's; the message says where they part, and whether the names fit all
@@ -65,7 +57,8 @@ def follow(
     for number, output in enumerate(graph.outputs):
         try:
             pairs, warning = _compared(graph, output, model)
-            _compare_at_odd_sides(tensors, number, model)
+            for side in ODD_SIDES if tensors.at else ():
+                _compare_at(side, tensors, number, model)
             arrays = _arrays(pairs)
         except UsageError as error:
             problems.append(f"its images are {'x'.join(map(str, graph.image_shape))}: {error}")
@@ -109,17 +102,16 @@ def _compared(graph: GraphUnits, output: int, model: Model) -> tuple[list[tuple[
         raise Differs(f"{error}{_hint(model, bool(ours.views), theirs)}") from error
 
 
-def _compare_at_odd_sides(tensors: OnnxTensors, number: int, model: Model) -> None:
-    """Raises Differs where they part at another size, if the file leaves it open and both take it."""
-    for side in ODD_SIDES if tensors.at else ():
-        graph = tensors.at((side, side, tensors.graph.image_shape[-1]))  # type: ignore[misc]
-        if graph.problem is None and graph.is_consistent:
-            try:
-                _compared(graph, graph.outputs[number], model)
-            except UsageError:  # the model does not take this size
-                continue
-            except Differs as error:
-                raise Differs(f"for images of {side}x{side} pixels, {error}") from error
+def _compare_at(side: int, tensors: OnnxTensors, number: int, model: Model) -> None:
+    """Raises Differs where they part for images of another `side`, which the file leaves open, if both take it."""
+    graph = tensors.at((side, side, tensors.graph.image_shape[-1]))  # type: ignore[misc]
+    if graph.problem is None and graph.is_consistent:
+        try:
+            _compared(graph, graph.outputs[number], model)
+        except UsageError:  # the model does not take this size
+            pass
+        except Differs as error:
+            raise Differs(f"for images of {side}x{side} pixels, {error}") from error
 
 
 def _in_our_terms(
@@ -167,10 +159,8 @@ def _hint(model: Model, normalises: bool, theirs: Units) -> str:
     one_normalises = normalises != any(unit.op == "images" for unit in theirs.units)
     if one_normalises and "transform_input" in inspect.signature(registry.builder(model.arch)).parameters:
         return " (transform_input says whether the model normalises its images)"
-    if model.fields.get("width", 1) != 1:
-        return ""
     kernels = Counter(unit.parts["kernel"].shape for unit in theirs.units if unit.op == "conv")
-    archs = (model.arch, *registry.architectures())
+    archs = () if model.fields.get("width", 1) != 1 else (model.arch, *registry.architectures())
     alike = next((arch for arch in archs if kernels == _convolutions(arch)), model.arch)
     return f"; its convolutions are those of {alike}" if alike != model.arch else ""
 

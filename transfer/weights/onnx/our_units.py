@@ -37,10 +37,8 @@ class Ours:
 class OurUnits(Units):
     """The units of a model's graph, traced with its values, up to its output.
 
-    Parts: `ours`, which arrays a layer has; dense: `cells`, of the feature map that it takes.
-
-    Attributes:
-      views: what the model makes of the images before its first layer.
+    Parts: `ours`, which arrays a layer has; dense: `cells`, of the feature map that it takes. `views` are what the
+    model makes of the images before its first layer.
     """
 
     def __init__(self, graph: Graph) -> None:

@@ -43,12 +43,10 @@ class UnsupportedNode(TransferError):
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """A tensor of the graph: the output of a unit, and what was done to it since.
+    """A tensor of the graph: the output of a unit, whose sides have `sizes`, and what was done to it since.
 
     Attributes:
-      unit: its position.
-      sizes: of the unit's output, by side.
-      axes: which side of that each axis runs over.
+      axes: which side of the output each axis runs over.
       zeros: how many `value`s were put beside height and width, by a node of its own (`padded_by`).
       turned_by: the nodes that gave it other axes.
     """
@@ -77,12 +75,7 @@ class Data:
 
 
 class OnnxNode:
-    """A node of a graph with what it is given.
-
-    Attributes:
-      title: what messages call it.
-      attributes: as Python values, each of the type that its operator wants.
-    """
+    """A node of a graph, its `title` in messages, and its attributes, each of the type that its operator wants."""
 
     def __init__(self, graph: "GraphUnits", proto: Any) -> None:
         from onnx import defs, helper
@@ -96,9 +89,8 @@ class OnnxNode:
         for attribute in proto.attribute:
             expected = schema.attributes.get(attribute.name)
             if expected is not None and attribute.type != expected.type.value:  # type: ignore[attr-defined]
-                raise TransferError(
-                    f"{self.title}: its attribute {attribute.name} is of another type than it should be"
-                )
+                text = f"its attribute {attribute.name} is of another type than it should be"
+                raise TransferError(f"{self.title}: {text}")
         self.attributes = {each.name: helper.get_attribute_value(each) for each in proto.attribute}
 
     def problem(self, text: str) -> UnsupportedNode:
@@ -180,8 +172,7 @@ class OnnxNode:
             return {}
         if (self.attributes.get("alpha", 1.0), self.attributes.get("beta", 1.0)) != (1.0, 1.0):
             return {}
-        constants = {name: value for name in self.inputs[1:] if name and callable(value := self.graph.value(name))}
-        arrays = {name: constant() for name, constant in constants.items()}
+        arrays = {name: value() for name in self.inputs[1:] if name and callable(value := self.graph.value(name))}
         if is_dense and not self.attributes.get("transB", 0) and self.inputs[1] in arrays:
             arrays[self.inputs[1]] = arrays[self.inputs[1]].T
         return arrays
@@ -197,35 +188,25 @@ class GraphUnits(Units):
     inputs are a feature map flattened so, both perhaps `bias` and `norm`; batch_norm: `norm`; images: `view`, and the
     name of the node that it is made `since`.
 
-    Args:
-      model: an `onnx.ModelProto`.
-      initialisers: its constants.
-      operators: operator -> what it is as a unit.
-
     Attributes:
-      image_shape: (H, W, C) of the images.
       outputs: positions of the graph's outputs that are read, before a last softmax.
       problem: why the others are not, None if there are none.
       named: name of a tensor that a layer takes -> its value as PyTorch would store it, dense kernels (out, in).
-      version: of the operators.
       taps: how much the windows so far take.
       is_consistent: whether dense layers are given as many values as they take; not at another size of the images.
     """
 
     def __init__(
-        self,
-        model: Any,
-        initialisers: Mapping[str, Constant],
-        operators: Mapping[str, Operator],
-        image_shape: ImageShape,
+        self, model: Any, constants: Mapping[str, Constant], operators: Mapping[str, Operator], image_shape: ImageShape
     ) -> None:
+        """The units of an `onnx.ModelProto` for images of (H, W, C); `constants` are its initialisers."""
         super().__init__()
         self.operators, self.image_shape = operators, image_shape
         opsets = {each.domain: each.version for each in model.opset_import}
         self.version = opsets.get("", opsets.get("ai.onnx", 0))
         self.evaluate = Evaluator(model.ByteSize(), opsets)
         self.taps, self.is_consistent = 0, True
-        self.values: dict[str, Data | Constant | UnsupportedNode] = dict(initialisers)
+        self.values: dict[str, Data | Constant | UnsupportedNode] = dict(constants)
         self.named: dict[str, np.ndarray] = {}
         graph = model.graph
         for each in inputs_of(graph):
@@ -242,15 +223,14 @@ class GraphUnits(Units):
             raise TransferError("an ONNX graph whose output does not depend on its input")
 
     def value(self, name: str) -> Data | Constant | UnsupportedNode:
-        """The tensor of that name."""
+        """The tensor called `name`."""
         if name not in self.values:
             raise TransferError(f"the ONNX graph uses {name!r}, which none of its nodes makes")
         return self.values[name]
 
     def view(self, data: Data) -> View | None:
         """The view of the images that a tensor is; None behind the first layer."""
-        unit = self.units[data.unit]
-        return View.of(data.sizes["c"]) if unit.op == "input" else unit.parts.get("view")
+        return self.units[data.unit].parts.get("view")
 
     def viewed(self, node: OnnxNode, data: Data, view: View) -> Data:
         """The view of the images that a node makes of `data`."""
@@ -268,14 +248,18 @@ class GraphUnits(Units):
         if max(self.image_shape) > LARGEST_SIDE:
             return UnsupportedNode(f"the graph takes images of {height}x{width} pixels and {channels} channels")
         sizes = dict(b=(sides[0] if sides else 0) or OPEN_BATCH, c=channels, h=height, w=width)
-        position = self.add(Unit("input", value.name, about=(channels,)))
+        position = self.add(Unit("input", value.name, about=(channels,), parts=dict(view=View.of(channels))))
         return Data(position, sizes, CHANNELS_LAST if is_channels_last(sides) else CHANNELS_FIRST)
 
     def _read(self, proto: Any) -> None:
         inputs = [self.value(name) for name in proto.input if name]
         if all(map(callable, inputs)):
-            for output in proto.output:
-                self.values[output] = functools.cache(functools.partial(self._computed, proto, output))
+
+            def computed(output: str) -> np.ndarray:
+                given = zip(filter(None, proto.input), inputs, strict=True)
+                return self.evaluate(proto, {name: value() for name, value in given if callable(value)})[output]
+
+            self.values |= {output: functools.cache(functools.partial(computed, output)) for output in proto.output}
             return
         operator = self.operators.get(proto.op_type) if proto.domain in DOMAINS else None
         problem = next((value for value in inputs if isinstance(value, UnsupportedNode)), None)
@@ -295,11 +279,6 @@ class GraphUnits(Units):
             self.values[proto.output[0]] = operator(node)
         except UnsupportedNode as error:
             self.values[proto.output[0]] = error
-
-    def _computed(self, proto: Any, output: str) -> np.ndarray:
-        constants = {name: self.value(name) for name in proto.input if name}
-        arrays = {name: constant() for name, constant in constants.items() if callable(constant)}
-        return self.evaluate(proto, arrays)[output]
 
 
 def title_of(proto: Any) -> str:

@@ -107,15 +107,10 @@ class Units:
         return len(self.units) - 1
 
     def add_pool(self, op: str, name: str, source: int, taken: Sequence[Any], size: Sequence[int], text: str) -> int:
-        """Appends a max-pool or an average, an average of averages as one; nothing where it is of each single pixel.
+        """Appends a `max_pool` of taps or an `average` of shares, `taken` along rows and columns; the position of it.
 
-        Args:
-          op: `max_pool`, with taps, or `average`, with shares.
-          source: position of the unit that is pooled, of `size` (height, width).
-          taken: along rows and columns.
-
-        Returns:
-          The position of what there is now.
+        `source` is the position of what is pooled, of `size` (height, width). An average of averages becomes one; where
+        it is of each single pixel there is nothing to append.
         """
         before = self.units[source]
         if op == "max_pool" and before.op in NOT_NEGATIVE:  # no zero beside the map counts where there is a value
