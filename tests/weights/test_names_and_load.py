@@ -1,7 +1,6 @@
 """Name maps cover every architecture, and strict loading says exactly what does not fit."""
 
 from collections.abc import Mapping
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from transfer.models.resnet import KERAS
 from transfer.weights import names
 from transfer.weights.create import from_tensors
 from transfer.weights.load import fit
+from transfer.weights.maps import Family, Names
 from transfer.weights.names import Source, from_keras, from_torch, libraries, name_map
 
 ARCHITECTURES = sorted(registry.architectures())
@@ -87,7 +87,7 @@ def test_tokens_and_parts_of_one_tensor(monkeypatch: pytest.MonkeyPatch) -> None
         }
         return parts | {"class_token": Source("cls_token", lambda tensor, shape: tensor.reshape(-1))}
 
-    family = SimpleNamespace(NAMES={"timm": lambda layers: {"proj": "proj"}}, SOURCES={"timm": sources})
+    family = Family({"timm": Names(lambda layers: {"proj": "proj"}, sources=sources)})
     monkeypatch.setattr(names, "family", lambda arch: family)
     tensors = {
         "cls_token": (1, 1, 4),

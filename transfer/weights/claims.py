@@ -17,7 +17,7 @@ from transfer.models import registry
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files.untrusted import error_summary, printable
 from transfer.weights import catalogue, native
-from transfer.weights.names import family
+from transfer.weights.maps import family
 from transfer.weights.readers import Described, Layer, claims_in, safetensors_file
 
 CONFIG = "config.json"
@@ -130,7 +130,7 @@ def named(text: str, arch: str) -> str | None:
     for words in parts:
         if "".join(words) in known:
             return known["".join(words)]
-    families = (_letters(family(arch).__name__.split(".")[-1]), _letters(arch))
+    families = (_letters(family(arch).name), _letters(arch))
     for words in parts:
         joined = "".join(words)
         if joined == families[0] or (joined.isalpha() and families[1].startswith(joined)):
@@ -162,7 +162,7 @@ def front_problem(layers: Sequence[Layer], arch: str, preprocessing: Preprocessi
 
     Nothing is where it does nothing, and where it does to pixels from 0 to 255 what `preprocessing` does.
     """
-    values, doing, padding = PIXELS, [], getattr(family(arch), "KERAS_PADDING", None)
+    values, doing, padding = PIXELS, [], family(arch).keras_padding
     own_padding = () if padding is None else (padding, [padding] * 2, [[padding] * 2] * 2)
     for layer in layers:
         is_linear = layer.kind == "Activation" and layer.config.get("activation") == "linear"

@@ -11,7 +11,8 @@ from transfer.models import registry
 from transfer.weights import catalogue
 from transfer.weights.catalogue import Record
 from transfer.weights.load import Likeness, fit
-from transfer.weights.names import NameMap, Shape, family, libraries, name_map, shapes_of
+from transfer.weights.maps import family
+from transfer.weights.names import NameMap, Shape, libraries, name_map, shapes_of
 
 Fields = tuple[tuple[str, Any], ...]
 
@@ -104,7 +105,7 @@ def _likely(tensors: Mapping[str, np.ndarray]) -> list[str]:
     """Architectures of the families whose first member shares enough names with the file, the likeliest first."""
     members: dict[str, list[str]] = {}
     for arch in registry.architectures():
-        members.setdefault(family(arch).__name__, []).append(arch)
+        members.setdefault(family(arch).name, []).append(arch)
     # the share of common names -> the members of the families
     overlaps = [
         (max((match.overlap for match in _of_variant(archs[0], (), tensors)), default=0.0), archs)

@@ -5,16 +5,14 @@ Derived from the model's own dotted paths, so that every depth and width of a fa
 
 import dataclasses
 import functools
-import importlib
-import importlib.util
 from collections.abc import Callable, Mapping
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from flax import nnx
 
 from transfer.models import registry
+from transfer.weights.maps import family
 
 Shape = tuple[int, ...]
 
@@ -130,45 +128,30 @@ def shapes_of(model: nnx.Module) -> dict[str, Shape]:
     return {path: array.shape for path, array in registry.flat_state(model).items()}
 
 
-@functools.cache
-def family(arch: str) -> ModuleType:
-    """The module with the names of `arch`'s family: of that file name in `maps`, else the model file itself."""
-    builder = registry.builder(arch)
-    model_file = getattr(builder, "func", builder).__module__
-    name = f"transfer.weights.maps.{model_file.rsplit('.', 1)[-1]}"
-    return importlib.import_module(name if importlib.util.find_spec(name) else model_file)
-
-
 def libraries(arch: str) -> tuple[str, ...]:
     """The libraries whose files `arch` can be filled from, our own (`native`) first."""
-    return ("native", *getattr(family(arch), "NAMES", {}))
+    return ("native", *family(arch).libraries)
 
 
 def name_map(arch: str, library: str, shapes: Mapping[str, Shape]) -> NameMap:
     """The map from the arrays of a model (dotted path -> shape, see `registry.flat_state`) to `library`'s names."""
-    module = family(arch)
-
-    def of_library(attribute: str, default: Any) -> Any:
-        return getattr(module, attribute, {}).get(library, default)
-
-    classifier = of_library("CLASSIFIER", ("logits.",) if library == "native" else ())
+    known = family(arch)
     if library == "native":
-        return NameMap(library, {path: Source(path) for path in shapes}, classifier)
-    own: Mapping[str, Source] = of_library("SOURCES", lambda shapes: {})(shapes)
+        return NameMap(library, {path: Source(path) for path in shapes}, known.classifier)
+    names, scheme = known.libraries[library], SCHEMES.get(library, TORCH)
+    own: Mapping[str, Source] = names.sources(shapes)
     layers = registry.layers_of(path for path in shapes if path not in own)
-    theirs = module.NAMES[library](layers)
-    scheme, flattened = SCHEMES.get(library, TORCH), getattr(module, "FLATTENED", {})
+    theirs = names.of(layers)
     # a batch norm is told from a convolution by what it has
     normalised = {layer for layer in layers if f"{layer}.scale" in shapes or f"{layer}.mean" in shapes}
 
     def source(path: str) -> Source:
         layer, _, variable = path.rpartition(".")
         convert = scheme.convert
-        if layer in flattened and convert is from_torch:
-            convert = functools.partial(from_torch, cells=flattened[layer])
+        if layer in known.flattened and convert is from_torch:
+            convert = functools.partial(from_torch, cells=known.flattened[layer])
         variable = "shift" if variable == "bias" and layer in normalised else variable
         return Source(f"{theirs[layer]}{scheme.separator}{scheme.variables[variable]}", convert)
 
     sources = {path: own.get(path) or source(path) for path in shapes}
-    rename = of_library("RENAMES", lambda tensors: tensors)
-    return NameMap(library, sources, classifier, of_library("EXCUSED", ()), rename)
+    return NameMap(library, sources, names.classifier, names.excused, names.rename)

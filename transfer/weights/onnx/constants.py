@@ -101,7 +101,18 @@ class Evaluator:
         from onnx.reference import ReferenceEvaluator
 
         title = f"{printable(node.op_type)} {printable(node.name)!r}"
-        self._take(node, title, [inputs[name] for name in node.input if name])
+        size = SIZES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if size is None:
+            raise TransferError(f"refused: {title} of constants alone, an operator that is not computed here")
+        if any(attribute.HasField("sparse_tensor") or attribute.t.data_location for attribute in node.attribute):
+            raise TransferError(f"refused: {title} has numbers that are not in it")
+        self._computed += 1
+        try:
+            self._bytes_left -= size(*(inputs[name] for name in node.input if name)) * ELEMENT_BYTES
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise TransferError(f"cannot compute the constant of {title}: its inputs do not fit together") from error
+        if self._bytes_left < 0 or self._computed > MOST_COMPUTED:
+            raise TransferError(f"refused: {title} makes more of {self._size} bytes than any network has")
         try:
             with np.errstate(all="ignore"):
                 values = ReferenceEvaluator(node, opsets=self._opsets).run(None, dict(inputs))  # type: ignore[arg-type]
@@ -111,20 +122,6 @@ class Evaluator:
         if any(array.dtype.hasobject or array.dtype.kind in "SU" for array in arrays.values()):
             raise TransferError(f"{title} makes no numbers")
         return arrays
-
-    def _take(self, node: Any, title: str, arrays: list[np.ndarray]) -> None:
-        size = SIZES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        if size is None:
-            raise TransferError(f"refused: {title} of constants alone, an operator that is not computed here")
-        if any(attribute.HasField("sparse_tensor") or attribute.t.data_location for attribute in node.attribute):
-            raise TransferError(f"refused: {title} has numbers that are not in it")
-        self._computed += 1
-        try:
-            self._bytes_left -= size(*arrays) * ELEMENT_BYTES
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-            raise TransferError(f"cannot compute the constant of {title}: its inputs do not fit together") from error
-        if self._bytes_left < 0 or self._computed > MOST_COMPUTED:
-            raise TransferError(f"refused: {title} makes more of {self._size} bytes than any network has")
 
 
 def check_functions(model: Any) -> None:

@@ -285,7 +285,7 @@ OPERATORS: dict[str, Operator] = {
     "Concat": _concat,
     "MaxPool": spatial.max_pool,
     "AveragePool": spatial.average_pool,
-    "GlobalAveragePool": spatial.global_average,
-    "GlobalMaxPool": spatial.global_maximum,
+    "GlobalAveragePool": functools.partial(spatial.global_pool, op="average"),
+    "GlobalMaxPool": functools.partial(spatial.global_pool, op="max_pool"),
     "ReduceMean": spatial.reduce_mean,
 }

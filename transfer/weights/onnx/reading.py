@@ -241,15 +241,16 @@ class GraphUnits(Units):
         return dataclasses.replace(data, unit=position, sizes={**data.sizes, "c": len(view.channels)})
 
     def _input(self, value: Any) -> Data | UnsupportedNode:
-        sides = sides_of(value)
-        if len(sides) not in (0, 4):
-            return UnsupportedNode(f"the graph's input {value.name!r} has {len(sides)} axes, images have 4")
+        try:
+            batch, _, axes = images_of(value)
+        except UnsupportedNode as error:
+            return error
         height, width, channels = self.image_shape
         if max(self.image_shape) > LARGEST_SIDE:
             return UnsupportedNode(f"the graph takes images of {height}x{width} pixels and {channels} channels")
-        sizes = dict(b=(sides[0] if sides else 0) or OPEN_BATCH, c=channels, h=height, w=width)
+        sizes = dict(b=batch or OPEN_BATCH, c=channels, h=height, w=width)
         position = self.add(Unit("input", value.name, about=(channels,), parts=dict(view=View.of(channels))))
-        return Data(position, sizes, CHANNELS_LAST if is_channels_last(sides) else CHANNELS_FIRST)
+        return Data(position, sizes, axes)
 
     def _read(self, proto: Any) -> None:
         inputs = [self.value(name) for name in proto.input if name]
@@ -292,14 +293,15 @@ def inputs_of(graph: Any) -> list[Any]:
     return [each for each in graph.input if each.name not in constants]
 
 
-def sides_of(value: Any) -> list[int]:
-    """(B, C, H, W) or (B, H, W, C) of a graph's input, 0 where it is left open."""
-    return [each.dim_value for each in value.type.tensor_type.shape.dim]
-
-
-def is_channels_last(sides: list[int]) -> bool:
-    """Whether an input of these sides is (B, H, W, C)."""
-    return len(sides) == 4 and sides[3] in IMAGE_CHANNELS and sides[1] not in IMAGE_CHANNELS
+def images_of(value: Any) -> tuple[int, ImageShape, Axes]:
+    """The batch, the (H, W, C) and the axes of a graph's input, 0 where the file leaves a size open."""
+    sides = [each.dim_value for each in value.type.tensor_type.shape.dim] or [0] * 4
+    if len(sides) != 4:
+        raise UnsupportedNode(f"the graph's input {value.name!r} has {len(sides)} axes, images have 4")
+    batch, first, second, last = sides
+    if last in IMAGE_CHANNELS and first not in IMAGE_CHANNELS:
+        return batch, (first, second, last), CHANNELS_LAST
+    return batch, (second, last, first), CHANNELS_FIRST
 
 
 def _in_order(graph: Any, known: set[str]) -> list[Any]:

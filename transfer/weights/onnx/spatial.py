@@ -86,12 +86,6 @@ def max_pool(node: OnnxNode) -> Data:
     return _pool(node, data, "max_pool", [window.maxima() for window in pair], described(pair))
 
 
-def global_maximum(node: OnnxNode) -> Data:
-    """A max-pool with a window as large as the map."""
-    data = node.feature_map(padded=False)
-    return _pool(node, data, "max_pool", [(tuple(range(data.sizes[side])),) for side in SPATIAL])
-
-
 def picked(node: OnnxNode, data: Data, side: str, positions: Sequence[int]) -> Data:
     """Single rows or columns: what a pool of one pixel gives."""
     taken = [windows.picked(positions if each == side else range(data.sizes[each])) for each in SPATIAL]
@@ -107,10 +101,12 @@ def average_pool(node: OnnxNode) -> Data:
     return _pool(node, data, "average", [window.averages(counts) for window in pair], text)
 
 
-def global_average(node: OnnxNode) -> Data:
-    """An average of the whole map."""
+def global_pool(node: OnnxNode, op: str) -> Data:
+    """A max-pool or an average with a window as large as the map."""
     data = node.feature_map(padded=False)
-    return _pool(node, data, "average", [windows.adaptive(data.sizes[side], 1) for side in SPATIAL])
+    sizes = [data.sizes[side] for side in SPATIAL]
+    whole = [windows.adaptive(size, 1) if op == "average" else (tuple(range(size)),) for size in sizes]
+    return _pool(node, data, op, whole)
 
 
 def reduce_mean(node: OnnxNode) -> Data:

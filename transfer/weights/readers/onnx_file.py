@@ -5,6 +5,7 @@ The names of initialisers are the exporter's: PyTorch's own, or numbers. So what
 """
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from transfer.errors import TransferError
 from transfer.runtime.distribution import install_hint
 from transfer.weights.onnx.constants import check_functions, initialiser
 from transfer.weights.onnx.operators import OPERATORS
-from transfer.weights.onnx.reading import GraphUnits, ImageShape, inputs_of, is_channels_last, sides_of
+from transfer.weights.onnx.reading import GraphUnits, ImageShape, UnsupportedNode, images_of, inputs_of
 from transfer.weights.readers import Format
 
 FORMAT = "ONNX"
@@ -27,14 +28,10 @@ SIDES, CHANNELS = (224, 299, 32, 28), (3, 1)
 
 
 class OnnxTensors(dict[str, np.ndarray]):
-    """The tensors that layers take, by name, in PyTorch's layouts.
-
-    Attributes:
-      graph: what takes them.
-      at: the same for images (H, W, C), where the file leaves their size open, else None.
-    """
+    """The tensors that layers take, by name, in PyTorch's layouts."""
 
     def __init__(self, graph: GraphUnits, at: Callable[[ImageShape], GraphUnits] | None) -> None:
+        """`graph` takes them; `at` is the same for images (H, W, C), where the file leaves their size open."""
         super().__init__(graph.named)
         self.graph, self.at = graph, at
 
@@ -69,10 +66,9 @@ def read(path: Path) -> OnnxTensors:
 
 def _image_shapes(graph: Any) -> list[ImageShape]:
     """(H, W, C) as the file says, or what may be tried for what it leaves open."""
-    inputs = inputs_of(graph)
-    sides = sides_of(inputs[0]) if inputs else []
-    _, *given = sides if len(sides) == 4 else [0] * 4
-    height, width, channels = given if is_channels_last(sides) else (*given[1:], given[0])
+    height = width = channels = 0
+    with suppress(IndexError, UnsupportedNode):
+        _, (height, width, channels), _ = images_of(inputs_of(graph)[0])
     shapes = [(height or side, width or side, channels or count) for count in CHANNELS for side in SIDES]
     return list(dict.fromkeys(shapes))
 

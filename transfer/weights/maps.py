@@ -1,0 +1,247 @@
+"""What other libraries call the layers of our backbones: a row a family and library, at the end of this file.
+
+A family may carry the same in its model file instead: `NAMES` (library -> function), and likewise `CLASSIFIER`,
+`EXCUSED`, `RENAMES` and `SOURCES` for the other attributes of `Names`; `FLATTENED` and `KERAS_PADDING` as in `Family`.
+"""
+
+import functools
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from transfer.errors import TransferError
+from transfer.models import alexnet, inception, lenet, registry, vgg
+
+
+class Names(NamedTuple):
+    """What a library calls the layers of a family.
+
+    Attributes:
+      of: their names of our layer paths.
+      classifier: prefixes of the tensors that a backbone without classifier does not need.
+      excused: prefixes of tensors that have no place here, such as auxiliary classifiers of training.
+      rename: a file's tensors under the names of `of`, where the library's own differ from file to file.
+      sources: from the shapes of our arrays the `names.Source` of those that are no `LAYER.VARIABLE` of one tensor
+        each, such as a token or a part of a fused qkv.
+    """
+
+    of: Callable[[Sequence[str]], Mapping[str, str]]
+    classifier: tuple[str, ...] = ()
+    excused: tuple[str, ...] = ()
+    rename: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = lambda tensors: tensors
+    sources: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, Any]] = lambda shapes: {}
+
+
+class Family(NamedTuple):
+    """The names of a family's layers in other libraries.
+
+    Attributes:
+      classifier: as in `Names`, of our own files.
+      flattened: our layer that takes a flattened feature map -> its cells, which PyTorch flattens channels first.
+      keras_padding: zeros around the image, a layer of their own in front of Keras' first convolution.
+      name: of the family's file in `transfer/models`.
+    """
+
+    libraries: Mapping[str, Names]
+    classifier: tuple[str, ...] = ("logits.",)
+    flattened: Mapping[str, int] = {}
+    keras_padding: int | None = None
+    name: str = ""
+
+
+@functools.cache
+def family(arch: str) -> Family:
+    """The family of an architecture: a row of `FAMILIES`, else what its model file says."""
+    builder = registry.builder(arch)
+    module = sys.modules[getattr(builder, "func", builder).__module__]
+    name = module.__name__.rpartition(".")[2]
+    if name in FAMILIES:
+        return FAMILIES[name]._replace(name=name)
+    attributes = {"classifier": "CLASSIFIER", "excused": "EXCUSED", "rename": "RENAMES", "sources": "SOURCES"}
+    said = {attribute: getattr(module, capitals, {}) for attribute, capitals in attributes.items()}
+    libraries = {
+        library: Names(of, **{key: values[library] for key, values in said.items() if library in values})
+        for library, of in getattr(module, "NAMES", {}).items()
+    }
+    own, padding = said["classifier"].get("native", ("logits.",)), getattr(module, "KERAS_PADDING", None)
+    return Family(libraries, own, getattr(module, "FLATTENED", {}), padding, name)
+
+
+def of_each(name: Callable[[str], str]) -> Callable[[Sequence[str]], Mapping[str, str]]:
+    """The names of layers by a function that knows the name of each from its own path alone."""
+    return lambda layers: {layer: name(layer) for layer in layers}
+
+
+# Positions in `features`, where ReLUs and pools count too.
+ALEXNET = {f"conv{i}": f"features.{position}" for i, position in enumerate((0, 3, 6, 8, 10), 1)}
+
+
+def alexnet_torch(layers: Sequence[str]) -> Mapping[str, str]:
+    """The classifier is `Dropout, Linear, ReLU` twice and a linear layer, so its linear layers are 1, 4, 6."""
+    hidden = [layer for layer in ("fc1", "fc2") if layer in layers]
+    dense = {layer: f"classifier.{1 + 3 * i}" for i, layer in enumerate(hidden)}
+    return ALEXNET | dense | {"logits": f"classifier.{3 * len(hidden)}"}
+
+
+# torchvision numbers the parts of a branch, and a pool counts as one
+GOOGLENET = {"branch2_1": "branch2.0", "branch2_2": "branch2.1", "branch3_1": "branch3.0", "branch3_2": "branch3.1"}
+GOOGLENET |= {"branch1": "branch1", "branch4": "branch4.1"}
+
+
+def googlenet_torch(layer: str) -> str:
+    """`inception3a.branch2_1.conv` is `inception3a.branch2.0.conv`; the stem's layers stand alone."""
+    if layer == "logits":
+        return "fc"
+    block, brick, part = layer.split(".")
+    return f"{brick}.{part}" if block == "stem" else f"{block}.{GOOGLENET[brick]}.{part}"
+
+
+# The paper's table counts layers from 1 to 7, pools too.
+MIXED = dict(zip(inception.MODULES, ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c"), strict=True))
+INCEPTION_STEM = {f"conv{i}": name for i, name in enumerate(("1a_3x3", "2a_3x3", "2b_3x3", "3b_1x1", "4a_3x3"), 1)}
+# Every convolution, in the order in which Keras makes them.
+BRICKS = [f"stem.conv{i}" for i in range(1, len(inception.STEM) + 1)] + [
+    f"{module}.{layer}"
+    for module, branches in inception.MODULES.items()
+    for branch, steps in branches.items()
+    for layers in inception.step_names(branch, steps)
+    for layer in layers
+]
+KERAS_PARTS = {"conv": "conv2d", "bn": "batch_normalization"}
+_NUMBERED = re.compile(r"(conv2d|batch_normalization)(?:_(\d{1,9}))?/(.+)")
+
+
+def inception_torch(layer: str) -> str:
+    """`mixed0.branch5x5_1.conv` is `Mixed_5b.branch5x5_1.conv`; timm agrees."""
+    if layer == "logits":
+        return "fc"
+    block, brick, part = layer.split(".")
+    return f"Conv2d_{INCEPTION_STEM[brick]}.{part}" if block == "stem" else f"Mixed_{MIXED[block]}.{brick}.{part}"
+
+
+def inception_keras(layer: str) -> str:
+    """Keras numbers the convolutions as it makes them, from 0: `mixed0.branch1x1.conv` is `conv2d_5`."""
+    brick, _, part = layer.rpartition(".")
+    return "predictions" if layer == "logits" else f"{KERAS_PARTS[part]}_{BRICKS.index(brick)}"
+
+
+def counted_from_zero(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Keras' tensors with the layers numbered from 0 whatever the process had made before (`conv2d`: number 0).
+
+    Raises:
+        TransferError: there are numbers missing between the first and the last.
+    """
+    matches = {name: _NUMBERED.fullmatch(name) for name in tensors}
+    numbers = {kind: {int(m[2] or 0) for m in matches.values() if m and m[1] == kind} for kind in KERAS_PARTS.values()}
+    for kind, taken in numbers.items():
+        if taken and max(taken) - min(taken) + 1 != len(taken):
+            raise TransferError(f"the numbers of its {kind} layers have gaps, so their order is not known")
+
+    def name(original: str) -> str:
+        match = matches[original]
+        return f"{match[1]}_{int(match[2] or 0) - min(numbers[match[1]])}/{match[3]}" if match else original
+
+    return {name(original): tensor for original, tensor in tensors.items()}
+
+
+_UNIT = re.compile(r"stage(\d+)\.unit(\d+)\.(\w+)")
+RESNET_TORCH = {"stem.conv": "conv1", "stem.bn": "bn1", "logits": "fc"}
+RESNET_KERAS = {"stem.conv": "conv1_conv", "stem.bn": "conv1_bn", "post_bn": "post_bn", "logits": "predictions"}
+# Parts of a unit; Keras counts the shortcut as convolution 0.
+TORCH_SHORTCUT = {"proj": "downsample.0", "proj_bn": "downsample.1"}
+KERAS_UNIT = {"proj": "0_conv", "proj_bn": "0_bn", "preact_bn": "preact_bn"}
+
+
+def resnet_torch(layer: str) -> str:
+    """`stage2.unit3.conv2` is `layer2.2.conv2`; timm's plain ResNets agree."""
+    if layer in RESNET_TORCH:
+        return RESNET_TORCH[layer]
+    stage, unit, part = _UNIT.fullmatch(layer).groups()  # type: ignore[union-attr]
+    return f"layer{stage}.{int(unit) - 1}.{TORCH_SHORTCUT.get(part, part)}"
+
+
+def resnet_keras(layer: str) -> str:
+    """`stage2.unit3.conv2` is `conv3_block3_2_conv`: the stem counts as the first stage."""
+    if layer in RESNET_KERAS:
+        return RESNET_KERAS[layer]
+    stage, unit, part = _UNIT.fullmatch(layer).groups()  # type: ignore[union-attr]
+    numbered = re.sub(r"([a-z]+)(\d)", r"\2_\1", part)  # conv2 -> 2_conv
+    return f"conv{int(stage) + 1}_block{unit}_{KERAS_UNIT.get(part, numbered)}"
+
+
+_CONVOLUTION = re.compile(r"block(\d+)\.conv(\d+)")
+VGG_TIMM = {"fc1": "pre_logits.fc1", "fc2": "pre_logits.fc2", "logits": "head.fc"}
+
+
+def _vgg_features(layers: Sequence[str]) -> dict[str, str]:
+    """`block2.conv1` -> `features.5`: torchvision numbers convolution, batch norm, ReLU and pool through."""
+    matches = (_CONVOLUTION.fullmatch(layer) for layer in layers)
+    convolutions = sorted((int(match[1]), int(match[2])) for match in matches if match)
+    has_batch_norm = any(".bn" in layer for layer in layers)
+    names, position, previous = {}, 0, 1
+    for block, number in convolutions:
+        position += block - previous  # the pool between two blocks
+        previous = block
+        names[f"block{block}.conv{number}"] = f"features.{position}"
+        if has_batch_norm:
+            names[f"block{block}.bn{number}"] = f"features.{position + 1}"
+        position += 2 + has_batch_norm
+    return names
+
+
+def vgg_torch(layers: Sequence[str]) -> Mapping[str, str]:
+    """The classifier is `Linear, ReLU, Dropout` repeated, so its linear layers are numbers 0, 3, 6."""
+    dense = [layer for layer in ("fc1", "fc2", "logits") if layer in layers]
+    return _vgg_features(layers) | {layer: f"classifier.{3 * i}" for i, layer in enumerate(dense)}
+
+
+def vgg_timm(layers: Sequence[str]) -> Mapping[str, str]:
+    """The hidden layers are 7x7 and 1x1 convolutions under `pre_logits`."""
+    return _vgg_features(layers) | {layer: name for layer, name in VGG_TIMM.items() if layer in layers}
+
+
+# Classifiers with hidden layers, of our own files and of Keras'.
+HIDDEN, KERAS_HIDDEN = ("fc1.", "fc2.", "logits."), ("fc1/", "fc2/", "predictions/")
+_INCEPTION = Names(of_each(inception_torch), ("fc.",), excused=("AuxLogits.",))
+_RESNET, _KERAS_RESNET = Names(of_each(resnet_torch), ("fc.",)), Names(of_each(resnet_keras), ("predictions/",))
+
+FAMILIES = {
+    "alexnet": Family(
+        {"torchvision": Names(alexnet_torch, ("classifier.",))}, HIDDEN, {"fc1": alexnet.CLASSIFIER_CELLS**2}
+    ),
+    "googlenet": Family({"torchvision": Names(of_each(googlenet_torch), ("fc.",), excused=("aux1.", "aux2."))}),
+    "inception": Family(
+        {
+            "torchvision": _INCEPTION,
+            "timm": _INCEPTION,
+            "keras": Names(of_each(inception_keras), ("predictions/",), rename=counted_from_zero),
+        }
+    ),
+    # as PyTorch's own tutorial and Keras' applications call the last layer; no library ships one
+    "lenet": Family(
+        {
+            "torchvision": Names(
+                of_each(lambda layer: "fc3" if layer == "logits" else layer), ("fc1.", "fc2.", "fc3.")
+            ),
+            "keras": Names(of_each(lambda layer: "predictions" if layer == "logits" else layer), KERAS_HIDDEN),
+        },
+        HIDDEN,
+        {"fc1": lenet.CLASSIFIER_CELLS**2},
+    ),
+    "resnet": Family({"torchvision": _RESNET, "timm": _RESNET, "keras": _KERAS_RESNET}, keras_padding=3),
+    "resnet_v2": Family({"keras": _KERAS_RESNET}, keras_padding=3),
+    "vgg": Family(
+        {
+            "torchvision": Names(vgg_torch, ("classifier.",)),
+            "timm": Names(vgg_timm, ("pre_logits.", "head.")),
+            "keras": Names(
+                of_each(lambda layer: "predictions" if layer == "logits" else layer.replace(".", "_")), KERAS_HIDDEN
+            ),
+        },
+        HIDDEN,
+        {"fc1": vgg.CLASSIFIER_CELLS**2},
+    ),
+}
