@@ -44,11 +44,6 @@ def mismatch(file: WeightFile, computed: dict[str, str]) -> str | None:
     return None
 
 
-def is_file_of(record: Record, computed: dict[str, str]) -> bool:
-    """Whether a file of these digests is one of the record's."""
-    return any(mismatch(file, computed) is None for file in record.files)
-
-
 def fetch(record: Record, *, notop: bool = False) -> tuple[Path, str]:
     """The verified local file of a record, downloaded first where it is neither shipped nor cached.
 

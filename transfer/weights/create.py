@@ -76,46 +76,30 @@ def create_model(
         raise UsageError(f"unknown model {name!r}{catalogue.meant(name, architectures)}")
     arch, chosen = (record.arch if record else name), fields
     fields = {**dict(record.fields if record else ()), **chosen}
-    preprocessing = record.preprocessing if record else None
+    preprocessing, sha256 = record.preprocessing if record else None, None
     if weights is False:
         wanted = record.num_classes if record and num_classes is None else num_classes
         model = registry.build(arch, seed=seed, **fields, **({} if wanted is None else {"num_classes": wanted}))
-        return _annotated(model, record, None, preprocessing)
-    path, sha256 = _file(name, record, weights, without_classifier=num_classes == 0)
-    if record is None:
-        fields = native.fields(path, arch) | fields
-    fields.pop("num_classes", None)
-    with waiting(f"reading {path}"):
-        tensors = readers.read(path)
-    preprocessing = native.preprocessing(path) or preprocessing
-    model = from_tensors(
-        arch,
-        tensors,
-        _libraries_of(record) if record else (),
-        num_classes=num_classes,
-        new_classifier=new_classifier,
-        by_names=by_names,
-        preprocessing=preprocessing,
-        usable_classifier=record is None or record.num_classes > 0,
-        seed=seed,
-        file=str(path),
-        name=name,
-        **fields,
-    )
-    others = claims.other_fields(path, arch, fields, chosen, name) if record else ()
-    for problem in (*claims.problems(path, tensors, arch, preprocessing, name), *others):
-        if not by_names:
-            raise TransferError(f"{problem}; by_names=True (convert: --by_names) takes the weights by their names")
-        logging.warning("%s (loaded by its names, which fit)", problem)
-    return _annotated(model, record, sha256, preprocessing)
-
-
-def _annotated(
-    model: nnx.Module, record: Record | None, sha256: str | None, preprocessing: Preprocessing | None
-) -> nnx.Module:
+    else:
+        path, sha256 = _file(name, record, weights, without_classifier=num_classes == 0)
+        fields = fields if record else native.fields(path, arch) | fields
+        fields.pop("num_classes", None)
+        with waiting(f"reading {path}"):
+            tensors = readers.read(path)
+        preprocessing = native.preprocessing(path) or preprocessing
+        usable = record is None or record.num_classes > 0
+        candidates = _libraries_of(record) if record else ()
+        own = dict(num_classes=num_classes, new_classifier=new_classifier, by_names=by_names, seed=seed)
+        own |= dict(preprocessing=preprocessing, usable_classifier=usable, file=str(path), name=name)
+        model = from_tensors(arch, tensors, candidates, **own, **fields)
+        others = claims.other_fields(path, arch, fields, chosen, name) if record else ()
+        for problem in (*claims.problems(path, tensors, arch, preprocessing, name), *others):
+            if not by_names:
+                raise TransferError(f"{problem}; by_names=True (convert: --by_names) takes the weights by their names")
+            logging.warning("%s (loaded by its names, which fit)", problem)
     # plain attributes are static in NNX: part of the graph definition, not of the state
-    for name, value in (("record", record), ("weights_sha256", sha256), ("preprocessing", preprocessing)):
-        setattr(model, name, value)
+    for attribute, value in (("record", record), ("weights_sha256", sha256), ("preprocessing", preprocessing)):
+        setattr(model, attribute, value)
     return model
 
 
@@ -135,7 +119,8 @@ def _file(
         raise TransferError(f"{path}: no such weight file")
     digests = cache.digests(path)
     digest.check_sidecar(path, digests["sha256"])
-    owners = [other for other in catalogue.records().values() if cache.is_file_of(other, digests)]
+    records = catalogue.records().values()
+    owners = [other for other in records if any(cache.mismatch(own, digests) is None for own in other.files)]
     if record and owners and record not in owners:
         text = "%s: by its hash, %s is the file of %s; preprocessing and all else are taken from %s"
         logging.warning(text, name, path, " and ".join(other.name for other in owners), name)

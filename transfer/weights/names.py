@@ -20,11 +20,6 @@ Shape = tuple[int, ...]
 COUNTERS = ".num_batches_tracked"
 
 
-def as_stored(tensor: np.ndarray, shape: Shape) -> np.ndarray:
-    """The tensor as it is."""
-    return tensor
-
-
 def from_torch(tensor: np.ndarray, shape: Shape, cells: int = 1) -> np.ndarray:
     """A kernel (out, in, height, width) or (out, in) in our layout, anything else as it is.
 
@@ -55,13 +50,7 @@ def from_keras(tensor: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 class Scheme(NamedTuple):
-    """How a library writes the variables of a layer.
-
-    Attributes:
-      separator: between layer and variable.
-      variables: ours -> theirs; `shift` is the bias of a batch norm.
-      convert: makes the array of a tensor and the shape that the array has.
-    """
+    """How a library writes a layer's variables (ours -> theirs; `shift` is a batch norm's bias), and their layout."""
 
     separator: str
     variables: Mapping[str, str]
@@ -86,12 +75,11 @@ class Source(NamedTuple):
 
     Attributes:
       name: of the tensor in the file; several arrays may be parts of one.
-      convert: makes the array of the tensor and the shape that the array has; the result has another shape where the
-        tensor does not fit, which the caller checks.
+      convert: makes the array of the tensor and the array's shape; the result has another one if it does not fit.
     """
 
     name: str
-    convert: Callable[[np.ndarray, Shape], np.ndarray] = as_stored
+    convert: Callable[[np.ndarray, Shape], np.ndarray] = lambda tensor, shape: tensor
 
 
 @dataclasses.dataclass(frozen=True)

@@ -155,7 +155,7 @@ def _arithmetic(node: OnnxNode) -> Data:
     op = node.op.lower()
     if all(isinstance(value, Data) for value in values):
         first, second = node.data(0), node.data(1)
-        if not first.holds_like(second):
+        if first.shape != second.shape or any(first.wide(i) != second.wide(i) for i in range(len(first.axes))):
             raise node.problem(f"joins maps of different shapes: {first.shape} and {second.shape}")
         unit = Unit(op, node.title, (first.unit, second.unit))
         return dataclasses.replace(first, unit=node.graph.add(unit))

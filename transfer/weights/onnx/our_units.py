@@ -82,7 +82,17 @@ class OurUnits(Units):
             self.images[i] = view
             self.views.append(view)
             return self.add(Unit("images", name, (0,), (len(self.views) - 1,), text=str(view)))
-        return self.add(Unit(RENAMED.get(node.op, node.op), name, inputs, _particulars(node)))
+        # what must agree of a step without a layer; others write its constants and axes otherwise
+        particulars: tuple[Hashable, ...] = (node.op, str(node.attributes))
+        if (
+            node.op == "concat"
+            and node.attributes["axis"] == len(node.shape) - 1
+            or not node.attributes
+            and len(node.chain) < 2
+            and not any(each.constants for each in node.chain)
+        ):
+            particulars = ()
+        return self.add(Unit(RENAMED.get(node.op, node.op), name, inputs, particulars))
 
     def _batch_norm(self, node: Node, name: str, inputs: tuple[int, ...], source: Node) -> int:
         """A batch norm, joined with the layer before it, which nothing else takes."""
@@ -152,14 +162,6 @@ def _constant(node: Node, equation: int) -> np.ndarray | None:
     """The one constant of an equation of a node."""
     constants = list(node.chain[equation].constants.values()) if node.chain else []
     return np.asarray(constants[0]) if len(constants) == 1 and constants[0] is not None else None
-
-
-def _particulars(node: Node) -> tuple[Hashable, ...]:
-    """The attributes of a step without a layer that must agree; others write its constants and axes otherwise."""
-    if node.op == "concat" and node.attributes["axis"] == len(node.shape) - 1:
-        return ()
-    holds = len(node.chain) > 1 or any(applied.constants for applied in node.chain)
-    return (node.op, str(node.attributes)) if holds or node.attributes else ()
 
 
 def _windows(

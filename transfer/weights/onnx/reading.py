@@ -69,10 +69,6 @@ class Data:
         """The sides of an axis that have more than one position: the others can stand anywhere."""
         return tuple(side for side in self.axes[axis] if self.sizes[side] > 1)
 
-    def holds_like(self, other: "Data") -> bool:
-        """Whether two tensors have one shape, and the same position of a map at the same place."""
-        return self.shape == other.shape and all(self.wide(i) == other.wide(i) for i in range(len(self.axes)))
-
 
 class OnnxNode:
     """A node of a graph, its `title` in messages, and its attributes, each of the type that its operator wants."""
