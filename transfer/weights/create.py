@@ -89,7 +89,7 @@ def create_model(
         preprocessing = native.preprocessing(path) or preprocessing
         usable = record is None or record.num_classes > 0
         candidates = _libraries_of(record) if record else ()
-        own = dict(num_classes=num_classes, new_classifier=new_classifier, by_names=by_names, seed=seed)
+        own: dict[str, Any] = dict(num_classes=num_classes, new_classifier=new_classifier, by_names=by_names, seed=seed)
         own |= dict(preprocessing=preprocessing, usable_classifier=usable, file=str(path), name=name)
         model = from_tensors(arch, tensors, candidates, **own, **fields)
         others = claims.other_fields(path, arch, fields, chosen, name) if record else ()

@@ -43,6 +43,9 @@ def windows_of(node: OnnxNode, data: Data, kernel: Sequence[int], value: float =
             raise UnsupportedNode(f"{node.title}: the windows up to here are those of no network")
         if not window.outputs:
             raise UnsupportedNode(f"{node.title}: its window of {kernel[i]} does not fit into a side of {given}")
+        if value:  # minus infinity beside a map is as padding
+            low, high = (zeros + pads for zeros, pads in zip(window.zeros, window.pads, strict=True))
+            window = dataclasses.replace(window, zeros=(0, 0), pads=(low, high))
         pair.append(window)
     return pair[0], pair[1]
 
@@ -78,11 +81,8 @@ def pad(node: OnnxNode) -> Data:
 
 def max_pool(node: OnnxNode) -> Data:
     """A max-pool; padding by a node takes part with its value, where minus infinity is as none."""
-    data, kernel = node.feature_map(), node.attributes["kernel_shape"]
-    value = data.value if data.value == -np.inf else 0.0
-    pair = windows_of(node, data, kernel, value)
-    if value:
-        pair = pair[0].padded(), pair[1].padded()
+    data = node.feature_map()
+    pair = windows_of(node, data, node.attributes["kernel_shape"], data.value if data.value == -np.inf else 0.0)
     return _pool(node, data, "max_pool", [window.maxima() for window in pair], described(pair))
 
 

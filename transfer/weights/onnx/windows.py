@@ -56,11 +56,6 @@ class Window:
             values = sum(-self.zeros[0] <= i < self.size + self.zeros[1] for i in under)
             yield under, inside, values - len(inside)
 
-    def padded(self) -> "Window":
-        """The window with padding in place of the zeros."""
-        low, high = (zeros + pads for zeros, pads in zip(self.zeros, self.pads, strict=True))
-        return dataclasses.replace(self, zeros=(0, 0), pads=(low, high))
-
     def convolved(self) -> Taps:
         """The elements that each element of a kernel meets."""
         return tuple(tuple(i if 0 <= i < self.size else None for i in under) for under, *_ in self._rows())

@@ -96,10 +96,9 @@ def answer(file: Any, size: int, output: IO[bytes]) -> None:
                 array = np.asarray(dataset[()])
                 array = array if dtype.name == BFLOAT16 else array.astype(dtype.newbyteorder("<"), "C", copy=False)
                 output.write(array.reshape(-1).view(np.uint8).data)
-    except TransferError as error:
-        output.write(json.dumps({"error": str(error)}).encode() + b"\n")
-    except (*DAMAGE_ERRORS, OSError, RuntimeError) as error:
-        text = f"a damaged or truncated {FORMAT} file ({error_summary(error)})"
+    except (TransferError, *DAMAGE_ERRORS, OSError, RuntimeError) as error:
+        damage = f"a damaged or truncated {FORMAT} file ({error_summary(error)})"
+        text = str(error) if isinstance(error, TransferError) else damage
         output.write(json.dumps({"error": text}).encode() + b"\n")
 
 

@@ -48,10 +48,19 @@ def read(path: Path) -> OnnxTensors:
       TransferError: the package `onnx` is not installed; a graph with a part missing, external data missing or outside
         the file's folder.
     """
-    model = _parse(path)
-    if model.functions:
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
         from onnx import inliner
-
+    except ImportError as error:
+        raise TransferError(f"an ONNX file, which takes the package onnx: {install_hint('onnx')}") from error
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise TransferError(f"a damaged or truncated {FORMAT} file ({' '.join(str(error).split())})") from error
+    if not model.graph.node or not model.opset_import:
+        raise TransferError(f"a damaged or truncated {FORMAT} file (no nodes, or no version of the operators)")
+    if model.functions:
         check_functions(model)
         model = inliner.inline_local_functions(model)
     stored = {each.name: cache(partial(initialiser, each, path.parent)) for each in model.graph.initializer}
@@ -71,21 +80,6 @@ def _image_shapes(graph: Any) -> list[ImageShape]:
         _, (height, width, channels), _ = images_of(inputs_of(graph)[0])
     shapes = [(height or side, width or side, channels or count) for count in CHANNELS for side in SIDES]
     return list(dict.fromkeys(shapes))
-
-
-def _parse(path: Path) -> Any:
-    try:
-        import onnx
-        from google.protobuf.message import DecodeError
-    except ImportError as error:
-        raise TransferError(f"an ONNX file, which takes the package onnx: {install_hint('onnx')}") from error
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except (DecodeError, ValueError) as error:
-        raise TransferError(f"a damaged or truncated {FORMAT} file ({' '.join(str(error).split())})") from error
-    if not model.graph.node or not model.opset_import:
-        raise TransferError(f"a damaged or truncated {FORMAT} file (no nodes, or no version of the operators)")
-    return model
 
 
 FORMATS = (Format(FORMAT, recognises, read),)
