@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -82,17 +82,11 @@ class OurUnits(Units):
             self.images[i] = view
             self.views.append(view)
             return self.add(Unit("images", name, (0,), (len(self.views) - 1,), text=str(view)))
-        # what must agree of a step without a layer; others write its constants and axes otherwise
-        particulars: tuple[Hashable, ...] = (node.op, str(node.attributes))
-        if (
-            node.op == "concat"
-            and node.attributes["axis"] == len(node.shape) - 1
-            or not node.attributes
-            and len(node.chain) < 2
-            and not any(each.constants for each in node.chain)
-        ):
-            particulars = ()
-        return self.add(Unit(RENAMED.get(node.op, node.op), name, inputs, particulars))
+        # others write the constants and axes of a step otherwise
+        is_last = node.op == "concat" and node.attributes["axis"] == len(node.shape) - 1
+        is_plain = not node.attributes and len(node.chain) < 2 and not any(each.constants for each in node.chain)
+        about = () if is_last or is_plain else (node.op, str(node.attributes))
+        return self.add(Unit(RENAMED.get(node.op, node.op), name, inputs, about))
 
     def _batch_norm(self, node: Node, name: str, inputs: tuple[int, ...], source: Node) -> int:
         """A batch norm, joined with the layer before it, which nothing else takes."""
