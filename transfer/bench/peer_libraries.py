@@ -130,7 +130,7 @@ def keras_application(case: PeerCase) -> Prepared:
     )
     names = name_map(case.arch, "keras", {path: array.shape for path, array in arrays.items()})
     tensors = {source.name: arrays[path] for path, source in names.sources.items()}
-    variables: Any = names.rename({variable.path: variable for variable in model.variables})
+    variables: Any = names.row.rename({variable.path: variable for variable in model.variables})
     for name, variable in variables.items():
         if name not in tensors:
             raise Skipped(f"keras.applications' network has {name}, ours has not")

@@ -179,7 +179,7 @@ def from_tensors(
     if isinstance(tensors, OnnxTensors) and not by_names:
         graph_of = Model(arch, fields, preprocessing)
         tensors, candidates = follow(tensors, graph_of, candidates, shapes, file, name), ("native",)
-    maps = ((names.rename(tensors), names) for names in (name_map(arch, library, shapes) for library in candidates))
+    maps = ((names.row.rename(tensors), names) for names in (name_map(arch, library, shapes) for library in candidates))
     # the map whose names the file has the most of, the first if it has none of any; and the tensors by its names
     renamed, names = max(maps, key=lambda pair: sum(source.name in pair[0] for source in pair[1].sources.values()))
     classes = 0 if headless else shapes[CLASSIFIER_BIAS][0]

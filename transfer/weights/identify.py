@@ -121,7 +121,7 @@ def _of_variant(arch: str, fields: Fields, tensors: Mapping[str, np.ndarray]) ->
     for library in libraries(arch):
         names = _map(arch, fields, library)
         try:
-            renamed = names.rename(tensors)
+            renamed = names.row.rename(tensors)
         except TransferError:
             continue
         # one number in place of all: only the shapes are wanted

@@ -28,7 +28,7 @@ class Names(NamedTuple):
         each, such as a token or a part of a fused qkv.
     """
 
-    of: Callable[[Sequence[str]], Mapping[str, str]]
+    of: Callable[[Sequence[str]], Mapping[str, str]] = lambda layers: {layer: layer for layer in layers}
     classifier: tuple[str, ...] = ()
     excused: tuple[str, ...] = ()
     rename: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = lambda tensors: tensors

@@ -3,7 +3,6 @@
 Derived from the model's own dotted paths, so that every depth and width of a family has one rule.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -12,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from transfer.models import registry
-from transfer.weights.maps import family
+from transfer.weights.maps import Names, family
 
 Shape = tuple[int, ...]
 
@@ -82,25 +81,16 @@ class Source(NamedTuple):
     convert: Callable[[np.ndarray, Shape], np.ndarray] = lambda tensor, shape: tensor
 
 
-@dataclasses.dataclass(frozen=True)
-class NameMap:
-    """Our paths -> sources in files of one library, and which tensors of such a file may be left over.
-
-    Attributes:
-      classifier: prefixes of the classifier's tensors.
-      excused: prefixes of tensors that have no place in our network (auxiliary classifiers).
-      rename: a file's tensors by the names of `sources`, where the library's own differ from file to file.
-    """
+class NameMap(NamedTuple):
+    """Our paths -> sources in files of one library, whose `row` says which tensors of a file may be left over."""
 
     library: str
     sources: Mapping[str, Source]
-    classifier: tuple[str, ...]
-    excused: tuple[str, ...] = ()
-    rename: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = lambda tensors: tensors
+    row: Names
 
     def in_classifier(self, name: str) -> bool:
         """Whether the file's tensor `name` belongs to the classifier."""
-        return name.startswith(self.classifier)
+        return name.startswith(self.row.classifier)
 
     def fills_classifier(self, path: str) -> bool:
         """Whether our array `path` comes from a tensor of the classifier."""
@@ -108,7 +98,7 @@ class NameMap:
 
     def is_excused(self, name: str) -> bool:
         """Whether the file's tensor `name` carries nothing for inference."""
-        return name.startswith(self.excused) or name.endswith(COUNTERS)
+        return name.startswith(self.row.excused) or name.endswith(COUNTERS)
 
 
 def shapes_of(model: nnx.Module) -> dict[str, Shape]:
@@ -125,11 +115,11 @@ def name_map(arch: str, library: str, shapes: Mapping[str, Shape]) -> NameMap:
     """The map from the arrays of a model (dotted path -> shape, see `registry.flat_state`) to `library`'s names."""
     known = family(arch)
     if library == "native":
-        return NameMap(library, {path: Source(path) for path in shapes}, known.classifier)
-    names, scheme = known.libraries[library], SCHEMES.get(library, TORCH)
-    own: Mapping[str, Source] = names.sources(shapes)
+        return NameMap(library, {path: Source(path) for path in shapes}, Names(classifier=known.classifier))
+    row, scheme = known.libraries[library], SCHEMES.get(library, TORCH)
+    own: Mapping[str, Source] = row.sources(shapes)
     layers = registry.layers_of(path for path in shapes if path not in own)
-    theirs = names.of(layers)
+    theirs = row.of(layers)
     # a batch norm is told from a convolution by what it has
     normalised = {layer for layer in layers if f"{layer}.scale" in shapes or f"{layer}.mean" in shapes}
 
@@ -141,5 +131,4 @@ def name_map(arch: str, library: str, shapes: Mapping[str, Shape]) -> NameMap:
         variable = "shift" if variable == "bias" and layer in normalised else variable
         return Source(f"{theirs[layer]}{scheme.separator}{scheme.variables[variable]}", convert)
 
-    sources = {path: own.get(path) or source(path) for path in shapes}
-    return NameMap(library, sources, names.classifier, names.excused, names.rename)
+    return NameMap(library, {path: own.get(path) or source(path) for path in shapes}, row)
