@@ -45,14 +45,9 @@ def mismatch(file: WeightFile, computed: dict[str, str]) -> str | None:
 
 
 def fetch(record: Record, *, notop: bool = False) -> tuple[Path, str]:
-    """The verified local file of a record, downloaded first where it is neither shipped nor cached.
+    """The verified local file of a record and its SHA-256 as hex, downloaded first if neither shipped nor cached.
 
-    Args:
-      record: from the catalogue.
-      notop: the file without classifier, where the publisher has one; otherwise the only file.
-
-    Returns:
-      (path, SHA-256 as hex).
+    `notop`: the file without classifier, where the publisher has one; otherwise the only file.
 
     Raises:
       TransferError: no network, a wrong hash (nothing is left in the cache), a damaged cached file.

@@ -1,11 +1,8 @@
 """The catalogue: one record a weight set, binding file, hash, preprocessing, licence and published accuracy.
 
 The records are JSON, one file a source in `records/`: `source` (where the figures come from), `defaults` (merged
-into every record; `preprocessing` key by key) and `records`, each with `name`, `arch`, `file` (`filename`, `url`
-and any of `sha256`, `sha256_prefix`, `md5`; without a URL the file ships in `files/`), optionally `notop` (a second
-file without classifier), `fields` of the architecture, and the figures. A new weight set is a new record, nothing
-else; a file without any hash is not verified. `parity.json` beside them is no record file: it holds the errors that
-were measured against each record's source.
+into every record; `preprocessing` key by key) and `records`, each with the attributes of `Record`; a `file` without a
+URL ships in `files/`, one without any hash is not verified. A new weight set is a new record, nothing else.
 """
 
 import dataclasses

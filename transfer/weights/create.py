@@ -223,19 +223,10 @@ def _classes_in_file(names: NameMap, tensors: Mapping[str, np.ndarray], default:
 def convert_file(
     source: str | os.PathLike[str], name: str, output: str | os.PathLike[str], *, by_names: bool = False
 ) -> int:
-    """Loads `source` strictly into the model `name` and writes its arrays atomically as a native `.safetensors` file.
+    """Loads `source` into the model `name` as `create_model` does, and writes its arrays as a native file, atomically.
 
-    Args:
-      source: any format that `transfer.weights.readers` knows.
-      name: catalogue name, or an architecture.
-      output: the file to make or replace. Its metadata say the model, the architecture, its fields and the source.
-      by_names: as in `create_model`.
-
-    Returns:
-      How many arrays were written.
-
-    Raises:
-      TransferError, UsageError: as `create_model`.
+    The metadata of `output` say the model, the architecture, its fields and the source. Returns how many arrays were
+    written.
     """
     model = create_model(name, weights=source, by_names=by_names)
     arrays = registry.flat_state(model)

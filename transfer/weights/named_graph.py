@@ -16,11 +16,9 @@ USUAL_IMAGE = (224, 224, 3)
 
 @functools.cache
 def network(name: str, image_size: int | None = None) -> tuple[Graph, tuple[int, int, int]]:
-    """The graph of a catalogue name or an architecture, and the (height, width, channels) that it was traced with.
+    """The graph of a record (`"vgg16.keras"`, at its size) or an architecture, and the (height, width, channels) of it.
 
-    Args:
-      name: a record (`"vgg16.keras"`, at the record's size) or an architecture.
-      image_size: of square images, instead of the usual.
+    `image_size`: of square images, instead of the usual.
 
     Raises:
       UsageError: an unknown name, or a size that the network does not take.

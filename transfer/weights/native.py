@@ -13,6 +13,7 @@ from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files import atomic, digest
+from transfer.runtime.files.untrusted import error_summary
 from transfer.weights.readers import safetensors_file
 
 FORMAT = "transfer"
@@ -56,8 +57,8 @@ def fields(path: str | os.PathLike[str], arch: str) -> dict[str, Any]:
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         registry.build(arch, seed=None, **values)
     except Exception as error:  # whatever an architecture raises for values that make no sense
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise TransferError(f"{path}: its metadata hold fields that {arch} cannot be built with ({reason})") from error
+        text = f"its metadata hold fields that {arch} cannot be built with ({error_summary(error)})"
+        raise TransferError(f"{path}: {text}") from error
     return values
 
 

@@ -52,15 +52,11 @@ def first_outputs(model: nnx.Module, record: Record) -> np.ndarray:
 def verify(
     name: str, weights: str | os.PathLike[str] | None = None, *, report: Callable[[str], object] = print
 ) -> nnx.Module:
-    """Checks a weight file against its record, a reported line for each check that passes; all are made.
+    """Checks a weight file against the record `name`; all checks are made, and the model that was loaded is returned.
 
     Args:
-      name: in the catalogue.
       weights: the file; None: the shipped, cached or downloaded one.
-      report: takes each line as soon as it is known.
-
-    Returns:
-      The model that was loaded.
+      report: takes a line for each check that passes, as soon as it is known.
 
     Raises:
       TransferError: a check failed; the message says which ones, and how.

@@ -17,7 +17,7 @@ import numpy as np
 
 from transfer.errors import TransferError
 from transfer.runtime.files import archives
-from transfer.runtime.files.untrusted import DAMAGE_ERRORS
+from transfer.runtime.files.untrusted import DAMAGE_ERRORS, error_summary, prefix_errors
 from transfer.weights.readers._described import Described, Layer, claims_in
 
 __all__ = ["Described", "Format", "Layer", "formats", "read", "claims_in"]
@@ -62,28 +62,21 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise TransferError(f"{path}: no such weight file")
-    try:
-        return _read(path)
-    except TransferError as error:
-        raise TransferError(f"{path}: {error}") from error
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
     members: list[str] = []
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-        if head.startswith(ZIP_MAGIC):
-            with archives.open_zip(file) as archive:
-                members = list(archive.members)
-    kind = next((kind for kind in formats() if kind.recognises(head, members)), None)
-    if kind is None:
-        known = ", ".join(kind.name for kind in formats())
-        raise TransferError(f"not a weight file of a supported format ({known})")
-    try:
-        tensors = kind.read(path)
-    except _UNREADABLE as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise TransferError(f"a damaged or truncated {kind.name} file ({reason})") from error
-    if not tensors:
-        raise TransferError(f"a {kind.name} file without a single tensor")
-    return tensors
+    with prefix_errors(path):
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+            if head.startswith(ZIP_MAGIC):
+                with archives.open_zip(file) as archive:
+                    members = list(archive.members)
+        kind = next((kind for kind in formats() if kind.recognises(head, members)), None)
+        if kind is None:
+            known = ", ".join(kind.name for kind in formats())
+            raise TransferError(f"not a weight file of a supported format ({known})")
+        try:
+            tensors = kind.read(path)
+        except _UNREADABLE as error:
+            raise TransferError(f"a damaged or truncated {kind.name} file ({error_summary(error)})") from error
+        if not tensors:
+            raise TransferError(f"a {kind.name} file without a single tensor")
+        return tensors
