@@ -57,17 +57,11 @@ class View:
 
 
 class Known(NamedTuple):
-    """A view of the images that a graph of the model may make.
-
-    Attributes:
-      view: in the graph.
-      number: of the same in our model, None where the model takes the images as they are.
-      is_preprocessed: our model does that; False: its images are preprocessed so before they are given to it.
-    """
+    """A view of the images that a graph of the model may make, and its number in our model (None: as they are)."""
 
     view: View
     number: int | None
-    is_preprocessed: bool = True
+    is_preprocessed: bool = True  # by our model, not before the images are given to it
 
 
 def known_views(channels: int, views: Sequence[View], preprocessing: Preprocessing | None) -> list[Known]:

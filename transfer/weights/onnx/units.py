@@ -86,12 +86,7 @@ def convolution(
 
 
 class Units:
-    """Units in the order of their edges.
-
-    Attributes:
-      units: the first is the input.
-      output: position of the output's.
-    """
+    """Units in the order of their edges, from the input to the position `output`."""
 
     def __init__(self) -> None:
         self.units: list[Unit] = []

@@ -18,13 +18,11 @@ Shares = tuple[tuple[tuple[int, Fraction], ...], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A window along one side.
+    """A window along one side of `size` pixels.
 
     Attributes:
-      size: of the side.
-      kernel, stride, dilation: in pixels.
-      zeros: how many were put at its start and end as values.
-      pads: how many the window may reach beyond those.
+      zeros: how many were put at the side's start and end as values.
+      pads: how many pixels the window may reach beyond those.
       ceil_mode: a last window may hang over the edge, unless it starts in the padding (PyTorch).
     """
 

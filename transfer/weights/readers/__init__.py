@@ -30,12 +30,9 @@ _UNREADABLE = (*DAMAGE_ERRORS, OSError, RuntimeError, zipfile.BadZipFile, zlib.e
 
 
 class Format(NamedTuple):
-    """A file format.
+    """A file format: its name in messages, how a file of it is told, and what reads all its tensors.
 
-    Attributes:
-      name: in messages.
-      recognises: whether a file is of it, by its first `HEAD_BYTES` and the names in it if it is a zip.
-      read: all tensors of the file at a path.
+    It is told by the first `HEAD_BYTES` and, of a zip, the names in it, never by its extension.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """Tensors together with what their file says of the network beside them: names, settings, layers in front."""
 
-import dataclasses
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from itertools import islice, takewhile
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,7 @@ KEPT = ("scale", "offset", "mean", "variance", "invert", "padding", "activation"
 MOST_IN_FRONT = 50
 
 
-@dataclasses.dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """A layer of a Keras model: its name, its class, and of its configuration what `KEPT` lists."""
 
     name: str
@@ -63,12 +62,11 @@ def claims_in(content: object, depth: int = 0) -> dict[str, Any]:
 
 def front(model: object, owners: Collection[str]) -> list[Layer]:
     """The layers before the first with weights, of a model as Keras' JSON has it; `owners` names layers with some."""
-    layers = []
-    for layer in _flat(model):
-        if layer.kind in WEIGHTED or (layer.name in owners and layer.kind != "Normalization"):
-            break
-        layers.append(layer)
-    return layers[:MOST_IN_FRONT]
+
+    def has_none(layer: Layer) -> bool:
+        return layer.kind not in WEIGHTED and (layer.name not in owners or layer.kind == "Normalization")
+
+    return list(islice(takewhile(has_none, _flat(model)), MOST_IN_FRONT))
 
 
 def _flat(model: object) -> Iterator[Layer]:

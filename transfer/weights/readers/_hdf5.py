@@ -5,7 +5,6 @@ that ends a process which has limits on memory and time, and whose answer the re
 file (`transfer.weights.readers.keras_file`).
 """
 
-import dataclasses
 import io
 import json
 import math
@@ -89,8 +88,7 @@ def answer(file: Any, size: int, output: IO[bytes]) -> None:
             tensors = [(*names, dtype.name, dataset.shape) for *names, dataset, dtype in variables]
             model = _text(opened, "model_config")  # where the file holds a model and not weights alone
             owners = {name for layer, group, *_ in tensors for name in (layer, group)}
-            layers = front(json.loads(model), owners) if model else []
-            header = {"tensors": tensors, "front": list(map(dataclasses.astuple, layers))}
+            header = {"tensors": tensors, "front": front(json.loads(model), owners) if model else []}
             output.write(json.dumps(header).encode() + b"\n")
             for *_, dataset, dtype in variables:
                 array = np.asarray(dataset[()])
