@@ -70,9 +70,9 @@ def family(arch: str) -> Family:
     return Family(libraries, own, getattr(module, "FLATTENED", {}), padding, name)
 
 
-def of_each(name: Callable[[str], str]) -> Callable[[Sequence[str]], Mapping[str, str]]:
-    """The names of layers by a function that knows the name of each from its own path alone."""
-    return lambda layers: {layer: name(layer) for layer in layers}
+def of_each(name: Callable[[str], str], last: str) -> Callable[[Sequence[str]], Mapping[str, str]]:
+    """The names of layers by a function of each one's path alone, and the name of the `last` one, our `logits`."""
+    return lambda layers: {layer: last if layer == "logits" else name(layer) for layer in layers}
 
 
 # Positions in `features`, where ReLUs and pools count too.
@@ -93,8 +93,6 @@ GOOGLENET |= {"branch1": "branch1", "branch4": "branch4.1"}
 
 def googlenet_torch(layer: str) -> str:
     """`inception3a.branch2_1.conv` is `inception3a.branch2.0.conv`; the stem's layers stand alone."""
-    if layer == "logits":
-        return "fc"
     block, brick, part = layer.split(".")
     return f"{brick}.{part}" if block == "stem" else f"{block}.{GOOGLENET[brick]}.{part}"
 
@@ -116,8 +114,6 @@ _NUMBERED = re.compile(r"(conv2d|batch_normalization)(?:_(\d{1,9}))?/(.+)")
 
 def inception_torch(layer: str) -> str:
     """`mixed0.branch5x5_1.conv` is `Mixed_5b.branch5x5_1.conv`; timm agrees."""
-    if layer == "logits":
-        return "fc"
     block, brick, part = layer.split(".")
     return f"Conv2d_{INCEPTION_STEM[brick]}.{part}" if block == "stem" else f"Mixed_{MIXED[block]}.{brick}.{part}"
 
@@ -125,7 +121,7 @@ def inception_torch(layer: str) -> str:
 def inception_keras(layer: str) -> str:
     """Keras numbers the convolutions as it makes them, from 0: `mixed0.branch1x1.conv` is `conv2d_5`."""
     brick, _, part = layer.rpartition(".")
-    return "predictions" if layer == "logits" else f"{KERAS_PARTS[part]}_{BRICKS.index(brick)}"
+    return f"{KERAS_PARTS[part]}_{BRICKS.index(brick)}"
 
 
 def counted_from_zero(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
@@ -148,8 +144,8 @@ def counted_from_zero(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndar
 
 
 _UNIT = re.compile(r"stage(\d+)\.unit(\d+)\.(\w+)")
-RESNET_TORCH = {"stem.conv": "conv1", "stem.bn": "bn1", "logits": "fc"}
-RESNET_KERAS = {"stem.conv": "conv1_conv", "stem.bn": "conv1_bn", "post_bn": "post_bn", "logits": "predictions"}
+RESNET_TORCH = {"stem.conv": "conv1", "stem.bn": "bn1"}
+RESNET_KERAS = {"stem.conv": "conv1_conv", "stem.bn": "conv1_bn", "post_bn": "post_bn"}
 # Parts of a unit; Keras counts the shortcut as convolution 0.
 TORCH_SHORTCUT = {"proj": "downsample.0", "proj_bn": "downsample.1"}
 KERAS_UNIT = {"proj": "0_conv", "proj_bn": "0_bn", "preact_bn": "preact_bn"}
@@ -203,30 +199,29 @@ def vgg_timm(layers: Sequence[str]) -> Mapping[str, str]:
     return _vgg_features(layers) | {layer: name for layer, name in VGG_TIMM.items() if layer in layers}
 
 
-# Classifiers with hidden layers, of our own files and of Keras'.
+# Prefixes of classifiers with hidden layers, in our own files and in Keras'.
 HIDDEN, KERAS_HIDDEN = ("fc1.", "fc2.", "logits."), ("fc1/", "fc2/", "predictions/")
-_INCEPTION = Names(of_each(inception_torch), ("fc.",), excused=("AuxLogits.",))
-_RESNET, _KERAS_RESNET = Names(of_each(resnet_torch), ("fc.",)), Names(of_each(resnet_keras), ("predictions/",))
+_INCEPTION = Names(of_each(inception_torch, "fc"), ("fc.",), excused=("AuxLogits.",))
+_RESNET = Names(of_each(resnet_torch, "fc"), ("fc.",))
+_KERAS_RESNET = Names(of_each(resnet_keras, "predictions"), ("predictions/",))
 
 FAMILIES = {
     "alexnet": Family(
         {"torchvision": Names(alexnet_torch, ("classifier.",))}, HIDDEN, {"fc1": alexnet.CLASSIFIER_CELLS**2}
     ),
-    "googlenet": Family({"torchvision": Names(of_each(googlenet_torch), ("fc.",), excused=("aux1.", "aux2."))}),
+    "googlenet": Family({"torchvision": Names(of_each(googlenet_torch, "fc"), ("fc.",), excused=("aux1.", "aux2."))}),
     "inception": Family(
         {
             "torchvision": _INCEPTION,
             "timm": _INCEPTION,
-            "keras": Names(of_each(inception_keras), ("predictions/",), rename=counted_from_zero),
+            "keras": Names(of_each(inception_keras, "predictions"), ("predictions/",), rename=counted_from_zero),
         }
     ),
     # as PyTorch's own tutorial and Keras' applications call the last layer; no library ships one
     "lenet": Family(
         {
-            "torchvision": Names(
-                of_each(lambda layer: "fc3" if layer == "logits" else layer), ("fc1.", "fc2.", "fc3.")
-            ),
-            "keras": Names(of_each(lambda layer: "predictions" if layer == "logits" else layer), KERAS_HIDDEN),
+            "torchvision": Names(of_each(str, "fc3"), ("fc1.", "fc2.", "fc3.")),
+            "keras": Names(of_each(str, "predictions"), KERAS_HIDDEN),
         },
         HIDDEN,
         {"fc1": lenet.CLASSIFIER_CELLS**2},
@@ -237,9 +232,7 @@ FAMILIES = {
         {
             "torchvision": Names(vgg_torch, ("classifier.",)),
             "timm": Names(vgg_timm, ("pre_logits.", "head.")),
-            "keras": Names(
-                of_each(lambda layer: "predictions" if layer == "logits" else layer.replace(".", "_")), KERAS_HIDDEN
-            ),
+            "keras": Names(of_each(lambda layer: layer.replace(".", "_"), "predictions"), KERAS_HIDDEN),
         },
         HIDDEN,
         {"fc1": vgg.CLASSIFIER_CELLS**2},
