@@ -21,6 +21,8 @@ WEIGHTED = ("Conv2D", "Convolution2D", "DepthwiseConv2D", "SeparableConv2D", "De
 # What is kept of the configuration of a layer in front.
 KEPT = ("scale", "offset", "mean", "variance", "invert", "padding", "activation")
 MOST_IN_FRONT = 50
+# The name of Keras' other format, and the kinds of numbers that it may hold.
+HDF5, NUMBERS, BFLOAT16 = "Keras .h5", "biuf", "bfloat16"
 
 
 class Layer(NamedTuple):

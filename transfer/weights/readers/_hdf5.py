@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO, Any
 
+import h5py
 import ml_dtypes
 import numpy as np
 
@@ -28,12 +29,10 @@ from transfer.runtime.files.untrusted import (
     error_summary,
     printable,
 )
-from transfer.weights.readers._described import front
+from transfer.weights.readers._described import BFLOAT16, HDF5, NUMBERS, front
 
 # For a small file; HDF5's library and NumPy alone take 0.2 GiB of addresses.
 MEMORY = 1 << 30
-FORMAT = "Keras .h5"
-NUMBERS, BFLOAT16 = "biuf", "bfloat16"
 # Deflate, shuffle, a checksum; others may be code.
 FILTERS = {1, 2, 3}
 LARGEST_ATTRIBUTE = 1 << 24
@@ -80,8 +79,6 @@ def answer(file: Any, size: int, output: IO[bytes]) -> None:
     A tensor is [layer, group, variable, dtype, shape]; `layer` is None where the file has only the name of its group.
     `front` is [name, class, configuration] of each layer in front of those with weights.
     """
-    import h5py
-
     try:
         with h5py.File(file, "r") as opened:
             variables = [(*names, dataset, _dtype(dataset)) for *names, dataset in _variables(opened, size)]
@@ -95,14 +92,14 @@ def answer(file: Any, size: int, output: IO[bytes]) -> None:
                 array = array if dtype.name == BFLOAT16 else array.astype(dtype.newbyteorder("<"), "C", copy=False)
                 output.write(array.reshape(-1).view(np.uint8).data)
     except (TransferError, *DAMAGE_ERRORS, OSError, RuntimeError) as error:
-        damage = f"a damaged or truncated {FORMAT} file ({error_summary(error)})"
+        damage = f"a damaged or truncated {HDF5} file ({error_summary(error)})"
         text = str(error) if isinstance(error, TransferError) else damage
         output.write(json.dumps({"error": text}).encode() + b"\n")
 
 
 def _variables(file: Any, size: int) -> Iterator[tuple[str | None, str, str, Any]]:
     """(layer, group, variable, dataset), each looked at."""
-    root = _child(file, "model_weights", file)
+    root = _child(file, "model_weights") or file
     layers = next((group for name in ("layers", EARLY_LAYERS) if (group := _child(file, name)) is not None), None)
     if "layer_names" in root.attrs or "layer_names0" in root.attrs:
         variables = _legacy(root)
@@ -117,8 +114,6 @@ def _variables(file: Any, size: int) -> Iterator[tuple[str | None, str, str, Any
 
 def _check(dataset: Any, name: str, size: int) -> None:
     """Raises TransferError for anything but numbers of which the file of `size` bytes has as many."""
-    import h5py
-
     if not isinstance(dataset, h5py.Dataset):
         raise TransferError(f"{name} is a group, not numbers")
     if dataset.external or dataset.is_virtual:
@@ -138,25 +133,21 @@ def _check(dataset: Any, name: str, size: int) -> None:
             raise TransferError(f"refused: {name} is compressed in a way that is not supported")
 
 
-def _child(group: Any, name: str, default: Any = None) -> Any:
-    """The member `name` of a group; no link is followed that only names where it leads to, which opens other files."""
-    import h5py
+def _child(group: Any, name: str, listed_as: str = "") -> Any:
+    """The member `name` of a group, None or TransferError where one that is `listed_as` something is not there.
 
+    No link is followed that only names where it leads to, which opens other files.
+    """
     for part in filter(None, name.split("/")):
         if not isinstance(group, h5py.Group) or part == "." or part not in group:
-            return default
+            if listed_as:
+                raise TransferError(f"it lists {printable(name)} as a {listed_as}, but does not hold it")
+            return None
         if not isinstance(group.get(part, getlink=True), h5py.HardLink):
             text = f"refused: {printable(name)} lies in another file or place, to which this one only points"
             raise TransferError(text)
         group = group[part]
     return group
-
-
-def _member(group: Any, name: str, what: str) -> Any:
-    member = _child(group, name)
-    if member is None:
-        raise TransferError(f"it lists {printable(name)} as a {what}, but does not hold it")
-    return member
 
 
 def _dtype(dataset: Any) -> np.dtype:
@@ -167,9 +158,9 @@ def _dtype(dataset: Any) -> np.dtype:
 
 def _legacy(root: Any) -> Iterator[tuple[str | None, str, str, Any]]:
     for layer in _names(root, "layer_names"):
-        group = _member(root, layer, "layer")
+        group = _child(root, layer, "layer")
         for weight in _names(group, "weight_names"):
-            yield *_variable(layer, weight), _member(group, weight, f"variable of layer {printable(layer)}")
+            yield *_variable(layer, weight), _child(group, weight, f"variable of layer {printable(layer)}")
 
 
 def _names(group: Any, attribute: str) -> list[str]:
@@ -214,13 +205,11 @@ def _keras3(layers: Any) -> Iterator[tuple[str | None, str, str, Any]]:
         names = NUMBERED_VARIABLES.get((kind, len(group)), tuple(map(str, range(len(group)))))
         for i, variable in enumerate(names):
             # the group's own name counts layers of a class (conv2d_7); the layer's name is an attribute
-            yield _text(group, "name"), parent, variable, _member(group, str(i), f"variable of {printable(parent)}")
+            yield _text(group, "name"), parent, variable, _child(group, str(i), f"variable of {printable(parent)}")
 
 
 def _variable_groups(group: Any, depth: int) -> Iterator[Any]:
     """The groups `vars`, in the order of names; HDF5's own walk overflows its stack in a deep file."""
-    import h5py
-
     if depth > DEEPEST:
         raise TransferError(f"refused: groups more than {DEEPEST} deep")
     for name in group:

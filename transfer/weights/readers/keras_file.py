@@ -23,8 +23,7 @@ from transfer.errors import TransferError
 from transfer.runtime.files import archives
 from transfer.runtime.files.untrusted import decompression_limit, printable
 from transfer.weights.readers import Format
-from transfer.weights.readers._described import Described, Layer, front
-from transfer.weights.readers._hdf5 import BFLOAT16, FORMAT, NUMBERS
+from transfer.weights.readers._described import BFLOAT16, HDF5, NUMBERS, Described, Layer, front
 
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -62,7 +61,7 @@ def assembled(answer: IO[bytes], size: int, layer_names: Mapping[str, str]) -> D
     """The arrays of an answer (`_hdf5.answer`), which is believed no more than the file of `size` bytes."""
     line = answer.readline(LONGEST_ANSWER)
     if not line.endswith(b"\n"):
-        raise TransferError(f"a damaged {FORMAT} file: HDF5's own library crashed or went on for ever over it")
+        raise TransferError(f"a damaged {HDF5} file: HDF5's own library crashed or went on for ever over it")
     header = json.loads(line)
     if "error" in header:
         raise TransferError(str(header["error"]))
@@ -84,7 +83,7 @@ def assembled(answer: IO[bytes], size: int, layer_names: Mapping[str, str]) -> D
             raise TransferError(f"refused: its variables take more than {limit} bytes")
         raw = answer.read(length)
         if len(raw) != length:
-            raise TransferError(f"a damaged or truncated {FORMAT} file ({printable(name)} ends early)")
+            raise TransferError(f"a damaged or truncated {HDF5} file ({printable(name)} ends early)")
         tensors[name] = np.frombuffer(raw, kind).reshape(shape)
     layers = [Layer(str(name), str(kind), dict(config)) for name, kind, config in header["front"]]
     return Described(tensors, front=layers)
@@ -113,5 +112,5 @@ def layer_names(model: Mapping[str, Any], parent: str = "") -> Iterator[tuple[st
 
 FORMATS = (
     Format("Keras .keras", lambda head, members: WEIGHTS in members, read_archive),
-    Format(FORMAT, lambda head, members: head.startswith(MAGIC), read_h5),
+    Format(HDF5, lambda head, members: head.startswith(MAGIC), read_h5),
 )
