@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -131,23 +132,20 @@ def _get(url: str, headers: dict[str, str]) -> "requests.Response":
     import requests
 
     # a thread, because no limit of `requests` holds for an answer whose headers come byte by byte
-    answers: list[requests.Response | BaseException] = []
+    answer: Future[requests.Response] = Future()
 
     def ask() -> None:
         try:
             timeouts = (TIMEOUT_SECONDS, TIMEOUT_SECONDS)
-            answers.append(requests.get(url, headers=headers, stream=True, timeout=timeouts, allow_redirects=False))
+            answer.set_result(requests.get(url, headers=headers, stream=True, timeout=timeouts, allow_redirects=False))
         except BaseException as error:
-            answers.append(error)
+            answer.set_exception(error)
 
-    thread = threading.Thread(target=ask, daemon=True, name="download")
-    thread.start()
-    thread.join(ANSWER_SECONDS)
-    if not answers:
-        raise SourceError(f"no answer within {ANSWER_SECONDS:g} s")
-    if isinstance(answers[0], BaseException):
-        raise answers[0]
-    return answers[0]
+    threading.Thread(target=ask, daemon=True, name="download").start()
+    try:
+        return answer.result(ANSWER_SECONDS)
+    except TimeoutError:
+        raise SourceError(f"no answer within {ANSWER_SECONDS:g} s") from None
 
 
 def _receive(response: "requests.Response", stream: IO[bytes], begun: int, title: str) -> None:
