@@ -1,6 +1,5 @@
 """Strict loading: every array of the model is filled with numbers, every tensor of the file used or excused."""
 
-import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -23,8 +22,7 @@ class Likeness(NamedTuple):
     sure: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """How a file and a model fit together: our paths, or names in the file where `unexpected` and `excused`."""
 
     matched: Sequence[str]
