@@ -16,6 +16,11 @@ from transfer.errors import TransferError
 from transfer.models import alexnet, inception, lenet, registry, vgg
 
 
+def of_each(name: Callable[[str], str], last: str) -> Callable[[Sequence[str]], Mapping[str, str]]:
+    """The names of layers by a function of each one's path alone, and the name of the `last` one, our `logits`."""
+    return lambda layers: {layer: last if layer == "logits" else name(layer) for layer in layers}
+
+
 class Names(NamedTuple):
     """What a library calls the layers of a family.
 
@@ -28,7 +33,7 @@ class Names(NamedTuple):
         each, such as a token or a part of a fused qkv.
     """
 
-    of: Callable[[Sequence[str]], Mapping[str, str]] = lambda layers: {layer: layer for layer in layers}
+    of: Callable[[Sequence[str]], Mapping[str, str]] = of_each(str, "logits")
     classifier: tuple[str, ...] = ()
     excused: tuple[str, ...] = ()
     rename: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = lambda tensors: tensors
@@ -68,11 +73,6 @@ def family(arch: str) -> Family:
     }
     own, padding = said["classifier"].get("native", ("logits.",)), getattr(module, "KERAS_PADDING", None)
     return Family(libraries, own, getattr(module, "FLATTENED", {}), padding, name)
-
-
-def of_each(name: Callable[[str], str], last: str) -> Callable[[Sequence[str]], Mapping[str, str]]:
-    """The names of layers by a function of each one's path alone, and the name of the `last` one, our `logits`."""
-    return lambda layers: {layer: last if layer == "logits" else name(layer) for layer in layers}
 
 
 # Positions in `features`, where ReLUs and pools count too.

@@ -145,9 +145,9 @@ def paired(ours: Units, theirs: Units) -> list[tuple[Unit, Unit]]:
         if pair in pairs:
             continue
         pairs.add(pair)
-        inputs = ours.units[pair[0]].inputs, theirs.units[pair[1]].inputs
+        inputs = [list(ours.units[pair[0]].inputs), list(theirs.units[pair[1]].inputs)]
         if ours.units[pair[0]].op in UNORDERED:
-            inputs = tuple(sorted(inputs[i], key=numbers[i].__getitem__) for i in range(2))
+            inputs = [sorted(inputs[i], key=numbers[i].__getitem__) for i in range(2)]
         stack += zip(*inputs, strict=True)
     return [(ours.units[i], theirs.units[j]) for i, j in sorted(pairs)]
 
