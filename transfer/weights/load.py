@@ -74,10 +74,9 @@ def fit(
             misshapen.append(f"{source.name} {array.shape} for {path} {shape}")
     used = {names.sources[path].name for path in shapes}
     headless = not any(map(names.fills_classifier, names.sources))
-    excused, unexpected = [], []
-    for name in (name for name in tensors if name not in used):
-        is_excused = names.is_excused(name) or (headless and names.in_classifier(name))
-        (excused if is_excused else unexpected).append(name)
+    rest = [name for name in tensors if name not in used]
+    excused = [name for name in rest if names.is_excused(name) or (headless and names.in_classifier(name))]
+    unexpected = [name for name in rest if name not in set(excused)]
     return arrays, Report(list(arrays), missing, unexpected, misshapen, excused)
 
 
