@@ -140,7 +140,7 @@ def test_an_open_size_is_compared_where_sizes_round(tmp_path: Path) -> None:
     load(RESNET, g.save(tmp_path / "model.onnx"))
     for dim in g.graph.input[0].type.tensor_type.shape.dim[2:]:
         dim.Clear()
-    with pytest.raises(TransferError, match=f"for images of 257x257 pixels, where the model has max_pool.*{NODE}"):
+    with pytest.raises(TransferError, match=f"for images of 257x257 pixels: where the model has max_pool.*{NODE}"):
         load(RESNET, g.save(tmp_path / "model.onnx"))
 
 

@@ -10,6 +10,7 @@ import functools
 import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from transfer.errors import UsageError
 from transfer.models import registry
 from transfer.models.graph.trace import leading_to, trace
 from transfer.preprocess.recipe import Preprocessing
+from transfer.runtime.files.untrusted import prefix_errors
 from transfer.weights.names import NameMap, Shape, name_map
 from transfer.weights.onnx.images import Known, known_views
 from transfer.weights.onnx.our_units import Ours, OurUnits
@@ -57,8 +59,11 @@ def follow(
     for number, output in enumerate(graph.outputs):
         try:
             pairs, warning = _compared(graph, output, model)
-            for side in ODD_SIDES if tensors.at else ():
-                _compare_at(side, tensors, number, model)
+            for odd in (tensors.at((side, side, graph.image_shape[-1])) for side in ODD_SIDES if tensors.at):
+                # an odd size need not be one that the graph and the model take
+                if odd.problem is None and odd.is_consistent:
+                    with suppress(UsageError), prefix_errors("for images of {}x{} pixels".format(*odd.image_shape)):
+                        _compared(odd, odd.outputs[number], model)
             arrays = _arrays(pairs)
         except UsageError as error:
             problems.append(f"its images are {'x'.join(map(str, graph.image_shape))}: {error}")
@@ -100,18 +105,6 @@ def _compared(graph: GraphUnits, output: int, model: Model) -> tuple[list[tuple[
         return paired(ours, theirs), warning
     except Differs as error:
         raise Differs(f"{error}{_hint(model, bool(ours.views), theirs)}") from error
-
-
-def _compare_at(side: int, tensors: OnnxTensors, number: int, model: Model) -> None:
-    """Raises Differs where they part for images of another `side`, which the file leaves open, if both take it."""
-    graph = tensors.at((side, side, tensors.graph.image_shape[-1]))  # type: ignore[misc]
-    if graph.problem is None and graph.is_consistent:
-        try:
-            _compared(graph, graph.outputs[number], model)
-        except UsageError:  # the model does not take this size
-            pass
-        except Differs as error:
-            raise Differs(f"for images of {side}x{side} pixels, {error}") from error
 
 
 def _in_our_terms(
