@@ -18,14 +18,11 @@ from transfer.runtime.progress import waiting
 from transfer.weights import cache, catalogue, claims, identify, native, readers
 from transfer.weights.catalogue import Record
 from transfer.weights.load import fit, require_fit, require_numbers
-from transfer.weights.names import NameMap, libraries, name_map, shapes_of
+from transfer.weights.names import CLASSIFIER_LAYER, PYTORCH, NameMap, libraries, name_map, shapes_of
 from transfer.weights.onnx.follow import Model, follow
 from transfer.weights.readers.onnx_file import OnnxTensors
 
 CLASSIFIER_BIAS = "logits.bias"
-CLASSIFIER_LAYER = "logits."
-# One layout under two sets of names, so that a record takes files of both.
-PYTORCH = ("torchvision", "timm")
 
 
 def list_models(pattern: str = "*") -> list[str]:

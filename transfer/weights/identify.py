@@ -12,7 +12,7 @@ from transfer.weights import catalogue
 from transfer.weights.catalogue import Record
 from transfer.weights.load import Likeness, fit
 from transfer.weights.maps import family
-from transfer.weights.names import NameMap, Shape, libraries, name_map, shapes_of
+from transfer.weights.names import CLASSIFIER_LAYER, NameMap, Shape, libraries, name_map, shapes_of
 
 Fields = tuple[tuple[str, Any], ...]
 
@@ -23,7 +23,6 @@ WORTH_NAMING = 0.5
 CLOSE = 0.9
 NEAREST = 3
 SHOWN = 3
-CLASSIFIER_LAYER = "logits."
 TITLES = {"keras": "Keras", "native": "this package"}
 
 

@@ -17,6 +17,7 @@ Shape = tuple[int, ...]
 
 # PyTorch's batch norm counts its steps.
 COUNTERS = ".num_batches_tracked"
+CLASSIFIER_LAYER = "logits."
 
 
 def from_torch(tensor: np.ndarray, shape: Shape, cells: int = 1) -> np.ndarray:
@@ -66,7 +67,9 @@ KERAS = Scheme(
     dict(kernel="kernel", bias="bias", scale="gamma", shift="beta", mean="moving_mean", var="moving_variance"),
     from_keras,
 )
-SCHEMES = {"torchvision": TORCH, "timm": TORCH, "keras": KERAS}
+# One layout under two sets of names, so that a record takes files of both.
+PYTORCH = ("torchvision", "timm")
+SCHEMES = {**dict.fromkeys(PYTORCH, TORCH), "keras": KERAS}
 
 
 class Source(NamedTuple):

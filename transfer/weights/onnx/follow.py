@@ -21,15 +21,13 @@ from transfer.models import registry
 from transfer.models.graph.trace import leading_to, trace
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files.untrusted import prefix_errors
-from transfer.weights.names import NameMap, Shape, name_map
+from transfer.weights.names import PYTORCH, NameMap, Shape, name_map
 from transfer.weights.onnx.images import Known, known_views
 from transfer.weights.onnx.our_units import Ours, OurUnits
 from transfer.weights.onnx.reading import GraphUnits
 from transfer.weights.onnx.units import Differs, Norm, Unit, Units, dense, paired
 from transfer.weights.readers.onnx_file import OnnxTensors
 
-# Exporters keep their names; their layouts are ONNX's.
-PYTORCH = {"torchvision", "timm"}
 # Sizes at which halving rounds, down and up to different ones, without padding and with it: where the file leaves the
 # size open, it must be the model there too.
 ODD_SIDES = (255, 257)
@@ -73,7 +71,7 @@ def follow(
             if warning:
                 logging.warning("%s: %s %s", name, file, warning)
             return arrays
-    has_names = any(_has_names(name_map(model.arch, each, shapes), tensors) for each in PYTORCH & set(libraries))
+    has_names = any(_has_names(name_map(model.arch, each, shapes), tensors) for each in PYTORCH if each in libraries)
     advice = "; its names fit: by_names=True (convert: --by_names) takes the weights by them" if has_names else ""
     raise Differs(f"{file} does not fit {name}: {[*problems, str(graph.problem)][0]}{advice}")
 
