@@ -1,7 +1,8 @@
 """What other libraries call the layers of our backbones: a row a family and library, at the end of this file.
 
-A family may carry the same in its model file instead: `NAMES` (library -> function), and likewise `CLASSIFIER`,
-`EXCUSED`, `RENAMES` and `SOURCES` for the other attributes of `Names`; `FLATTENED` and `KERAS_PADDING` as in `Family`.
+A family may carry the same in its model file instead: `NAMES` (library -> function), and likewise `CLASSIFIER` (also
+of "native", our own files), `EXCUSED`, `RENAMES` and `SOURCES` for the other attributes of `Names`; `FLATTENED` and
+`KERAS_PADDING` as in `Family`.
 """
 
 import functools
