@@ -5,7 +5,7 @@ import threading
 import jax
 import numpy as np
 
-from transfer.data.buffers import Buffers
+from transfer.data.frames import Buffers
 
 
 def address(array):

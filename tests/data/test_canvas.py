@@ -5,7 +5,7 @@ import pytest
 from real_formats import encoded, pixels, write_files
 from tiny_model import RECIPE, TinyModel, TinySource
 
-from transfer.data import canvas, open_source
+from transfer.data import frames, open_source
 from transfer.data.loader import batches
 from transfer.extract import Extractor, extract_to_store, to_store
 from transfer.preprocess import recipe as preprocess
@@ -30,21 +30,21 @@ def mixed(tmp_path_factory):
     return open_source(f"folder:{write_files(tmp_path_factory.mktemp('mixed'), files)}"), images
 
 
-@pytest.mark.parametrize("largest", [canvas.LARGEST_SIDE, 45], ids=["all on the device", "large ones by the host"])
+@pytest.mark.parametrize("largest", [frames.LARGEST_SIDE, 45], ids=["all on the device", "large ones by the host"])
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_the_device_makes_what_the_host_makes(mixed, recipe, largest, monkeypatch):
-    monkeypatch.setattr(canvas, "LARGEST_SIDE", largest)
-    canvas.bands_of_size.cache_clear()
+    monkeypatch.setattr(frames, "LARGEST_SIDE", largest)
+    frames.bands_of_size.cache_clear()
     source, images = mixed
     (batch,) = batches(source, 0, len(SIZES), 9, recipe, on_error="skip", canvases=True)
     assert batch.size == len(SIZES) and batch.failed == [3] and batch.images.dtype == np.uint8
     assert max(batch.images.shape[1:3]) <= (256 if largest > 45 else 64)
-    resized = np.asarray(canvas.resize(batch.images, batch.bands))
+    resized = np.asarray(frames.resize(batch.images, batch.bands))
     for slot, image in enumerate(images):
         expected = 0 if slot == 3 else preprocess.resize_on_host(recipe, image)
         np.testing.assert_array_equal(resized[slot], expected)
     assert not resized[len(SIZES) :].any()
-    canvas.bands_of_size.cache_clear()
+    frames.bands_of_size.cache_clear()
 
 
 def test_floats_are_resized_by_the_host(mixed):
@@ -56,7 +56,7 @@ def test_floats_are_resized_by_the_host(mixed):
 def test_a_batch_of_which_nothing_can_be_read(mixed):
     batch = next(batches(mixed[0], 3, 4, 2, RECIPE, on_error="skip", canvases=True))
     assert batch.failed == [3]
-    assert not np.asarray(canvas.resize(batch.images, batch.bands)).any()
+    assert not np.asarray(frames.resize(batch.images, batch.bands)).any()
 
 
 def test_a_store_is_the_same_whoever_resizes(tmp_path, monkeypatch):

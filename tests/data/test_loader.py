@@ -202,4 +202,4 @@ def test_an_unknown_way_to_treat_errors():
 
 def test_load_all_of_a_selection():
     rows = np.random.default_rng(0).integers(0, 23, 1000)
-    np.testing.assert_array_equal(load_all(select(SOURCE, rows), workers=3), IMAGES[rows])
+    np.testing.assert_array_equal(load_all(select(SOURCE, rows)), IMAGES[rows])

@@ -10,7 +10,7 @@ from real_formats import pixels
 
 from transfer.bench import photographs
 from transfer.data import decode
-from transfer.data.orientation import ORIENTATION, TURNS, orientation
+from transfer.data.decode import ORIENTATION, TURNS, orientation
 
 PHOTOGRAPH = photographs.draw(np.random.default_rng(0), 40, 64)
 

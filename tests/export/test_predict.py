@@ -17,8 +17,8 @@ import transfer
 from transfer import __main__ as command
 from transfer import config, experiment
 from transfer.cli import predict
+from transfer.data.folder import open_images
 from transfer.data.splits import make_splits
-from transfer.data.unlabelled import open_images
 from transfer.errors import TransferError, UsageError
 from transfer.evaluation.predictions import Predictions
 from transfer.export import finished_run

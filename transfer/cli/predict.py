@@ -13,9 +13,9 @@ import numpy as np
 from absl import logging
 
 from transfer.cli.main import Action, output_file
+from transfer.data.folder import open_images
 from transfer.data.loader import ON_ERROR
 from transfer.data.source import BrokenImage
-from transfer.data.unlabelled import open_images
 from transfer.errors import TransferError, UsageError
 from transfer.runtime import cache
 from transfer.runtime.devices import use_cores

@@ -16,7 +16,7 @@ from absl import logging
 from transfer.data import decode, layout
 from transfer.data.layout import Entry
 from transfer.data.source import BrokenImage, Source, digest
-from transfer.errors import TransferError
+from transfer.errors import TransferError, UsageError
 from transfer.runtime.files import archives
 from transfer.runtime.files.untrusted import prefix_errors, printable
 
@@ -210,17 +210,14 @@ class FolderSource(Source):
         """The shape by the headers of the files, up to the first that differs; broken files do not count."""
         shared = None
         for index in indices:
-            shape = self._shape(index)
+            try:
+                shape = decode.size(self._read(index, HEADER_BYTES)) or decode.size(self._read(index))
+            except (OSError, ValueError):
+                continue
             if shape is not None and shape != (shared or shape):
                 return None
             shared = shared or shape
         return shared
-
-    def _shape(self, index: int) -> tuple[int, int, int] | None:
-        try:
-            return decode.size(self._read(index, HEADER_BYTES)) or decode.size(self._read(index))
-        except (OSError, ValueError):
-            return None
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -258,3 +255,29 @@ def open_split(path: str, split: str | None) -> FolderSource:
     prefix = layout.split_parts(split)
     rows = [("/".join(prefix + e.parts), number[e.parts[0]], e) for e in images]
     return FolderSource(name, container, class_names, rows)
+
+
+def open_images(paths: Iterable[str | os.PathLike[str]]) -> FolderSource:
+    """The images `paths`, unlabelled: a file whatever its name is, of a folder the JPEG, PNG and PPM files below it.
+
+    In the order in which they are named, those of a folder sorted; what is named twice counts once. Ids are paths.
+
+    Raises UsageError where there is no such file or folder, TransferError for a folder without images, and no paths.
+    """
+    files = list(dict.fromkeys(file for path in paths for file in _files(os.fspath(path))))
+    if not files:
+        raise TransferError("there are no images to predict; name files or folders")
+    source = FolderSource("images", Folder(""), (), [(path, 0, Entry((path,), b"", False, path)) for path in files])
+    source.uniform_shape = None  # images are resized as they are read, so that one program serves those of all sizes
+    return source
+
+
+def _files(path: str) -> list[str]:
+    if not os.path.exists(path):
+        raise UsageError(f"there is no file or folder {printable(path, 200)}")
+    if not os.path.isdir(path):
+        return [path]
+    images = sorted(entry.parts for entry in Folder(path).entries() if not entry.is_folder)
+    if not images:
+        raise TransferError(f"{printable(path, 200)}: no images below it ({', '.join(decode.EXTENSIONS)})")
+    return [os.path.join(path, *parts) for parts in images]

@@ -43,7 +43,7 @@ def below_split(name: str, entries: list[Entry], split: str | None) -> list[Entr
         for part in parts:
             folders = tops(entries)
             if part not in folders:
-                raise UsageError(f"{name}: no split {split!r}; there is {listed(folders) or 'nothing'}")
+                raise no_split(name, split, folders)
             entries = _inside(entries, part)
     _check_classes(name, entries, split)
     return entries
@@ -57,6 +57,12 @@ def tops(entries: Iterable[Entry]) -> list[str]:
 def listed(names: Sequence[str], most: int = MOST_NAMED, length: int = MAX_PRINTED) -> str:
     """Names as a message lists them: the first few, each cut at `length` characters."""
     return ", ".join(printable(name, length) for name in names[:most]) + (", …" if len(names) > most else "")
+
+
+def no_split(name: str, split: str | None, splits: Sequence[str]) -> UsageError:
+    """The error for a split that is not among those of a data set, or that is not named."""
+    problem = f"no split {split!r}" if split else "needs a split"
+    return UsageError(f"{name}: {problem}; there is {listed(splits) or 'nothing'}")
 
 
 def _inside(entries: list[Entry], folder: str) -> list[Entry]:

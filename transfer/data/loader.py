@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from transfer.data.canvas import Bands
-from transfer.data.frames import Array, Canvases, frames, resized_as
+from transfer.data.frames import Array, Bands, Canvases, frames, resized_as
 from transfer.data.source import BrokenImage, Source
 from transfer.errors import TransferError, UsageError
 from transfer.preprocess.recipe import Preprocessing
@@ -23,17 +22,13 @@ MOST_WORKERS = 32
 
 
 class Batch(NamedTuple):
-    """Rows `start` to `start + size` of a source; the rest of `images` is zeros that keep the shape.
-
-    `failed` are the rows of the source (not of the batch) that could not be decoded; their images are zeros. With
-    `bands`, `images` are canvases, which `canvas.resize` resizes.
-    """
+    """Rows `start` to `start + size` of a source; the rest of `images` is zeros that keep the shape."""
 
     images: np.ndarray  # (batch_size, h, w, 3) uint8, or float32 where the host resized in floats
     start: int
     size: int
-    failed: list[int]
-    bands: Bands | None = None
+    failed: list[int]  # rows of the source (not of the batch) that could not be decoded; their images are zeros
+    bands: Bands | None = None  # with them, `images` are canvases, which `frames.resize` resizes
 
 
 def default_workers() -> int:
@@ -129,7 +124,7 @@ def _load(
     return [pool.submit(load, share) for share in shares]
 
 
-def load_all(source: Source, preprocessing: Preprocessing | None = None, workers: int | None = None) -> np.ndarray:
+def load_all(source: Source, preprocessing: Preprocessing | None = None) -> np.ndarray:
     """All images of a source, decoded by threads: (N, h, w, 3) uint8, all of one size.
 
     With `preprocessing`, images of any size are resized here, not yet normalised (float32 where it resizes in floats).
@@ -148,7 +143,7 @@ def load_all(source: Source, preprocessing: Preprocessing | None = None, workers
         for row in range(start, min(start + IMAGES_A_TASK, count)):
             frame.put(source, row, row)
 
-    with ThreadPoolExecutor(workers or default_workers(), thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(default_workers(), thread_name_prefix="decode") as pool:
         for _ in pool.map(load, range(0, count, IMAGES_A_TASK)):  # the first error stops what has not begun
             pass
     return frame.images

@@ -9,13 +9,13 @@ from transfer.runtime.files import paths
 
 # kind -> "module:function(path, split) -> Source"; a new source is one module and one line here
 SOURCES = {
-    "digits": "transfer.data.digits:open_split",
+    "digits": "transfer.data.arrays:open_digits",
     "tfds": "transfer.data.tfds:open_split",
-    "cifar10": "transfer.data.cifar:open_cifar10",
-    "cifar100": "transfer.data.cifar:open_cifar100",
+    "cifar10": "transfer.data.arrays:open_cifar10",
+    "cifar100": "transfer.data.arrays:open_cifar100",
     "folder": "transfer.data.folder:open_split",
-    "npz": "transfer.data.npz:open_split",
-    "pickle": "transfer.data.traffic_signs:open_split",
+    "npz": "transfer.data.arrays:open_npz",
+    "pickle": "transfer.data.arrays:open_pickle",
 }
 WITHOUT_PATH = ("digits", "tfds")
 

@@ -3,8 +3,7 @@
 import abc
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -113,20 +112,20 @@ def checked_labels(labels: object, count: int, where: str, num_classes: int | No
     return array.astype(np.int64)
 
 
-def pickled_entry(content: object, key: str) -> Any:
-    """The entry `key` of an unpickled dict, whose keys are `bytes` where Python 2 wrote it; None where it has none."""
-    return content.get(key, content.get(key.encode())) if isinstance(content, Mapping) else None
-
-
 class ArraySource(Source):
     """Images that lie in memory as one array, (N, h, w), (N, h, w, 1) or (N, h, w, 3) uint8.
 
-    `class_names` left out numbers the classes. `prefix` leads the ids ("train/" -> "train/000123"). Raises
+    `class_names` left out numbers the classes. A `split` leads the ids ("train" -> "train/000123"). Raises
     TransferError naming `name` where images and labels do not fit together.
     """
 
     def __init__(
-        self, name: str, images: np.ndarray, labels: object, class_names: Sequence[str] | None = None, prefix: str = ""
+        self,
+        name: str,
+        images: np.ndarray,
+        labels: object,
+        class_names: Sequence[str] | None = None,
+        split: str | None = None,
     ) -> None:
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
             kind = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
@@ -140,7 +139,7 @@ class ArraySource(Source):
         self.name, self.images = name, images
         self.labels = checked_labels(labels, len(images), name, None if class_names is None else len(class_names))
         self.class_names = tuple(class_names or map(str, range(int(self.labels.max()) + 1)))
-        self.ids = [f"{prefix}{i:06d}" for i in range(len(images))]
+        self.ids = [f"{split}/{i:06d}" if split else f"{i:06d}" for i in range(len(images))]
 
     def image(self, index: int) -> np.ndarray:
         image = self.images[index]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from transfer.data import decode
+from transfer.data.layout import no_split
 from transfer.data.source import BrokenImage, Source, checked_labels, digest
 from transfer.errors import TransferError, UsageError, did_you_mean, similar
 from transfer.runtime.progress import Progress
@@ -53,8 +54,7 @@ class TfdsSource(Source):
         image = self.records[index][IMAGE]
         if not _is_array(image):
             return decode.decode(image, where, out, divisor)
-        if image.ndim == 2:
-            image = image[..., None]
+        image = image[..., None] if image.ndim == 2 else image
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3, 4):
             raise BrokenImage(f"{where}: an array of {image.dtype} {image.shape} is no image")
         return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
@@ -130,12 +130,9 @@ def _builder(spec: str, name: str) -> Any:
 
 def _check_split(spec: str, split: str | None, splits: Mapping[str, Any]) -> None:
     """Raises UsageError where the split is not there, is not in tfds' grammar, or holds nothing."""
-    names, example = ", ".join(splits), "slices are written train[:50%], train[100:200], train+test"
-    if not split:
-        raise UsageError(f"{spec}: needs a split; there is {names}")
-    for part in split.split("+"):
-        if part.split("[")[0].strip() not in (*splits, "all"):
-            raise UsageError(f"{spec}: no split {split!r}; there is {names}")
+    example = "slices are written train[:50%], train[100:200], train+test"
+    if not split or any(part.split("[")[0].strip() not in (*splits, "all") for part in split.split("+")):
+        raise no_split(spec, split, list(splits))
     try:
         images = splits[split].num_examples
     except (ValueError, NotImplementedError) as error:

@@ -15,7 +15,7 @@ from absl import logging
 from flax import nnx
 from jax.sharding import Mesh
 
-from transfer.data import canvas
+from transfer.data import frames
 from transfer.data.loader import Batch
 from transfer.errors import UsageError
 from transfer.extract.program import PRECISIONS, Program, Separate, must_separate
@@ -135,7 +135,7 @@ class Extractor:
             for batch in loaded:
                 images: np.ndarray | jax.Array = batch.images
                 if batch.bands is not None:
-                    images = canvas.resize(*jax.device_put((batch.images, batch.bands), self.program.sharding))
+                    images = frames.resize(*jax.device_put((batch.images, batch.bands), self.program.sharding))
                 yield batch, self.compute(images, resized)
 
         end: Any = None
