@@ -40,7 +40,7 @@ from transfer.runtime.memory import limit_heaps
 from transfer.store.store import FeatureStore
 from transfer.store.writer import StoreWriter
 from transfer.training.loop import run_epochs
-from transfer.training.parallel.epochs import MeshTrainer, make_trainer
+from transfer.training.parallel.epochs import MeshTrainer
 from transfer.training.parallel.reader import Split
 from transfer.training.parallel.step import shard_state
 from transfer.training.run import Part, Run
@@ -163,7 +163,7 @@ def train(options: argparse.Namespace, made: Made, stores: dict[str, FeatureStor
     if options.resident:
         settings = dict(order="rows", stream=False)
     epochs, loading = timed(
-        lambda: make_trainer(
+        lambda: MeshTrainer(
             splits["train"], splits["validation"], options.classes, mesh, options.batch_size, options.rate, **settings
         )
     )

@@ -129,9 +129,9 @@ def epochs(train: Any, validation: Any) -> Callable[[], object]:
 
     from transfer.heads.programs import LINEAR
     from transfer.runtime import devices
-    from transfer.training.parallel.epochs import make_trainer
+    from transfer.training.parallel.epochs import MeshTrainer
 
-    trainer = make_trainer(
+    trainer = MeshTrainer(
         train,
         validation,
         CLASSES,

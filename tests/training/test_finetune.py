@@ -23,7 +23,7 @@ from transfer.models import registry
 from transfer.preprocess import recipe as preprocess
 from transfer.runtime import distributed, preemption
 from transfer.training import finetune
-from transfer.training.unfreeze import head_layers
+from transfer.training.finetune import head_layers
 from transfer.weights import cache, catalogue, create_model, native
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")

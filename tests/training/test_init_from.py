@@ -115,10 +115,10 @@ def test_a_layer_is_copied_whole_or_not_at_all():
     before = dict(registry.flat_state(model))
     report = init_from.copy_matching(source, model, "vgg11_bn")
     theirs, after = registry.flat_state(source), registry.flat_state(model)
-    assert "logits" in report.left and "logits" in report.unused and "block1.bn1" in report.unused
-    assert report.arrays == 2 * len(report.copied) == 16
+    assert "logits" in report["left"] and "logits" in report["unused"] and "block1.bn1" in report["unused"]
+    assert report["arrays"] == 2 * len(report["copied"]) == 16
     for path, array in after.items():
-        taken = path.rpartition(".")[0] in report.copied
+        taken = path.rpartition(".")[0] in report["copied"]
         np.testing.assert_array_equal(array, theirs[path] if taken else before[path], err_msg=path)
 
 

@@ -12,7 +12,7 @@ from transfer.errors import UsageError
 from transfer.models import registry
 from transfer.preprocess.recipe import Preprocessing
 from transfer.training import finetune
-from transfer.training.unfreeze import trained_layers
+from transfer.training.finetune import trained_layers
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 

@@ -29,34 +29,21 @@ _BATCHES = 10**9
 _BLOCK = 1 << 20
 
 
-def has_checkpoint(workdir: epath.Path) -> bool:
-    """Whether a run in `workdir` has come as far as a checkpoint after a whole epoch."""
-    return _latest(workdir / WHOLE) is not None
+def newest(workdir: epath.Path) -> tuple[int, int]:
+    """Epochs and batches of the next one that the newest checkpoint of a run has; 0, 0 where there is none."""
+    whole, within = (_latest(workdir / name) for name in (WHOLE, WITHIN))
+    return max((whole, 0), divmod(within, _BATCHES))
 
 
-def stopped_within(workdir: epath.Path) -> bool:
-    """Whether the run in `workdir` goes on within an epoch."""
-    return _newest(workdir)[0] == WITHIN
-
-
-def epochs_begun(workdir: epath.Path) -> int:
-    """Epochs that the newest checkpoint of the run in `workdir` has, or has a part of."""
-    name, step = _newest(workdir)
-    return (step or 0) if name == WHOLE else (step or 0) // _BATCHES + 1
-
-
-def _latest(folder: epath.Path) -> int | None:
-    """The number of the latest checkpoint in a folder."""
+def _latest(folder: epath.Path) -> int:
+    """The number of the latest checkpoint in a folder; 0 where there is none."""
     names = [path.name for path in folder.iterdir()] if folder.exists() else []
-    return max((int(name) for name in names if name.isdigit()), default=None)
+    return max((int(name) for name in names if name.isdigit()), default=0)
 
 
-def _newest(workdir: epath.Path) -> tuple[str, int | None]:
-    """The folder and the number of the newest checkpoint; None where there is none."""
-    whole, within = _latest(workdir / WHOLE), _latest(workdir / WITHIN)
-    if within is not None and divmod(within, _BATCHES) > (whole or 0, 0):
-        return WITHIN, within
-    return WHOLE, whole
+def _place(epochs: int, batches: int) -> tuple[str, int]:
+    """The folder of a checkpoint after so many epochs and batches of the next one, and its number in it."""
+    return (WITHIN, epochs * _BATCHES + batches) if batches else (WHOLE, epochs)
 
 
 class Checkpoints:
@@ -76,19 +63,13 @@ class Checkpoints:
 
     def _manager(self, name: str) -> Any:
         if name not in self._managers:
-            ocp = self._ocp
-            manager = ocp.CheckpointManager(
-                (self._workdir / name).resolve(),  # Orbax takes absolute paths only
-                # at once, as `save` waits anyway: the thread's time limits go by the wall clock, which may jump
-                options=ocp.CheckpointManagerOptions(
-                    max_to_keep=1, cleanup_tmp_directories=True, enable_async_checkpointing=False
-                ),
-                item_handlers={
-                    "latest": ocp.StandardCheckpointHandler(),
-                    "best": ocp.StandardCheckpointHandler(),
-                    "progress": ocp.JsonCheckpointHandler(),
-                },
-            )
+            ocp, folder = self._ocp, (self._workdir / name).resolve()  # Orbax takes absolute paths only
+            # at once, as `save` waits anyway: the thread's time limits go by the wall clock, which may jump
+            options = dict(max_to_keep=1, cleanup_tmp_directories=True, enable_async_checkpointing=False)
+            handlers = {name: ocp.StandardCheckpointHandler() for name in ("latest", "best")}
+            handlers["progress"] = ocp.JsonCheckpointHandler()
+            settings = ocp.CheckpointManagerOptions(**options)
+            manager = ocp.CheckpointManager(folder, options=settings, item_handlers=handlers)
             # Before every save it asks JAX whether all processes are to stop at this step, and JAX knows steps of 32
             # bits only. We settle that ourselves (`transfer.runtime.preemption`); the answer would change nothing.
             manager.reached_preemption = lambda step: False
@@ -98,13 +79,12 @@ class Checkpoints:
     def restore(self, run: Run) -> None:
         """Fills `run` from the newest checkpoint, if there is one, sharded as `run` is.
 
-        Raises:
-            TransferError: the checkpoint is damaged, or holds another model (Orbax would load what fits without a
-                word).
+        Raises TransferError where it is damaged, or holds another model (Orbax would load what fits without a word).
         """
-        name, step = distributed.broadcast(_newest(self._workdir), "newest checkpoint")
-        if step is None:
+        progress = distributed.broadcast(newest(self._workdir), "newest checkpoint")
+        if not any(progress):
             return
+        name, step = _place(*progress)
         folder = self._workdir / name / str(step)
         try:
             self._restore(run, self._manager(name), step, folder)
@@ -120,14 +100,8 @@ class Checkpoints:
         for name, tree in (("latest", run.state), ("best", run.best)):
             if _shapes(metadata[name].tree) != _shapes(tree):
                 raise TransferError(f"the checkpoint {folder} is of another model; take another --workdir")
-        restored = manager.restore(
-            step,
-            args=args.Composite(
-                latest=args.StandardRestore(run.state),
-                best=args.StandardRestore(run.best),
-                progress=args.JsonRestore(),
-            ),
-        )
+        arrays = {"latest": args.StandardRestore(run.state), "best": args.StandardRestore(run.best)}
+        restored = manager.restore(step, args=args.Composite(progress=args.JsonRestore(), **arrays))
         progress = restored["progress"]
         # a checkpoint of an older version has no checksums
         if "sha256" in progress and progress.pop("sha256") != _sha256(progress):
@@ -149,8 +123,7 @@ class Checkpoints:
         from transfer.runtime.files.kvstore import translated_errors
 
         args = self._ocp.args
-        epochs, batches = run.progress
-        name, step = (WHOLE, epochs) if run.position is None else (WITHIN, epochs * _BATCHES + batches)
+        name, step = _place(*run.progress)
         progress = {
             "history": run.history,
             "best_epoch": run.best_epoch,
@@ -158,17 +131,15 @@ class Checkpoints:
             "position": run.position,
             "checksums": {"latest": checksum(run.state), "best": checksum(run.best)},
         }
+        items = {
+            "latest": args.StandardSave(run.state),
+            "best": args.StandardSave(run.best),
+            "progress": args.JsonSave({**progress, "sha256": _sha256(progress)}),
+        }
         manager = self._manager(name)
         try:
             with translated_errors(str(manager.directory)):
-                manager.save(
-                    step,
-                    args=args.Composite(
-                        latest=args.StandardSave(run.state),
-                        best=args.StandardSave(run.best),
-                        progress=args.JsonSave({**progress, "sha256": _sha256(progress)}),
-                    ),
-                )
+                manager.save(step, args=args.Composite(**items))
                 manager.wait_until_finished()
         except (OSError, TransferError):
             # others may be writing there: they would fail, too, and with another error than the one to tell

@@ -1,7 +1,9 @@
-"""Trains a network, or its upper layers: augmentation on the device, SGD or AdamW, a cosine schedule, weight decay."""
+"""Trains a network, or its upper layers: which, augmentation on the device, SGD or AdamW, a cosine schedule, decay."""
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
@@ -13,26 +15,64 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from transfer.errors import UsageError
+from transfer.models.registry import flat_state, layers_of
 from transfer.preprocess import recipe
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime import preemption
 from transfer.runtime.progress import Progress
 from transfer.training.run import State
-from transfer.training.unfreeze import head_layers, trained_layers
 
 LabelledImages = tuple[jax.Array, jax.Array]  # (N, h, w, 3) uint8 (float32 if resized so), labels (N,) int32
 BATCH_NORM = ("update", "freeze")
 # The arrays of a network in its state; "frozen" is not there where nothing is.
 PARTS = ("params", "frozen", "stats")
+CLASSIFIER = "logits"
+# Names that a line lists at most.
+SHOWN = 12
+
+
+def head_layers(model: nnx.Module) -> frozenset[str]:
+    """The new classifier: `logits`, and whatever else `create_model` left random, as the file has no arrays for it."""
+    return frozenset({CLASSIFIER, *layers_of(getattr(model, "renewed", ()))})
+
+
+def trained_layers(model: nnx.Module, unfreeze: str | None) -> frozenset[str]:
+    """The layers that `config.unfreeze` leaves to be trained: all for None, else those that it names and the head.
+
+    It has one pattern or several separated by commas, as `fnmatch` has them: "stage4", "stage4.unit3", "block*",
+    "block4,block5", "*.bn2". A pattern that matches the path of a layer, or any part of the path from its start, names
+    the layer. Raises UsageError for a pattern that matches nothing, with what there is.
+    """
+    layers = layers_of(flat_state(model))
+    if unfreeze is None:
+        return frozenset(layers)
+    # "a", "a.b" and "a.b.c" of the layer "a.b.c"
+    starts = {layer: list(itertools.accumulate(layer.split("."), "{}.{}".format)) for layer in layers}
+    trained = set(head_layers(model))
+    for pattern in (text.strip() for text in unfreeze.split(",")):
+        matched = {layer for layer in layers if any(fnmatchcase(start, pattern) for start in starts[layer])}
+        if not matched:
+            deepest = max(layers, key=lambda layer: layer.count("."))
+            below = f" (and below, such as {deepest})" if "." in deepest else ""
+            overview = folded(dict.fromkeys(start for start, *_ in starts.values())) + below
+            raise UsageError(f"config.unfreeze={unfreeze!r}: {pattern!r} matches no layer; there is {overview}")
+        trained |= matched
+    return frozenset(trained)
+
+
+def folded(names: Iterable[str]) -> str:
+    """Names separated by commas; of many the first and the last ones."""
+    names = tuple(names)
+    if len(names) > SHOWN:
+        names = (*names[: SHOWN // 2], f"… {len(names) - SHOWN} more …", *names[-SHOWN // 2 :])
+    return ", ".join(names)
 
 
 def make_optimizer(settings: ConfigDict, num_rows: int, head: frozenset[str]) -> optax.GradientTransformation:
     """The optimiser under a linear warm-up and a cosine to zero; decay falls on kernels only, not bias or norm.
 
-    Args:
-        settings: `config.finetune`.
-        num_rows: training images, of which an epoch's steps follow.
-        head: layers that take `head_learning_rate`; all others take `learning_rate`.
+    The `settings` are `config.finetune`; an epoch's steps follow from the `num_rows` training images. The layers `head`
+    take `head_learning_rate`, all others `learning_rate`.
     """
     if settings.warmup_epochs >= settings.epochs:
         raise UsageError(
@@ -42,8 +82,7 @@ def make_optimizer(settings: ConfigDict, num_rows: int, head: frozenset[str]) ->
         raise UsageError(f"config.finetune.optimizer={settings.optimizer!r} is not one of {', '.join(OPTIMIZERS)}")
     steps = math.ceil(num_rows / settings.batch_size)
     rates = {"backbone": settings.learning_rate, "head": settings.head_learning_rate}
-    if rates["head"] is None:
-        rates["head"] = settings.learning_rate
+    rates["head"] = rates["backbone"] if rates["head"] is None else rates["head"]
 
     def optimizer(rate: float) -> optax.GradientTransformation:
         warmup = settings.warmup_epochs * steps
@@ -94,13 +133,8 @@ class Network:
 
     Only the trained ones are differentiated, so that no gradient is computed below the first of them.
 
-    Args:
-        model: the network, with its starting weights.
-        preprocessing: from pixels to its input.
-        settings: `config.finetune`.
-        num_rows: training images.
-        trained: dotted paths of the layers to train; None: all.
-        resized: whether the images have the network's size already (resized on the host).
+    The `model` has its starting weights; `settings` are `config.finetune`. The layers `trained` are trained, None: all.
+    `resized` images have the network's size already.
     """
 
     def __init__(

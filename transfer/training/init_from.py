@@ -6,7 +6,6 @@ fits: all eight convolutions of VGG11 (`block1.conv1`, `block2.conv1`, `block3.c
 have a counterpart in VGG16; `logits` only where the classes are as many.
 """
 
-import dataclasses
 import json
 from typing import Any
 
@@ -19,43 +18,19 @@ from transfer import config as settings
 from transfer.errors import UsageError
 from transfer.models.registry import flat_state, load_flat_state
 from transfer.runtime.files import atomic
-from transfer.training.checkpoints import has_checkpoint
-from transfer.training.unfreeze import folded
+from transfer.training import checkpoints
+from transfer.training.finetune import folded
 from transfer.weights.create import create_model
 
 
-@dataclasses.dataclass(frozen=True)
-class Copied:
-    """The layers that were copied from `model` and those that were not, by dotted path.
-
-    Attributes:
-        model: the name of the network that was copied from.
-        weights_sha256: of its file, None for random weights.
-        arrays: how many arrays were copied.
-        copied: layers that are now the other network's.
-        left: layers of the new network that stay random.
-        unused: layers of the other network that the new one has no place for.
-    """
-
-    model: str
-    weights_sha256: str | None
-    arrays: int
-    copied: tuple[str, ...]
-    left: tuple[str, ...]
-    unused: tuple[str, ...]
-
-    def line(self, name: str) -> str:
-        """The report as one line; `name` is the new network's."""
-        return (
-            f"init_from {self.model}: {self.arrays} arrays copied ({folded(self.copied)}); left random in {name}: "
-            f"{folded(self.left) or 'nothing'}; unused: {folded(self.unused) or 'nothing'}"
-        )
-
-
-def copy_matching(source: nnx.Module, model: nnx.Module, name: str) -> Copied:
+def copy_matching(source: nnx.Module, model: nnx.Module, name: str) -> dict[str, Any]:
     """Copies into `model`, in place, each layer of `source` (called `name`) that has all its names and shapes.
 
     A layer is copied whole or not at all: never a kernel without its bias, or a batch norm's scale without its mean.
+
+    Returns the report, JSON values: `model`, the name, and `weights_sha256` of its file, None for random weights; how
+    many `arrays` were copied; the layers, by dotted path, that were `copied`, those of the new network that are `left`
+    as they were, and those of the other that are `unused`.
     """
     theirs, ours = _by_layer(source), _by_layer(model)
     shapes, our_shapes = (
@@ -65,14 +40,14 @@ def copy_matching(source: nnx.Module, model: nnx.Module, name: str) -> Copied:
     fits = {layer for layer in ours if our_shapes[layer] == shapes.get(layer)}
     arrays = {path: array for layer in ours for path, array in (theirs if layer in fits else ours)[layer].items()}
     load_flat_state(model, arrays)
-    return Copied(
-        model=name,
-        weights_sha256=getattr(source, "weights_sha256", None),
-        arrays=sum(len(ours[layer]) for layer in fits),
-        copied=tuple(layer for layer in ours if layer in fits),
-        left=tuple(layer for layer in ours if layer not in fits),
-        unused=tuple(layer for layer in theirs if layer not in fits),
-    )
+    return {
+        "model": name,
+        "weights_sha256": getattr(source, "weights_sha256", None),
+        "arrays": sum(len(ours[layer]) for layer in fits),
+        "copied": [layer for layer in ours if layer in fits],
+        "left": [layer for layer in ours if layer not in fits],
+        "unused": [layer for layer in theirs if layer not in fits],
+    }
 
 
 def _by_layer(model: nnx.Module) -> dict[str, dict[str, Any]]:
@@ -89,26 +64,35 @@ def start(config: ConfigDict, model: nnx.Module, workdir: epath.Path) -> dict[st
     Returns the report for `result.json`, which `keep` writes to `workdir/init_from.json`, too. Where the workdir has a
     checkpoint, training goes on from that: nothing is copied, and the other network's file is not needed.
 
-    Raises:
-        UsageError: the networks have no layer in common.
-        TransferError: the weights are not of the network that they are said to be of.
+    Raises UsageError for networks without a common layer, TransferError for weights of another network.
     """
     if not config.model.init_from.get("model"):
         return None
     path = workdir / "init_from.json"
-    if has_checkpoint(workdir) and path.exists():
-        name = config.model.init_from.model
-        logging.info("init_from %s: copied when this run began; going on from its checkpoint", name)
-        return atomic.read_json(path)
-    source = _source(config)
-    report = copy_matching(source, model, config.model.init_from.model)
-    if not report.copied:
-        raise UsageError(
-            f"config.model.init_from: {report.model} and {config.model.name} have no layer of the same name and shape; "
-            f"{report.model} has {folded(report.unused)}, {config.model.name} has {folded(report.left)}"
+    if any(checkpoints.newest(workdir)) and path.exists():
+        logging.info(
+            "init_from %s: copied when this run began; going on from its checkpoint", config.model.init_from.model
         )
-    logging.info(report.line(config.model.name))
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(report).items()}
+        return atomic.read_json(path)
+    name, ours = config.model.init_from.model, config.model.name
+    report = copy_matching(_source(config), model, name)
+    copied, left, unused = (folded(report[layers]) or "nothing" for layers in ("copied", "left", "unused"))
+    if not report["copied"]:
+        raise UsageError(
+            f"config.model.init_from: {name} and {ours} have no layer of the same name and shape; "
+            f"{name} has {unused}, {ours} has {left}"
+        )
+    arrays = report["arrays"]
+    logging.info(
+        "init_from %s: %d arrays copied (%s); left random in %s: %s; unused: %s",
+        name,
+        arrays,
+        copied,
+        ours,
+        left,
+        unused,
+    )
+    return report
 
 
 def keep(report: dict[str, Any] | None, workdir: epath.Path) -> None:

@@ -35,13 +35,7 @@ VERDICT_SECONDS = 2.0
 
 
 def run_epochs(
-    train: Trainer,
-    state: State,
-    epochs: int,
-    workdir: epath.Path,
-    *,
-    checkpoint_seconds: float = 30.0,
-    ahead: int = 1,
+    train: Trainer, state: State, epochs: int, workdir: epath.Path, *, checkpoint_seconds: float = 30.0, ahead: int = 1
 ) -> Run:
     """Trains to `epochs` epochs in all, going on from the newest checkpoint of `workdir`; prints a line an epoch.
 
@@ -108,12 +102,7 @@ def dispatch_ahead(results: Iterator[T], ahead: int) -> Iterator[T]:
 
 
 def _take_parts(
-    parts: Iterator[Part],
-    run: Run,
-    epochs: int,
-    checkpoints: Checkpoints,
-    metrics: Metrics,
-    checkpoint_seconds: float,
+    parts: Iterator[Part], run: Run, epochs: int, checkpoints: Checkpoints, metrics: Metrics, checkpoint_seconds: float
 ) -> None:
     """Brings the run to `epochs` epochs by the parts that are left, and saves it whenever that is due."""
     saved, saved_time, last = run.progress, time.monotonic(), None

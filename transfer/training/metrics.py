@@ -13,45 +13,9 @@ from etils import epath
 from transfer.runtime import distributed
 from transfer.runtime.files import atomic
 
+FILE = "metrics.jsonl"
 # On a bucket, each flush writes the whole file anew.
 FLUSH_SECONDS = 10.0
-
-
-class Metrics:
-    """`metrics.jsonl` and TensorBoard events; both are cut back to the checkpoint that a resumed run starts from.
-
-    Process 0 writes them; in the others nothing happens.
-    """
-
-    def __init__(self, workdir: epath.Path, history: list[dict[str, float]]) -> None:
-        self._board: _Board | None = None
-        if not distributed.is_main():
-            return
-        self._path = workdir / "metrics.jsonl"
-        atomic.write_text(self._path, "".join(json.dumps(row) + "\n" for row in history))
-        self._board = _Board(workdir, len(history) + 1)
-
-    def write(self, row: dict[str, float]) -> None:
-        """Appends one epoch."""
-        if self._board is None:
-            return
-        with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        self._board.write(int(row["epoch"]), {name: value for name, value in row.items() if name != "epoch"})
-
-    @staticmethod
-    def differ(workdir: epath.Path, epochs: int) -> bool:
-        """Whether `metrics.jsonl` holds other than this many whole lines, as a killed run leaves it."""
-        path = workdir / "metrics.jsonl"
-        if not distributed.is_main() or not path.exists():
-            return False
-        text = path.read_text()
-        return len(text.splitlines()) != epochs or not text.endswith("\n")
-
-    def close(self) -> None:
-        """Flushes the events."""
-        if self._board is not None:
-            self._board.close()
 
 
 @contextmanager
@@ -65,41 +29,63 @@ def _without_torch() -> Iterator[None]:
             del sys.modules["torch"]
 
 
-class _Board:
-    """A new file of events in `folder`; what older files hold of `first_step` and later steps is not shown any more.
+class Metrics:
+    """`metrics.jsonl` and TensorBoard events; both are cut back to the checkpoint that a resumed run starts from.
+
+    What older files of events hold of later epochs is then not shown any more. Process 0 writes them; in the others
+    nothing happens.
 
     `tensorboardX.SummaryWriter` hands events to a thread of its own, which ends without a word at the first error (a
     full disk, a clock that is set back by a month); training then waits for ever at the eleventh value. So of that
     library only what needs no thread is used.
     """
 
-    def __init__(self, folder: epath.Path, first_step: int) -> None:
+    def __init__(self, workdir: epath.Path, history: list[dict[str, float]]) -> None:
+        self._workdir, self._flushed = workdir, time.monotonic()
+        self._writer: Any = None
+        if not distributed.is_main():
+            return
+        atomic.write_text(workdir / FILE, "".join(json.dumps(row) + "\n" for row in history))
         with _without_torch():
             from tensorboardX.event_file_writer import EventsWriter
             from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        self._folder, self._flushed = str(folder), time.monotonic()
         self._event: Any = Event
         with self._named():
-            self._writer = EventsWriter(os.path.join(self._folder, "events"), f".{os.getpid()}")
-        self._add(step=first_step, file_version="brain.Event:2")
-        self._add(step=first_step, session_log=SessionLog(status=SessionLog.START))
+            self._writer = EventsWriter(os.path.join(workdir, "events"), f".{os.getpid()}")
+        first = len(history) + 1
+        self._add(step=first, file_version="brain.Event:2")
+        self._add(step=first, session_log=SessionLog(status=SessionLog.START))
 
-    def write(self, step: int, scalars: dict[str, float]) -> None:
-        """Adds the values of a step; OSError where they cannot be written."""
+    def write(self, row: dict[str, float]) -> None:
+        """Appends one epoch; OSError where that cannot be."""
+        if self._writer is None:
+            return
         from tensorboardX.proto.summary_pb2 import Summary
 
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
-        self._add(step=step, summary=Summary(value=values))
+        with (self._workdir / FILE).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in row.items() if name != "epoch"]
+        self._add(step=int(row["epoch"]), summary=Summary(value=values))
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self._flushed = time.monotonic()
             with self._named():
                 self._writer.flush()
 
+    @staticmethod
+    def differ(workdir: epath.Path, epochs: int) -> bool:
+        """Whether `metrics.jsonl` holds other than this many whole lines, as a killed run leaves it."""
+        path = workdir / FILE
+        if not distributed.is_main() or not path.exists():
+            return False
+        text = path.read_text()
+        return len(text.splitlines()) != epochs or not text.endswith("\n")
+
     def close(self) -> None:
-        """Writes what is left; OSError where that cannot be."""
-        with self._named():
-            self._writer.close()
+        """Writes the events that are left; OSError where that cannot be."""
+        if self._writer is not None:
+            with self._named():
+                self._writer.close()
 
     def _add(self, **fields: Any) -> None:
         with self._named():
@@ -110,4 +96,4 @@ class _Board:
         try:
             yield
         except OSError as error:
-            raise OSError(error.errno, error.strerror, f"{self._folder}/events") from error
+            raise OSError(error.errno, error.strerror, f"{self._workdir}/events") from error

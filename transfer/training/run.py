@@ -12,17 +12,11 @@ WEIGHTS = ("params", "stats")
 
 
 class Part(NamedTuple):
-    """A part of training: an epoch or less of it, perhaps still on its way on the device.
+    """A part of training: an epoch or less of it, perhaps still on its way on the device."""
 
-    Attributes:
-        state: after it.
-        metrics: gives those of an epoch that has ended; None within one.
-        position: gives the place within an epoch; None at its end.
-    """
-
-    state: State
-    metrics: Callable[[], dict[str, float]] | None
-    position: Callable[[], Position] | None
+    state: State  # after it
+    metrics: Callable[[], dict[str, float]] | None  # gives those of an epoch that has ended; None within one
+    position: Callable[[], Position] | None  # gives the place within an epoch; None at its end
 
 
 class Trainer(Protocol):

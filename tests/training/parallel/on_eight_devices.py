@@ -15,7 +15,7 @@ from transfer.runtime import preemption
 from transfer.runtime.devices import head_mesh
 from transfer.training.loop import run_epochs
 from transfer.training.parallel import batches, shuffle, step
-from transfer.training.parallel.epochs import make_trainer
+from transfer.training.parallel.epochs import MeshTrainer
 from transfer.training.parallel.reader import Split
 
 # Relative to the largest value: sums of a few hundred float32 products, added in another order.
@@ -76,7 +76,7 @@ def test_an_epoch_is_that_of_one_device(case):
     indices = jax.device_put(indices.reshape(len(indices), -1), NamedSharding(mesh, step.BATCHES))
     start = jax.device_put(state, step.state_sharding(state, mesh))
     num_steps = len(sizes) if known else None
-    found, sums = step.train(start, *arrays, indices, sizes, 0.02, mesh=mesh, num_steps=num_steps)
+    found, sums = step.train(start, step.Batches(*arrays, indices, sizes), 0.02, mesh=mesh, num_steps=num_steps)
 
     jax.tree.map(close, (found["params"], found["opt_state"]), (expected["params"], expected["opt_state"]))
     assert jax.tree.all(jax.tree.map(lambda a, b: a.sharding == b.sharding, found, start))
@@ -109,7 +109,7 @@ def test_one_reduction_a_step(data, model, steps, reductions):
     arguments = step.abstract_arguments(mesh, 100, 16, 32, 10, steps or 7, "bfloat16")
     text = step.train.lower(*arguments, mesh=mesh, num_steps=steps).compile().as_text()
     assert text.count(" all-reduce(") == reductions and "all-gather" not in text and "all-to-all" not in text
-    state, *rows = step.abstract_arguments(mesh, 100, 16, 32, 10, 1)[:3]
+    state, (*rows, _, _), _ = step.abstract_arguments(mesh, 100, 16, 32, 10, 1)
     num_rows = jax.ShapeDtypeStruct((data,), np.int32, sharding=rows[1].sharding)
     text = step.evaluate.lower(state["params"], *rows, num_rows, mesh=mesh).compile().as_text()
     assert text.count(" all-reduce(") == reductions and "all-gather" not in text
@@ -129,7 +129,7 @@ def epochs_on(mesh, num_rows, classes, batch_size, dtype=np.float32, **settings)
     x, y = rows(num_rows, classes)
     xv, yv = rows(num_rows // 2 + 1, classes)
     splits = Split(x.astype(dtype), y), Split(xv.astype(dtype), yv)
-    found = make_trainer(*splits, classes, mesh, batch_size, 0.02, seed=3, **settings)
+    found = MeshTrainer(*splits, classes, mesh, batch_size, 0.02, seed=3, **settings)
     return found, found.shard_state(linear.init_state(6, classes, linear.init_key(0)))
 
 
@@ -171,11 +171,9 @@ def test_features_in_bfloat16_are_computed_with_in_float32():
 
 
 def test_a_long_epoch_is_several_calls(monkeypatch):
-    from transfer.training.parallel import resident
-
     whole, state = epochs_on(mesh_of(8, 1), 333, 4, 16)
     expected, metrics = whole.epoch(state, 0)
-    monkeypatch.setattr(resident, "MOST_BATCHES", 8)
+    monkeypatch.setattr(batches, "MOST_BATCHES", 8)
     parts = list(whole(state, [0]))
     assert [part.position()["batches"] for part in parts[:3]] == [7, 14, 21]
     jax.tree.map(close, parts[-1].state, expected)

@@ -11,10 +11,9 @@ from transfer.runtime import devices
 from transfer.store.store import FeatureStore
 from transfer.store.writer import StoreWriter
 from transfer.training.parallel import placement
-from transfer.training.parallel.epochs import make_trainer, prefetched
+from transfer.training.parallel.batches import Resident, Streamed
+from transfer.training.parallel.epochs import MeshTrainer, prefetched
 from transfer.training.parallel.reader import Reader, Split, pieces
-from transfer.training.parallel.resident import Resident
-from transfer.training.parallel.streamed import Streamed
 
 ROWS, WIDTH, CLASSES, CHUNK = 203, 6, 4, 8
 SKIPPED = [0, 17, 18, 96, 202]
@@ -56,7 +55,7 @@ def test_streamed_from_a_store_that_lacks_images(store, mesh):
     given = dict(batch_size=32, learning_rate=0.02, order="chunks", chunk_rows=CHUNK, window_rows=50)
     streamed = Split(found.features, found.label_rows)
     held = Split(features, labels)
-    trainers = [make_trainer(rows, rows, CLASSES, mesh, stream=rows is streamed, **given) for rows in (streamed, held)]
+    trainers = [MeshTrainer(rows, rows, CLASSES, mesh, stream=rows is streamed, **given) for rows in (streamed, held)]
     assert [type(trainer._train) for trainer in trainers] == [Streamed, Resident]
     states = [trainer.shard_state(linear.init_state(WIDTH, CLASSES, linear.init_key(0))) for trainer in trainers]
     for index in range(2):
@@ -71,9 +70,7 @@ def test_a_place_in_another_order_is_refused(mesh):
     x, y = np.zeros((100, 3), np.float32), np.zeros(100, int)
 
     def epochs(window):
-        made = make_trainer(
-            Split(x, y), None, 2, mesh, 8, order="chunks", window_rows=window, chunk_rows=4, stream=True
-        )
+        made = MeshTrainer(Split(x, y), None, 2, mesh, 8, order="chunks", window_rows=window, chunk_rows=4, stream=True)
         return made, made.shard_state(linear.init_state(3, 2, linear.init_key(0)))
 
     one, state = epochs(20)
@@ -104,7 +101,7 @@ BAD = {
 def test_rows_that_no_head_can_use(case, stream, mesh):
     x, y, message = BAD[case]
     with pytest.raises(TransferError, match=message) as caught:
-        made = make_trainer(Split(X, Y), Split(x, y), 4, mesh, 8, order="chunks", stream=stream)
+        made = MeshTrainer(Split(X, Y), Split(x, y), 4, mesh, 8, order="chunks", stream=stream)
         made.epoch(made.shard_state(linear.init_state(3, 4, linear.init_key(0))), 0)
     assert "\n" not in str(caught.value)
 

@@ -12,11 +12,9 @@ from jax.sharding import Mesh
 from transfer.errors import TransferError, UsageError
 from transfer.heads.gradient import Params, State
 from transfer.training.parallel import step
-from transfer.training.parallel.batches import DataMesh, EvaluateChunk, TrainChunk
+from transfer.training.parallel.batches import EvaluateChunk, Resident, Streamed, TrainChunk, Validation
 from transfer.training.parallel.reader import Reader, Split
-from transfer.training.parallel.resident import Resident, Validation
 from transfer.training.parallel.shuffle import Chunks, default_window, permutation
-from transfer.training.parallel.streamed import Streamed
 from transfer.training.run import Part, Position
 
 T = TypeVar("T")
@@ -39,22 +37,69 @@ class Sums(NamedTuple):
         """The sums with one more call's; waits for the calls before it, so that few windows are on the devices."""
         return Sums(self.total(), sums)
 
+    def means(self, num_rows: int, prefix: str = "") -> dict[str, float]:
+        """Loss and accuracy of so many rows."""
+        loss, accuracy = self.total() / num_rows
+        return {f"{prefix}loss": float(loss), f"{prefix}accuracy": float(accuracy)}
+
 
 class MeshTrainer:
-    """Trains the published head over a mesh; see `make_trainer`. It is a `transfer.training.run.Trainer`.
+    """Trains the published head over a mesh, by the numbers of one device up to the order of additions.
 
-    Attributes:
-        mesh: its devices.
-        num_rows: rows to train on.
+    It is a `transfer.training.run.Trainer`.
+
+    Args:
+        train, validation: features and labels, as arrays or as a store's.
+        num_classes: above every label.
+        mesh: of the axes `data` (rows) and `model` (classes).
+        batch_size: rows a step; the last batch of an epoch has what is left.
+        order: "rows" or "chunks", see `transfer.training.parallel.shuffle`.
+        chunk_rows: rows of a chunk, for a store its `metadata["batch_size"]`: reading is by whole chunks.
+        window_rows: rows of a window of chunks; None: as many as are 256 MiB of float32.
+        stream: whether rows are read as training goes, instead of once; in the order "chunks" only.
+
+    Raises TransferError for rows no head can use (when they are read), UsageError for a bad argument.
     """
 
     def __init__(
-        self, train: Resident | Streamed, validation: Validation | None, mesh: Mesh, learning_rate: float, seed: int
+        self,
+        train: Split,
+        validation: Split | None,
+        num_classes: int,
+        mesh: Mesh,
+        batch_size: int = 256,
+        learning_rate: float = 1e-3,
+        *,
+        seed: int = 0,
+        order: str = "rows",
+        chunk_rows: int = CHUNK_ROWS,
+        window_rows: int | None = None,
+        stream: bool = False,
     ) -> None:
-        self.mesh, self.num_rows = mesh, train.num_rows
-        self._train, self._validation, self._data_mesh = train, validation, DataMesh(mesh)
+        for name, value in (("batch_size", batch_size), ("chunk_rows", chunk_rows), ("window_rows", window_rows or 1)):
+            if value < 1:
+                raise UsageError(f"{name} must be at least 1, not {value}")
+        if validation is not None and validation.num_features != train.num_features:
+            raise TransferError(
+                f"validation features are {validation.num_features} a row, training features {train.num_features}"
+            )
+        reader = Reader(train, num_classes)
+        self.mesh, self.num_rows = mesh, reader.num_rows
         self._learning_rate, self._seed = np.float32(learning_rate), seed
-        self._order = {"batch_size": train.batch_size, **train.order}
+        window_rows = window_rows or default_window(train.num_features)
+        chunks = Chunks(self.num_rows, chunk_rows, window_rows)
+        rows_of, settings = chunks.rows, chunks.settings()
+        if order == "rows":
+            rows_of = partial(permutation, self.num_rows)
+            settings = {"order": "rows", "num_rows": self.num_rows, "shuffle": True}
+        self._order = {"batch_size": batch_size, **settings}
+        self._train: Resident | Streamed = (
+            Streamed(reader, mesh, batch_size, chunks) if stream else Resident(reader, mesh, batch_size, rows_of)
+        )
+        self._validation = None
+        if validation is not None:
+            windows = (window_rows, chunk_rows) if stream else ()
+            self._validation = Validation(Reader(validation, num_classes, "validation "), mesh, *windows)
 
     def shard_state(self, state: State) -> State:
         """A state of `LINEAR.init_state` on the mesh."""
@@ -76,13 +121,11 @@ class MeshTrainer:
             done, sums = position["batches"], Sums(np.array(position["sums"]))
         for index, chunk in prefetched(self._chunks(indices, done)):
             if isinstance(chunk, TrainChunk):
-                blocks = {shard: chunk.indices[:, shard] for shard in self._data_mesh.local_shards}
-                rows = (*chunk.data, self._data_mesh.put_blocks(step.BATCHES, blocks), chunk.batch_sizes)
-                state, new = step.train(state, *rows, self._learning_rate, mesh=self.mesh, num_steps=chunk.num_steps)
+                rate, steps = self._learning_rate, chunk.num_steps
+                state, new = step.train(state, chunk.batches, rate, mesh=self.mesh, num_steps=steps)
                 done, sums = chunk.batches_done, sums.add(new)
-                del rows
             elif chunk is not None:
-                validation_sums = validation_sums.add(self._evaluate(state["params"], chunk))
+                validation_sums = validation_sums.add(step.evaluate(state["params"], *chunk, mesh=self.mesh))
             else:
                 state = {**state, "epoch": _next(state["epoch"])}
                 yield Part(state, partial(self._metrics, sums, validation_sums), None)
@@ -98,15 +141,12 @@ class MeshTrainer:
         return last.state, last.metrics()
 
     def validate(self, params: Params) -> dict[str, float]:
-        """Loss and accuracy of sharded weights on the rows to validate on."""
+        """Loss and accuracy of sharded weights on the rows to validate on, which there have to be."""
+        assert self._validation is not None
         sums = Sums()
-        for chunk in prefetched(self._validation.chunks() if self._validation is not None else iter(())):
-            sums = sums.add(self._evaluate(params, chunk))
-        return self._validation_metrics(sums)
-
-    def _evaluate(self, params: Params, chunk: EvaluateChunk) -> jax.Array:
-        blocks = {shard: chunk.num_rows[shard : shard + 1] for shard in self._data_mesh.local_shards}
-        return step.evaluate(params, *chunk.data, self._data_mesh.put_blocks(step.ROWS, blocks), mesh=self.mesh)
+        for chunk in prefetched(self._validation.chunks()):
+            sums = sums.add(step.evaluate(params, *chunk, mesh=self.mesh))
+        return sums.means(self._validation.num_rows, "validation_")
 
     def _chunks(self, indices: Iterable[int], done: int) -> Iterator[tuple[int, TrainChunk | EvaluateChunk | None]]:
         """The chunks of one epoch after the other, with its index; None is an epoch's end."""
@@ -118,14 +158,8 @@ class MeshTrainer:
             done = 0
 
     def _metrics(self, sums: Sums, validation_sums: Sums) -> dict[str, float]:
-        loss, accuracy = sums.total() / self.num_rows
-        return {"loss": float(loss), "accuracy": float(accuracy)} | self._validation_metrics(validation_sums)
-
-    def _validation_metrics(self, sums: Sums) -> dict[str, float]:
-        if self._validation is None:
-            return {}
-        loss, accuracy = sums.total() / self._validation.num_rows
-        return {"validation_loss": float(loss), "validation_accuracy": float(accuracy)}
+        of_validation = validation_sums.means(self._validation.num_rows, "validation_") if self._validation else {}
+        return sums.means(self.num_rows) | of_validation
 
     def _position(self, index: int, done: int, sums: Sums) -> Position:
         return {"epoch": index, "batches": done, "sums": sums.total().tolist(), "order": self._order}
@@ -150,56 +184,3 @@ def prefetched(items: Iterator[T]) -> Iterator[T]:
             coming = pool.submit(next, items, _END)
             yield item
             del item  # it may be large, and the next one is there already
-
-
-def make_trainer(
-    train: Split,
-    validation: Split | None,
-    num_classes: int,
-    mesh: Mesh,
-    batch_size: int = 256,
-    learning_rate: float = 1e-3,
-    *,
-    seed: int = 0,
-    order: str = "rows",
-    chunk_rows: int = CHUNK_ROWS,
-    window_rows: int | None = None,
-    stream: bool = False,
-) -> MeshTrainer:
-    """The published recipe over a mesh. The numbers are those of one device, up to the order of additions.
-
-    Args:
-        train, validation: features and labels, as arrays or as a store's.
-        num_classes: above every label.
-        mesh: of the axes `data` (rows) and `model` (classes).
-        batch_size: rows a step; the last batch of an epoch has what is left.
-        order: "rows" or "chunks", see `transfer.training.parallel.shuffle`.
-        chunk_rows: rows of a chunk, for a store its `metadata["batch_size"]`: reading is by whole chunks.
-        window_rows: rows of a window of chunks; None: as many as are 256 MiB of float32.
-        stream: whether rows are read as training goes, instead of once; in the order "chunks" only.
-
-    Raises TransferError for rows no head can use (when they are read), UsageError for a bad argument.
-    """
-    for name, value in (("batch_size", batch_size), ("chunk_rows", chunk_rows), ("window_rows", window_rows or 1)):
-        if value < 1:
-            raise UsageError(f"{name} must be at least 1, not {value}")
-    if validation is not None and validation.num_features != train.num_features:
-        raise TransferError(
-            f"validation features are {validation.num_features} a row, training features {train.num_features}"
-        )
-    reader = Reader(train, num_classes)
-    window_rows = window_rows or default_window(train.num_features)
-    chunks = Chunks(reader.num_rows, chunk_rows, window_rows)
-    training: Resident | Streamed
-    if stream:
-        training = Streamed(reader, mesh, batch_size, chunks)
-    elif order == "chunks":
-        training = Resident(reader, mesh, batch_size, chunks.rows, chunks.settings())
-    else:
-        settings = {"order": "rows", "num_rows": reader.num_rows, "shuffle": True}
-        training = Resident(reader, mesh, batch_size, partial(permutation, reader.num_rows), settings)
-    validating = None
-    if validation is not None:
-        windows = (window_rows, chunk_rows) if stream else ()
-        validating = Validation(Reader(validation, num_classes, "validation "), mesh, *windows)
-    return MeshTrainer(training, validating, mesh, learning_rate, seed)

@@ -15,25 +15,17 @@ CPU_SHARE, ACCELERATOR_SHARE = 0.25, 0.5
 
 
 class Placement(NamedTuple):
-    """The devices that a head is trained on, and how its rows come to them.
-
-    Attributes:
-        mesh: its devices.
-        stream: whether rows are read as training goes.
-        single_device: whether the head's own program trains it, on one device that holds all rows.
-    """
+    """The devices that a head is trained on, and how its rows come to them."""
 
     mesh: Mesh
-    stream: bool
-    single_device: bool
+    stream: bool  # whether rows are read as training goes
+    single_device: bool  # whether the head's own program trains it, on one device that holds all rows
 
 
 def check(config: ConfigDict, reason_for_in_memory: str | None = None) -> None:
     """Raises UsageError where settings of `config` contradict each other, before anything long begins.
 
-    Args:
-        reason_for_in_memory: the setting for which all rows must be in the memory of one process, as a message names
-            it; None: there is none.
+    `reason_for_in_memory` is the setting, as a message names it, for which one process must have all rows in memory.
     """
     head, reason, order = config.head, reason_for_in_memory, config.head.get("order", "rows")
     if order not in ORDERS:
@@ -61,11 +53,7 @@ def choose(
     within_epoch: bool,
     reason_for_in_memory: str | None = None,
 ) -> Placement:
-    """Chooses where to train on splits of so many bytes each, which are stored in `dtype`.
-
-    Args:
-        within_epoch: whether the run goes on within an epoch.
-        reason_for_in_memory: as for `check`.
+    """Chooses where a run, which may go on within an epoch, trains on splits of so many bytes each, stored in `dtype`.
 
     Raises TransferError for rows that do not fit and that the config does not allow to stream.
     """

@@ -19,15 +19,10 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 class Split(NamedTuple):
-    """Rows to train or to validate on: arrays, or what reads slices of rows as NumPy does (`store.features`).
+    """Rows to train or to validate on: arrays, or what reads slices of rows as NumPy does (`store.features`)."""
 
-    Attributes:
-        features: (N, ...) numbers, with `shape` and `dtype`.
-        labels: (N,) or (N, 1) whole numbers from 0.
-    """
-
-    features: Any
-    labels: Any
+    features: Any  # (N, ...) numbers, with `shape` and `dtype`
+    labels: Any  # (N,) or (N, 1) whole numbers from 0
 
     @property
     def num_features(self) -> int:
@@ -61,15 +56,10 @@ def _zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 class Reader:
-    """Reads a split, and refuses rows that no head can use.
+    """Reads a split, and refuses rows that no head can use; labels must be below `num_classes`.
 
-    Args:
-        split: see there.
-        num_classes: labels must be below.
-        which: "" or "validation ", for messages.
-
-    Raises:
-        TransferError: no row, no value in a row, not numbers, or another number of labels.
+    Raises TransferError, which begins with `which`, "" or "validation ", for no row, no value in a row, what are not
+    numbers, and another number of labels.
     """
 
     def __init__(self, split: Split, num_classes: int, which: str = "") -> None:

@@ -6,7 +6,6 @@ window is all that must be in memory. Whatever holds the rows, and however many 
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -29,32 +28,13 @@ def permutation(num_rows: int, seed: int, epoch: int) -> np.ndarray:
         return np.asarray(jax.random.permutation(key, num_rows))
 
 
-class Window(NamedTuple):
-    """Some chunks, and the order of their rows.
-
-    Attributes:
-        chunks: int64 (n,), which chunks it holds.
-        slots: int64 (rows,), its rows in the order of training: row `r` of the `i`th chunk is the slot
-            `i * chunk_rows + r`. The slots that the data set's last, short chunk leaves empty are not among them.
-    """
-
-    chunks: np.ndarray
-    slots: np.ndarray
-
-
 @dataclasses.dataclass(frozen=True)
 class Chunks:
-    """Order "chunks" over `num_rows` rows. Holds no array of all rows, nor of all chunks.
+    """Order "chunks". Holds no array of all rows, nor of all chunks."""
 
-    Args:
-        num_rows: N, at least 1.
-        chunk_rows: rows of a chunk; the last chunk has what is left.
-        window_rows: at most so many rows are in a window, but one chunk at least.
-    """
-
-    num_rows: int
-    chunk_rows: int
-    window_rows: int
+    num_rows: int  # N, at least 1
+    chunk_rows: int  # of a chunk; the last chunk has what is left
+    window_rows: int  # at most so many are in a window, but one chunk at least
 
     def settings(self) -> dict[str, object]:
         """The values that the order depends on beside the seed and the epoch, as JSON has them."""
@@ -83,20 +63,17 @@ class Chunks:
     def size(self, window: int, seed: int, epoch: int) -> int:
         """The number of rows of a window."""
         chunks = self.chunks(window, seed, epoch)
-        return len(chunks) * self.chunk_rows - self._short(chunks)
+        return int(np.minimum(self.chunk_rows, self.num_rows - chunks * self.chunk_rows).sum())
 
-    def _short(self, chunks: np.ndarray) -> int:
-        """The number of slots of these chunks that hold no row."""
-        return (self.num_chunks * self.chunk_rows - self.num_rows) * int((chunks == self.num_chunks - 1).any())
+    def window(self, window: int, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """int64 (n,): the chunks of a window; int64 (rows,): its rows in the order of training, as slots.
 
-    def window(self, window: int, seed: int, epoch: int) -> Window:
-        """The chunks of a window, and its rows in the order of training."""
+        Row `r` of the `i`th chunk is the slot `i * chunk_rows + r`; a short last chunk leaves some empty.
+        """
         chunks = self.chunks(window, seed, epoch)
-        slots = np.arange(len(chunks) * self.chunk_rows)
-        if short := self._short(chunks):
-            end = (int(np.flatnonzero(chunks == self.num_chunks - 1)[0]) + 1) * self.chunk_rows
-            slots = np.delete(slots, slice(end - short, end))
-        return Window(chunks, slots[np.argsort(_words(seed, epoch, window + 1, len(slots)), kind="stable")])
+        rows = chunks[:, None] * self.chunk_rows + np.arange(self.chunk_rows)
+        slots = np.flatnonzero(rows.reshape(-1) < self.num_rows)
+        return chunks, slots[np.argsort(_words(seed, epoch, window + 1, len(slots)), kind="stable")]
 
     def rows(self, seed: int, epoch: int) -> np.ndarray:
         """int64 (N,): the whole epoch, for rows that are all at hand."""

@@ -5,14 +5,13 @@ owns, and one reduction over `data` gives all of them the batch's; with classes 
 maximum and a sum over `model` besides. The recipe, its state and the numbers are those of
 `transfer.heads.programs.LINEAR`, up to the order of additions; so are the checkpoints, which either goes on from.
 
-One compiled function trains on rows that are all on the devices and on those that come by, a window at a time: what a
-call gets are the rows at hand and, for each batch, where they lie
-(`transfer.training.parallel.batches.assign_rows_to_devices`).
+One compiled function trains on rows that are all on the devices and on those that come by, a window at a time, as
+`transfer.training.parallel.batches` hands them over.
 """
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +28,20 @@ DATA, MODEL = "data", "model"
 # Rows of a device that are evaluated at a time.
 EVALUATED = 4096
 ROWS, BATCHES, REPLICATED = PartitionSpec(DATA), PartitionSpec(None, DATA), PartitionSpec()
+
+
+class Batches(NamedTuple):
+    """Rows at hand, R on each device along `data`, and which of them are in each of S batches."""
+
+    features: Any  # (devices * R, D), float32 or bfloat16
+    labels: Any  # int32 (devices * R,)
+    # int32 (S, devices * K), sharded along its second axis: for each device where (below R) those of its rows lie that
+    # are in the batch, -1 where there are fewer than K
+    indices: Any
+    sizes: Any  # float32 (S,), rows of each batch on all devices; a batch of 0 rows ends the call
+
+
+BATCH_SPECS = Batches(ROWS, ROWS, BATCHES, REPLICATED)
 
 
 def state_sharding(state: Any, mesh: Mesh) -> Any:
@@ -59,41 +72,25 @@ def _specs(tree: Any, mesh: Mesh) -> Any:
 
 @functools.partial(jax.jit, static_argnames=("mesh", "num_steps"))
 def train(
-    state: State,
-    features: jax.Array,
-    labels: jax.Array,
-    indices: jax.Array,
-    batch_sizes: jax.Array,
-    learning_rate: ArrayLike,
-    *,
-    mesh: Mesh,
-    num_steps: int | None = None,
+    state: State, batches: Batches, learning_rate: ArrayLike, *, mesh: Mesh, num_steps: int | None = None
 ) -> tuple[State, jax.Array]:
-    """Trains on the first `num_steps` batches of `indices`.
+    """Trains a state of `LINEAR.init_state`, sharded as `state_sharding` says, on S batches.
 
-    Args:
-        state: as `LINEAR.init_state` makes it, sharded as `state_sharding` says.
-        features: (devices * R, D), float32 or bfloat16; R rows for each device along `data`, on that device.
-        labels: int32 (devices * R,).
-        indices: int32 (S, devices * K), sharded along its second axis: for each device where (below R) those of its
-            rows lie that are in the batch, -1 where there are fewer than K.
-        batch_sizes: float32 (S,), rows of each batch on all devices. A batch of 0 rows ends the call.
-        num_steps: S, where that is known when the function is compiled; None: as many as have rows.
+    S is `num_steps` where that is known when the function is compiled; None: as many as have rows.
 
-    Returns:
-        The state, its epoch not counted up, and float32 (2,): summed cross-entropy and number of right answers of
-        the batches' rows before each step.
+    Returns the state, its epoch not counted up, and float32 (2,): summed cross-entropy and number of right answers of
+    the batches' rows before each step.
     """
-    steps = jnp.sum(batch_sizes > 0, dtype=jnp.int32) if num_steps is None else num_steps
+    steps = jnp.sum(batches.sizes > 0, dtype=jnp.int32) if num_steps is None else num_steps
     num_classes = state["params"]["bias"].shape[0]
     trained = _pad_classes({"params": state["params"], "opt_state": state["opt_state"]}, mesh)
     specs = _specs(trained, mesh)
     trained, sums = jax.shard_map(
         functools.partial(_train, num_classes=num_classes, num_steps=num_steps),
         mesh=mesh,
-        in_specs=(specs, ROWS, ROWS, BATCHES, REPLICATED, REPLICATED, REPLICATED),
+        in_specs=(specs, BATCH_SPECS, REPLICATED, REPLICATED),
         out_specs=(specs, REPLICATED),
-    )(trained, features, labels, indices, batch_sizes, learning_rate, steps)
+    )(trained, batches, learning_rate, steps)
     new = {**state, **jax.tree.map(lambda leaf: leaf[..., :num_classes] if leaf.ndim else leaf, trained)}
     return jax.lax.with_sharding_constraint(new, state_sharding(new, mesh)), sums
 
@@ -109,28 +106,19 @@ def _pad_classes(tree: Any, mesh: Mesh) -> Any:
 
 
 def _train(
-    state: State,
-    features: jax.Array,
-    labels: jax.Array,
-    indices: jax.Array,
-    batch_sizes: jax.Array,
-    learning_rate: ArrayLike,
-    steps: jax.Array | int,
-    *,
-    num_classes: int,
-    num_steps: int | None,
+    state: State, batches: Batches, learning_rate: ArrayLike, steps: Any, *, num_classes: int, num_steps: int | None
 ) -> tuple[State, jax.Array]:
     """The part of one device."""
     optimiser = keras_adam(learning_rate)
 
     def step(number: jax.Array, carry: tuple[Any, Any, jax.Array]) -> tuple[Any, Any, jax.Array]:
         params, opt_state, sums_by_step = carry
-        rows = indices[number]
+        rows = batches.indices[number]
         real = (rows >= 0).astype(jnp.float32)
-        x, y = (array.at[jnp.maximum(rows, 0)].get(mode="promise_in_bounds") for array in (features, labels))
+        x, y = (array.at[jnp.maximum(rows, 0)].get(mode="promise_in_bounds") for array in batches[:2])
         x = x.astype(jnp.float32)
         error, sums = _softmax(scores(params, x), y, real, num_classes)
-        error = error / batch_sizes[number]
+        error = error / batches.sizes[number]
         kernel = jax.lax.dot_general(error, x, (((1,), (0,)), ((), ())), precision=jax.lax.Precision.HIGHEST)
         # the one reduction of a step: XLA makes one of the three
         kernel, bias, sums = jax.lax.psum((kernel, error.sum(axis=1), sums), DATA)
@@ -138,7 +126,7 @@ def _train(
         return optax.apply_updates(params, updates), opt_state, sums_by_step.at[number].set(sums)
 
     params, opt_state = transpose_tree((state["params"], state["opt_state"]))
-    start = (params, opt_state, jnp.zeros((len(batch_sizes), 2), jnp.float32))
+    start = (params, opt_state, jnp.zeros((len(batches.sizes), 2), jnp.float32))
     params, opt_state, sums_by_step = jax.lax.fori_loop(0, steps if num_steps is None else num_steps, step, start)
     params, opt_state = transpose_tree((params, opt_state))
     return {"params": params, "opt_state": opt_state}, sums_by_step.sum(axis=0)
@@ -174,9 +162,7 @@ def _softmax(scores: jax.Array, labels: jax.Array, real: jax.Array, num_classes:
 def evaluate(params: Params, features: jax.Array, labels: jax.Array, num_rows: jax.Array, *, mesh: Mesh) -> jax.Array:
     """Float32 (2,): summed cross-entropy and number of right answers of the rows; one reduction in all.
 
-    Args:
-        features, labels: as for `train`.
-        num_rows: int32 (devices,), how many of a device's R rows are rows; the first ones.
+    Of a device's R rows, as in `Batches`, the first `num_rows`, int32 (devices,), are rows.
     """
     num_classes = params["bias"].shape[0]
     padded = _pad_classes(params, mesh)
@@ -203,27 +189,20 @@ def evaluate(params: Params, features: jax.Array, labels: jax.Array, num_rows: j
 
 
 def abstract_arguments(
-    mesh: Mesh,
-    rows_per_device: int,
-    width: int,
-    num_features: int,
-    num_classes: int,
-    num_steps: int,
-    dtype: str = "float32",
-) -> tuple[Any, ...]:
-    """The arguments of `train` without their values: to compile it for devices that are not here; `width` is K."""
+    mesh: Mesh, rows: int, width: int, num_features: int, num_classes: int, num_steps: int, dtype: str = "float32"
+) -> tuple[State, Batches, jax.ShapeDtypeStruct]:
+    """The arguments of `train` without their values, to compile it for devices that are not here.
+
+    Of so many `rows` of a device, of which `width` are in a batch: R and K.
+    """
 
     def array(spec: PartitionSpec, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
 
     shapes = jax.eval_shape(lambda: LINEAR.init_state(num_features, num_classes, LINEAR.init_key(0)))
     state = jax.tree.map(lambda leaf, spec: array(spec, leaf.shape, leaf.dtype), shapes, _specs(shapes, mesh))
-    rows = rows_per_device * mesh.shape[DATA]
-    return (
-        state,
-        array(ROWS, (rows, num_features), jnp.dtype(dtype)),
-        array(ROWS, (rows,), jnp.int32),
-        array(BATCHES, (num_steps, mesh.shape[DATA] * width), jnp.int32),
-        array(REPLICATED, (num_steps,), jnp.float32),
-        array(REPLICATED, (), jnp.float32),
-    )
+    rows *= mesh.shape[DATA]
+    indices = (num_steps, mesh.shape[DATA] * width)
+    of_batches = ((rows, num_features), dtype), ((rows,), "int32"), (indices, "int32"), ((num_steps,), "float32")
+    batches = Batches(*(array(spec, *kind) for spec, kind in zip(BATCH_SPECS, of_batches, strict=True)))
+    return state, batches, array(REPLICATED, (), "float32")
