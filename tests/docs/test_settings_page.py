@@ -43,7 +43,7 @@ def test_every_setting_has_its_default_and_a_meaning(page) -> None:
 
 
 def test_the_fields_of_few_shot_are_those_that_there_are() -> None:
-    from transfer.experiment.few_shot.protocol import Protocol
+    from transfer.experiment.few_shot import Protocol
 
     table = (DOCS / "settings.md").read_text("utf-8").partition("## Few images a class\n")[2].partition("\n## ")[0]
     assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == Protocol._fields

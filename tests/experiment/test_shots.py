@@ -13,12 +13,9 @@ from transfer import config as settings
 from transfer import experiment
 from transfer.__main__ import main
 from transfer.errors import TransferError, UsageError
+from transfer.experiment import few_shot as shots
 from transfer.experiment import head_data, results
-from transfer.experiment.few_shot import baselines, selection
-from transfer.experiment.few_shot import cells as shot_cells
-from transfer.experiment.few_shot import protocol as shots
-from transfer.experiment.few_shot.cells import Cells
-from transfer.experiment.few_shot.protocol import Protocol
+from transfer.experiment.few_shot import Cells, Protocol
 from transfer.report import chart_files, few_shot_tables, shots_section
 from transfer.report.run_data import RunData
 from transfer.runtime import preemption
@@ -122,7 +119,7 @@ def test_a_request_to_end_keeps_what_is_there(digits, path, monkeypatch):
 
 
 def test_cells_are_written_as_time_goes(path, monkeypatch):
-    monkeypatch.setattr(shot_cells, "SECONDS_BETWEEN_WRITES", 0)
+    monkeypatch.setattr(shots, "SECONDS_BETWEEN_WRITES", 0)
     cells = Cells(epath.Path(path), "rows")
     cells.put({"tap": "a", "values": [1, None]}, {"accuracy": 0.5})
     assert Cells(epath.Path(path), "rows").get({"values": [1, None], "tap": "a"}) == {"accuracy": 0.5}
@@ -172,20 +169,18 @@ def test_settings_are_chosen_on_training_rows_where_there_are_enough(digits, pat
 
 
 def test_one_division_of_few_rows_does_not_choose_alone(digits, path, monkeypatch):
-    protocol, seen, original = Protocol((5, 10), 1, ("ridge",), select=True), [], selection.select
+    protocol, seen, original = Protocol((5, 10), 1, ("ridge",), select=True), [], shots.select
 
     def watched(*arguments, **options):
         seen.append(original(*arguments, **options))
         return seen[-1]
 
-    monkeypatch.setattr(selection, "select", watched)
+    monkeypatch.setattr(shots, "select", watched)
     row = run(protocol, digits, path)["rows"][0]
     of_five = seen[:10]
     assert [len(one.holdout_labels) for one in seen] == 2 * ([10] * 10 + [20] * 5)
     assert len({tuple(one["accuracy"] for one in division.table) for division in of_five}) > 5
-    assert row["chosen"] == [
-        {"alpha": of_five[0].table[selection.best_setting([one.table for one in of_five])]["alpha"]}
-    ]
+    assert row["chosen"] == [{"alpha": of_five[0].table[shots.best_setting([one.table for one in of_five])]["alpha"]}]
 
 
 BEST = {
@@ -200,7 +195,7 @@ BEST = {
 @pytest.mark.parametrize("divisions, expected", BEST.values(), ids=BEST)
 def test_the_best_setting_of_several_divisions(divisions, expected):
     made = [[dict(zip(("accuracy", "log_loss"), row, strict=False)) for row in table] for table in divisions]
-    assert selection.best_setting(made) == expected
+    assert shots.best_setting(made) == expected
 
 
 def test_grids_of_ones_own(digits, path):
@@ -220,7 +215,7 @@ EDGES = {
 
 @pytest.mark.parametrize("chosen, expected", EDGES.values(), ids=EDGES)
 def test_settings_at_an_end_of_what_was_tried(chosen, expected):
-    lines = list(selection.at_edges({"alpha": (100.0, 1.0, 0.01), "scaling": (None, "l2")}, chosen))
+    lines = list(shots.at_edges({"alpha": (100.0, 1.0, 0.01), "scaling": (None, "l2")}, chosen))
     assert [line.startswith(start) for line, start in zip(lines, expected, strict=True)] == [True] * len(expected)
 
 
@@ -385,7 +380,7 @@ BAD = {
     ),
     "a grid of another's": (
         dict(heads=("ridge",), per_class=1, grids=dict(ridge=dict(C=(1.0, 2.0)))),
-        "few_shot.grids: ridge takes no C; it takes alpha",
+        "few_shot.grids.C: the head ridge takes no C; it takes alpha",
     ),
     "a grid of nothing": (
         dict(heads=("ridge",), per_class=1, grids=dict(ridge=dict(alpha=()))),
@@ -423,5 +418,5 @@ def test_taps_of_one_extraction_beside_random_weights_and_pixels(tmp_path, capsy
     def not_again(*_):
         raise AssertionError("the baselines are made again where every cell is there")
 
-    monkeypatch.setattr(baselines, "baselines", not_again)
+    monkeypatch.setattr(shots, "baselines", not_again)
     assert shots.few_shot(protocol, config, epath.Path(tmp_path), data) == result

@@ -18,8 +18,7 @@ from transfer.bench import results as benchmark
 from transfer.cli import bench as commands
 from transfer.errors import UsageError
 from transfer.evaluation import predictions
-from transfer.experiment import evaluate_head, results
-from transfer.experiment.few_shot import protocol
+from transfer.experiment import evaluate_head, few_shot, results
 from transfer.export import finished_run
 from transfer.runtime.files import atomic
 from transfer.store import feature_files
@@ -75,7 +74,7 @@ def test_the_files_of_a_run_are_known(run):
         results.FILE,
         predictions.FILE,
         evaluate_head.HEAD,
-        protocol.FILE,
+        few_shot.FILE,
     )
     assert set(known) <= set(atomic.RUN_FILES) and f'"{atomic.RUN_FILES[6]}"' in Path(init_from.__file__).read_text()
     left = {path.name for path in run.iterdir() if path.is_file() and not path.name.startswith("events.")}

@@ -10,10 +10,5 @@ if TYPE_CHECKING:
     from transfer.experiment.run import train_on_files as train_on_files
 
 __getattr__, __dir__, __all__ = lazy.attach(
-    __name__,
-    {
-        "extract": "transfer.experiment.run",
-        "train": "transfer.experiment.run",
-        "train_on_files": "transfer.experiment.run",
-    },
+    __name__, dict.fromkeys(("extract", "train", "train_on_files"), "transfer.experiment.run")
 )

@@ -39,7 +39,7 @@ def load(given: str) -> ConfigDict:
     is_path = os.sep in name or name.endswith(".py")
     path = paths.expand(name) if is_path else str(packaged().get(name, ""))
     if not Path(path).is_file():
-        raise UsageError(f"--config={given}: {_missing_file(Path(path)) if is_path else _missing_name(name)}")
+        raise UsageError(f"--config={given}: {_missing(name, Path(path) if is_path else None)}")
     try:
         get_config: Any = runpy.run_path(path).get("get_config")
         _check_arguments(get_config, argument)
@@ -51,17 +51,13 @@ def load(given: str) -> ConfigDict:
     return config
 
 
-def _missing_file(path: Path) -> str:
-    """The error for a path without a file: which packaged config may be meant, or where to look."""
-    if path.stem in packaged():
+def _missing(name: str, path: Path | None) -> str:
+    """The error for a path without a file, or for a name that no packaged config has: what may be meant instead."""
+    if path is not None and path.stem in packaged():
         return f"no such file; a config of that name comes with the package: --config={path.stem}"
-    return f"no such file; {f'see the ones in {path.parent}/' if path.parent.is_dir() else LISTED}"
-
-
-def _missing_name(name: str) -> str:
-    """The error for a name that no packaged config has: how to give a file of that name, or which name is like it."""
-    files = [file for file in (name, f"{name}.py") if Path(file).is_file()]
-    if files:
+    if path is not None:
+        return f"no such file; {f'see the ones in {path.parent}/' if path.parent.is_dir() else LISTED}"
+    if files := [file for file in (name, f"{name}.py") if Path(file).is_file()]:
         return f"no config of that name comes with the package; the file is --config=./{files[0]}"
     return f"no such config; {LISTED}{did_you_mean(similar(name, packaged()))}"
 

@@ -1,32 +1,35 @@
 """What a trained head predicts of the validation rows, and what that is worth: files of the workdir, and measures."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
+from jax.experimental.multihost_utils import process_allgather
 
 from transfer import heads
-from transfer.errors import UsageError
+from transfer.errors import TransferError, UsageError
 from transfer.evaluation import predictions as files
 from transfer.evaluation.calibration import temperature
 from transfer.evaluation.predictions import Predictions, Scores
 from transfer.evaluation.summary import summary
 from transfer.experiment.head_data import Data
+from transfer.experiment.head_settings import HeadSettings
 from transfer.heads import saving, scaling
+from transfer.heads.programs import PROGRAMS
 from transfer.runtime import distributed
+from transfer.training.parallel.reader import Split
 
 HEAD = "head.safetensors"
 # Keys of `result.json` that are found out here.
 KEYS = ("measures", "temperature")
+# Rows that are evaluated at a time.
+EVALUATED = 4096
 
 
 def evaluate(workdir: epath.Path, parts: Iterable[np.ndarray | Scores], data: Data) -> dict[str, Any]:
-    """Writes the predictions of the validation rows; returns `{"measures": …}` with their intervals.
-
-    Args:
-        parts: scores of the rows, (n, C) each, one part behind the other.
-    """
+    """Writes predictions of the validation rows, whose scores (n, C) come part by part; returns `{"measures": …}`."""
     predictions = predicted(parts, data)
     predictions.write(workdir / files.FILE)
     return {"measures": summary(predictions)}
@@ -49,32 +52,18 @@ def predicted(parts: Iterable[np.ndarray | Scores], data: Data) -> Predictions:
         ids = [str(row) for row in range(len(ids))]
     for part in parts:
         scores = part if isinstance(part, Scores) else Scores(part)
-        rows = slice(start, start + len(scores.values))
-        start = rows.stop
+        rows = slice(start, start := start + len(scores.values))
         labels = np.asarray(data.validation.labels[rows])
-        predictions = Predictions.of_logits(
-            scores.values,
-            labels,
-            ids[rows],
-            kind=data.kind,
-            ranked=scores.ranked,
-            probable=scores.probable,
-            class_names=data.class_names,
-        )
-        made.append(predictions)
+        how = dict[str, Any](kind=data.kind, ranked=scores.ranked, probable=scores.probable)
+        made.append(Predictions.of_logits(scores.values, labels, ids[rows], class_names=data.class_names, **how))
     return made[0] if len(made) == 1 else Predictions.concatenate(made)
 
 
 def calibrated(scores: Scores, held_scores: np.ndarray, held: np.ndarray, data: Data) -> dict[str, Any]:
-    """Temperature scaling: the temperature of held-out rows, and what it makes of the validation rows.
+    """Temperature scaling of the validation rows' scores by held-out rows, of a head that was not fitted on them.
 
-    Args:
-        scores: of the validation rows.
-        held_scores, held: scores (M, C) and targets of the held-out rows, by a head that was not fitted on them.
-
-    Returns:
-        Nothing where there are no probabilities; else `{"temperature": {"value", "log_loss", "ece"}}`, the latter
-        two (without "ece" of labels) of the scaled scores, with intervals.
+    Returns nothing where there are no probabilities; else `{"temperature": {"value", "log_loss", "ece"}}`, the latter
+    two (without "ece" of labels) of the scaled scores, with intervals.
     """
     if not scores.probable or data.kind == "values":
         return {}
@@ -94,20 +83,59 @@ def save_estimator(workdir: epath.Path, estimator: Any) -> None:
         distributed.print_once(f"{HEAD} is not written: {error}")
 
 
-def save_params(
-    workdir: epath.Path, name: str, params: Any, parameters: Mapping[str, Any], data: Data, scaler: Any
+def evaluate_params(
+    head: HeadSettings,
+    params: Any,
+    scaler: scaling.Scaler | None,
+    rows: Split,
+    data: Data,
+    workdir: epath.Path,
+    before: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Measures of the validation rows, scaled by `scaler`, by what a program has trained.
+
+    Predictions and head are kept in the workdir; where those of the result `before` are there, its measures stay. Of
+    several processes all take part, as weights may be spread over them; all but the first return nothing.
+    """
+    if not jax.tree.leaves(params)[0].is_fully_addressable:
+        params = process_allgather(params, tiled=True)
+    if not distributed.is_main():
+        return {}
+    if is_evaluated(workdir, before):
+        return {key: before[key] for key in KEYS if key in before}
+    params = jax.device_get(params)
+    size = max(1, EVALUATED // data.chunk_rows) * data.chunk_rows
+    measured = evaluate(workdir, _logits(head.program, params, rows, size), data)
+    # a head of a user's that borrows a program is another estimator
+    if PROGRAMS.get(head.name) is head.program:
+        _save_params(workdir, head, params, data, scaler)
+    return measured
+
+
+def _logits(program: Any, params: Any, rows: Split, size: int) -> Iterator[np.ndarray]:
+    """Logits float32 (n, C) of the rows, `size` at a time, by one program."""
+    count = len(rows.labels)
+    size = min(size, count)
+    logits = jax.jit(program.logits)
+    for start in range(0, count, size):
+        block = np.asarray(rows.features[start : start + size]).reshape(-1, rows.num_features).astype(np.float32)
+        padded = np.pad(block, [(0, size - len(block)), (0, 0)])
+        values = np.asarray(logits(params, padded))[: len(block)]
+        if not np.isfinite(values).all():
+            raise TransferError("the head's scores of the validation rows are not finite; lower its learning_rate")
+        yield values
+
+
+def _save_params(
+    workdir: epath.Path, head: HeadSettings, params: Any, data: Data, scaler: scaling.Scaler | None
 ) -> None:
-    """Writes what the program of our head `name` has trained, as `save_estimator` does.
+    """Writes what a program of ours has trained, as `save_estimator` does.
 
     A linear one without scikit-learn, which takes longer to import than JAX.
-
-    Args:
-        params: of the program's state.
-        parameters: of the estimator.
-        scaler: that the rows went through; None: none.
     """
+    parameters = {**head.settings, "seed": head.seed}
     if set(params) != {"kernel", "bias"}:
-        estimator = heads.HEADS[name](**parameters)
+        estimator = heads.HEADS[head.name](**parameters)
         save_estimator(workdir, estimator.adopt(params, classes=data.classes, scaler=scaler))
         return
     fitted = {
@@ -119,4 +147,4 @@ def save_params(
         "n_iter_": parameters["epochs"],
         "scaler_": scaler or scaling.Scaler(),
     }
-    saving.write(workdir / HEAD, name, f"{heads.camel(name)}Probe", parameters, fitted)
+    saving.write(workdir / HEAD, head.name, f"{heads.camel(head.name)}Probe", parameters, fitted)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +18,6 @@ from transfer.data.splits import SPLITS, splits_to_train
 from transfer.errors import TransferError, UsageError
 from transfer.experiment import results, workdirs
 from transfer.experiment.backbone import build_extractor
-from transfer.experiment.head_data import row_bytes
 from transfer.extract.to_store import extract_to_store
 from transfer.runtime import distributed
 from transfer.runtime.files import atomic, paths
@@ -45,19 +45,16 @@ def extract_features(
     _check_images(config, workdir, {str(folder / split): source for split, source in sources.items()})
     extractor = build_extractor(config)
     if check_bytes is not None:
-        row = max(row_bytes(shape, config.features_dtype) for shape in extractor.shapes.values())
+        row = max(map(math.prod, extractor.shapes.values())) * (2 if config.features_dtype == "bfloat16" else 4)
         check_bytes({split: len(source) * row for split, source in sources.items()})
     workdirs.bind_workdir(config, workdir)
-    start = time.monotonic()
+    start, stores = time.monotonic(), {}
     complete = all(store_format.is_complete(folder / split) for split in sources)
     try:
         with settings.named(config):
-            stores = {
-                split: extract_to_store(
-                    extractor, source, folder / split, config.on_error, split, config.features_dtype
-                )
-                for split, source in sources.items()
-            }
+            for split, source in sources.items():
+                how = config.on_error, split, config.features_dtype
+                stores[split] = extract_to_store(extractor, source, folder / split, *how)
     except BrokenImage as error:
         raise BrokenImage(f"{error}; --config.on_error=skip goes on without it") from error
     facts = _check_skipped(stores, sources)

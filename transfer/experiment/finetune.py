@@ -24,9 +24,9 @@ from transfer.experiment.backbone import architecture, build_network, build_prep
 from transfer.models.registry import flat_state, layers_of
 from transfer.preprocess.recipe import Preprocessing
 from transfer.training import finetune, init_from
+from transfer.training.finetune import folded, trained_layers
 from transfer.training.loop import run_epochs, whole_epochs
 from transfer.training.run import Run
-from transfer.training.unfreeze import folded, trained_layers
 from transfer.weights import native
 
 
@@ -58,10 +58,10 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         init_from.keep(started, workdir)
         train, seconds = whole_epochs(epoch), config.checkpoint_seconds
         run = run_epochs(train, state, config.finetune.epochs, workdir, checkpoint_seconds=seconds)
-    _write_model(config, network.model(run.state), num_classes, preprocessing, workdir)
+    described = native.describe(*architecture(config, num_classes), preprocessing)
+    native.write(workdir / "model.safetensors", flat_state(network.model(run.state)), described)
     known = results.facts(config, model) | {"unfreeze": config.unfreeze, "trained_layers": len(layers)}
-    if started is not None:
-        known["init_from"] = started
+    known |= {"init_from": started} if started is not None else {}
     known |= {"num_classes": num_classes, **{f"num_{split}": len(source) for split, source in sources.items()}}
     before = results.read(workdir)
     result = results.of_run(run, known, before)
@@ -76,14 +76,13 @@ def report_layers(
     config: ConfigDict, model: nnx.Module, layers: frozenset[str], started: dict[str, Any] | None
 ) -> None:
     """Logs what is trained, and warns of layers that stay at random numbers."""
-    everything = layers_of(flat_state(model))
     if config.unfreeze is None:
         return
+    everything = layers_of(flat_state(model))
     frozen = [layer for layer in everything if layer not in layers]
     logging.info("%d of %d layers are trained, %s frozen", len(layers), len(everything), folded(frozen) or "none")
     random = started["left"] if started else frozen if config.model.weights == "random" else ()
-    frozen_at_random = [layer for layer in frozen if layer in set(random)]
-    if frozen_at_random:
+    if frozen_at_random := [layer for layer in frozen if layer in set(random)]:
         logging.warning("frozen at random numbers: %s", folded(frozen_at_random))
 
 
@@ -117,11 +116,3 @@ def _measured(
         return {}
     made.write(path)
     return {"measures": summary(made)}
-
-
-def _write_model(
-    config: ConfigDict, model: nnx.Module, num_classes: int, preprocessing: Preprocessing, workdir: epath.Path
-) -> None:
-    """Writes `model.safetensors`, with all that `create_model` needs to build the network again."""
-    described = native.describe(*architecture(config, num_classes), preprocessing)
-    native.write(workdir / "model.safetensors", flat_state(model), described)

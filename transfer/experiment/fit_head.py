@@ -20,7 +20,6 @@ from transfer.experiment import results
 from transfer.experiment.evaluate_head import calibrated, evaluate, is_evaluated, save_estimator, summarised
 from transfer.experiment.head_data import Data, Labelled
 from transfer.experiment.head_settings import HeadSettings
-from transfer.experiment.print_summary import SHOWN
 from transfer.runtime import distributed
 from transfer.runtime.progress import waiting
 from transfer.store import skipped
@@ -42,18 +41,15 @@ def fit_head(
     What is chosen is chosen on rows held out of the training rows. The validation rows are evaluated once, by the head
     that was then fitted on all training rows.
 
-    Args:
-        known: what the result says besides.
-        before: the result that is there, which stays where the same was asked for.
-
-    Returns:
-        The result, and whether the head was fitted now.
-
-    Raises TransferError for validation rows of classes that no training row is of, and whatever the head says.
+    Returns the result, which says what is `known` besides, and whether the head was fitted now: the result `before`
+    stays where the same was asked for. Raises TransferError for validation rows of classes that no training row is of.
     """
     if lost := data.untrained_classes():
         raise TransferError(f"{lost}; drop those rows, or train on some of each class")
-    asked = _asked(head)
+    # all of the config that the result depends on, beside the rows
+    asked = {name: getattr(head, name) for name in ("name", "target", "settings", "seed", "tap")}
+    asked["sweep"] = {**head.choice, "grid": head.grid} if head.chooses else None
+    asked = json.loads(json.dumps({"head": asked.pop("name"), **asked}, default=str))
     if before.get("asked") == asked and is_evaluated(workdir, before):
         distributed.print_once("Already fitted; nothing to do.")
         # an earlier version did not say what was skipped
@@ -84,19 +80,6 @@ def fit_head(
             result["taps"] = _by_tap(data, estimator, selection, result["measures"])
     save_estimator(workdir, fitted)
     return result | {"asked": asked}, True
-
-
-def _asked(head: HeadSettings) -> dict[str, Any]:
-    """All of the config that the result depends on, beside the rows: JSON values."""
-    asked = {
-        "head": head.name,
-        "target": head.target,
-        "settings": head.settings,
-        "seed": head.seed,
-        "tap": head.tap,
-        "sweep": {**head.choice, "grid": head.grid} if head.chooses else None,
-    }
-    return json.loads(json.dumps(asked, default=str))
 
 
 def _scores(fitted: Any, data: Data, side: Labelled, tap: str) -> Scores:
@@ -143,7 +126,7 @@ def _by_tap(data: Data, estimator: Any, selection: Selection, measures: Mapping[
                 "num_features": math.prod(data.train.taps[tap].shape[1:]),
                 "settings": best.settings,
                 "holdout": _finite(best.measures),
-                "validation": {name: of_tap[name] for name in SHOWN if name in of_tap},
+                "validation": {name: of_tap[name] for name in results.SHOWN if name in of_tap},
             }
         )
     return rows

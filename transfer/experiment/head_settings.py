@@ -30,13 +30,11 @@ class HeadSettings:
     """Everything that a config says of its head; see `resolve_head`.
 
     Attributes:
-        name: of `transfer.heads.HEADS`.
         target: what it predicts: "classes", "labels" or "values".
         settings: all of its settings, those that the config leaves open at the head's defaults.
         grid: setting -> the values of `config.sweep` to choose among; empty where none is to be chosen.
         choice: how they are chosen: `holdout`, `seed` and `measure` of `transfer.sweep`.
         tap: `config.tap`, several separated by commas, of which one is chosen; None for rows of feature files.
-        seed: `config.seed`.
         program: what trains it epoch by epoch; None where it is fitted in one go.
         config: the config with all settings of the head in it, as `config.json` has them whatever defaults become
             later; what other heads take is None.
@@ -103,11 +101,11 @@ def resolve_head(config: ConfigDict) -> HeadSettings:
     if target not in TARGETS:
         raise UsageError(f"config.head.target={target!r} is not one of {', '.join(TARGETS)}")
     try:
-        defaults, program = takes(name, target), heads.find_program(name) if target == "classes" else None
+        defaults, program = takes(name, target), _program(name, target)
     except UsageError as error:
         raise UsageError(f"config.head.name: {error}") from error
     given = {key: value for key, value in settings.given(config.head).items() if key not in RUN}
-    _check_known("head", name, given, defaults)
+    check_known("head", name, given, defaults)
     own = {key: given.get(key, value) for key, value in defaults.items()}
     resolved = config.copy_and_resolve_references()
     with resolved.unlocked():
@@ -125,10 +123,13 @@ def resolve_head(config: ConfigDict) -> HeadSettings:
     return dataclasses.replace(head, program=None) if head.chooses else head
 
 
+def _program(name: str, target: str) -> "Program | None":
+    return heads.find_program(name) if target == "classes" else None
+
+
 def takes(name: str, target: str = "classes") -> dict[str, Any]:
     """The settings of the head `name` and their defaults; UsageError for an unknown head."""
-    program = heads.find_program(name) if target == "classes" else None
-    if program is not None:
+    if (program := _program(name, target)) is not None:
         return {**program.defaults, "scaling": None, "class_weight": None}
     return {key: value for key, value in _parameters(estimator(name, target)).items() if key not in NO_SETTINGS}
 
@@ -147,9 +148,11 @@ def make(name: str, target: str, own: Mapping[str, Any], seed: int) -> Any:
 
 def _parameters(made_by: Callable[..., Any]) -> dict[str, Any]:
     """The parameters of an estimator class and their defaults."""
-    signature = inspect.signature(made_by).parameters.items()
-    named = {key: taken for key, taken in signature if taken.kind not in (taken.VAR_POSITIONAL, taken.VAR_KEYWORD)}
-    return {key: None if taken.default is taken.empty else taken.default for key, taken in named.items()}
+    return {
+        key: None if taken.default is taken.empty else taken.default
+        for key, taken in inspect.signature(made_by).parameters.items()
+        if taken.kind not in (taken.VAR_POSITIONAL, taken.VAR_KEYWORD)
+    }
 
 
 def _grid(sweep: Mapping[str, Any], name: str, target: str, defaults: Mapping[str, Any]) -> dict[str, tuple]:
@@ -166,14 +169,14 @@ def _grid(sweep: Mapping[str, Any], name: str, target: str, defaults: Mapping[st
         if not own:
             raise UsageError(f"config.sweep.grid=default: {name} has no values of its own; name some in config.sweep")
         grid = {**own, **grid}
-    _check_known("sweep", name, grid, defaults)
+    check_known("sweep", name, grid, defaults)
     for key, values in grid.items():
         if not values:
             raise UsageError(f"config.sweep.{key} has no value to try")
     return grid
 
 
-def _check_known(section: str, name: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+def check_known(section: str, name: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """Raises UsageError for settings of a section that the head `name` does not take."""
     for key in given:
         if key not in known:

@@ -25,16 +25,16 @@ class Origin:
         self.config, self.split, self.workdir = config, split, workdir
 
     @cached_property
+    def _sources(self) -> dict[str, Source]:
+        """The images of both splits."""
+        return dict(zip(SPLITS, make_splits(self.config.data), strict=True))
+
+    @property
     def source(self) -> Source:
         """The images of the split. Raises UsageError for a name that is no split."""
         if self.split not in self._sources:
             raise UsageError(f"{self.split!r} is not one of {', '.join(self._sources)}: pass --split")
         return self._sources[self.split]
-
-    @cached_property
-    def _sources(self) -> dict[str, Source]:
-        """The images of both splits."""
-        return dict(zip(SPLITS, make_splits(self.config.data), strict=True))
 
     def check_source(self, path: str, metadata: dict[str, Any]) -> None:
         """Raises TransferError unless the store was made from this very source."""
@@ -57,9 +57,8 @@ class Origin:
         from transfer.experiment.backbone import build_extractor
         from transfer.extract.to_store import extract_to_store
 
-        if self.config.batch_size != metadata["batch_size"]:
-            with self.config.unlocked():
-                self.config.batch_size = metadata["batch_size"]
+        with self.config.unlocked():
+            self.config.batch_size = metadata["batch_size"]
         on_error = "skip" if metadata["skipped_rows"] else self.config.on_error
         title, dtype = f"repair {self.split}", metadata["features_dtype"]
         return extract_to_store(build_extractor(self.config), self.source, path, on_error, title, features_dtype=dtype)

@@ -4,43 +4,36 @@ A head that is fitted in one go, and one whose settings are chosen first, is `tr
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 from etils import epath
-from jax.experimental.multihost_utils import process_allgather
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer.errors import TransferError, UsageError
-from transfer.experiment import head_data, results, workdirs
-from transfer.experiment.evaluate_head import KEYS, evaluate, is_evaluated, save_params
-from transfer.experiment.few_shot import protocol
+from transfer.errors import UsageError
+from transfer.experiment import few_shot, head_data, results, workdirs
+from transfer.experiment.evaluate_head import evaluate_params
 from transfer.experiment.fit_head import fit_head
 from transfer.experiment.head_data import Data
 from transfer.experiment.head_settings import HeadSettings, resolve_head
-from transfer.experiment.print_summary import print_summary
 from transfer.heads import scaling
-from transfer.heads.programs import PROGRAMS
 from transfer.heads.rows import flat_features
 from transfer.runtime import distributed
 from transfer.runtime.memory import limit_heaps
 from transfer.training import checkpoints
 from transfer.training.loop import run_epochs, whole_epochs
 from transfer.training.parallel import placement as placements
-from transfer.training.parallel.epochs import make_trainer
+from transfer.training.parallel.epochs import MeshTrainer
 from transfer.training.parallel.placement import Placement
 from transfer.training.parallel.reader import Split
 from transfer.training.run import Trainer
 
 # Epochs of a head that are on the device at a time; three keep two cores busy.
 AHEAD = 3
-# Rows that are evaluated at a time.
-EVALUATED = 4096
 
 
 def train_head(config: ConfigDict, workdir: epath.Path, files: Sequence[str] | None = None) -> dict[str, Any]:
@@ -51,7 +44,7 @@ def train_head(config: ConfigDict, workdir: epath.Path, files: Sequence[str] | N
             store is missing.
     """
     head = resolve_head(config)  # once: nothing below asks the config about the head
-    few_shot = protocol.protocol_of(config) if files is None else None
+    protocol = few_shot.protocol_of(config) if files is None else None
 
     if files is None:
         from transfer.experiment.extract_features import extract_features
@@ -60,8 +53,11 @@ def train_head(config: ConfigDict, workdir: epath.Path, files: Sequence[str] | N
         stores, facts = extract_features(head.config, workdir, check_bytes)
         data = head_data.of_stores(stores, head.taps)
     else:
-        data, facts, head = read_files(head, files, config.batch_size)
-        workdirs.bind_workdir(head.config, workdir)
+        data, hashes = head_data.read_files(files, head.target, config.batch_size)
+        facts = dict.fromkeys(("model", "weights_sha256", "tap")) | {"dataset": " ".join(files), "seconds_extract": 0.0}
+        bound = ConfigDict({name: head.config[name] for name in ("seed", "head", "sweep")} | hashes)
+        head = dataclasses.replace(head, config=bound)
+        workdirs.bind_workdir(bound, workdir)
     head, before = with_epochs_begun(head, workdir), results.read(workdir)
     facts |= data.sizes() | {key: before[key] for key in ("few_shot",) if key in before}
     data.print_shapes()
@@ -82,14 +78,14 @@ def train_head(config: ConfigDict, workdir: epath.Path, files: Sequence[str] | N
             result = results.of_run(run, facts, before) | {"head": head.name, "settings": head.settings}
             if trained and not placement.single_device:
                 result |= {"num_devices": placement.mesh.size, "streamed": placement.stream}
-            params = on_host(run.state["params"])
-            result |= evaluate_params(head, params, scaler, validation, data, workdir, {} if trained else before)
+            params, done = run.state["params"], {} if trained else before
+            result |= evaluate_params(head, params, scaler, validation, data, workdir, done)
     workdirs.record(head.config, workdir, workdirs.OF_TRAINING if trained else ["head.epochs"])
     results.write(workdir, result)
-    print_summary(result)
+    results.print_summary(result)
 
-    if few_shot is not None:
-        result["few_shot"] = protocol.few_shot(few_shot, head.config, workdir, data)
+    if protocol is not None:
+        result["few_shot"] = few_shot.few_shot(protocol, head.config, workdir, data)
         workdirs.record(head.config, workdir, ["few_shot"])
         results.write(workdir, result)
     return result
@@ -114,18 +110,8 @@ def choose_placement(
     head: HeadSettings, config: ConfigDict, workdir: epath.Path, sizes: Mapping[str, int], dtype: str | None = None
 ) -> Placement:
     """Chooses where to train on splits of so many bytes; see `transfer.training.parallel.placement.choose`."""
-    within = distributed.broadcast(checkpoints.stopped_within(workdir), "stopped within an epoch")
+    within = distributed.broadcast(checkpoints.newest(workdir)[1] > 0, "stopped within an epoch")
     return placements.choose(config, sizes, dtype or config.features_dtype, within, head.reason_for_in_memory)
-
-
-def read_files(head: HeadSettings, files: Sequence[str], chunk_rows: int) -> tuple[Data, dict[str, Any], HeadSettings]:
-    """The rows of two feature files, what `result.json` says of them, and the head, whose config is bound to them."""
-    for side, path in zip(("Training", "Validation"), files, strict=True):
-        distributed.print_once(f"{side} file {path}")
-    data, hashes = head_data.read_files(files, head.target, chunk_rows)
-    bound = ConfigDict({name: head.config[name] for name in ("seed", "head", "sweep")} | hashes)
-    facts = {"model": None, "weights_sha256": None, "tap": None, "dataset": " ".join(files), "seconds_extract": 0.0}
-    return data, facts, dataclasses.replace(head, config=bound)
 
 
 def with_epochs_begun(head: HeadSettings, workdir: epath.Path) -> HeadSettings:
@@ -136,10 +122,9 @@ def with_epochs_begun(head: HeadSettings, workdir: epath.Path) -> HeadSettings:
     asked, begun = head.settings.get("epochs"), epochs_begun(head, workdir)
     if asked is None or begun <= asked:
         return head
-    within = head.program is not None and distributed.broadcast(checkpoints.stopped_within(workdir), "stopped within")
-    so_far, rest = (
-        (f"is in epoch {begun}", "that one is finished") if within else (f"has trained {begun} epochs", "nothing to do")
-    )
+    so_far, rest = f"has trained {begun} epochs", "nothing to do"
+    if head.program is not None and checkpoints.newest(workdir)[1]:
+        so_far, rest = f"is in epoch {begun}", "that one is finished"
     distributed.print_once(
         f"The head {so_far} already; {asked} asked: {rest}; for a head of {asked} give another --workdir."
     )
@@ -152,7 +137,8 @@ def epochs_begun(head: HeadSettings, workdir: epath.Path) -> int:
     if head.program is None:
         asked = results.read(workdir).get("asked") or {}
         return asked.get("settings", {}).get("epochs") or 0
-    return distributed.broadcast(checkpoints.epochs_begun(workdir), "epochs begun")
+    epochs, batches = distributed.broadcast(checkpoints.newest(workdir), "epochs begun")
+    return epochs + (batches > 0)
 
 
 def scaled(name: str | None, data: Data) -> tuple[scaling.Scaler | None, Split, Split]:
@@ -176,26 +162,16 @@ def start_training(
 ) -> tuple[Trainer, Any]:
     """Puts the rows where they are trained on; returns what trains the epochs, and the state before the first."""
     assert head.program is not None
-    given = {key: head.settings[key] for key in head.program.defaults}
-    key = head.program.init_key(head.seed)
+    given, key = {name: head.settings[name] for name in head.program.defaults}, head.program.init_key(head.seed)
     state = head.program.init_state(train.num_features, data.num_outputs, key, **given)
     if placement.single_device:
         arrays = [array[:] for split in (train, validation) for array in split]
         weights = _class_weights(head.settings["class_weight"], arrays[1], data.num_outputs)
         return whole_epochs(head.program.make_epoch(*arrays, seed=head.seed, class_weight=weights, **given)), state
-    trainer = make_trainer(
-        train,
-        validation,
-        data.num_outputs,
-        placement.mesh,
-        given["batch_size"],
-        given["learning_rate"],
-        seed=head.seed,
-        order=config.head.order,
-        chunk_rows=data.chunk_rows,
-        window_rows=config.head.window,
-        stream=placement.stream,
-    )
+    steps = given["batch_size"], given["learning_rate"]
+    order = dict(seed=head.seed, order=config.head.order, chunk_rows=data.chunk_rows, window_rows=config.head.window)
+    rows = train, validation, data.num_outputs, placement.mesh
+    trainer = MeshTrainer(*rows, *steps, stream=placement.stream, **order)
     return trainer, trainer.shard_state(state)
 
 
@@ -208,49 +184,3 @@ def _class_weights(wanted: str | None, labels: Any, num_classes: int) -> np.ndar
     counts = np.bincount(np.asarray(labels).reshape(-1).astype(np.int64), minlength=num_classes)
     present = counts > 0
     return np.where(present, counts.sum() / (present.sum() * np.maximum(counts, 1)), 0).astype(np.float32)
-
-
-def on_host(params: Any) -> Any:
-    """Weights on the host; where they are spread over several processes, all of them take part."""
-    if jax.tree.leaves(params)[0].is_fully_addressable:
-        return jax.device_get(params)
-    return process_allgather(params, tiled=True)
-
-
-def evaluate_params(
-    head: HeadSettings,
-    params: Any,
-    scaler: scaling.Scaler | None,
-    rows: Split,
-    data: Data,
-    workdir: epath.Path,
-    before: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Measures of the validation rows, whose predictions and head are kept in the workdir; as `before` has them.
-
-    Of several processes the first does so; the others return nothing.
-    """
-    if not distributed.is_main():
-        return {}
-    if is_evaluated(workdir, before):
-        return {key: before[key] for key in KEYS if key in before}
-    size = max(1, EVALUATED // data.chunk_rows) * data.chunk_rows
-    measured = evaluate(workdir, _logits(head.program, params, rows, size), data)
-    # a head of a user's that borrows a program is another estimator
-    if PROGRAMS.get(head.name) is head.program:
-        save_params(workdir, head.name, params, {**head.settings, "seed": head.seed}, data, scaler)
-    return measured
-
-
-def _logits(program: Any, params: Any, rows: Split, size: int) -> Iterator[np.ndarray]:
-    """Logits float32 (n, C) of the rows, `size` at a time, by one program."""
-    count = len(rows.labels)
-    size = min(size, count)
-    logits = jax.jit(program.logits)
-    for start in range(0, count, size):
-        block = np.asarray(rows.features[start : start + size]).reshape(-1, rows.num_features).astype(np.float32)
-        padded = np.pad(block, [(0, size - len(block)), (0, 0)])
-        values = np.asarray(logits(params, padded))[: len(block)]
-        if not np.isfinite(values).all():
-            raise TransferError("the head's scores of the validation rows are not finite; lower its learning_rate")
-        yield values

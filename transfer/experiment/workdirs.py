@@ -60,10 +60,10 @@ def _check_shared(workdir: epath.Path) -> None:
     """Raises TransferError unless all processes see one folder here, by whatever path each of them reaches it."""
     if distributed.process_count() == 1:
         return
-    first, mark = str(workdir), f".met-{uuid.uuid4().hex}"
+    mark = f".met-{uuid.uuid4().hex}"
     if distributed.is_main():
         atomic.write_text(workdir / mark, "")
-    first, mark = distributed.broadcast([first, mark], "workdir")
+    first, mark = distributed.broadcast([str(workdir), mark], "workdir")
     elsewhere = not (workdir / mark).exists()
     distributed.barrier("workdir seen")
     if distributed.is_main():
@@ -78,8 +78,7 @@ def bind_workdir(config: ConfigDict, workdir: epath.Path) -> None:
     A later run writes nothing here: what it does about settings that may change, it says when that is done (`record`).
     Of several processes the first writes; all refuse, but where files lie is for the first to say.
 
-    Raises:
-        TransferError: the workdir was made with other settings; the message names them.
+    Raises TransferError where the workdir was made with other settings; the message names them.
     """
     check_workdir(config, workdir)
     path = workdir / FILE
@@ -135,20 +134,19 @@ def read_config(workdir: epath.Path) -> ConfigDict:
 
     Raises TransferError where `config.json` is not the config of a run.
     """
+
+    def tuples(value: Any) -> Any:  # for lists, as a config has them
+        if isinstance(value, dict):
+            return {name: tuples(part) for name, part in value.items()}
+        return tuple(map(tuples, value)) if isinstance(value, list) else value
+
     config = default()
     try:
         with config.unlocked():
-            config.update(_tuples(atomic.read_json(workdir / FILE)))
+            config.update(tuples(atomic.read_json(workdir / FILE)))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise TransferError(f"{workdir / FILE} is not the config of a run ({error_summary(error)})") from error
     return config
-
-
-def _tuples(value: Any) -> Any:
-    """JSON with tuples for lists, as a config has them."""
-    if isinstance(value, dict):
-        return {name: _tuples(part) for name, part in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 @contextmanager

@@ -25,7 +25,7 @@ class Table(NamedTuple):
 
 
 def make(result: dict[str, Any]) -> list[Table]:
-    """The tables of a result, as `transfer.experiment.few_shot.protocol.few_shot` returns it.
+    """The tables of a result, as `transfer.experiment.few_shot.few_shot` returns it.
 
     One for each head, of taps by images a class, where there are several taps; then which head has the highest mean
     where; and, of several heads or a single tap, one of heads by images a class, of the last tap: the deepest, where

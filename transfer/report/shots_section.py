@@ -45,7 +45,7 @@ def protocol_charts(result: dict[str, Any]) -> list[svg.Chart]:
     Bars where there is but one head and one number of images a class.
 
     Args:
-        result: as `transfer.experiment.few_shot.protocol.few_shot` returns it; none of anything else.
+        result: as `transfer.experiment.few_shot.few_shot` returns it; none of anything else.
     """
     rows = _rows(result)
     if rows and _one_number(result, rows):

@@ -15,7 +15,8 @@ import json
 import statistics
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,45 +24,53 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer.data.splits import drawn_alike
+from transfer.data.loader import load_all
+from transfer.data.splits import SPLITS, drawn_alike, make_splits
 from transfer.data.splits import per_class as draw
 from transfer.errors import UsageError
+from transfer.evaluation.selection import select
 from transfer.experiment import head_settings
-from transfer.experiment.few_shot.cells import Cells
-from transfer.experiment.few_shot.selection import FEWEST_HELD, FEWEST_TO_SELECT, at_edges, selected
 from transfer.experiment.head_data import Data
 from transfer.heads.scaling import DroppedColumns
 from transfer.report import few_shot_tables
 from transfer.runtime import distributed, preemption
+from transfer.runtime.files import atomic
 from transfer.runtime.progress import Progress
 
 FILE = "shots.json"
+# Names of the baselines.
+PIXELS, RANDOM = "raw pixels", "{}, random weights"
+# A killed process loses no more than the cells of so many seconds.
+SECONDS_BETWEEN_WRITES = 2.0
+# Fewer rows a class than this, on average, leave nothing to choose settings by: a head then has its defaults.
+FEWEST_TO_SELECT = 5
+# Settings are chosen on so many held-out rows at least, in several divisions of the rows where one has fewer: of 5
+# images a class one is held out, and ten rows alone would choose by luck.
+FEWEST_HELD = 100
+# More than are ever made, so that no two seeds divide alike.
+DIVISIONS_OF_A_SEED = 1000
+
+
+Rows = tuple[np.ndarray, np.ndarray]  # features (N, D), labels (N,)
 
 
 class Protocol(NamedTuple):
     """The protocol that `config.few_shot` asks for.
 
-    Attributes:
-        per_class: numbers of training images a class; None: all of them.
-        seeds: how many draws, by the seeds 0, 1, …; all images are drawn once.
-        heads: names of `transfer.heads.HEADS`.
-        select: whether a head's settings are chosen (`transfer.evaluation.selection`, from the head's `GRID`) on
-            held-out rows of the cell, where it has FEWEST_TO_SELECT of them a class; else they are its defaults. By
-            accuracy, of equals by log-loss, averaged over several divisions until FEWEST_HELD rows were held out.
-        holdout: the share of the rows that is held out to choose by.
-        settings: head -> parameters that differ from its defaults.
-        grids: head -> parameter -> values to choose among, where they differ from its `GRID`.
-        baselines: also measure raw pixels, and the same taps of the same network with random weights.
+    With `select` a head's settings are chosen (`transfer.evaluation.selection`, from the head's `GRID`) on held-out
+    rows of the cell, where it has FEWEST_TO_SELECT of them a class; else they are its defaults. By accuracy, of equals
+    by log-loss, averaged over several divisions until FEWEST_HELD rows were held out.
     """
 
-    per_class: tuple[int | None, ...]
-    seeds: int
-    heads: tuple[str, ...]
+    per_class: tuple[int | None, ...]  # numbers of training images a class; None: all of them
+    seeds: int  # how many draws, by the seeds 0, 1, …; all images are drawn once
+    heads: tuple[str, ...]  # names of `transfer.heads.HEADS`
     select: bool = False
-    holdout: float = 0.2
-    settings: Mapping[str, Mapping[str, Any]] = {}
+    holdout: float = 0.2  # the share of the rows that is held out to choose by
+    settings: Mapping[str, Mapping[str, Any]] = {}  # head -> parameters that differ from its defaults
+    # head -> parameter -> values to choose among, where they differ from its `GRID`
     grids: Mapping[str, Mapping[str, Sequence[Any]]] = {}
-    baselines: bool = False
+    baselines: bool = False  # also measure raw pixels, and the same taps of the same network with random weights
 
 
 class Cell(NamedTuple):
@@ -71,6 +80,48 @@ class Cell(NamedTuple):
     head: str
     per_class: int | None
     seed: int
+
+
+class Cells:
+    """What has been measured so far: cells by what they are of, dicts of JSON values, in one file of the workdir.
+
+    The file is made when the first cell is there. One of other rows, by their `identity`, is not gone on with.
+    """
+
+    def __init__(self, path: epath.Path, identity: str) -> None:
+        self._path, self._identity = path, identity
+        self._written, self._changed = time.monotonic(), False
+        content: dict[str, Any] = atomic.read_json(path) if path.exists() else {"rows": identity}
+        if content.get("rows") != identity:
+            logging.warning("%s is of other rows; its cells are measured again", path)
+            content = {}
+        self._cells = {json.dumps(cell["of"], sort_keys=True): cell for cell in content.get("cells", [])}
+
+    def get(self, of: dict[str, Any]) -> dict[str, Any] | None:
+        """The measures of a cell; None where there are none yet."""
+        return self._cells.get(json.dumps(of, sort_keys=True), {}).get("measured")
+
+    def put(self, of: dict[str, Any], measured: dict[str, Any]) -> None:
+        """Keeps a cell; it is in the file when `kept` ends, or before."""
+        self._cells[json.dumps(of, sort_keys=True)] = {"of": of, "measured": measured}
+        self._changed = True
+        if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
+            self._write()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Writes the file at the end, however that comes: Ctrl-C and errors too."""
+        try:
+            yield
+        finally:
+            if self._changed:
+                self._write()
+
+    def _write(self) -> None:
+        """Writes all cells, whole or not at all."""
+        lines = ",\n".join(json.dumps(cell) for cell in self._cells.values())
+        atomic.write_text(self._path, f'{{"rows": {json.dumps(self._identity)}, "cells": [\n{lines}\n]}}\n')
+        self._written, self._changed = time.monotonic(), False
 
 
 def protocol_of(config: ConfigDict) -> Protocol | None:
@@ -108,10 +159,7 @@ def protocol_of(config: ConfigDict) -> Protocol | None:
                 known = inspect.signature(head_settings.estimator(head, "classes")).parameters
             except UsageError as error:
                 raise UsageError(f"config.few_shot.heads: {error}") from error
-            if unknown := set(of_heads.get(head, {})) - set(known):
-                raise UsageError(
-                    f"config.few_shot.{field}: {head} takes no {', '.join(unknown)}; it takes {', '.join(known)}"
-                )
+            head_settings.check_known(f"few_shot.{field}", head, of_heads.get(head, {}), known)
     for head, grid in protocol.grids.items():
         if empty := [name for name, values in grid.items() if not isinstance(values, (tuple, list)) or not values]:
             raise UsageError(f"config.few_shot.grids: {head} needs values of {empty[0]} to choose among, in a tuple")
@@ -139,10 +187,7 @@ def few_shot(protocol: Protocol, config: ConfigDict, workdir: epath.Path, data: 
     cells = Cells(workdir / FILE, hashlib.sha256(json.dumps(identity).encode()).hexdigest())
     taps = {tap: (data.train.taps[tap], data.validation.taps[tap]) for tap in data.train.taps}
     if protocol.baselines:
-        # imported here, because a head on two feature files is trained before JAX's models could be imported
-        from transfer.experiment.few_shot.baselines import baselines, names_of
-
-        compared: dict[str, Any] = dict.fromkeys(names_of(taps))
+        compared: dict[str, Any] = dict.fromkeys([PIXELS, *map(RANDOM.format, taps)])
         missing = any(cells.get(key) is None for key in _keys(protocol, compared).values())
         if distributed.broadcast(missing, "few-shot baselines"):
             compared = baselines(config, workdir, {"train": len(labels), "validation": len(validation_labels)})
@@ -152,6 +197,36 @@ def few_shot(protocol: Protocol, config: ConfigDict, workdir: epath.Path, data: 
     result = measure(protocol, taps, labels, validation_labels, cells)
     distributed.print_once(few_shot_tables.text(result))
     return result
+
+
+def baselines(config: ConfigDict, workdir: epath.Path, num_rows: Mapping[str, int]) -> dict[str, tuple[Any, Any]]:
+    """Raw pixels, and each tap with random weights (by `config.seed`): rows to train and to validate on, by name.
+
+    Of several processes all have to call it: they share the extraction, whose stores are WORKDIR/random_features.
+    Raises UsageError where a split has not `num_rows` images: some were skipped, and rows would be other images'.
+    """
+    # imported here, because a head on two feature files is trained before JAX's models could be imported
+    from transfer.experiment.backbone import build_extractor
+    from transfer.extract.to_store import extract_to_store
+
+    sources = dict(zip(SPLITS, make_splits(config.data), strict=True))
+    if any(len(source) != num_rows[split] for split, source in sources.items()):
+        raise UsageError(
+            "config.few_shot.baselines compares with the raw pixels of every image, and some were skipped; repair "
+            "those images, or leave it out"
+        )
+    random = config.copy_and_resolve_references()
+    random.model.weights = "random"
+    extractor = build_extractor(random)
+    rows: dict[str, list[Any]] = {PIXELS: [], **{RANDOM.format(tap): [] for tap in extractor.shapes}}
+    for split, source in sources.items():
+        path = workdir / "random_features" / split
+        store = extract_to_store(extractor, source, path, config.on_error, split, config.features_dtype)
+        for tap in store.taps:
+            rows[RANDOM.format(tap)].append(store.tap(tap))
+    for images in map(load_all, sources.values()):
+        rows[PIXELS].append(images.reshape(len(images), -1) / np.float32(255))
+    return {name: (train, validation) for name, (train, validation) in rows.items()}
 
 
 def measure(
@@ -195,17 +270,13 @@ def _keys(protocol: Protocol, taps: Mapping[str, Any]) -> dict[Cell, dict[str, A
     Those of one shape are next to each other, so that what one has compiled the next one uses.
     """
     keys = {}
-    for cell in (
-        Cell(tap, head, shots, seed)
-        for tap in taps
-        for shots in protocol.per_class
-        for head in protocol.heads
-        for seed in range(1 if shots is None else protocol.seeds)  # there is but one way to draw all
-    ):
-        parameters = _plain(_estimator(cell, protocol).get_params(deep=False))
-        grid = _plain(_grid(cell, protocol))
-        how = {"holdout": protocol.holdout, "fewest_held": FEWEST_HELD, "equals": "log_loss", "grid": grid}
-        keys[cell] = {**cell._asdict(), "parameters": parameters, "select": how if protocol.select else None}
+    for tap, shots, head in itertools.product(taps, protocol.per_class, protocol.heads):
+        for seed in range(1 if shots is None else protocol.seeds):  # there is but one way to draw all
+            cell = Cell(tap, head, shots, seed)
+            parameters = _plain(_estimator(cell, protocol).get_params(deep=False))
+            grid = _plain(_grid(cell, protocol))
+            how = {"holdout": protocol.holdout, "fewest_held": FEWEST_HELD, "equals": "log_loss", "grid": grid}
+            keys[cell] = {**cell._asdict(), "parameters": parameters, "select": how if protocol.select else None}
     return keys
 
 
@@ -221,29 +292,18 @@ def _grid(cell: Cell, protocol: Protocol) -> Mapping[str, Sequence[Any]]:
 
 def _plain(value: Any) -> Any:
     """The value as JSON has it; the text of what is neither number, text, list nor mapping."""
-    if isinstance(value, (tuple, list)):
-        return [_plain(one) for one in value]
-    if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
-    return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
+    return json.loads(json.dumps(value, default=repr))
 
 
 def _read(rows: Any, needed: np.ndarray) -> np.ndarray:
     """Some rows of a tap in memory: float32 (n, D)."""
-    found = np.asarray(rows[:] if len(needed) == len(rows) else rows[needed])
-    return found.reshape(len(found), -1).astype(np.float32, copy=False)
+    values = np.asarray(rows[:] if len(needed) == len(rows) else rows[needed])
+    return values.reshape(len(values), -1).astype(np.float32, copy=False)
 
 
-def _measured(
-    cell: Cell,
-    protocol: Protocol,
-    train: tuple[np.ndarray, np.ndarray],
-    validation: tuple[np.ndarray, np.ndarray],
-) -> dict[str, Any]:
+def _measured(cell: Cell, protocol: Protocol, train: Rows, validation: Rows) -> dict[str, Any]:
     """Fits the head of a cell and measures it, as JSON values."""
-    start = time.monotonic()
-    estimator = _estimator(cell, protocol)
-    chosen: dict[str, Any] = {}
+    start, estimator, chosen = time.monotonic(), _estimator(cell, protocol), dict[str, Any]()
     enough = len(train[1]) >= FEWEST_TO_SELECT * len(np.unique(train[1]))
     # hundreds of cells may warn of the same: they keep it, and `_warn` says it once
     with warnings.catch_warnings(record=True) as caught:
@@ -259,22 +319,68 @@ def _measured(
         "num_train": len(train[1]),
         "chosen": _plain(chosen),
         "seconds": round(time.monotonic() - start, 3),
-        "warnings": list(dict.fromkeys(" ".join(str(one.message).split()) for one in caught)),
+        "warnings": list(dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught)),
     }
+
+
+def selected(
+    estimator: Any, x: np.ndarray, y: np.ndarray, grid: Mapping[str, Sequence[Any]], holdout: float, seed: int
+) -> tuple[Any, dict[str, Any]]:
+    """The head fitted on all rows with the setting of the grid that is best on held-out rows, and that setting.
+
+    Few rows are divided several times, since one division holds out too few of them to tell. The values of the grid
+    begin with the strongest regularisation.
+    """
+    from sklearn.base import clone
+
+    how = dict[str, Any](holdout=holdout, measure="accuracy")
+    first = select({"": x}, y, estimator, grid, seed=seed, **how)
+    divisions = [first]
+    while sum(len(division.holdout_labels) for division in divisions) < FEWEST_HELD:
+        further = DIVISIONS_OF_A_SEED * (seed + 1) + len(divisions)
+        divisions.append(select({"": x}, y, estimator, grid, seed=further, **how))
+    row = first.table[best_setting([division.table for division in divisions])]
+    chosen = {name: row[name] for name in grid}
+    if all(first.chosen[name] == value for name, value in chosen.items()):
+        return first.probe, chosen
+    return clone(estimator).set_params(**chosen).fit(x, y), chosen
+
+
+def best_setting(divisions: list[list[dict[str, Any]]]) -> int:
+    """The row of the tables with the highest mean accuracy, of equals the lowest mean log-loss, or the first.
+
+    Few rows make many equals: of 45 penalties a dozen may be right on all of them, and the strongest may be so by luck.
+    """
+    accuracies = np.mean([[row["accuracy"] for row in table] for table in divisions], axis=0).round(9)
+    losses = np.mean([[row.get("log_loss", 0.0) for row in table] for table in divisions], axis=0)
+    # what is not a number is no reason to choose a setting, nor not to have any
+    losses = np.nan_to_num(losses, nan=np.finfo(np.float64).max)
+    return int(np.argmin(np.where(accuracies == accuracies.max(), losses, np.inf)))
 
 
 def _warn(protocol: Protocol, measured: Mapping[Cell, dict[str, Any]]) -> None:
     """Logs lines for each head: cells that have warned, and settings at the edge of what was tried."""
     for head in protocol.heads:
-        of_head = {cell: found for cell, found in measured.items() if cell.head == head}
-        warned = [(cell, found["warnings"][0]) for cell, found in of_head.items() if found.get("warnings")]
+        of_head = {cell: measures for cell, measures in measured.items() if cell.head == head}
+        warned = [(cell, measures["warnings"][0]) for cell, measures in of_head.items() if measures.get("warnings")]
         if warned:
             (tap, _, shots, seed), message = warned[0]
             where = f"{tap}, {'all' if shots is None else shots} images a class, seed {seed}"
             logging.warning("%s: %d of %d cells, such as %s: %s", head, len(warned), len(of_head), where, message)
         grid = _grid(next(iter(of_head)), protocol)
-        for line in at_edges(grid, [found["chosen"] for found in of_head.values()]):
+        for line in at_edges(grid, [measures["chosen"] for measures in of_head.values()]):
             logging.warning("%s: %s", head, line)
+
+
+def at_edges(grid: Mapping[str, Sequence[Any]], chosen: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A line for each parameter that a tenth of the cells, or more, chose at an end of what was tried."""
+    for name, values in grid.items():
+        numbers = sorted(value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool))
+        of_cells = [settings[name] for settings in chosen if name in settings]
+        for end in numbers[:1] + numbers[-1:] if len(numbers) > 2 else []:
+            count = of_cells.count(end)
+            if end != 0 and count and 10 * count >= len(of_cells):
+                yield f"{name}={end:g}, an end of what was tried, was chosen in {count} of {len(of_cells)} cells"
 
 
 def _summary(measured: Mapping[Cell, dict[str, Any]], drawn: Mapping[Any, np.ndarray]) -> list[dict[str, Any]]:
@@ -283,21 +389,19 @@ def _summary(measured: Mapping[Cell, dict[str, Any]], drawn: Mapping[Any, np.nda
     for (tap, shots, head), group in itertools.groupby(measured, lambda cell: (cell.tap, cell.per_class, cell.head)):
         cells = list(group)
         of_seeds = [measured[cell] for cell in cells]
-        accuracies = [found["accuracy"] for found in of_seeds]
+        accuracies = [measures["accuracy"] for measures in of_seeds]
         same = drawn_alike(drawn[shots, cell.seed] for cell in cells)
         spread = round(statistics.stdev(accuracies), 6) if len(accuracies) > 1 else 0.0
+        row = {"tap": tap, "head": head, "per_class": shots, "num_train": len(drawn[shots, 0])}
         rows.append(
-            {
-                "tap": tap,
-                "head": head,
-                "per_class": shots,
-                "num_train": len(drawn[shots, 0]),
+            row
+            | {
                 "mean": round(statistics.fmean(accuracies), 6),
                 "spread": None if same else spread,
                 "same_rows": same,
                 "accuracies": accuracies,
-                "seconds": round(sum(found["seconds"] for found in of_seeds), 3),
-                "chosen": [found["chosen"] for found in of_seeds],
+                "seconds": round(sum(measures["seconds"] for measures in of_seeds), 3),
+                "chosen": [measures["chosen"] for measures in of_seeds],
             }
         )
     return rows

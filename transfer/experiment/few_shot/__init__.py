@@ -1,1 +1,0 @@
-"""How accurate heads are with so many training images a class, over seeds, beside pixels and random weights."""
