@@ -17,12 +17,7 @@ from transfer.runtime.files.untrusted import prefix_errors, printable
 PICKLES = (".p", ".pkl", ".pickle")
 NPY_START = b"\x93NUMPY"  # how the file of a single array begins
 # names of (images, labels) of a split in an npz file, tried in this order
-SPLIT_NAMES = (
-    ("{}_images", "{}_labels"),
-    ("images_{}", "labels_{}"),
-    ("x_{}", "y_{}"),
-    ("X_{}", "y_{}"),
-)
+SPLIT_NAMES = (("{}_images", "{}_labels"), ("images_{}", "labels_{}"), ("x_{}", "y_{}"), ("X_{}", "y_{}"))
 
 
 def open_digits(path: str, split: str | None) -> Source:
@@ -125,12 +120,8 @@ class CifarLayout(NamedTuple):
     class_names: str
 
 
-CIFAR10 = CifarLayout(
-    {"train": tuple(f"data_batch_{n}" for n in range(1, 6)), "test": ("test_batch",)},
-    "labels",
-    "batches.meta",
-    "label_names",
-)
+CIFAR10_FILES = {"train": tuple(f"data_batch_{n}" for n in range(1, 6)), "test": ("test_batch",)}
+CIFAR10 = CifarLayout(CIFAR10_FILES, "labels", "batches.meta", "label_names")
 CIFAR100 = CifarLayout({"train": ("train",), "test": ("test",)}, "fine_labels", "meta", "fine_label_names")
 
 

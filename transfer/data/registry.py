@@ -36,10 +36,9 @@ LANDMARKS = {"data_batch_1": "cifar10", "meta": "cifar100", "train.p": "pickle"}
 def open_source(spec: str, split: str | None = None) -> Source:
     """Opens the data set that `spec` names, at its `split` (needed where the data set has splits).
 
-    Args:
-      spec: "digits", "tfds:NAME", "cifar10:PATH", "cifar100:PATH", "folder:PATH" (folder or zip), "npz:PATH",
-        "pickle:PATH" (traffic signs), or a bare path.
-      split: a split that the source itself names, such as "train"; for a folder a sub-folder.
+    The spec is "digits", "tfds:NAME", "cifar10:PATH", "cifar100:PATH", "folder:PATH" (folder or zip), "npz:PATH",
+    "pickle:PATH" (traffic signs), or a bare path; a split is one that the source itself names, such as "train", of a
+    folder a sub-folder.
 
     Raises UsageError for an unknown kind (with the nearest names) or split, TransferError for a missing path and
     for contents that do not fit.
@@ -71,8 +70,7 @@ def _parse(spec: str) -> tuple[str, str]:
 def _guess(path: str) -> str:
     if os.path.isdir(path):
         return next((kind for name, kind in LANDMARKS.items() if os.path.isfile(os.path.join(path, name))), "folder")
-    for ending, kind in ENDINGS.items():
-        if path.lower().endswith(ending):
-            return kind
+    if guessed := next((kind for ending, kind in ENDINGS.items() if path.lower().endswith(ending)), None):
+        return guessed
     kinds = ", ".join(f"{kind}:PATH" for kind in SOURCES if kind not in WITHOUT_PATH)
     raise UsageError(f"{path}: cannot tell what it holds from its name; write one of {kinds}")

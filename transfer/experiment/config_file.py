@@ -42,6 +42,8 @@ def load(given: str) -> ConfigDict:
         raise UsageError(f"--config={given}: {_missing(name, Path(path) if is_path else None)}")
     try:
         get_config: Any = runpy.run_path(path).get("get_config")
+        if not callable(get_config):
+            raise UsageError("the file has no get_config()")
         _check_arguments(get_config, argument)
         config = get_config(*argument)
         if not isinstance(config, ConfigDict):
@@ -63,15 +65,12 @@ def _missing(name: str, path: Path | None) -> str:
 
 
 def _check_arguments(get_config: Any, argument: list[str]) -> None:
-    """Raises UsageError for no such function, and for an argument that it does not take, or that it lacks."""
-    if not callable(get_config):
-        raise UsageError("the file has no get_config()")
+    """Raises UsageError for an argument that the function does not take, or that it lacks."""
     try:
         inspect.signature(get_config).bind(*argument)
     except TypeError:
-        if not argument:
-            raise UsageError("the config takes an argument, --config=FILE:ARGUMENT") from None
-        raise UsageError(f"the config takes no argument, and is given {argument[0][:60]!r}") from None
+        given = f"no argument, and is given {argument[0][:60]!r}" if argument else "an argument, --config=FILE:ARGUMENT"
+        raise UsageError(f"the config takes {given}") from None
 
 
 def _described(error: Exception, path: str) -> str:

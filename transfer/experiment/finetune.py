@@ -21,6 +21,7 @@ from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.summary import summary
 from transfer.experiment import results, workdirs
 from transfer.experiment.backbone import architecture, build_network, build_preprocessing
+from transfer.experiment.evaluate_head import is_evaluated
 from transfer.models.registry import flat_state, layers_of
 from transfer.preprocess.recipe import Preprocessing
 from transfer.training import finetune, init_from
@@ -104,7 +105,7 @@ def _measured(
 ) -> dict[str, Any]:
     """Writes what the last epoch's network predicts of the validation images; their measures, for the result."""
     path = workdir / predictions.FILE
-    if path.exists() and "measures" in before and not results.trained(run, before):
+    if is_evaluated(workdir, before) and not results.trained(run, before):
         return {"measures": before["measures"]}
     try:
         made = Predictions.of_logits(

@@ -27,27 +27,17 @@ NONE = "none"
 
 @dataclasses.dataclass(frozen=True)
 class HeadSettings:
-    """Everything that a config says of its head; see `resolve_head`.
-
-    Attributes:
-        target: what it predicts: "classes", "labels" or "values".
-        settings: all of its settings, those that the config leaves open at the head's defaults.
-        grid: setting -> the values of `config.sweep` to choose among; empty where none is to be chosen.
-        choice: how they are chosen: `holdout`, `seed` and `measure` of `transfer.sweep`.
-        tap: `config.tap`, several separated by commas, of which one is chosen; None for rows of feature files.
-        program: what trains it epoch by epoch; None where it is fitted in one go.
-        config: the config with all settings of the head in it, as `config.json` has them whatever defaults become
-            later; what other heads take is None.
-    """
+    """Everything that a config says of its head; see `resolve_head`."""
 
     name: str
-    target: str
-    settings: Mapping[str, Any]
-    grid: Mapping[str, tuple]
-    choice: Mapping[str, Any]
-    tap: str | None
+    target: str  # what it predicts: "classes", "labels" or "values"
+    settings: Mapping[str, Any]  # all of its settings, those that the config leaves open at the head's defaults
+    grid: Mapping[str, tuple]  # setting -> the values of `config.sweep` to choose among
+    choice: Mapping[str, Any]  # how they are chosen: `holdout`, `seed` and `measure` of `transfer.sweep`
+    tap: str | None  # `config.tap`, several separated by commas, of which one is chosen; None for feature files
     seed: int
-    program: "Program | None"
+    program: "Program | None"  # what trains it epoch by epoch; None where it is fitted in one go
+    # with all settings of the head in it, as `config.json` has them whatever defaults become later
     config: ConfigDict
 
     @property

@@ -1,5 +1,6 @@
 """Where a feature store comes from: the config that it was made with, hence its source and its extractor."""
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -18,11 +19,13 @@ from transfer.store.format import read_metadata
 from transfer.store.store import FeatureStore
 
 
+@dataclass
 class Origin:
     """The config behind the store of the split `split`; its source is opened and its network built when needed."""
 
-    def __init__(self, config: ConfigDict, split: str, workdir: str | None = None) -> None:
-        self.config, self.split, self.workdir = config, split, workdir
+    config: ConfigDict
+    split: str
+    workdir: str | None = None
 
     @cached_property
     def _sources(self) -> dict[str, Source]:
@@ -60,8 +63,8 @@ class Origin:
         with self.config.unlocked():
             self.config.batch_size = metadata["batch_size"]
         on_error = "skip" if metadata["skipped_rows"] else self.config.on_error
-        title, dtype = f"repair {self.split}", metadata["features_dtype"]
-        return extract_to_store(build_extractor(self.config), self.source, path, on_error, title, features_dtype=dtype)
+        how = on_error, f"repair {self.split}", metadata["features_dtype"]
+        return extract_to_store(build_extractor(self.config), self.source, path, *how)
 
 
 def of_workdir(workdir: Any, split: str) -> Origin | None:
