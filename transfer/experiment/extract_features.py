@@ -91,11 +91,10 @@ def _check_images(config: ConfigDict, workdir: epath.Path, sources: Mapping[str,
     if not distributed.is_main() or not (changes := store_images.changes(sources)):
         return
     # a head that was trained on stale features is as stale as they are
-    own = f"--workdir, or delete {workdir}"
-    shared = f"--config.features and --workdir, or delete {config.features} and {workdir}"
+    other, stale = ("--config.features and ", f"{config.features} and ") if config.features else ("", "")
     raise TransferError(
         f"the images are not those that the features were computed from: {changes}; "
-        f"take another {shared if config.features else own}"
+        f"take another {other}--workdir, or delete {stale}{workdir}"
     )
 
 

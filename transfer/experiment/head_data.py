@@ -85,7 +85,6 @@ class Data(NamedTuple):
 def of_stores(stores: Mapping[str, "FeatureStore"], taps: Sequence[str]) -> Data:
     """Rows of the stores `train` and `validation`, whose labels are numbers of classes."""
     names = tuple(stores["train"].class_names)
-
     train, validation = (
         Labelled({tap: store.tap(tap) for tap in taps}, store.label_rows, store.id_rows)
         for store in (stores["train"], stores["validation"])

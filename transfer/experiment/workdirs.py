@@ -4,7 +4,7 @@ import itertools
 import json
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,9 @@ def lock_workdir(workdir: epath.Path) -> Iterator[None]:
             _check_shared(workdir)
             yield
     finally:
-        for folder in new:
-            try:
+        with suppress(OSError):  # one has become something
+            for folder in new:
                 folder.rmdir()
-            except OSError:  # it has become something
-                break
 
 
 def _check_shared(workdir: epath.Path) -> None:

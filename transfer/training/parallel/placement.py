@@ -22,12 +22,12 @@ class Placement(NamedTuple):
     single_device: bool  # whether the head's own program trains it, on one device that holds all rows
 
 
-def check(config: ConfigDict, reason_for_in_memory: str | None = None) -> None:
+def check(config: ConfigDict, reason: str | None = None) -> None:
     """Raises UsageError where settings of `config` contradict each other, before anything long begins.
 
-    `reason_for_in_memory` is the setting, as a message names it, for which one process must have all rows in memory.
+    The `reason` is the setting, as a message names it, for which one process must have all rows in memory.
     """
-    head, reason, order = config.head, reason_for_in_memory, config.head.get("order", "rows")
+    head, order = config.head, config.head.get("order", "rows")
     if order not in ORDERS:
         raise UsageError(f"config.head.order={order!r} is not one of {', '.join(ORDERS)}")
     if config.stream and order == "rows":
@@ -47,17 +47,12 @@ def check(config: ConfigDict, reason_for_in_memory: str | None = None) -> None:
 
 
 def choose(
-    config: ConfigDict,
-    sizes: Mapping[str, int],
-    dtype: str,
-    within_epoch: bool,
-    reason_for_in_memory: str | None = None,
+    config: ConfigDict, sizes: Mapping[str, int], dtype: str, within_epoch: bool, reason: str | None = None
 ) -> Placement:
     """Chooses where a run, which may go on within an epoch, trains on splits of so many bytes each, stored in `dtype`.
 
     Raises TransferError for rows that do not fit and that the config does not allow to stream.
     """
-    reason = reason_for_in_memory
     mesh = devices.head_mesh(1, 1) if reason else devices.head_mesh(config.mesh.data, config.mesh.model)
     order, stream, size = config.head.get("order", "rows"), bool(config.stream), sum(sizes.values())
     if config.stream is None:
