@@ -202,9 +202,9 @@ class Predictions:
         """Writes an `.npz` file, whole or not at all; OSError where it cannot be."""
         facts = np.asarray([FORMAT, self.num_outputs, self.ranked, self.probable], np.int64)
         names = np.asarray([name.encode("utf-8", ODD) for name in self.class_names] or [], np.bytes_)
-        arrays = {name: getattr(self, name) for name in ARRAYS}
+        arrays: dict[str, Any] = {"kind": np.asarray(self.kind.encode()), "facts": facts, "class_names": names}
+        arrays |= {name: getattr(self, name) for name in ARRAYS}
         arrays["ids"] = np.char.encode(self.ids, "utf-8", ODD)
-        arrays |= {"kind": np.asarray(self.kind.encode()), "facts": facts, "class_names": names}
         with atomic.writing(path) as stream:
             np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
