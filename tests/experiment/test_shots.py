@@ -13,8 +13,8 @@ from transfer import config as settings
 from transfer import experiment
 from transfer.__main__ import main
 from transfer.errors import TransferError, UsageError
+from transfer.experiment import extract_features, head_data, results
 from transfer.experiment import few_shot as shots
-from transfer.experiment import head_data, results
 from transfer.experiment.few_shot import Cells, Protocol
 from transfer.report import chart_files, few_shot_tables, shots_section
 from transfer.report.run_data import RunData
@@ -418,5 +418,5 @@ def test_taps_of_one_extraction_beside_random_weights_and_pixels(tmp_path, capsy
     def not_again(*_):
         raise AssertionError("the baselines are made again where every cell is there")
 
-    monkeypatch.setattr(shots, "baselines", not_again)
+    monkeypatch.setattr(extract_features, "baselines", not_again)
     assert shots.few_shot(protocol, config, epath.Path(tmp_path), data) == result

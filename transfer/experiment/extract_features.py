@@ -1,4 +1,4 @@
-"""Features of a config's images: its stores, extracted where one is missing, and exported where the config says so."""
+"""Features of a config's images: stores, extracted where missing, exported where the config says so; and baselines."""
 
 import errno
 import json
@@ -13,8 +13,9 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import config as settings
+from transfer.data.loader import load_all
 from transfer.data.source import BrokenImage, Source
-from transfer.data.splits import SPLITS, splits_to_train
+from transfer.data.splits import SPLITS, make_splits, splits_to_train
 from transfer.errors import TransferError, UsageError
 from transfer.experiment import results, workdirs
 from transfer.experiment.backbone import build_extractor
@@ -25,6 +26,9 @@ from transfer.store import feature_files, skipped
 from transfer.store import format as store_format
 from transfer.store import images as store_images
 from transfer.store.store import FeatureStore
+
+# Names of the baselines.
+PIXELS, RANDOM = "raw pixels", "{}, random weights"
 
 
 def extract_features(
@@ -123,3 +127,29 @@ def _seconds_so_far(folder: epath.Path, seconds: float) -> float:
         if error.errno not in (errno.EROFS, errno.EACCES):
             raise
     return round(before + seconds, 3)
+
+
+def baselines(config: ConfigDict, workdir: epath.Path, num_rows: Mapping[str, int]) -> dict[str, tuple[Any, Any]]:
+    """Raw pixels, and each tap with random weights (by `config.seed`): rows to train and to validate on, by name.
+
+    Of several processes all have to call it: they share the extraction, whose stores are WORKDIR/random_features.
+    Raises UsageError where a split has not `num_rows` images: some were skipped, and rows would be other images'.
+    """
+    sources = dict(zip(SPLITS, make_splits(config.data), strict=True))
+    if any(len(source) != num_rows[split] for split, source in sources.items()):
+        raise UsageError(
+            "config.few_shot.baselines compares with the raw pixels of every image, and some were skipped; repair "
+            "those images, or leave it out"
+        )
+    random = config.copy_and_resolve_references()
+    random.model.weights = "random"
+    extractor = build_extractor(random)
+    rows: dict[str, list[Any]] = {PIXELS: [], **{RANDOM.format(tap): [] for tap in extractor.shapes}}
+    for split, source in sources.items():
+        path = workdir / "random_features" / split
+        store = extract_to_store(extractor, source, path, config.on_error, split, config.features_dtype)
+        for tap in store.taps:
+            rows[RANDOM.format(tap)].append(store.tap(tap))
+    for images in map(load_all, sources.values()):
+        rows[PIXELS].append(images.reshape(len(images), -1) / np.float32(255))
+    return {name: (train, validation) for name, (train, validation) in rows.items()}

@@ -24,8 +24,7 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from transfer.data.loader import load_all
-from transfer.data.splits import SPLITS, drawn_alike, make_splits
+from transfer.data.splits import drawn_alike
 from transfer.data.splits import per_class as draw
 from transfer.errors import UsageError
 from transfer.evaluation.selection import select
@@ -38,8 +37,6 @@ from transfer.runtime.files import atomic
 from transfer.runtime.progress import Progress
 
 FILE = "shots.json"
-# Names of the baselines.
-PIXELS, RANDOM = "raw pixels", "{}, random weights"
 # A killed process loses no more than the cells of so many seconds.
 SECONDS_BETWEEN_WRITES = 2.0
 # Fewer rows a class than this, on average, leave nothing to choose settings by: a head then has its defaults.
@@ -187,6 +184,9 @@ def few_shot(protocol: Protocol, config: ConfigDict, workdir: epath.Path, data: 
     cells = Cells(workdir / FILE, hashlib.sha256(json.dumps(identity).encode()).hexdigest())
     taps = {tap: (data.train.taps[tap], data.validation.taps[tap]) for tap in data.train.taps}
     if protocol.baselines:
+        # imported here, because a head on two feature files is trained before JAX's models could be imported
+        from transfer.experiment.extract_features import PIXELS, RANDOM, baselines
+
         compared: dict[str, Any] = dict.fromkeys([PIXELS, *map(RANDOM.format, taps)])
         missing = any(cells.get(key) is None for key in _keys(protocol, compared).values())
         if distributed.broadcast(missing, "few-shot baselines"):
@@ -197,36 +197,6 @@ def few_shot(protocol: Protocol, config: ConfigDict, workdir: epath.Path, data: 
     result = measure(protocol, taps, labels, validation_labels, cells)
     distributed.print_once(few_shot_tables.text(result))
     return result
-
-
-def baselines(config: ConfigDict, workdir: epath.Path, num_rows: Mapping[str, int]) -> dict[str, tuple[Any, Any]]:
-    """Raw pixels, and each tap with random weights (by `config.seed`): rows to train and to validate on, by name.
-
-    Of several processes all have to call it: they share the extraction, whose stores are WORKDIR/random_features.
-    Raises UsageError where a split has not `num_rows` images: some were skipped, and rows would be other images'.
-    """
-    # imported here, because a head on two feature files is trained before JAX's models could be imported
-    from transfer.experiment.backbone import build_extractor
-    from transfer.extract.to_store import extract_to_store
-
-    sources = dict(zip(SPLITS, make_splits(config.data), strict=True))
-    if any(len(source) != num_rows[split] for split, source in sources.items()):
-        raise UsageError(
-            "config.few_shot.baselines compares with the raw pixels of every image, and some were skipped; repair "
-            "those images, or leave it out"
-        )
-    random = config.copy_and_resolve_references()
-    random.model.weights = "random"
-    extractor = build_extractor(random)
-    rows: dict[str, list[Any]] = {PIXELS: [], **{RANDOM.format(tap): [] for tap in extractor.shapes}}
-    for split, source in sources.items():
-        path = workdir / "random_features" / split
-        store = extract_to_store(extractor, source, path, config.on_error, split, config.features_dtype)
-        for tap in store.taps:
-            rows[RANDOM.format(tap)].append(store.tap(tap))
-    for images in map(load_all, sources.values()):
-        rows[PIXELS].append(images.reshape(len(images), -1) / np.float32(255))
-    return {name: (train, validation) for name, (train, validation) in rows.items()}
 
 
 def measure(
