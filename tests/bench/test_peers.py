@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from transfer.bench.network import Network, NetworkSpec, load, random_model
+from transfer.bench.cases import Network, NetworkSpec, load, random_model
 from transfer.bench.peer_libraries import APPLICATIONS, WEIGHTS
 from transfer.bench.peers import PEERS, Peer, relative_error, start_peers
 from transfer.preprocess.recipe import Preprocessing

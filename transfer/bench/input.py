@@ -22,8 +22,7 @@ import numpy as np
 from PIL import Image
 
 from transfer.bench import photographs
-from transfer.bench.cases import cases_of, check_known, words
-from transfer.bench.network import NetworkSpec, load
+from transfer.bench.cases import NetworkSpec, cases_of, check_known, load, words
 from transfer.bench.worker import Several
 from transfer.data.folder import FolderSource, open_split
 from transfer.data.frames import needs_resizing

@@ -18,9 +18,8 @@ from flax import nnx
 
 from transfer.bench import machine
 from transfer.bench import table as tables
-from transfer.bench.cases import Case, cases_of, chosen
+from transfer.bench.cases import RANDOM, Case, Network, NetworkSpec, cases_of, chosen, load
 from transfer.bench.machine import OutOfMemory, Peak, require_host
-from transfer.bench.network import RANDOM, Network, NetworkSpec, load
 from transfer.bench.peers import PEERS, TAP, relative_error, start_peers
 from transfer.bench.results import END_TO_END, MATMUL, OURS
 from transfer.bench.worker import Several

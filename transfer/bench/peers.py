@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from transfer.bench.network import Network
+from transfer.bench.cases import Network
 from transfer.bench.peer_libraries import COMPARED, IMAGES, ONNX, WEIGHTS, PeerCase
 from transfer.bench.worker import Skipped, Worker, require
 from transfer.models import registry

@@ -30,6 +30,11 @@ class Column(NamedTuple):
         return MISSING if value is None else self.written(value)
 
 
+def number(value: float | None, form: str = ".2f") -> str:
+    """A value as `format` writes it; a dash where it is not known."""
+    return MISSING if value is None else format(value, form)
+
+
 def significant(value: float) -> str:
     """Three digits: 0.0123, 1.23, 123, 12345."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
@@ -91,7 +96,7 @@ def text(rows: Sequence[Row]) -> str:
     peers = _peers(rows)
     table = [[column.title for column in columns] + [f"x {name}" for name in peers]]
     table += [
-        [column.cell(row) for column in columns] + [_number(_ratios(row).get(name)) for name in peers] for row in rows
+        [column.cell(row) for column in columns] + [number(_ratios(row).get(name)) for name in peers] for row in rows
     ]
     head = [
         ", ".join(f"{column.title} {column.cell(row)}" for column in named if row.get(column.key))
@@ -123,10 +128,6 @@ def _peers(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in _ratios(row)))
 
 
-def _number(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.2f}"
-
-
 def report(paths: Sequence[str | Path]) -> str:
     """A Markdown table for each kind of row in result files, and the command that made each file.
 
@@ -154,8 +155,8 @@ def _extractor_ratios(rows: Sequence[Row]) -> str:
         ratios = _ratios(row)
         fastest = min((ratio for name, ratio in ratios.items() if name in RIVALS), default=None)
         to_numpy = median_ratio(row["seconds"][END_TO_END], row["seconds"][OURS])
-        error = MISSING if row["error"] is None else f"{row['error']:.0e}"
-        figures = map(_number, [*map(ratios.get, names), fastest, to_numpy, row["mfu"]])
+        error = number(row["error"], ".0e")
+        figures = map(number, [*map(ratios.get, names), fastest, to_numpy, row["mfu"]])
         table.append(
             [row["model"], f"{pixels(row['image_size'])} px", str(row["batch"]), row["dtype"], *figures, error]
         )
@@ -169,5 +170,5 @@ def _head_ratios(rows: Sequence[Row]) -> str:
     for row in rows:
         seconds = row["seconds"]
         shares = (median_ratio(seconds[name], seconds[row["ours"]]) if name in seconds else None for name in names)
-        table.append([row["case"], *map(_number, shares)])
+        table.append([row["case"], *map(number, shares)])
     return tables.markdown(table, left=1)

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import jax
 from absl import logging
 
-from transfer.bench.cases import Case, cases_of, words
+from transfer.bench.cases import RANDOM, Case, NetworkSpec, cases_of, words
 from transfer.bench.machine import published_peak
-from transfer.bench.network import RANDOM, NetworkSpec
+from transfer.bench.table import number
 from transfer.errors import TransferError, UsageError
 from transfer.runtime import tables
 from transfer.runtime.distribution import install_hint
@@ -38,6 +38,7 @@ POD_CLASSES_OVER = (1, 4)
 # platform -> (module that has to be there, the extra that brings it)
 EXTRAS = {"tpu": ("libtpu", "tpu"), "gpu": ("jax_plugins.xla_cuda12", "gpu-target")}
 MB, GIB = 1e6, 2**30
+WHOLE = ",.0f"
 # Of a host of a TPU pod, and so of a process: 2x2, so that the first two sides of a topology are even.
 HOST_CHIPS = 4
 EVEN, ANY = "(?:[2468]|[1-9][0-9]?[02468])", "[1-9][0-9]{0,2}"
@@ -217,10 +218,6 @@ def bounds(row: Mapping[str, Any], target: Target) -> Row:
     }
 
 
-def _number(value: float | None, form: str = ",.0f") -> str:
-    return "-" if value is None else format(value, form)
-
-
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "none"
 
@@ -231,18 +228,18 @@ COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "program": lambda row: f"{row['model']} {row['program']}",
     "dtype": lambda row: row["dtype"],
     "batch/chip": lambda row: str(row["batch_per_chip"] or row["batch"]),
-    "compile s": lambda row: _number(row["compile_seconds"], ".1f"),
-    "memory MB": lambda row: _number(row["memory_bytes"] / MB),
-    "of memory": lambda row: _number(row["memory_bytes"] / row["capacity_bytes"], ".0%"),
-    "GFLOP": lambda row: _number(row["gflops_per_example"], ".3g"),
-    "compiler's": lambda row: _number(row["compiler_gflops_per_example"], ".3g"),
-    "MB": lambda row: _number(row["compiler_mb_per_example"], ".3g"),
-    "main memory MB": lambda row: _number(row["main_memory_mb_per_example"], ".3g"),
+    "compile s": lambda row: number(row["compile_seconds"], ".1f"),
+    "memory MB": lambda row: number(row["memory_bytes"] / MB, WHOLE),
+    "of memory": lambda row: number(row["memory_bytes"] / row["capacity_bytes"], ".0%"),
+    "GFLOP": lambda row: number(row["gflops_per_example"], ".3g"),
+    "compiler's": lambda row: number(row["compiler_gflops_per_example"], ".3g"),
+    "MB": lambda row: number(row["compiler_mb_per_example"], ".3g"),
+    "main memory MB": lambda row: number(row["main_memory_mb_per_example"], ".3g"),
     "collectives": lambda row: _counts(row["collectives"]),
     "a step": lambda row: _counts(row["collectives_a_step"]),
-    "by arithmetic/s": lambda row: _number(row["arithmetic_bound"]),
-    "by memory/s": lambda row: _number(row["memory_bound"]),
-    "estimate/s": lambda row: _number(row["estimate"]),
+    "by arithmetic/s": lambda row: number(row["arithmetic_bound"], WHOLE),
+    "by memory/s": lambda row: number(row["memory_bound"], WHOLE),
+    "estimate/s": lambda row: number(row["estimate"], WHOLE),
 }
 READING = """\
 Memory a chip. A process of a pod runs its program on each of its devices; collectives of a step are those of a

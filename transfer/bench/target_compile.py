@@ -19,7 +19,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, SingleDeviceSharding
 
-from transfer.bench.network import NetworkSpec, load
+from transfer.bench.cases import NetworkSpec, load
 from transfer.bench.target import EXTRACTORS, Target
 from transfer.bench.target_hlo import COLLECTIVES, kernels, loop_collectives, read
 from transfer.heads import gradient

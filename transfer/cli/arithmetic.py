@@ -1,12 +1,14 @@
-"""The verb `arithmetic` of `python -m transfer`: what networks cost, and what their taps see, counted on the models."""
+"""The verbs `arithmetic` and `draw` of `python -m transfer`: what networks cost, what their taps see, how they look."""
 
 import argparse
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from transfer.cli.main import Action
+from transfer.cli.main import Action, output_file
+from transfer.errors import UsageError
 from transfer.runtime import tables
+from transfer.runtime.files.atomic import write_text
 
 # Shown where no network is named.
 NETWORKS = ("vgg16", "resnet50")
@@ -111,3 +113,23 @@ SECTIONS: dict[str, tuple[str, Callable[[Sequence[str]], Section]]] = {
     "stages": ("parameters and multiply-adds of networks by stage", _stages),
     "taps": ("size, stride and receptive field of every tap", _taps),
 }
+
+
+def draw(parser: argparse.ArgumentParser) -> Action:
+    """Adds the arguments of `draw NAME --output FILE.svg [--image_size PIXELS]`."""
+    parser.add_argument("name", help="a name of the catalogue, or an architecture")
+    parser.add_argument("--output", required=True, help="the .svg file to write")
+    parser.add_argument("--image_size", type=int, help="pixels a side, instead of the network's usual")
+    return _draw
+
+
+def _draw(options: argparse.Namespace) -> None:
+    output = output_file(options.output, ".svg")
+    if options.image_size is not None and options.image_size < 1:
+        raise UsageError(f"--image_size={options.image_size} must be at least one pixel")
+    from transfer.models.drawing.diagram import draw as svg
+    from transfer.weights.named_graph import network
+
+    graph, image = network(options.name, options.image_size)
+    write_text(output, svg(options.name, graph, image))
+    print(f"{output}: {options.name} at {image[0]}×{image[1]}, {graph.parameters:,} parameters")

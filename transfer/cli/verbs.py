@@ -25,7 +25,7 @@ VERBS = {
     "weights": ("transfer.cli.weights", "list, describe and download weight files"),
     "convert": ("transfer.cli.weights", "convert a weight file of any format to .safetensors"),
     "arithmetic": ("transfer.cli.arithmetic", "count what networks cost: parameters, multiply-adds, receptive fields"),
-    "draw": ("transfer.cli.draw", "draw a network, made from the model itself, as an SVG file"),
+    "draw": ("transfer.cli.arithmetic", "draw a network, made from the model itself, as an SVG file"),
     "features": ("transfer.cli.features", "show, verify and repair a store of features"),
     "compare": ("transfer.cli.compare", "compare runs: measures with intervals, and whether they differ"),
     "report": ("transfer.cli.report", "make a page of runs to look at: curves, errors, images, a map"),
