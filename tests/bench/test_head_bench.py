@@ -7,7 +7,7 @@ import pytest
 
 from transfer.bench import head
 from transfer.bench.cases import chosen
-from transfer.bench.head_trainers import HeadCase, run
+from transfer.bench.head import HeadCase, run
 from transfer.bench.worker import Skipped, build
 from transfer.cli import bench
 from transfer.errors import UsageError
@@ -26,7 +26,7 @@ def toy(tmp_path_factory):
 def prepared(case, function, *packages):
     if any(importlib.util.find_spec(package) is None for package in packages):
         pytest.skip(f"not installed: {packages}")
-    return build(f"transfer.bench.head_trainers:{function}", case)
+    return build(f"transfer.bench.head:{function}", case)
 
 
 @pytest.mark.slow

@@ -24,15 +24,15 @@ _STORE = "such as WORKDIR/features/validation, local or gs://"
 class SelectedRows:
     """Rows `which` of a tap, in that order, read when they are used."""
 
-    def __init__(self, rows: StoredArray, which: np.ndarray | None) -> None:
+    def __init__(self, rows: StoredArray, which: np.ndarray) -> None:
         self._rows, self._which = rows, which
-        self.shape = rows.shape if which is None else (len(which), *rows.shape[1:])
+        self.shape = (len(which), *rows.shape[1:])
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, key: slice) -> np.ndarray:
-        return self._rows[key if self._which is None else self._which[key]]
+        return self._rows[self._which[key]]
 
 
 def similarity(parser: argparse.ArgumentParser) -> Action:
@@ -110,12 +110,11 @@ def _drawn(rows: np.ndarray, count: int | None, seed: int) -> np.ndarray:
     return rows[np.sort(np.random.default_rng(seed).permutation(len(rows))[:count])]
 
 
-def _aligned(stores: Sequence[FeatureStore], count: int | None, seed: int) -> list[np.ndarray | None]:
-    """The rows of each store whose ids all of them have, in the order of the first; None where that is all rows."""
+def _aligned(stores: Sequence[FeatureStore], count: int | None, seed: int) -> list[np.ndarray]:
+    """The rows of each store whose ids all of them have, in the order of the first."""
     ids = [store.ids for store in stores]
     if all(of_store == ids[0] for of_store in ids):
-        chosen = _drawn(np.arange(len(ids[0])), count, seed)
-        return [None if len(chosen) == len(ids[0]) else chosen] * len(stores)
+        return [_drawn(np.arange(len(ids[0])), count, seed)] * len(stores)
     places = [{name: row for row, name in enumerate(of_store)} for of_store in ids]
     for store, of_store, place in zip(stores, ids, places, strict=True):
         if len(place) < len(of_store):
@@ -133,7 +132,7 @@ def _aligned(stores: Sequence[FeatureStore], count: int | None, seed: int) -> li
 def _scores(store: FeatureStore, tap: str, chosen: np.ndarray) -> list[Any]:
     from scipy.special import softmax
 
-    features = SelectedRows(store.tap(tap), None if len(chosen) == len(store) else chosen)
+    features = SelectedRows(store.tap(tap), chosen)
     labels = store.labels[chosen]
     is_logits = tap == LOGITS and len(features.shape) == 2
     score = leep(softmax(np.asarray(features[:], np.float64), axis=1), labels) if is_logits else ""
