@@ -127,7 +127,7 @@ def test_beside_the_network_as_written(capsys):
     [
         (["--models=resnet51"], "did you mean resnet50"),
         (["--batch=0"], "--batch='0'"),
-        (["--dtype=float16"], "--dtype=float16 is not one of float32, bfloat16"),
+        (["--dtype=float16"], "--dtype: nothing is called 'float16'; known are float32, bfloat16"),
         (["--precision=low"], "--precision=low"),
         (["--rounds=0"], "--rounds=0"),
         (["--output=result.txt"], "must end in .json"),

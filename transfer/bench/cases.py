@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import fnmatch
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,12 +48,12 @@ def cases_of(options: argparse.Namespace, default_batch: str = DEFAULT_BATCH) ->
 
     Raises UsageError for what is unknown in --models, --batch, --dtype or --precision.
     """
-    batch, dtypes = options.batch or default_batch, words("dtype", options.dtype)
-    batches = words("batch", batch)
+    batch = options.batch or default_batch
+    batches, dtypes = words("batch", batch), chosen("dtype", options.dtype, DTYPES)
     if not all(part.isdecimal() and int(part) for part in batches):
         raise UsageError(f"--batch={batch!r} should be whole numbers of at least 1, separated by commas")
-    check_known("dtype", dtypes, DTYPES)
-    check_known("precision", [options.precision], PRECISIONS)
+    if options.precision not in PRECISIONS:
+        raise UsageError(f"--precision={options.precision} is not one of {', '.join(PRECISIONS)}")
     models = matching(options.models)
     return [Case(model, int(size), dtype) for model in models for dtype in dtypes for size in batches]
 
@@ -99,13 +99,6 @@ def chosen(flag: str, text: str, known: Collection[str]) -> list[str]:
             raise UsageError(f"--{flag}: nothing is called {pattern!r}; known are {', '.join(known)}")
         names |= dict.fromkeys(meant)
     return list(names)
-
-
-def check_known(flag: str, values: Iterable[str], known: Collection[str]) -> None:
-    """UsageError for values that a flag does not take."""
-    unknown = [value for value in values if value not in known]
-    if unknown:
-        raise UsageError(f"--{flag}={','.join(unknown)} is not one of {', '.join(known)}")
 
 
 @dataclasses.dataclass(frozen=True)

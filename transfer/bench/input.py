@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from transfer.bench import photographs
-from transfer.bench.cases import NetworkSpec, cases_of, check_known, load, words
+from transfer.bench.cases import NetworkSpec, cases_of, chosen, load
 from transfer.bench.worker import Several
 from transfer.data.folder import FolderSource, open_split
 from transfer.data.frames import needs_resizing
@@ -74,8 +74,7 @@ def _folders(options: argparse.Namespace, temporary: Path) -> dict[str, FolderSo
     """The user's own folder, or those that are made."""
     if options.images:
         return {options.images: open_split(options.images, None)}
-    names = words("folders", options.folders) if options.folders else list(FOLDERS)
-    check_known("folders", names, FOLDERS)
+    names = chosen("folders", options.folders or "*", FOLDERS)
     for name in names:
         photographs.write(temporary / name, FOLDERS[name], FILES, options.seed)
     return {name: open_split(str(temporary / name), None) for name in names}

@@ -99,7 +99,17 @@ def _measure(case: Case, options: argparse.Namespace, peers: list[str], on_round
     graph = network.graph(tuple(tap.endpoint for tap in parse_taps(options.tap)))
     row: Row = {"weights": network.weights, "image_size": network.preprocessing.image_size}
     row |= {"notes": network.notes, "parameters": graph.parameters, "gflops_per_image": 2 * graph.macs / 1e9}
-    ours, compile_seconds = _compile(network, case, options)
+    shape = (case.batch, *network.preprocessing.image_size, 3)
+    require_host(IMAGE_COPIES * math.prod(shape))
+    images = np.random.default_rng(options.seed).integers(0, 256, shape, np.uint8)
+    start = time.perf_counter()
+    settings: dict[str, Any] = {"precision": options.precision, "autotune": options.autotune}
+    ours = Steps(network.extractor(options.tap, batch_size=case.batch, dtype=case.dtype, **settings), images)
+    if jax.default_backend() == "cpu":
+        # there the system would end the process; other devices raise an error of their own
+        require_host((ours.memory_bytes() or 0) * ours.extractor.program.mesh.size)
+    ours()
+    compile_seconds = time.perf_counter() - start
     step_seconds = ours.timed(0)
     row["compile_seconds"] = max(compile_seconds - step_seconds, 0.0)
     whole = end_to_end(ours.extractor, ours.images, options.seconds / step_seconds)
@@ -118,21 +128,6 @@ def _measure(case: Case, options: argparse.Namespace, peers: list[str], on_round
         errors = errors_by_tap(spec, case.dtype, options.precision, min(case.batch, COMPARED_IMAGES))
     largest = max(errors, key=lambda tap: errors[tap], default=None)
     return row | {"errors": errors, "error_tap": largest, "error": errors[largest] if largest else None}
-
-
-def _compile(network: Network, case: Case, options: argparse.Namespace) -> "tuple[Steps, float]":
-    """Our steps, and the seconds from the model to the end of the first; OutOfMemory where it will not fit."""
-    shape = (case.batch, *network.preprocessing.image_size, 3)
-    require_host(IMAGE_COPIES * math.prod(shape))
-    images = np.random.default_rng(options.seed).integers(0, 256, shape, np.uint8)
-    start = time.perf_counter()
-    settings: dict[str, Any] = {"precision": options.precision, "autotune": options.autotune}
-    ours = Steps(network.extractor(options.tap, batch_size=case.batch, dtype=case.dtype, **settings), images)
-    if jax.default_backend() == "cpu":
-        # there the system would end the process; other devices raise an error of their own
-        require_host((ours.memory_bytes() or 0) * ours.extractor.program.mesh.size)
-    ours()
-    return ours, time.perf_counter() - start
 
 
 def _run_rounds(

@@ -3,7 +3,7 @@
 import argparse
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from transfer.cli.main import Action, output_file
 from transfer.errors import UsageError
@@ -17,12 +17,8 @@ LESSONS = ("stacking", "bottleneck", "gradients")
 NOTHING = "-"
 
 
-class Section(NamedTuple):
-    """A table, and what can be read from it in a sentence or two."""
-
-    title: str
-    reading: str
-    rows: Sequence[Sequence[str]]
+# Its title, what can be read from it in a sentence or two, and the table.
+Section = tuple[str, str, Sequence[Sequence[str]]]
 
 
 def arithmetic(parser: argparse.ArgumentParser) -> Action:
@@ -42,11 +38,11 @@ def _section(name: str) -> str:
 
 
 def _print(options: argparse.Namespace) -> None:
-    section = SECTIONS[options.section][1](options.names or NETWORKS)
+    title, reading, rows = SECTIONS[options.section][1](options.names or NETWORKS)
     if options.markdown:  # the page has headings of its own
-        print(tables.markdown(section.rows, left=1), "", section.reading, sep="\n")
+        print(tables.markdown(rows, left=1), "", reading, sep="\n")
     else:
-        print(section.title, tables.text(section.rows, left=1), section.reading, sep="\n")
+        print(title, tables.text(rows, left=1), reading, sep="\n")
 
 
 def _stages(names: Sequence[str]) -> Section:
@@ -71,7 +67,7 @@ def _stages(names: Sequence[str]) -> Section:
             f"{name}: {largest} holds {parameters:.0%} of the parameters, {busiest} does {macs:.0%} of the work"
         )
     sizes = ", ".join(f"{name} at {'×'.join(map(str, network(name)[1][:2]))}" for name in names)
-    return Section(
+    return (
         "Parameters and multiply-adds by stage",
         f"{'; '.join(reading)}. Image sizes: {sizes}; a thousand M multiply-adds are what is published as 1 GFLOP.",
         rows,
@@ -99,7 +95,7 @@ def _taps(names: Sequence[str]) -> Section:
                 stride = "×".join(dict.fromkeys(str(side.stride) for side in field))
                 size = "×".join(str(side.size) for side in field)
             rows.append([f"{name} {tap}", "×".join(map(str, shape)), f"{math.prod(shape):,}", stride, size])
-    return Section(
+    return (
         "The taps of each network",
         "An early tap knows a patch and where it is, a late one knows the whole image and where little is: take `:avg` "
         "of a late tap where only the class counts, `:flatten` of an early one where the place does. A field larger "
