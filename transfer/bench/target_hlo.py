@@ -32,10 +32,9 @@ _AXES = re.compile(r"replica_groups=mesh\[([^\]]+)\] ?\{([^}]*)\}")
 class Instruction(NamedTuple):
     """One line of a program: `%name = shape opcode(operands), attributes`; `inside` are the parentheses as text."""
 
-    name: str
     shape: str
     opcode: str
-    operands: tuple[str, ...]
+    operands: list[str]
     inside: str
     attributes: str
 
@@ -89,10 +88,8 @@ def read(text: str) -> Program:
         elif current and (match := _INSTRUCTION.match(line)):
             name, shape, opcode, rest = match.groups()
             inside, _, attributes = rest.partition("), ")
-            operands = tuple(re.findall(r"%([\w.\-]+)", inside))
-            computations[current][name] = Instruction(
-                name, shape, opcode, operands, inside.removesuffix(")"), attributes
-            )
+            operands = re.findall(r"%([\w.\-]+)", inside)
+            computations[current][name] = Instruction(shape, opcode, operands, inside.removesuffix(")"), attributes)
     return Program(computations, entry)
 
 

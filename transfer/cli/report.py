@@ -1,4 +1,4 @@
-"""The verb `report` of `python -m transfer`: runs as a page to look at."""
+"""The verbs `report` and `shots` of `python -m transfer`: runs as a page, a few-shot protocol as tables and charts."""
 
 import argparse
 from typing import Any
@@ -6,11 +6,14 @@ from typing import Any
 from etils import epath
 
 from transfer.cli.main import Action, output_file
-from transfer.errors import UsageError
+from transfer.errors import TransferError, UsageError
+from transfer.experiment import results
+from transfer.report import chart_files, few_shot_tables, shots_section
 from transfer.report.run_data import MAPS, Options, load
-from transfer.runtime.files import atomic
+from transfer.runtime.files import atomic, paths
 
 PLOT_FORMATS = ("svg", "png", "pdf")
+SHOTS_SUFFIXES = (*few_shot_tables.WRITERS, *chart_files.SUFFIXES)
 # At the beginning of every page that was written here.
 GENERATOR = b'<meta name="generator" content="transfer">'
 
@@ -59,13 +62,40 @@ def report(parser: argparse.ArgumentParser) -> Action:
         sections = [page.sections(run) for run in runs]
         # first, so that no page is written where a chart may not be
         if options.plots:
-            from transfer.report import chart_files
-
             for place, (loaded, made) in enumerate(zip(runs, sections, strict=True)):
                 folder = epath.Path(options.plots) / (f"{place}-{loaded.slug}" if len(runs) > 1 else "")
                 chart_files.draw(made, folder, formats)
         text = page.page(runs, sections)
         atomic.write_text(output, text)
         print(f"Report: {output} ({len(text.encode()) / 1e6:.1f} MB); open it in a browser")
+
+    return run
+
+
+def shots(parser: argparse.ArgumentParser) -> Action:
+    """`shots RUN [--output FILE]`."""
+    parser.add_argument("run", metavar="RUN", help="the workdir of a run with config.few_shot.heads, local or gs://")
+    parser.add_argument(
+        "--output",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help=f"also write to a file: the tables as {', '.join(few_shot_tables.WRITERS)}, the charts as "
+        f"{', '.join(chart_files.SUFFIXES)}; may be given several times",
+    )
+
+    def run(options: argparse.Namespace) -> None:
+        files = [output_file(path, *SHOTS_SUFFIXES) for path in options.output]
+        result = results.read(paths.open_path(options.run)).get("few_shot")
+        if result is None or "heads" not in result:
+            raise TransferError(
+                f"{options.run} has no finished few-shot protocol; set config.few_shot, and training writes one"
+            )
+        print(few_shot_tables.text(result))
+        for path in files:
+            if path.suffix in chart_files.SUFFIXES:
+                chart_files.write(path, shots_section.protocol_charts(result))
+            else:
+                atomic.write_text(path, few_shot_tables.WRITERS[path.suffix](result))
 
     return run

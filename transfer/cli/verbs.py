@@ -30,7 +30,7 @@ VERBS = {
     "compare": ("transfer.cli.compare", "compare runs: measures with intervals, and whether they differ"),
     "report": ("transfer.cli.report", "make a page of runs to look at: curves, errors, images, a map"),
     "predict": ("transfer.cli.predict", "classify images and folders of them by a finished run"),
-    "shots": ("transfer.cli.shots", "show a run's few-shot protocol: tables, a picture"),
+    "shots": ("transfer.cli.report", "show a run's few-shot protocol: tables, a picture"),
     "similarity": ("transfer.cli.representations", "compare taps of stores: linear CKA"),
     "transferability": ("transfer.cli.representations", "score taps without a head: LogME, LEEP"),
     "export": ("transfer.cli.export", "write a run as one file that needs no transfer, or its head"),
