@@ -33,7 +33,7 @@ RANGES = {"scale": (0.3, 0.8), "bias": (-0.2, 0.2), "mean": (-0.2, 0.2), "var": 
 
 
 class Case(NamedTuple):
-    """One row of the table, before it is measured."""
+    """The network, batch size and dtype of a row."""
 
     model: str
     batch: int
@@ -80,7 +80,7 @@ def matching(models: str) -> list[str]:
 
 
 def words(flag: str, text: str) -> list[str]:
-    """What commas separate, each once; UsageError if there is nothing, or nothing between two of them."""
+    """The words that commas separate, each once; UsageError if one is empty."""
     parts = [part.strip() for part in text.split(",")]
     if not all(parts):
         raise UsageError(f"--{flag}={text!r} should be one or several, separated by commas")

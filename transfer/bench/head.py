@@ -39,7 +39,7 @@ LOGISTIC = Path(__file__).with_name("logistic_script.py")
 
 @dataclasses.dataclass(frozen=True)
 class HeadCase:
-    """One training run.
+    """A training run that is timed.
 
     Attributes:
       title: for a person.
@@ -87,7 +87,7 @@ def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def train_script(case: HeadCase) -> Prepared:
-    """What `train.py` does between reading its files and writing its checkpoint: metrics are fetched every epoch."""
+    """The part of `train.py` between reading files and writing a checkpoint: metrics are fetched every epoch."""
     import jax.numpy as jnp
 
     from transfer.experiment.train_head import AHEAD
@@ -232,7 +232,7 @@ def logistic_grid(case: HeadCase) -> Prepared:
 
 
 def logistic_regression_grid(case: HeadCase) -> Prepared:
-    """The same by scikit-learn, one by one, at its default tolerance and 1,000 iterations (as DINOv2's evaluation)."""
+    """scikit-learn's at each of the 45 penalties, at its default tolerance and 1,000 iterations, as DINOv2's."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -369,7 +369,7 @@ def measure(case: HeadCase, trainers: Trainers, rounds: int = 5, seconds: float 
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """For a person: seconds (median), accuracy, and how many times ours each takes."""
+    """The rows as text: seconds (median), accuracy, and how many times ours each takes."""
     parts = []
     for row in rows:
         lines = [["trainer", "seconds", "accuracy", "times ours"]]

@@ -193,7 +193,7 @@ def measure_end_to_end(name: str, extractor: Extractor, source: Source, options:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """For a person: images a second (median) and what they are measured against."""
+    """The rows as text: images a second (median) and what they are measured against."""
     parts = []
     passes = [["model", "batch", "dtype", "images", "px", f"{COMPUTE}, images/s", END_TO_END, "ratio"]]
     for row in rows:

@@ -91,19 +91,16 @@ def _processor() -> str:
 def _commit() -> str | None:
     """The commit of the repository that these sources are part of; an installed package may lie in somebody else's."""
 
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
+    def git(*arguments: str) -> str:
+        command, folder = ["git", *arguments], Path(__file__).parent
+        return subprocess.check_output(command, cwd=folder, stderr=subprocess.DEVNULL, text=True, timeout=10).strip()
 
-    if git("ls-files", "--error-unmatch", __file__) is None:
+    try:
+        git("ls-files", "--error-unmatch", __file__)
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
         return None
-    head = git("rev-parse", "--short", "HEAD")
-    return head and head + ("+" if git("status", "--porcelain", "--untracked-files=no", "--", ".") else "")
 
 
 def published_peak(device_kind: str, dtype: str, precision: str) -> float | None:
@@ -151,7 +148,7 @@ def matmul(dtype: str) -> Matmul:
 
 
 class OutOfMemory(TransferError):
-    """What was asked for does not fit; the message says how much it was."""
+    """More memory was asked for than is free; the message says how much."""
 
 
 class Peak:
@@ -165,7 +162,7 @@ class Peak:
                 CLEAR.write_text("5")
 
     def bytes(self) -> int | None:
-        """On the fullest local device; on a CPU, resident in the process. None where the runtime does not say.
+        """The peak of the fullest local device, on a CPU of the process; None where the runtime does not say.
 
         A device's own peak is never set back. Where it has not risen since the start, what it held before was more,
         and there is no figure.

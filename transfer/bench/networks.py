@@ -189,7 +189,7 @@ def _speed(case: Case, precision: str, gflops: float, durations: list[float], se
 
 
 class Steps:
-    """One batch computed on the device; `durations` are the seconds of every step that was timed."""
+    """Our contender: computes a batch on the device; `durations` are the seconds of every step that was timed."""
 
     def __init__(self, extractor: Extractor, images: np.ndarray) -> None:
         self.extractor, self.images = extractor, images
@@ -253,7 +253,7 @@ def plain_flax(model: nnx.Module, images: np.ndarray, dtype: str) -> Callable[[]
 
 @functools.lru_cache(maxsize=16)
 def errors_by_tap(spec: NetworkSpec, dtype: str, precision: str, batch: int) -> dict[str, float]:
-    """What a faster precision costs, by the features of `batch` random images.
+    """Measures what a faster precision costs, by the features of `batch` random images.
 
     Returns:
       tap -> largest difference from float32 at precision "highest", relative to the largest value there; empty where

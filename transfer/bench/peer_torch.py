@@ -19,12 +19,12 @@ SHARED = ("transform_input",)
 
 
 def eager(case: PeerCase) -> Prepared:
-    """On a CPU, channels last: one oneDNN call a layer."""
+    """Runs the network as it is on a CPU, channels last: one oneDNN call a layer."""
     return _on_cpu(case, lambda model: model)
 
 
 def compiled(case: PeerCase) -> Prepared:
-    """On a CPU: `torch.compile` with `freezing`, which folds batch norm and lays kernels out ahead.
+    """Compiles for a CPU by `torch.compile` with `freezing`, which folds batch norm and lays kernels out ahead.
 
     The fastest that it has: up to 1.3 times the speed of the default, and mode max-autotune adds nothing to it.
     """
@@ -35,7 +35,7 @@ def compiled(case: PeerCase) -> Prepared:
 
 
 def compiled_on_gpu(case: PeerCase) -> Prepared:
-    """On a CUDA GPU, channels last: `torch.compile` in mode max-autotune, CUDA graphs included."""
+    """Compiles for a CUDA GPU, channels last: `torch.compile` in mode max-autotune, CUDA graphs included."""
     if not torch.cuda.is_available():
         raise Skipped("this PyTorch sees no CUDA device")
     # as ours: float32 is not multiplied as TF32

@@ -15,7 +15,7 @@ OURS = "transfer"
 
 
 class Line(NamedTuple):
-    """One line of the picture: whose (ours or a peer's), of which network, and its points by batch; NaN: not known."""
+    """A line of the picture: whose (ours or a peer's), of which network, and its points by batch; NaN: not known."""
 
     who: str
     model: str

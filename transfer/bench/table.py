@@ -107,7 +107,7 @@ def text(rows: Sequence[Row]) -> str:
 
 
 def _remarks(rows: Sequence[Row]) -> list[str]:
-    """One line for each failure, note and peer that was left out, each once."""
+    """A line for each failure, note and peer that was left out, each once."""
     lines: dict[str, None] = {}
     for row in rows:
         case = f"{row['model']}, batch {row['batch_asked']}, {row['dtype']}"

@@ -50,7 +50,7 @@ TOPOLOGIES = {
 
 
 class Chip(NamedTuple):
-    """What bounds a program on one chip, from its maker's data sheet.
+    """The data sheet of a chip: what bounds a program on it.
 
     Attributes:
       device_kind: key of `transfer.bench.machine.PEAKS`.
@@ -183,7 +183,7 @@ def _row(options: argparse.Namespace, target: Target, program: str, case: Case, 
 
 
 def environment(platform: str) -> dict[str, str]:
-    """What a process has to have set before it imports JAX to compile for a platform that it does not run on."""
+    """Environment variables of a process that compiles for a platform that it does not run on."""
     # the package may not be installed but lie in the working directory
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
     common = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
@@ -251,7 +251,7 @@ of the kernels.
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """For a person: a line a program, then the kernels of each, and what failed."""
+    """The rows as text: a line a program, then the kernels of each, and what failed."""
     cells = [[cell(row) for cell in COLUMNS.values()] for row in rows if not row["failed"]]
     kernels, failed = [], []
     for row in rows:

@@ -64,7 +64,7 @@ def describe_devices(target: Target) -> Devices:
 
 
 def figures(job: dict[str, Any]) -> dict[str, Any]:
-    """What the compiler says of `job["program"]`: fields of a row."""
+    """Compiles `job["program"]` and returns what the compiler says of it, fields of a row."""
     target = Target(*job["target"])
     devices = describe_devices(target)
     lowered = (_extractor if job["program"] in EXTRACTORS else _head)(job, target, devices)
@@ -127,7 +127,7 @@ def _extractor(job: dict[str, Any], target: Target, devices: Devices) -> Lowered
 
 
 def _head(job: dict[str, Any], target: Target, devices: Devices) -> Lowered:
-    """One epoch of the published recipe on features of the network's tap, the rows spread over the chips.
+    """The epoch of the published recipe on features of the network's tap, the rows spread over the chips.
 
     Of "pod head" it is ImageNet's rows, and classes over as many devices as `job["classes_over"]`.
     """

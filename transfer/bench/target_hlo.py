@@ -30,7 +30,7 @@ _AXES = re.compile(r"replica_groups=mesh\[([^\]]+)\] ?\{([^}]*)\}")
 
 
 class Instruction(NamedTuple):
-    """One line of a program: `%name = shape opcode(operands), attributes`; `inside` are the parentheses as text."""
+    """A line of a program: `%name = shape opcode(operands), attributes`; `inside` are the parentheses as text."""
 
     shape: str
     opcode: str
@@ -59,7 +59,7 @@ class Program(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """One kernel.
+    """A kernel and what it costs.
 
     Attributes:
       kind: `__cudnn$convBiasActivationForward`, `convolution fusion`, `transpose fusion`, `copy` …

@@ -71,7 +71,7 @@ def _add_flags(parser: argparse.ArgumentParser, verb: str) -> None:
 
 
 def config_values() -> dict[str, list[str]]:
-    """Each setting of a config, such as "config.head.epochs", with its values where they are few."""
+    """The settings of a config, such as "config.head.epochs", with its values where they are few."""
     few = {"model.name": catalogue.names("*"), "head.name": list(heads.HEADS), "train": ["head", "finetune"]}
     few |= {"on_error": ["raise", "skip"], "features_dtype": ["float32", "bfloat16"], "resize": ["pil", "float"]}
     defaults = settings.flat(json.loads(settings.default().to_json_best_effort()))

@@ -16,11 +16,11 @@ FAILED = "Unable to initialize backend"
 PROGRAM = f"""
 import json
 import jax, jax.numpy as jnp
-found = []
+rows = []
 for device in jax.devices():
     sum_ = float(jnp.dot(*[jax.device_put(jnp.ones((8, 8)), device)] * 2).sum())
-    found.append([device.platform, device.device_kind, (device.memory_stats() or {{}}).get("bytes_limit"), sum_ == 512])
-print({MARK!r} + json.dumps({{"jax": jax.__version__, "devices": found}}))
+    rows.append([device.platform, device.device_kind, (device.memory_stats() or {{}}).get("bytes_limit"), sum_ == 512])
+print({MARK!r} + json.dumps({{"jax": jax.__version__, "devices": rows}}))
 """
 # What shows that there is an accelerator, and how JAX is told of it.
 ACCELERATORS = (

@@ -26,7 +26,7 @@ def extract() -> None:
     """Extracts both splits of the config."""
     if CONFIG.path is None:
         raise UsageError("--config=NAME or --config=PATH.py; see --help")
-    config = CONFIG.load()
+    config = CONFIG.config
     settings.check(config)
     scripts.prepare_jax({"the command": CONFIG.command, **settings.common(config)})
     workdir = paths.open_path(CONFIG.workdir())

@@ -179,11 +179,12 @@ class Config:
     Attributes:
         command: "train" or "extract".
         program: how it is called: as the verb, or `run` says as which script.
+        config: that of the file, or the default one, with the settings applied; once the arguments are parsed.
     """
 
     def __init__(self, command: str, text: str) -> None:
         self.command, self.program, self._text = command, f"python -m transfer {command}", text
-        self._config: ConfigDict | None = None
+        self.config: ConfigDict
 
     @property
     def path(self) -> str | None:
@@ -199,10 +200,8 @@ class Config:
         if not HELP.isdisjoint(arguments):
             sys.exit(guarded(lambda: print(self.help(), flush=True), debug=False))
         file = _file(arguments)
-        if file is None and not any("config." in argument for argument in arguments):
-            return arguments
-        self._config = settings.default() if file is None else config_file.load(file)
-        return config_flags.apply(self._config, arguments)
+        self.config = settings.default() if file is None else config_file.load(file)
+        return config_flags.apply(self.config, arguments)
 
     def help(self) -> str:
         """The help: what the command does, its flags in the order of use, and the configs of the package."""
@@ -216,12 +215,6 @@ class Config:
         for name, text in config_file.summaries().items():
             lines += _entry(name, text)
         return "\n".join(lines)
-
-    def load(self) -> ConfigDict:
-        """The config of the file, or the default one, with the settings applied."""
-        if self._config is None:
-            self._config = settings.default()
-        return self._config
 
     def workdir(self, name: str | None = None) -> str:
         """The `--workdir`, or `runs/` and `name` (default: the config file's)."""

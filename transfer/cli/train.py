@@ -39,7 +39,7 @@ def train() -> None:
     if CONFIG.path is None and not files:
         raise UsageError("--config=NAME or --config=PATH.py, or --training_file and --validation_file; see --help")
 
-    config = CONFIG.load()
+    config = CONFIG.config
     recipe = config.finetune if config.train == "finetune" and not files else config.head
     for name, value in (("epochs", EPOCHS.value), ("batch_size", BATCH_SIZE.value)):
         if value is not None:

@@ -85,7 +85,7 @@ def load(workdir: Any) -> FinishedRun:
 def _finished(folder: epath.Path) -> tuple[ConfigDict, dict[str, Any]]:
     if not folder.is_dir():
         raise UsageError(f"--workdir={folder}: there is no such folder")
-    seeds = sorted(one.name for one in folder.iterdir() if one.name.startswith("seed_"))
+    seeds = sorted(path.name for path in folder.iterdir() if path.name.startswith("seed_"))
     if seeds:
         raise UsageError(f"--workdir={folder} is a run over seeds; name one of them, --workdir={folder / seeds[0]}")
     if not (folder / CONFIG).exists():
