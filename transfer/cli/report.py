@@ -8,7 +8,7 @@ from etils import epath
 from transfer.cli.main import Action, output_file
 from transfer.errors import TransferError, UsageError
 from transfer.experiment import results
-from transfer.report import chart_files, few_shot_tables, shots_section
+from transfer.report import chart_files, few_shot_tables, page, shots_section
 from transfer.report.run_data import MAPS, Options, load
 from transfer.runtime.files import atomic, paths
 
@@ -56,8 +56,6 @@ def report(parser: argparse.ArgumentParser) -> Action:
             output = output_file(options.output, ".html", **mine)
         else:
             atomic.check_output(output, **mine)
-        from transfer.report import page
-
         runs = load(options.runs, Options(options.map, options.seed))
         sections = [page.sections(run) for run in runs]
         # first, so that no page is written where a chart may not be
