@@ -19,7 +19,7 @@ from transfer.runtime import distributed, interrupts
 from transfer.runtime.files import atomic, paths
 
 # What a verb runs on its parsed arguments.
-Action = Callable[[argparse.Namespace], None]
+Action = Callable[[argparse.Namespace], object]
 EXIT_INTERRUPTED = interrupts.EXIT_INTERRUPTED
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 

@@ -1,7 +1,7 @@
 """The verbs `models`, `weights` and `convert` of `python -m transfer`."""
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from transfer.cli.main import Action, output_file
 from transfer.errors import UsageError
@@ -55,7 +55,7 @@ def _model_rows(pattern: str) -> list[list[str]]:
 
 def weights(parser: argparse.ArgumentParser) -> Action:
     """`weights list|info|fetch|verify`."""
-    actions: dict[str, Callable[[argparse.Namespace], object]] = {"list": _list, "info": _info, "fetch": _fetch}
+    actions: dict[str, Action] = {"list": _list, "info": _info, "fetch": _fetch}
     actions["verify"] = lambda options: verify(options.name, options.weights)
     subparsers = parser.add_subparsers(dest="action", required=True, metavar="|".join(actions))
     verb = subparsers.add_parser("list", help="all weight files, and whether each is on this machine")
