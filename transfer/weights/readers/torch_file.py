@@ -155,15 +155,13 @@ class StorageType(Constructor):
     """A storage class; files name it inside persistent ids and never call it."""
 
     __slots__ = ("dtype",)
-    dtype: np.dtype
 
     def __init__(self, dtype: np.dtype) -> None:
-        super().__init__(_refuse_call)
-        object.__setattr__(self, "dtype", dtype)
+        self.dtype = dtype
 
-
-def _refuse_call(*arguments: object) -> object:
-    raise TransferError("a storage that is made, not referred to")
+    def __call__(self, *arguments: object) -> object:
+        """Refuses: a file refers to storages, and never makes one."""
+        raise TransferError("a storage that is made, not referred to")
 
 
 def _plain_tuple(values: object = ()) -> tuple:
