@@ -49,13 +49,9 @@ def _few(names: Sequence[str]) -> str:
 def fit(
     tensors: Mapping[str, np.ndarray], shapes: Mapping[str, Shape], names: NameMap, left_out: Collection[str] = ()
 ) -> tuple[dict[str, np.ndarray], Report]:
-    """Matches a file's tensors with a model's arrays by name.
+    """Matches a file's tensors with a model's arrays (dotted path -> shape) by name.
 
-    Args:
-      tensors: the file's.
-      shapes: dotted path -> shape of every array of the model.
-      names: the map from paths to the file's names.
-      left_out: paths that are not to be filled; their tensors are excused.
+    Paths that are `left_out` are not to be filled; their tensors are excused.
 
     Returns:
       (path -> array as stored but in our layout, for what fits; the report).

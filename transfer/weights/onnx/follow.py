@@ -87,9 +87,7 @@ def _has_names(names: NameMap, tensors: OnnxTensors) -> bool:
 def _compared(graph: GraphUnits, output: int, model: Model) -> tuple[list[tuple[Unit, Unit]], str]:
     """Our units with those that lead to an output of a graph, and what is to be said of the graph, if anything.
 
-    Raises:
-      Differs: the graph is not the model's.
-      UsageError: the model does not take images of this size.
+    Raises Differs where the graph is not the model's, UsageError where the model does not take images of this size.
     """
     needed = sorted(leading_to([output], lambda i: graph.units[i].inputs))
     last = next((graph.units[i] for i in reversed(needed) if graph.units[i].op == "dense"), None)

@@ -37,11 +37,8 @@ LONGEST_ANSWER = 1 << 26
 def read_h5(path: Path | bytes, layer_names: Mapping[str, str] | None = None) -> Described:
     """All variables of all layers, as `block1_conv1/kernel`, `conv1_bn/moving_variance`; a nested model's are flat.
 
-    An optimiser's state is left out.
-
-    Args:
-      path: the file, or what is in it.
-      layer_names: group (`/layers/conv2d_7`) -> name of the layer, for files of early Keras 3, which lack the names.
+    `path` is the file, or what is in it; an optimiser's state is left out. `layer_names` (group `/layers/conv2d_7` ->
+    name of the layer) are for files of early Keras 3, which lack them.
     """
     content, file = (path, []) if isinstance(path, bytes) else (b"", [str(path.absolute())])
     size = len(path) if isinstance(path, bytes) else path.stat().st_size

@@ -44,9 +44,8 @@ def recognises(head: bytes, members: Collection[str] = ()) -> bool:
 def read(path: Path) -> OnnxTensors:
     """The tensors of every layer that leads to an output.
 
-    Raises:
-      TransferError: the package `onnx` is not installed; a graph with a part missing, external data missing or outside
-        the file's folder.
+    Raises TransferError where the package `onnx` is not installed, and for a graph with a part missing, external data
+    missing or outside the file's folder.
     """
     try:
         import onnx
