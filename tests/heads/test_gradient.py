@@ -173,7 +173,7 @@ def test_heads_that_differ_in_rates_share_a_compilation():
     for rate, dropout, decay in ((0.1, 0.5, 0.1), (0.2, 0.3, 0.2)):
         given = dict(batch_size=8, learning_rate=rate, dropout=dropout, weight_decay=decay)
         mlp.make_epoch(X, TARGETS["classes"], **given)(state, 0)
-        programs.add(gradient._jitted_epoch._cache_size())
+        programs.add(gradient.jitted_epoch._cache_size())
     assert len(programs) == 1
 
 

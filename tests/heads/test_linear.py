@@ -119,7 +119,7 @@ def test_rows_are_arguments_of_the_program_not_constants_in_it():
         given = dict(batch_size=8, learning_rate=1e-3 * (seed + 1), seed=seed)
         _, metrics = linear.make_epoch(*rows(33, seed=seed), **given)(state, seed)
         losses.append(float(metrics["loss"]))
-        programs.add(gradient._jitted_epoch._cache_size())
+        programs.add(gradient.jitted_epoch._cache_size())
     assert len(set(losses)) == 3
     assert len(programs) == 1, "other rows of the same shape compiled again"
 

@@ -11,8 +11,8 @@ import optax
 import pytest
 
 from transfer.heads import linear
+from transfer.heads.gradient import keras_adam
 from transfer.heads.linear_probe import LinearProbe
-from transfer.heads.optimisers import keras_adam
 
 OURS = ("loss", "accuracy", "validation_loss", "validation_accuracy")
 KERAS = ("loss", "accuracy", "val_loss", "val_accuracy")

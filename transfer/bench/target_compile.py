@@ -23,8 +23,7 @@ from transfer.bench.cases import NetworkSpec, load
 from transfer.bench.target import EXTRACTORS, Target
 from transfer.bench.target_hlo import COLLECTIVES, kernels, loop_collectives, read
 from transfer.heads import gradient
-from transfer.heads.gradient import Examples, Method
-from transfer.heads.optimisers import Rates
+from transfer.heads.gradient import Examples, Method, Rates
 from transfer.heads.programs import LINEAR
 from transfer.runtime.devices import AXIS
 from transfer.training.parallel import batches, step

@@ -13,16 +13,11 @@ COLDEST, HOTTEST = 0.01, 100.0
 
 
 class Reliability(NamedTuple):
-    """Rows by the confidence of their prediction.
+    """Rows by the confidence of their prediction."""
 
-    Attributes:
-        rows: int64 (B,), how many fall into each bin.
-        confidence, accuracy: float64 (B,), their means; NaN where no row is.
-    """
-
-    rows: np.ndarray
-    confidence: np.ndarray
-    accuracy: np.ndarray
+    rows: np.ndarray  # int64 (B,), how many fall into each bin
+    confidence: np.ndarray  # float64 (B,), the mean of each; NaN where no row is
+    accuracy: np.ndarray  # the same
 
 
 def bins_of(confidence: ArrayLike, bins: int = BINS) -> np.ndarray:
@@ -64,11 +59,8 @@ def temperature(logits: ArrayLike, labels: ArrayLike, kind: str = "classes") -> 
         logits: (N, C); -inf for classes that the head does not know.
         labels: (N,) indices of classes, or for kind "labels" (N, L) of 0 and 1.
 
-    Returns:
-        T between 0.01 and 100; 1.0 where no row is wrong, or all are said to be impossible: the loss then has no
-        minimum, and rows say nothing of how sure to be.
-
-    Raises RowsError for NaN, or other labels.
+    T is between 0.01 and 100; 1.0 where no row is wrong, or all are said to be impossible: the loss then has no
+    minimum, and rows say nothing of how sure to be. Raises RowsError for NaN, or other labels.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp

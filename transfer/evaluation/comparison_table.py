@@ -46,37 +46,23 @@ class Value:
 
 @dataclasses.dataclass
 class ComparedRun:
-    """A run among others.
-
-    Attributes:
-        values: measure -> what it is; those that the run does not have are not there.
-        difference: to the first run, of the first measure; None for the first itself, or where there is none.
-        shared: rows that the difference is of.
-        p: whether it may be chance, see `paired.chance`; over seeds that of a paired t-test; NaN where there is none.
-        p_holm: p corrected for the number of comparisons.
-    """
+    """A run among others."""
 
     run: Run
-    values: dict[str, Value]
-    difference: Difference | None = None
-    shared: int = 0
-    p: float = math.nan
-    p_holm: float = math.nan
+    values: dict[str, Value]  # by measure; those that the run does not have are not there
+    difference: Difference | None = None  # to the first run, of the first measure; None for the first, or without one
+    shared: int = 0  # rows that the difference is of
+    p: float = math.nan  # whether it may be chance, see `paired.chance`; over seeds that of a paired t-test
+    p_holm: float = math.nan  # p corrected for the number of comparisons
 
 
 class Table(NamedTuple):
-    """A comparison, to be written in one form or another.
-
-    Attributes:
-        kind: what the runs predict.
-        measures: the columns, by name; the first is what differences are of.
-        resamples: of the bootstrap.
-    """
+    """A comparison, to be written in one form or another."""
 
     rows: Sequence[ComparedRun]
-    kind: str
-    measures: Sequence[str]
-    resamples: int
+    kind: str  # what the runs predict
+    measures: Sequence[str]  # the columns, by name; the first is what differences are of
+    resamples: int  # of the bootstrap
 
     def measure(self, name: str) -> Measure:
         """The measure of a column."""
@@ -90,10 +76,7 @@ class Table(NamedTuple):
 
 
 def tabulate(paths: Sequence[str], measures: Sequence[str] = (), *, resamples: int = RESAMPLES, seed: int = 0) -> Table:
-    """The comparison of runs in workdirs, to be written as `WRITERS` do.
-
-    Args:
-        measures: keys of `MEASURES` for what the runs predict, the first of them what differences are of.
+    """The comparison of runs in workdirs by `measures`, of which the first is what differences are of; see `WRITERS`.
 
     Raises:
         UsageError: a folder that is no run, a measure that the runs do not have, runs that do not predict the same.
@@ -221,17 +204,15 @@ def _over_seeds(differences: Sequence[float]) -> tuple[Difference, float]:
 
 def text(table: Table, width: int = WIDTH) -> str:
     """The table for a terminal: shared facts above, notes below; names as a list where lines would be too long."""
-    of_fact = {key: {row.run.facts[key] for row in table.rows} for key in FACTS}
-    shared = {
-        key: values.pop() for key, values in of_fact.items() if len(values) == 1 != len(table.rows) and values != {""}
-    }
+    of_fact = {key: {row.run.facts[key] for row in table.rows} for key in FACTS if len(table.rows) > 1}
+    shared = {key: values.pop() for key, values in of_fact.items() if len(values) == 1 and values != {""}}
     above = ["all runs: " + ", ".join(f"{FACTS[key]} {value}" for key, value in shared.items())] if shared else []
-    facts, numbers = _columns(table, shared)
-    lines = tables.text(_beside(facts, numbers), left=len(facts[0])).splitlines()
+    rows, left = _rows(table, shared)
+    lines = tables.text(rows, left=left).splitlines()
     if max(map(len, lines)) > width:
-        places = [[""], *([str(place)] for place in range(1, len(facts)))]
-        above += [tables.text(_beside(places, facts)), ""]
-        lines = [tables.text(_beside(places, numbers), left=1)]
+        numbered = list(zip(["", *map(str, range(1, len(rows)))], rows, strict=True))
+        above += [tables.text([[number, *row[:left]] for number, row in numbered]), ""]
+        lines = [tables.text([[number, *row[left:]] for number, row in numbered], left=1)]
     notes = (
         textwrap.fill(note, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
         for note in _notes(table)
@@ -241,12 +222,7 @@ def text(table: Table, width: int = WIDTH) -> str:
 
 def cells(table: Table) -> tuple[list[list[str]], int, list[str]]:
     """Rows of cells, the headings first; how many of the columns are names and facts; and the notes below."""
-    facts, numbers = _columns(table, {})
-    return _beside(facts, numbers), len(facts[0]), _notes(table)
-
-
-def _beside(left: list[list[str]], right: list[list[str]]) -> list[list[str]]:
-    return [[*a, *b] for a, b in zip(left, right, strict=True)]
+    return *_rows(table, {}), _notes(table)
 
 
 def markdown(table: Table) -> str:
@@ -287,39 +263,31 @@ def separated(table: Table) -> str:
 
 
 # Suffix of a file -> what writes it.
-WRITERS: Mapping[str, Callable[[Table], str]] = {
-    ".txt": text,
-    ".md": markdown,
-    ".csv": separated,
-    ".tex": latex,
-}
+WRITERS: Mapping[str, Callable[[Table], str]] = {".txt": text, ".md": markdown, ".csv": separated, ".tex": latex}
 
 
-def _columns(table: Table, shared: Mapping[str, Any]) -> tuple[list[list[str]], list[list[str]]]:
-    """Cells of names and facts, and cells of numbers, each with a row of headings first; facts nobody has left out."""
+def _rows(table: Table, shared: Mapping[str, Any]) -> tuple[list[list[str]], int]:
+    """Rows of cells, the headings first, and how many columns are names and facts; facts nobody has left out."""
     keys = [key for key in FACTS if key not in shared and any(row.run.facts[key] for row in table.rows)]
-    facts = [["run", *(FACTS[key] for key in keys)]]
-    facts += [[row.run.name, *(row.run.facts[key] or NONE for key in keys)] for row in table.rows]
-    measures = [table.measure(name) for name in table.measures]
-    numbers = [[measure.title + " %" * measure.share for measure in measures]]
+    measures = {name: table.measure(name) for name in table.measures}
+    several, share = len(table.rows) > 1, measures[table.measures[0]].share
+    headings = ["run", *(FACTS[key] for key in keys), *(m.title + " %" * m.share for m in measures.values())]
+    rows = [headings + [f"difference{' %' * share}", "p"] * several]
     for row in table.rows:
-        numbers.append([])
-        for name, measure in zip(table.measures, measures, strict=True):
+        cells = [row.run.name, *(row.run.facts[key] or NONE for key in keys)]
+        for name, measure in measures.items():
             v = row.values.get(name, Value(math.nan))
             if not math.isnan(v.spread):
                 cell = f"{_number(v.value, measure.share)} ± {_number(v.spread, measure.share)}"
             else:  # the interval of every measure would make a line of 150 columns; a file for programs has them
                 cell = _bracketed(v.value, v.low if name == table.measures[0] else math.nan, v.high, measure.share)
-            numbers[-1].append(cell if name in row.values else NONE)
-    if len(table.rows) > 1:
-        share = measures[0].share
-        numbers[0] += [f"difference{' %' * share}", "p"]
-        numbers[1] += ["", ""]
-        for cells_of_row, row in zip(numbers[2:], table.rows[1:], strict=True):
-            change = _bracketed(*row.difference, share, "+") if row.difference else NONE
+            cells.append(cell if name in row.values else NONE)
+        if several:
             p = NONE if math.isnan(row.p_holm) else "<0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
-            cells_of_row += [change, p if row.difference else NONE]
-    return facts, numbers
+            change = [_bracketed(*row.difference, share, "+"), p] if row.difference else [NONE, NONE]
+            cells += ["", ""] if row is table.rows[0] else change
+        rows.append(cells)
+    return rows, len(keys) + 1
 
 
 def _bracketed(value: float, low: float, high: float, share: bool, sign: str = "") -> str:

@@ -5,7 +5,8 @@ thousands of resamples at a time.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,15 +45,6 @@ class Measure(NamedTuple):
 def _mean(values: np.ndarray) -> Weighted:
     column = values.astype(np.float64)
     return lambda counts: counts @ column / counts.sum(axis=1)
-
-
-def _right(predictions: Predictions) -> np.ndarray:
-    return predictions.right
-
-
-def _in_top_five(predictions: Predictions) -> np.ndarray:
-    """The rows whose class is among the five in any order of equal scores; without a vote of neighbours it is not."""
-    return predictions.rivals < MOST
 
 
 def _balanced_accuracy(predictions: Predictions) -> Weighted:
@@ -144,37 +136,36 @@ def _r2(predictions: Predictions) -> Weighted:
     return weighted
 
 
+def _share(title: str, hits: Callable[[Predictions], np.ndarray], **others: Any) -> Measure:
+    """The share of the rows that are hits."""
+    return Measure(lambda p: _mean(hits(p)), title, more=True, hits=hits, **others)
+
+
+# The rows whose class is among the five in any order of equal scores; without a vote of neighbours it is not.
+_TOP_5 = _share("top-5", lambda p: p.rivals < MOST, applies=lambda p: p.ranked and p.num_outputs > MOST)
+_RIGHT, _PROBABLE = attrgetter("right"), attrgetter("probable")
+
 # What is predicted -> measures, the first of them that runs are compared by.
 MEASURES: Mapping[str, Mapping[str, Measure]] = {
     "classes": {
-        "accuracy": Measure(lambda p: _mean(_right(p)), "accuracy", more=True, hits=_right),
-        "top_5_accuracy": Measure(
-            lambda p: _mean(_in_top_five(p)),
-            "top-5",
-            more=True,
-            hits=_in_top_five,
-            applies=lambda p: p.ranked and p.num_outputs > MOST,
-        ),
-        "balanced_accuracy": Measure(_balanced_accuracy, "balanced", more=True, hits=_right, by_class=True),
-        "log_loss": Measure(
-            lambda p: _mean(p.nll), "log-loss", more=False, share=False, applies=lambda p: p.probable
-        ),
-        "ece": Measure(_ece, "ECE", more=False, biased=True, applies=lambda p: p.probable),
+        "accuracy": _share("accuracy", _RIGHT),
+        "top_5_accuracy": _TOP_5,
+        "balanced_accuracy": Measure(_balanced_accuracy, "balanced", more=True, hits=_RIGHT, by_class=True),
+        "log_loss": Measure(lambda p: _mean(p.nll), "log-loss", more=False, share=False, applies=_PROBABLE),
+        "ece": Measure(_ece, "ECE", more=False, biased=True, applies=_PROBABLE),
     },
     "labels": {
         "mean_average_precision": Measure(
             _mean_average_precision, "mAP", more=True, applies=lambda p: p.ranked and bool(p.labels.any())
         ),
-        "accuracy": Measure(lambda p: _mean(_right(p)), "all right", more=True, hits=_right),
-        "log_loss": Measure(
-            _labels_log_loss, "log-loss", more=False, share=False, applies=lambda p: p.probable
-        ),
+        "accuracy": _share("all right", _RIGHT),
+        "log_loss": Measure(_labels_log_loss, "log-loss", more=False, share=False, applies=_PROBABLE),
     },
     "values": {
         "rmse": Measure(_rmse, "RMSE", more=False, share=False),
         "r2": Measure(_r2, "R2", more=True, share=False),
     },
-}  # fmt: skip
+}
 
 
 def applicable(predictions: Predictions) -> dict[str, Measure]:

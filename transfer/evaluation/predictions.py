@@ -32,17 +32,11 @@ BLOCK = 1 << 22
 
 
 class Scores(NamedTuple):
-    """Scores of M rows.
+    """Scores of M rows."""
 
-    Attributes:
-        values: float32 (M, C): logits of C classes or L labels (up to a constant a row), or T values.
-        ranked: whether they put the classes in order; where not, the highest is the prediction and the rest is 0.
-        probable: whether softmax (of labels sigmoid) makes probabilities of them.
-    """
-
-    values: np.ndarray
-    ranked: bool = True
-    probable: bool = True
+    values: np.ndarray  # float32 (M, C): logits of C classes or L labels (up to a constant a row), or T values
+    ranked: bool = True  # whether they order the classes; where not, the highest is the prediction and the rest is 0
+    probable: bool = True  # whether softmax (of labels sigmoid) makes probabilities of them
 
     @classmethod
     def of(cls, estimator: Any, rows: ArrayLike, classes: np.ndarray | None, kind: str = "classes") -> "Scores":

@@ -25,25 +25,17 @@ _SEED = re.compile(r"seed_(-?\d+)")
 
 @dataclasses.dataclass
 class Run:
-    """A run.
+    """A run."""
 
-    Attributes:
-        path: as it was given.
-        name: the end of its path by which it differs from the others.
-        facts: "model", "tap", "head", "rows", as text; "" where unknown.
-        samples: seed -> its predictions; of a single run under None. Empty for a run that has none.
-        over_seeds: whether it is one over seeds.
-        recorded: measure -> its value and the ends of its interval, once a seed, where there are no predictions.
-        notes: what a reader should know.
-    """
-
-    path: str
-    name: str
-    facts: dict[str, str]
+    path: str  # as it was given
+    name: str  # the end of its path by which it differs from the others
+    facts: dict[str, str]  # "model", "tap", "head", "rows", as text; "" where unknown
+    # seed -> its predictions; of a single run under None; empty for a run that has none
     samples: dict[int | None, Predictions] = dataclasses.field(default_factory=dict)
     over_seeds: bool = False
+    # measure -> its value and the ends of its interval, once a seed, where there are no predictions
     recorded: dict[str, list[Ends]] = dataclasses.field(default_factory=dict)
-    notes: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)  # what a reader should know
 
 
 def load(paths: Sequence[str]) -> list[Run]:
@@ -51,7 +43,23 @@ def load(paths: Sequence[str]) -> list[Run]:
 
     Raises UsageError for a folder that is not there, is no run's, or is given twice; TransferError for damaged files.
     """
-    return [_load(path, name) for path, name in with_names(paths)]
+    loaded = []
+    for path, name in with_names(paths):
+        folder, of_seeds = open_run(path)
+        folders: Mapping[Any, epath.Path] = of_seeds if of_seeds else {None: folder}
+        results = {seed: read_json(of_seed / "result.json") for seed, of_seed in folders.items()}
+        config = read_json(next(iter(folders.values())) / "config.json")
+        run = Run(path, name, facts(next(filter(None, results.values()), {}), config), over_seeds=bool(of_seeds))
+        for seed, of_seed in folders.items():
+            _add(run, of_seed, seed, results[seed])
+        done = sum(map(bool, results.values()))
+        if of_seeds and not read_json(folder / "result.json"):
+            run.notes.append(f"not finished: {done} of its seeds are, so far")
+        if of_seeds and run.samples and len(run.samples) < done:
+            run.notes.append(f"{len(run.samples)} of its seeds have predictions, the others are left out")
+        run.notes = list(dict.fromkeys(run.notes))
+        loaded.append(run)
+    return loaded
 
 
 def with_names(paths: Sequence[str]) -> list[tuple[str, str]]:
@@ -61,10 +69,8 @@ def with_names(paths: Sequence[str]) -> list[tuple[str, str]]:
         if plain.count(path) > 1:
             raise UsageError(f"{path} is given {plain.count(path)} times; each run counts once")
     parts = [path.split("/") for path in plain]
-    shared = 0
-    while len(plain) > 1 and all(len(one) > shared + 1 for one in parts) and len({one[shared] for one in parts}) == 1:
-        shared += 1
-    return [(path, "/".join(one[shared:])) for path, one in zip(plain, parts, strict=True)]
+    shared = min(len(os.path.commonprefix(parts)), *(len(names) - 1 for names in parts)) if len(parts) > 1 else 0
+    return [(path, "/".join(names[shared:])) for path, names in zip(plain, parts, strict=True)]
 
 
 def open_run(path: str) -> tuple[epath.Path, dict[int, epath.Path]]:
@@ -78,7 +84,7 @@ def open_run(path: str) -> tuple[epath.Path, dict[int, epath.Path]]:
         raise UsageError(f"there is no run {path}" + did_you_mean([str(parent / name) for name in close[:1]]))
     of_seeds = seeds(folder)
     if not of_seeds and not _is_run(folder):
-        count = sum(one.is_dir() and _is_run(one) for one in folder.iterdir())
+        count = sum(child.is_dir() and _is_run(child) for child in folder.iterdir())
         inside = f"; {count} folders in it are runs: pass {path}/*" if count else ""
         raise UsageError(f"{path} is no run: no {' and no '.join(FILES)} in it{inside}")
     return folder, of_seeds
@@ -86,8 +92,8 @@ def open_run(path: str) -> tuple[epath.Path, dict[int, epath.Path]]:
 
 def seeds(folder: epath.Path) -> dict[int, epath.Path]:
     """The folders of a run over seeds, by seed; empty for any other."""
-    matches = ((_SEED.fullmatch(one.name), one) for one in folder.iterdir())
-    return dict(sorted((int(match[1]), one) for match, one in matches if match and _is_run(one)))
+    matches = ((_SEED.fullmatch(child.name), child) for child in folder.iterdir())
+    return dict(sorted((int(match[1]), child) for match, child in matches if match and _is_run(child)))
 
 
 def _is_run(folder: epath.Path) -> bool:
@@ -119,23 +125,6 @@ def planned_epochs(config: dict[str, Any]) -> int | None:
     return part.get("epochs") if isinstance(part, dict) else None
 
 
-def _load(path: str, name: str) -> Run:
-    folder, of_seeds = open_run(path)
-    folders: Mapping[Any, epath.Path] = of_seeds or {None: folder}
-    results = {seed: read_json(of_seed / "result.json") for seed, of_seed in folders.items()}
-    config = read_json(next(iter(folders.values())) / "config.json")
-    run = Run(path, name, facts(next(filter(None, results.values()), {}), config), over_seeds=bool(of_seeds))
-    for seed, of_seed in folders.items():
-        _add(run, of_seed, seed, results[seed])
-    done = sum(map(bool, results.values()))
-    if of_seeds and not read_json(folder / "result.json"):
-        run.notes.append(f"not finished: {done} of its seeds are, so far")
-    if of_seeds and run.samples and len(run.samples) < done:
-        run.notes.append(f"{len(run.samples)} of its seeds have predictions, the others are left out")
-    run.notes = list(dict.fromkeys(run.notes))
-    return run
-
-
 def _add(run: Run, folder: epath.Path, seed: int | None, result: dict[str, Any]) -> None:
     """Adds what one workdir holds to a run."""
     path, history = folder / kept.FILE, folder / "metrics.jsonl"
@@ -159,9 +148,9 @@ def _recorded(result: dict[str, Any]) -> dict[str, Ends]:
     """The measures that a result holds; of one from before there were any the accuracy, with Wilson's interval."""
     measures = result.get("measures")
     if isinstance(measures, dict):
-        rows = {name: one for name, one in measures.items() if isinstance(one, dict)}
-        ends = {name: tuple(one.get(key) for key in ("value", "low", "high")) for name, one in rows.items()}
-        return {name: one for name, one in ends.items() if all(isinstance(end, int | float) for end in one)}  # type: ignore[misc]
+        rows = {name: row for name, row in measures.items() if isinstance(row, dict)}
+        ends = {name: tuple(row.get(key) for key in ("value", "low", "high")) for name, row in rows.items()}
+        return {name: of for name, of in ends.items() if all(isinstance(end, int | float) for end in of)}  # type: ignore[misc]
     accuracy, count = result.get("validation_accuracy"), result.get("num_validation")
     if not isinstance(accuracy, int | float) or not isinstance(count, int) or not 0 <= accuracy <= 1:
         return {}

@@ -238,13 +238,7 @@ def _shares(sizes: np.ndarray, wanted: int, random: np.random.Generator) -> np.n
 
 
 def _candidates(
-    estimator: Any,
-    settings: list[dict[str, Any]],
-    x: np.ndarray,
-    y: np.ndarray,
-    held: np.ndarray,
-    classes: np.ndarray | None,
-    kind: str,
+    estimator: Any, settings: list[Row], x: np.ndarray, y: np.ndarray, held: np.ndarray, classes: Any, kind: str
 ) -> Iterator[Scores]:
     """Scores of the held-out rows by each setting, fitted on the others; with progress where it takes a while."""
     if hasattr(estimator, "fit_many") and settings[0]:
@@ -281,11 +275,7 @@ def _notes(chosen: Mapping[str, Any], settings: list[dict[str, Any]], table: lis
 
 
 def measured(scores: Scores, truth: np.ndarray, kind: str) -> dict[str, float]:
-    """The measures of `CHOICES` that scores have; NaN, each of them, where a head has diverged.
-
-    Args:
-        truth: as `Targets.array` has it.
-    """
+    """The measures of `CHOICES` that scores have of a `Targets.array`; NaN, each of them, where a head has diverged."""
     if np.isnan(scores.values).any():
         return dict.fromkeys(CHOICES[kind], math.nan)
     predictions = Predictions.of_logits(scores.values, truth, kind=kind, ranked=scores.ranked, probable=scores.probable)

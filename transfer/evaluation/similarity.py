@@ -35,10 +35,8 @@ def linear_cka(x: Any, y: Any, *, debiased: bool = False) -> float:
         debiased: with the unbiased estimator of HSIC (Song et al. 2007) in numerator and denominator. The plain form
             tends to 1 as columns outnumber rows, whatever they hold; the debiased one does not, and may be negative.
 
-    Both are `feature_space_linear_cka` of google-research/representation_similarity.
-
-    Raises:
-        TransferError: another number of rows, too few, NaN or infinity, or a representation that does not vary.
+    Both are `feature_space_linear_cka` of google-research/representation_similarity. Raises TransferError for another
+    number of rows, too few, NaN or infinity, or a representation that does not vary.
     """
     value = float(cka_matrix({"x": x}, {"y": y}, debiased=debiased)[0, 0])
     if np.isnan(value):

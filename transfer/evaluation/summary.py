@@ -1,7 +1,7 @@
 """All measures of a run's predictions with their intervals, as `result.json` holds them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,15 +35,13 @@ def summary(
         "classes_without_rows", which the balanced accuracy leaves out. A number that is not defined is None.
     """
     result: dict[str, Any] = {}
-    measures = applicable(predictions)
+    measures, all_rows = applicable(predictions), np.ones((1, len(predictions)))
     functions = {name: measure.of(predictions) for name, measure in measures.items()}
-    all_rows = np.ones((1, len(predictions)))
     bootstrapped = {name: function for name, function in functions.items() if not measures[name].by_class}
     values = resampled(bootstrapped, len(predictions), resamples=resamples, seed=seed)
     for name, function in functions.items():
         value = float(function(all_rows)[0])
-        low, high = interval_of(measures[name], predictions, value, values.get(name))
-        result[name] = _rounded({"value": value, "low": low, "high": high})
+        result[name] = _rounded(value, *interval_of(measures[name], predictions, value, values.get(name)))
     result |= {"rows": len(predictions), "confidence": CONFIDENCE, "resamples": resamples, "seed": seed}
     if predictions.kind == "classes":
         rows = per_class(predictions, class_names)
@@ -63,17 +61,12 @@ def per_class(predictions: Predictions, class_names: Sequence[Any] | None = None
     names += [str(number) for number in range(len(names), count)]
     rows = np.bincount(predictions.labels, minlength=count)
     right = np.bincount(predictions.labels[predictions.right], minlength=count)
-    low, high = wilson(right, rows)
-    return [
-        {"class": names[i], "rows": int(rows[i])}
-        | _rounded({"value": right[i] / max(rows[i], 1), "low": low[i], "high": high[i]} if rows[i] else _UNKNOWN)
-        for i in range(count)
-    ]
+    ends = np.where(rows > 0, [right / np.maximum(rows, 1), *wilson(right, rows)], np.nan).T
+    of_classes = zip(names, rows.tolist(), ends, strict=False)
+    return [{"class": name, "rows": count} | _rounded(*ends) for name, count, ends in of_classes]
 
 
-_UNKNOWN = dict.fromkeys(("value", "low", "high"), math.nan)
-
-
-def _rounded(numbers: Mapping[str, float]) -> dict[str, float | None]:
-    """Numbers as JSON has them: no NaN, no infinity."""
+def _rounded(value: float, low: float, high: float) -> dict[str, float | None]:
+    """A measure as JSON has it: no NaN, no infinity."""
+    numbers = {"value": value, "low": low, "high": high}
     return {name: round(float(x), DIGITS) if math.isfinite(x) else None for name, x in numbers.items()}

@@ -4,7 +4,7 @@ Both rank backbones or taps for one task; neither is an accuracy.
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,14 +17,6 @@ BLOCK_BYTES = 64 << 20
 MOST_PRODUCT_BYTES = 4 << 30
 # As in the published code: kept so that values can be compared digit by digit.
 STEPS, TOLERANCE, EPSILON = 11, 1e-3, 1e-5
-
-
-class _Spectrum(NamedTuple):
-    """Features and targets, as far as the evidence depends on them."""
-
-    eigenvalues: np.ndarray  # float64 (K,), the squared singular values of the features that are not rounding
-    projected: np.ndarray  # float64 (K, T), squares of the targets' components along the left singular vectors
-    rest: np.ndarray  # float64 (T,), the squared norm of the targets outside of those
 
 
 def logme(features: Any, targets: ArrayLike) -> float:
@@ -42,29 +34,27 @@ def logme(features: Any, targets: ArrayLike) -> float:
         targets: (N,) labels of classes, any numbers or strings, each class against the rest; or (N, T) floating-point
             numbers, values for regression.
 
-    Raises:
-        TransferError: NaN or infinity, another number of targets, no rows, features that are all zero, or too many
-            columns and rows alike.
+    Raises TransferError for NaN or infinity, another number of targets, no rows, features of zeros alone, or too many
+    columns and rows alike.
     """
-    spectrum = _spectrum(features, _target_columns(np.asarray(targets), len(features)))
-    if not len(spectrum.eigenvalues):
-        raise TransferError("LogME is not defined: all features are zero")
-    return float(np.mean(_evidence(spectrum, len(features))))
-
-
-def _target_columns(targets: np.ndarray, rows: int) -> np.ndarray:
-    """Float64 (N, T): one column a class, or the values."""
-    if rows == 0 or len(targets) != rows:
-        raise TransferError(f"{rows} rows of features but {len(targets)} targets")
-    if targets.ndim == 2 and targets.dtype.kind == "f":
-        if not np.isfinite(targets).all():
+    columns, rows = np.asarray(targets), len(features)
+    if rows == 0 or len(columns) != rows:
+        raise TransferError(f"{rows} rows of features but {len(columns)} targets")
+    if columns.ndim == 2 and columns.dtype.kind == "f":
+        if not np.isfinite(columns).all():
             raise TransferError("targets have NaN or infinity")
-        return targets.astype(np.float64)
-    classes, index = np.unique(targets.reshape(rows, -1)[:, 0], return_inverse=True)
-    return np.eye(len(classes))[index]
+        columns = columns.astype(np.float64)
+    else:  # one column a class
+        classes, index = np.unique(columns.reshape(rows, -1)[:, 0], return_inverse=True)
+        columns = np.eye(len(classes))[index]
+    eigenvalues, projected, rest = _spectrum(features, columns)
+    if not len(eigenvalues):
+        raise TransferError("LogME is not defined: all features are zero")
+    return float(np.mean(_evidence(eigenvalues[:, None], projected, rest, rows)))
 
 
-def _spectrum(features: Any, targets: np.ndarray) -> _Spectrum:
+def _spectrum(features: Any, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Squared singular values (K,) that are not rounding; squares of the targets (K, T) along them, and beside (T,)."""
     rows, columns = len(features), width(features)
     if min(rows, columns) ** 2 * 8 > MOST_PRODUCT_BYTES:
         raise TransferError(
@@ -86,7 +76,7 @@ def _spectrum(features: Any, targets: np.ndarray) -> _Spectrum:
     values = values[kept]
     projected = components**2 / (values[:, None] if rows >= columns else 1)
     squares = np.einsum("nt,nt->t", targets, targets)
-    return _Spectrum(values, projected, np.maximum(squares - projected.sum(axis=0), 0))
+    return values, projected, np.maximum(squares - projected.sum(axis=0), 0)
 
 
 def _finite_blocks(features: Any) -> Iterator[np.ndarray]:
@@ -96,9 +86,8 @@ def _finite_blocks(features: Any) -> Iterator[np.ndarray]:
         yield block
 
 
-def _evidence(spectrum: _Spectrum, rows: int) -> np.ndarray:
-    """Float64 (T,), log evidence a row of each target, all of them iterated side by side."""
-    sigma, projected = spectrum.eigenvalues[:, None], spectrum.projected
+def _evidence(sigma: np.ndarray, projected: np.ndarray, rest: np.ndarray, rows: int) -> np.ndarray:
+    """Float64 (T,), log evidence a row of each target, all of them iterated side by side; of what `_spectrum` gives."""
     alpha, beta = np.ones(projected.shape[1]), np.ones(projected.shape[1])
     norm, residual = np.zeros_like(alpha), np.zeros_like(alpha)
     running = np.ones(len(alpha), bool)
@@ -107,7 +96,7 @@ def _evidence(spectrum: _Spectrum, rows: int) -> np.ndarray:
         gamma = (sigma / (sigma + ratio)).sum(axis=0)
         # those that have converged keep what they converged to
         norm = np.where(running, (sigma * projected / (ratio + sigma) ** 2).sum(axis=0), norm)
-        residual = np.where(running, (projected / (1 + sigma / ratio) ** 2).sum(axis=0) + spectrum.rest, residual)
+        residual = np.where(running, (projected / (1 + sigma / ratio) ** 2).sum(axis=0) + rest, residual)
         alpha = np.where(running, gamma / (norm + EPSILON), alpha)
         beta = np.where(running, (rows - gamma) / (residual + EPSILON), beta)
         running &= np.abs(alpha / beta - ratio) / ratio > TOLERANCE
@@ -128,8 +117,7 @@ def leep(probabilities: Any, labels: ArrayLike) -> float:
         probabilities: (N, Z) of the source's classes, rows that sum to 1: the softmax of a `logits` tap.
         labels: (N,) of the task, any numbers or strings.
 
-    Raises:
-        TransferError: NaN, negative numbers, rows that do not sum to 1, or another number of labels.
+    Raises TransferError for NaN, negative numbers, rows that do not sum to 1, or another number of labels.
     """
     source = np.asarray(probabilities, np.float64)
     if source.ndim != 2 or not (len(source) and source.shape[1]):

@@ -21,7 +21,7 @@ from transfer.experiment.fit_head import fit_head
 from transfer.experiment.head_data import Data
 from transfer.experiment.head_settings import HeadSettings, resolve_head
 from transfer.heads import scaling
-from transfer.heads.rows import flat_features
+from transfer.heads.targets import flat_features
 from transfer.runtime import distributed
 from transfer.runtime.memory import limit_heaps
 from transfer.training import checkpoints

@@ -26,17 +26,11 @@ def linear_scores(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray, divisor: 
 
 
 class Dense(NamedTuple):
-    """Layers with a ReLU between each and the next.
+    """Layers with a ReLU between each and the next."""
 
-    Attributes:
-        kernels: float64 (D, U) each.
-        biases: float64 (U,) each.
-        unit: whether rows are brought to unit norm first.
-    """
-
-    kernels: list[np.ndarray]
-    biases: list[np.ndarray]
-    unit: bool = False
+    kernels: list[np.ndarray]  # float64 (D, U) each
+    biases: list[np.ndarray]  # float64 (U,) each
+    unit: bool = False  # whether rows are brought to unit norm first
 
     @classmethod
     def of(cls, kernel: np.ndarray, bias: np.ndarray, divisor: float = 1.0, unit: bool = False) -> "Dense":

@@ -9,7 +9,6 @@ the second of which a `LinearHead` has already. `scaling` and `class_weight` are
 need not have them.
 """
 
-import functools
 import itertools
 import math
 import os
@@ -31,39 +30,27 @@ from transfer.errors import RowsError, UsageError
 from transfer.heads import saving, targets
 from transfer.heads import scaling as scalings
 from transfer.heads.dense import Dense, linear_scores
-from transfer.heads.rows import flat_features
-from transfer.heads.targets import Targets
+from transfer.heads.targets import Targets, flat_features
 
 # Rows (M, ...) -> scores (H, M, C) of H heads.
 Scores = Callable[[ArrayLike], np.ndarray]
 Grid = Mapping[str, Sequence[Any]]
 
-# `transfer.heads.targets.ACTIVATIONS` on the host: nothing to compile for each number of rows. Labels in float64, which
-# tells probabilities apart where float32 has none left between them and 1.
-_PROBABILITIES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
-    "classes": functools.partial(softmax, axis=-1),
-    "labels": lambda logits: expit(logits.astype(np.float64)),
-}
-
 
 class Rows(NamedTuple):
-    """Rows to fit a head on.
+    """Rows to fit a head on."""
 
-    Attributes:
-        x: float32 (N, D), scaled.
-        targets: what the head is to say of them.
-        weight: float32 (N,), of each row's loss: its class's weight times its own; None: 1.
-        sample_weight: float64 (N,), its own, above 0: of how many equal rows it stands for; None: 1.
-    """
-
-    x: np.ndarray
+    x: np.ndarray  # float32 (N, D), scaled
     targets: Targets
-    weight: np.ndarray | None
-    sample_weight: np.ndarray | None = None
+    weight: np.ndarray | None  # float32 (N,), of each row's loss: its class's weight times its own; None: 1
+    sample_weight: np.ndarray | None = None  # float64 (N,), its own, above 0: how many equal rows it is; None: 1
 
 
 class Head(BaseEstimator):
     """Base of `Probe` and `Regressor`; see the module.
+
+    Of the parameters, `scaling` is a name of `transfer.heads.scaling.SCALINGS`, fitted on the training rows, or None:
+    features as they are; `class_weight` is None, "balanced" or {class: weight}, as in scikit-learn.
 
     After `fit`: `n_features_in_`; `feature_names_in_` where X has names; `scaler_`, a `transfer.heads.scaling.Scaler`;
     `kind_`, a kind of `transfer.heads.targets`; and what the head has learned.
@@ -184,11 +171,8 @@ class Head(BaseEstimator):
             grid: parameter -> H values. Those of `SIDE_BY_SIDE` are trained in one program, where the head can; each
                 combination of the others is one after another.
 
-        Returns:
-            The function from rows (M, ...) to scores float32 (H, M, C), in the order of the grid.
-
-        Raises:
-            UsageError: a parameter that the head does not have, columns of different lengths, or no setting.
+        Returns the function from rows (M, ...) to scores float32 (H, M, C), in the order of the grid. Raises UsageError
+        for a parameter that the head does not have, columns of different lengths, or no setting.
         """
         if unknown := grid.keys() - self.get_params().keys():
             raise UsageError(
@@ -268,10 +252,9 @@ def _with_weight(
         raise RowsError(f"sample_weight: {_one_line(error)}") from error
     if (weight < 0).any() or not weight.any():
         raise RowsError("sample_weight must be 0 or more, and above 0 for a row at least")
-    if not (kept := weight > 0).all():
-        labels = None if y is None else np.asarray(y)
-        if labels is not None and len(labels) == len(x):  # else the check of labels says so
-            x, y, weight = x[kept], labels[kept], weight[kept]
+    kept = weight > 0
+    if not kept.all() and y is not None and len(labels := np.asarray(y)) == len(x):  # else the check of labels says so
+        x, y, weight = x[kept], labels[kept], weight[kept]
     return x, y, None if (weight == 1).all() else weight
 
 
@@ -306,11 +289,11 @@ class Probe(ClassifierMixin, Head):
         if isinstance(weights, str):
             rows_of_class = np.bincount(rows_targets.array, sample_weight)
             of_class = rows_of_class.sum() / (len(rows_of_class) * rows_of_class)
-            return of_class.astype(np.float32)[rows_targets.array]
-        try:
-            of_class = compute_class_weight(weights, classes=self.classes_, y=self.classes_[rows_targets.array])
-        except ValueError as error:
-            raise UsageError(f"class_weight={weights!r}: {_one_line(error)}") from error
+        else:
+            try:
+                of_class = compute_class_weight(weights, classes=self.classes_, y=self.classes_[rows_targets.array])
+            except ValueError as error:
+                raise UsageError(f"class_weight={weights!r}: {_one_line(error)}") from error
         if not np.all(np.isfinite(of_class) & (of_class >= 0)):
             raise UsageError(f"class_weight={weights!r}: weights must be finite, and none below 0")
         if not of_class.any():
@@ -326,9 +309,12 @@ class Probe(ClassifierMixin, Head):
         return logits[:, 1] - logits[:, 0] if self.kind_ == "classes" and logits.shape[1] == 2 else logits
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
-        """Probabilities (M, C) float32 of X (M, ...), columns as in `classes_`; of labels each its own, float64."""
-        logits = self.logits(X)  # first: it says so if nothing is fitted yet
-        return _PROBABILITIES[self.kind_](logits)
+        """Probabilities (M, C) float32 of X (M, ...), columns as in `classes_`; of labels each its own, float64.
+
+        Float64 tells probabilities apart where float32 has none left between them and 1.
+        """
+        logits = self.logits(X)  # on the host, where nothing is compiled for each number of rows
+        return softmax(logits, axis=-1) if self.kind_ == "classes" else expit(logits.astype(np.float64))
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Labels (M,) of X (M, ...), in the dtype of the labels that `fit` was given; int (M, L) of 0 and 1 for labels.

@@ -12,16 +12,17 @@ runs over rows.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike
 
 from transfer.errors import UsageError
-from transfer.heads.optimisers import OPTIMISERS, Rates, cosine, stepped
 from transfer.heads.targets import CRITERIA
 
 # {"kernel" (D, C), "bias" (C,)} of the last layer and, of a perceptron, "hidden1", "hidden2", … of the same two each
@@ -32,24 +33,51 @@ Metrics = dict[str, jax.Array]
 # (i, units) -> the units (U, N) of hidden layer i without those that are left out.
 Dropout = Callable[[int, jax.Array], jax.Array]
 
-GLOROT = jax.nn.initializers.glorot_uniform()
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # Keras' defaults; optax's epsilon would be 1e-8
 # Epochs whose heads are validated by one product hold at most so many bytes of scores, or of kernels.
 VALIDATION_BYTES = 8 << 20
 MOST_VALIDATED = 16
 
 
-class Examples(NamedTuple):
-    """Rows on the device.
+class Rates(NamedTuple):
+    """The rates in which heads that train side by side differ: numbers, or arrays (H,) of them; None: there is none."""
 
-    Attributes:
-        features: float32 (N, D).
-        targets: as `transfer.heads.targets.Targets.array`.
-        weight: float32 (N,), of each row's loss; None: 1.
+    learning_rate: ArrayLike  # of the optimiser; where a schedule lowers it, at the start
+    weight_decay: ArrayLike | None = None  # of kernels, not of biases
+    dropout: ArrayLike | None = None  # the share of a perceptron's hidden units that a step leaves out
+
+
+def keras_adam(learning_rate: ArrayLike) -> optax.GradientTransformation:
+    """Adam where Keras puts epsilon: beside the square root of the second moment *before* its bias correction.
+
+    Keras (and section 2 of Kingma & Ba, "epsilon hat") steps by `lr sqrt(c2)/c1 m / (sqrt(v) + eps)`, with
+    `c = 1 - beta^t`; optax by `lr (m/c1) / (sqrt(v/c2) + eps)`. The two are one where optax's epsilon is
+    `eps / sqrt(c2)`: 32 times larger at the first step, equal after a few thousand. So that is its schedule.
+    The learning rate is no part of the state, so that a sweep may trace it.
     """
 
-    features: jax.Array
-    targets: jax.Array
-    weight: jax.Array | None = None
+    def epsilon(count: jax.Array) -> jax.Array:
+        return EPSILON / jnp.sqrt(1 - BETA_2 ** (count + 1))
+
+    adam = optax.inject_hyperparams(optax.scale_by_adam, static_args=("b1", "b2", "eps_root"))
+    return optax.chain(adam(b1=BETA_1, b2=BETA_2, eps=epsilon), optax.scale_by_learning_rate(learning_rate))
+
+
+# Name -> learning rate and momentum -> the transformation, whose state's shape depends on neither.
+OPTIMISERS: Mapping[str, Callable[[ArrayLike, float], optax.GradientTransformation]] = {
+    "adam": lambda rate, _: keras_adam(rate),
+    "sgd": lambda rate, momentum: optax.sgd(rate, momentum),
+}
+# Those whose weight decay shrinks kernels beside the step (as in AdamW); else it is in the gradient (PyTorch's SGD).
+DECOUPLED = ("adam",)
+
+
+class Examples(NamedTuple):
+    """Rows on the device."""
+
+    features: jax.Array  # float32 (N, D)
+    targets: jax.Array  # as `transfer.heads.targets.Targets.array`
+    weight: jax.Array | None = None  # float32 (N,), of each row's loss; None: 1
 
     @classmethod
     def on_device(cls, features: Any, targets: Any, weight: Any = None) -> "Examples":
@@ -59,23 +87,14 @@ class Examples(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """The settings that heads which train side by side have in common.
+    """The settings that heads which train side by side have in common."""
 
-    Attributes:
-        batch_size: rows of a step; the last of an epoch has what is left.
-        shuffle: False keeps the order of the rows.
-        kind: of targets, a key of `CRITERIA`.
-        optimiser: a key of `OPTIMISERS`.
-        momentum: of "sgd".
-        cosine: epochs over which the learning rate falls to 0 along a cosine, step by step; None: it is constant.
-    """
-
-    batch_size: int = 256
-    shuffle: bool = True
-    kind: str = "classes"
-    optimiser: str = "adam"
-    momentum: float = 0.9
-    cosine: int | None = None
+    batch_size: int = 256  # rows of a step; the last of an epoch has what is left
+    shuffle: bool = True  # False keeps the order of the rows
+    kind: str = "classes"  # of targets, a key of `CRITERIA`
+    optimiser: str = "adam"  # a key of `OPTIMISERS`
+    momentum: float = 0.9  # of "sgd"
+    cosine: int | None = None  # epochs over which the learning rate falls to 0, step by step; None: it is constant
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -83,14 +102,9 @@ class Method:
         if self.kind not in CRITERIA:
             raise UsageError(f"kind={self.kind!r} is not one of {', '.join(CRITERIA)}")
 
-    @property
-    def score(self) -> str:
-        """The metric that says how good a head is."""
-        return CRITERIA[self.kind].score
-
-    def validation_metrics(self, loss: jax.Array, score: jax.Array) -> Metrics:
-        """Loss and score of validation rows under their names."""
-        return {"validation_loss": loss, f"validation_{self.score}": score}
+    def metrics(self, loss: jax.Array, score: jax.Array, split: str = "") -> Metrics:
+        """Loss and score under their names; `split` is "" or "validation_"."""
+        return {f"{split}loss": loss, f"{split}{CRITERIA[self.kind].score}": score}
 
 
 def init_key(seed: ArrayLike) -> jax.Array:
@@ -103,19 +117,11 @@ def init_state(
     num_features: int,
     num_outputs: int,
     key: jax.Array,
-    hidden: tuple[int, ...] = (),
-    initializer: jax.nn.initializers.Initializer = GLOROT,
-    optimiser: str = "adam",
+    hidden: tuple[int, ...],
+    initializer: Initializer,
+    optimiser: str,
 ) -> State:
-    """Fresh state of a head: a plain pytree of arrays, as Orbax wants it. Pure JAX.
-
-    Args:
-        num_features, num_outputs: D and C.
-        key: of the kernels; biases are zero.
-        hidden: units of each hidden layer.
-        initializer: of the kernels.
-        optimiser: a key of `OPTIMISERS`.
-    """
+    """Fresh state of a head with `hidden` units in each hidden layer; `initializer` is of the kernels, biases are 0."""
     keys = jax.random.split(key, len(hidden) + 1) if hidden else [key]
 
     def layer(i: int) -> Params:
@@ -124,7 +130,7 @@ def init_state(
         return {"kernel": kernel, "bias": jnp.zeros(outputs, jnp.float32)}
 
     params = layer(len(hidden)) | {f"hidden{i + 1}": layer(i) for i in range(len(hidden))}
-    opt_state = OPTIMISERS[optimiser].make(0.0, 0.0).init(params)
+    opt_state = OPTIMISERS[optimiser](0.0, 0.0).init(params)
     return {"params": params, "opt_state": opt_state, "epoch": jnp.zeros((), jnp.int32)}
 
 
@@ -172,6 +178,24 @@ def dropout_by(rate: ArrayLike, key: jax.Array) -> Dropout:
     return dropout
 
 
+def stepped(
+    params: Params, opt_state: Any, gradients: Params, rate: ArrayLike, weight_decay: ArrayLike | None, method: Method
+) -> tuple[Params, Any]:
+    """Weights and state of the optimiser after one step."""
+
+    def decayed(tree: Params, by: ArrayLike) -> Params:
+        """Kernels of `params` times `by` added to `tree`."""
+        return jax.tree.map(lambda leaf, value: leaf + by * value if value.ndim == 2 else leaf, tree, params)
+
+    decoupled = method.optimiser in DECOUPLED
+    if weight_decay is not None and not decoupled:
+        gradients = decayed(gradients, weight_decay)
+    updates, opt_state = OPTIMISERS[method.optimiser](rate, method.momentum).update(gradients, opt_state, params)
+    if weight_decay is not None and decoupled:
+        updates = decayed(updates, -jnp.multiply(rate, weight_decay))
+    return optax.apply_updates(params, updates), opt_state
+
+
 def train_epoch(
     state: State, index: ArrayLike, seed: ArrayLike, rates: Rates, train: Examples, method: Method
 ) -> tuple[State, Metrics]:
@@ -187,7 +211,9 @@ def train_epoch(
     rows, real = _batches(len(train.features), method.batch_size, key if method.shuffle else None)
     steps = jnp.asarray(index) * len(rows) + jnp.arange(len(rows))
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(steps) if rates.dropout is not None else None
-    share = cosine(steps, method.cosine * len(rows)) if method.cosine is not None else None
+    share = None
+    if method.cosine is not None:  # of the learning rate at each step: PyTorch's `CosineAnnealingLR`
+        share = (1 + jnp.cos(jnp.pi * jnp.minimum(steps / (method.cosine * len(rows)), 1))) / 2
 
     def step(carry: tuple[Any, Any], batch: Any) -> tuple[tuple[Any, Any], jax.Array]:
         params, opt_state = carry
@@ -201,17 +227,13 @@ def train_epoch(
 
         gradients, sums = jax.grad(mean_loss, has_aux=True)(params)
         rate = rates.learning_rate if share is None else rates.learning_rate * share
-        params, opt_state = stepped(
-            method.optimiser, params, opt_state, gradients, rate, method.momentum, rates.weight_decay
-        )
-        return (params, opt_state), sums
+        return stepped(params, opt_state, gradients, rate, rates.weight_decay, method), sums
 
     class_major = transpose_tree((state["params"], state["opt_state"]))
     class_major, sums = jax.lax.scan(step, class_major, (rows, real, share, keys))
     params, opt_state = transpose_tree(class_major)
-    loss, score = sums.sum(axis=0) / len(train.features)
     new_state = {"params": params, "opt_state": opt_state, "epoch": state["epoch"] + 1}
-    return new_state, {"loss": loss, method.score: score}
+    return new_state, method.metrics(*(sums.sum(axis=0) / len(train.features)))
 
 
 def _batches(num_rows: int, batch_size: int, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -252,18 +274,8 @@ def _evaluate(class_major: Params, examples: Examples, kind: str) -> tuple[jax.A
 
 
 # Compiled apart: nothing waits for the second, so that the next epoch may begin beside it.
-_jitted_epoch = jax.jit(train_epoch, static_argnames="method")
-_jitted_evaluate = jax.jit(evaluate, static_argnames="kind")
-
-
-def epoch_with_validation(
-    state: State, index: int, seed: int, rates: Rates, train: Examples, validation: Examples | None, method: Method
-) -> tuple[State, Metrics]:
-    """Epoch `index` (from 0), then the validation rows, whose metrics are named so; jitted."""
-    state, metrics = _jitted_epoch(state, index, seed, rates, train, method)
-    if validation is not None:
-        metrics |= method.validation_metrics(*_jitted_evaluate(state["params"], validation, method.kind))
-    return state, metrics
+jitted_epoch = jax.jit(train_epoch, static_argnames="method")
+jitted_evaluate = jax.jit(evaluate, static_argnames="kind")
 
 
 @functools.partial(jax.jit, static_argnames=("epochs", "method"))
@@ -290,20 +302,17 @@ def train_all(
         state, (metrics, class_major) = jax.lax.scan(epoch, state, indices)
         if validation is not None:
             means = jax.vmap(lambda params: _evaluate(params, validation, method.kind))(class_major)
-            metrics |= method.validation_metrics(*means)
+            metrics |= method.metrics(*means, "validation_")
         return state, metrics
 
-    size = 1 if validation is None else _validated_at_once(epochs, state["params"], len(validation.features))
+    limit = 1
+    if validation is not None:
+        kernels, num_rows = [layer["kernel"] for layer in all_layers(state["params"])], len(validation.features)
+        most = max(kernel.dtype.itemsize * kernel.shape[1] * max(num_rows, kernel.shape[0]) for kernel in kernels)
+        limit = max(1, min(MOST_VALIDATED, VALIDATION_BYTES // most))
+    size = max(size for size in range(1, limit + 1) if epochs % size == 0)
     state, metrics = jax.lax.scan(block, state, jnp.arange(epochs).reshape(-1, size))
     return state, jax.tree.map(jnp.ravel, metrics)
-
-
-def _validated_at_once(epochs: int, params: Params, num_rows: int) -> int:
-    """The largest divisor of `epochs` within the limits."""
-    kernels = [layer["kernel"] for layer in all_layers(params)]
-    most = max(kernel.dtype.itemsize * kernel.shape[1] * max(num_rows, kernel.shape[0]) for kernel in kernels)
-    limit = min(MOST_VALIDATED, VALIDATION_BYTES // most)
-    return max(size for size in range(1, max(limit, 1) + 1) if epochs % size == 0)
 
 
 @functools.partial(jax.jit, static_argnames=("epochs", "method"))

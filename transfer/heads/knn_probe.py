@@ -110,16 +110,13 @@ class _Neighbours(Head):
 
 
 def search(queries: np.ndarray, rows: np.ndarray, k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """The `k` rows most similar to each query, the most similar first, and of equals the first.
+    """Similarities float32 (M, k) and numbers int32 (M, k) of the rows most similar to each query, of equals the first.
 
     Args:
         queries: float32 (M, D); for "cosine" of unit norm.
         rows: float32 (N, D), N >= k; the same.
         metric: "cosine": similarity is the product; "l2": half the squared distance, negative, which for rows of unit
             norm is the product - 1. Rows far from 0 should be centred.
-
-    Returns:
-        float32 (M, k) similarities, int32 (M, k) rows.
     """
     size = min(MAX_QUERIES, max(1, MAX_SIMILARITIES // min(len(rows), BLOCK)))
     size = min(size, 1 << (max(len(queries), 1) - 1).bit_length())
@@ -166,8 +163,7 @@ class KnnProbe(Probe, _Neighbours):
             al. 2018: 0.07); None: equal votes, which is scikit-learn's `KNeighborsClassifier`.
         metric: "cosine"; or "l2", where similarity is half the squared distance, negative: on rows of unit norm the
             same but for a constant.
-        scaling: a name of `transfer.heads.scaling.SCALINGS`, fitted on the training rows; None: features as they are.
-        class_weight: None, "balanced" or {class: weight}: what votes are multiplied by.
+        scaling, class_weight: see `Head`; votes are multiplied by a class's weight.
 
     `predict_proba`: each class' share of the votes (of labels each label's), 1e-6 / C at least.
 

@@ -21,8 +21,7 @@ class LinearProbe(Probe, Trained):
         seed: of the first weights and of each epoch's shuffle.
         shuffle: False keeps the order of the rows.
         weight_decay: of the kernel, beside Adam's step, as in AdamW.
-        scaling: a name of `transfer.heads.scaling.SCALINGS`, fitted on the training rows; None: features as they are.
-        class_weight: None, "balanced" or {class: weight}; a batch's loss is the sum of weighted losses over its rows.
+        scaling, class_weight: see `Head`; a batch's loss is the sum of weighted losses over its rows.
 
     After `fit`: `classes_` (C,) the labels in sorted order; `coef_` (C, D) and `intercept_` (C,) float32;
     `n_features_in_`, D; `n_iter_`, the epochs; `history_`, metric name -> float32 (epochs,), as

@@ -40,58 +40,39 @@ SMALL_ROWS, SMALL_COLUMNS = 512, 64
 
 
 class Solutions(NamedTuple):
-    """H heads at their optimum.
+    """H heads at their optimum."""
 
-    Attributes:
-        kernel: float32 (H, D, C).
-        bias: float32 (H, C).
-        excess: float32 (H,), a bound on how far the mean loss of each is above its optimum: by the penalty's
-            strong convexity, |gradient|^2 / (2 penalty). Loose for weak penalties.
-        steps: int32 (H,) of L-BFGS.
-        converged: bool (H,); False where `max_steps` did not suffice, or float32 resolved no step that it takes.
-    """
-
-    kernel: jax.Array
-    bias: jax.Array
+    kernel: jax.Array  # float32 (H, D, C)
+    bias: jax.Array  # float32 (H, C)
+    # float32 (H,), a bound on how far the mean loss of each is above its optimum: by the penalty's strong convexity,
+    # |gradient|^2 / (2 penalty). Loose for weak penalties.
     excess: jax.Array
-    steps: jax.Array
-    converged: jax.Array
+    steps: jax.Array  # int32 (H,) of L-BFGS
+    converged: jax.Array  # bool (H,); False where `max_steps` did not suffice, or float32 resolved no step
 
 
 class Problem(NamedTuple):
     """The rows in the coordinates that the solver works in, the same for all heads, and the way back to features.
 
-    Attributes:
-        rows: float32 (N, K + 1): coordinates along K axes, then `constant`, which is the bias's.
-        one_hot: float32 (C, N), 0 or 1.
-        weight: float32 (N,), of each row's loss.
-        start: float32 (C, K + 1), which knows the classes' shares and nothing else.
-        curvature: float32 (C, K + 1): second derivatives at the start, less the penalty.
-        centre, size, axes: features (D,) are centre + size * axes (D, K) times coordinates; axes None: the features'.
-        constant: ().
+    Features (D,) are centre + size * axes times coordinates.
     """
 
-    rows: jax.Array
-    one_hot: jax.Array
-    weight: jax.Array
-    start: jax.Array
-    curvature: jax.Array
-    centre: jax.Array
-    size: jax.Array
-    axes: jax.Array | None
-    constant: jax.Array
+    rows: jax.Array  # float32 (N, K + 1): coordinates along K axes, then `constant`, which is the bias's
+    one_hot: jax.Array  # float32 (C, N), 0 or 1
+    weight: jax.Array  # float32 (N,), of each row's loss
+    start: jax.Array  # float32 (C, K + 1), which knows the classes' shares and nothing else
+    curvature: jax.Array  # float32 (C, K + 1): second derivatives at the start, less the penalty
+    centre: jax.Array  # (D,)
+    size: jax.Array  # ()
+    axes: jax.Array | None  # (D, K); None: those of the features
+    constant: jax.Array  # ()
 
 
 class Schedule(NamedTuple):
-    """The rounds in which the penalties of a path are solved, and where each starts; the strongest penalty is number 0.
+    """The rounds in which the penalties of a path are solved, and where each starts; number 0 is the strongest."""
 
-    Attributes:
-        indices: int (R, G): the penalties that a round solves side by side.
-        extrapolation_weights: float32 (R, G, H + 1): the share of each solution in the start of another; the last is
-            that of the start from nothing.
-    """
-
-    indices: np.ndarray
+    indices: np.ndarray  # int (R, G): the penalties that a round solves side by side
+    # float32 (R, G, H + 1): the share of each solution in the start of another; the last is that of the start of all
     extrapolation_weights: np.ndarray
 
 
@@ -226,7 +207,7 @@ def _solve(
         begin = jnp.einsum("gh,hck->gck", schedule.extrapolation_weights, solved[0], precision=HIGHEST)
         heads = _Heads.of(problem, kind, penalties[schedule.indices])
         outcome = _descend(heads, begin, tolerance, max_steps)
-        return tuple(all_.at[schedule.indices].set(one) for all_, one in zip(solved, outcome, strict=True)), None
+        return tuple(old.at[schedule.indices].set(new) for old, new in zip(solved, outcome, strict=True)), None
 
     count = len(penalties)
     start = jnp.broadcast_to(problem.start, (count + 1, *problem.start.shape))
@@ -253,19 +234,13 @@ class _Heads(NamedTuple):
 
     Sums over columns are of `where`, not of products: XLA's CPU compiler makes matrix products of those, one for each
     row, which are 20 times slower.
-
-    Attributes:
-        problem, kind: as `logistic_path` has them.
-        ridge: (G, 1, K + 1), the penalty of each value, 0 of the bias.
-        convexity: (G, C, K + 1), a lower bound of the second derivatives, for the bias a guess.
-        scale: (G, C, K + 1), of a step along each axis.
     """
 
     problem: Problem
-    kind: str
-    ridge: jax.Array
-    convexity: jax.Array
-    scale: jax.Array
+    kind: str  # as `logistic_path` has it
+    ridge: jax.Array  # (G, 1, K + 1), the penalty of each value, 0 of the bias
+    convexity: jax.Array  # (G, C, K + 1), a lower bound of the second derivatives, for the bias a guess
+    scale: jax.Array  # (G, C, K + 1), of a step along each axis
 
     @classmethod
     def of(cls, problem: Problem, kind: str, penalty: jax.Array) -> "_Heads":

@@ -26,8 +26,7 @@ class LogisticProbe(Probe, LinearHead):
 
     Args:
         C: inverse of the penalty, as in scikit-learn: `C * (loss summed over rows) + |coef|^2 / 2`.
-        scaling: a name of `transfer.heads.scaling.SCALINGS`, fitted on the training rows; None: features as they are.
-        class_weight: None, "balanced" or {class: weight}, as in scikit-learn.
+        scaling, class_weight: see `Head`.
         tol: how far above its optimum the objective may be, over the rows (see `transfer.heads.logistic_path`). Not
             scikit-learn's, which bounds the gradient.
         max_iter: most steps of L-BFGS; a ConvergenceWarning says when they do not suffice.

@@ -33,7 +33,7 @@ class NearestMeanProbe(Probe, LinearHead):
 
     Args:
         metric: "l2", or "cosine": rows and means of unit norm.
-        scaling: a name of `transfer.heads.scaling.SCALINGS`, fitted on the training rows; None: features as they are.
+        scaling: see `Head`.
 
     Scores are half the squared distances, negative, less what all classes share; so they are linear in the row.
     `predict_proba` is their softmax (of labels the sigmoid) over a temperature: the one that suits the training rows
@@ -129,11 +129,7 @@ def _linear(groups: _Sums, others: _Sums | None, metric: str) -> tuple[np.ndarra
 
 
 def _scores_without(x: np.ndarray, member: np.ndarray, groups: _Sums, metric: str) -> np.ndarray:
-    """Scores (n, G) as `_linear` has them, by means without the row where it is one of the group.
-
-    Args:
-        member: (n, G), the row's weight in each group.
-    """
+    """Scores (n, G) as `_linear` has them, by means without the row, whose weight in each group is `member` (n, G)."""
     counts = np.where(groups.counts > member, groups.counts - member, 1)
     norms2, products = np.square(x).sum(axis=1, keepdims=True), x @ groups.sums.T
     # of the row with the sum without it, and of that sum with itself

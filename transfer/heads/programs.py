@@ -5,6 +5,7 @@ of all of them are those of `transfer.heads.gradient`.
 """
 
 import dataclasses
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,11 +15,18 @@ from jax.typing import ArrayLike
 
 from transfer.errors import RowsError, TransferError, UsageError
 from transfer.heads import gradient, targets
-from transfer.heads.gradient import Examples, Method, Metrics, Params, State
-from transfer.heads.optimisers import Rates, check_rates
-from transfer.heads.rows import class_indices, flat_features
+from transfer.heads.gradient import Examples, Method, Metrics, Params, Rates, State
+from transfer.heads.targets import class_indices, flat_features
 
 Settings = Mapping[str, Any]
+
+# Rate -> whether a number is in its range, and the range in words.
+RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
+    "learning_rate": (lambda value: 0 < value < np.inf, "above 0"),
+    "weight_decay": (lambda value: 0 <= value < np.inf, "0 or more"),
+    "dropout": (lambda value: 0 <= value < 1, "from 0 to below 1"),
+    "momentum": (lambda value: 0 <= value < 1, "from 0 to below 1"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +37,13 @@ class Program:
         defaults: each setting of the head and its default: `epochs`, `batch_size`, `learning_rate` and `weight_decay`;
             perceptrons have `hidden` and `dropout`, "sgd" has `momentum`.
         initializer: of the kernels; biases begin at zero.
-        optimiser: a key of `transfer.heads.optimisers.OPTIMISERS`.
+        optimiser: a key of `transfer.heads.gradient.OPTIMISERS`.
         anneals: whether the learning rate falls to 0 along a cosine, step by step, over `epochs`. A run that is to be
             longer is then another run from its first step on.
     """
 
     defaults: Settings
-    initializer: jax.nn.initializers.Initializer = gradient.GLOROT
+    initializer: jax.nn.initializers.Initializer = jax.nn.initializers.glorot_uniform()
     optimiser: str = "adam"
     anneals: bool = False
 
@@ -60,7 +68,9 @@ class Program:
     def rates(self, settings: Settings) -> Rates:
         """The rates of these settings, without what changes nothing; UsageError for one that is out of its range."""
         settings = self._complete(settings)
-        check_rates(settings)
+        for name, (in_range, words) in RANGES.items():
+            if name in settings and not (isinstance(settings[name], numbers.Real) and in_range(settings[name])):
+                raise UsageError(f"{name} must be a number {words}, not {settings[name]!r}")
         optional = (settings.get(name) or None for name in ("weight_decay", "dropout"))
         return Rates(settings["learning_rate"], *optional)
 
@@ -100,12 +110,17 @@ class Program:
         validation = None
         if validation_features is not None:
             validation = on_device(validation_features, validation_labels, kind, which="validation ")
-        shapes = [_shape_for(examples, kind) for examples in (train, validation) if examples is not None]
+        of_classes, sides = kind == "classes", [side for side in (train, validation) if side is not None]
+        needed = [int(np.asarray(y).max()) + 1 if of_classes else y.shape[1] for _, y, _ in sides]
 
         def epoch(state: State, index: int) -> tuple[State, Metrics]:
-            for shape in shapes:
-                _check_fits(state["params"], *shape, kind)
-            return gradient.epoch_with_validation(state, index, seed, rates, train, validation, method)
+            for side, outputs in zip(sides, needed, strict=True):
+                _check_fits(state["params"], side.features.shape[1], outputs, kind)
+            state, metrics = gradient.jitted_epoch(state, index, seed, rates, train, method)
+            if validation is not None:
+                loss, score = gradient.jitted_evaluate(state["params"], validation, kind)
+                metrics |= method.metrics(loss, score, "validation_")
+            return state, metrics
 
         return epoch
 
@@ -174,12 +189,6 @@ def on_device(
     if by_class.ndim != 1 or len(by_class) <= y.max() or not np.all(np.isfinite(by_class) & (by_class >= 0)):
         raise UsageError(f"class_weight must be {y.max() + 1} weights or more, finite and none below 0")
     return Examples.on_device(x, y, by_class[y])
-
-
-def _shape_for(examples: Examples, kind: str) -> tuple[int, int]:
-    """The number of features of the rows, and how many outputs a head needs for their targets."""
-    array = examples.targets
-    return examples.features.shape[1], int(np.asarray(array).max()) + 1 if kind == "classes" else array.shape[1]
 
 
 def _check_fits(params: Params, width: int, needed: int, kind: str) -> None:

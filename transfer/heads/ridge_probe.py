@@ -88,12 +88,7 @@ class Spectrum:
 
 
 def _significant(gram: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Singular values and vectors without what is rounding: it carries nothing of the targets, 1 / S would blow it up.
-
-    Args:
-        gram: (K, K), the rows' products.
-        size: the larger of the rows' two lengths.
-    """
+    """Singular values and vectors by the rows' products, without what is rounding, which 1 / S would blow up."""
     squares, vectors = eigh(gram, driver="evd")
     kept = squares > size * np.finfo(np.float64).eps * max(float(squares[-1]), 0.0)
     return np.sqrt(squares[kept]), vectors[:, kept]
@@ -152,8 +147,7 @@ class RidgeProbe(Probe, _Ridge):
     Args:
         alpha: penalty, of the squared coefficients beside the summed squares; the intercept is free. 0: none, and the
             least coefficients of all that fit.
-        scaling: a name of `transfer.heads.scaling.SCALINGS`, fitted on the training rows; None: features as they are.
-        class_weight: None, "balanced" or {class: weight}, as in scikit-learn.
+        scaling, class_weight: see `Head`.
 
     `predict_proba` is the softmax (of labels the sigmoid) of the scores over a temperature: the one that suits the
     training rows best, each scored by the fit to all the others. scikit-learn's has none, and its `decision_function`

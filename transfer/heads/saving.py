@@ -33,8 +33,7 @@ _PLAIN = (bool, int, float, str, type(None))
 def save(head: Any, path: str | os.PathLike) -> None:
     """Writes a fitted head to `path`, which ends in `.safetensors`, local or `gs://`; whole or not at all.
 
-    Raises:
-        UsageError: the head is not fitted, is no file of `transfer.heads`, or holds what is no number and no text.
+    Raises UsageError where it is not fitted, is no file of `transfer.heads`, or holds what is no number and no text.
     """
     if not str(path).endswith(ENDING):
         raise UsageError(f"{path}: a head is written to a file that ends in {ENDING}")
@@ -68,8 +67,7 @@ def write(
 def load(path: str | os.PathLike) -> Any:
     """The head that `save` wrote, with the same predictions, bit for bit.
 
-    Raises:
-        TransferError: there is no such file, it is damaged, it is of another kind, or of a head that is not here.
+    Raises TransferError where there is no such file, it is damaged, of another kind, or of a head that is not here.
     """
     with prefix_errors(path):
         tensors, metadata = _read(path)

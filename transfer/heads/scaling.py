@@ -25,17 +25,11 @@ _Array = TypeVar("_Array", np.ndarray, jax.Array)
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("mean", "factors"), meta_fields=("name",))
 @dataclass(frozen=True)
 class Scaler:
-    """A fitted scaling, as a pytree; see `apply`.
+    """A fitted scaling, as a pytree; see `apply`."""
 
-    Attributes:
-        name: of the scaling, None for none.
-        mean: float32 (D,), or None.
-        factors: float32, (D,) or () to multiply by, or a matrix (D, K); or None.
-    """
-
-    name: str | None = None
-    mean: jax.Array | None = None
-    factors: jax.Array | None = None
+    name: str | None = None  # of the scaling, None for none
+    mean: jax.Array | None = None  # float32 (D,)
+    factors: jax.Array | None = None  # float32, (D,) or () to multiply by, or a matrix (D, K)
 
 
 def unit_rows(x: _Array) -> _Array:
@@ -64,10 +58,10 @@ def _deviation(x: jax.Array, mean: jax.Array, weight: jax.Array | None) -> jax.A
     return jnp.sqrt(_mean((x - mean) ** 2, weight))
 
 
-def _varying(
+def _mean_and_factors(
     x: jax.Array, weight: jax.Array | None, mean: jax.Array, deviation: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean and deviation (D,), those of columns far from 0 by their differences; 0 of a column that does not vary."""
+    """Mean and 1 / deviation (D,), those of columns far from 0 by their differences; 0 of one that does not vary."""
     size = _size(x)
     near = deviation > _ROUNDING * size
     apart = x - x[0]  # exact where columns are far from 0
@@ -75,20 +69,15 @@ def _varying(
     unit_mean = _mean(unit, weight)
     mean = jnp.where(near, mean, x[0] + unit_mean * _size(apart))
     deviation = jnp.where(near, deviation, _deviation(unit, unit_mean, weight) * _size(apart))
-    return mean, jnp.where((deviation > _NONE * size) & (deviation > _TINY), deviation, 0)
-
-
-def _inverse(deviation: jax.Array) -> jax.Array:
-    """1 / deviation, 0 where there is none."""
-    return jnp.where(deviation > 0, 1 / jnp.where(deviation > 0, deviation, 1), 0)
+    varies = (deviation > _NONE * size) & (deviation > _TINY)
+    return mean, jnp.where(varies, 1 / jnp.where(varies, deviation, 1), 0)
 
 
 def _standard(x: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     size = _size(x)
     unit = x / size  # squares of what is huge would overflow
     mean = _exact_mean(unit, weight)
-    mean, deviation = _varying(x, weight, mean * size, _deviation(unit, mean, weight) * size)
-    return mean, _inverse(deviation)
+    return _mean_and_factors(x, weight, mean * size, _deviation(unit, mean, weight) * size)
 
 
 def _whiten(x: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -110,9 +99,9 @@ def _whiten(x: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Arra
 def _by_column(x: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """The factor of each column, 1 / deviation; 0 for a column that does not vary."""
     mean = _mean(x, weight)
-    mean, deviation = _varying(x, weight, mean, x.std(axis=0) if weight is None else _deviation(x, mean, weight))
-    width = jnp.maximum((deviation > 0).sum(), 1)
-    return mean, _inverse(deviation) / jnp.sqrt(width)
+    deviation = x.std(axis=0) if weight is None else _deviation(x, mean, weight)
+    mean, factors = _mean_and_factors(x, weight, mean, deviation)
+    return mean, factors / jnp.sqrt(jnp.maximum((factors > 0).sum(), 1))
 
 
 def _as_a_whole(x: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -142,14 +131,11 @@ def check(name: str | None) -> None:
 
 
 def fit(name: str | None, x: ArrayLike, weight: ArrayLike | None = None) -> Scaler:
-    """The scaling `name` of `SCALINGS` fitted to rows; None leaves rows as they are.
+    """The scaling `name` of `SCALINGS` fitted to rows float32 (N, D), N > 0; None leaves rows as they are.
 
-    Args:
-        x: float32 (N, D), N > 0.
-        weight: (N,), above 0, of each row: 2 counts as two equal rows; None: 1.
-
-    Finite for one row, for columns that do not vary (which become 0, with "standard", "whiten" and "columns"; see
-    `dropped`) and for more columns than rows. Raises UsageError for another name.
+    `weight` is (N,), above 0, of each row: 2 counts as two equal rows; None: 1. Finite for one row, for columns that do
+    not vary (which become 0, with "standard", "whiten" and "columns"; see `dropped`) and for more columns than rows.
+    Raises UsageError for another name.
     """
     check(name)
     if name is None:
@@ -164,14 +150,11 @@ class DroppedColumns(UserWarning):
 
 def dropped(scaler: Scaler) -> str | None:
     """A line that counts the columns which "standard" and "columns" have made 0; None where they are none."""
-    if scaler.factors is None or scaler.factors.ndim != 1:
-        return None
-    count, width = int((scaler.factors == 0).sum()), len(scaler.factors)
-    if not count:
+    if scaler.factors is None or scaler.factors.ndim != 1 or not (count := int((scaler.factors == 0).sum())):
         return None
     return (
-        f"scaling={scaler.name!r}: {count} of {width} columns do not vary on the training rows, or by less than "
-        "float32 tells apart, and are dropped"
+        f"scaling={scaler.name!r}: {count} of {len(scaler.factors)} columns do not vary on the training rows, or by "
+        "less than float32 tells apart, and are dropped"
     )
 
 

@@ -1,4 +1,7 @@
-"""What a head learns to say of a row: one class, several labels, or values; the loss and the metric of each."""
+"""What heads are given, checked: features, and what they learn to say of a row, one class, several labels, or values.
+
+With the loss and the metric of each of the three. Anything wrong is one clear line.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -9,22 +12,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from transfer.errors import RowsError
-from transfer.heads.rows import flat_labels
 
 
 class Targets(NamedTuple):
-    """The targets of rows.
+    """The targets of rows: classes (one of C a row, softmax), labels (any of L a row, sigmoid), or T values a row."""
 
-    Attributes:
-        kind: "classes" (one of C a row, softmax), "labels" (any of L a row, sigmoid) or "values" (T numbers a row).
-        array: classes: int32 (N,), indices into the sorted classes; labels: float32 (N, L) of 0 and 1; values:
-            float32 (N, T).
-        num_outputs: C, L or T.
-    """
-
-    kind: str
+    kind: str  # "classes", "labels" or "values"
+    # int32 (N,), indices into the sorted classes; float32 (N, L) of 0 and 1; or float32 (N, T)
     array: np.ndarray
-    num_outputs: int
+    num_outputs: int  # C, L or T
 
     def rows(self, which: np.ndarray) -> "Targets":
         """The targets of some rows, int (n,)."""
@@ -41,37 +37,18 @@ class Criterion(NamedTuple):
     """The loss and the measure of a kind of targets, in pure JAX.
 
     Scores are class-major, (..., C, N), a column a row, as they are while a head trains (`transfer.heads.gradient`).
-
-    Attributes:
-        score: name of the metric that says how good the head is.
-        losses: scores and a `Targets.array` -> the loss of each row (..., N).
-        parts: scores, a `Targets.array` and its variance (C,) -> each row's part in the metric (..., N), their mean.
     """
 
-    score: str
+    score: str  # name of the metric that says how good the head is
+    # scores and a `Targets.array` -> the loss of each row (..., N)
     losses: Callable[[jax.Array, jax.Array], jax.Array]
+    # scores, a `Targets.array` and its variance (C,) -> each row's part in the metric (..., N), their mean
     parts: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def _cross_entropy(scores: jax.Array, classes: jax.Array) -> jax.Array:
     of_label = jnp.arange(scores.shape[-2])[:, None] == classes
     return jax.nn.logsumexp(scores, axis=-2) - jnp.sum(jnp.where(of_label, scores, 0), axis=-2)
-
-
-def _sigmoid_cross_entropy(scores: jax.Array, labels: jax.Array) -> jax.Array:
-    return jnp.sum(jax.nn.softplus(scores) - labels.T * scores, axis=-2)
-
-
-def _half_square(scores: jax.Array, values: jax.Array) -> jax.Array:
-    return jnp.sum((scores - values.T) ** 2, axis=-2) / 2
-
-
-def _right_class(scores: jax.Array, classes: jax.Array, _: jax.Array) -> jax.Array:
-    return (scores.argmax(axis=-2) == classes).astype(jnp.float32)
-
-
-def _right_labels(scores: jax.Array, labels: jax.Array, _: jax.Array) -> jax.Array:
-    return jnp.mean((scores > 0) == (labels.T > 0), axis=-2, dtype=jnp.float32)
 
 
 def _explained(scores: jax.Array, values: jax.Array, variance: jax.Array) -> jax.Array:
@@ -81,9 +58,15 @@ def _explained(scores: jax.Array, values: jax.Array, variance: jax.Array) -> jax
 
 # The share of right classes, that of right labels, and the share of the variance that is explained, R squared.
 CRITERIA: Mapping[str, Criterion] = {
-    "classes": Criterion("accuracy", _cross_entropy, _right_class),
-    "labels": Criterion("accuracy", _sigmoid_cross_entropy, _right_labels),
-    "values": Criterion("r2", _half_square, _explained),
+    "classes": Criterion(
+        "accuracy", _cross_entropy, lambda scores, classes, _: (scores.argmax(axis=-2) == classes).astype(jnp.float32)
+    ),
+    "labels": Criterion(
+        "accuracy",
+        lambda scores, labels: jnp.sum(jax.nn.softplus(scores) - labels.T * scores, axis=-2),
+        lambda scores, labels, _: jnp.mean((scores > 0) == (labels.T > 0), axis=-2, dtype=jnp.float32),
+    ),
+    "values": Criterion("r2", lambda scores, values: jnp.sum((scores - values.T) ** 2, axis=-2) / 2, _explained),
 }
 
 # Kind -> what a head's scores (..., C) are turned into: probabilities, or the values as they are. Pure JAX.
@@ -94,18 +77,69 @@ ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+def flat_features(features: ArrayLike, name: str = "features") -> np.ndarray:
+    """Returns `features` (N, ...) as float32 (N, D); raises RowsError if empty, not numbers or not finite."""
+    array = np.asarray(features)
+    if array.ndim == 0 or len(array) == 0:
+        raise RowsError(f"{name} are empty: there is no row to work on")
+    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+        raise RowsError(f"{name} must be numbers, not {array.dtype}")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused below
+        array = array.reshape(len(array), -1).astype(np.float32, copy=False)
+    if array.shape[1] == 0:
+        raise RowsError(f"{name} are empty: a row has no value")
+    bad = rows_not_finite(array)
+    if len(bad):
+        raise RowsError(f"{name} have NaN or infinity in {len(bad)} of {len(array)} rows, first in row {bad[0]}")
+    return array
+
+
+def rows_not_finite(features: np.ndarray) -> np.ndarray:
+    """The numbers of the rows of float32 (N, D) that hold NaN or infinity: int (n,)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # one multi-threaded pass without an array of truths; huge values overflow it, and are looked at one by one
+        if np.isfinite(np.vdot(features, features)):
+            return np.empty(0, np.int64)
+    return np.flatnonzero(~np.isfinite(features).all(axis=1))
+
+
+def are_whole(labels: np.ndarray) -> bool:
+    """Whether labels are integers, or floats that are."""
+    return labels.dtype.kind in "iu" or (labels.dtype.kind == "f" and bool(np.all(labels == np.floor(labels))))
+
+
+def flat_labels(labels: ArrayLike | None, num_rows: int, name: str = "labels") -> np.ndarray:
+    """Returns `labels` (N,) or (N, 1) as (N,), their dtype kept; raises RowsError if N is not `num_rows`."""
+    if labels is None:
+        raise RowsError(f"{num_rows} rows of features but no {name}")
+    array = np.asarray(labels)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise RowsError(f"{name} must be one label a row, (N,) or (N, 1), not of shape {array.shape}")
+    if len(array) != num_rows:
+        raise RowsError(f"{num_rows} rows of features but {len(array)} {name}: the two must be of one length")
+    return array
+
+
+def class_indices(labels: ArrayLike | None, num_rows: int, num_classes: int, name: str = "labels") -> np.ndarray:
+    """Returns `labels` as int32 (N,); raises RowsError unless all are whole numbers in [0, num_classes)."""
+    array = flat_labels(labels, num_rows, name)
+    if not are_whole(array):
+        raise RowsError(f"{name} must be whole numbers from 0, not {array.dtype}")
+    low, high = array.min(), array.max()
+    if low < 0 or high >= num_classes:
+        raise RowsError(f"{name} run from {low:g} to {high:g}, but the head has {num_classes} classes, from 0")
+    return array.astype(np.int32)
+
+
 def of_classifier(y: ArrayLike | None, num_rows: int) -> tuple[Targets, np.ndarray]:
-    """Targets of a classifier's `y`, and its classes.
+    """Targets of a classifier's `y`, and the C classes in sorted order (in the dtype of `y`) or 0 ... L - 1.
 
     Args:
         y: (N,) or (N, 1), numbers, strings or booleans: one class a row; or (N, L) of 0 and 1, L > 1: any of L labels.
-        num_rows: N.
 
-    Returns:
-        The targets, and the C classes in sorted order (in the dtype of `y`) or 0 ... L - 1.
-
-    Raises:
-        RowsError: `y` is missing, of another length, not finite, or looks like a regression's.
+    Raises RowsError where `y` is missing, of another length, not finite, or looks like a regression's.
     """
     labels = _finite(y, num_rows, "labels")
     if labels.ndim == 2:
@@ -169,22 +203,15 @@ def _finite(y: ArrayLike | None, num_rows: int, name: str) -> np.ndarray:
             raise RowsError(f"{num_rows} rows of features but {len(array)} {name}: the two must be of one length")
     else:
         array = flat_labels(array, num_rows, name)
-    if array.dtype.kind == "O":
-        array = _plain(array, name)
+    values = array.ravel().tolist() if array.dtype.kind == "O" else []
+    if not all(isinstance(value, str) for value in values):  # text stays objects, which is how pandas hands it over
+        if any(isinstance(value, str) or not np.isscalar(value) for value in values):
+            kinds = ", ".join(sorted({type(value).__name__ for value in values}))
+            raise RowsError(
+                f"{name} must be all numbers or all text, not a mixture of {kinds}. Unknown label type: unknown"
+            )
+        array = np.array(values).reshape(array.shape)
     if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
         rows = np.flatnonzero(~finite.reshape(num_rows, -1).all(axis=1))
         raise RowsError(f"{name} have NaN or infinity in {len(rows)} of {num_rows} rows, first in row {rows[0]}")
     return array
-
-
-def _plain(array: np.ndarray, name: str) -> np.ndarray:
-    """An array of objects as one of numbers or text. Text stays objects, which is how pandas hands it over."""
-    flat = array.ravel().tolist()
-    if all(isinstance(value, str) for value in flat):
-        return array
-    if any(isinstance(value, str) or not np.isscalar(value) for value in flat):
-        kinds = ", ".join(sorted({type(value).__name__ for value in flat}))
-        raise RowsError(
-            f"{name} must be all numbers or all text, not a mixture of {kinds}. Unknown label type: unknown"
-        )
-    return np.array(flat).reshape(array.shape)

@@ -32,33 +32,25 @@ def fit(
     The targets are smoothed by one part in n + 1 (as Platt's), so that rows which are all right give a finite answer.
     1.0 where the scores say nothing.
     """
-    scores = np.asarray(scores, np.float64)
+    scores, count = np.asarray(scores, np.float64), len(scores) if sample_weight is None else sample_weight.sum()
     weight = np.ones(len(scores)) if weight is None else np.asarray(weight, np.float64)
-    if targets.kind == "classes":
+    of_classes = targets.kind == "classes"
+    if of_classes:
         scores = scores - scores.mean(axis=1, keepdims=True)
-    size = _deviation(scores, sample_weight) if scores.size else 0.0
-    if not size or not weight.sum():
+    if not scores.size or not weight.sum():
         return 1.0
-    unit, one_hot = scores / size, targets.to_matrix().astype(np.float64)
-    smooth = 1 / ((len(scores) if sample_weight is None else sample_weight.sum()) + 1)
-    smoothed = (1 - smooth) * one_hot + smooth / (targets.num_outputs if targets.kind == "classes" else 2)
-    score_of_right = (smoothed * unit).sum(axis=1)
+    each = None if sample_weight is None else np.broadcast_to(sample_weight[:, None], scores.shape)
+    size = float(np.sqrt(np.average((scores - np.average(scores, weights=each)) ** 2, weights=each)))
+    if not size:
+        return 1.0
+    unit, smooth = scores / size, 1 / (count + 1)
+    smoothed = (1 - smooth) * targets.to_matrix().astype(np.float64)
+    score_of_right = ((smoothed + smooth / (targets.num_outputs if of_classes else 2)) * unit).sum(axis=1)
 
     def loss(log_inverse: float) -> float:
         inverse = np.exp(log_inverse)
-        if targets.kind == "classes":
-            total = logsumexp(inverse * unit, axis=1)
-        else:
-            total = np.logaddexp(0, inverse * unit).sum(axis=1)
+        total = logsumexp(inverse * unit, axis=1) if of_classes else np.logaddexp(0, inverse * unit).sum(axis=1)
         return float(weight @ (total - inverse * score_of_right) / weight.sum())
 
     best = minimize_scalar(loss, bounds=_BOUNDS, method="bounded", options={"xatol": 1e-3})
     return size / float(np.exp(best.x))
-
-
-def _deviation(scores: np.ndarray, sample_weight: np.ndarray | None) -> float:
-    if sample_weight is None:
-        return float(scores.std())
-    weights = np.broadcast_to(sample_weight[:, None], scores.shape)
-    mean = np.average(scores, weights=weights)
-    return float(np.sqrt(np.average((scores - mean) ** 2, weights=weights)))

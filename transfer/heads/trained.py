@@ -14,8 +14,7 @@ from sklearn.utils._param_validation import Interval
 from transfer.errors import RowsError, TransferError, UsageError
 from transfer.heads import gradient
 from transfer.heads.estimator import Grid, LinearHead, Rows
-from transfer.heads.gradient import Examples, Params, all_layers, logits
-from transfer.heads.optimisers import Rates
+from transfer.heads.gradient import Examples, Params, Rates, all_layers, logits
 from transfer.heads.programs import Program
 from transfer.heads.scaling import Scaler
 from transfer.heads.targets import Targets
@@ -101,17 +100,12 @@ class Trained(LinearHead):
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> Self:
-        """Fits the head as `Head.fit` does.
+        """Fits the head as `Head.fit` does; TransferError where training diverges.
 
         Args:
-            X, y: as there.
             validation_data: (Xv, yv), measured after each epoch, in `history_`.
             sample_weight: as there, but that a row of weight 2 is in one batch, with twice the loss; a batch's loss is
                 the sum of weighted losses over its rows, as Keras has it.
-
-        Raises:
-            RowsError, UsageError: as there.
-            TransferError: training diverged.
         """
         self.check_parameters()
         if validation_data is not None and len(validation_data) != 2:
@@ -129,10 +123,9 @@ class Trained(LinearHead):
         return x, self._known(y, len(x), "validation labels")
 
     def _fit(self, rows: Rows, validation_rows: tuple[np.ndarray, Targets] | None = None) -> None:
-        units = Units.of(rows)
-        validation = None if validation_rows is None else units.examples(*validation_rows)
-        train, rates = units.examples(rows.x, rows.targets, rows.weight), self.program.rates(self._own_settings())
-        state, history = gradient.train_all(*self._start(rows), rates, train, validation, **self._static(rows))
+        units, start, train, static = self._prepared(rows)
+        validation, rates = validation_rows and units.examples(*validation_rows), self.program.rates(self._settings())
+        state, history = gradient.train_all(start, self.seed, rates, train, validation, **static)
         # those of the training rows first, and losses before scores
         names = sorted(history, key=lambda name: (name.startswith("validation"), "loss" not in name))
         self.history_ = {name: np.asarray(history[name]) for name in names}
@@ -141,30 +134,28 @@ class Trained(LinearHead):
             raise TransferError(f"the loss is {self.history_['loss'][-1]}: training diverged; lower the learning_rate")
         self._keep(units.restore(state["params"]))
 
-    def _own_settings(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, Any]:
         """The settings of the program, as the parameters have them."""
         return {name: getattr(self, name) for name in self.program.defaults}
 
-    def _start(self, rows: Rows) -> tuple[gradient.State, int]:
-        """The state before the first epoch, and the seed of the shuffles."""
-        shape = rows.x.shape[1], rows.targets.num_outputs
-        return self.program.init_state(*shape, self.program.init_key(self.seed), **self._own_settings()), self.seed
-
-    def _static(self, rows: Rows) -> dict[str, Any]:
-        """The arguments that training is compiled for."""
-        method = self.program.method(self._own_settings(), shuffle=bool(self.shuffle), kind=rows.targets.kind)
-        return {"epochs": self.epochs, "method": method}
+    def _prepared(self, rows: Rows) -> tuple[Units, gradient.State, Examples, dict[str, Any]]:
+        """The unit of values, the state before the first epoch, the rows on the device, and what is compiled for."""
+        settings, units, shape = self._settings(), Units.of(rows), (rows.x.shape[1], rows.targets.num_outputs)
+        state = self.program.init_state(*shape, self.program.init_key(self.seed), **settings)
+        method = self.program.method(settings, shuffle=bool(self.shuffle), kind=rows.targets.kind)
+        train = units.examples(rows.x, rows.targets, rows.weight)
+        return units, state, train, {"epochs": self.epochs, "method": method}
 
     def _fit_many(self, rows: Rows, grid: Grid) -> Callable[[np.ndarray], np.ndarray]:
         """Heads at rates of their own, trained by one program on the same batches."""
-        units, (start, seed), static = Units.of(rows), self._start(rows), self._static(rows)
-        train, number = units.examples(rows.x, rows.targets, rows.weight), len(next(iter(grid.values())))
-        own = {name: value for name, value in self._own_settings().items() if name in Rates._fields}
+        units, start, train, static = self._prepared(rows)
+        number = len(next(iter(grid.values())))
+        own = {name: value for name, value in self._settings().items() if name in Rates._fields}
         columns = {name: grid.get(name, [value] * number) for name, value in own.items()}
         # none where it is 0 in all of the heads
         rates = Rates(**{name: np.asarray(column, np.float32) for name, column in columns.items() if any(column)})
         parts = [
-            units.restore(gradient.train_many(start, seed, group, train, **static))
+            units.restore(gradient.train_many(start, self.seed, group, train, **static))
             for group in _groups(rates, start["params"])
         ]
         params = jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)[:number]), *parts)

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.heads.rows import are_whole, rows_not_finite
+from transfer.heads.targets import are_whole, rows_not_finite
 
 # A piece of a store in a bucket takes a twentieth of a second to come, most of it waiting.
 THREADS = 16

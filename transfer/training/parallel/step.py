@@ -20,8 +20,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from transfer.heads.gradient import Params, State, scores, transpose_tree
-from transfer.heads.optimisers import keras_adam
+from transfer.heads.gradient import Params, State, keras_adam, scores, transpose_tree
 from transfer.heads.programs import LINEAR
 
 DATA, MODEL = "data", "model"
