@@ -217,24 +217,18 @@ def split(labels: np.ndarray, kind: str, fraction: float, seed: int) -> tuple[np
     groups = [np.arange(len(labels))]
     if kind == "classes":
         groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    counts = _shares(np.array([len(group) for group in groups], np.int64), wanted, random)
+    sizes = np.array([len(group) for group in groups], np.int64)
+    most, exact = np.maximum(sizes - 1, 0), sizes * wanted / max(sizes.sum(), 1)
+    counts = np.minimum(np.floor(exact).astype(np.int64), most)
+    order = np.lexsort((random.random(len(sizes)), -(exact - counts)))  # the largest remainder first, equal ones by lot
+    while counts.sum() < min(wanted, most.sum()):
+        open_ = [place for place in order if counts[place] < most[place]]
+        counts[open_[: wanted - counts.sum()]] += 1
     if not counts.sum():
         raise RowsError(f"{len(labels)} rows, of no class two: none can be held out to choose by")
     drawn = [random.permutation(group)[:count] for group, count in zip(groups, counts, strict=True)]
     held = np.sort(np.concatenate(drawn))
     return np.delete(np.arange(len(labels)), held), held
-
-
-def _shares(sizes: np.ndarray, wanted: int, random: np.random.Generator) -> np.ndarray:
-    """How many rows each class gives: in proportion, remainders to the largest of them, equal ones by lot."""
-    most = np.maximum(sizes - 1, 0)
-    exact = sizes * wanted / max(sizes.sum(), 1)
-    counts = np.minimum(np.floor(exact).astype(np.int64), most)
-    order = np.lexsort((random.random(len(sizes)), -(exact - counts)))
-    while counts.sum() < min(wanted, most.sum()):
-        open_ = [place for place in order if counts[place] < most[place]]
-        counts[open_[: wanted - counts.sum()]] += 1
-    return counts
 
 
 def _candidates(

@@ -158,25 +158,22 @@ class _Representation:
         return _hsic(self, self)
 
 
-def _inner(x: _Representation, y: _Representation) -> float:
-    """|X'Y|², or equally the inner product of XX' and YY'."""
-    if x.is_wide and y.is_wide:
-        return float(np.vdot(x.gram, y.gram))
-    if x.is_wide or y.is_wide:
-        wide, narrow = (x, y) if x.is_wide else (y, x)
-        (rows,) = narrow.centred(narrow.rows)
-        return float(np.vdot(wide.gram @ rows, rows))
-    products = np.zeros((x.width, y.width))
-    step = min(x.block_rows, y.block_rows)
-    for left, right in zip(x.centred(step), y.centred(step), strict=True):
-        products += left.T @ right
-    return float(np.vdot(products, products))
-
-
 def _hsic(x: _Representation, y: _Representation) -> float:
     """HSIC of the linear kernel, times a factor of N that CKA does without."""
-    inner, n = _inner(x, y), x.rows
+    # |X'Y|², or equally the inner product of XX' and YY'
+    if x.is_wide and y.is_wide:
+        inner = float(np.vdot(x.gram, y.gram))
+    elif x.is_wide or y.is_wide:
+        wide, narrow = (x, y) if x.is_wide else (y, x)
+        (rows,) = narrow.centred(narrow.rows)
+        inner = float(np.vdot(wide.gram @ rows, rows))
+    else:
+        products, step = np.zeros((x.width, y.width)), min(x.block_rows, y.block_rows)
+        for left, right in zip(x.centred(step), y.centred(step), strict=True):
+            products += left.T @ right
+        inner = float(np.vdot(products, products))
     if not x.debiased:
         return inner
+    n = x.rows
     correction = n / (n - 2) * (x.squares @ y.squares) - x.squares.sum() * y.squares.sum() / ((n - 1) * (n - 2))
     return inner - float(correction)

@@ -14,10 +14,8 @@ _CHUNK = 8192
 
 
 def linear_scores(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray, divisor: float = 1.0) -> np.ndarray:
-    """Float32 (M, C): rows (M, D) times `kernel` (C, D), plus `bias` (C,), over `divisor`.
-
-    In float64, so that a row's scores do not depend on the rows around it.
-    """
+    """Float32 (M, C): rows (M, D) times `kernel` (C, D), plus `bias` (C,), over `divisor`."""
+    # in float64, so that a row's scores do not depend on the rows around it
     matrix, scores = kernel.T.astype(np.float64), np.empty((len(x), len(kernel)), np.float32)
     for start in range(0, len(x), _CHUNK):
         rows = x[start : start + _CHUNK].astype(np.float64)

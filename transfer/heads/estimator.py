@@ -207,15 +207,12 @@ class Head(BaseEstimator):
         raise UsageError(f"{type(self).__name__} is no chain of dense layers")
 
     def traced(self, x: jax.Array) -> jax.Array:
-        """Probabilities (M, C) of rows as `fit` takes them, float32 (M, D), or the values; JAX can trace it.
-
-        What a head of one's own that is no `dense` computes of scaled rows, `_traced_scores` says.
-        """
+        """Probabilities (M, C) of rows as `fit` takes them, float32 (M, D), or the values; JAX can trace it."""
         check_is_fitted(self)
         return targets.ACTIVATIONS[self.kind_](self._traced_scores(scalings.apply(self.scaler_, x)))
 
     def _traced_scores(self, x: jax.Array) -> jax.Array:
-        """`_scores`, traceable."""
+        """`_scores`, traceable; for a head that is no `dense` to define."""
         return self.dense().scores(x)
 
     def save(self, path: str | os.PathLike) -> None:
@@ -224,13 +221,10 @@ class Head(BaseEstimator):
 
 
 class LinearHead(Head):
-    """Base of heads that are one matrix: `_fit` sets `coef_` (C, D) and `intercept_` (C,), float32.
+    """Base of heads that are one matrix: `_fit` sets `coef_`, `intercept_` and, if need be, `temperature_`, a divisor."""
 
-    And `temperature_`, by which scores are divided, where it is not 1.
-    """
-
-    coef_: np.ndarray
-    intercept_: np.ndarray
+    coef_: np.ndarray  # float32 (C, D)
+    intercept_: np.ndarray  # float32 (C,)
 
     def _layer(self) -> tuple[np.ndarray, np.ndarray, float]:
         return self.coef_, self.intercept_, getattr(self, "temperature_", 1.0)
@@ -309,11 +303,9 @@ class Probe(ClassifierMixin, Head):
         return logits[:, 1] - logits[:, 0] if self.kind_ == "classes" and logits.shape[1] == 2 else logits
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
-        """Probabilities (M, C) float32 of X (M, ...), columns as in `classes_`; of labels each its own, float64.
-
-        Float64 tells probabilities apart where float32 has none left between them and 1.
-        """
-        logits = self.logits(X)  # on the host, where nothing is compiled for each number of rows
+        """Probabilities (M, C) float32 of X (M, ...), columns as in `classes_`; of labels each its own, float64."""
+        logits = self.logits(X)
+        # on the host nothing is compiled for each number of rows; float32 has nothing left between some labels' and 1
         return softmax(logits, axis=-1) if self.kind_ == "classes" else expit(logits.astype(np.float64))
 
     def predict(self, X: ArrayLike) -> np.ndarray:
@@ -330,8 +322,7 @@ class Probe(ClassifierMixin, Head):
 class Regressor(RegressorMixin, Head):
     """Predicts numbers. Its `y` is (N,) or (N, T), finite."""
 
-    # Dimensions of the y that the head was fitted to.
-    target_ndim_: int
+    target_ndim_: int  # dimensions of the y that the head was fitted to
 
     def _targets(self, y: ArrayLike | None, num_rows: int) -> Targets:
         of_rows = targets.of_regressor(y, num_rows)

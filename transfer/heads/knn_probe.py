@@ -86,22 +86,21 @@ class _Neighbours(Head):
         votes = votes * xp.asarray(self.weight_)[index]
         votes = votes / votes.sum(axis=1, keepdims=True)
         targets = xp.asarray(self.targets_)[index]
+        if xp is jnp:  # no product of matrices, which some devices round
+            of_each = jax.nn.one_hot(targets, self.num_outputs_) if self.kind_ == "classes" else targets
+            shares = (votes[..., None] * of_each).sum(axis=1)
+        elif self.kind_ == "classes":  # M times k times C never are together
+            shape = len(votes), self.num_outputs_
+            columns = np.arange(shape[0])[:, None] * shape[1] + targets
+            shares = np.bincount(columns.ravel(), votes.ravel(), math.prod(shape)).reshape(shape)
+        else:
+            shares = np.einsum("mk,mkt->mt", votes, targets)
         if self.kind_ == "classes":
-            shares = xp.maximum(self._class_shares(votes, targets), LEAST / self.num_outputs_)
-            return xp.log(shares).astype(np.float32)
-        shares = xp.einsum("mk,mkt->mt", votes, targets)
-        if self.kind_ == "labels":
+            shares = xp.log(xp.maximum(shares, LEAST / self.num_outputs_))
+        elif self.kind_ == "labels":
             shares = xp.clip(shares, LEAST, 1 - LEAST)
             shares = xp.log(shares / (1 - shares))
         return shares.astype(np.float32)
-
-    def _class_shares(self, votes: Any, classes: Any) -> Any:
-        """The share (M, C) of the votes (M, k) that each class has."""
-        if isinstance(votes, jax.Array):
-            return (votes[..., None] * jax.nn.one_hot(classes, self.num_outputs_)).sum(axis=1)
-        shape = len(votes), self.num_outputs_
-        columns = np.arange(shape[0])[:, None] * shape[1] + classes
-        return np.bincount(columns.ravel(), votes.ravel(), math.prod(shape)).reshape(shape)
 
     def _traced_scores(self, x: jax.Array) -> jax.Array:
         k = min(self.n_neighbors, len(self.rows_))

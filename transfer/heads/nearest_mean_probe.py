@@ -63,8 +63,17 @@ class NearestMeanProbe(Probe, LinearHead):
         groups, others = _sums(x, rows), None
         if rows.targets.kind == "labels":
             others = _sums(x, rows._replace(targets=rows.targets._replace(array=1 - rows.targets.array)))
-        kernel, bias = _linear(groups, others, self.metric)
-        self.means_ = (groups.prototypes(self.metric) + self.centre_).astype(np.float32)
+        # scores are -|x - mean|^2 / 2 less -|x|^2 / 2, less that of the others
+        kernel = means = groups.prototypes(self.metric)
+        bias = -np.square(means).sum(axis=1) / 2
+        if others is not None:
+            against = others.prototypes(self.metric)
+            kernel, bias = kernel - against, bias + np.square(against).sum(axis=1) / 2
+            # a label that all rows have, or none, is predicted of every row, or of none
+            always = np.where(groups.counts == 0, -1.0, 1.0)
+            constant = (groups.counts == 0) | (others.counts == 0)
+            kernel, bias = np.where(constant[:, None], 0, kernel), np.where(constant, always, bias)
+        self.means_ = (means + self.centre_).astype(np.float32)
         self.coef_, self.intercept_ = kernel.astype(np.float32), bias.astype(np.float32)
         self.temperature_ = self._temperature(x, rows, groups, others)
 
@@ -114,22 +123,8 @@ def _sums(x: np.ndarray, rows: Rows) -> _Sums:
     return _Sums(np.stack(sums), np.array([weight[group].sum() for group in members]))
 
 
-def _linear(groups: _Sums, others: _Sums | None, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel (G, D) and bias (G,) of the scores; -|x - mean|^2 / 2 less -|x|^2 / 2, less that of the others."""
-    means = groups.prototypes(metric)
-    kernel, bias = means, -np.square(means).sum(axis=1) / 2
-    if others is not None:
-        against = others.prototypes(metric)
-        kernel, bias = kernel - against, bias + np.square(against).sum(axis=1) / 2
-        # a label that all rows have, or none, is predicted of every row, or of none
-        always = np.where(groups.counts == 0, -1.0, 1.0)
-        constant = (groups.counts == 0) | (others.counts == 0)
-        kernel, bias = np.where(constant[:, None], 0, kernel), np.where(constant, always, bias)
-    return kernel, bias
-
-
 def _scores_without(x: np.ndarray, member: np.ndarray, groups: _Sums, metric: str) -> np.ndarray:
-    """Scores (n, G) as `_linear` has them, by means without the row, whose weight in each group is `member` (n, G)."""
+    """Scores (n, G) as `_fit` has them, by means without the row, whose weight in each group is `member` (n, G)."""
     counts = np.where(groups.counts > member, groups.counts - member, 1)
     norms2, products = np.square(x).sum(axis=1, keepdims=True), x @ groups.sums.T
     # of the row with the sum without it, and of that sum with itself

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from transfer.errors import RowsError, TransferError, UsageError
 from transfer.heads import gradient, targets
 from transfer.heads.gradient import Examples, Method, Metrics, Params, Rates, State
-from transfer.heads.targets import class_indices, flat_features
+from transfer.heads.targets import flat_features
 
 Settings = Mapping[str, Any]
 
@@ -176,7 +176,12 @@ def on_device(
     """
     x, name = flat_features(features, f"{which}features"), f"{which}labels"
     if kind == "classes":
-        y = class_indices(labels, len(x), np.iinfo(np.int32).max, name)
+        y = targets.flat_labels(labels, len(x), name)
+        if not targets.are_whole(y):
+            raise RowsError(f"{name} must be whole numbers from 0, not {y.dtype}")
+        if y.min() < 0 or y.max() >= np.iinfo(np.int32).max:
+            raise RowsError(f"{name} run from {y.min():g} to {y.max():g}, but classes are numbered from 0")
+        y = y.astype(np.int32)
     else:
         y = targets.of_regressor(labels, len(x), name).array
     if kind == "labels" and not np.isin(y, (0, 1)).all():

@@ -52,10 +52,7 @@ def save(head: Any, path: str | os.PathLike) -> None:
 def write(
     path: str | os.PathLike, name: str, of_class: str, parameters: Mapping[str, Any], fitted: Mapping[str, Any]
 ) -> None:
-    """Writes what `save` would of the head `name` of such parameters and attributes, without making one.
-
-    So that training does without scikit-learn, which takes longer to import than JAX.
-    """
+    """Writes what `save` would of such a head without making one: training does without importing scikit-learn."""
     tensors: dict[str, np.ndarray] = {}
     encoded = {"parameters": _encoded(parameters, "parameters", tensors), "fitted": _encoded(fitted, "", tensors)}
     described = {"name": name, "class": of_class, **encoded}

@@ -122,17 +122,6 @@ def flat_labels(labels: ArrayLike | None, num_rows: int, name: str = "labels") -
     return array
 
 
-def class_indices(labels: ArrayLike | None, num_rows: int, num_classes: int, name: str = "labels") -> np.ndarray:
-    """Returns `labels` as int32 (N,); raises RowsError unless all are whole numbers in [0, num_classes)."""
-    array = flat_labels(labels, num_rows, name)
-    if not are_whole(array):
-        raise RowsError(f"{name} must be whole numbers from 0, not {array.dtype}")
-    low, high = array.min(), array.max()
-    if low < 0 or high >= num_classes:
-        raise RowsError(f"{name} run from {low:g} to {high:g}, but the head has {num_classes} classes, from 0")
-    return array.astype(np.int32)
-
-
 def of_classifier(y: ArrayLike | None, num_rows: int) -> tuple[Targets, np.ndarray]:
     """Targets of a classifier's `y`, and the C classes in sorted order (in the dtype of `y`) or 0 ... L - 1.
 

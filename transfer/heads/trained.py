@@ -1,6 +1,6 @@
 """Heads of `transfer.heads.programs` as estimators: all epochs compiled as one, and many heads side by side."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
@@ -26,13 +26,10 @@ TRAINED_BYTES = 1 << 30
 
 
 class Units(NamedTuple):
-    """Offset and scale of the values that a head is trained on, float64 (T,) each; None of classes and labels.
-
-    The scale is 0 where no value varies.
-    """
+    """Offset and scale of the values that a head is trained on, float64 (T,) each; None of classes and labels."""
 
     offset: np.ndarray | None = None
-    scale: np.ndarray | None = None
+    scale: np.ndarray | None = None  # 0 where no value varies
 
     @classmethod
     def of(cls, rows: Rows) -> "Units":
@@ -154,10 +151,14 @@ class Trained(LinearHead):
         columns = {name: grid.get(name, [value] * number) for name, value in own.items()}
         # none where it is 0 in all of the heads
         rates = Rates(**{name: np.asarray(column, np.float32) for name, column in columns.items() if any(column)})
-        parts = [
-            units.restore(gradient.train_many(start, self.seed, group, train, **static))
-            for group in _groups(rates, start["params"])
-        ]
+        # so many heads at a time that they fit, in groups of one size: the last repeats the last head
+        most = max(1, TRAINED_BYTES // (4 * sum(leaf.nbytes for leaf in jax.tree.leaves(start["params"]))))
+        size = -(-number // -(-number // most))
+        parts = []
+        for first in range(0, number, size):
+            heads = np.minimum(np.arange(first, first + size), number - 1)
+            of_heads = jax.tree.map(lambda rate, heads=heads: rate[heads], rates)
+            parts.append(units.restore(gradient.train_many(start, self.seed, of_heads, train, **static)))
         params = jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)[:number]), *parts)
         return lambda x: _scores_of_many(params, x)
 
@@ -179,16 +180,6 @@ class Trained(LinearHead):
     def _keep(self, params: Params) -> None:
         """Sets the attributes that say what has been learned, in scikit-learn's layouts."""
         self.coef_, self.intercept_ = np.asarray(params["kernel"].T), np.asarray(params["bias"])
-
-
-def _groups(rates: Rates, params: Params) -> Iterator[Rates]:
-    """Rates of heads (H,), so many at a time that they fit, in groups of one size: the last repeats the last head."""
-    number = len(np.asarray(rates.learning_rate))
-    most = max(1, TRAINED_BYTES // (4 * sum(leaf.nbytes for leaf in jax.tree.leaves(params))))
-    size = -(-number // -(-number // most))
-    for start in range(0, number, size):
-        heads = np.minimum(np.arange(start, start + size), number - 1)
-        yield Rates(*(None if rate is None else np.asarray(rate)[heads] for rate in rates))  # type: ignore[arg-type]
 
 
 _many_logits = jax.jit(jax.vmap(logits, in_axes=(0, None)))
