@@ -150,7 +150,7 @@ def _recorded(result: dict[str, Any]) -> dict[str, Ends]:
     if isinstance(measures, dict):
         rows = {name: row for name, row in measures.items() if isinstance(row, dict)}
         ends = {name: tuple(row.get(key) for key in ("value", "low", "high")) for name, row in rows.items()}
-        return {name: of for name, of in ends.items() if all(isinstance(end, int | float) for end in of)}  # type: ignore[misc]
+        return {name: row for name, row in ends.items() if all(isinstance(end, int | float) for end in row)}  # type: ignore[misc]
     accuracy, count = result.get("validation_accuracy"), result.get("num_validation")
     if not isinstance(accuracy, int | float) or not isinstance(count, int) or not 0 <= accuracy <= 1:
         return {}

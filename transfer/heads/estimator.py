@@ -221,10 +221,10 @@ class Head(BaseEstimator):
 
 
 class LinearHead(Head):
-    """Base of heads that are one matrix: `_fit` sets `coef_`, `intercept_` and, if need be, `temperature_`, a divisor."""
+    """Base of heads that are one matrix: `_fit` sets `coef_`, `intercept_` and, if it is not 1, `temperature_`."""
 
     coef_: np.ndarray  # float32 (C, D)
-    intercept_: np.ndarray  # float32 (C,)
+    intercept_: np.ndarray  # float32 (C,); the sum is divided by `temperature_`
 
     def _layer(self) -> tuple[np.ndarray, np.ndarray, float]:
         return self.coef_, self.intercept_, getattr(self, "temperature_", 1.0)
