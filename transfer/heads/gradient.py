@@ -114,12 +114,7 @@ def init_key(seed: ArrayLike) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames=("num_features", "num_outputs", "hidden", "initializer", "optimiser"))
 def init_state(
-    num_features: int,
-    num_outputs: int,
-    key: jax.Array,
-    hidden: tuple[int, ...],
-    initializer: Initializer,
-    optimiser: str,
+    num_features: int, num_outputs: int, key: jax.Array, hidden: tuple, initializer: Initializer, optimiser: str
 ) -> State:
     """Fresh state of a head with `hidden` units in each hidden layer; `initializer` is of the kernels, biases are 0."""
     keys = jax.random.split(key, len(hidden) + 1) if hidden else [key]
