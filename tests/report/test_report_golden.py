@@ -1,0 +1,178 @@
+"""The whole text of reports of small runs, as kept in `tests/golden/report/`: every word, number and place in a chart.
+
+After a change that is meant, `python tests/report/test_report_golden.py` writes the files again; read their diff.
+"""
+
+import json
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_runs import ODD, made_run
+
+from transfer.evaluation.predictions import Predictions
+from transfer.report import chart_files, page
+from transfer.report.run_data import Options, RunData, load
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "report"
+CONFIG = {
+    "model": "vgg11",
+    "tap": "block3:avg",
+    "seed": 7,
+    "head": {"learning_rate": 0.25},
+    "data": {"source": "digits"},
+}
+LONG = "a name of twenty-six lette"
+
+
+def waves(*shape: int) -> np.ndarray:
+    """Numbers between -3 and 3 that look like chance, and are the same on every machine."""
+    return np.round(3 * np.sin(1.7 * np.arange(1, np.prod(shape) + 1) ** 1.3), 3).reshape(shape)
+
+
+def of_labels(rows: int, labels: int) -> Predictions:
+    return Predictions.of_logits(waves(rows, labels), waves(rows, labels)[::-1] > 1, kind="labels")
+
+
+def of_values(rows: int, values: int) -> Predictions:
+    return Predictions.of_logits(
+        waves(rows, values), waves(rows, values) + 0.3 * waves(rows, values)[::-1], kind="values"
+    )
+
+
+def of_classes(classes: int, rows: int, **settings: Any) -> Predictions:
+    return Predictions.of_logits(waves(rows, classes), np.arange(rows) * 3 % 7 % classes, **settings)
+
+
+SHOTS_OF_HEADS = {
+    "seeds": 2,
+    "select": True,
+    "heads": ["ridge", "knn"],
+    "rows": [
+        {"tap": tap, "head": head, "per_class": count, "mean": 0.5 + 0.031 * i, "spread": 0.01 * i, "same_rows": i == 5}
+        for i, (head, tap, count) in enumerate(
+            (head, tap, count)
+            for head, taps in (("ridge", ("block1", LONG, "fc2")), ("knn", ("fc2",)))
+            for tap in taps
+            for count in (1, None)
+        )
+    ],
+}
+BASELINES = {
+    "seeds": 3,
+    "select": False,
+    "baselines": True,
+    "heads": ["logistic"],
+    "rows": [
+        {"tap": name, "head": "logistic", "per_class": 10, "mean": mean, "spread": spread, "same_rows": False}
+        for name, mean, spread in (("pretrained", 0.913, 0.021), ("random", 0.5, None), (f"{LONG}rs", 0.987, 0.04))
+    ],
+}
+HISTORY = [
+    {"epoch": n, "loss": 2 / n, "accuracy": 1 - 0.7 / n, "validation_loss": 2.5 / n, "validation_accuracy": 1 - 0.8 / n}
+    for n in (1, 2, 3, 4)
+]
+HISTORY[2]["validation_loss"] = float("nan")
+MEASURES = {
+    "accuracy": {"value": 0.9125, "low": 0.85, "high": 0.9512},
+    "top_5_accuracy": {"value": 0.99},
+    "log_loss": {"value": 0.31234, "low": 0.2, "high": float("inf")},
+    "unheard of": {"value": 1},
+}
+FACTS = {
+    "measures": MEASURES,
+    "model": "vgg11",
+    "tap": "block3:avg",
+    "head": "linear",
+    "dataset": "digits",
+    "num_train": 12345,
+    "num_validation": 24,
+    "num_classes": 4,
+    "weights_sha256": "0f" * 4,
+    "device": "cpu",
+    "jax_version": "0.10",
+    "seconds_extract": 119.94,
+    "seconds_train": 7260.0,
+    "epochs": 4,
+    "best_epoch": 3,
+}
+TAPS = [
+    {"tap": tap, "num_features": 512, "validation": {"accuracy": {"value": value, "low": value - 0.1, "high": high}}}
+    for tap, value, high in (("block1:avg", 0.4, 0.52), ("block2:avg", 0.75, 0.83), (LONG, 0.7, None))
+]
+SWEEP = {
+    "measure": "log_loss",
+    "num_holdout": 30,
+    "chosen": {"alpha": 10.0},
+    "notes": ["alpha is at the end of its range"],
+    "table": [{"alpha": 0.1, "log_loss": 0.9}, {"alpha": 10.0, "log_loss": 0.7}, {"alpha": 5.0, "log_loss": None}],
+}
+SHOTS = {"few_shot": SHOTS_OF_HEADS, "taps": TAPS, "sweep": SWEEP}
+SEEDS = {
+    "few_shot": BASELINES,
+    "spread": {"validation_accuracy": 0.0213, "validation_loss": None},
+    "validation_accuracy": 0.875,
+    "validation_loss": 0.4,
+    "runs": [{"validation_accuracy": 0.86, "validation_loss": 0.5, "seconds_train": 3}, {"validation_accuracy": 0.89}],
+}
+
+
+def made(predictions: Predictions | None, history: Any = (), features: Any = None, **result: Any) -> RunData:
+    run = made_run(predictions, features, Options("none" if features is None else "pca", seed=1), **result)
+    run.config, run.history = CONFIG, list(history)
+    return run
+
+
+def written(run: RunData, *keys: str) -> str:
+    """The whole page, or sections of it by their keys, and the charts that are only in files."""
+    sections = [section for section in page.sections(run) if not keys or section.key in keys]
+    html = page.page([run], [sections])
+    lone = [chart for section in sections for chart in section.charts() if str(chart.marks) not in html]
+    html = html.partition("<main")[2] if keys else html
+    return plain(html + chart_files.document(lone, "Of the run") if lone else html)
+
+
+def plain(html: str) -> str:
+    """The text without scripts, style, images, the date and the lines that only end an element; an element a line."""
+    html = re.sub(r"<style>.*?</style>|<script>.*?</script>|sha256-[^&]*|Made [-\d: ]*", "", html, flags=re.S)
+    html = re.sub(r'(data:image)/[^"]*', r"\1", html)
+    html = re.sub(r"\d+\.\d{7,}", lambda digits: f"{float(digits[0]):.6f}", html)
+    lines = re.sub(r"\s*\n\s*", "\n", re.sub(r"(?<=>)(?=<)", "\n", html)).strip().split("\n")
+    return "".join(f"{line}\n" for line in lines if not re.fullmatch(r"</\w+>", line))
+
+
+def compared(folder: Path) -> str:
+    """The comparison of two runs, of another number of rows of which most are the same."""
+    for name, rows, shift in (("first", 30, 0), (f"{LONG} too long", 24, 1)):
+        (folder / name).mkdir()
+        scores = waves(rows, 3) + shift * 2 * np.eye(3)[np.arange(rows) % 3]
+        Predictions.of_logits(scores, np.arange(rows) % 3).write(folder / name / "predictions.npz")
+        (folder / name / "config.json").write_text(json.dumps(CONFIG))
+        (folder / name / "result.json").write_text(json.dumps({"model": "vgg11", "dataset": "digits"}))
+    runs = load([str(path) for path in sorted(folder.iterdir())], Options(map="none"))
+    return plain(page.comparison.section(runs).html)
+
+
+PAGES: dict[str, Callable[[Path], str]] = {
+    "page": lambda _: written(made(of_classes(4, 14, class_names=ODD), HISTORY, waves(14, 5), **FACTS)),
+    "shots": lambda _: written(made(of_classes(2, 12), HISTORY[:1], **SHOTS), "threshold", "curves", "shots", "depth"),
+    "labels": lambda _: written(made(of_labels(12, 3)), "classes", "reliability", "errors"),
+    "values": lambda _: written(made(of_values(9, 2)), "classes", "reliability", "errors"),
+    "seeds": lambda _: written(made(None, **SEEDS), "overview", "shots"),
+    "comparison": compared,
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_page_says_what_it_said(name: str, tmp_path: Path) -> None:
+    assert PAGES[name](tmp_path) == (GOLDEN / f"{name}.html").read_text("utf-8")
+
+
+if __name__ == "__main__":
+    for name, make in PAGES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            (GOLDEN / f"{name}.html").write_text(make(Path(folder)), "utf-8")
