@@ -1,7 +1,10 @@
 """Processes of one run with other settings, versions, rows or workdirs: one line in each that names it, no waiting."""
 
+import hashlib
 import re
 import shutil
+import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -11,9 +14,7 @@ from hypothesis import strategies as st
 
 from transfer import config
 from transfer.errors import TransferError, UsageError
-from transfer.runtime import consistency
-
-pytestmark = pytest.mark.slow
+from transfer.runtime import consistency, distribution
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.py"
 FEW = ["--config.data.train_per_class=4", "--config.data.validation_per_class=2", "--config.few_shot.per_class=2"]
@@ -95,6 +96,46 @@ def test_many_processes_that_all_differ_are_a_short_line(count):
         consistency.check_same(facts)
 
 
+SAME = "give all processes the same command"
+# the values of `a` in processes 0, 1, …, and what is said of them
+VALUES = {
+    "two": ("xyxx", "process 1 has a=y, processes 0, 2 and 3 have x"),
+    "four": ("xyzw", "process 1 has a=y, process 2 has z, process 3 has w, process 0 has x"),
+    "five": (
+        "xyzwv",
+        "process 1 has a=y, process 2 has z, process 3 has w, process 0 has x (and others yet other values)",
+    ),
+    "eight": ("x" + 8 * "y", "processes 1, 2, 3, 4, 5, 6, 7 and 8 have a=y, process 0 has x"),
+    "nine": ("x" + 9 * "y", "processes 1, 2, 3, 4, 5, 6, 7, 8, … (9 in all) have a=y, process 0 has x"),
+}
+
+
+@pytest.mark.parametrize(("values", "line"), VALUES.values(), ids=VALUES)
+def test_what_differs_word_for_word(values, line):
+    with pytest.raises(UsageError) as raised:
+        consistency.check_same({process: {"settings": {"a": value}} for process, value in enumerate(values)})
+    assert str(raised.value) == f"{line}: {SAME}"
+
+
+def test_eight_names_are_said_and_the_others_counted():
+    for count, more in ((8, ""), (9, "; 1 more"), (11, "; 3 more")):
+        with pytest.raises(UsageError) as raised:
+            consistency.check_same({i: {"settings": {str(name): str(i) for name in range(count)}} for i in range(2)})
+        names = [f"process 1 has {name}=1, process 0 has 0" for name in range(8)]
+        assert str(raised.value) == f"{'; '.join(names)}{more}: {SAME}"
+
+
+def test_facts_are_versions_and_settings_long_ones_by_their_hash():
+    settings = {"short": "a" * 78, "long": "a" * 39 + "é" * 40}  # with their quotes 80 and 81 letters
+    facts = consistency.local_facts(settings)
+    text = repr(settings["long"])
+    shortened = f"{text[:40]}… (hash {hashlib.sha256(text.encode()).hexdigest()[:12]})"
+    assert facts["settings"] == {"short": repr(settings["short"]), "long": shortened}
+    named = {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")}
+    python = "{}.{}".format(*sys.version_info)
+    assert facts["versions"] == {"transfer": distribution.VERSION, "Python": python, **named}
+
+
 # script, flags of all, what each process has of its own, what the line says, the exit code of all
 EPOCHS = [[f"--config.head.epochs={epochs}"] for epochs in (30, 40, 30)]
 OTHER = {
@@ -118,6 +159,7 @@ OTHER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script, own, line, code", OTHER.values(), ids=OTHER)
 def test_other_settings_end_all_before_anything_starts(several, tmp_path, script, own, line, code):
     settings = {"script": script, "flags": []}
@@ -129,6 +171,7 @@ def test_other_settings_end_all_before_anything_starts(several, tmp_path, script
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_other_commands(several, files, tmp_path):
     """Feature files beside a config, extraction beside training."""
     config_, workdir = f"--config={CONFIG}", f"--workdir={tmp_path / 'run'}"
@@ -141,6 +184,7 @@ def test_other_commands(several, files, tmp_path):
     assert [one.code for one in (first, *others)] == [2] * 3 and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_other_versions(several):
     ended = several.run("nothing", {}, 3, each=[{}, {}, {"version": "0.0.9"}])
     for process, one in enumerate(ended):
@@ -148,6 +192,7 @@ def test_other_versions(several):
         assert one.code == 1 and one.err.startswith(line) and "install the same versions" in one.err
 
 
+@pytest.mark.slow
 def test_other_folders_and_other_rows(several, files, tmp_path):
     """Refused by what is in them, whatever they are called, before anything is written."""
     make_files(tmp_path / "other", rows=700)
@@ -169,6 +214,7 @@ def test_other_folders_and_other_rows(several, files, tmp_path):
         assert sorted(path.name for path in tmp_path.iterdir()) == ["other"]
 
 
+@pytest.mark.slow
 def test_what_may_differ(several, files, tmp_path):
     """How paths are spelled, where copies of the files lie, what a process shows, how long it waits."""
     shutil.copytree(files, tmp_path / "copy")
@@ -187,6 +233,7 @@ def test_what_may_differ(several, files, tmp_path):
     assert (tmp_path / "run" / "result.json").exists() and not list((tmp_path / "run").glob(".met*"))
 
 
+@pytest.mark.slow
 def test_local_copies_of_the_images(several, tmp_path):
     """A folder of each machine's own; the second time, too, where the first process alone compares with config.json."""
     from PIL import Image

@@ -24,6 +24,20 @@ def test_a_sample_goes_on_for_so_long():
     assert mean >= 0.002
 
 
+def test_a_sample_is_the_mean_of_its_calls(monkeypatch):
+    now = [50.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    calls = []
+
+    def call():
+        calls.append(0)
+        now[0] += 0.25
+
+    assert seconds_per_call(call, 1.0) == 0.25 and len(calls) == 4
+    assert seconds_per_call(call, 0) == 0.25 and len(calls) == 5
+    assert interleaved({"call": call}, 2, warmup=0, seconds=0.5) == {"call": [0.25, 0.25]} and len(calls) == 9
+
+
 def test_who_times_itself_is_believed():
     class Elsewhere:
         asked = ()
@@ -41,7 +55,7 @@ def test_who_times_itself_is_believed():
 
 
 def test_no_contenders():
-    assert interleaved({}, rounds=3) == {}
+    assert interleaved({}, 3, 1, 1.0) == {}
 
 
 def test_ratio_is_taken_within_a_round():

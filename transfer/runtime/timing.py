@@ -32,9 +32,9 @@ def seconds_per_call(call: Callable[[], Any], seconds: float) -> float:
 
 def interleaved(
     contenders: Mapping[str, Callable[[], Any]],
-    rounds: int = 5,
-    warmup: int = 2,
-    seconds: float = 0.5,
+    rounds: int,
+    warmup: int,
+    seconds: float,
     on_round: Callable[[int], None] = lambda done: None,
 ) -> dict[str, list[float]]:
     """Times every contender once a round; the order is rotated by one from round to round.
