@@ -104,15 +104,15 @@ def element(tag: str, inside: str = "", /, **attributes: Any) -> Markup:
     return Markup("<{0}{1}>{2}</{0}>").format(tag, Markup("").join(written), inside)
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers within the range, about so many."""
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers within the range, at most six: the multiples of 1, 2, 2.5 or 5 times a power of ten."""
     if not high > low:
         return [low]
-    rough = (high - low) / max(about, 1)
+    rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next((power * by for by in (1, 2, 2.5, 5) if power * by >= rough * 0.999), 10 * power)
-    first = math.ceil(low / step - 1e-9)
-    return [round(place * step, 12) for place in range(first, math.floor(high / step + 1e-9) + 1)]
+    step = power * next(by for by in (1, 2, 2.5, 5, 10) if power * by >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [float(f"{place * step:.12g}") for place in range(first, last + 1)]
 
 
 def named_ticks(ends: Point, percent: bool = False) -> list[tuple[float, str]]:
