@@ -15,7 +15,7 @@ import pytest
 from made_runs import ODD, made_run
 
 from transfer.evaluation.predictions import Predictions
-from transfer.report import chart_files, page
+from transfer.report import chart_files, page, svg
 from transfer.report.run_data import Options, RunData, load
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "report"
@@ -160,10 +160,11 @@ def compared(folder: Path) -> str:
 PAGES: dict[str, Callable[[Path], str]] = {
     "page": lambda _: written(made(of_classes(4, 14, class_names=ODD), HISTORY, waves(14, 5), **FACTS)),
     "shots": lambda _: written(made(of_classes(2, 12), HISTORY[:1], **SHOTS), "threshold", "curves", "shots", "depth"),
-    "labels": lambda _: written(made(of_labels(12, 3)), "classes", "reliability", "errors"),
-    "values": lambda _: written(made(of_values(9, 2)), "classes", "reliability", "errors"),
+    "labels": lambda _: written(made(of_labels(12, 3), (), waves(12, 4)), "classes", "reliability", "errors", "map"),
+    "values": lambda _: written(made(of_values(9, 2), (), waves(9, 4)), "classes", "reliability", "errors", "map"),
     "seeds": lambda _: written(made(None, **SEEDS), "overview", "shots"),
     "comparison": compared,
+    "marks": lambda _: plain(svg.joined(svg.swatch(series) for series in range(1, 10))),
 }
 
 

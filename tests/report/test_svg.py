@@ -64,3 +64,12 @@ def test_lines_of_one_chart_differ_as_much_as_they_can():
 )
 def test_the_middle_of_a_long_name_is_cut(length, letters, shown):
     assert svg.short("abcdefghijklmnopqrs"[:length], letters) == shown and len(shown) <= letters
+
+
+def test_names_of_an_axis_lie_flat_where_they_are_short():
+    points = [(0, 0.9, math.nan, math.nan), (1, 1.0, math.nan, math.nan)]
+    for names, flat in ((["a", "b" * 5], True), (["a", "b" * 6], False)):
+        chart = svg.line_chart("t", "l", names, [("", points)], "x label")
+        assert ("x label" in str(chart.svg)) == flat == ("rotate" not in str(chart.svg))
+        assert chart.frame.y == pytest.approx((0.894, 1)) and not chart.series
+    assert svg.line_chart("t", "l", ["a", "b"], [("n", points)], "x", percent=False).frame.y[1] == pytest.approx(1.006)

@@ -328,3 +328,22 @@ def test_who_fails_says_so(ends):
     assert heard(other) == {"gone": 2, "why": "has failed; its own error says why, and then"}
     ended.join(5)
     assert monitor.finished.is_set()
+
+
+@pytest.mark.parametrize(("variable", "host"), [(None, "[::]"), ("1.2.3.4:5", "1.2.3.4")])
+def test_all_are_told_where_the_service_of_jax_is(monkeypatch, variable, host):
+    if variable is None:
+        monkeypatch.delenv("JAX_COORDINATOR_BIND_ADDRESS", raising=False)
+    else:
+        monkeypatch.setenv("JAX_COORDINATOR_BIND_ADDRESS", variable)
+    address = f"127.0.0.1:{free_port()}"
+    with ThreadPoolExecutor(3) as pool:
+        infos = [ProcessInfo(address, 3, process) for process in range(3)]
+        met = list(pool.map(lambda info: rendezvous.assemble(info, 5, 30, FACTS), infos))
+    assert [sorted(monitor.connections) for monitor, *_ in met] == [[1, 2], [0], [0]]
+    assert len({place for _, place, _ in met}) == 1
+    for _, place, bind in met:
+        assert place.rpartition(":")[0] == "127.0.0.1" and bind == f"{host}:{place.rpartition(':')[2]}"
+    for monitor, *_ in met:
+        for connection in monitor.connections.values():
+            connection.socket.close()

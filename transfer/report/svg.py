@@ -203,7 +203,7 @@ def _title(words: str) -> Markup:
 
 def whisker(frame: Frame, x: float, low: float, high: float, series: int = 1, upright: bool = True) -> Markup:
     """An interval as a line with ends: of y values at x, or, not upright, of x values at the height x."""
-    if not (math.isfinite(low) and math.isfinite(high)):
+    if not math.isfinite(high - low):
         return Markup("")
     if upright:
         a, (top, base) = frame.at_x(x), (frame.at_y(high), frame.at_y(low))
