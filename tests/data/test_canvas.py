@@ -9,6 +9,7 @@ from transfer.data import frames, open_source
 from transfer.data.loader import batches
 from transfer.extract import Extractor, extract_to_store, to_store
 from transfer.preprocess import recipe as preprocess
+from transfer.preprocess import resample
 from transfer.preprocess.recipe import Preprocessing
 
 SIZES = [(30, 40), (40, 30), (9, 11), (48, 48), (12, 12), (17, 200), (200, 17)]
@@ -45,6 +46,46 @@ def test_the_device_makes_what_the_host_makes(mixed, recipe, largest, monkeypatc
         np.testing.assert_array_equal(resized[slot], expected)
     assert not resized[len(SIZES) :].any()
     frames.bands_of_size.cache_clear()
+
+
+# (size, recipe) -> whether the device resizes it
+SIDES = {
+    "columns first": ((100, 90), Preprocessing((40, 40)), True),
+    "rows first": ((100, 90), Preprocessing((40, 40)), False),
+    "16 taps down": ((8 * 12, 12), Preprocessing((12, 12)), True),
+    "17 taps down": ((8 * 12 + 6, 12), Preprocessing((12, 12)), False),
+    "16 taps across": ((12, 8 * 12), Preprocessing((12, 12)), True),
+    "17 taps across": ((12, 8 * 12 + 6), Preprocessing((12, 12)), False),
+    "as wide as may be": ((200, 1024), Preprocessing((100, 512)), True),
+    "too wide": ((200, 1025), Preprocessing((100, 512)), False),
+    "as high as may be": ((1024, 200), Preprocessing((512, 100)), True),
+    "too high": ((1025, 200), Preprocessing((512, 100)), False),
+}
+
+
+@pytest.mark.parametrize("case", SIDES)
+def test_what_the_device_resizes(case, monkeypatch):
+    size, recipe, on_device = SIDES[case]
+    monkeypatch.setattr(resample, "rows_first", lambda *sides: case == "rows first")  # versions of Pillow differ in it
+    frames.bands_of_size.cache_clear()
+    bands = frames.bands_of_size(recipe, *size)
+    frames.bands_of_size.cache_clear()
+    assert (bands is not None) == on_device
+    if bands is not None:
+        rows, columns, _ = preprocess.bands(recipe, *size)
+        for band, starts, weights in ((rows, *bands[:2]), (columns, *bands[2:])):
+            assert starts.dtype == weights.dtype == np.int32 and starts.tolist() == band.starts.tolist()
+            np.testing.assert_allclose(weights / 2**22, band.weights, atol=2**-22)
+
+
+@pytest.mark.parametrize("side, room", [(1, 16), (16, 16), (17, 24), (24, 24), (25, 32), (33, 48), (769, 1024)])
+def test_canvases_have_few_sizes(side, room):
+    bands = frames.identity_bands((3, 4))
+    canvases, together = frames.assemble([None, (np.ones((side, 2, 3), np.uint8), bands)], frames.Buffers())
+    assert canvases.shape == (2, room, 16, 3) and canvases[1, :side, :2].all()
+    assert [field.shape for field in together] == [(2, 3), (2, 3, 2), (2, 4), (2, 4, 2)]
+    assert not any(field[0].any() for field in together)
+    assert [field[1].tolist() for field in together[::2]] == [[0, 1, 2], [0, 1, 2, 3]]
 
 
 def test_floats_are_resized_by_the_host(mixed):

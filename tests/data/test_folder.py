@@ -172,14 +172,22 @@ def test_the_real_zip(shared_data):
             np.testing.assert_array_equal(images[index], expected)
 
 
-def test_files_that_are_no_images_are_counted(tmp_path, monkeypatch):
-    (tmp_path / "cat").mkdir()
-    Image.new("RGB", (4, 4)).save(tmp_path / "cat" / "a.png")
-    (tmp_path / "cat" / "b.webp").write_bytes(b"x")
+@pytest.mark.parametrize(
+    "names, words",
+    [
+        (("b.webp",), "1 file ignored (b.webp)"),
+        (("b.webp", "a.txt"), "2 files ignored (b.webp, a.txt)"),
+        (("b.webp", "c.gif", "a.txt"), "3 files ignored (b.webp, c.gif, a.txt)"),
+        (("b.webp", "c.gif", "a.txt", "d.bmp"), "4 files ignored (b.webp, c.gif, a.txt, …)"),
+        ((), None),
+    ],
+)
+def test_files_that_are_no_images_are_counted(names, words, tmp_path, monkeypatch):
+    spec = f"folder:{write_zip(tmp_path / 'a.zip', {'cat/a.png': PNG, **{f'cat/{name}': b'x' for name in names}})}"
     said = []
     monkeypatch.setattr("absl.logging.warning", lambda text, *values: said.append(text % values))
-    assert len(open_source(f"folder:{tmp_path}")) == 1
-    assert len(said) == 1 and "1 file ignored (b.webp): not JPEG, PNG or PPM" in said[0]
+    assert len(open_source(spec)) == 1
+    assert said == ([] if words is None else [f"{spec}: {words}: not JPEG, PNG or PPM"])
 
 
 def test_another_image_of_the_same_size_is_another_data_set(tmp_path):

@@ -1,6 +1,8 @@
 """Photographs stand upright, whichever way the camera was held; every mode of a file is the picture that it means."""
 
 import io
+import itertools
+import struct
 import warnings
 
 import numpy as np
@@ -10,7 +12,7 @@ from real_formats import pixels
 
 from transfer.bench import photographs
 from transfer.data import decode
-from transfer.data.decode import ORIENTATION, TURNS, orientation
+from transfer.data.decode import MOST_ENTRIES, ORIENTATION, TURNS, orientation
 
 PHOTOGRAPH = photographs.draw(np.random.default_rng(0), 40, 64)
 
@@ -70,6 +72,33 @@ def test_exif_that_is_cut_off_or_damaged_turns_nothing(kind):
         for at in numbers.integers(0, place + 60, 4):
             changed[at] = numbers.integers(256)
         assert orientation(bytes(changed)) in (1, *TURNS)
+
+
+def jpeg_with(tiff):
+    return b"\xff\xd8\xff\xe1" + struct.pack(">H", len(tiff) + 8) + b"Exif\0\0" + tiff
+
+
+# TIFF type, count -> what 6 in it means. Pillow takes a byte too, which no camera writes.
+TYPES = {(3, 1): 6, (4, 1): 6, (8, 1): 6, (9, 1): 6, (1, 1): 1, (2, 1): 1, (6, 1): 1, (5, 1): 1, (3, 2): 1, (99, 1): 1}
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind, count", TYPES)
+def test_an_orientation_of_every_type_of_number(kind, count, order):
+    """It may be the last entry, with nothing behind it, behind others, and anywhere in the segment."""
+    value = struct.pack(order + {3: "Hxx", 8: "hxx", 4: "I", 9: "i"}.get(kind, "Bxxx"), 6)
+    entry = struct.pack(order + "HHI", ORIENTATION, kind, count) + value
+    start = {"<": b"II*\0", ">": b"MM\0*"}[order]
+    for other, gap in itertools.product((0, 2, MOST_ENTRIES - 1), (0, 5)):
+        others = struct.pack(order + "HHII", 0x0100, 4, 1, 3) * other
+        tiff = start + struct.pack(order + "I", 8 + gap) + bytes(gap)
+        tiff += struct.pack(order + "H", other + 1) + others + entry
+        assert orientation(jpeg_with(tiff)) == TYPES[kind, count]
+        assert orientation(jpeg_with(tiff[:-1])) in (1, TYPES[kind, count])
+        assert orientation(jpeg_with(tiff[:-3])) == 1
+    behind = struct.pack(order + "HHII", 0x0100, 4, 1, 3) * MOST_ENTRIES + entry
+    tiff = start + struct.pack(order + "IH", 8, MOST_ENTRIES + 1) + behind
+    assert orientation(jpeg_with(tiff)) == 1, "no entry beyond the most that are read"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])

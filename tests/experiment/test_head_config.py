@@ -122,6 +122,16 @@ def test_settings_that_do_not_fit_are_one_line(config, message, run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_config_may_leave_the_target_open():
+    config = config_of("ridge", {"grid": "default"}, alpha=2.0)
+    expected = resolve_head(config)
+    with config.unlocked():
+        del config.head.target
+    resolved = resolve_head(config)
+    assert resolved.target == "classes" and resolved.settings == expected.settings == expected.settings | {"alpha": 2.0}
+    assert resolved.grid == expected.grid == HEADS["ridge"].GRID and resolved.estimator().get_params()["alpha"] == 2.0
+
+
 WHOLE = {
     "scaling": config_of(scaling="standard"),
     "class weights": config_of(class_weight="balanced"),

@@ -11,7 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import config as settings
-from transfer.errors import TransferError
+from transfer.errors import TransferError, UsageError
 from transfer.experiment import run as experiment
 from transfer.experiment import workdirs
 from transfer.experiment.head_settings import resolve_head
@@ -132,6 +132,22 @@ def test_a_refused_command_changes_no_byte(case, run, finished, capsys):
 def test_a_command_that_is_refused_in_a_new_workdir_leaves_none(finished, tmp_path):
     with pytest.raises(TransferError, match="made with other settings"):
         experiment.train(images(features=str(finished / "other" / "features")), epath.Path(tmp_path / "a" / "run"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"head.target": "labels"}, "config.head.target=labels is for --training_file; images have a class each"),
+        ({"head.order": "any"}, "config.head.order='any' is not one of rows, chunks"),
+        ({"head.name": "ridge", "head.epochs": None, "head.alpha": -1.0}, "config.head.alpha"),
+        ({"seeds": 0}, "config.seeds=0 must be at least 1"),
+        ({"seeds": 2, "features": "elsewhere"}, "config.features is one folder, and each of config.seeds draws other"),
+    ],
+)
+def test_what_a_head_refuses_is_refused_before_anything_is_written(changes, message, tmp_path):
+    with pytest.raises(UsageError, match=f"^{message}"):
+        experiment.train(images(**changes), epath.Path(tmp_path / "run"))
     assert not list(tmp_path.iterdir())
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from sklearn.neighbors import NearestCentroid
 from transfer import config as settings
 from transfer import experiment
 from transfer.__main__ import main
+from transfer.data.splits import make_splits
 from transfer.errors import TransferError, UsageError
 from transfer.experiment import extract_features, head_data, results
 from transfer.experiment import few_shot as shots
@@ -402,6 +404,50 @@ def test_bad_settings_are_one_clear_line(few_shot, message):
 def test_a_config_of_an_earlier_version_compares_with_the_baselines():
     assert shots.protocol_of(config_of(per_class=10, seeds=3)) == Protocol((10,), 3, ("logistic",), baselines=True)
     assert shots.protocol_of(settings.default()) is None
+
+
+def test_the_protocol_of_a_config_that_leaves_all_else_open():
+    protocol = shots.protocol_of(config_of(heads="ridge", per_class=[3, None]))
+    assert protocol._asdict() == {
+        "per_class": (3, None),
+        "seeds": 1,
+        "heads": ("ridge",),
+        "select": False,
+        "holdout": 0.2,
+        "settings": {},
+        "grids": {},
+        "baselines": False,
+    }
+
+
+def test_the_baselines_are_pixels_and_random_weights(tmp_path, monkeypatch):
+    made, config = [], config_of(heads=("ridge",), per_class=1)
+    shapes, rows = {"block1:avg": (2,), "block3:avg": (3,)}, {}
+
+    def extract_to_store(extractor, source, path, *how):
+        made.append((extractor, path, how))
+        return SimpleNamespace(taps=list(shapes), tap=lambda tap: rows.setdefault((path.name, tap), object()))
+
+    monkeypatch.setattr(
+        extract_features, "build_extractor", lambda c: SimpleNamespace(weights=c.model.weights, shapes=shapes)
+    )
+    monkeypatch.setattr(extract_features, "extract_to_store", extract_to_store)
+    compared = extract_features.baselines(config, epath.Path(tmp_path), {"train": 60, "validation": 30})
+    assert config.model.weights != "random"
+    assert [(extractor.weights, str(path.relative_to(tmp_path)), how) for extractor, path, how in made] == [
+        ("random", f"random_features/{split}", ("raise", split, "float32")) for split in ("train", "validation")
+    ]
+    pixels = compared.pop("raw pixels")
+    for side, source in zip(pixels, make_splits(config.data), strict=True):
+        images = np.stack([source.image(row) for row in range(len(source))])
+        assert side.dtype == np.float32 and side.max() == 1
+        np.testing.assert_array_equal(side, images.reshape(len(source), -1) / np.float32(255))
+    assert compared == {
+        f"{tap}, random weights": (rows["train", tap], rows["validation", tap]) for tap in ("block1:avg", "block3:avg")
+    }
+    for lacking in ({"train": 59, "validation": 30}, {"train": 60, "validation": 29}):
+        with pytest.raises(UsageError, match="compares with the raw pixels of every image, and some were skipped"):
+            extract_features.baselines(config, epath.Path(tmp_path), lacking)
 
 
 @pytest.mark.slow

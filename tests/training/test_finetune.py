@@ -1,6 +1,7 @@
 """Whole networks trained end to end: augmentation, optimiser, and a run that learns and resumes."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +52,93 @@ def test_augmentation_mirrors_about_half():
     images[:, :, 1] = 1
     mirrored = np.asarray(finetune.augment(jnp.asarray(images), jax.random.key(1), flip=True, crop=0))[:, 0, 0, 0]
     assert 150 < mirrored.sum() < 250
+
+
+class Recorded:
+    """A network that records what it is given; its metrics tell the step and the batch apart."""
+
+    def __init__(self, batch_size):
+        self.settings, self.trained, self.validated, self.keys = SimpleNamespace(batch_size=batch_size), [], [], []
+
+    def step(self, state, train, rows, key):
+        self.trained.append(rows.tolist())
+        self.keys.append(jax.random.key_data(key).tolist())
+        return {"steps": state["steps"] + 1}, jnp.array([2.0, 0.5]) * state["steps"]
+
+    def evaluate(self, state, images, rows, real):
+        assert state["steps"] == 3 and real.dtype == np.float32
+        self.validated.append((rows.tolist(), real.tolist()))
+        return jnp.array([rows.sum(), real.sum()]), jnp.array(rows, jnp.bfloat16)[:, None]
+
+
+def test_an_epoch_is_every_image_once_in_full_batches():
+    network, (train, validation) = Recorded(4), ((None, np.zeros(count)) for count in (10, 6))
+    state = {"steps": jnp.zeros(())}
+    epoch = finetune.make_epoch(network, train, validation, seed=5)
+    new, metrics = epoch(state, 2)
+    key = jax.random.fold_in(jax.random.key(5), 2)
+    order = jax.random.permutation(key, 10).tolist()
+    assert network.trained == [order[:4], order[4:8], order[8:] + order[:2]]
+    assert network.keys == [jax.random.key_data(jax.random.fold_in(key, step)).tolist() for step in range(3)]
+    assert network.validated == [([0, 1, 2, 3], [1, 1, 1, 1]), ([4, 5, 5, 5], [1, 1, 0, 0])]
+    # the mean of 0, 2 and 4; of 0, 0.5 and 1; (6 + 19) / 6; (4 + 2) / 6
+    expected = {"loss": 2, "accuracy": 0.5, "validation_loss": 25 / 6, "validation_accuracy": 1}
+    assert {name: float(value) for name, value in metrics.items()} == pytest.approx(expected)
+    assert new["steps"] == 3 and state["steps"] == 0, "the caller may still hold the state before"
+    scores = finetune.logits(network, new, validation)
+    assert scores.dtype == np.float32 and scores.tolist() == [[0], [1], [2], [3], [4], [5]]
+    finetune.make_epoch(Recorded(10), train, validation, seed=5)
+    with pytest.raises(UsageError, match="^config.finetune.batch_size=11 is more than the 10 training images; lower"):
+        finetune.make_epoch(Recorded(11), train, validation, seed=5)
+
+
+def sgd(rate, step, gradient, decay, weight, moments):
+    """Nesterov's momentum as Sutskever et al. (2013) write it for a look-ahead weight."""
+    gradient = gradient + decay * weight
+    moments[0] = gradient + 0.9 * moments[0]
+    return weight - rate * (gradient + 0.9 * moments[0])
+
+
+def adamw(rate, step, gradient, decay, weight, moments):
+    """Algorithm 2 of Loshchilov and Hutter (2019), its decay times the rate."""
+    moments[:] = 0.9 * moments[0] + 0.1 * gradient, 0.999 * moments[1] + 0.001 * gradient**2
+    mean, square = moments[0] / (1 - 0.9 ** (step + 1)), moments[1] / (1 - 0.999 ** (step + 1))
+    return weight - rate * (mean / (np.sqrt(square) + 1e-8) + decay * weight)
+
+
+@pytest.mark.parametrize("head_rate", [None, 0.04])
+@pytest.mark.parametrize("update", [sgd, adamw], ids=lambda update: update.__name__)
+def test_the_weights_of_an_optimiser_step_by_step(update, head_rate):
+    """A warm-up from 0, a cosine to 0; only what has two axes decays; the head has its own rate."""
+    own = dict(epochs=4, warmup_epochs=1, batch_size=4, learning_rate=0.1, head_learning_rate=head_rate)
+    settings = config_module.default().finetune
+    settings.update({**own, "optimizer": update.__name__, "weight_decay": 0.2})
+    steps = 3  # an epoch of 9 images
+    optimizer = finetune.make_optimizer(settings, 9, frozenset({"logits"}))
+    params = {
+        "block": {"conv": {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full(2, 3.0)}},
+        "logits": {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full(2, 3.0)},
+    }
+    expected = {(part, name): 3.0 for part in params for name in ("kernel", "bias")}
+    moments, state = {leaf: [0.0, 0.0] for leaf in expected}, optimizer.init(params)
+    for step in range(4 * steps):
+        gradient = 0.5 + step % 3
+        updates, state = optimizer.update(jax.tree.map(lambda leaf, by=gradient: leaf * 0 + by, params), state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        cosine = (1 + np.cos(np.pi * (step - steps) / (3 * steps))) / 2
+        for (part, name), weight in expected.items():
+            peak = head_rate if part == "logits" and head_rate is not None else 0.1
+            rate = peak * (step / steps if step < steps else cosine)
+            decay = 0.2 if name == "kernel" else 0.0
+            expected[part, name] = update(rate, step, gradient, decay, weight, moments[part, name])
+            layer = params["logits"] if part == "logits" else params["block"]["conv"]
+            np.testing.assert_allclose(layer[name], expected[part, name], rtol=1e-4)
+
+
+def test_many_names_are_folded_in_the_middle():
+    names = [f"n{i}" for i in range(14)]
+    assert finetune.folded(names[:12]) == ", ".join(names[:12])
+    assert finetune.folded(iter(names)) == "n0, n1, n2, n3, n4, n5, … 2 more …, n8, n9, n10, n11, n12, n13"
 
 
 SIZE = 16

@@ -8,6 +8,14 @@ from hypothesis import strategies as st
 
 from transfer.training.parallel import shuffle as order
 
+# (rows, rows a chunk, rows a window), seed, epoch -> the order.
+PINNED = {
+    ((11, 2, 6), 5, 4): [7, 0, 10, 6, 1, 8, 9, 4, 3, 2, 5],
+    ((12, 3, 2), 1, 0): [7, 8, 6, 5, 3, 4, 10, 11, 9, 1, 0, 2],
+    ((9, 1, 4), -7, 123): [3, 6, 1, 2, 8, 7, 5, 0, 4],
+    ((5, 8, 1), 2**70 + 3, 1): [1, 0, 4, 3, 2],
+}
+
 
 def test_rows_is_the_permutation_of_the_published_recipe():
     expected = jax.random.permutation(jax.random.fold_in(jax.random.key(7), 3), 1003)
@@ -42,9 +50,15 @@ def test_seed_and_epoch_decide_and_nothing_else():
     assert len({rows(seed, epoch) for seed in (0, 1, -1) for epoch in (0, 1, 2)}) == 9
 
 
-def test_the_order_of_chunks_is_fixed_for_good():
+@pytest.mark.parametrize("chunks, seed, epoch", list(PINNED))
+def test_the_order_of_chunks_is_fixed_for_good(chunks, seed, epoch):
     """A run may be resumed under another version of NumPy, so its orders must not change with one."""
-    assert order.Chunks(11, 2, 6).rows(5, 4).tolist() == PINNED
+    assert order.Chunks(*chunks).rows(seed, epoch).tolist() == PINNED[chunks, seed, epoch]
+
+
+def test_a_seed_is_64_bits():
+    """As JAX takes it: a negative one is that of the same bits."""
+    assert order.Chunks(99, 2, 9).rows(-1, 3).tolist() == order.Chunks(99, 2, 9).rows(2**64 - 1, 3).tolist()
 
 
 def test_chunks_come_first_equally_often():
@@ -57,6 +71,3 @@ def test_chunks_come_first_equally_often():
 @pytest.mark.parametrize("features, rows", [(512, 131072), (2048, 32768), (10**9, 1)])
 def test_a_default_window_is_a_number_of_bytes(features, rows):
     assert order.default_window(features) == rows
-
-
-PINNED = [7, 0, 10, 6, 1, 8, 9, 4, 3, 2, 5]

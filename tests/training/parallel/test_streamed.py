@@ -1,5 +1,7 @@
 """Heads on the rows of a feature store, one device, read as training goes; and which heads are trained so."""
 
+from types import SimpleNamespace
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from transfer import config as settings
 from transfer.errors import TransferError, UsageError
 from transfer.heads import linear
-from transfer.runtime import devices
+from transfer.runtime import devices, distributed
 from transfer.store.store import FeatureStore
 from transfer.store.writer import StoreWriter
 from transfer.training.parallel import placement
@@ -132,10 +134,20 @@ def test_reading_holds_nothing_of_what_it_does_not_fill():
     assert not features[:20].any() and not features[26:].any()
 
 
-def choose(size, dtype="float32", within=False, **changed):
+SHOTS = {"per_class": 1, "heads": ("ridge",)}
+SPREAD = [{"stream": True, "head.order": "chunks"}, {"mesh.data": 1}, {"mesh.model": 2}]
+
+
+def config_of(changed):
     config = settings.default()
-    config.update_from_flattened_dict(changed)
-    return placement.choose(config, {"train": size, "validation": 0}, dtype, within)
+    config.few_shot = changed.get("few_shot")
+    config.update_from_flattened_dict({name: value for name, value in changed.items() if name != "few_shot"})
+    return config
+
+
+def choose(size, dtype="float32", within=False, reason=None, **changed):
+    sizes = {"train": size - 3, "validation": 3}
+    return placement.choose(config_of(changed), sizes, dtype, within, reason)
 
 
 def test_rows_are_streamed_where_they_do_not_fit(monkeypatch):
@@ -162,11 +174,45 @@ def test_memory_of_this_machine():
         (None, {"stream": True}, "take config.head.order=chunks with it"),
         (None, {"head.window": 9}, "has no use with config.head.order=rows"),
         (None, {"mesh.data": 99}, "config.mesh.data=99, config.mesh.model=1: a head's devices"),
-        ("config.head.name=mine", {"head.order": "chunks"}, "mine needs one device that holds all rows"),
+        (None, {"few_shot": SHOTS, "stream": True, "head.order": "chunks"}, "config.few_shot compares features in the"),
+        *(("config.sweep", changed, "^config.sweep needs one device that holds all rows") for changed in SPREAD),
     ],
 )
 def test_settings_that_contradict_each_other(reason, changed, message):
-    config = settings.default()
-    config.update_from_flattened_dict(changed)
     with pytest.raises(UsageError, match=message):
-        placement.check(config, reason)
+        placement.check(config_of(changed), reason)
+
+
+@pytest.mark.parametrize(
+    "reason, changed",
+    [
+        (None, {}),
+        (None, {"few_shot": SHOTS}),
+        (None, {"few_shot": SHOTS, "stream": False, "head.order": "chunks"}),
+        (None, {"stream": True, "head.order": "chunks", "head.window": 9}),
+        (None, {"mesh.data": 1, "mesh.model": 1}),
+        ("config.sweep", {"stream": False}),
+    ],
+)
+def test_settings_that_go_together(reason, changed):
+    placement.check(config_of(changed), reason)
+
+
+def test_what_one_process_must_hold_is_refused_in_several(monkeypatch):
+    monkeypatch.setattr(distributed, "process_count", lambda: 2)
+    placement.check(config_of({}))
+    with pytest.raises(UsageError, match="^config.sweep needs one process; in several, train config.head.name=linear"):
+        placement.check(config_of({}), "config.sweep")
+
+
+def test_an_accelerator_gives_half_of_its_memory(monkeypatch):
+    mesh = SimpleNamespace(devices=np.array([SimpleNamespace(platform="gpu")]), size=1)
+    monkeypatch.setattr(devices, "head_mesh", lambda data, model: mesh)
+    monkeypatch.setattr(devices, "memory_limit", lambda mesh: 1000)
+    assert choose(500).single_device
+    with pytest.raises(TransferError, match="too much to be held in memory"):
+        choose(501)
+    with pytest.raises(
+        TransferError, match="the features take 2.5 GB, .* config.sweep needs them there, and config.str"
+    ):
+        choose(2_500_000_000, reason="config.sweep")

@@ -110,7 +110,7 @@ def assign_rows_to_devices(
     steps = math.ceil(len(device_of_row) / batch_size)
     groups = np.arange(len(device_of_row)) // batch_size * num_devices + device_of_row
     counts = np.bincount(groups, minlength=steps * num_devices)
-    width = max(min_width, min(rounded_width(int(counts.max(initial=0))), batch_size))
+    width = max(min_width, min(rounded_width(int(counts.max())), batch_size))
     indices = np.full((steps * num_devices, width), -1, np.int32)
     indices[groups, rank_in_group(groups, steps * num_devices)] = local_index
     batch_sizes = counts.reshape(steps, num_devices).sum(axis=1).astype(np.float32)
