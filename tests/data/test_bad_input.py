@@ -92,15 +92,26 @@ def test_traffic_signs_that_do_not_fit(tmp_path, content, words):
         open_source(f"pickle:{tmp_path}/train.p")
 
 
+UNFIT = [IMAGES, *(np.zeros(shape, np.uint8) for shape in [3072, (4, 3071), (4, 3072, 1)]), np.zeros((4, 3072)), [[0]]]
+
+
 @pytest.mark.parametrize(
     "name, change, words",
     [
         ("data_batch_3", None, "lacks data_batch_3"),
         ("data_batch_3", {"labels": [1, 2]}, "has no 'data'"),
-        ("data_batch_3", {"data": IMAGES, "labels": [1] * 4}, r"shape \(N, 3072\)"),
+        *(
+            (
+                "data_batch_3",
+                {"data": rows, "labels": [1] * 4},
+                r"^cifar10:.*: data_batch_3: data is not a uint8 array of shape \(N, 3072\)$",
+            )
+            for rows in UNFIT
+        ),
         ("data_batch_3", {"data": np.zeros((3, 3072), np.uint8), "labels": [1]}, "3 images but 1 labels"),
         ("batches.meta", {"label_names": ["only one"]}, "among 1 classes"),
         ("batches.meta", [], "expected a dict"),
+        ("batches.meta", {"label_names": [b"a", 2]}, "batches.meta: the names of the classes are no list of text"),
     ],
 )
 def test_cifar_batches_that_do_not_fit(tmp_path, name, change, words):

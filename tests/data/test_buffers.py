@@ -23,6 +23,15 @@ def test_memory_goes_round():
     assert first in {address(array) for array in [buffers.array((3, 7)), buffers.array((3, 7))]}
 
 
+def test_the_smallest_that_fits_is_taken():
+    buffers = Buffers()
+    arrays = {size: buffers.array((size,)) for size in (50_000, 9000, 20_000)}
+    places = {size: address(array) for size, array in arrays.items()}
+    arrays.clear()
+    held = [buffers.array((size,)) for size in (9001, 9000, 50_000)]
+    assert [address(array) for array in held] == [places[size] for size in (20_000, 9000, 50_000)]
+
+
 def test_not_while_a_slice_or_a_device_has_it():
     buffers = Buffers()
     array = buffers.array((64, 1024))

@@ -1,5 +1,7 @@
 """Images of several sizes, resized by one program, are what the host makes of each of them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from real_formats import encoded, pixels, write_files
@@ -86,6 +88,28 @@ def test_canvases_have_few_sizes(side, room):
     assert [field.shape for field in together] == [(2, 3), (2, 3, 2), (2, 4), (2, 4, 2)]
     assert not any(field[0].any() for field in together)
     assert [field[1].tolist() for field in together[::2]] == [[0, 1, 2], [0, 1, 2, 3]]
+
+
+def test_what_travels_at_its_size(monkeypatch):
+    def source(*shape):
+        return SimpleNamespace(uniform_shape=shape or None)
+
+    monkeypatch.setattr(frames, "LARGEST_ON_DEVICE", 35)
+    assert [frames.needs_resizing(source(*size, 3)) for size in [(5, 7), (6, 6), (1, 36)]] == [False, True, True]
+    assert frames.needs_resizing(source())
+    monkeypatch.setattr(frames, "LARGEST_ON_DEVICE", 10**4)
+    # JPEGs are shrunk as they decode where they are twice as large as what is wanted, or more
+    for resize, expected in {"draft": [False, False, True, True], "pil": [False] * 4}.items():
+        recipe = Preprocessing((12, 12), resize=resize)
+        sizes = [(12, 12), (23, 24), (24, 24), (48, 50)]
+        assert [frames.needs_resizing(source(*size, 3), recipe) for size in sizes] == expected
+
+
+def test_slots_without_an_image_are_black():
+    images = np.full((3, 2, 2, 3), 7, np.uint8)
+    batch = frames.Array(images, 2)
+    batch.drop(0)
+    assert [image.any() for image in batch.finish()[0]] == [False, True, False]
 
 
 def test_floats_are_resized_by_the_host(mixed):
