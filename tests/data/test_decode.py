@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -144,3 +145,42 @@ def test_scans_of_a_baseline_jpeg_are_not_counted():
     scan = progressive[progressive.rindex(b"\xff\xda") : -2]
     with pytest.raises(BrokenImage, match="more than 100 scans"):
         decode.decode(progressive[:-2] + scan * 100 + b"\xff\xd9", "a")
+
+
+PROGRESSIVE = encoded(PHOTOGRAPH, "JPEG", progressive=True)
+TEXT = b"P3 # one\n# two\n2 1 255\n1 2 3 4 5 6\n"
+# limit -> a file that keeps it, the value that it keeps, what is said where the limit is a little less
+LIMITS = {
+    "MOST_SCANS": (PROGRESSIVE, PROGRESSIVE.count(b"\xff\xda"), "it has more than {} scans"),
+    "MOST_COMMENTS": (TEXT, 2, "a PPM in text, too long to read"),
+    "MOST_TEXT": (TEXT, len(TEXT), "a PPM in text, too long to read"),
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_what_keeps_decoding_in_proportion(limit, monkeypatch):
+    data, most, message = LIMITS[limit]
+    monkeypatch.setattr(decode, limit, most)
+    np.testing.assert_array_equal(decode.decode(data, "a"), by_pillow(data))
+    monkeypatch.setattr(decode, limit, most - 1)
+    with pytest.raises(BrokenImage, match=f"^a: not a readable image .{message.format(most - 1)}.$"):
+        decode.decode(data, "a")
+    assert limit != "MOST_SCANS" or decode.size(data) is None
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "PPM"])
+def test_pixels_for_every_byte(kind, only_pillow, monkeypatch):
+    data = encoded(PHOTOGRAPH, kind)
+    monkeypatch.setitem(decode.MOST_PIXELS, kind, Fraction(67 * 93, len(data)))
+    assert decode.decode(data, "a").shape == (67, 93, 3)
+    monkeypatch.setitem(decode.MOST_PIXELS, kind, Fraction(67 * 93 - 1, len(data)))
+    with pytest.raises(BrokenImage, match=f"it claims 93x67 pixels in {len(data)} bytes"):
+        decode.decode(data, "a")
+
+
+@pytest.mark.parametrize("kind, options", [("PNG", {}), ("JPEG", {"quality": 1, "progressive": True}), ("PPM", {})])
+def test_nothing_in_an_image_is_no_reason_to_refuse_it(kind, options, only_pillow):
+    """As few bytes as a format takes for its pixels."""
+    stream = io.BytesIO()
+    Image.new("L" if kind == "JPEG" else "1", (2400, 1600)).save(stream, kind, **options)
+    assert decode.decode(stream.getvalue(), "a").max() <= 1

@@ -1,16 +1,18 @@
 """Folders and zips of class folders, as people make them."""
 
+import copy
 import io
 import logging
 import os
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 from real_formats import encoded, pixels, write_files, write_zip
 
-from transfer.data import BrokenImage, open_source
+from transfer.data import BrokenImage, folder, open_source
 from transfer.data.decode import decode
 from transfer.data.loader import load_all
 from transfer.data.splits import check_classes
@@ -157,6 +159,72 @@ def test_a_damaged_zip(tmp_path):
     path.write_bytes(data[:-30])
     with pytest.raises(TransferError, match="a.zip: a damaged or truncated zip"):
         open_source(str(path))
+
+
+def test_members_are_read_where_they_lie(tmp_path):
+    """Behind a name and an extra field of any length; of a part of one as many bytes as are asked for."""
+    path = tmp_path / "a.zip"
+    files = {"a/1.png": (PNG, b""), f"a/{'ü' * 60}.png": (PNG[::-1] * 9, b"\x99\x99\x03\0abc"), "a/3.png": (b"", b"")}
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, (content, extra) in files.items():
+                member = zipfile.ZipInfo(name)
+                member.extra, member.compress_type = extra, compression
+                archive.writestr(member, content)
+        container = folder.Zip(str(path))
+        members = {member.filename: member for member in container.members}
+        for name, (content, _) in files.items():
+            assert container.read(members[name]) == content
+            assert container.read(members[name], 10**6) == content
+            part = container.read(members[name], 20)
+            assert content.startswith(part) and len(part) <= 20
+            assert compression == zipfile.ZIP_DEFLATED or len(part) == min(20, len(content))
+        entries = {"/".join(entry.parts): entry.identity for entry in container.entries()}
+        assert entries == {name: b"%d:%d" % (len(of[0]), zlib.crc32(of[0])) for name, of in files.items()}
+
+
+def test_a_member_that_is_not_as_the_zip_says(tmp_path):
+    path = write_zip(tmp_path / "a.zip", {"a/1.png": PNG * 2})
+    container = folder.Zip(str(path))
+    (member,) = container.members
+    with open(path, "ab") as file:
+        file.write(b"PK\x03\x04" + bytes(25))  # a header that lacks a byte
+
+    def changed(**fields):
+        other = copy.copy(member)
+        for name, value in fields.items():
+            setattr(other, name, value)
+        return other
+
+    longer = "damaged zip: wrong checksum"
+    for other, message in {
+        changed(file_size=len(PNG), CRC=zlib.crc32(PNG)): longer,  # its beginning would pass
+        changed(file_size=2 * len(PNG) + 1): longer,
+        changed(CRC=member.CRC ^ 1): longer,
+        changed(header_offset=container.size): "damaged zip",
+        changed(header_offset=-1): "damaged zip",
+        changed(header_offset=1): "damaged zip",
+        changed(compress_type=zipfile.ZIP_LZMA): "packed by a method other than deflate",
+    }.items():
+        with pytest.raises(ValueError, match=f"{message}$"):
+            container.read(other)
+    assert container.read(member) == PNG * 2
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(BrokenImage, match="^images: .*a.png: cannot be read .no regular file"):
+        folder.open_images([tmp_path / "a.png"]).image(0)
+
+
+def test_a_link_to_a_folder_above_is_named(tmp_path):
+    write_files(tmp_path / "set", {"cat/a.png": PNG, "dog/b.png": PNG})
+    (tmp_path / "set" / "dog" / "again").symlink_to(tmp_path / "set" / "cat")
+    (tmp_path / "set" / "cat" / "more").symlink_to(tmp_path / "set")
+    with pytest.raises(TransferError, match="^folder:.*set: .*more is a link to a folder that holds it$"):
+        open_source(f"folder:{tmp_path / 'set'}")
+    (tmp_path / "set" / "cat" / "more").unlink()
+    assert open_source(f"folder:{tmp_path / 'set'}").ids == ["cat/a.png", "dog/again/a.png", "dog/b.png"]
 
 
 def test_the_real_zip(shared_data):

@@ -114,9 +114,26 @@ def test_grey_arrays_are_repeated_and_column_labels_flattened(tmp_path, grey):
         np.testing.assert_array_equal(load_all(source)[..., channel], images.reshape(4, 6, 5))
 
 
-def test_npz_with_the_names_of_keras(tmp_path):
-    np.savez(tmp_path / "mnist.npz", x_train=pixels(3), y_train=[0, 1, 2], x_test=pixels(2), y_test=[0, 1])
-    assert open_source(f"npz:{tmp_path}/mnist.npz", "test").ids == ["test/000000", "test/000001"]
+@pytest.mark.parametrize(
+    "images, labels", [("{}_images", "{}_labels"), ("images_{}", "labels_{}"), ("x_{}", "y_{}"), ("X_{}", "y_{}")]
+)
+def test_npz_with_the_names_of_keras_and_others(images, labels, tmp_path):
+    arrays = {images.format(split): pixels(rows, seed=rows) for split, rows in (("train", 3), ("test", 2))}
+    np.savez(tmp_path / "mnist.npz", **arrays, **{labels.format("train"): [0, 1, 2], labels.format("test"): [0, 1]})
+    source = open_source(f"npz:{tmp_path}/mnist.npz", "test")
+    assert source.ids == ["test/000000", "test/000001"] and source.labels.tolist() == [0, 1]
+    np.testing.assert_array_equal(load_all(source), pixels(2, seed=2))
+
+
+def test_cifar_class_names_that_are_not_utf8(tmp_path):
+    files, _ = cifar_files("cifar100")
+    names = [b"fa\xe7ade", b"na\xc3\xafve", *(b"%d" % i for i in range(98))]
+    files["meta"] = python3_pickle({"fine_label_names": names})
+    assert open_source(f"cifar100:{write_files(tmp_path, files)}", "test").class_names[:3] == (
+        "fa\ufffdade",
+        "naïve",
+        "0",
+    )
 
 
 READ_WITHOUT_TENSORFLOW = """

@@ -9,6 +9,8 @@ have a counterpart in VGG16; `logits` only where the classes are as many.
 import json
 from typing import Any
 
+import jax
+import numpy as np
 from absl import logging
 from etils import epath
 from flax import nnx
@@ -33,10 +35,7 @@ def copy_matching(source: nnx.Module, model: nnx.Module, name: str) -> dict[str,
     as they were, and those of the other that are `unused`.
     """
     theirs, ours = _by_layer(source), _by_layer(model)
-    shapes, our_shapes = (
-        {layer: {path: array.shape for path, array in arrays.items()} for layer, arrays in layers.items()}
-        for layers in (theirs, ours)
-    )
+    shapes, our_shapes = (jax.tree.map(np.shape, layers) for layers in (theirs, ours))
     fits = {layer for layer in ours if our_shapes[layer] == shapes.get(layer)}
     arrays = {path: array for layer in ours for path, array in (theirs if layer in fits else ours)[layer].items()}
     load_flat_state(model, arrays)
@@ -82,16 +81,8 @@ def start(config: ConfigDict, model: nnx.Module, workdir: epath.Path) -> dict[st
             f"config.model.init_from: {name} and {ours} have no layer of the same name and shape; "
             f"{name} has {unused}, {ours} has {left}"
         )
-    arrays = report["arrays"]
-    logging.info(
-        "init_from %s: %d arrays copied (%s); left random in %s: %s; unused: %s",
-        name,
-        arrays,
-        copied,
-        ours,
-        left,
-        unused,
-    )
+    text = "init_from %s: %d arrays copied (%s); left random in %s: %s; unused: %s"
+    logging.info(text, name, report["arrays"], copied, ours, left, unused)
     return report
 
 

@@ -15,7 +15,7 @@ from transfer.store.writer import StoreWriter
 from transfer.training.parallel import placement
 from transfer.training.parallel.batches import Resident, Streamed
 from transfer.training.parallel.epochs import MeshTrainer, prefetched
-from transfer.training.parallel.reader import Reader, Split, pieces
+from transfer.training.parallel.reader import Piece, Reader, Split, pieces
 
 ROWS, WIDTH, CLASSES, CHUNK = 203, 6, 4, 8
 SKIPPED = [0, 17, 18, 96, 202]
@@ -109,7 +109,7 @@ def test_rows_that_no_head_can_use(case, stream, mesh):
 
 
 def test_pieces_end_where_chunks_do():
-    assert pieces(5, 21, 8, offset=2) == [(2, 5, 8), (5, 8, 16), (13, 16, 21)]
+    assert pieces(5, 21, 8) == [(0, 5, 8), (3, 8, 16), (11, 16, 21)]
     assert pieces(8, 16, 8) == [(0, 8, 16)] and pieces(3, 3, 8) == []
 
 
@@ -129,7 +129,7 @@ def test_reading_holds_nothing_of_what_it_does_not_fill():
     reader = Reader(Split(X.astype(ml_dtypes.bfloat16), Y), 4)
     features, labels = reader.buffers(30)
     assert features.dtype == ml_dtypes.bfloat16 and features.shape == (30, 3)
-    reader.fill([((features, labels), pieces(4, 10, 4, offset=20))])
+    reader.fill([((features, labels), [Piece(20, 4, 8), Piece(24, 8, 10)])])
     np.testing.assert_array_equal(labels[20:26], Y[4:10])
     assert not features[:20].any() and not features[26:].any()
 

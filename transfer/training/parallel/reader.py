@@ -1,5 +1,6 @@
 """Rows of a feature store or of arrays, read in pieces, by several threads, into the place where they are wanted."""
 
+import itertools
 import math
 import mmap
 from collections.abc import Iterable, Sequence
@@ -43,10 +44,10 @@ class Piece(NamedTuple):
     stop: int
 
 
-def pieces(start: int, stop: int, rows: int, offset: int = 0) -> list[Piece]:
+def pieces(start: int, stop: int, rows: int) -> list[Piece]:
     """Rows [start, stop) in pieces that begin at multiples of `rows`, at most so long, one behind the other."""
     edges = [start, *range((start // rows + 1) * rows, stop, rows), stop]
-    return [Piece(offset + a - start, a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    return [Piece(a - start, a, b) for a, b in itertools.pairwise(edges) if b > a]
 
 
 def _zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
