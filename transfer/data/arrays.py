@@ -1,5 +1,6 @@
 """Data sets that come as arrays: `digits`, `cifar10:PATH`, `cifar100:PATH`, `npz:PATH` and `pickle:PATH`."""
 
+import functools
 import io
 import os
 from collections.abc import Collection, Iterable, Mapping
@@ -125,21 +126,12 @@ CIFAR10 = CifarLayout(CIFAR10_FILES, "labels", "batches.meta", "label_names")
 CIFAR100 = CifarLayout({"train": ("train",), "test": ("test",)}, "fine_labels", "meta", "fine_label_names")
 
 
-def open_cifar10(path: str, split: str | None) -> Source:
-    """CIFAR-10, split "train" (50,000 images) or "test" (10,000), 32x32. Raises as `_open_cifar` says."""
-    return _open_cifar(f"cifar10:{path}", path, split, CIFAR10)
-
-
-def open_cifar100(path: str, split: str | None) -> Source:
-    """CIFAR-100 with its 100 fine labels, split "train" or "test". Raises as `_open_cifar` says."""
-    return _open_cifar(f"cifar100:{path}", path, split, CIFAR100)
-
-
-def _open_cifar(name: str, path: str, split: str | None, layout: CifarLayout) -> Source:
+def _open_cifar(kind: str, layout: CifarLayout, path: str, split: str | None) -> Source:
     """A split of the original python batches, unpacked or as the `.tar.gz`.
 
     Raises UsageError for one other than train and test, TransferError for missing and damaged files.
     """
+    name = f"{kind}:{path}"
     if split is None or split not in layout.splits:
         raise no_split(name, split, list(layout.splits))
     wanted = (*layout.splits[split], layout.meta)
@@ -160,6 +152,11 @@ def _open_cifar(name: str, path: str, split: str | None, layout: CifarLayout) ->
     images = np.concatenate(pixels).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     class_names = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in names]
     return ArraySource(name, np.ascontiguousarray(images), np.concatenate(labels), class_names, split)
+
+
+# CIFAR-10, split "train" (50,000 images) or "test" (10,000), 32x32; CIFAR-100 with its 100 fine labels.
+open_cifar10 = functools.partial(_open_cifar, "cifar10", CIFAR10)
+open_cifar100 = functools.partial(_open_cifar, "cifar100", CIFAR100)
 
 
 def _unpacked(path: str, wanted: tuple[str, ...]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class TrainChunk(NamedTuple):
 
 
 class EvaluateChunk(NamedTuple):
-    """Rows to validate on, as `step.evaluate` takes them."""
+    """Rows as `step.evaluate` takes them: of each device a block, of which the first `num_rows` are rows."""
 
     features: jax.Array
     labels: jax.Array
@@ -126,6 +126,48 @@ def rank_in_group(groups: np.ndarray, num_groups: int) -> np.ndarray:
     return ranks
 
 
+class RowBlocks:
+    """Rows as `step.evaluate` takes them: kept on the devices, or `window_rows` of them read at a time.
+
+    They are read by pieces of `piece_rows`, of which a window has whole ones.
+    """
+
+    def __init__(
+        self, reader: Reader, mesh: DataMesh, window_rows: int | None = None, piece_rows: int = PIECE_ROWS
+    ) -> None:
+        self.num_rows, self._reader, self._mesh, self._piece_rows = reader.num_rows, reader, mesh, piece_rows
+        windows_of = self.num_rows if window_rows is None else max(1, window_rows // piece_rows) * piece_rows
+        self._window_rows = min(windows_of, self.num_rows)
+        self._kept = list(self._windows(one_by_one=True)) if window_rows is None else None
+
+    def chunks(self) -> Iterator[EvaluateChunk]:
+        """All of the rows."""
+        yield from self._windows(one_by_one=False) if self._kept is None else self._kept
+
+    def _windows(self, one_by_one: bool) -> Iterator[EvaluateChunk]:
+        """Reads the windows, of each a block for every shard, of which the last may have fewer rows, or none.
+
+        Block by block, which spares the memory of the host, or all at once, which is faster.
+        """
+        mesh = self._mesh
+        block = math.ceil(self._window_rows / mesh.num_shards)
+        for start in range(0, self.num_rows, self._window_rows):
+            stop = min(start + self._window_rows, self.num_rows)
+            edges = [min(start + i * block, stop) for i in range(mesh.num_shards + 1)]
+            features: list[jax.Array] = []
+            labels: list[jax.Array] = []
+            for shards in [[shard] for shard in mesh.local_shards] if one_by_one else [mesh.local_shards]:
+                buffers = {shard: self._reader.buffers(block) for shard in shards}
+                of_shards = {shard: pieces(edges[shard], edges[shard + 1], self._piece_rows) for shard in shards}
+                self._reader.fill([(buffers[shard], of_shards[shard]) for shard in shards])
+                for shard in shards:
+                    features += mesh.device_put_shard(shard, buffers[shard][0])
+                    labels += mesh.device_put_shard(shard, buffers[shard][1])
+            counts = np.diff(edges).astype(np.int32)
+            num_rows = mesh.put_blocks(ROWS, {shard: counts[shard : shard + 1] for shard in mesh.local_shards})
+            yield EvaluateChunk(mesh.make_global_array(ROWS, features), mesh.make_global_array(ROWS, labels), num_rows)
+
+
 class Resident:
     """Rows to train on, all of them on the devices of `mesh`.
 
@@ -135,7 +177,8 @@ class Resident:
     def __init__(self, reader: Reader, mesh: Mesh, batch_size: int, rows_of: Callable[[int, int], np.ndarray]) -> None:
         self.num_rows, self.batch_size = reader.num_rows, batch_size
         self._rows_of, self._mesh = rows_of, DataMesh(mesh)
-        self._data = _load(reader, self._mesh, 0, self.num_rows, PIECE_ROWS)[:2]
+        (chunk,) = RowBlocks(reader, self._mesh).chunks()
+        self._data = chunk.features, chunk.labels
 
     def chunks(self, seed: int, epoch: int, batches_done: int) -> Iterator[TrainChunk]:
         """The chunks of an epoch of which so many batches are done already."""
@@ -151,56 +194,6 @@ class Resident:
                 owners = rows // block, rows % block
                 indices, sizes = assign_rows_to_devices(*owners, self.batch_size, num_shards, min_width)
                 yield TrainChunk(Batches(*self._data, self._mesh.put_indices(indices), sizes), len(sizes), stop)
-
-
-class Validation:
-    """Rows to validate on: kept on the devices, or `window_rows` of them read at a time, by pieces of `piece_rows`."""
-
-    def __init__(
-        self, reader: Reader, mesh: Mesh, window_rows: int | None = None, piece_rows: int = PIECE_ROWS
-    ) -> None:
-        self.num_rows, self._reader, self._mesh, self._piece_rows = reader.num_rows, reader, DataMesh(mesh), piece_rows
-        windows_of = self.num_rows if window_rows is None else max(1, window_rows // piece_rows) * piece_rows
-        self._window_rows = min(windows_of, self.num_rows)
-        self._kept = list(self._windows(one_by_one=True)) if window_rows is None else None
-
-    def chunks(self) -> Iterator[EvaluateChunk]:
-        """All of the rows."""
-        yield from self._windows(one_by_one=False) if self._kept is None else self._kept
-
-    def _windows(self, one_by_one: bool) -> Iterator[EvaluateChunk]:
-        for start in range(0, self.num_rows, self._window_rows):
-            rows = start, min(start + self._window_rows, self.num_rows), self._piece_rows, self._window_rows
-            yield _load(self._reader, self._mesh, *rows, one_by_one=one_by_one)
-
-
-def _load(
-    reader: Reader,
-    mesh: DataMesh,
-    start: int,
-    stop: int,
-    piece_rows: int,
-    window_rows: int | None = None,
-    one_by_one: bool = True,
-) -> EvaluateChunk:
-    """Reads rows [start, stop), a block for each shard, of which the last may be shorter, or empty.
-
-    One by one, which spares the memory of the host, or all at once, which is faster. Blocks have room for the rows of
-    a whole window.
-    """
-    block = math.ceil((window_rows or stop - start) / mesh.num_shards)
-    edges = [min(start + i * block, stop) for i in range(mesh.num_shards + 1)]
-    features: list[jax.Array] = []
-    labels: list[jax.Array] = []
-    for shards in [[shard] for shard in mesh.local_shards] if one_by_one else [mesh.local_shards]:
-        buffers = {shard: reader.buffers(block) for shard in shards}
-        reader.fill([(buffers[shard], pieces(edges[shard], edges[shard + 1], piece_rows)) for shard in shards])
-        for shard in shards:
-            features += mesh.device_put_shard(shard, buffers[shard][0])
-            labels += mesh.device_put_shard(shard, buffers[shard][1])
-    counts = np.diff(edges).astype(np.int32)
-    num_rows = mesh.put_blocks(ROWS, {shard: counts[shard : shard + 1] for shard in mesh.local_shards})
-    return EvaluateChunk(mesh.make_global_array(ROWS, features), mesh.make_global_array(ROWS, labels), num_rows)
 
 
 class Streamed:

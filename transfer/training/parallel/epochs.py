@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from transfer.errors import TransferError, UsageError
 from transfer.heads.gradient import Params, State
 from transfer.training.parallel import step
-from transfer.training.parallel.batches import EvaluateChunk, Resident, Streamed, TrainChunk, Validation
+from transfer.training.parallel.batches import DataMesh, EvaluateChunk, Resident, RowBlocks, Streamed, TrainChunk
 from transfer.training.parallel.reader import Reader, Split
 from transfer.training.parallel.shuffle import Chunks, default_window, permutation
 from transfer.training.run import Part, Position
@@ -99,7 +99,7 @@ class MeshTrainer:
         self._validation = None
         if validation is not None:
             windows = (window_rows, chunk_rows) if stream else ()
-            self._validation = Validation(Reader(validation, num_classes, "validation "), mesh, *windows)
+            self._validation = RowBlocks(Reader(validation, num_classes, "validation "), DataMesh(mesh), *windows)
 
     def shard_state(self, state: State) -> State:
         """A state of `LINEAR.init_state` on the mesh."""
