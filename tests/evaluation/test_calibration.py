@@ -64,6 +64,12 @@ def test_nothing_to_learn_a_temperature_from(logits, labels):
     assert temperature(logits, labels) == 1.0
 
 
+def test_a_temperature_is_not_beyond_its_bounds():
+    worse_than_none, nearly_all_right = [[1.0, 0.0]] * 3, [[0.01, 0.0]] * 3 + [[1e-6, 0.0]]
+    assert temperature(worse_than_none, [1, 1, 1]) == pytest.approx(100, rel=1e-6)
+    assert temperature(nearly_all_right, [0, 0, 0, 1]) == pytest.approx(0.01, rel=1e-6)
+
+
 def test_temperature_with_a_class_that_the_head_does_not_know():
     logits, labels = rows("sure")
     wide = np.concatenate([logits, np.full((len(logits), 1), -np.inf)], axis=1)

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from etils import epath
+from golden import make_comparison as golden
 
 from transfer import experiment
 from transfer.__main__ import main
@@ -17,7 +18,7 @@ from transfer.evaluation import comparison_table
 from transfer.evaluation.comparison_table import ComparedRun
 from transfer.evaluation.measures import MEASURES
 from transfer.evaluation.predictions import FILE, Predictions
-from transfer.evaluation.runs import Run
+from transfer.evaluation.runs import Run, _recorded, facts, planned_epochs, with_names
 from transfer.evaluation.summary import summary
 
 ROWS, CLASSES = 90, 7
@@ -287,6 +288,11 @@ def test_a_head_without_probabilities(runs, compare):
     assert code == 0
 
 
+def test_the_text_of_every_form_is_the_recorded_one():
+    """`python tests/golden/make_comparison.py` records it anew."""
+    assert golden.text() == golden.FILE.read_text()
+
+
 def test_as_from_python(runs):
     table = tabulate([str(runs / "a"), str(runs / "b")], resamples=100)
     assert table.measures == ("accuracy", "log_loss", "ece") and table.rows[1].shared == ROWS
@@ -297,6 +303,72 @@ def test_as_from_python(runs):
         [ComparedRun(Run("x", "x", dict.fromkeys(comparison_table.FACTS, "")), {})], "classes", ("ece",), 1
     )
     assert comparison_table.text(lone).split() == ["run", "ECE", "%", "x", "-"]
+
+
+NAMES = {
+    ("runs/a",): ["runs/a"],
+    ("runs/a", "runs/b"): ["a", "b"],
+    ("r/a/x", "r/b/x"): ["a/x", "b/x"],
+    ("r", "r/b", "r/c"): ["r", "r/b", "r/c"],
+    ("gs://of/r/a", "gs://of/r/b"): ["a", "b"],
+}
+
+
+@pytest.mark.parametrize("paths, names", NAMES.items())
+def test_runs_are_called_by_what_their_paths_differ_in(paths, names):
+    assert with_names([f"{path}/" for path in paths]) == list(zip(paths, names, strict=True))
+
+
+CONFIG = {"model": {"name": "m"}, "tap": "t", "head": {"name": "h", "epochs": 5}, "data": {"source": "d"},
+          "finetune": {"epochs": 3}}  # fmt: skip
+RESULT = {"model": "M", "tap": "T", "num_validation": 9, "dataset": "D"}
+EXPECTED = {
+    "a result": (RESULT, CONFIG, {"model": "M", "tap": "T", "head": "h", "rows": "9", "data": "D"}, 5),
+    "a config": ({}, CONFIG, {"model": "m", "tap": "t", "head": "h", "rows": "", "data": "d"}, 5),
+    "nothing": ({}, {}, dict.fromkeys(("model", "tap", "head", "rows", "data"), ""), None),
+    "damaged": ({}, dict.fromkeys(CONFIG, "x"), {"model": "", "tap": "x", "head": "", "rows": "", "data": ""}, None),
+    "a network": (
+        {},
+        CONFIG | {"train": "finetune"},
+        {"model": "m", "tap": "", "head": "finetune", "rows": "", "data": "d"},
+        3,
+    ),
+}
+
+
+@pytest.mark.parametrize("result, config, expected, epochs", EXPECTED.values(), ids=EXPECTED)
+def test_facts_of_a_run(result, config, expected, epochs):
+    assert facts(result, config) == expected and planned_epochs(config) == epochs
+
+
+RECORDED = {
+    "of before": ({"validation_accuracy": 0.5, "num_validation": 4}, {"accuracy": (0.5, 0.150039, 0.849961)}),
+    "all right": ({"validation_accuracy": 1, "num_validation": 4}, {"accuracy": (1.0, 0.510109, 1.0)}),
+    "none right": ({"validation_accuracy": 0, "num_validation": 4}, {"accuracy": (0.0, 0.0, 0.489891)}),
+    "no share": ({"validation_accuracy": 1.5, "num_validation": 4}, {}),
+    "below 0": ({"validation_accuracy": -0.5, "num_validation": 4}, {}),
+    "text": ({"validation_accuracy": "0.5", "num_validation": 4}, {}),
+    "no number of rows": ({"validation_accuracy": 0.5}, {}),
+    "measures": (
+        {
+            "measures": {
+                "ece": {"value": 0.2, "low": 0, "high": 0.3},
+                "r2": {"value": None, "low": 0, "high": 1},
+                "rows": 4,
+                "accuracy": {"value": 1},
+            }
+        },
+        {"ece": (0.2, 0, 0.3)},
+    ),
+}
+
+
+@pytest.mark.parametrize("result, expected", RECORDED.values(), ids=RECORDED)
+def test_measures_that_a_result_holds(result, expected):
+    found = _recorded(result)
+    assert found.keys() == expected.keys()
+    for name, ends in expected.items():
+        assert found[name] == pytest.approx(ends, abs=1e-6)
 
 
 def test_runs_of_the_same_rows_are_measured_together_as_alone(runs):

@@ -165,6 +165,27 @@ def test_seeded_and_the_same_in_any_number_of_blocks(monkeypatch):
         assert not np.array_equal(one[name], other[name])
 
 
+# Measure, value on 1,000 rows, the middle 95 % of its resamples -> its interval.
+ENDS = {
+    "percentiles": ("accuracy", 0.5, (0.4, 0.65), (0.4, 0.65)),
+    "of no share": ("log_loss", 0.001, (0.0, 0.2), (0.0, 0.2)),
+    "enough wrong": ("accuracy", 0.989, (0.98, 0.995), (0.98, 0.995)),
+    "few wrong": ("accuracy", 0.991, (0.98, 0.995), np.ravel(wilson(np.array([991]), np.array([1000])))),
+    "few right": ("accuracy", 0.009, (0.0, 0.01), np.ravel(wilson(np.array([9]), np.array([1000])))),
+    "mirrored": ("ece", 0.2, (0.1, 0.35), (0.05, 0.3)),
+    "mirrored, from 0": ("ece", 0.1, (0.15, 0.25), (0.0, 0.05)),
+    "mirrored, nothing left": ("ece", 0.02, (0.05, 0.08), (0.0, 0.0)),
+}
+
+
+@pytest.mark.parametrize("name, value, middle, expected", ENDS.values(), ids=ENDS)
+def test_ends_of_an_interval(name, value, middle, expected):
+    measure, resamples = MEASURES["classes"][name], np.repeat(middle, 500)
+    np.testing.assert_allclose(interval(measure, value, resamples, 1000), expected, atol=1e-12)
+    unbounded = (2 * value - middle[1], 2 * value - middle[0]) if name == "ece" else middle
+    np.testing.assert_allclose(intervals.between(measure, value, resamples), unbounded)
+
+
 def test_a_resample_may_leave_a_measure_open():
     assert percentiles(np.array([np.nan, 1.0, 2.0]))[0] >= 1 and np.isnan(percentiles(np.full(3, np.nan))).all()
     labels = np.zeros((6, 1))
@@ -193,7 +214,9 @@ def test_summary_of_classes():
     ]
     cat = found["per_class"][0]
     assert (cat["rows"], cat["value"]) == (2, 0.5) and 0 < cat["low"] < 0.5 < cat["high"] < 1
-    assert found["rows"] == 5 and found["confidence"] == 0.95 and found["resamples"] == 2000
+    assert found["rows"] == 5 and found["confidence"] == 0.95 and found["resamples"] == 2000 and found["seed"] == 0
+    assert list(found) == ["accuracy", "balanced_accuracy", "log_loss", "ece", "rows", "confidence", "resamples",
+                           "seed", "per_class", "classes_without_rows"]  # fmt: skip
 
 
 def test_an_accuracy_of_one_is_not_certain():
@@ -207,13 +230,16 @@ def test_summary_of_other_kinds(kind):
     random = np.random.default_rng(0)
     scores = random.standard_normal((50, 3))
     found = summary(Predictions.of_logits(scores, scores + 1 > 1 if kind == "labels" else scores + 1, kind=kind))
-    assert set(MEASURES[kind]) < set(found) and "per_class" not in found
+    assert list(found) == [*MEASURES[kind], "rows", "confidence", "resamples", "seed"]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
 def test_of_many_classes_none_is_named():
-    found = Predictions.of_logits(np.zeros((3, 101)), np.zeros(3, int))
-    assert "per_class" not in summary(found) and len(per_class(found)) == 101
+    hundred = summary(Predictions.of_logits(np.zeros((3, 100)), np.zeros(3, int)))
+    assert len(hundred["per_class"]) == 1 and hundred["classes_without_rows"] == [*map(str, range(1, 100))]
+    found = Predictions.of_logits(np.zeros((3, 102)), np.zeros(3, int))
+    assert "per_class" not in summary(found) and len(per_class(found)) == 102
+    assert summary(found)["classes_without_rows"] == [*map(str, range(1, 101))]
     assert per_class(found, ["a"])[:2] == [
         {"class": "a", "rows": 3, "value": 1.0, "low": per_class(found)[0]["low"], "high": 1.0},
         {"class": "1", "rows": 0, "value": None, "low": None, "high": None},

@@ -10,7 +10,7 @@ from scipy import stats
 from transfer.errors import TransferError
 from transfer.evaluation import intervals
 from transfer.evaluation.intervals import matched
-from transfer.evaluation.measures import MEASURES
+from transfer.evaluation.measures import MEASURES, value
 from transfer.evaluation.paired import (
     aligned,
     chance,
@@ -125,6 +125,8 @@ def test_every_measure_has_a_p_of_its_own(kind, measure):
         return chance(a, b, measure, paired_resamples(a, b, measure, resamples=400))
 
     assert p(worse, better) < 0.01 and p(better, worse) < 0.01
+    assert (value(better, measure) > value(worse, measure)) == MEASURES[kind][measure].more
+    assert 0 <= value(worse, measure) <= 1 or not MEASURES[kind][measure].share
     assert p(worse, worse) == 1 and name_of_test(MEASURES[kind][measure])
 
 

@@ -130,7 +130,8 @@ BAD = {
     "ids that repeat": ((LOGITS, LABELS), {"ids": ["a"] * 7}, "ids of rows repeat"),
     "NaN": ((LOGITS * np.nan, LABELS), {}, "NaN or infinity"),
     "infinity": ((LOGITS * 0 + np.inf, LABELS), {}, "NaN or infinity"),
-    "a class too many": ((LOGITS, LABELS + 6), {}, "scores are of 6 classes"),
+    "a class too many": ((LOGITS, [0, 1, 2, 3, 4, 5, 6]), {}, "labels run from 0 to 6, but scores are of 6 classes"),
+    "a class below 0": ((LOGITS, [0, 1, 2, 3, 4, 5, -1]), {}, "labels run from -1 to 5, but scores are of 6 classes"),
     "half a class": ((LOGITS, LABELS / 2 + 0.25), {}, "scores are of 6 classes"),
     "labels that are no labels": ((LOGITS, LOGITS), {"kind": "labels"}, "must be 0 or 1"),
     "another kind": ((LOGITS, LABELS), {"kind": "ranks"}, "'ranks' are not known"),
@@ -143,28 +144,74 @@ def test_bad_rows(arguments, others, message):
         Predictions.of_logits(*arguments, **others)
 
 
-@pytest.mark.parametrize(
-    "how", ["truncated", "no zip", "another file", "another format", "classes", "rivals", "ids", "NaN", "objects"]
-)
-def test_a_damaged_file_is_one_line(how, tmp_path):
+def written(path, name="classes"):
+    """The arrays of a file of predictions."""
+    of_kind(name, class_names=[f"class {i}" for i in range(6)]).write(path)
+    return dict(np.load(path, allow_pickle=False))
+
+
+def put(array, value, place=0):
+    changed = array.astype(np.result_type(array, type(value)) if isinstance(value, float) else array.dtype)
+    changed.flat[place] = value
+    return changed
+
+
+# How an array of a file is changed -> what is said of it.
+DAMAGED = {
+    "another format": ("facts", lambda a: a + 1, "predictions of another format than 1; a newer version wrote them"),
+    "fewer facts": ("facts", lambda a: a[:3], "predictions of another format than 1"),
+    "facts of fractions": ("facts", lambda a: a * 1.0, "predictions of another format than 1"),
+    "another kind": ("kind", lambda a: np.asarray(b"ranks"), "its arrays are not predictions of rows; it is damaged"),
+    "a kind of several": ("kind", lambda a: np.asarray([b"a", b"b"]), "its names are not text; it is damaged"),
+    "a class too many": ("labels", lambda a: put(a, 6), "its classes are not below 6; it is damaged"),
+    "a class below 0": ("top", lambda a: put(a, -1), "its classes are not below 6; it is damaged"),
+    "classes of fractions": ("labels", lambda a: a * 1.0, "its classes are not below 6; it is damaged"),
+    "too many rivals": ("rivals", lambda a: put(a, 6), "its classes are not below 6; it is damaged"),
+    "fewer ids": ("ids", lambda a: a[:2], r"labels has shape \(7,\), not \(2,\); it is damaged"),
+    "ids that repeat": ("ids", lambda a: a[[0, 0, *range(2, 7)]], "its arrays are not predictions of rows"),
+    "no ids": ("ids", lambda a: a[:0], "its arrays are not predictions of rows; it is damaged"),
+    "ids in a column": ("ids", lambda a: a[:, None], "its arrays are not predictions of rows; it is damaged"),
+    "fewer places": ("top", lambda a: a[:, :4], r"top has shape \(7, 4\), not \(7, 5\); it is damaged"),
+    "scores of classes": ("scores", lambda a: LOGITS, r"scores has shape \(7, 6\), not \(7, 0\); it is damaged"),
+    "NaN": ("nll", lambda a: put(a, np.nan), "its numbers are not those of predictions; it is damaged"),
+    "a share below 0": ("probability", lambda a: put(a, -0.1, 3), "its numbers are not those of predictions"),
+    "a share above 1": ("probability", lambda a: put(a, 1.1, 3), "its numbers are not those of predictions"),
+    "a share that is none": ("probability", lambda a: put(a, np.nan, 3), "its numbers are not those of predictions"),
+    "fewer names": ("class_names", lambda a: a[:5], "it names 5 of 6 classes; it is damaged"),
+    "objects": ("nll", lambda a: np.array([None] * 7), "nll"),
+}
+
+
+@pytest.mark.parametrize("array, change, message", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_array_is_one_line(array, change, message, tmp_path):
     path = tmp_path / "predictions.npz"
-    of_kind("classes").write(path)
-    arrays = dict(np.load(path, allow_pickle=False))
-    if how == "truncated":
-        path.write_bytes(path.read_bytes()[:-40])
-    elif how == "no zip":
-        path.write_bytes(b"hello")
-    elif how == "another file":
-        np.savez(path, features=LOGITS)
-    else:
-        changed = {
-            "another format": {"facts": arrays["facts"] + 1},
-            "classes": {"labels": arrays["labels"] + 9},
-            "ids": {"ids": arrays["ids"][:2]},
-            "rivals": {"rivals": arrays["rivals"] + 6},
-            "NaN": {"nll": arrays["nll"] * np.nan},
-            "objects": {"nll": np.array([None] * 7)},
-        }
-        np.savez(path, **{**arrays, **changed[how]})
+    arrays = written(path)
+    np.savez(path, **arrays | {array: change(arrays[array])})
+    with pytest.raises(TransferError, match=f"^{path}: .*{message}"):
+        Predictions.read(path)
+
+
+@pytest.mark.parametrize("kind", ["labels", "values"])
+@pytest.mark.parametrize("array, value", [("scores", -np.inf), ("scores", np.inf), ("labels", np.nan)])
+def test_damaged_labels_and_values_are_one_line(kind, array, value, tmp_path):
+    path = tmp_path / "predictions.npz"
+    arrays = written(path, kind)
+    np.savez(path, **arrays | {array: put(arrays[array], value)})
+    if kind == "labels" and value == -np.inf:  # of a label that the head does not know
+        assert Predictions.read(path).scores[0, 0] == value
+        return
+    with pytest.raises(TransferError, match=f"^{path}: its numbers are not those of predictions; it is damaged$"):
+        Predictions.read(path)
+
+
+@pytest.mark.parametrize("content", [None, b"hello"], ids=["truncated", "no zip"])
+def test_what_is_no_file_of_predictions_is_one_line(content, tmp_path):
+    path = tmp_path / "predictions.npz"
+    written(path)
+    path.write_bytes(path.read_bytes()[:-40] if content is None else content)
     with pytest.raises(TransferError, match=f"^{path}: "):
+        Predictions.read(path)
+    np.savez(path, features=LOGITS)
+    missing = "class_names, facts, ids, kind, labels, nll, probability, scores, top missing"
+    with pytest.raises(TransferError, match=f"^{path}: no predictions of a run: {missing}$"):
         Predictions.read(path)

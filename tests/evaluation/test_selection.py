@@ -79,6 +79,15 @@ def test_the_chosen_one_is_the_best_row_of_the_table_fitted_on_all(labels):
     np.testing.assert_array_equal(found.holdout_labels, labels[held])
 
 
+def test_features_of_any_shape():
+    """One number a row, columns, or maps: the same rows, the same choice."""
+    grid = {"C": [1e-3, 1.0]}
+    for shaped, columns in ((X[:, 0], X[:, :1]), (X.reshape(90, 2, 1, 2), X)):
+        found, expected = (transfer.sweep(features, Y, LogisticRegression(), grid) for features in (shaped, columns))
+        assert found.table == expected.table
+        np.testing.assert_array_equal(found.probe.coef_, expected.probe.coef_)
+
+
 def test_of_equals_the_first_is_chosen():
     found = transfer.sweep(X, Y, LogisticRegression(), {"C": [5.0, 0.5, 1.0], "tol": (1e-4, 1e-5)}, seed=3)
     ties = [row["C"] for row in found.table if row["accuracy"] == max(r["accuracy"] for r in found.table)]
@@ -101,7 +110,8 @@ def test_without_a_grid_only_the_tap_is_chosen():
 )
 def test_an_edge_is_told(grid, told):
     notes = transfer.sweep(X, Y, LogisticRegression(), {"C": grid}).notes
-    assert any("is at the edge of what was tried" in note for note in notes) == told
+    edge = "the chosen C=10 is at the edge of what was tried, 1e-09 to 10: there may be better beyond"
+    assert (edge in notes) == told
     assert len(notes) == told or len(grid) == 4
 
 
@@ -144,7 +154,10 @@ BAD = {
     "share": (dict(holdout=1.0), UsageError, "between 0 and 1"),
     "unknown measure": (dict(measure="f1"), UsageError, "'f1' is not one of accuracy"),
     "no probabilities": (dict(head=RidgeClassifier(), grid={}, measure="log_loss"), UsageError, "gives no prob"),
-    "rows": (dict(y=Y[:5]), RowsError, "must be of one length"),
+    "rows": (dict(y=Y[:5]), RowsError, r"features of shape \(90, 4\) but 5 labels: the two must be of one length"),
+    "a number": (dict(features=3.0), RowsError, r"features of shape \(\) but 90 labels"),
+    "no column": (dict(features=X[:, :0], head="ridge", grid=None), RowsError, "Found array with 0 feature"),
+    "no row": (dict(features=X[:0], y=Y[:0]), RowsError, "0 rows, of no class two: none can be held out"),
     "rows of one class each": (dict(features=X[:3], y=[1, 2, 3]), RowsError, "none can be held out"),
     "no tap": (dict(features={}), UsageError, "at least one tap"),
 }

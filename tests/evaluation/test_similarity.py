@@ -1,6 +1,7 @@
 """Linear CKA: the values of published code, and what must not change it."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,17 @@ BAD = {
 def test_bad_rows_are_one_clear_line(x, y, options, message):
     with pytest.raises(TransferError, match=message):
         linear_cka(x, y, **options)
+
+
+def test_no_product_of_rows_is_made_for_representations_that_are_not_wide():
+    """The limit counts (N, N) products of the wide ones alone, of which there is one here beside six others."""
+    random = np.random.default_rng(0)
+    taps = {"wide": random.standard_normal((400, 401))} | {f"{i}": random.standard_normal((400, 4)) for i in range(6)}
+    tracemalloc.start()
+    cka_matrix(taps)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 * 8 * 400**2  # that product, one of a part of the columns, and copies of the wide one's columns
 
 
 def test_products_that_would_not_fit_are_refused(monkeypatch):

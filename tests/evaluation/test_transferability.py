@@ -62,6 +62,18 @@ def test_logme_of_columns_that_repeat_and_of_none_that_vary():
     assert np.isfinite(logme(np.ones_like(x), labels))
 
 
+@pytest.mark.parametrize("rows, columns, rank", [(60, 12, 12), (60, 12, 3), (60, 60, 7), (20, 60, 20), (20, 60, 5)])
+def test_singular_values_that_are_rounding_are_left_out(rows, columns, rank):
+    random = np.random.default_rng(0)
+    x = random.standard_normal((rows, rank)) @ random.standard_normal((rank, columns))
+    y = random.standard_normal((rows, 2))
+    values, projected, rest = transferability._spectrum(x, y)
+    vectors, singular, _ = np.linalg.svd(x)
+    np.testing.assert_allclose(values, np.sort(singular[:rank] ** 2), rtol=1e-4)
+    np.testing.assert_allclose(projected[::-1], (vectors[:, :rank].T @ y) ** 2, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(rest, ((vectors[:, rank:].T @ y) ** 2).sum(axis=0), rtol=1e-6, atol=1e-5)
+
+
 def test_labels_of_any_kind_and_features_of_any_shape():
     x, _, labels = golden.pair("tall")
     names = np.array(["cat", "dog", "eel", "fox"])[labels]

@@ -11,6 +11,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from transfer.errors import RowsError, TransferError, UsageError
 from transfer.heads import NearestMeanProbe, RidgeProbe, ridge_probe, temperature
 from transfer.heads.estimator import Probe, Regressor
+from transfer.heads.targets import Targets
 
 
 class Correlation(Probe):
@@ -117,6 +118,18 @@ def test_many_heads_are_those_fitted_one_by_one(head):
         alone = type(head)(**{name: values[place] for name, values in grid.items()}).fit(X, LABELS)
         np.testing.assert_array_equal(found, alone.logits(X[:5]))
     assert head.fit_many(X, LABELS, {"shift": [1.0]})(X).shape == (1, 30, 2)
+
+
+@pytest.mark.parametrize("sample_weight", [None, np.array([3.0, 1.0, 0.5])])
+@pytest.mark.parametrize("kind, outputs", [("classes", 2), ("classes", 5), ("labels", 1), ("labels", 3)])
+def test_the_temperature_of_scores_that_are_all_right_is_that_of_platts_targets(kind, outputs, sample_weight):
+    """The probability of a right class is 1 less (C - 1) / C parts in n + 1, of a label 1 less half a part."""
+    gap, count = 2.5, 3 if sample_weight is None else sample_weight.sum()
+    array = np.arange(3, dtype=np.int32) % outputs if kind == "classes" else np.eye(3, outputs, dtype=np.float32)
+    right = Targets(kind, array, outputs)
+    scores = gap * (right.to_matrix() - (0 if kind == "classes" else 0.5)) * (1 if kind == "classes" else 2)
+    found = temperature.fit(scores, right, sample_weight, sample_weight)
+    assert gap / found == pytest.approx(np.log((outputs if kind == "classes" else 2) * count + 1), rel=2e-3)
 
 
 @pytest.mark.parametrize("head", [NearestMeanProbe(), NearestMeanProbe("cosine"), RidgeProbe()])

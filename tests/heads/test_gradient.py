@@ -85,9 +85,13 @@ def numpy_sgd(kind, kernel, bias, *, epochs, batch_size, rate, momentum, decay, 
     return params
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "decay", "weights"), [("classes", 0.2, WEIGHTS), ("labels", 0.0, None), ("values", 0.2, None)]
+    ("kind", "decay", "weights"),
+    [
+        ("classes", 0.2, WEIGHTS),
+        pytest.param("labels", 0.0, None, marks=pytest.mark.slow),
+        pytest.param("values", 0.2, None, marks=pytest.mark.slow),
+    ],
 )
 def test_sgd_is_that_of_numpy(kind, decay, weights):
     state = sgd.init_state(WIDTH, OUTPUTS, sgd.init_key(0))

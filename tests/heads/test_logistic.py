@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy.special import logsumexp
+from scipy.special import expit, logsumexp, softmax
 from sklearn.datasets import load_digits, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -114,6 +114,31 @@ def test_several_labels_are_a_scikit_learn_head_each():
         theirs = LogisticRegression(C=0.1, tol=1e-8, max_iter=1000).fit(x, column)
         np.testing.assert_allclose(probe.predict_proba(x)[:, label], theirs.predict_proba(x)[:, 1], atol=0.01)
         np.testing.assert_allclose(probe.coef_[label], theirs.coef_[0], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "given, padded",
+    [((1, 1), (32, 8)), ((32, 8), (32, 8)), ((33, 9), (64, 16)), ((257, 33), (512, 64)), ((512, 64), (512, 64)),
+     ((513, 65), (513, 65))],
+)  # fmt: skip
+def test_small_problems_share_the_shapes_that_are_compiled(given, padded):
+    x, weight = np.ones(given, np.float32), np.arange(1, given[0] + 1)
+    rows, one_hot, weights = logistic_path._pad(x, np.ones((given[0], 3)), weight)
+    assert rows.shape == padded and one_hot.shape == (3, padded[0]) and weights.shape == padded[:1]
+    np.testing.assert_array_equal(rows, np.arange(padded[1]) < np.full((padded[0], 1), given[1]))
+    np.testing.assert_array_equal(weights, np.pad(weight, (0, padded[0] - given[0])))
+
+
+@pytest.mark.parametrize("kind, rotate", [("classes", True), ("labels", False)])
+def test_the_start_knows_the_shares_of_classes_and_nothing_else(kind, rotate):
+    x, weight = STANDARD[:32] * 7 + 3, np.linspace(0.5, 2, 32).astype(np.float32)
+    one_hot = np.eye(3, dtype=np.float32)[np.arange(32) % 5 % 3].T
+    problem = logistic_path._prepare(x.astype(np.float32), one_hot, weight, kind=kind, rotate=rotate)
+    kernel, bias = logistic_path._to_features(problem.start[None], problem)
+    assert not np.any(kernel)
+    shares = softmax(bias[0]) if kind == "classes" else expit(bias[0])
+    np.testing.assert_allclose(shares, one_hot @ weight / weight.sum(), rtol=1e-5)
+    np.testing.assert_allclose(problem.centre, weight @ x / weight.sum(), rtol=1e-4, atol=1e-4)
 
 
 def test_wide_rows_are_solved_as_they_are(monkeypatch):

@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestCentroid
 
 from transfer.errors import UsageError
-from transfer.heads import NearestMeanProbe
+from transfer.heads import NearestMeanProbe, temperature
 from transfer.heads.estimator import Rows
 from transfer.heads.nearest_mean_probe import _scores_without, _sums
 from transfer.heads.scaling import unit_rows
@@ -44,6 +44,25 @@ def test_leaving_a_row_out_is_means_without_it(metric):
         prototypes = sums(np.delete(np.arange(60), row)).prototypes(metric)
         expected = prototypes @ x[row] - np.square(prototypes).sum(axis=1) / 2
         np.testing.assert_allclose(found[row], expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize("kind", ["classes", "labels"])
+def test_the_temperature_is_that_of_rows_each_scored_by_means_without_it(metric, kind):
+    """But for rows that are alone in their class, or alone have a label, or alone lack one."""
+    x, y = X[:40], np.where(np.arange(40) == 7, 9, Y[:40] % 3)
+    several = np.stack([Y[:40] % 2, Y[:40] > 4, np.arange(40) == 7, np.arange(40) != 9], axis=1).astype(int)
+    kept = np.flatnonzero(np.arange(40) != 7) if kind == "classes" else np.delete(np.arange(40), [7, 9])
+    probe = NearestMeanProbe(metric).fit(x, y if kind == "classes" else several)
+    scores = []
+    for row in kept:
+        others, target = np.delete(np.arange(40), row), y if kind == "classes" else several
+        alone = NearestMeanProbe(metric).fit(x[others], target[others])
+        logits = alone.logits(x[[row]])[0] * alone.temperature_
+        # scores of "l2" are but for what the centre, which is that of the rows, adds to all classes
+        scores.append(logits)
+    expected = temperature.fit(np.array(scores), probe._known(target[kept], len(kept)))
+    assert probe.temperature_ == pytest.approx(expected, rel=2e-3)
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine"])

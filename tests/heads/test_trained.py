@@ -8,6 +8,7 @@ from sklearn.linear_model import LinearRegression
 
 from transfer import heads
 from transfer.errors import RowsError, TransferError, UsageError
+from transfer.heads import trained
 from transfer.heads.estimator import Probe
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -85,6 +86,19 @@ def test_side_by_side_they_are_what_they_are_alone(name, monkeypatch):
         np.testing.assert_allclose(scores, alone.logits(XV), rtol=1e-3, atol=1e-3)
     monkeypatch.setattr("transfer.heads.trained.UNITS_BYTES", 4 * 2 * 64 * 256)
     np.testing.assert_allclose(function(XV), found, rtol=1e-5, atol=1e-5)  # rows a part at a time
+
+
+def test_scores_of_many_heads_are_computed_for_so_many_rows_that_their_units_fit(monkeypatch):
+    random, calls, many = np.random.default_rng(0), [], trained._many_logits
+    params = {"kernel": random.normal(size=(5, 6, 3)), "bias": random.normal(size=(5, 3))}
+    layer = {"kernel": random.normal(size=(5, 4, 6)), "bias": random.normal(size=(5, 6))}
+    x = random.normal(size=(20, 4)).astype(np.float32)
+    monkeypatch.setattr(trained, "UNITS_BYTES", 4 * 5 * 6 * 9)
+    monkeypatch.setattr(trained, "_many_logits", lambda params, rows: calls.append(len(rows)) or many(params, rows))
+    found = trained._scores_of_many(params | {"hidden1": layer}, x)
+    units = np.maximum(np.einsum("md,hdu->hmu", x, layer["kernel"]) + layer["bias"][:, None], 0)
+    np.testing.assert_allclose(found, units @ params["kernel"] + params["bias"][:, None], rtol=1e-4, atol=1e-5)
+    assert calls == [9, 9, 2]
 
 
 def test_more_heads_than_fit_are_trained_group_by_group(monkeypatch):
@@ -176,8 +190,9 @@ def test_what_is_wrong_is_one_clear_line():
         assert "\n" not in str(caught.value)
 
 
-def test_every_trained_head_has_the_settings_that_a_sweep_tries():
+def test_every_trained_head_has_the_settings_of_its_program_and_those_that_a_sweep_tries():
     for name in TRAINED:
         head = heads.HEADS[name]()
         assert isinstance(head, Probe)
+        assert {key: getattr(head, key) for key in head.program.defaults} == heads.program(name).defaults
         assert set(head.GRID) <= set(head.SIDE_BY_SIDE), "a sweep would be one head after another"

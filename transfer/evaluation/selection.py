@@ -184,9 +184,9 @@ def fit_setting(estimator: Any, settings: Mapping[str, Any], features: np.ndarra
 
 def _rows(features: ArrayLike, num_rows: int) -> np.ndarray:
     array = np.asarray(features)
-    if array.ndim < 1 or len(array) != num_rows:
+    if array.shape[:1] != (num_rows,):
         raise RowsError(f"features of shape {array.shape} but {num_rows} labels: the two must be of one length")
-    return array.reshape(num_rows, -1) if array.ndim != 2 and num_rows else array
+    return array.reshape(num_rows, math.prod(array.shape[1:]))
 
 
 def _combinations(grid: Grid, estimator: Any) -> list[dict[str, Any]]:

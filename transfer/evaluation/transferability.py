@@ -124,7 +124,7 @@ def leep(probabilities: Any, labels: ArrayLike) -> float:
         raise TransferError(f"LEEP takes probabilities (N, classes), not of shape {source.shape}")
     if not (np.isfinite(source).all() and (source >= 0).all() and np.allclose(source.sum(axis=1), 1, atol=1e-3)):
         raise TransferError("LEEP takes probabilities: rows that sum to 1, without negative numbers or NaN")
-    flat = np.asarray(labels).reshape(-1)
+    flat = np.ravel(labels)
     if len(flat) != len(source):
         raise TransferError(f"{len(source)} rows of probabilities but {len(flat)} labels")
     classes, index = np.unique(flat, return_inverse=True)

@@ -108,7 +108,7 @@ def are_whole(labels: np.ndarray) -> bool:
     return labels.dtype.kind in "iu" or (labels.dtype.kind == "f" and bool(np.all(labels == np.floor(labels))))
 
 
-def flat_labels(labels: ArrayLike | None, num_rows: int, name: str = "labels") -> np.ndarray:
+def flat_labels(labels: ArrayLike | None, num_rows: int, name: str) -> np.ndarray:
     """Returns `labels` (N,) or (N, 1) as (N,), their dtype kept; raises RowsError if N is not `num_rows`."""
     if labels is None:
         raise RowsError(f"{num_rows} rows of features but no {name}")
