@@ -101,7 +101,7 @@ def of(train, validation, classes=9):
         ([0, 1], [1, 9, -1], None),  # what is no class is for the head to refuse
         ([0, 1], [3, 1, 2, 3], "3 validation rows are of classes that no training row is of: class 2, class 3"),
         ([8], [0, 1, 2, 3, 4], f"5 validation rows are of .*: {', '.join(f'class {i}' for i in range(5))}$"),
-        ([8], [5, 4, 3, 2, 1, 0], r"6 validation rows are of .*: class 0, class 1, class 2, class 3, class 4 …$"),
+        ([8], [5, 4, 3, 2, 1, 0], r"6 validation rows are of .*: class 0, class 1, class 2, class 3, class 4, …$"),
     ],
 )
 def test_classes_that_nothing_was_trained_on(train, validation, message):

@@ -22,8 +22,6 @@ from transfer.runtime import distributed
 from transfer.training.parallel.reader import Split
 
 HEAD = "head.safetensors"
-# Keys of `result.json` that are found out here.
-KEYS = ("measures", "temperature")
 # Rows that are evaluated at a time.
 EVALUATED = 4096
 
@@ -102,7 +100,7 @@ def evaluate_params(
     if not distributed.is_main():
         return {}
     if is_evaluated(workdir, before):
-        return {key: before[key] for key in KEYS if key in before}
+        return {"measures": before["measures"]}
     params = jax.device_get(params)
     size = max(1, EVALUATED // data.chunk_rows) * data.chunk_rows
     measured = evaluate(workdir, _logits(head.program, params, rows, size), data)

@@ -5,18 +5,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from transfer.data.layout import listed
 from transfer.errors import TransferError
 from transfer.runtime import distributed
-from transfer.runtime.files.untrusted import printable
 from transfer.store import feature_files
 from transfer.training.parallel.reader import Split
 
 if TYPE_CHECKING:
     from transfer.store.store import FeatureStore
-
-# Tap of rows that come from a file.
-OF_FILE = "features"
-MOST_NAMED = 5
 
 
 class Labelled(NamedTuple):
@@ -71,10 +67,8 @@ class Data(NamedTuple):
         rows = validation[np.isin(validation, np.arange(self.num_outputs)) & ~np.isin(validation, train)]
         if not len(rows):
             return None
-        lost = np.unique(rows)
-        names = ", ".join(printable(self.class_names[label]) for label in lost[:MOST_NAMED])
-        more = " …" if len(lost) > MOST_NAMED else ""
-        return f"{len(rows)} validation rows are of classes that no training row is of: {names}{more}"
+        names = listed([self.class_names[label] for label in np.unique(rows)], 5)
+        return f"{len(rows)} validation rows are of classes that no training row is of: {names}"
 
     def given(self, side: Labelled) -> np.ndarray:
         """The labels of a side as the user gave them, which is how an estimator is to learn them."""
@@ -126,7 +120,7 @@ def read_files(files: Sequence[str], kind: str, chunk_rows: int) -> tuple[Data, 
     names = tuple(str(name) for name in classes) if classes is not None else ()
 
     first, second = (
-        Labelled({OF_FILE: features}, labels, [str(row) for row in range(len(labels))])
+        Labelled({"features": features}, labels, [str(row) for row in range(len(labels))])
         for (features, _), labels in zip(sides.values(), (train, validation), strict=True)
     )
     return Data(first, second, kind, classes, names, chunk_rows), hashes

@@ -77,6 +77,13 @@ def test_a_place_in_another_order_is_refused(mesh):
 
     one, state = epochs(20)
     part = next(one(state, [0]))
+    position = part.position()
+    chunks = {"order": "chunks", "num_rows": 100, "chunk_rows": 4, "window_rows": 20}
+    assert position.pop("sums")[0] == pytest.approx(16 * np.log(2), rel=0.05)  # all features are 0
+    assert position == {"epoch": 0, "batches": 2, "order": {"batch_size": 8, "shuffle": True, **chunks}}
+    by_rows = MeshTrainer(Split(x, y), None, 2, mesh, 8)
+    order = next(by_rows(by_rows.shard_state(state), [0])).position()["order"]
+    assert order == {"batch_size": 8, "order": "rows", "num_rows": 100, "shuffle": True}
     other, state = epochs(40)
     with pytest.raises(TransferError, match="train on the same features with the same settings"):
         next(other(state, [0], part.position()))

@@ -1,5 +1,6 @@
 """Epochs of the published head over many devices, on rows that they hold or on rows that are read as training goes."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,8 +19,6 @@ from transfer.training.parallel.shuffle import Chunks, default_window, permutati
 from transfer.training.run import Part, Position
 
 T = TypeVar("T")
-# Rows of a chunk where the features come from no store.
-CHUNK_ROWS = 64
 _END: Any = object()
 
 
@@ -72,7 +71,7 @@ class MeshTrainer:
         *,
         seed: int = 0,
         order: str = "rows",
-        chunk_rows: int = CHUNK_ROWS,
+        chunk_rows: int = 64,
         window_rows: int | None = None,
         stream: bool = False,
     ) -> None:
@@ -88,11 +87,10 @@ class MeshTrainer:
         self._learning_rate, self._seed = np.float32(learning_rate), seed
         window_rows = window_rows or default_window(train.num_features)
         chunks = Chunks(self.num_rows, chunk_rows, window_rows)
-        rows_of, settings = chunks.rows, chunks.settings()
+        rows_of, settings = chunks.rows, dataclasses.asdict(chunks)
         if order == "rows":
-            rows_of = partial(permutation, self.num_rows)
-            settings = {"order": "rows", "num_rows": self.num_rows, "shuffle": True}
-        self._order = {"batch_size": batch_size, **settings}
+            rows_of, settings = partial(permutation, self.num_rows), {"num_rows": self.num_rows}
+        self._order = {"batch_size": batch_size, "order": order, **settings, "shuffle": True}
         self._train: Resident | Streamed = (
             Streamed(reader, mesh, batch_size, chunks) if stream else Resident(reader, mesh, batch_size, rows_of)
         )

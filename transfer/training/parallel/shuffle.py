@@ -36,10 +36,6 @@ class Chunks:
     chunk_rows: int  # of a chunk; the last chunk has what is left
     window_rows: int  # at most so many are in a window, but one chunk at least
 
-    def settings(self) -> dict[str, object]:
-        """The values that the order depends on beside the seed and the epoch, as JSON has them."""
-        return {"order": "chunks", **dataclasses.asdict(self), "shuffle": True}
-
     @property
     def num_chunks(self) -> int:
         """The number of chunks of the whole data set."""
