@@ -1,5 +1,6 @@
 """`docs/architectures.md` and the lessons say what their commands print, and show what they draw."""
 
+import functools
 import re
 import xml.etree.ElementTree as ElementTree
 from itertools import combinations
@@ -12,7 +13,8 @@ from docs.refresh import DRAWN, LESSONS, PAGE, PRINTED, printed
 from transfer.cli.arithmetic import LESSONS as ARITHMETIC_LESSONS
 from transfer.models import registry
 from transfer.models.drawing.boxes import TAP
-from transfer.weights.named_graph import network
+from transfer.models.drawing.diagram import draw
+from transfer.weights import named_graph
 
 PAGE_TEXT = PAGE.read_text("utf-8")
 TABLES = {command: text for page in (PAGE, *LESSONS) for command, text in PRINTED.findall(page.read_text("utf-8"))}
@@ -22,6 +24,7 @@ DRAWINGS = {
 MEASURED = "docs/lessons/gradients.py"
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?")
 SVG = "{http://www.w3.org/2000/svg}"
+network = functools.cache(named_graph.network)
 
 
 @pytest.mark.slow
@@ -70,11 +73,9 @@ def test_every_picture_is_shown_and_has_a_command() -> None:
     assert re.findall(r"!\[.+\]\((.+)\)", PAGE_TEXT) == [f"diagrams/{path.name}" for path in DRAWINGS.values()]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWINGS)
-def test_diagrams_are_those_drawn(name: str, tmp_path: Path) -> None:
-    printed(f"-m transfer draw {name} --output {tmp_path / 'drawn.svg'}")
-    assert (tmp_path / "drawn.svg").read_text("utf-8") == DRAWINGS[name].read_text("utf-8")
+def test_diagrams_are_those_drawn(name: str) -> None:
+    assert draw(name, *network(name)) == DRAWINGS[name].read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", DRAWINGS)

@@ -118,6 +118,22 @@ def test_without_classifier_the_output_is_the_pooled_features(arch):
     np.testing.assert_allclose(output, np.asarray(last).mean((1, 2)), rtol=1e-6)
 
 
+def test_resnet_v2_as_keras_has_it():
+    """`keras.applications.ResNet50V2` on 75x53 pixels: 3 pixels around a 7x7 /2, 1 around a pool /2 and each 3x3."""
+    model = build("resnet50v2", seed=None)
+    assert shapes(model, 1, 75, 53, 3) == {
+        "stem": (1, 19, 14, 64),
+        "stage1": (1, 10, 7, 256),
+        "stage2": (1, 5, 4, 512),
+        "stage3": (1, 3, 2, 1024),
+        "stage4": (1, 3, 2, 2048),
+        "pre_logits": (1, 2048),
+        "logits": (1, 1000),
+    }
+    norms = [module for _, module in nnx.iter_modules(model) if isinstance(module, nnx.BatchNorm)]
+    assert len(norms) == 49 and {norm.epsilon for norm in norms} == {1.001e-5}
+
+
 def test_keras_classifier_takes_its_own_size_only():
     model = build("vgg11", seed=None, adaptive_pool=False)
     assert shapes(model, 1, 224, 224, 3)["logits"] == (1, 1000)

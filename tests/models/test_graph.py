@@ -174,5 +174,14 @@ def test_models_of_other_kinds() -> None:
         ("gate", "gates.1", (4,)),
         ("concat", "", (2, 5)),
     ]
+    assert [(node.parameters, node.macs) for node in graph.nodes] == [
+        (0, 0),
+        (0, 0),
+        (3, 0),
+        (0, 0),
+        (3, 0),
+        (3, 0),
+        (0, 0),
+    ]
     assert graph.parameters == 9 and graph.parameters_by_stage == {"gates": 6, "shift": 3}
     assert graph.consumers()[2] == [3, 6]

@@ -34,15 +34,6 @@ def test_every_array_has_one_name_of_its_own_in_every_library(arch: str) -> None
         assert len({source.name for source in sources.values()}) == len(shapes)
 
 
-@pytest.mark.parametrize(("kind", "suffix"), [("torchvision", ""), ("timm", " timm")])
-@pytest.mark.parametrize("arch", ["resnet18", "vgg11_bn"])
-def test_the_names_are_those_of_a_real_state_dict(kind: str, suffix: str, arch: str) -> None:
-    case = reading.cases()[f"{arch}{suffix}"]
-    sources = name_map(arch, kind, shapes_of(arch, **case.fields)).sources
-    names = {source.name for source in sources.values()}
-    assert names == {name for name in case.shapes if not name.endswith("num_batches_tracked")}
-
-
 @pytest.mark.parametrize(
     ("arch", "path", "name"),
     [

@@ -72,7 +72,7 @@ class Reader:
                 front.remove(min(front))
             join = front.pop()
             if len(following) > 1:
-                steps.append(Step((join,), branches=self._branches(position, join, stop)))
+                steps.append(Step((join,), branches=self._branches(position, join)))
             elif steps and self._belongs(steps[-1], join):
                 steps[-1] = dataclasses.replace(steps[-1], nodes=(*steps[-1].nodes, join))
             else:
@@ -92,14 +92,14 @@ class Reader:
             yield Step((position,), side=True)
             yield from self._side_steps(position)
 
-    def _branches(self, fork: int, join: int, stop: int | None) -> tuple[tuple[Step, ...], ...]:
+    def _branches(self, fork: int, join: int) -> tuple[tuple[Step, ...], ...]:
         """The branches in the order in which the join takes them."""
         branches = {}
         for first in self.next[fork]:
             steps = [] if first == join else self.row([Step((first,))], first, join)
             branches[steps[-1].nodes[-1] if steps else fork] = tuple(steps)
         inputs = self.graph.nodes[join].inputs
-        if join == stop or branches.keys() != set(inputs):
+        if branches.keys() != set(inputs):
             raise TransferError(TANGLED)
         return tuple(branches[i] for i in inputs)
 
