@@ -6,7 +6,7 @@ from flax import nnx
 
 from transfer.freeze.freeze import pool_of
 from transfer.models.graph.trace import trace
-from transfer.models.layers import average_pool, max_pool
+from transfer.models.layers import adaptive_average_pool, average_pool, max_pool
 
 CASES = {
     "halving": lambda x: max_pool(x, 2, 2),
@@ -18,6 +18,7 @@ CASES = {
     "average inside": lambda x: average_pool(x, 3, 1, 1, count_padding=False),
     "average of halves": lambda x: average_pool(x, 2, 2),
 }
+ADAPTIVE = {"adaptive": lambda x: adaptive_average_pool(x, 4)}
 
 
 class Pooled(nnx.Module):
@@ -26,12 +27,14 @@ class Pooled(nnx.Module):
         self.name = name
 
     def __call__(self, images):
-        output = CASES[self.name](images)
+        output = (CASES | ADAPTIVE)[self.name](images)
         return output, {"pooled": output}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [(7, 7), (8, 11), (3, 4)])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("size", [(8, 11), *(pytest.param(size, marks=SLOW) for size in ((7, 7), (3, 4)))])
 @pytest.mark.parametrize("name", CASES)
 def test_a_pool_is_the_models_own(name: str, size: tuple[int, int]) -> None:
     images = np.random.default_rng(0).standard_normal((2, *size, 5), np.float32) - 1
@@ -40,3 +43,10 @@ def test_a_pool_is_the_models_own(name: str, size: tuple[int, int]) -> None:
     pool = pool_of(node)
     assert pool is not None
     np.testing.assert_allclose(pool(images), model(images)[0], rtol=1e-6, atol=1e-6)
+
+
+def test_other_nodes_are_no_pools() -> None:
+    images = np.zeros((2, 8, 11, 5), np.float32)
+    model = Pooled("adaptive")
+    nodes = trace(model, images.shape, with_values=True).nodes
+    assert nodes[-1].op == "avg_pool" and [pool_of(node) for node in nodes] == [None, None]

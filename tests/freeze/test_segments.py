@@ -7,12 +7,37 @@ import pytest
 from transfer.freeze.freeze import freeze
 from transfer.freeze.fusion import Segment, segments
 from transfer.models import registry
-from transfer.models.graph.trace import trace
+from transfer.models.graph.trace import Graph, Node, trace
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 IMAGES = np.random.default_rng(0).standard_normal((6, 37, 37, 3), np.float32)
 TAPS = ("stem", "stage2", "pre_logits")
+
+
+# (inputs, numbers of the value) of each node: a fork after the first, joined by the fourth; a row from there on.
+NODES = (((), 128), ((0,), 64), ((1,), 32), ((1,), 16), ((2, 3), 16), ((4,), 8), ((5,), 2))
+GRAPH = Graph(tuple(Node("", inputs, (12, size)) for inputs, size in NODES), 6, {}, {})
+
+
+# Bytes of each stretch and its inputs, of numbers of 2 bytes: 384 (node 1), 192 (2 to 4), 48 (5), 20 (6).
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (None, [(1, 7, 12)]),
+        (12 * 384, [(1, 7, 12)]),
+        (12 * 384 - 1, [(1, 2, 6), (2, 7, 12)]),
+        (12 * 192 - 1, [(1, 2, 3), (2, 5, 6), (5, 7, 12)]),
+        (12 * 48 - 1, [(1, 2, 1), (2, 5, 2), (5, 6, 6), (6, 7, 12)]),
+        (1, [(1, 7, 1)]),
+    ],
+)
+def test_cuts_are_made_where_only_one_value_is_needed(limit: int | None, expected: list[tuple[int, ...]]) -> None:
+    assert segments(GRAPH, range(7), 12, limit, itemsize=2) == [Segment(*each) for each in expected]
+
+
+def test_no_cut_is_made_after_a_node_without_a_value() -> None:
+    assert segments(GRAPH, {4, 6}, 12, 12 * 48 - 1, itemsize=2) == [Segment(1, 5, 1), Segment(5, 7, 6)]
 
 
 @pytest.mark.slow

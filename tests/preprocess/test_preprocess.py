@@ -13,6 +13,7 @@ from PIL import Image
 
 from transfer.errors import UsageError
 from transfer.preprocess import recipe as preprocess
+from transfer.preprocess import resample
 from transfer.preprocess.recipe import Preprocessing
 
 JAX_METHODS = {"bilinear": "linear", "bicubic": "cubic", "lanczos": "lanczos3", "nearest": "nearest"}
@@ -188,6 +189,12 @@ def test_grey_is_pillows(size):
     np.testing.assert_allclose((got[0, ..., 0] + 0.5) * 255, expected, atol=1e-4)
     floats = dataclasses.replace(recipe, resize="float")
     np.testing.assert_allclose(preprocess.apply(floats, image[None]), got, atol=2 / 255)
+
+
+def test_what_is_kept_for_the_next_image_cannot_be_written_to():
+    for kept in (resample.band(8, 4, "bilinear").weights, resample.nearest_indices(8, 4, "pil")):
+        with pytest.raises(ValueError, match="read-only"):
+            kept[0] = 0
 
 
 def test_grey_leaves_a_grey_image_as_it_is():

@@ -174,6 +174,14 @@ def test_a_member_of_a_zip(tmp_path, member):
         feature_files.read(tmp_path / "vgg-100.zip")
 
 
+def test_a_folder_may_be_named_like_a_zip(tmp_path):
+    (tmp_path / "vgg-100.zip").mkdir()
+    feature_files.write(tmp_path / "vgg-100.zip" / "a.npz", FEATURES, LABELS)
+    assert_is_the_example(feature_files.read(tmp_path / "vgg-100.zip" / "a.npz"))
+    with pytest.raises(NotADirectoryError):
+        feature_files.read(tmp_path / "vgg-100.zip" / "a.npz" / "features.npy")
+
+
 @pytest.mark.parametrize("extension", EXTENSIONS)
 def test_the_content_tells_the_format(tmp_path, extension):
     feature_files.write(tmp_path / f"a{extension}", FEATURES, LABELS)

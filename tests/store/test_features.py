@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ import tensorstore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from stores import BATCH, ROWS, TEXT, WIDTH, expected, files_of, fill, finished, rows_of, writer
+from stores import BATCH, TEXT, WIDTH, expected, files_of, fill, finished, rows_of, writer
 
 from transfer.errors import TransferError
 from transfer.runtime.files.paths import kvstore_spec
 from transfer.store.format import decode_ids, encode_ids, scan_checks
 from transfer.store.store import FeatureStore
+from transfer.store.writer import WRITES_IN_FLIGHT, StoreWriter
 
 
 @pytest.fixture
@@ -115,14 +117,48 @@ def test_where_a_store_lies(path, url):
     assert tensorstore.KvStore.Spec(kvstore_spec(path, "labels/")).url == url
 
 
-def test_any_zarr_reader_could_open_it(path):
-    finished(path, taps={"pre_logits": (WIDTH,)})
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype", "chunk", "fill_value", "axes"),
+    [
+        ("features/pre_logits", [11, 3], "float32", [4, 3], "NaN", ["row", "axis1"]),
+        ("features/map", [11, 2, 0, 3], "float32", [4, 2, 1, 3], "NaN", ["row", "axis1", "axis2", "axis3"]),
+        ("labels", [11], "int64", [11], 0, ["row"]),
+        ("ids", [11, 12], "uint8", [11, 12], 0, ["row", "axis1"]),
+        ("checks", [11], "uint32", [4], 0, ["row"]),
+        ("content", [11], "int64", [4], -1, ["row"]),
+    ],
+)
+def test_any_zarr_reader_could_open_it(path, name, shape, dtype, chunk, fill_value, axes):
+    with writer(path, taps={"pre_logits": (WIDTH,), "map": (2, 0, 3)}, content=lambda rows: np.zeros(len(rows))):
+        pass
     group = json.loads((path / "zarr.json").read_text())
     assert (group["zarr_format"], group["node_type"]) == (3, "group")
-    array = json.loads((path / "features/pre_logits/zarr.json").read_text())
-    assert array["shape"] == [ROWS, WIDTH] and array["data_type"] == "float32"
-    assert [codec["name"] for codec in array["codecs"]] == ["bytes", "crc32c"]
-    assert array["chunk_grid"]["configuration"]["chunk_shape"] == [BATCH, WIDTH]
+    bytes_codec = {"name": "bytes"} if dtype == "uint8" else {"name": "bytes", "configuration": {"endian": "little"}}
+    assert json.loads((path / name / "zarr.json").read_text()) == {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "chunk_key_encoding": {"name": "default"},
+        "fill_value": fill_value,
+        "codecs": [bytes_codec, {"name": "crc32c"}],
+        "dimension_names": axes,
+    }
+
+
+def test_as_many_batches_as_threads_are_on_their_way(path, monkeypatch):
+    """So many writes do not wait for the disk; the next one does."""
+    disk = threading.Event()
+    monkeypatch.setattr(StoreWriter, "_commit", lambda *_: disk.wait(5))
+    with writer(path, rows=6 * BATCH) as store:
+        batch = {"pre_logits": rows_of(0, BATCH)}
+        for start in range(0, WRITES_IN_FLIGHT * BATCH, BATCH):
+            store.write(start, batch)
+        assert len(store._writing) == 4 and not any(write.done() for write in store._writing)
+        threading.Timer(0.05, disk.set).start()
+        store.write(4 * BATCH, batch)
+        assert disk.is_set() and len(store._writing) == 4
 
 
 def test_an_incomplete_store_opens_only_when_asked(path):

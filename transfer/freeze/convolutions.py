@@ -357,10 +357,10 @@ def _by_strips(images: jax.Array, kernel: jax.Array, tile: int, rows: int, epilo
         image, strip = position // strips, position % strips
         size = (1, rows * tile + 2, width, channels)
         part = lax.dynamic_slice(images, (image, strip * rows * tile, 0, 0), size)
-        return _tiles_convolved(part, kernel, tile, epilogue)[0]
+        return _tiles_convolved(part, kernel, tile, epilogue)
 
     parts = lax.map(convolved, jnp.arange(batch * strips))
-    return parts.reshape(batch, strips * parts.shape[1], *parts.shape[2:])
+    return parts.reshape(batch, -1, *parts.shape[3:])
 
 
 def _tiles_convolved(images: jax.Array, kernel: jax.Array, tile: int, epilogue: Epilogue) -> jax.Array:

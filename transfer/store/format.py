@@ -83,7 +83,7 @@ class ArraySpec:
                 "name": "regular",
                 "configuration": {"chunk_shape": [self.chunk_rows, *(max(n, 1) for n in self.shape[1:])]},
             },
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "chunk_key_encoding": {"name": "default"},
             "fill_value": self.fill_value,
             "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
             "dimension_names": ["row", *(f"axis{i}" for i in range(1, len(self.shape)))],
