@@ -12,7 +12,7 @@ from transfer.bench.cases import Network, NetworkSpec, load, random_model
 from transfer.bench.peer_libraries import APPLICATIONS, WEIGHTS
 from transfer.bench.peers import PEERS, Peer, relative_error, start_peers
 from transfer.preprocess.recipe import Preprocessing
-from transfer.weights import create_model
+from transfer.weights import catalogue, create_model
 
 # The packages of every peer on a CPU.
 ALL_PACKAGES = {package for peer in PEERS.values() for package in peer.packages}
@@ -97,6 +97,13 @@ def test_a_peers_process_imports_no_other_peer():
     code = "import sys, transfer.bench.worker, transfer.bench.peer_libraries; print(*sys.modules)"
     imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "keras", "onnx", "onnxruntime", "openvino", "jax"} & set(imported)
+
+
+def test_keras_classes_are_called_as_ours_and_have_a_record():
+    assert {arch: name.lower() for arch, name in APPLICATIONS.items()} == {
+        arch: arch.replace("_", "") for arch in APPLICATIONS
+    }
+    assert {name.removesuffix(".keras") for name in catalogue.names("*.keras")} == set(APPLICATIONS)
 
 
 def test_relative_error():

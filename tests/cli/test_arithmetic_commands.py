@@ -15,6 +15,8 @@ from transfer.models.drawing.blocks import bands
 from transfer.models.graph.trace import trace
 from transfer.models.layers import conv
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "arithmetic"
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -28,6 +30,7 @@ from transfer.models.layers import conv
         ("draw vgg16 --output nowhere/vgg16.svg", "there is no folder"),
         ("draw vgg16 --output vgg16.svg --image_size 0", "--image_size=0 must be at least one pixel"),
         ("draw vgg16 --output vgg16.svg --image_size 16", "at least 32x32 pixels"),
+        ("draw vgg16 --output vgg16.svg --image_size 1", "at least 32x32 pixels"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -41,6 +44,13 @@ def test_a_mistake_is_one_line(
     shown = capsys.readouterr()
     assert code == 2 and shown.out == "" and message in shown.err and shown.err.count("\n") == 1
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_whole_text_is_what_it_was(section: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As `python -m transfer arithmetic SECTION lenet5 vgg11_slim.cifar10` wrote it into `tests/golden/arithmetic/`."""
+    assert program.main(["arithmetic", section, "lenet5", "vgg11_slim.cifar10"]) == 0
+    assert capsys.readouterr().out == (GOLDEN / f"{section}.txt").read_text("utf-8")
 
 
 def test_help_names_every_section(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,15 +1,21 @@
 """`python -m transfer completion`: its scripts, in the shells that they are for."""
 
+import argparse
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import shtab
 
 from transfer.__main__ import main
 from transfer.cli import completion
 from transfer.cli.verbs import ALL, EXPERIMENTS, VERBS
+from transfer.extract.extractor import DTYPES
+from transfer.extract.program import PRECISIONS
+from transfer.preprocess.recipe import CHOICES
+from transfer.weights import catalogue
 
 REPOSITORY = Path(__file__).parents[2]
 # What a terminal does when TAB is pressed: looks up the command's function, and calls it on the words.
@@ -90,6 +96,62 @@ def test_bash_completes_the_flags_of_experiments(tab, verb):
 )
 def test_bash_completes_values_of_experiments(tab, words, expected):
     assert sorted(tab("transfer", *words)) == expected
+
+
+# Setting of a config -> all values that are offered; those of another take any value.
+VALUES = {
+    "train": ["head", "finetune"],
+    "resize": ["pil", "float", "draft"],
+    "dtype": ["float32", "bfloat16"],
+    "precision": ["highest", "high", "default"],
+    "on_error": ["raise", "skip"],
+    "data.stratify": ["true", "false"],
+    "head.name": ["knn", "linear", "logistic", "mlp", "nearest_mean", "ridge", "sgd"],
+    "features_dtype": ["float32", "bfloat16"],
+    "finetune.flip": ["true", "false"],
+    "report": ["true", "false"],
+}
+# Verb -> the arguments that are files and those that are folders.
+PATHS = {
+    "extract": ([], ["workdir"]),
+    "train": (["training_file", "validation_file"], ["workdir"]),
+    "weights verify": (["weights"], []),
+    "convert": (["source", "output"], []),
+    "draw": (["output"], []),
+    "features": (["config"], ["store", "workdir"]),
+    "compare": (["output"], ["runs"]),
+    "report": (["output"], ["runs", "plots"]),
+    "predict": (["output"], ["workdir", "compilation_cache"]),
+    "shots": (["output"], ["run"]),
+    "similarity": (["output"], ["stores"]),
+    "transferability": (["output"], ["stores"]),
+    "export": (["output"], ["workdir"]),
+    "bench": (["output", "plot", "report"], ["profile", "images"]),
+}
+
+
+def test_every_setting_with_few_values_offers_them_all():
+    offered = completion.config_values()
+    assert offered.pop("config.model.name") == catalogue.names("*")
+    assert {name.removeprefix("config."): values for name, values in offered.items() if values} == VALUES
+    assert VALUES["resize"] == list(CHOICES["resize"]) and VALUES["precision"] == list(PRECISIONS)
+    assert VALUES["dtype"] == list(DTYPES)
+
+
+def test_every_argument_that_is_a_path_is_completed_as_one():
+    paths = {}
+
+    def walk(parser, verb):
+        actions = [action for action in parser._actions if hasattr(action, "complete")]
+        of_verb = tuple([a.dest for a in actions if a.complete is kind] for kind in (shtab.FILE, shtab.DIRECTORY))
+        paths.update({verb: of_verb} if actions else {})
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for name, subparser in action.choices.items():
+                    walk(subparser, f"{verb} {name}".strip())
+
+    walk(completion.parser_of_all_verbs(), "")
+    assert paths == PATHS
 
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")

@@ -7,6 +7,8 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
+import types
 from pathlib import Path
 
 import jax
@@ -25,7 +27,8 @@ def found():
 
 
 def test_examines_everything(found):
-    assert list(found) == [title for title in doctor.CHECKS if title != doctor.NETWORK]
+    titles = ["Python", "packages", "extras", "devices", "machine", "folders", "weights", "environment"]
+    assert list(found) == titles and list(doctor.CHECKS) == [*titles[:-1], "network", titles[-1]]
     assert [problem.text for problem in doctor.problems(found) if problem.fatal] == []
     assert found["packages"].facts["jax"] == jax.__version__ == found["devices"].facts["JAX"]
     assert found["devices"].facts["cpu 0"].startswith("cpu")
@@ -189,11 +192,46 @@ def test_folders_that_cannot_be_used(monkeypatch, tmp_path):
     assert any("free some space" in problem.text for problem in doctor.folders().problems)
 
 
-def test_few_files_and_little_memory(monkeypatch):
-    monkeypatch.setattr(doctor.resource, "getrlimit", lambda which: (256, 256))
-    monkeypatch.setattr(doctor, "LITTLE_MEMORY", 1e18)
-    texts = [problem.text for problem in doctor.machine().problems]
-    assert "of memory are free" in texts[0] and "ulimit -n" in texts[1]
+@pytest.mark.parametrize(
+    ("free", "files", "said"),
+    [
+        (2e9, 512, []),
+        (2e9 - 1, 512, ["only 2.0 GB of memory are free; end other programs, or lower --config.batch_size"]),
+        (3e9, 511, ["only 511 files may be open at a time; run: ulimit -n 4096"]),
+        (None, -1, []),
+    ],
+)
+def test_a_machine_with_just_enough_or_a_little_less(monkeypatch, free, files, said):
+    monkeypatch.setattr(doctor.resource, "getrlimit", lambda which: (files, files))
+    monkeypatch.setattr(doctor, "available_memory", lambda: free)
+    monkeypatch.setattr(doctor, "host_memory", lambda: 4e9)
+    facts, problems = doctor.machine()
+    assert [problem.text for problem in problems] == said and not any(problem.fatal for problem in problems)
+    assert facts["memory"] == f"4.0 GB, {doctor.size(free or 4e9)} of it free"
+    assert facts["open files"] == ("any number" if files == -1 else f"{files} at most")
+
+
+def test_a_disk_with_just_enough_or_a_little_less(monkeypatch, tmp_path):
+    (tmp_path / "weights" / "inner").mkdir(parents=True)
+    (tmp_path / "weights" / "inner" / "a").write_bytes(bytes(1500))
+    (tmp_path / "weights" / "b").write_bytes(bytes(500))
+    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "weights"))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "gs://bucket/compiled")
+    monkeypatch.chdir(tmp_path)
+    for free, wrong in ((2e9, False), (2e9 - 1, True)):
+        monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path, free=free: types.SimpleNamespace(free=free))
+        facts, problems = doctor.folders()
+        below = ", see below" if wrong else ""
+        assert facts == {
+            "weights": f"{tmp_path / 'weights'}: 2 kB in it, 2.0 GB free{below}",
+            "compiled programs": "gs://bucket/compiled, not on this machine",
+            "runs (here)": f"{tmp_path / 'runs'}: not there yet, 2.0 GB free{below}",
+            "temporary files": f"{tempfile.gettempdir()}: there, 2.0 GB free{below}",
+        }
+        titles = [problem.text.partition(":")[0] for problem in problems]
+        assert titles == (["weights", "runs (here)", "temporary files"] if wrong else [])
+    # of very many files those that are counted in time
+    assert doctor._held(tmp_path / "weights", seconds=-1) == 500
 
 
 def test_network_that_is_not_there(monkeypatch):

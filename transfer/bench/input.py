@@ -23,6 +23,7 @@ from PIL import Image
 
 from transfer.bench import photographs
 from transfer.bench.cases import NetworkSpec, cases_of, chosen, load
+from transfer.bench.table import pixels
 from transfer.bench.worker import Several
 from transfer.data.folder import FolderSource, open_split
 from transfer.data.frames import needs_resizing
@@ -198,13 +199,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     passes = [["model", "batch", "dtype", "images", "px", f"{COMPUTE}, images/s", END_TO_END, "ratio"]]
     for row in rows:
         rates = {name: f"{1 / statistics.median(seconds):.4g}" for name, seconds in row["seconds"].items()}
-        height, width = row["image_size"]
         if row["kind"] == "loading":
+            height, width = row["image_size"]
             lines = [["loading", "images/s", f"x {YARDSTICK}"]]
             lines += [[name, rate, f"{row['ratio'][name]:.2f}"] for name, rate in rates.items()]
             title = f"{row['case']} to {width}x{height}, {row['threads']} threads"
             parts.append(f"{title}\n{tables.text(lines, left=1)}")
         else:
-            case = [row["model"], str(row["batch"]), row["dtype"], row["case"], str(height)]
+            case = [row["model"], str(row["batch"]), row["dtype"], row["case"], pixels(row["image_size"])]
             passes.append([*case, *rates.values(), f"{row['ratio']:.3f}"])
     return "\n\n".join([*parts, *([tables.text(passes, left=1)] if len(passes) > 1 else [])])

@@ -136,7 +136,7 @@ def report(paths: Sequence[str | Path]) -> str:
     contents = results.read(paths)
     rows = [row for content in contents for row in content["rows"] if not row.get("failed")]
     extractors = [row for row in rows if row["kind"] == "extractor" and _ratios(row)]
-    heads = [row for row in rows if row["kind"] == "head"]
+    heads = [row for row in rows if row["kind"] == "head" and row["ours"] in row["seconds"]]
     parts = [_extractor_ratios(extractors)] if extractors else []
     # ours is another contender in some cases, which have a table of their own
     groups = [[row for row in heads if row["ours"] == ours] for ours in dict.fromkeys(row["ours"] for row in heads)]

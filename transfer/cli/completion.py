@@ -12,7 +12,9 @@ from transfer import heads
 from transfer.cli.main import Action
 from transfer.cli.scripts import FLAGS, SWITCHES
 from transfer.cli.verbs import ALL, EXPERIMENTS
+from transfer.data.loader import ON_ERROR
 from transfer.experiment import config_file
+from transfer.store.format import DTYPES
 from transfer.weights import catalogue
 
 # Shell -> how its start-up file takes the script in.
@@ -21,9 +23,11 @@ SHELLS = {
     "zsh": 'eval "$(transfer completion zsh)"    # in ~/.zshrc, after compinit',
     "fish": "transfer completion fish > ~/.config/fish/completions/transfer.fish",
 }
+# Choices that the extractor and the preprocessing check.
+PRECISIONS, RESIZES = ("highest", "high", "default"), ("pil", "float", "draft")
 # Arguments whose values are folders or files, by the name that help shows.
-FOLDERS = {"DIR", "FOLDER", "RUN", "STORE", "runs", "workdir"}
-FILES = {"FILE", "source", "output", "training_file", "validation_file"}
+FOLDERS = {"DIR", "RUN", "STORE", "workdir"}
+FILES = {"FILE", "FILE.json", "source", "output", "training_file", "validation_file"}
 
 
 def completion(parser: argparse.ArgumentParser) -> Action:
@@ -72,11 +76,11 @@ def _add_flags(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def config_values() -> dict[str, list[str]]:
     """The settings of a config, such as "config.head.epochs", with its values where they are few."""
-    few = {"model.name": catalogue.names("*"), "head.name": list(heads.HEADS), "train": ["head", "finetune"]}
-    few |= {"on_error": ["raise", "skip"], "features_dtype": ["float32", "bfloat16"], "resize": ["pil", "float"]}
+    few = {"model.name": catalogue.names("*"), "head.name": heads.HEADS, "train": settings.WAYS, "on_error": ON_ERROR}
+    few |= {"dtype": DTYPES, "features_dtype": DTYPES, "precision": PRECISIONS, "resize": RESIZES}
     defaults = settings.flat(json.loads(settings.default().to_json_best_effort()))
     return {
-        f"config.{name}": ["true", "false"] if isinstance(value, bool) else few.get(name, [])
+        f"config.{name}": ["true", "false"] if isinstance(value, bool) else list(few.get(name, ()))
         for name, value in defaults.items()
     }
 

@@ -163,16 +163,17 @@ def folders() -> Examined:
     compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_dir() / "compiled")
     places = (
         ("weights", cache_dir(), "set TRANSFER_CACHE to a folder that can be written"),
-        ("compiled programs", Path(compiled), "set JAX_COMPILATION_CACHE_DIR to a folder that can be written"),
+        ("compiled programs", compiled, "set JAX_COMPILATION_CACHE_DIR to a folder that can be written"),
         ("runs (here)", Path("runs").absolute(), "name another with --workdir"),
         ("temporary files", Path(tempfile.gettempdir()), "set TMPDIR to a folder that can be written"),
     )
     facts: dict[str, str] = {}
     problems = []
-    for title, path, fix in places:
-        if "://" in str(path):
-            facts[title] = f"{path}, not on this machine"
+    for title, place, fix in places:
+        if "://" in str(place):
+            facts[title] = f"{place}, not on this machine"
             continue
+        path = Path(place)
         parent = next(folder for folder in (path, *path.parents) if folder.exists())
         free, wrong = shutil.disk_usage(parent).free, []
         if not parent.is_dir():
@@ -182,9 +183,10 @@ def folders() -> Examined:
         if free < LITTLE_DISK:
             wrong.append(f"only {size(free)} free on the disk of {parent}; free some space, or {fix}")
         problems += [Problem(f"{title}: {text}") for text in wrong]
-        held = "not there yet" if not path.exists() else f"{size(_held(path))} in it"
         if path == Path(tempfile.gettempdir()):  # others' files, which are many
             held = "there"
+        else:
+            held = f"{size(_held(path))} in it" if path.exists() else "not there yet"
         facts[title] = f"{path}: {held}, {size(free)} free{', see below' if wrong else ''}"
     return Examined(facts, problems)
 
