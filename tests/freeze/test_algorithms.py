@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from transfer.freeze.convolutions import ALGORITHMS, Epilogue, Geometry
+from transfer.freeze.convolutions import ALGORITHMS, Epilogue, Geometry, Work
 
 # Relative to the output's largest value; by whether the algorithm is exact. Tiles of 4x4 multiply by up to 8 and divide
 # by 24 on the way.
@@ -145,3 +145,41 @@ def test_winograd_is_for_3x3_at_stride_1(name: str, window: tuple[int, int], str
 def test_output() -> None:
     geometry = Geometry(2, 15, 8, 4, 6, (3, 2), (2, 1), ((1, 0), (0, 1)), groups=2)
     assert geometry.output == (7, 8)
+
+
+# Counted by hand: 448 numbers in and 672 out, tiles of 2x2 or 4x4 pixels; 32 of 112 pixels at stride 2; four pixels.
+AROUND = ((1, 1), (1, 1))
+SMALL, HALF = Geometry(2, 8, 7, 4, 6, (3, 3), ONE, AROUND), Geometry(2, 8, 7, 4, 6, (3, 3), ONE, AROUND, groups=2)
+WORK = [
+    ("direct", SMALL, Work(1, 112, 36, 6, 4 * (448 + 672 + 216), 4 * (448 + 672 + 216))),
+    ("direct", HALF, Work(2, 112, 18, 3, 4 * (448 + 672 + 108), 4 * (448 + 672 + 108))),
+    ("patches", SMALL, Work(1, 112, 36, 6, 4 * (2 * 448 + 2 * 4032 + 2 * 672 + 216), 4 * 4032)),
+    ("pointwise", Geometry(2, 8, 7, 4, 6, ONE), Work(1, 112, 4, 6, 7264, 7264)),
+    ("pointwise", Geometry(2, 8, 7, 4, 6, ONE, (2, 2)), Work(1, 32, 4, 6, 3168, 3168)),
+    ("whole", Geometry(3, 2, 2, 4, 6, (3, 3), ONE, AROUND), Work(1, 3, 16, 24, 2304, 2304)),
+    ("winograd2", SMALL, Work(16, 32, 4, 6, 4 * (448 + 672 + 2 * 7680 + 384), 4 * (7680 + 384))),
+    ("winograd4_strip1", SMALL, Work(4 * 36, 2, 4, 6, 4 * (448 + 672 + 4 * (2400 + 864)), 4 * (1200 + 864))),
+]
+
+
+@pytest.mark.parametrize(("name", "geometry", "work"), WORK)
+def test_work(name: str, geometry: Geometry, work: Work) -> None:
+    assert ALGORITHMS[name].work(geometry) == work
+
+
+@pytest.mark.parametrize(
+    ("name", "geometry", "fits"),
+    [
+        ("whole", Geometry(1, 1, 4, 3, 3, (1, 3), ONE, ((0, 0), (1, 1))), True),
+        ("whole", Geometry(1, 1, 5, 3, 3, (1, 3), ONE, ((0, 0), (1, 1))), False),
+        ("whole", Geometry(1, 1, 2, 3, 3, (1, 3), ONE, ((0, 0), (2, 3))), False),
+        ("whole", Geometry(1, 2, 2, 3, 3, ONE), False),
+        ("pointwise", Geometry(1, 2, 2, 3, 3, ONE, ONE, ((0, 0), (0, 1))), False),
+        ("winograd4_strip2", Geometry(1, 5, 5, 3, 3, (3, 3), ONE, AROUND), True),
+        ("winograd4_strip2", Geometry(1, 4, 5, 3, 3, (3, 3), ONE, AROUND), False),
+        ("winograd2", Geometry(1, 3, 3, 3, 3, (3, 3)), True),
+        ("winograd2", Geometry(1, 2, 3, 3, 3, (3, 3)), False),
+    ],
+)
+def test_what_just_fits_and_what_just_does_not(name: str, geometry: Geometry, fits: bool) -> None:
+    assert ALGORITHMS[name].fits(geometry) is fits

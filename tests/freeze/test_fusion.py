@@ -4,13 +4,43 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from transfer.freeze.freeze import freeze
 from transfer.models import registry
+from transfer.models.resnet import KERAS, Bottleneck, Variant
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 TAPS = ["stage1", "stage3", "pre_logits"]
+
+
+class Unit(nnx.Module):
+    """A residual unit by itself."""
+
+    def __init__(self, stride: int, keras: bool) -> None:
+        self.unit = Bottleneck(8, 2, stride, Variant(**KERAS if keras else {}), nnx.Rngs(0))
+
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        output = self.unit(images)
+        return output, {"images": images, "unit": output}
+
+
+@pytest.mark.parametrize(
+    ("stride", "keras", "platform", "joined"),
+    [(2, False, "tpu", True), (2, True, "tpu", True), (1, False, "tpu", False), (2, False, "gpu", False)],
+)
+def test_a_projection_is_joined_with_what_it_is_added_to(stride: int, keras: bool, platform: str, joined: bool) -> None:
+    model = Unit(stride, keras)
+    images = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 4, 8), np.float32))
+    frozen = freeze(model, images.shape, ["unit"], platform=platform, precision="highest")
+    projects = ["unit.proj"] if stride == 2 else []
+    assert sorted(frozen.plan) == ["unit.conv1", "unit.conv2", "unit.conv3", *projects]
+    kept = {f"unit.conv{i}.{kind}" for i in (1, 2, 3) for kind in ("kernel", "bias")}
+    assert set(frozen.arrays) == kept | (set() if joined or not projects else {"unit.proj.kernel", "unit.proj.bias"})
+    with jax.default_matmul_precision("highest"):
+        found, wanted = (jax.jit(f)(images) for f in (lambda x: frozen(frozen.arrays, x), lambda x: model(x)[1]))
+    np.testing.assert_allclose(found["unit"], wanted["unit"], rtol=0, atol=1e-5 * float(jnp.abs(wanted["unit"]).max()))
 
 
 @pytest.mark.slow

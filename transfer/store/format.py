@@ -323,9 +323,8 @@ def row_checks(start: int, labels: np.ndarray, ids: Sequence[bytes], taps: Seque
     """
     buffers = []
     for values in taps:
-        dtype = values.dtype.newbyteorder("<") if values.dtype.byteorder == ">" else values.dtype
-        ordered = np.ascontiguousarray(values, dtype)
-        buffers.append((ordered.reshape(-1).view(np.uint8).data, values.nbytes // max(len(values), 1)))
+        contiguous = np.ascontiguousarray(values)
+        buffers.append((contiguous.reshape(-1).view(np.uint8).data, values.nbytes // max(len(values), 1)))
     checks = np.empty(len(labels), np.uint32)
     for i, (label, id_) in enumerate(zip(labels.tolist(), ids, strict=True)):
         check = zlib.crc32(struct.pack("<qqI", start + i, label, len(id_)) + id_)
