@@ -145,6 +145,11 @@ def test_scans_of_a_baseline_jpeg_are_not_counted():
     scan = progressive[progressive.rindex(b"\xff\xda") : -2]
     with pytest.raises(BrokenImage, match="more than 100 scans"):
         decode.decode(progressive[:-2] + scan * 100 + b"\xff\xd9", "a")
+    # the same of arithmetic coding, and of four colours in one scan
+    assert decode._has_too_many_scans(progressive.replace(b"\xff\xc2", b"\xff\xca") + scan * 100)
+    stream = io.BytesIO()
+    Image.fromarray(PHOTOGRAPH).convert("CMYK").save(stream, "JPEG", comment=b"\xff\xda" * 200)
+    np.testing.assert_array_equal(decode.decode(stream.getvalue(), "a"), by_pillow(stream.getvalue()))
 
 
 PROGRESSIVE = encoded(PHOTOGRAPH, "JPEG", progressive=True)

@@ -99,7 +99,7 @@ BAD = {
     "strings": (X.astype(str), Y, "must be numbers"),
     "one-hot labels": (X, np.eye(4)[Y], "one label a row"),
     "fractions": (X, Y + 0.5, "labels must be whole numbers"),
-    "another class": (X, np.where(np.arange(20) == 7, 9, Y), "label of row 7 is 9, but the head has 4 classes"),
+    "another class": (X, np.where(np.arange(20) == 7, 4, Y), "label of row 7 is 4, but the head has 4 classes"),
     "negative": (X, np.where(np.arange(20) == 7, -1, Y), "label of row 7 is -1"),
     "width": (np.ones((20, 4)), Y, "validation features are 4 a row, training features 3"),
 }

@@ -255,7 +255,7 @@ class Streamed:
         num_shards = self._mesh.num_shards
         waiting_index = rank_in_group(waiting, num_shards)
         # room for as many as wait usually; for more, where more do
-        room = max(self._min_width, rounded_width(int(waiting_index.max(initial=-1)) + 1))
+        room = max(self._min_width, rounded_width(int(np.bincount(waiting, minlength=num_shards).max())))
         buffers = {shard: self._reader.buffers(self._window_rows + room) for shard in self._mesh.local_shards}
         jobs = []
         for shard, shard_buffers in buffers.items():
