@@ -17,6 +17,8 @@ def settings(monkeypatch):
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     names = ("jax_compilation_cache_dir", "jax_enable_compilation_cache", *cache.SETTINGS)
     before = {name: jax.config.values[name] for name in names}
+    for name in cache.SETTINGS:
+        monkeypatch.delenv(name.upper(), raising=False)
     yield
     for name, value in before.items():
         jax.config.update(name, value)
@@ -49,6 +51,14 @@ def test_above_two_gib_what_was_not_used_for_longest_goes_to_half_of_it(tmp_path
     assert values["jax_compilation_cache_dir"] == str(tmp_path)
     assert values["jax_persistent_cache_min_compile_time_secs"] == 0
     assert values["jax_persistent_cache_min_entry_size_bytes"] == -1
+
+
+def test_what_the_environment_says_stays(tmp_path, settings, monkeypatch):
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 3.0)
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "3")
+    cache.keep_compiled(str(tmp_path))
+    assert jax.config.values["jax_persistent_cache_min_compile_time_secs"] == 3
+    assert jax.config.values["jax_persistent_cache_min_entry_size_bytes"] == -1
 
 
 @pytest.mark.parametrize(("doing", "left"), [("reading", 0), ("writing", 2)])
