@@ -116,13 +116,43 @@ def test_keys_that_python_hashes_are_flat_and_small(key, allowed, make):
 
 
 def test_a_thousand_keys_that_can_be_chosen_to_collide():
-    large = [n << 60 for n in range(1, 1002)]
-    usual = {str(n): n for n in range(2000)} | dict.fromkeys(range(2000))
+    large = [n << 60 for n in range(-500, 502) if n]
+    edge = dict.fromkeys([(1 << 60) - 1, 1 - (1 << 60)])
+    usual = {str(n): n for n in range(2000)} | dict.fromkeys(range(2000)) | edge
     assert load(pickle.dumps([usual, dict.fromkeys(large[:1000])], 4))[1].keys() == set(large[:1000])
     refused = "^refused: more than 1000 keys that are neither text nor small numbers, at opcode SETITEMS$"
     with pytest.raises(TransferError, match=refused):
         load(pickle.dumps([dict.fromkeys(large[:500]), dict.fromkeys(large[500:])], 4))
     assert unpickler.MAX_OBJECT_BYTES == 1 << 30
+
+
+ORDERED = {("collections", "OrderedDict"): unpickler.ORDERED_DICT}
+
+
+def test_ordered_dicts_are_made_of_pairs():
+    call = b"ccollections\nOrderedDict\n"
+    assert load(call + b"(tR.", ORDERED) == {} == load(call + b"((ltR.", ORDERED)
+    made = load(call + b"((l(I2\nS'b'\nta(I1\nS'a'\nlatR.", ORDERED)
+    assert list(made.items()) == [(2, "b"), (1, "a")]
+    for pair in (b"(I2\nta", b"(I2\nI3\nI4\nta", b"S'ab'\na"):
+        with pytest.raises(pickle.UnpicklingError, match="an OrderedDict of something else than pairs, at opcode REDUCE$"):
+            load(call + b"((l" + pair + b"tR.", ORDERED)
+    for program in (call + b"I1\nR.", b"I1\n(tR."):
+        with pytest.raises(pickle.UnpicklingError, match="a call of .*, which is no constructor, at opcode REDUCE$"):
+            load(program, ORDERED)
+
+
+def test_instances_are_refused_by_the_name_that_they_ask_for():
+    with pytest.raises(TransferError, match=r"^refused: it asks for os\.mk\ufffddir; only plain values"):
+        load(b"(ios\nmk\xffdir\n.")
+    with pytest.raises(TransferError, match="^refused: opcode INST makes an object"):
+        load(b"(icollections\nOrderedDict\n.", ORDERED)
+
+
+def test_data_outside_the_pickle():
+    with pytest.raises(TransferError, match="^refused: opcode PERSID refers to data outside the pickle$"):
+        load(b"Pa\n.")
+    assert RestrictedUnpickler(io.BytesIO(b"Pa\n."), {}, lambda name: name * 2).load() == "aa"
 
 
 def test_objects_out_of_few_bytes(monkeypatch):
