@@ -82,6 +82,7 @@ MEASURES = {
     "top_5_accuracy": {"value": 0.99},
     "log_loss": {"value": 0.31234, "low": 0.2, "high": float("inf")},
     "unheard of": {"value": 1},
+    **{name: {"value": 0.1} for name in ("balanced_accuracy", "ece", "mean_average_precision", "rmse", "r2")},
 }
 FACTS = {
     "measures": MEASURES,
@@ -114,7 +115,7 @@ SWEEP = {
 SHOTS = {"few_shot": SHOTS_OF_HEADS, "taps": TAPS, "sweep": SWEEP}
 SEEDS = {
     "few_shot": BASELINES,
-    "spread": {"validation_accuracy": 0.0213, "validation_loss": None},
+    "spread": {"validation_accuracy": 0.0213, "validation_loss": 0.03},
     "validation_accuracy": 0.875,
     "validation_loss": 0.4,
     "runs": [{"validation_accuracy": 0.86, "validation_loss": 0.5, "seconds_train": 3}, {"validation_accuracy": 0.89}],

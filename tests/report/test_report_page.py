@@ -16,7 +16,7 @@ from head_runs import make_files
 from transfer import config, experiment
 from transfer.__main__ import main
 from transfer.evaluation.predictions import Predictions
-from transfer.report import page, run_data, svg
+from transfer.report import overview, page, run_data, svg, templates
 from transfer.report.run_data import Options
 from transfer.report.templates import embedded
 
@@ -253,6 +253,27 @@ def test_ticks_are_round_and_inside() -> None:
     for low, high in ((0, 1), (0.123, 0.97), (-3, 12000), (5, 5), (1e-9, 3e-9)):
         found = svg.ticks(low, high)
         assert found and all(low - 1e-12 <= value <= high + 1e-12 for value in found) and len(found) <= 12
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [
+        (0, "0.0\u202fs"),
+        (119.94, "119.9\u202fs"),
+        (120, "2.0\u202fmin"),
+        (7194, "119.9\u202fmin"),
+        (7200, "2.0\u202fh"),
+    ],
+)
+def test_times_are_in_the_unit_that_suits_them(seconds: float, written: str) -> None:
+    assert overview.duration(seconds) == written
+
+
+def test_long_lists_are_cut_and_numbers_have_thin_spaces() -> None:
+    assert overview._shortened({"a": [list(range(41)), [1] * 40]}) == {"a": [[*range(40), "… 1 more"], [1] * 40]}
+    assert templates.count(1234567.9) == "1\u202f234\u202f567" and templates.count(True) == "–" == templates.count("7")
+    assert templates.percent(0.12345, 2) == "12.35\u202f%" and templates.percent(None) == "–"
+    assert templates.number(0.12345) == "0.1235" and templates.number(float("nan")) == "–"
 
 
 def test_every_section_has_a_key_of_its_own(trained: Path) -> None:

@@ -135,7 +135,9 @@ def test_ordered_dicts_are_made_of_pairs():
     made = load(call + b"((l(I2\nS'b'\nta(I1\nS'a'\nlatR.", ORDERED)
     assert list(made.items()) == [(2, "b"), (1, "a")]
     for pair in (b"(I2\nta", b"(I2\nI3\nI4\nta", b"S'ab'\na"):
-        with pytest.raises(pickle.UnpicklingError, match="an OrderedDict of something else than pairs, at opcode REDUCE$"):
+        with pytest.raises(
+            pickle.UnpicklingError, match="an OrderedDict of something else than pairs, at opcode REDUCE$"
+        ):
             load(call + b"((l" + pair + b"tR.", ORDERED)
     for program in (call + b"I1\nR.", b"I1\n(tR."):
         with pytest.raises(pickle.UnpicklingError, match="a call of .*, which is no constructor, at opcode REDUCE$"):

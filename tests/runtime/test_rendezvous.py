@@ -209,7 +209,7 @@ def test_settings_that_differ_are_a_wrong_use():
 def test_a_worker_ends_as_it_is_told(answer, error, message):
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
         info = ProcessInfo(f"127.0.0.1:{server.getsockname()[1]}", 2, 1)
-        ended = pool.submit(rendezvous.Worker(info, 5, 30, FACTS).meet)
+        ended = pool.submit(rendezvous.join, info, 5, 30, FACTS)
         other = server.accept()[0]
         assert heard(other) == {"process": 1, "of": 2, "who": MINE, "facts": FACTS}
         other.sendall(json.dumps(answer).encode() + b"\n")
@@ -225,7 +225,7 @@ def test_a_worker_ends_as_it_is_told(answer, error, message):
 def test_a_worker_says_what_it_found_in_place_of_process_0(sent, reason):
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        ended = pool.submit(rendezvous.Worker(ProcessInfo(address, 2, 1), 0.15, 30, FACTS).meet)
+        ended = pool.submit(rendezvous.join, ProcessInfo(address, 2, 1), 0.15, 30, FACTS)
         other = server.accept()[0]
         heard(other)
         other.sendall(sent)

@@ -102,7 +102,7 @@ def document(charts: Sequence[Chart], title: str = "") -> str:
         for place, (chart, (heading, _)) in enumerate(zip(row, headings, strict=True)):
             left = GAP + place * (width + GAP)
             parts.append(svg.element("g", heading, transform=f"translate({left} {top})"))
-            parts.append(chart.at(x=left, y=below, width=chart.frame.width, height=chart.frame.height))
+            parts.append(chart.svg(x=left, y=below, width=chart.frame.width, height=chart.frame.height))
         top = below + max(chart.frame.height for chart in row) + GAP
     size = {"width": f"{GAP + min(COLUMNS, len(charts)) * (width + GAP):g}", "height": f"{top:g}"}
     inside = [

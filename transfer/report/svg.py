@@ -78,11 +78,6 @@ class Chart(NamedTuple):
     classes: str = ""
 
     @property
-    def svg(self) -> Markup:
-        """The picture alone, as wide as the page gives it room."""
-        return self.at()
-
-    @property
     def legend(self) -> Markup:
         """The legend as HTML, to stand above the picture; empty for a single series."""
         items = [
@@ -91,8 +86,8 @@ class Chart(NamedTuple):
         ]
         return element("ul", joined(items), class_="legend") if items else Markup("")
 
-    def at(self, **place: float) -> Markup:
-        """The picture, where `place` has x, y, width and height, at that place of another one."""
+    def svg(self, **place: float) -> Markup:
+        """The picture alone: as wide as there is room, or at `place` (x, y, width and height) of another one."""
         box = f"0 0 {self.frame.width:g} {self.frame.height:g}"
         classes = f"chart {self.classes}".strip()
         return element("svg", self.marks, class_=classes, **place, viewBox=box, role="img", aria_label=self.label)

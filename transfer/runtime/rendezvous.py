@@ -86,8 +86,8 @@ def assemble(
         UsageError: settings differ.
         Preempted: SIGTERM came first.
     """
-    role = Coordinator if info.process_id == 0 else Worker
-    connections, port = role(info, connect_seconds, lost_seconds, facts).meet()
+    given = info, connect_seconds, lost_seconds, facts
+    connections, port = join(*given) if info.process_id else Coordinator(*given).meet()
     host = info.coordinator.rpartition(":")[0]
     bind = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", "[::]:0").rpartition(":")[0]
     return PeerMonitor(info, connections, lost_seconds), f"{host}:{port}", f"{bind}:{port}"
@@ -194,62 +194,58 @@ class Coordinator:
         raise ERRORS[code](f"{self.info}: {reason}")
 
 
-class Worker:
-    """Any other process until all are there."""
-
-    def __init__(self, info: ProcessInfo, seconds: int, lost_seconds: int, facts: consistency.Facts) -> None:
-        self.info, self.seconds, self.lost_seconds, self.facts = info, seconds, lost_seconds, facts
-        self.deadline, self.reason = time.monotonic() + seconds, "no answer"
-
-    def meet(self) -> tuple[dict[int, Connection], int]:
-        """The connection to process 0, and the port of JAX's service."""
-        address = self.info.host, self.info.port
-        while (left := self.deadline - time.monotonic()) > 0:
-            self._stop_if_requested()
+def join(
+    info: ProcessInfo, seconds: int, lost_seconds: int, facts: consistency.Facts
+) -> tuple[dict[int, Connection], int]:
+    """The connection to process 0, where any other process comes to it, and the port of JAX's service."""
+    deadline, reason = time.monotonic() + seconds, "no answer"
+    while (left := deadline - time.monotonic()) > 0:
+        _stop_if_requested(info)
+        try:
+            address = info.host, info.port
+            connection = Connection(socket.create_connection(address, timeout=min(left, 5)), lost_seconds)
+        except socket.gaierror:  # a pod's name is there once the pod is
+            reason = f"the name {info.host} is not known"
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+        else:
             try:
-                connection = Connection(socket.create_connection(address, timeout=min(left, 5)), self.lost_seconds)
-            except socket.gaierror:  # a pod's name is there once the pod is
-                self.reason = f"the name {self.info.host} is not known"
-            except OSError as error:
-                self.reason = (error.strerror or str(error)).lower()
-            else:
-                try:
-                    if port := self._wait(connection):
-                        return {0: connection}, port
-                except ValueError:
-                    self.reason = "something else answers"
-                except ConnectionError:  # process 0 may be started again
-                    self.reason = "what answered there has gone"
-                connection.socket.close()
-            time.sleep(POLL_SECONDS)
-        raise TransferError(
-            f"{self.info}: process 0 was not found at {self.info.coordinator} within {self.seconds} s "
-            f"(--connect_seconds): {self.reason}; is that its address (--coordinator), and was it started?"
-        )
+                return {0: connection}, _wait_for_port(info, connection, deadline, facts)
+            except ValueError:
+                reason = "something else answers"
+            except ConnectionError:  # process 0 may be started again
+                reason = "what answered there has gone"
+            connection.socket.close()
+        time.sleep(POLL_SECONDS)
+    raise TransferError(
+        f"{info}: process 0 was not found at {info.coordinator} within {seconds} s "
+        f"(--connect_seconds): {reason}; is that its address (--coordinator), and was it started?"
+    )
 
-    def _wait(self, connection: Connection) -> int:
-        """The port of JAX's service once all are there; 0 where process 0 does not send it in time."""
-        info, late = self.info, False
-        connection.send(process=info.process_id, of=info.num_processes, who=_host_and_pid(), facts=self.facts)
-        with selectors.DefaultSelector() as selector:
-            selector.register(connection.socket, selectors.EVENT_READ)
-            while time.monotonic() < self.deadline + SHUTDOWN_GRACE_SECONDS:
-                if time.monotonic() > self.deadline and not late:
-                    late = True
-                    connection.send(late=True)  # the answer says for whom we have waited
-                self._stop_if_requested()
-                for message in connection.receive() if selector.select(POLL_SECONDS) else ():
-                    if "go" in message:
-                        return int(message["go"])
-                    if "end" in message:
-                        error = ERRORS.get(message.get("code", 1), TransferError)
-                        raise error(f"{info}: {str(message['end'])[:MAX_REASON]}")
-        self.reason = "something else answers"
-        return 0
 
-    def _stop_if_requested(self) -> None:
-        if preemption.requested():
-            raise preemption.Preempted(f"{self.info}: {STOPPED}")
+def _wait_for_port(info: ProcessInfo, connection: Connection, deadline: float, facts: consistency.Facts) -> int:
+    """The port of JAX's service once all are there; ValueError where nobody says it in time."""
+    late = False
+    connection.send(process=info.process_id, of=info.num_processes, who=_host_and_pid(), facts=facts)
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection.socket, selectors.EVENT_READ)
+        while time.monotonic() < deadline + SHUTDOWN_GRACE_SECONDS:
+            if time.monotonic() > deadline and not late:
+                late = True
+                connection.send(late=True)  # the answer says for whom we have waited
+            _stop_if_requested(info)
+            for message in connection.receive() if selector.select(POLL_SECONDS) else ():
+                if "go" in message:
+                    return int(message["go"])
+                if "end" in message:
+                    error = ERRORS.get(message.get("code", 1), TransferError)
+                    raise error(f"{info}: {str(message['end'])[:MAX_REASON]}")
+    raise ValueError("no answer")
+
+
+def _stop_if_requested(info: ProcessInfo) -> None:
+    if preemption.requested():
+        raise preemption.Preempted(f"{info}: {STOPPED}")
 
 
 class PeerMonitor:

@@ -8,6 +8,7 @@ anything is allocated.
 import os
 import pickle
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -91,7 +92,7 @@ class LimitedReader:
         self.bytes_left = remaining_size(stream) if size is None else size
         self.bytes_read = 0
 
-    def read(self, size: int | None = -1) -> bytes:
+    def read(self, size: int | None = None) -> bytes:
         """Exactly `size` bytes, or all that are left; EOFError where there are fewer."""
         wanted = self.bytes_left if size is None or size < 0 else size
         if wanted and not self.bytes_left:
@@ -100,10 +101,9 @@ class LimitedReader:
             raise EOFError(f"{wanted} bytes are claimed where {self.bytes_left} are left")
         return self._count(self._stream.read(wanted), wanted)
 
-    def readline(self, size: int | None = -1) -> bytes:
+    def readline(self, size: int = sys.maxsize) -> bytes:
         """The bytes up to the next end of line, at most `size`."""
-        limit = self.bytes_left if size is None or size < 0 else min(size, self.bytes_left)
-        return self._count(self._stream.readline(limit), 0)
+        return self._count(self._stream.readline(min(size, self.bytes_left)), 0)
 
     def _count(self, data: bytes, wanted: int) -> bytes:
         self.bytes_left -= len(data)
