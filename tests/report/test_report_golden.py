@@ -112,9 +112,21 @@ SWEEP = {
     "notes": ["alpha is at the end of its range"],
     "table": [{"alpha": 0.1, "log_loss": 0.9}, {"alpha": 10.0, "log_loss": 0.7}, {"alpha": 5.0, "log_loss": None}],
 }
+TAPS_OF_SEEDS = [
+    {"tap": "block1:avg", "num_features": 64, "mean": {"accuracy": 0.5, "rmse": 1}, "spread": {"accuracy": 0.03}},
+    {"tap": "block2:avg", "num_features": 128, "mean": {"accuracy": 0.625}, "spread": {"accuracy": None}},
+    {"tap": "block3:avg", "num_features": 256, "mean": {}, "spread": {}},
+]
+SWEEP_OF_SEEDS = {
+    "measure": "accuracy",
+    "table": [{"k": k, "weights": "uniform", "accuracy": 0.2 + k % 7 / 10} for k in range(1, 54)],
+    "chosen": {"k": 6, "weights": "uniform"},
+}
 SHOTS = {"few_shot": SHOTS_OF_HEADS, "taps": TAPS, "sweep": SWEEP}
 SEEDS = {
     "few_shot": BASELINES,
+    "taps": TAPS_OF_SEEDS,
+    "sweep": SWEEP_OF_SEEDS,
     "spread": {"validation_accuracy": 0.0213, "validation_loss": 0.03},
     "validation_accuracy": 0.875,
     "validation_loss": 0.4,
@@ -125,6 +137,13 @@ SEEDS = {
 def made(predictions: Predictions | None, history: Any = (), features: Any = None, **result: Any) -> RunData:
     run = made_run(predictions, features, Options("none" if features is None else "pca", seed=1), **result)
     run.config, run.history = CONFIG, list(history)
+    return run
+
+
+def tuned() -> RunData:
+    """A fine-tuned network in its first epochs, all of whose layers are trained."""
+    run = made(None, HISTORY[:2])
+    run.config = {"train": "finetune", "model": "resnet18", "seed": None, "unfreeze": None}
     return run
 
 
@@ -163,7 +182,8 @@ PAGES: dict[str, Callable[[Path], str]] = {
     "shots": lambda _: written(made(of_classes(2, 12), HISTORY[:1], **SHOTS), "threshold", "curves", "shots", "depth"),
     "labels": lambda _: written(made(of_labels(12, 3), (), waves(12, 4)), "classes", "reliability", "errors", "map"),
     "values": lambda _: written(made(of_values(9, 2), (), waves(9, 4)), "classes", "reliability", "errors", "map"),
-    "seeds": lambda _: written(made(None, **SEEDS), "overview", "shots"),
+    "seeds": lambda _: written(made(None, **SEEDS), "overview", "depth", "shots"),
+    "tuned": lambda _: written(tuned(), "overview"),
     "comparison": compared,
     "marks": lambda _: plain(svg.joined(svg.swatch(series) for series in range(1, 10))),
 }

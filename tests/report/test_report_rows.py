@@ -143,6 +143,29 @@ def test_damaged_results_are_left_out(damaged: Any) -> None:
     assert "classes" not in keys(None, measures={"per_class": damaged})
 
 
+TAP = {"tap": "a", "num_features": 3, "validation": {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}}
+TABLE = [{"alpha": 1, "accuracy": 0.5}]
+SECTIONS: list[tuple[dict[str, Any], bool]] = [
+    ({"taps": [TAP, TAP]}, True),
+    ({"taps": [TAP]}, False),
+    ({"taps": [TAP, 3]}, False),
+    ({"taps": {"a": TAP, "b": TAP}}, False),
+    ({"taps": [{**TAP, "validation": {}}, TAP]}, False),
+    ({"taps": [{**TAP, "validation": {"unheard of": 1}}, TAP]}, False),
+    ({"sweep": {"table": TABLE}}, True),
+    ({"sweep": {"table": TABLE}, "taps": [TAP, TAP]}, True),
+    ({"sweep": {"table": []}}, False),
+    ({"sweep": {"table": 3}}, False),
+    ({"sweep": TABLE}, False),
+    ({"taps": [TAP, TAP], "sweep": 3}, True),
+]
+
+
+@pytest.mark.parametrize(("result", "there"), SECTIONS)
+def test_taps_and_settings_are_shown_where_there_are_several(result: dict[str, Any], there: bool) -> None:
+    assert ("depth" in keys(None, **result)) == there
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("width", [390, 1280])
 def test_every_kind_fits_the_screen(kind: str, width: int, tmp_path: Path, watched: Any) -> None:
