@@ -22,6 +22,10 @@ def test_text_is_in_columns() -> None:
         "R&D_50%        10",
         "two lines       7                    x",
     ]
+    assert (
+        tables.text(ROWS[:1], left=1) == "class  recall  mostly predicted as" and tables.text([["a", "bc"]]) == "a  bc"
+    )
+    assert tables.text([["a", "bc", "d"], ["1", "2", "33"]], left=2).splitlines() == ["a  bc   d", "1  2   33"]
     assert tables.text(ROWS).splitlines()[1] == "a|b        1.50    -0"
 
 

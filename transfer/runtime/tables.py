@@ -66,5 +66,5 @@ def _table(rows: Rows, headings: Sequence[str], form: str, left: int | None) -> 
     from tabulate import tabulate
 
     plain = [[_CONTROL.sub(" ", cell) for cell in row] for row in [headings, *rows]]
-    aligns = ["right" if left is not None and place >= left else "left" for place in range(len(plain[-1]))]
-    return tabulate(plain[1:], plain[0], form, colalign=aligns, disable_numparse=True)
+    usual, first = "left" if left is None else "right", ["left"] * (left or 0)
+    return tabulate(plain[1:], plain[0], form, colglobalalign=usual, colalign=first, disable_numparse=True)
