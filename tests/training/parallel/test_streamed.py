@@ -115,6 +115,20 @@ def test_rows_that_no_head_can_use(case, stream, mesh):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "float32", "float64", ml_dtypes.bfloat16])
+@pytest.mark.parametrize(
+    "labels", [Y, Y[:, None], Y.astype(float), Y.astype("u1")], ids=["int", "column", "float", "byte"]
+)
+def test_rows_of_any_kind_of_number(dtype, labels):
+    x = np.arange(60).reshape(20, 3, 1, 1).astype(dtype)
+    reader = Reader(Split(x, labels), 4)
+    features, read = buffers = reader.buffers(20)
+    reader.fill([(buffers, pieces(0, 20, 8))])
+    assert features.dtype == (dtype if dtype is ml_dtypes.bfloat16 else "float32")
+    np.testing.assert_array_equal(features.astype(float), x.reshape(20, 3).astype(float))
+    assert read.dtype == np.int32 and read.tolist() == labels.reshape(-1).tolist()
+
+
 def test_pieces_end_where_chunks_do():
     assert pieces(5, 21, 8) == [(0, 5, 8), (3, 8, 16), (11, 16, 21)]
     assert pieces(8, 16, 8) == [(0, 8, 16)] and pieces(3, 3, 8) == []
