@@ -48,6 +48,7 @@ OBJECTS = np.array([None, {}], object)
         ({"images": IMAGES, "labels": [0, 0, 0.5, 1]}, "whole numbers"),
         ({"images": IMAGES, "labels": list("abcd")}, "whole numbers"),
         ({"images": IMAGES, "labels": [0, 1, 2, 1 << 40]}, "a label is 1099511627776; there may be 1048576 classes"),
+        ({"images": IMAGES, "labels": [0, 1, 2, 1 << 20]}, "a label is 1048576; there may be 1048576 classes"),
         ({"images": IMAGES, "labels": [0, 1, 2, 1e300]}, r"a label is 1e\+300; there may be 1048576 classes"),
         ({"images": IMAGES, "labels": [0, 1, 2, 1], "class_names": ["a", "b"]}, "label 2 among 2 classes"),
         ({"images": IMAGES / 255, "labels": [0] * 4}, "images of type float64"),

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from real_formats import (
 
 from transfer.data import SOURCES, open_source, select
 from transfer.data.loader import load_all
+from transfer.data.source import digest
 from transfer.errors import TransferError, UsageError
 
 
@@ -72,6 +74,20 @@ def test_the_fingerprint_is_of_the_content(data_set):
     others = [open_source(spec, other).fingerprint for other in splits if other != split]
     rows = [select(source, rows).fingerprint for rows in ([0, 1, 2], [0, 1], [2, 1, 0])]
     assert len({source.fingerprint, *others, *rows}) == 1 + len(others) + len(rows)
+
+
+def test_a_fingerprint_tells_ids_from_classes():
+    def source(ids, class_names, labels):
+        return SimpleNamespace(ids=ids, class_names=class_names, labels=np.array(labels))
+
+    sources = [
+        source("a", ["bc"], [0]),
+        source(["ab"], "c", [0]),
+        source("a", ["bc"], [1]),
+        source("a", ["bc"], [0, 0]),
+    ]
+    digests = [digest(each, content) for each in sources for content in ([b"x", b"y"], [b"z"])]
+    assert len(set(digests)) == len(digests) and digest(sources[0], [b"xy"]) == digests[0]
 
 
 def test_a_selection_is_a_source(data_set):

@@ -84,6 +84,18 @@ def test_frozen_layers_are_not_differentiated(rows):
     assert set(network(rows, "block3").init_state()["params"]) == {"block3", "logits"}
 
 
+def test_losses_and_accuracies_are_those_of_the_scores(rows):
+    """Of a step by smoothed labels, and of an evaluation of some of the images; all but the classifier is frozen."""
+    built = network(rows, "logits", label_smoothing=0.2, batch_norm="freeze")
+    state, real = built.init_state(), (np.arange(ROWS) % 4 > 0).astype(np.float32)
+    sums, scores = built.evaluate(state, rows, jnp.arange(ROWS), real)
+    losses = -np.asarray(jax.nn.log_softmax(scores))
+    of_label, right = losses[np.arange(ROWS), rows[1]], scores.argmax(axis=1) == rows[1]
+    np.testing.assert_allclose(sums, [(of_label * real).sum(), (right * real).sum()], rtol=1e-5)
+    _, measured = built.step(state, rows, jnp.arange(ROWS), jax.random.key(0))
+    np.testing.assert_allclose(measured, [np.mean(0.8 * of_label + 0.2 * losses.mean(axis=1)), right.mean()], rtol=1e-5)
+
+
 @pytest.mark.parametrize("own, still", [(0.1, {"block1"}), (0.0, {"logits"}), (None, {"block1", "logits"})])
 def test_two_learning_rates(own, still, rows):
     """The block's rate is 0 where it is to stay still."""

@@ -1,7 +1,9 @@
 """Heads on the rows of a feature store, one device, read as training goes; and which heads are trained so."""
 
+from functools import partial
 from types import SimpleNamespace
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from transfer.heads import linear
 from transfer.runtime import devices, distributed
 from transfer.store.store import FeatureStore
 from transfer.store.writer import StoreWriter
-from transfer.training.parallel import placement
+from transfer.training.parallel import placement, step
 from transfer.training.parallel.batches import Resident, Streamed
 from transfer.training.parallel.epochs import MeshTrainer, prefetched
 from transfer.training.parallel.reader import Piece, Reader, Split, pieces
@@ -66,6 +68,37 @@ def test_streamed_from_a_store_that_lacks_images(store, mesh):
         states = [one, other]
         assert metrics == pytest.approx(expected, rel=1e-6)
     np.testing.assert_allclose(one["params"]["kernel"], other["params"]["kernel"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("compiled_quickly")
+def test_an_epoch_on_one_device_is_that_of_the_head_s_own_program(mesh):
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(21, 4)).astype(np.float32), random.integers(0, 3, 21)
+    xv, yv = x[::-1] * 2, y[::-1].copy()
+    given = dict(batch_size=8, learning_rate=0.1, seed=3)
+    trainer = MeshTrainer(Split(x, y), Split(xv, yv), 3, mesh, **given)
+    start = linear.init_state(4, 3, linear.init_key(0))
+    expected, metrics = linear.make_epoch(x, y, xv, yv, **given)(start, 5)
+    state, found = trainer.epoch(trainer.shard_state(start), 5)
+    assert found == pytest.approx({name: float(value) for name, value in metrics.items()}, rel=1e-5)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), state, expected)
+
+
+@pytest.mark.usefixtures("compiled_quickly")
+@pytest.mark.parametrize("size", [1, 4, 10])
+def test_rows_are_evaluated_some_at_a_time_and_once(size, mesh, monkeypatch):
+    """Nine of ten rows; of equal scores the first class is the answer."""
+    monkeypatch.setattr(step, "EVALUATED", size)
+    step.evaluate.clear_cache()
+    random = np.random.default_rng(0)
+    x, y = random.integers(-2, 3, (10, 2)).astype(np.float32), np.arange(10, dtype=np.int32) % 4
+    params = {"kernel": np.array([[1, 1, 2, 0], [1, 1, 0, 2]], np.float32), "bias": np.zeros(4, np.float32)}
+    sums = step.evaluate(params, x, y, np.array([9], np.int32), mesh=mesh)
+    step.evaluate.clear_cache()
+    scores = x[:9] @ params["kernel"]
+    losses = np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(9), y[:9]]
+    assert (np.sort(scores)[:, -1] == np.sort(scores)[:, -2]).any(), "some are equal"
+    np.testing.assert_allclose(sums, [losses.sum(), (scores.argmax(axis=1) == y[:9]).sum()], rtol=1e-5)
 
 
 def test_a_place_in_another_order_is_refused(mesh):
