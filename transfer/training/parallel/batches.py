@@ -7,6 +7,7 @@ seed and epoch.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -138,34 +139,35 @@ class RowBlocks:
         self.num_rows, self._reader, self._mesh, self._piece_rows = reader.num_rows, reader, mesh, piece_rows
         windows_of = self.num_rows if window_rows is None else max(1, window_rows // piece_rows) * piece_rows
         self._window_rows = min(windows_of, self.num_rows)
-        self._kept = list(self._windows(one_by_one=True)) if window_rows is None else None
+        self._kept = list(map(self._window, self._starts())) if window_rows is None else None
 
     def chunks(self) -> Iterator[EvaluateChunk]:
         """All of the rows."""
-        yield from self._windows(one_by_one=False) if self._kept is None else self._kept
+        yield from map(partial(self._window, at_once=True), self._starts()) if self._kept is None else self._kept
 
-    def _windows(self, one_by_one: bool) -> Iterator[EvaluateChunk]:
-        """Reads the windows, of each a block for every shard, of which the last may have fewer rows, or none.
+    def _starts(self) -> range:
+        return range(0, self.num_rows, self._window_rows)
+
+    def _window(self, start: int, at_once: bool = False) -> EvaluateChunk:
+        """Reads a window, a block for every shard, of which the last may have fewer rows, or none.
 
         Block by block, which spares the memory of the host, or all at once, which is faster.
         """
-        mesh = self._mesh
+        mesh, stop = self._mesh, min(start + self._window_rows, self.num_rows)
         block = math.ceil(self._window_rows / mesh.num_shards)
-        for start in range(0, self.num_rows, self._window_rows):
-            stop = min(start + self._window_rows, self.num_rows)
-            edges = [min(start + i * block, stop) for i in range(mesh.num_shards + 1)]
-            features: list[jax.Array] = []
-            labels: list[jax.Array] = []
-            for shards in [[shard] for shard in mesh.local_shards] if one_by_one else [mesh.local_shards]:
-                buffers = {shard: self._reader.buffers(block) for shard in shards}
-                of_shards = {shard: pieces(edges[shard], edges[shard + 1], self._piece_rows) for shard in shards}
-                self._reader.fill([(buffers[shard], of_shards[shard]) for shard in shards])
-                for shard in shards:
-                    features += mesh.device_put_shard(shard, buffers[shard][0])
-                    labels += mesh.device_put_shard(shard, buffers[shard][1])
-            counts = np.diff(edges).astype(np.int32)
-            num_rows = mesh.put_blocks(ROWS, {shard: counts[shard : shard + 1] for shard in mesh.local_shards})
-            yield EvaluateChunk(mesh.make_global_array(ROWS, features), mesh.make_global_array(ROWS, labels), num_rows)
+        edges = [min(start + i * block, stop) for i in range(mesh.num_shards + 1)]
+        features: list[jax.Array] = []
+        labels: list[jax.Array] = []
+        for shards in [mesh.local_shards] if at_once else [[shard] for shard in mesh.local_shards]:
+            buffers = {shard: self._reader.buffers(block) for shard in shards}
+            of_shards = {shard: pieces(edges[shard], edges[shard + 1], self._piece_rows) for shard in shards}
+            self._reader.fill([(buffers[shard], of_shards[shard]) for shard in shards])
+            for shard in shards:
+                features += mesh.device_put_shard(shard, buffers[shard][0])
+                labels += mesh.device_put_shard(shard, buffers[shard][1])
+        counts = np.diff(edges).astype(np.int32)
+        num_rows = mesh.put_blocks(ROWS, {shard: counts[shard : shard + 1] for shard in mesh.local_shards})
+        return EvaluateChunk(mesh.make_global_array(ROWS, features), mesh.make_global_array(ROWS, labels), num_rows)
 
 
 class Resident:
