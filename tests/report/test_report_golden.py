@@ -165,16 +165,46 @@ def plain(html: str) -> str:
     return "".join(f"{line}\n" for line in lines if not re.fullmatch(r"</\w+>", line))
 
 
+def put(folder: Path, rows: int, shift: float, first: int = 0) -> None:
+    """A finished run with predictions of images from the number `first` on."""
+    folder.mkdir(parents=True)
+    scores, ids = waves(rows, 3) + shift * np.eye(3)[np.arange(rows) % 3], [str(first + row) for row in range(rows)]
+    Predictions.of_logits(scores, np.arange(rows) % 3, ids).write(folder / "predictions.npz")
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "result.json").write_text(json.dumps({"model": "vgg11", "dataset": "digits"}))
+
+
 def compared(folder: Path) -> str:
     """The comparison of two runs, of another number of rows of which most are the same."""
-    for name, rows, shift in (("first", 30, 0), (f"{LONG} too long", 24, 1)):
-        (folder / name).mkdir()
-        scores = waves(rows, 3) + shift * 2 * np.eye(3)[np.arange(rows) % 3]
-        Predictions.of_logits(scores, np.arange(rows) % 3).write(folder / name / "predictions.npz")
-        (folder / name / "config.json").write_text(json.dumps(CONFIG))
-        (folder / name / "result.json").write_text(json.dumps({"model": "vgg11", "dataset": "digits"}))
+    put(folder / "first", 30, 0)
+    put(folder / f"{LONG} too long", 24, 2)
+    return comparison(folder)
+
+
+def compared_over_seeds(folder: Path) -> str:
+    """Runs over seeds, which have spreads and no rows in common."""
+    for name, shift in (("first", 0), ("second", 1.5)):
+        for seed in range(3):
+            put(folder / name / f"seed_{seed}", 20, shift + seed / 4, 1000 * bool(shift))
+        results = {"seeds": 3, "runs": [{}, {}, {}], "model": "vgg11", "dataset": "digits"}
+        (folder / name / "result.json").write_text(json.dumps(results))
+    return comparison(folder)
+
+
+def comparison(folder: Path) -> str:
     runs = load([str(path) for path in sorted(folder.iterdir())], Options(map="none"))
-    return plain(page.comparison.section(runs).html)
+    return plain(page.page(runs, [[], []]).partition("<main")[2].replace(f"{folder}/", ""))
+
+
+def file_of_charts() -> str:
+    """A file of three charts: with a title wider than it, with a legend of several lines, without a title."""
+    lines = [(f"{LONG} {i}", [(0, 0.5, 0.4, 0.6), (1, 0.1 * i, 0.5, 0.5)]) for i in range(5)]
+    charts = [
+        svg.row_chart(f"{LONG}, longer than its picture is wide: {LONG}", "l", [("a", 1, 0.5, 2)], "x", (0, 2), False),
+        svg.line_chart("Lines", "l", ["one", "other"], lines, "x"),
+        svg.row_chart("", "l", [("a", 0.25, 0.125, 0.5), ("b", 0, 0, 0.25)], "x"),
+    ]
+    return plain(chart_files.document(charts, "All of them"))
 
 
 PAGES: dict[str, Callable[[Path], str]] = {
@@ -185,6 +215,8 @@ PAGES: dict[str, Callable[[Path], str]] = {
     "seeds": lambda _: written(made(None, **SEEDS), "overview", "depth", "shots"),
     "tuned": lambda _: written(tuned(), "overview"),
     "comparison": compared,
+    "comparison_of_seeds": compared_over_seeds,
+    "file": lambda _: file_of_charts(),
     "marks": lambda _: plain(svg.joined(svg.swatch(series) for series in range(1, 10))),
 }
 
