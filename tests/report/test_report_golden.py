@@ -209,7 +209,9 @@ def file_of_charts() -> str:
 
 PAGES: dict[str, Callable[[Path], str]] = {
     "page": lambda _: written(made(of_classes(4, 14, class_names=ODD), HISTORY, waves(14, 5), **FACTS)),
-    "shots": lambda _: written(made(of_classes(2, 12), HISTORY[:1], **SHOTS), "threshold", "curves", "shots", "depth"),
+    "shots": lambda _: written(
+        made(of_classes(2, 12), HISTORY[:1], best_epoch=1, **SHOTS), "threshold", "curves", "shots", "depth"
+    ),
     "labels": lambda _: written(made(of_labels(12, 3), (), waves(12, 4)), "classes", "reliability", "errors", "map"),
     "values": lambda _: written(made(of_values(9, 2), (), waves(9, 4)), "classes", "reliability", "errors", "map"),
     "seeds": lambda _: written(made(None, **SEEDS), "overview", "depth", "shots"),

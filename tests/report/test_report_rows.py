@@ -16,7 +16,7 @@ from sklearn.metrics import precision_score, recall_score
 from transfer.evaluation.calibration import expected_calibration_error
 from transfer.evaluation.predictions import KINDS, Predictions
 from transfer.evaluation.summary import per_class
-from transfer.report import classes, images, mistakes, page, probabilities, run_data
+from transfer.report import classes, curves, images, mistakes, page, probabilities, run_data
 
 OF_KIND: dict[str, Callable[[], Predictions]] = {
     "classes": lambda: of_classes(4, 200, names=ODD),
@@ -141,6 +141,22 @@ def test_without_predictions_the_result_says_what_it_knows() -> None:
 @pytest.mark.parametrize("damaged", [3, "x", [1], [{"class": "a"}], [{"value": 2, "low": 0, "high": 1}], {}])
 def test_damaged_results_are_left_out(damaged: Any) -> None:
     assert "classes" not in keys(None, measures={"per_class": damaged})
+
+
+@pytest.mark.parametrize(
+    ("epochs", "drawn", "listed"),
+    [(100, 100, 100), (101, 101, 51), (400, 400, 81), (401, 201, 81), (402, 202, 82), (991, 331, 100), (1, 1, 1)],
+)
+def test_of_many_epochs_some_are_shown_and_the_last(epochs: int, drawn: int, listed: int) -> None:
+    run = made_run(None)
+    run.history = [{"epoch": n, "loss": 1 / n, "accuracy": 0.5} for n in range(1, epochs + 1)]
+    made = curves.section(run)
+    assert made is not None
+    for chart in made.data["charts"]:
+        assert len(chart["epochs"]) == drawn and (chart["epochs"][0], chart["epochs"][-1]) == (1, epochs)
+    rows = re.findall(r'<th scope="row">(\d+)</th>', made.html)
+    assert len(rows) == listed and rows[-1] == str(epochs)
+    assert ("of some of the epochs" in made.html) == (epochs > 100)
 
 
 TAP = {"tap": "a", "num_features": 3, "validation": {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}}

@@ -37,8 +37,8 @@ def section(run: RunData) -> Section | None:
 
 def _thinned(history: list[dict[str, Any]], points: int) -> list[dict[str, Any]]:
     rows = [row for row in history if is_number(row.get("epoch"))]
-    step = math.ceil(len(rows) / points) if rows else 1
-    return rows if step == 1 else [*rows[:-1:step], rows[-1]]
+    step = max(1, math.ceil((len(rows) - 1) / (points - 1)))
+    return [*rows[:-1:step], *rows[-1:]]
 
 
 def _curve(
@@ -62,7 +62,7 @@ def _curve(
     whole = sorted({round(value) for value in svg.ticks(*frame.x)})
     xticks = [(value, str(value)) for value in whole if frame.x[0] <= value <= frame.x[1]]
     parts = [svg.axes(frame, "epoch", percent=share, xticks=xticks)]
-    if share and is_number(best) and len(epochs) > 1:
+    if share and is_number(best):
         parts.append(svg.reference(frame, (best, frame.y[0]), (best, frame.y[1])))
     data: list[dict[str, Any]] = []
     for series, (name, values) in enumerate(known.items(), start=1):
