@@ -138,10 +138,12 @@ def test_a_plan_of_one_algorithm_as_far_as_it_fits(name: str) -> None:
     assert_close(got, {"last": compiled(model)(images)[1]["last"]}, HIGH)
 
 
-def test_any_number_of_images() -> None:
+@pytest.mark.parametrize("chunk_bytes", [None, 12_000])
+def test_any_number_of_images(chunk_bytes: int | None) -> None:
     model = randomised(Bricks())
-    frozen = freeze(model, (8, *IMAGES.shape[1:]), ("last",))
-    for count in (1, 3):
+    frozen = freeze(model, (8, *IMAGES.shape[1:]), ("last",), chunk_bytes=chunk_bytes)
+    assert {segment.chunk for segment in frozen.segments} == ({2, 8} if chunk_bytes else {8})
+    for count in (1, 2, 3):
         assert_close(run(frozen, IMAGES[:count]), {"last": compiled(model)(IMAGES[:count])[1]["last"]}, HIGH)
 
 

@@ -27,13 +27,26 @@ class Unit(nnx.Module):
 
 
 @pytest.mark.parametrize(
-    ("stride", "keras", "platform", "joined"),
-    [(2, False, "tpu", True), (2, True, "tpu", True), (1, False, "tpu", False), (2, False, "gpu", False)],
+    ("stride", "keras", "platform", "algorithm", "joined"),
+    [
+        (2, False, "tpu", None, True),
+        (2, True, "tpu", "direct", True),
+        (1, False, "tpu", None, False),
+        (2, False, "tpu", "patches", False),
+        (2, False, "cpu", "direct", False),
+    ],
 )
-def test_a_projection_is_joined_with_what_it_is_added_to(stride: int, keras: bool, platform: str, joined: bool) -> None:
-    model = Unit(stride, keras)
-    images = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 4, 8), np.float32))
-    frozen = freeze(model, images.shape, ["unit"], platform=platform, precision="highest")
+def test_a_projection_is_joined_with_what_it_is_added_to(
+    stride: int, keras: bool, platform: str, algorithm: str | None, joined: bool
+) -> None:
+    model, random = Unit(stride, keras), np.random.default_rng(0)
+    state = registry.flat_state(model)
+    registry.load_flat_state(
+        model, {path: jnp.asarray(random.uniform(0.5, 1.5, array.shape), jnp.float32) for path, array in state.items()}
+    )
+    images = jnp.asarray(random.standard_normal((2, 5, 4, 8), np.float32))
+    plan = algorithm and {f"unit.{layer}": algorithm for layer in ("conv1", "conv2", "conv3", "proj")}
+    frozen = freeze(model, images.shape, ["unit"], platform=platform, precision="highest", plan=plan)
     projects = ["unit.proj"] if stride == 2 else []
     assert sorted(frozen.plan) == ["unit.conv1", "unit.conv2", "unit.conv3", *projects]
     kept = {f"unit.conv{i}.{kind}" for i in (1, 2, 3) for kind in ("kernel", "bias")}

@@ -2,8 +2,10 @@
 
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
@@ -160,3 +162,32 @@ def test_a_platform_that_is_not_here_is_not_measured(cache: Path, caplog: pytest
     frozen = freeze(Tiny(), (2, 6, 6, 3), ("last",), platform="tpu", autotune=True)
     assert set(frozen.plan.values()) == {"direct"} and not cache.exists()
     assert "no tpu on this machine" in caplog.text
+
+
+@pytest.mark.parametrize("backend", ["gpu", "cuda", "rocm"])
+def test_a_gpu_is_one_by_any_name(backend: str, caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
+    geometry = Geometry(1, 4, 4, 3, 3, (1, 1))
+    times = {"direct_ohwi": 2.0, "direct": 3.0, "pointwise": 1.0}
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+
+    def measured(wanted: dict[Geometry, list[str]], _: object) -> dict[Geometry, dict[str, float]]:
+        return {key: {name: times[name] for name in names} for key, names in wanted.items()}
+
+    monkeypatch.setattr("transfer.freeze.plan.measured", measured)
+    settings = dict(precision="high", dtype=jnp.float32, autotune=True)
+    assert plan_for({"a": geometry}, platform="gpu", **settings) == {"a": "pointwise"} and not caplog.text
+    assert plan_for({"a": geometry}, platform="tpu", **settings) == {"a": "direct"} and "no tpu" in caplog.text
+
+
+def test_strips_and_pointwise_convolutions_by_themselves() -> None:
+    """A strip's transformed data, 36 numbers of 4 bytes a tile and channel, against 16 MiB."""
+    for geometry, just_less, more in [
+        (Geometry(1, 4, 4, 58_254, 58_254, (3, 3)), True, 1),
+        (Geometry(1, 8, 5, 14_563, 14_563, (3, 3), padding=((1, 1), (1, 1))), True, 2),
+        (Geometry(2, 8, 5, 7_281, 7_282, (3, 3), padding=((1, 1), (1, 1))), True, 1),
+    ]:
+        assert only_alone("winograd4_strip1", geometry) is just_less
+        assert not only_alone("winograd4_strip1", replace(geometry, features=geometry.features + more))
+        assert not only_alone("winograd4", geometry) and not only_alone("direct", geometry)
+    for name in ("direct", "patches", "pointwise"):
+        assert only_alone(name, Geometry(1, 4, 4, 3, 3, (1, 1))) is (name != "pointwise")

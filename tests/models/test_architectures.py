@@ -141,10 +141,18 @@ def test_keras_classifier_takes_its_own_size_only():
         shapes(model, 1, 256, 256, 3)
 
 
-@pytest.mark.parametrize("shape", [(1, 31, 64, 3), (1, 64, 64, 1), (64, 64, 3)])
-def test_wrong_images_are_named(shape):
-    with pytest.raises(UsageError, match="at least 32x32"):
-        shapes(build("vgg11", seed=None), *shape)
+@pytest.mark.parametrize(
+    ("arch", "least"),
+    [("vgg11", 32), ("alexnet", 63), ("googlenet", 15), ("inception_v3", 75), ("resnet18", 1), ("lenet5", 16)],
+)
+def test_wrong_images_are_named(arch, least):
+    model, channels = build(arch, seed=None, num_classes=0), 1 if arch == "lenet5" else 3
+    assert all(map(all, shapes(model, 1, least, least, channels).values()))
+    for wrong in [(1, least - 1, 96, channels), (1, 96, least - 1, channels), (1, 96, 96, 4), (96, 96, channels)]:
+        with pytest.raises(UsageError) as error:
+            shapes(model, *wrong)
+        said = f" takes images (batch, height, width, {channels}) of at least {least}x{least} pixels (image_size), got "
+        assert str(error.value).endswith(said + str(wrong))
 
 
 @pytest.mark.slow

@@ -13,13 +13,13 @@ import tensorstore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from stores import BATCH, TEXT, WIDTH, expected, files_of, fill, finished, rows_of, writer
+from stores import BATCH, ROWS, TEXT, WIDTH, expected, files_of, fill, finished, rows_of, writer
 
 from transfer.errors import TransferError
 from transfer.runtime.files.paths import kvstore_spec
 from transfer.store.format import decode_ids, encode_ids, scan_checks
 from transfer.store.store import FeatureStore
-from transfer.store.writer import WRITES_IN_FLIGHT, StoreWriter
+from transfer.store.writer import WRITES_IN_FLIGHT, StoreWriter, differences
 
 
 @pytest.fixture
@@ -101,8 +101,11 @@ def test_slices_are_those_of_numpy(path, key, skipped):
     mask = np.arange(len(wanted)) % 3 == 0
     np.testing.assert_array_equal(rows[mask], wanted[mask])
     np.testing.assert_array_equal(np.asarray(rows), wanted)
-    with pytest.raises(IndexError):
-        rows[len(wanted)]
+    count = len(wanted)
+    np.testing.assert_array_equal(rows[[-count, count - 1]], wanted[[-count, count - 1]])
+    for outside in (count, -count - 1):
+        with pytest.raises(IndexError, match=f"row {outside} of {count}"):
+            rows[[0, outside]]
 
 
 @pytest.mark.parametrize(
@@ -163,12 +166,13 @@ def test_as_many_batches_as_threads_are_on_their_way(path, monkeypatch):
 
 def test_an_incomplete_store_opens_only_when_asked(path):
     with writer(path) as store:
-        store.write(4, {"pre_logits": rows_of(4, 8)})
+        store.write(4, {"pre_logits": rows_of(4, 8)}, [5])
     with pytest.raises(TransferError, match=r"incomplete \(7 of 11 images missing\)"):
         FeatureStore.open(path)
     opened = FeatureStore.open(path, incomplete=True)
-    np.testing.assert_array_equal(opened.features[:], rows_of(4, 8))
-    assert not opened.complete and opened.ids[0] == "train/000004"
+    np.testing.assert_array_equal(opened.features[:], rows_of(4, 8)[[0, 2, 3]])
+    assert not opened.complete and opened.num_missing == 7
+    assert opened.ids == ["train/000004", "train/000006", "train/000007"]
 
 
 def test_a_resumed_store_equals_an_uninterrupted_one(path, tmp_path):
@@ -214,6 +218,12 @@ def test_finish_counts_the_rows(path):
         with pytest.raises(TransferError, match="lacks rows 4 to 10"):
             store.finish()
     assert not FeatureStore.open(path, incomplete=True).complete
+    with writer(path.with_name("other"), rows=8 * BATCH) as store:
+        for start in range(0, 8 * BATCH, 2 * BATCH):
+            store.write(start, {"pre_logits": rows_of(0, BATCH)})
+        with pytest.raises(TransferError) as caught:
+            store.finish()
+    assert str(caught.value) == f"{store.path} still lacks rows 4 to 7, 12 to 15, 20 to 23; run the same command again"
 
 
 def test_a_store_without_a_single_image_is_an_error(path):
@@ -254,8 +264,20 @@ def test_other_settings_are_named(path, changed, phrases, complete):
         writer(path, **changed)
     message = str(caught.value)
     assert all(phrase in message for phrase in phrases)
-    assert str(path) in message and "delete" in message and "\n" not in message
+    assert message.startswith(f"the feature store {path} was {'made' if complete else 'begun'} with other settings: ")
+    assert message.endswith(". Choose another --workdir, or delete the store") and "\n" not in message
     assert files_of(path) == before
+
+
+@pytest.mark.parametrize(("letters", "shown"), [(58, f"'{'x' * 58}'"), (59, f"'{'x' * 39}…")])
+def test_long_settings_are_cut(letters, shown):
+    changed = differences({"a": {"b": "x" * letters}, "same": [1]}, {"a": {"b": 1}, "same": (1,), "c": {}})
+    assert changed == [f"a.b was {shown}, now 1"]
+
+
+def test_images_without_names(path):
+    store = finished(path, ids=[""] * ROWS)
+    assert store.metadata["id_width"] == 1 and store.ids == [""] * ROWS
 
 
 def test_data_that_moved_are_the_same_data(path):

@@ -186,6 +186,34 @@ def test_metadata_read_back_as_they_were_written(path):
     assert read_metadata(str(path)) == written and list(written["taps"]) == ["b", "a"]
 
 
+LEAST_AND_MOST = [
+    *({"taps": {"x" * 200: [0, (1 << 40) - 1]}}, {"skipped_rows": [0, ROWS - 1]}, {"class_names": []}),
+    *({name: 1} for name in ("num_images", "batch_size", "row_chunk", "id_width")),
+    *({"num_images": (1 << 40) - 1}, {"num_images": 0}),
+]
+BEYOND = [
+    *({"taps": taps} for taps in ({"x" * 201: [3]}, {}, {"..": [3]}, {"a": [-1]}, {"a": [True]}, {"a": [1 << 40]})),
+    *({"taps": taps} for taps in ({"a": 3}, ["a"], None)),
+    *({"skipped_rows": rows} for rows in ([ROWS], [-1], [1.0], {}, None)),
+    *({name: size} for name in ("batch_size", "row_chunk", "id_width") for size in (0, -1, 1 << 40, "1", None)),
+    *({"num_images": size} for size in (-1, 1 << 40, 1.0, None)),
+    *({"class_names": names} for names in (["a", 1], "ab", None)),
+    *({"complete": 1}, {"features_dtype": "float16"}, {"features_dtype": ["float32"]}),
+]
+
+
+@pytest.mark.parametrize(("changed", "taken"), [*((c, True) for c in LEAST_AND_MOST), *((c, False) for c in BEYOND)])
+def test_metadata_are_taken_up_to_their_limits(path, changed, taken):
+    with writer(path) as store:
+        whole = {**store.metadata, "complete": True, "skipped_rows": []}
+    write_metadata(str(path), {**whole, **changed})
+    if taken:
+        assert read_metadata(str(path)).items() >= changed.items()
+    else:
+        with pytest.raises(TransferError, match=r"zarr.json is damaged \(it describes no features\)"):
+            read_metadata(str(path))
+
+
 # Writes two versions of a large chunk over each other for as long as it lives.
 OVERWRITE = """
 import sys
