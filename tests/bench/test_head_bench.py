@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 
+import numpy as np
 import pytest
 
 from transfer.bench import head
@@ -80,6 +81,24 @@ def test_a_process_that_fails_is_left_out():
 )
 def test_cases_by_name(text, names):
     assert chosen("head_cases", text, head.CASES) == names
+
+
+def test_a_cases_title_says_its_sizes_and_its_data_are_of_them():
+    for name, (case, _) in head.CASES.items():
+        sizes = f"{case.rows:,} x {case.features:,}"
+        epochs = f", {case.epochs} epochs" if case.epochs else ""
+        each = ", 10,000 validation rows" if case.epochs and case.validates else ""
+        assert f"{sizes}{epochs}{each}" in case.title, name
+        assert (case.batch, case.classes, case.validation_rows, case.seed) == (256, 10, 10_000, 0)
+
+
+def test_the_rows_of_a_case(toy):
+    x, y, validation_x, validation_y = toy.arrays()
+    assert (x.shape, y.shape, validation_x.shape, validation_y.shape) == ((300, 24), (300,), (200, 24), (200,))
+    assert (x.dtype, y.dtype) == (np.float32, np.int32) and x.min() == 0 and set(y) == {0, 1, 2}
+    # centres at 0.2 * sqrt(512) of the noise from the origin, whatever the number of features
+    spread = np.linalg.norm(x[y == 0].mean(axis=0) - x[y == 1].mean(axis=0))
+    assert 0.4 * 0.2 * 512**0.5 < spread < 2**0.5 * 0.2 * 512**0.5
 
 
 def test_the_flags_help_names_the_cases():

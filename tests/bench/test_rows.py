@@ -102,6 +102,18 @@ def test_the_error_of_a_precision_is_that_against_the_exact_one(monkeypatch):
         assert list(errors) == ["a", "b"] and errors["b"] == 0.25 and 0 < errors["a"] < 0.01
 
 
+@pytest.mark.parametrize(("about", "count"), [(0, 3), (3, 3), (3.1, 4), (64, 64), (64.1, 64), (500, 64)])
+def test_a_pass_end_to_end_has_a_few_batches(about, count):
+    taken = []
+    extractor = types.SimpleNamespace(stream=lambda batches, resized: taken.extend(batches) or ())
+    images = np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3)
+    whole = networks.end_to_end(extractor, images, about)
+    whole()
+    assert whole.count == count == len(taken)
+    assert [(batch.start, batch.size) for batch in taken] == [(2 * i, 2) for i in range(count)]
+    assert all((batch.images == images).all() for batch in taken) and taken[0].images is not taken[1].images
+
+
 def test_a_row_of_a_head(monkeypatch):
     class Worker:
         def __init__(self, builder, case):

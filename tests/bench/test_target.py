@@ -7,6 +7,7 @@ import pytest
 
 from transfer import __main__ as program
 from transfer.bench import target
+from transfer.bench.machine import published_peak
 from transfer.bench.target import Target, parse
 from transfer.bench.target_hlo import array_bytes, kernels, loop_collectives, read
 from transfer.errors import TransferError, UsageError
@@ -42,6 +43,22 @@ def test_a_target_without_a_platform_has_that_of_the_one_before():
     assert targets == [Target("tpu", "v5e", "4x4"), Target("tpu", "v4", "4x4x4"), Target("gpu", "h100", "")]
     assert [target.chips for target in targets] == [16, 64, 1]
     assert str(targets[1]) == "tpu:v4:4x4x4" and str(targets[2]) == "gpu:h100"
+
+
+# Chip -> its matrix units, and rows and columns of each, by the makers' pages.
+UNITS = {"v4": (8, 128), "v5e": (4, 128), "v5p": (8, 128), "v6e": (4, 256)}
+
+
+@pytest.mark.parametrize("kind", target.CHIPS["tpu"])
+def test_a_chips_clock_is_its_peak_over_what_its_units_multiply_in_a_cycle(kind):
+    units, side = UNITS[kind]
+    chip = target.CHIPS["tpu"][kind]
+    peak = published_peak(chip.device_kind, "bfloat16", "default")
+    assert chip.clock == pytest.approx(peak * 1e12 / (2 * units * side**2), rel=0.005)
+    assert chip.sides in target.TOPOLOGIES and chip.device_kind.lower().split()[-1] in (
+        kind,
+        kind.replace("e", " lite"),
+    )
 
 
 @pytest.mark.parametrize(

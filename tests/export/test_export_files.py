@@ -1,6 +1,8 @@
 """What an export writes: the head in every format against NumPy, each key of MODEL.json, and which writer is asked."""
 
+import argparse
 import hashlib
+import io
 import json
 import types
 from pathlib import Path
@@ -19,6 +21,7 @@ from scipy.special import expit, softmax
 
 from transfer.__main__ import main
 from transfer.cli import export as verb
+from transfer.cli import predict
 from transfer.export import artefacts, finished_run, head_files, program
 from transfer.export.finished_run import FinishedRun
 from transfer.export.head_files import Layers
@@ -228,3 +231,57 @@ def test_wrong_arguments_are_one_line(tmp_path, monkeypatch, capsys, arguments, 
     assert main(["export", "--workdir=W", f"--output={arguments[0]}", *arguments[1:]]) == 2
     error = capsys.readouterr().err
     assert said in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "trained", "platforms", "expected"),
+    [
+        ("float32", "high", False, "cpu", "highest"),
+        ("float32", "high", False, "cpu,cuda,rocm", "highest"),
+        ("float32", "high", False, "tpu", "high"),
+        ("float32", "high", False, "cpu,tpu", "highest"),
+        ("float32", "default", False, "cpu,tpu", "default"),
+        ("float32", "default", True, "cpu,tpu", "highest"),
+        ("bfloat16", "highest", False, "cpu", "default"),
+    ],
+)
+def test_a_program_multiplies_at_least_as_precisely_as_the_run(dtype, precision, trained, platforms, expected):
+    config = ConfigDict({"dtype": dtype, "precision": precision})
+    run = types.SimpleNamespace(config=config, head=None if trained else object())
+    assert program._precision(run, tuple(platforms.split(","))) == expected
+
+
+def test_the_leaves_that_a_function_needs():
+    def function(leaves, images):
+        used, unused = leaves[1] * 2, leaves[2] + 1
+        del unused
+        return images @ used + leaves[3]
+
+    leaves = [np.ones((2, 2), np.float32)] * 4
+    assert program._used(function, leaves, jax.ShapeDtypeStruct((1, 2), np.float32)) == {1, 3}
+
+
+OUTCOMES = {
+    ("csv", 1, False): "image,class,probability\na.png,ß,0.7\nb.png,,\n",
+    ("csv", 2, True): (
+        "image,class,probability,class_2,probability_2,probability of a,probability of ß,probability of c\n"
+        "a.png,ß,0.7,c,0.2,0.1,0.7,0.2\nb.png,,,,,,,\n"
+    ),
+    ("jsonl", 1, False): (
+        '{"image": "a.png", "class": "ß", "probability": 0.7}\n{"image": "b.png", "error": "it is empty"}\n'
+    ),
+    ("jsonl", 2, True): (
+        '{"image": "a.png", "class": "ß", "probability": 0.7, "top": [{"class": "ß", "probability": 0.7}, '
+        '{"class": "c", "probability": 0.2}], "probabilities": {"a": 0.1, "ß": 0.7, "c": 0.2}}\n'
+        '{"image": "b.png", "error": "it is empty"}\n'
+    ),
+}
+
+
+@pytest.mark.parametrize(("form", "top", "everything"), OUTCOMES)
+def test_what_predict_writes(form, top, everything):
+    stream, options = io.StringIO(), argparse.Namespace(top=top, all=everything)
+    write = predict.WRITERS[form](stream, ("a", "ß", "c"), options)
+    write(predict.Row("a.png", [("ß", 0.7), ("c", 0.2)][:top], [0.1, 0.7, 0.2] if everything else [], None))
+    write(predict.Row("b.png", [], [], "it is empty"))
+    assert stream.getvalue() == OUTCOMES[form, top, everything]
