@@ -2,9 +2,10 @@
 
 import argparse
 
+import numpy as np
 import pytest
 
-from transfer.bench.cases import Case, cases_of, matching, words
+from transfer.bench.cases import Case, cases_of, matching, random_model, words
 from transfer.errors import UsageError
 from transfer.models import registry
 
@@ -49,3 +50,18 @@ def test_batches_are_whole_numbers(text):
 
 def test_words_are_stripped_and_each_once():
     assert words("dtype", "float32 , bfloat16,float32") == ["float32", "bfloat16"]
+
+
+def test_random_weights_leave_out_no_layer_and_keep_the_variance():
+    """He-uniform kernels: between plus and minus sqrt(6 / inputs of a unit); batch norm and biases by their names."""
+    fields = {"width": 0.125, "num_classes": 7}
+    arrays = registry.flat_state(random_model("resnet18", fields, 3))
+    again, other = (registry.flat_state(random_model("resnet18", fields, seed)) for seed in (3, 4))
+    ranges = {"scale": (0.3, 0.8), "bias": (-0.2, 0.2), "mean": (-0.2, 0.2), "var": (0.5, 1.5)}
+    for path, array in arrays.items():
+        bound = (6 / np.prod(array.shape[:-1])) ** 0.5
+        low, high = ranges.get(path.rpartition(".")[2], (-bound, bound))
+        assert low <= array.min() and array.max() <= high and (array == again[path]).all(), path
+        assert (array != other[path]).any(), path
+        if array.size > 500:
+            assert array.min() < low + 0.01 * (high - low) and array.max() > high - 0.01 * (high - low), path

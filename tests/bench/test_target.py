@@ -10,6 +10,7 @@ from transfer.bench import target
 from transfer.bench.machine import published_peak
 from transfer.bench.target import Target, parse
 from transfer.bench.target_hlo import array_bytes, kernels, loop_collectives, read
+from transfer.cli.verbs import parser_of
 from transfer.errors import TransferError, UsageError
 
 LOOP = """HloModule jit_f, is_scheduled=true
@@ -79,6 +80,31 @@ def test_an_unknown_target_is_one_line_with_the_known_ones(text, known):
     with pytest.raises(UsageError) as error:
         parse(text)
     assert known in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("chips", "programs"),
+    [
+        ("tpu:v5e:2x2", ["extractor 1 vgg16 256", "extractor 1 resnet18 256", "head 1 vgg16 0", "head 1 resnet18 0"]),
+        (
+            "tpu:v5e:2x4",
+            [
+                *("extractor 1 vgg16 256", "process 1 vgg16 256", "extractor 1 resnet18 256", "process 1 resnet18 256"),
+                *("head 1 vgg16 0", "pod head 1 vgg16 0", "pod head 4 vgg16 0"),
+                *("head 1 resnet18 0", "pod head 1 resnet18 0", "pod head 4 resnet18 0"),
+            ],
+        ),
+    ],
+)
+def test_the_programs_of_chips_of_one_host_and_of_several(monkeypatch, chips, programs):
+    def row(options, chips, program, case, over):
+        assert case.dtype == "float32" if "head" in program else case.dtype == "bfloat16"
+        return f"{program} {over} {case.model} {case.batch}"
+
+    monkeypatch.setattr(target, "_row", row)
+    monkeypatch.setattr(target, "check_installed", lambda platform: None)
+    flags = [f"--target={chips}", "--models=vgg16,resnet18", "--dtype=bfloat16"]
+    assert list(target.rows(parser_of("bench")[0].parse_args(flags))) == programs
 
 
 def test_a_missing_compiler_names_its_extra(monkeypatch):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from transfer.bench.worker import Skipped, Worker
+from transfer.bench.worker import Several, Skipped, Worker
 
 
 @pytest.fixture
@@ -55,3 +55,19 @@ def test_why_a_contender_failed_on_the_way(start, builder, reason):
     worker = start(builder)
     worker()
     assert reason in worker.failed and math.isnan(worker.timed(0))
+
+
+def test_a_thing_done_several_times_a_call_is_timed_for_once():
+    class Call:
+        calls = 0
+
+        def __call__(self):
+            self.calls += 1
+
+        def timed(self, seconds):
+            return seconds + 8.0
+
+    call = Call()
+    several = Several(call, 4, skip=3)
+    several()
+    assert call.calls == 1 and several.timed(2.0) == 2.5 and call.calls == 4

@@ -35,6 +35,7 @@ def stores(tmp_path_factory):
         "one": written(folder / "one", np.arange(ROWS)),
         "other": written(folder / "other", np.arange(ROWS), seed=1, dtype="bfloat16"),
         "part": written(folder / "part", shuffled),
+        "turned": written(folder / "turned", np.arange(ROWS)[::-1]),
     }
 
 
@@ -73,6 +74,13 @@ def test_rows_are_aligned_by_id(stores, verb, caplog):
     code, lines, _ = verb("similarity", "part", "one")
     assert code == 0 and lines[0] == "linear CKA over 25 rows" and "25 of 30 rows are in both" in caplog.text
     assert [line.split()[1 + i] for i, line in enumerate(lines[2:])] == ["1.0000"] * 3, "the same features"
+
+
+def test_all_rows_in_another_order_are_nothing_to_warn_of(stores, verb, caplog):
+    code, lines, _ = verb("similarity", "turned", "one", "--rows=30")
+    assert code == 0 and lines[0] == "linear CKA over 30 rows" and "in both" not in caplog.text
+    assert [line.split()[1 + i] for i, line in enumerate(lines[2:])] == ["1.0000"] * 3, "the same features"
+    assert verb("similarity", "turned", "one", "--rows=31")[1] == lines == verb("similarity", "turned", "one")[1]
 
 
 def test_a_seeded_part_of_the_rows(stores, verb):

@@ -102,8 +102,8 @@ def _taps(store: FeatureStore, wanted: str | None) -> Sequence[str]:
 
 
 def _drawn(rows: np.ndarray, count: int | None, seed: int) -> np.ndarray:
-    """`count` of the rows, in their order."""
-    if count is None or count >= len(rows):
+    """`count` of the rows, in their order; all where there are fewer."""
+    if count is None:
         return rows
     if count < 1:
         raise UsageError(f"--rows={count} must be at least 1")
