@@ -82,6 +82,54 @@ def test_a_summary_is_of_its_cells(digits, path):
     assert json.loads(json.dumps(result)) == result
 
 
+def test_all_that_is_kept_of_a_cell_and_told_of_a_row(digits, path):
+    """What a cell is of decides whether it is measured again: nothing of it may change its name."""
+    protocol = Protocol((5, None), 2, ("ridge",), select=True, grids={"ridge": {"alpha": (10.0, 1.0)}})
+    rows = {name: digits[name][:90] for name in ("x", "y", "xv", "yv")}
+    result = shots.measure(
+        protocol, {"pixels": (rows["x"], rows["xv"])}, rows["y"], rows["yv"], Cells(epath.Path(path), "the digits")
+    )
+    kept = json.loads(path.read_text())
+    assert set(kept) == {"rows", "cells"} and kept["rows"] == "the digits" and len(kept["cells"]) == 3
+    parameters = {"alpha": 1.0, "scaling": None, "class_weight": None}
+    how = {"holdout": 0.2, "fewest_held": 100, "equals": "log_loss", "grid": {"alpha": [10.0, 1.0]}}
+    assert [cell["of"] for cell in kept["cells"]] == [
+        {"tap": "pixels", "head": "ridge", "per_class": shots, "seed": seed, "parameters": parameters, "select": how}
+        for shots, seed in ((5, 0), (5, 1), (None, 0))
+    ]
+    measured = [cell["measured"] for cell in kept["cells"]]
+    assert [set(cell) for cell in measured] == [{"accuracy", "num_train", "chosen", "seconds", "warnings"}] * 3
+    assert [cell["num_train"] for cell in measured] == [50, 50, 90]
+    assert all(set(cell["chosen"]) == {"alpha"} for cell in measured), "5 images a class are enough to choose by"
+    of_row = [measured[:2], measured[2:]]
+    assert result.pop("rows") == [
+        {
+            "tap": "pixels",
+            "head": "ridge",
+            "per_class": shots,
+            "num_train": cells[0]["num_train"],
+            "mean": pytest.approx(np.mean([cell["accuracy"] for cell in cells]), abs=1e-6),
+            "spread": 0.0 if shots is None else pytest.approx(np.std([c["accuracy"] for c in cells], ddof=1), abs=1e-6),
+            "same_rows": False,
+            "accuracies": [cell["accuracy"] for cell in cells],
+            "seconds": pytest.approx(sum(cell["seconds"] for cell in cells), abs=1e-3),
+            "chosen": [cell["chosen"] for cell in cells],
+        }
+        for shots, cells in zip((5, None), of_row, strict=True)
+    ]
+    assert result == {
+        "per_class": [5, None],
+        "seeds": 2,
+        "heads": ["ridge"],
+        "select": True,
+        "holdout": 0.2,
+        "settings": {},
+        "grids": {"ridge": {"alpha": [10.0, 1.0]}},
+        "baselines": False,
+        "num_validation": 90,
+    }
+
+
 def test_what_was_interrupted_goes_on(digits, path, monkeypatch):
     protocol = Protocol((1, 3), 2, ("nearest_mean",))
     whole = run(protocol, digits, path.with_name("whole.json"))
