@@ -8,7 +8,6 @@ from golden import reading
 
 from transfer.errors import TransferError
 from transfer.models import registry
-from transfer.models.resnet import KERAS
 from transfer.weights import names
 from transfer.weights.create import from_tensors
 from transfer.weights.load import fit
@@ -32,24 +31,6 @@ def test_every_array_has_one_name_of_its_own_in_every_library(arch: str) -> None
         sources = name_map(arch, library, shapes).sources
         assert set(sources) == set(shapes)
         assert len({source.name for source in sources.values()}) == len(shapes)
-
-
-@pytest.mark.parametrize(
-    ("arch", "path", "name"),
-    [
-        ("vgg16", "block1.conv1.kernel", "block1_conv1/kernel"),
-        ("vgg16", "logits.bias", "predictions/bias"),
-        ("resnet50", "stem.conv.kernel", "conv1_conv/kernel"),
-        ("resnet50", "stem.bn.scale", "conv1_bn/gamma"),
-        ("resnet50", "stage1.unit1.proj.kernel", "conv2_block1_0_conv/kernel"),
-        ("resnet50", "stage1.unit1.proj_bn.bias", "conv2_block1_0_bn/beta"),
-        ("resnet50", "stage3.unit6.conv2.bias", "conv4_block6_2_conv/bias"),
-        ("resnet152", "stage4.unit3.bn3.var", "conv5_block3_3_bn/moving_variance"),
-    ],
-)
-def test_names_in_keras(arch: str, path: str, name: str) -> None:
-    fields = KERAS if arch.startswith("resnet") else {}
-    assert name_map(arch, "keras", shapes_of(arch, **fields)).sources[path].name == name
 
 
 def test_layouts() -> None:
