@@ -111,6 +111,44 @@ def test_what_a_name_means(text: str, arch: str, found: str | None) -> None:
     assert claims.named(text, arch) == found
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("tv_resnet50", "tf_resnet50", "torchvision_resnet50", "timm_resnet50", "keras_resnet50", "gluon_resnet50"),
+        *("ssl_resnet50", "swsl_resnet50", "ig_resnet50", "fb_resnet50", "adv_resnet50", "microsoft-resnet-50"),
+        *("google-resnet-50", "resnet50_in1k", "resnet50-imagenet", "resnet50_imagenet1k", "resnet50_weights"),
+        *("pretrained_resnet50", "resnet50_pretrained_model", "resnet50_a1", "resnet50_a2", "resnet50_a3_in1k"),
+        *("resnet50v1b", "ResNet50Backbone", "ResNet50Model"),
+    ],
+)
+def test_who_trained_it_on_what_leaves_a_name_what_it_is(text: str) -> None:
+    assert claims.named(text, "resnet50") == "resnet50" and claims.named(text, "vgg16") == "resnet50"
+
+
+@pytest.mark.parametrize(
+    ("text", "arch"),
+    [
+        *(("resnext50", "resnext50_32x4d"), ("resnext101", "resnext101_32x8d"), ("InceptionV1", "googlenet")),
+        *(("wide-resnet-50", "wide_resnet50_2"), ("wideresnet101", "wide_resnet101_2"), ("LeNet", "lenet5")),
+        *(("gluon_resnet50_v1b", "resnet50"), ("gluon_resnet101_v1b", "resnet101"), ("resnet152_v1b", "resnet152")),
+    ],
+)
+def test_names_of_other_letters(text: str, arch: str) -> None:
+    assert claims.named(text, "vgg16") == arch
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("blur", "blur50", "aa", "antialias", "antialiased", "dilated", "dilated8", "os8", "os16", "caffe"),
+        *("silu", "swish", "hardswish", "mish", "gelu", "elu", "celu", "selu", "leaky", "leakyrelu", "prelu"),
+    ],
+)
+def test_words_that_make_another_function(word: str) -> None:
+    assert claims.named(f"vgg16_{word}", "vgg16") == claims.named(f"{word}-vgg16", "vgg16") == claims.OTHER
+    assert claims.named(f"vgg16_{word}x", "vgg16") is None
+
+
 CHECKPOINTS = {
     "arch": {"arch": "{}", "epoch": 90},
     "args.model": {"args": {"model": "{}", "lr": 0.1}},

@@ -73,6 +73,36 @@ def dense_the_other_way_round(model: Any) -> None:
     node.attribute.append(helper.make_attribute("transA", 1))
 
 
+def before(model: Any, op: str, constant: Any, *, is_first: bool = False, **attributes: Any) -> None:
+    """A node between the images and the first layer, with a constant."""
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(constant), "number"))
+    inputs = [model.graph.input[0].name, "number"]
+    node = helper.make_node(op, inputs[::-1] if is_first else inputs, ["made"], name="strange", **attributes)
+    first(model, "Conv").input[0] = "made"
+    model.graph.node.append(node)
+    without_names(model)
+
+
+def divided_by_the_images(model: Any) -> None:
+    before(model, "Div", np.float32(2), is_first=True)
+
+
+def divided_by_zero(model: Any) -> None:
+    before(model, "Div", np.zeros((1, 1, 1, 1), np.float32))
+
+
+def rows_gathered(model: Any) -> None:
+    before(model, "Gather", np.array([*range(3, 28), 0, 1, 2]), axis=2)
+
+
+def rows_that_are_not_there(model: Any) -> None:
+    before(model, "Gather", np.arange(28) + 1, axis=2)
+
+
+def like_whole_numbers(model: Any) -> None:
+    before(model, "CastLike", np.int32(0))
+
+
 def not_a_number(model: Any) -> None:
     tensor = next(each for each in model.graph.initializer if each.name == "conv2.bias")
     onnx_graphs.set_array(tensor, np.full(tensor.dims, np.nan, np.float32))
@@ -124,6 +154,11 @@ def without_names(model: Any) -> None:
             "the model has conv1 .*stride 1x1, padding 2\\+2 2\\+2, .*, the graph has Conv '/conv1/Conv' .*2x2",
         ),
         (padding_by_the_size, "the graph has Conv '/conv1/Conv' .*stride 2x2, padding 2\\+1 2\\+1"),
+        (divided_by_the_images, "Div '.*strange' divides by the images' values"),
+        (divided_by_zero, "Div '.*strange' divides by zero"),
+        (rows_gathered, "the graph has Gather '.*strange' \\(to 28x28 pixels\\)"),
+        (rows_that_are_not_there, "Gather '.*strange' takes positions that are not there, or none"),
+        (like_whole_numbers, "CastLike '.*strange' makes other than real numbers of the images' values"),
         (one_more_layer, "goes on with Tanh 'last' after the model's end"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -143,6 +143,18 @@ def padded_by_a_node(model: Any) -> None:
         pads.ints[:] = [0, 0, 0, 0]
 
 
+def cast_like_floats(model: Any) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.float16(0), "like"))
+    model.graph.node.append(helper.make_node("CastLike", [model.graph.input[0].name, "like"], ["cast"]))
+    next(node for node in model.graph.node if node.op_type == "Conv").input[0] = "cast"
+
+
+def gathered_in_order(model: Any) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.arange(28), "rows"))
+    model.graph.node.append(helper.make_node("Gather", [model.graph.input[0].name, "rows"], ["gathered"], axis=2))
+    next(node for node in model.graph.node if node.op_type == "Conv").input[0] = "gathered"
+
+
 def ends_in_softmax(model: Any) -> None:
     out = model.graph.output[0].name
     model.graph.node.append(helper.make_node("Softmax", [out], ["probabilities"]))
@@ -156,7 +168,7 @@ def of_open_size(model: Any) -> None:
 
 SAME_FUNCTION = [
     *(without_names, untransposed, as_matmul, as_constants, transposed_by_a_node, with_plumbing, padded_by_a_node),
-    *(ends_in_softmax, of_open_size),
+    *(ends_in_softmax, of_open_size, cast_like_floats, gathered_in_order),
 ]
 
 

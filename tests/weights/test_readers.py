@@ -3,6 +3,7 @@
 import pickle
 import pickletools
 import shutil
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -247,6 +248,64 @@ def test_other_files(tmp_path: Path, content: bytes | None, message: str) -> Non
         (tmp_path / "x").write_bytes(content)
     with pytest.raises(TransferError, match=message):
         readers.read(tmp_path / "x")
+
+
+def older_pth(version: object = 1001, system: object = None, keys: object = ("0",), count: int = 2) -> bytes:
+    """A file of the older format with the tensor `a` of two floats, in pickles one after another."""
+    storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x02Nt"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"QK\x00K\x02\x85K\x01\x85\x89}tR"
+    system = {"little_endian": True} if system is None else system
+    pickles = [pickle.dumps(each, 2) for each in (version, system)]
+    pickles += [b"\x80\x02}X\x01\x00\x00\x00a" + tensor + b"s.", pickle.dumps(keys, 2)]
+    return torch_file.MAGIC + b"".join(pickles) + struct.pack("<q", count) + BASE[1:3].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"version": 1002}, "protocol 1002 of the older format is not known, only 1001"),
+        ({"system": []}, "it does not say on which machine it was written"),
+        ({"system": {"little_endian": False}}, "written on a big-endian machine, which is not supported"),
+        ({"keys": ["1"]}, "it lists 1 as a storage, which no tensor has"),
+        ({"keys": [0]}, "it lists 0 as a storage, which no tensor has"),
+        ({"keys": [["0"]]}, "it lists a list as a storage, which no tensor has"),
+        ({"keys": []}, "a tensor whose storage is not in the file"),
+        ({"count": 3}, "a storage of 2 elements is said to have 3"),
+        ({"count": 1}, "a storage of 2 elements is said to have 1"),
+    ],
+)
+def test_the_older_pth_says_everything_once(tmp_path: Path, options: dict, message: str) -> None:
+    path = tmp_path / "x.pth"
+    path.write_bytes(older_pth())
+    np.testing.assert_array_equal(readers.read(path)["a"], BASE[1:3])
+    path.write_bytes(older_pth(**options))
+    with pytest.raises(TransferError, match=f"x.pth: .*{message}"):
+        readers.read(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "is_read"),
+    [
+        ({"chunks": (4,)}, True),
+        ({"compression": "gzip"}, True),
+        ({"compression": "gzip", "shuffle": True, "fletcher32": True}, True),
+        ({"compression": "lzf"}, False),
+        ({"compression": "lzf", "shuffle": True}, False),
+        ({"scaleoffset": 3}, False),
+    ],
+    ids=str,
+)
+def test_an_h5_is_unpacked_by_what_hdf5_itself_can_do(tmp_path: Path, options: dict, is_read: bool) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.attrs["layer_names"] = [b"fc"]
+        group = file.create_group("fc")
+        group.attrs["weight_names"] = [b"kernel:0"]
+        group.create_dataset("kernel:0", data=BASE, **options)
+    if is_read:
+        np.testing.assert_array_equal(readers.read(tmp_path / "x.h5")["fc/kernel"], BASE)
+    else:
+        with pytest.raises(TransferError, match="x.h5: refused: fc/kernel is compressed in a way that is not supp"):
+            readers.read(tmp_path / "x.h5")
 
 
 def test_an_h5_that_is_not_keras(tmp_path: Path) -> None:

@@ -119,4 +119,4 @@ def _into(part: Path, file: WeightFile) -> dict[str, str]:
         raise
     finally:
         if not keep:
-            part.unlink(missing_ok=True)
+            part.unlink()

@@ -97,7 +97,7 @@ def next_view(before: View | None, node: Node, number: np.ndarray | None) -> Vie
     """What of the images a model's node is that adds or multiplies a `number`; None for any other."""
     if before is None or number is None or np.size(number) not in (1, len(before.channels)):
         return None
-    if np.size(number) != max(1, *np.shape(number)[-1:]):
+    if np.size(number) not in (1, *np.shape(number)[-1:]):
         return None
     number = np.broadcast_to(np.asarray(number, np.float64).reshape(-1), before.scale.shape)
     # whether the number stands before the images

@@ -1,0 +1,98 @@
+"""The parts that an ONNX graph is compared by, each alone: pools that do nothing, limits, numbers by channel."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from transfer.models import registry
+from transfer.weights.onnx import follow, spatial, windows
+from transfer.weights.onnx.images import View, next_view
+from transfer.weights.onnx.reading import LARGEST_SIDE, Data, UnsupportedNode
+from transfer.weights.onnx.units import Unit, Units
+
+SIZE = (2, 3)
+
+
+@pytest.mark.parametrize("op", ["average", "max_pool"])
+def test_a_pool_of_each_single_pixel_is_none(op: str) -> None:
+    units = Units()
+    source = units.add(Unit("input", "x"))
+    each, all_of_it = (
+        ([windows.adaptive(side, cells or side) for side in SIZE] for cells in (0, 1))
+        if op == "average"
+        else ([windows.picked(range(side)) for side in SIZE], [(tuple(range(side)),) for side in SIZE])
+    )
+    assert units.add_pool(op, "idle", source, each, SIZE, "") == source and len(units.units) == 1
+    assert units.add_pool(op, "pool", source, all_of_it, SIZE, "") == 1
+    assert units.units[1] == Unit(op, "pool", (source,), tuple(all_of_it), dict(size=SIZE))
+
+
+def windows_of(**attributes: Any) -> Any:
+    """The windows of a pool of 3x3 on a map of 8x8 pixels."""
+    given = {name: value for name, value in attributes.items() if name not in ("kernel", "size", "zeros")}
+    graph = SimpleNamespace(taps=0)
+    node = SimpleNamespace(attributes=given, title="Pool 'x'", graph=graph, problem=UnsupportedNode)
+    side = attributes.get("size", 8)
+    data = Data(0, dict(b=1, c=1, h=side, w=side), zeros=attributes.get("zeros", ((0, 0), (0, 0))))
+    return spatial.windows_of(node, data, attributes.get("kernel", (3, 3)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("most", "more"),
+    [
+        (dict(pads=[0, LARGEST_SIDE, 0, 0]), dict(pads=[0, LARGEST_SIDE + 1, 0, 0])),
+        (dict(pads=[0, 0, 0, LARGEST_SIDE]), dict(pads=[0, 0, 0, LARGEST_SIDE + 1])),
+        (dict(size=LARGEST_SIDE), dict(size=LARGEST_SIDE + 1)),
+        (dict(zeros=((LARGEST_SIDE, 0), (0, 0))), dict(zeros=((0, 0), (0, LARGEST_SIDE + 1)))),
+        (dict(strides=(1, 1)), dict(strides=(1, 0))),
+        (dict(dilations=(1, 1)), dict(dilations=(0, 1))),
+        (dict(kernel=(1, 1)), dict(kernel=(1, 0))),
+        (dict(pads=[0, 0, 0, 0]), dict(pads=[0, 0, -1, 0])),
+    ],
+)
+def test_windows_up_to_a_limit(most: dict[str, Any], more: dict[str, Any]) -> None:
+    assert all(window.outputs for window in windows_of(**most))
+    with pytest.raises(UnsupportedNode, match="has a window, padding or side of no network"):
+        windows_of(**more)
+
+
+def test_dilation_counts_towards_the_limit() -> None:
+    with pytest.raises(UnsupportedNode, match="has a window, padding or side of no network"):
+        windows_of(kernel=(2, 2), dilations=(LARGEST_SIDE // 2 + 1, 1))
+    with pytest.raises(UnsupportedNode, match=f"its window of 2 does not fit into a side of {LARGEST_SIDE // 2}"):
+        windows_of(kernel=(2, 2), size=LARGEST_SIDE // 2, dilations=(LARGEST_SIDE // 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_by_channel"),
+    [((), True), ((1,), True), ((3,), True), ((1, 1, 1, 3), True), ((3, 1), False), ((2,), False), ((3, 1, 1), False)],
+)
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_number_for_each_channel_is_a_view(shape: tuple[int, ...], is_by_channel: bool, is_first: bool) -> None:
+    number = 1.0 + np.arange(np.prod(shape, dtype=int)).reshape(shape)
+    node: Any = SimpleNamespace(op="sub", chain=[SimpleNamespace(constants={0 if is_first else 1: number})])
+    view = next_view(View.of(3), node, number)
+    assert (view is not None) == is_by_channel and next_view(None, node, number) is next_view(view, node, None) is None
+    if view is not None:
+        sign = -1 if is_first else 1
+        expected = View(np.arange(3), np.full(3, sign), -sign * np.broadcast_to(number.ravel(), 3))
+        assert view.same_as(expected)
+
+
+def test_a_graph_of_another_architecture_is_known_by_its_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {arch: registry.architectures()[arch] for arch in ("alexnet", "lenet5")}
+    monkeypatch.setattr(registry, "architectures", lambda: few)
+    theirs = Units()
+    for path, array in registry.flat_state(registry.build("lenet5", seed=None)).items():
+        op = {4: "conv", 2: "dense"}.get(array.ndim)
+        if op:
+            theirs.add(Unit(op, path, parts=dict(kernel=array)))
+    for arch, fields, hint in (
+        ("alexnet", {}, "; its convolutions are those of lenet5"),
+        ("alexnet", {"width": 1}, "; its convolutions are those of lenet5"),
+        ("alexnet", {"width": 0.5}, ""),
+        ("lenet5", {}, ""),
+    ):
+        assert follow._hint(follow.Model(arch, fields, None), False, theirs) == hint
