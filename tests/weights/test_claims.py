@@ -245,6 +245,24 @@ def test_settings_that_make_another_function(config: dict, says: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
+    ("key", "usual", "other"),
+    [
+        ("act_layer", ("relu", "ReLU", "torch.nn.ReLU", None, ""), ("relu6", "silu")),
+        ("hidden_act", ("relu", None), ("gelu",)),
+        ("aa_layer", ("none", "None", False, None), ("blurpool", "avg")),
+        ("output_stride", (32, "32", None), (8, 16)),
+        ("global_pool", ("avg", "avgpool", "fast", "none", "", None), ("max", "catavgmax")),
+    ],
+)
+def test_settings_and_what_is_usual(key: str, usual: tuple, other: tuple, tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    for values, count in ((usual, 0), (other, 1)):
+        for value in values:
+            described = Described({}, claims_in({key: value}))
+            assert len(list(claims.problems(tmp_path / "x", described, "resnet18", None, "resnet18"))) == count, value
+
+
+@pytest.mark.parametrize(
     "content",
     [
         {"architecture": "resnet18", "num_classes": 1000, "num_features": 512, "global_pool": "avg",

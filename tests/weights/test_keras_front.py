@@ -117,6 +117,13 @@ def test_what_was_learned_in_front_is_refused_too(file: str, tmp_path: Path) -> 
         create_model("vgg16.keras", weights=tmp_path / file, **SMALL)
 
 
+@pytest.mark.parametrize("kind", sorted(claims.IDLE))
+def test_a_layer_of_keras_that_does_nothing_once_trained(kind: str) -> None:
+    assert hasattr(keras.layers, kind) or kind == "Cast"
+    assert claims.front_problem([Layer("x", kind, {})], "vgg16", None, "vgg16") == ""
+    assert "x (Resizing) stands" in claims.front_problem([Layer("x", "Resizing", {})], "vgg16", None, "vgg16")
+
+
 NOTHING: dict[str, Callable[[Any], Any]] = {
     "nothing": lambda x: x,
     "augmentation": lambda x: layers.RandomZoom(0.1)(layers.RandomRotation(0.1)(layers.RandomFlip()(x))),

@@ -250,14 +250,21 @@ def test_other_files(tmp_path: Path, content: bytes | None, message: str) -> Non
         readers.read(tmp_path / "x")
 
 
-def older_pth(version: object = 1001, system: object = None, keys: object = ("0",), count: int = 2) -> bytes:
-    """A file of the older format with the tensor `a` of two floats, in pickles one after another."""
-    storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x02Nt"
-    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"QK\x00K\x02\x85K\x01\x85\x89}tR"
+def older_pth(
+    version: object = 1001,
+    system: object = None,
+    keys: object = ("0",),
+    count: int = 2,
+    kind: str = "Float",
+    elements: np.ndarray = BASE[1:3],
+) -> bytes:
+    """A file of the older format with the tensor `a` of two elements, in pickles one after another."""
+    owner = f"(X\x07\0\0\0storagectorch\n{kind}Storage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x02Nt".encode()
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + owner + b"QK\x00K\x02\x85K\x01\x85\x89}tR"
     system = {"little_endian": True} if system is None else system
     pickles = [pickle.dumps(each, 2) for each in (version, system)]
     pickles += [b"\x80\x02}X\x01\x00\x00\x00a" + tensor + b"s.", pickle.dumps(keys, 2)]
-    return torch_file.MAGIC + b"".join(pickles) + struct.pack("<q", count) + BASE[1:3].tobytes()
+    return torch_file.MAGIC + b"".join(pickles) + struct.pack("<q", count) + elements.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -281,6 +288,22 @@ def test_the_older_pth_says_everything_once(tmp_path: Path, options: dict, messa
     path.write_bytes(older_pth(**options))
     with pytest.raises(TransferError, match=f"x.pth: .*{message}"):
         readers.read(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        *(("Half", "<f2"), ("Float", "<f4"), ("Double", "<f8"), ("BFloat16", ml_dtypes.bfloat16), ("Byte", "u1")),
+        *(("Char", "i1"), ("Short", "<i2"), ("Int", "<i4"), ("Long", "<i8"), ("Bool", "?")),
+        *(("ComplexFloat", "<c8"), ("ComplexDouble", "<c16")),
+    ],
+)
+def test_storages_of_every_type(tmp_path: Path, kind: str, dtype: object) -> None:
+    elements = np.array([0, 1]).astype(np.dtype(dtype))
+    (tmp_path / "x.pth").write_bytes(older_pth(kind=kind, elements=elements))
+    tensor = readers.read(tmp_path / "x.pth")["a"]
+    assert tensor.dtype == elements.dtype
+    np.testing.assert_array_equal(tensor, elements)
 
 
 @pytest.mark.parametrize(
@@ -360,6 +383,8 @@ def test_bfloat16_in_keras_files(tmp_path: Path) -> None:
         {"a.weight": BASE},
         {"state_dict": {"a.weight": BASE}, "epoch": 3, "optimizer": {"state": {0: BASE}}},
         {"model": {"a.weight": BASE}},
+        {"net": {"a.weight": BASE}},
+        {"model": {"state_dict": BASE}, "state_dict": {"a.weight": BASE}},
         {"model_state_dict": {"module.a.weight": BASE}},
         {"epoch": 3, "state_dict": {"module.a.weight": BASE, "module.version": 2}},
     ],
