@@ -174,6 +174,7 @@ def _report(options: argparse.Namespace) -> None:
 
     if not options.plot:
         print(table.report(options.report))
-    rows = [row for content in results.read(options.report) for row in content["rows"]] if options.plot else []
+        return
+    rows = [row for content in results.read(options.report) for row in content["rows"]]
     for path in options.plot:
         plot.draw(rows, Path(path))

@@ -79,11 +79,28 @@ def write_head(run: FinishedRun, path: epath.Path, form: str) -> tuple[epath.Pat
 
 def _written(run: FinishedRun, path: epath.Path, content: bytes, described: dict[str, Any]) -> tuple[epath.Path, ...]:
     """Writes the file and its description, both or neither; returns their paths."""
+    part, kept = ("head", evaluate_head.HEAD) if run.head is not None else ("network", NETWORK)
+    columns = list(run.class_names)
+    facts = {
+        "version": VERSION,
+        "kind": run.kind,
+        "class_names": columns,
+        "output": {"dtype": "float32", "shape": ["any", len(columns) or "any"], "meaning": OUTPUTS[run.kind]},
+        "model": str(run.config.model.name),
+        "tap": run.tap,
+        "head": run.result.get("head"),
+        "precision": str(run.config.precision),
+        "weights_sha256": run.result.get("weights_sha256"),
+        f"{part}_sha256": _sha256(run.workdir / kept),
+        "jax_version": jax.__version__,
+        "transfer_version": distribution.VERSION,
+        **described,
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
     description = path.with_suffix(".json")
-    text = json.dumps(_facts(run) | described | {"sha256": hashlib.sha256(content).hexdigest()}, indent=2)
     with atomic.writing(path) as stream:
         stream.write(content)
-        atomic.write_text(description, text + "\n")
+        atomic.write_text(description, json.dumps(facts, indent=2) + "\n")
     return path, description
 
 
@@ -109,25 +126,6 @@ def _check(path: epath.Path, form: str) -> None:
         raise UsageError(
             f"--output={path} is there already and is not what an export has left; choose another name, or move it away"
         )
-
-
-def _facts(run: FinishedRun) -> dict[str, Any]:
-    kept = evaluate_head.HEAD if run.head is not None else NETWORK
-    columns = list(run.class_names)
-    return {
-        "version": VERSION,
-        "kind": run.kind,
-        "class_names": columns,
-        "output": {"dtype": "float32", "shape": ["any", len(columns) or "any"], "meaning": OUTPUTS[run.kind]},
-        "model": str(run.config.model.name),
-        "tap": run.tap,
-        "head": run.result.get("head"),
-        "precision": str(run.config.precision),
-        "weights_sha256": run.result.get("weights_sha256"),
-        f"{'head' if run.head is not None else 'network'}_sha256": _sha256(run.workdir / kept),
-        "jax_version": jax.__version__,
-        "transfer_version": distribution.VERSION,
-    }
 
 
 def _sha256(path: epath.Path) -> str:
