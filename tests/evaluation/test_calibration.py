@@ -1,6 +1,7 @@
 """Calibration against the values of published code, which `golden/make_calibration.py` recorded."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -74,10 +75,10 @@ def test_temperature_with_a_class_that_the_head_does_not_know():
     logits, labels = rows("sure")
     wide = np.concatenate([logits, np.full((len(logits), 1), -np.inf)], axis=1)
     assert temperature(wide, labels) == temperature(logits, labels)
-    with pytest.raises(RowsError):
-        temperature(logits * np.nan, labels)
-    with pytest.raises(RowsError):
-        temperature(logits, labels[:3])
+    for wrong, others in ((logits * np.nan, labels), (logits + np.inf, labels), (logits, labels[:3]), (logits[0], 1)):
+        shapes = f"{np.shape(wrong)}, and labels {np.shape(wrong)[:1]}, not {np.shape(others)}"
+        with pytest.raises(RowsError, match=re.escape(f"a temperature needs logits (N, C) without NaN, not {shapes}")):
+            temperature(wrong, others)
 
 
 def test_reliability():

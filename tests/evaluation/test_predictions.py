@@ -1,5 +1,7 @@
 """Predictions of a run: what is kept of logits, and the file."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,6 +21,7 @@ OF_KIND = {
     "one value": (LOGITS[:, 0], LOGITS[:, 1]),
     "two classes": (LOGITS[:, :2], LABELS % 2),
     "one class": (LOGITS[:, :1], LABELS * 0),
+    "classes that a head does not know": (np.where(np.arange(6) < 4, LOGITS, -np.inf), LABELS % 4),
 }
 
 
@@ -107,9 +110,12 @@ def test_parts_are_the_whole():
     whole, joined = of_kind("classes", ids=list("abcdefg")), Predictions.concatenate(parts)
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
-    for wrong in ([], [parts[0], parts[0]], [parts[0], of_kind("labels")]):
-        with pytest.raises(RowsError):
+    unlike = [{"num_outputs": 7}, {"ranked": False}, {"probable": False}, {"kind": "labels"}]
+    for wrong in ([], *([parts[0], dataclasses.replace(parts[1], **other)] for other in unlike)):
+        with pytest.raises(RowsError, match="parts of predictions are of one kind and as many outputs, and there is"):
             Predictions.concatenate(wrong)
+    with pytest.raises(RowsError, match="ids of rows repeat; each row of predictions needs its own"):
+        Predictions.concatenate([parts[0], parts[0]])
 
 
 def test_without_probabilities():
