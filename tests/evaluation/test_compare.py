@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from etils import epath
 from golden import make_comparison as golden
+from scipy import stats
 
 from transfer import experiment
 from transfer.__main__ import main
@@ -179,6 +180,30 @@ def test_runs_over_seeds(runs, compare):
     assert f"{middle:+.2f} [{middle - half:+.2f}, {middle + half:+.2f}]" in lines["s2"]
     assert "a: no difference: one of it and s1 is over seeds, the other is not" in out
     assert "p: a paired t-test over seeds" in out
+
+
+@pytest.mark.parametrize("differences", [[0.1, 0.3], [0.2, -0.1, 0.05, 0.15], [-0.5, -0.4, -0.6]])
+def test_a_difference_over_seeds_is_scipy_s_t_test(differences):
+    (mean, low, high), p = comparison_table._over_seeds(differences)
+    theirs = stats.ttest_1samp(differences, 0)
+    assert mean == pytest.approx(np.mean(differences)) and p == pytest.approx(theirs.pvalue)
+    np.testing.assert_allclose([low, high], theirs.confidence_interval(0.95))
+
+
+@pytest.mark.parametrize("differences, p", [([0.25], np.nan), ([0.25, 0.25], 0.0), ([0.0, 0.0, 0.0], 1.0)])
+def test_differences_over_seeds_that_do_not_vary(differences, p):
+    (mean, low, high), found = comparison_table._over_seeds(differences)
+    ends = [np.nan] * 2 if len(differences) == 1 else [mean] * 2
+    np.testing.assert_array_equal([mean, low, high, found], [differences[0], *ends, p])
+
+
+def test_intervals_are_those_of_the_result(runs):
+    """Which the same rows and seed give, whatever else they are compared with."""
+    for name in MEASURES["classes"]:
+        recorded = summary(predictions(2), resamples=100)[name]
+        found = tabulate(["a", "b"], [name], resamples=100).rows[0].values[name]
+        assert [found.value, found.low, found.high] == pytest.approx([*recorded.values()], abs=1e-6)
+        assert list(recorded) == ["value", "low", "high"]
 
 
 def test_seeds_that_are_not_done(runs, compare):
