@@ -220,8 +220,11 @@ def test_settings_are_chosen_on_training_rows_where_there_are_enough(digits, pat
 
 def test_one_division_of_few_rows_does_not_choose_alone(digits, path, monkeypatch):
     protocol, seen, original = Protocol((5, 10), 1, ("ridge",), select=True), [], shots.select
+    seeds = []
 
-    def watched(*arguments, **options):
+    def watched(*arguments, seed, **options):
+        seeds.append(seed)
+        options["seed"] = seed
         seen.append(original(*arguments, **options))
         return seen[-1]
 
@@ -231,11 +234,19 @@ def test_one_division_of_few_rows_does_not_choose_alone(digits, path, monkeypatc
     assert [len(one.holdout_labels) for one in seen] == 2 * ([10] * 10 + [20] * 5)
     assert len({tuple(one["accuracy"] for one in division.table) for division in of_five}) > 5
     assert row["chosen"] == [{"alpha": of_five[0].table[shots.best_setting([one.table for one in of_five])]["alpha"]}]
+    # a seed of its own for every division of every draw, for good: they are in the numbers of a table
+    assert seeds == 2 * ([0, *range(1001, 1010)] + [0, *range(1001, 1005)])
+    seeds.clear()
+    ridge = shots.head_settings.make("ridge", "classes", {}, 2)
+    shots.selected(ridge, digits["x"][:50], digits["y"][:50], {"alpha": (1.0,)}, 0.5, 2)
+    assert seeds == [2, 3001, 3002, 3003]
 
 
 BEST = {
     "the highest mean": ([[(0.5, 1), (0.9, 1)], [(0.8, 1), (0.6, 1)]], 1),
     "of equals the surest": ([[(0.5, 1), (0.9, 1), (0.9, 0.5), (0.9, 0.7), (0.1, 0.1)]], 2),
+    "a little higher": ([[(0.904, 1), (0.9, 0.1)]], 0),
+    "equal but for rounding": ([[(0.1, 1), (0.2, 1), (0.3, 0.5)], [(0.3, 1), (0.2, 0.5), (0.1, 1)], [(0.2, 1)] * 3], 1),
     "of equals in both the first": ([[(0.5, 1), (0.9, 1), (0.9, 1)]], 1),
     "not a number": ([[(0.9, float("nan")), (0.9, 7), (0.2, 0.1)]], 1),
     "without probabilities the first": ([[(0.5,), (0.9,), (0.9,)]], 1),
@@ -259,6 +270,10 @@ EDGES = {
     "in the middle": ([{"alpha": 1.0}] * 5, []),
     "nothing chosen": ([{}] * 5, []),
     "now and then": ([{"alpha": 100.0}] + [{"alpha": 1.0}] * 10, []),
+    "one in ten": (
+        [{"alpha": 0.01}] + [{"alpha": 1.0}] * 9,
+        ["alpha=0.01, an end of what was tried, was chosen in 1 of 10 cells"],
+    ),
     "often": ([{"alpha": 100.0}] * 2 + [{"alpha": 1.0}] * 3 + [{}], ["alpha=100, an end of what was tried, was"]),
 }
 
