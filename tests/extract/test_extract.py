@@ -1,5 +1,10 @@
 """The extractor computes what the model computes, whatever the batch; a store filled by it is complete or an error."""
 
+import hashlib
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -9,8 +14,19 @@ import transfer
 from transfer.errors import TransferError, UsageError
 from transfer.extract import Extractor, extract_to_store
 from transfer.extract.extractor import parameters_hash, structure_hash
+from transfer.extract.program import Program, must_separate
+from transfer.models.registry import build, flat_state
 from transfer.preprocess import recipe as preprocess
 from transfer.store.store import FeatureStore
+
+# `structure_hash` of some architectures: another one, and every store that was begun with it is begun again.
+STRUCTURES = {
+    "alexnet": "8134995b60c66492",
+    "googlenet": "4c49649797546304",
+    "lenet5": "4a2f7662e76a0904",
+    "resnet18": "2e4cbd02561d26b6",
+    "resnet50v2": "9876dfb2c055624a",
+}
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +246,46 @@ def test_bad_arguments(model, tmp_path):
         extract_to_store(extractor_of(model), TinySource(), tmp_path, on_error="ignore")
     with pytest.raises(TransferError, match="tiny has no images"):
         extract_to_store(extractor_of(model), TinySource(rows=0), tmp_path)
+
+
+def test_one_image_a_batch(model):
+    assert extractor_of(model, batch_size=1).batch_size == 1
+
+
+@pytest.mark.parametrize(
+    ("platform", "dtype", "words"),
+    [
+        ("cpu", jnp.float32, ["highest", "highest", "default"]),
+        *((platform, jnp.float32, ["highest", "highest", "default"]) for platform in ("gpu", "cuda", "rocm")),
+        ("tpu", jnp.float32, ["highest", "high", "default"]),
+        ("tpu", jnp.bfloat16, ["default", "default", "default"]),
+    ],
+)
+def test_precision_as_jax_calls_it(platform, dtype, words):
+    mesh = SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)]))
+    programs = [Program(None, (), None, mesh, 1, dtype, precision) for precision in ("highest", "high", "default")]
+    assert [program._matmul_precision for program in programs] == words
+
+
+@pytest.mark.parametrize(
+    ("platform", "devices", "processes", "separate"),
+    [("tpu", 4, 2, True), ("tpu", 1, 2, False), ("tpu", 4, 1, False), ("gpu", 4, 2, False)],
+)
+def test_where_each_device_has_a_program_of_its_own(monkeypatch, platform, devices, processes, separate):
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    mesh = SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)] * devices), size=devices)
+    assert must_separate(mesh) is separate
+
+
+@pytest.mark.parametrize("arch", STRUCTURES)
+def test_stores_of_earlier_versions_are_of_the_same_structure(arch):
+    assert structure_hash(build(arch, seed=None)) == STRUCTURES[arch]
+
+
+def test_the_hash_of_parameters_is_what_its_docstring_says():
+    arrays = flat_state(build("lenet5", width=0.2))
+    text = [f"{k} float32 {arrays[k].shape}\n".encode() + np.asarray(arrays[k]).tobytes() for k in sorted(arrays)]
+    assert parameters_hash(build("lenet5", width=0.2)) == hashlib.sha256(b"".join(text)).hexdigest()
 
 
 def test_hashes_follow_what_is_computed():

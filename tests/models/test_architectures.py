@@ -9,7 +9,7 @@ from golden import reading
 
 from transfer.errors import UsageError
 from transfer.models.graph.trace import trace
-from transfer.models.registry import architectures, build, flat_state, load_flat_state
+from transfer.models.registry import architectures, build, defaults, flat_state, load_flat_state
 from transfer.weights import catalogue
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -96,6 +96,27 @@ def test_taps_and_their_shapes(arch):
         assert last[:3] == (2, 4, 3)  # a 32nd of the size each way
 
 
+ANY = dict(num_classes=1000, width=1.0)
+AS_TORCHVISION = dict(stride_in_1x1=False, conv_bias=False, bn_epsilon=1e-5, pool_pad_value=-np.inf)
+# What a model is built with if nothing else is said: torchvision's, and LeNet-5 as it is taught.
+FIELDS = {
+    "alexnet": ANY | dict(hidden=(4096, 4096)),
+    "googlenet": ANY | dict(transform_input=False),
+    "inception_v3": ANY | dict(transform_input=False, bn_scale=True, count_padding=True),
+    "lenet5": dict(num_classes=10, width=1.0, channels=1, image_size=28, activation="tanh", pool="average"),
+    "resnet18": ANY | AS_TORCHVISION | dict(groups=1, width_per_group=64),
+    "resnet50v2": ANY,
+    "resnext101_32x8d": ANY | AS_TORCHVISION | dict(groups=32, width_per_group=8),
+    "vgg16": ANY | dict(use_batch_norm=False, hidden=(4096, 4096), adaptive_pool=True),
+    "wide_resnet50_2": ANY | AS_TORCHVISION | dict(groups=1, width_per_group=128),
+}
+
+
+@pytest.mark.parametrize("arch", FIELDS)
+def test_fields(arch):
+    assert defaults(arch) == FIELDS[arch]
+
+
 @pytest.mark.parametrize("arch", ["vgg11_bn", "resnet18", "resnet50"])
 def test_width_multiplies_channels(arch):
     whole = flat_state(build(arch, seed=None))
@@ -131,7 +152,7 @@ def test_resnet_v2_as_keras_has_it():
         "logits": (1, 1000),
     }
     norms = [module for _, module in nnx.iter_modules(model) if isinstance(module, nnx.BatchNorm)]
-    assert len(norms) == 49 and {norm.epsilon for norm in norms} == {1.001e-5}
+    assert len(norms) == 49 and {(norm.epsilon, norm.momentum) for norm in norms} == {(1.001e-5, 0.9)}
 
 
 def test_keras_classifier_takes_its_own_size_only():

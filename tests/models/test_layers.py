@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from transfer.models.layers import adaptive_average_pool, average_pool, convolve, max_pool
+from transfer.models.layers import adaptive_average_pool, average_pool, convolve, imagenet_to_half, max_pool
 
 
 @settings(max_examples=15, deadline=None)
@@ -95,3 +95,9 @@ def test_average_pool_by_its_definition(size, stride, padding, count_padding):
     options = {} if count_padding else {"count_padding": False}
     got = average_pool(jnp.asarray(images), size, stride, padding, **options)
     np.testing.assert_allclose(got, np.array(expected).transpose(2, 0, 1, 3), atol=1e-6)
+
+
+def test_input_as_imagenet_has_it_becomes_that_from_minus_one_to_one():
+    pixels = np.random.default_rng(0).random((2, 3, 4, 3))
+    normalised = (pixels - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    np.testing.assert_allclose(imagenet_to_half(jnp.asarray(normalised, jnp.float32)), 2 * pixels - 1, atol=1e-6)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 
 import jax
 import jax.numpy as jnp
@@ -195,6 +196,36 @@ def test_what_is_kept_for_the_next_image_cannot_be_written_to():
     for kept in (resample.band(8, 4, "bilinear").weights, resample.nearest_indices(8, 4, "pil")):
         with pytest.raises(ValueError, match="read-only"):
             kept[0] = 0
+
+
+def test_least_sizes():
+    assert Preprocessing((1, 1), resize_to=1).input_shape == (1, 1, 3)
+    for fields in (dict(image_size=(0, 1)), dict(image_size=(1, 0)), dict(image_size=(1, 1), resize_to=0)):
+        with pytest.raises(UsageError, match="at least one pixel"):
+            Preprocessing(**fields)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "divisor"),
+    [(63, 500, 1), (64, 64, 2), (500, 127, 2), (128, 500, 4), (255, 255, 4), (256, 256, 8), (2000, 2000, 8)],
+)
+def test_a_draft_is_no_smaller_than_what_it_is_resized_to(height, width, divisor):
+    """As Pillow's `Image.draft` chooses."""
+    recipe = Preprocessing((32, 32), resize="draft")
+    assert preprocess.draft_divisor(recipe, height, width) == divisor
+    file = io.BytesIO()
+    Image.new("RGB", (width, height)).save(file, "JPEG")
+    image = Image.open(file)
+    image.draft("RGB", (32, 32))
+    assert image.size == (-(-width // divisor), -(-height // divisor))
+
+
+def test_grey_of_floats_is_the_same_before_it_is_rounded():
+    recipe = Preprocessing((5, 7), channels="grey")
+    image = pixels(6, (1, 5, 7, 3))
+    weighed = image @ np.array([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(preprocess.normalise(recipe, image.astype(np.float32))[..., 0], weighed, atol=5e-3)
+    np.testing.assert_allclose(preprocess.normalise(recipe, image)[..., 0], weighed, atol=0.505)
 
 
 def test_grey_leaves_a_grey_image_as_it_is():

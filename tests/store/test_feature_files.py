@@ -201,7 +201,7 @@ BAD_ARRAYS = {
     "one-hot labels": (FEATURES, np.eye(4), r"labels \(4, 4\)"),
     "fractional labels": (FEATURES, LABELS + 0.5, "not all whole numbers"),
     "NaN labels": (FEATURES, LABELS * np.nan, "not all whole numbers"),
-    "a label out of all proportion": (FEATURES, LABELS + (1 << 40), "a label is .*; there may be 1048576 classes"),
+    "a label out of all proportion": (FEATURES, [0, 1, 2, 1 << 20], "a label is 1048576; there may be 1048576 classes"),
     "bytes": (FEATURES, np.array([b"a", b"b", b"c", b"d"]), "labels hold values of type [|]S1, not numbers"),
     "ragged": ([[1.0], [1.0, 2.0]], LABELS[:2], "features hold objects"),
 }
@@ -316,6 +316,8 @@ TARGETS = {
     "text in one column": (TEXT[:, None], "classes", TEXT),
     "text in a list": (TEXT.tolist(), "classes", TEXT),
     "apart": (np.array([-7, 1000, -7, 3]), "classes", np.array([-7, 1000, -7, 3])),
+    "the largest": (np.array([0, 1, 2, (1 << 20) - 1]), "classes", np.array([0, 1, 2, (1 << 20) - 1])),
+    "two bits": (BITS[:, :2], "labels", BITS[:, :2].astype(np.float32)),
     "bits": (BITS, "labels", BITS.astype(np.float32)),
     "truths": (BITS.astype(bool), "labels", BITS.astype(np.float32)),
     "values": (LABELS / 7, "values", (LABELS / 7).astype(np.float32)[:, None]),
@@ -332,6 +334,25 @@ def test_what_labels_may_be(tmp_path, extension, labels, target, expected):
     np.testing.assert_array_equal(features, FEATURES)
     np.testing.assert_array_equal(back, expected)
     assert back.dtype == expected.dtype
+
+
+def test_as_many_texts_as_there_may_be_classes(tmp_path, monkeypatch):
+    (tmp_path / "a.p").write_bytes(pickle.dumps({"features": FEATURES, "labels": TEXT}))
+    monkeypatch.setattr(feature_files, "MAX_CLASSES", 3)
+    feature_files.read(tmp_path / "a.p")
+    monkeypatch.setattr(feature_files, "MAX_CLASSES", 2)
+    with pytest.raises(TransferError, match="a.p has more than 2 different labels"):
+        feature_files.read(tmp_path / "a.p")
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, "it is empty"), (8, "it has 0, .*, 7$"), (9, "it has 0, .*, 7 …$")])
+def test_the_first_members_of_a_zip_are_named(tmp_path, count, said):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.mkdir("folder")
+        for name in range(count):
+            archive.writestr(str(name), b"")
+    with pytest.raises(TransferError, match=rf"a.zip: it has no member b; {said}"):
+        feature_files.read(tmp_path / "a.zip" / "b")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Whatever happens to a file of a store is found, or changes nothing that is read from it; and repair undoes it."""
 
+import errno
+import os
 import random
 import shutil
 
@@ -230,14 +232,37 @@ def test_damaged_metadata_are_never_taken(path, how):
 
 
 def test_surplus_files_are_removed_where_they_are_ours(whole, path):
-    (path / "labels/c/77").write_bytes(b"x")
+    ours = ["checks/c/02", "checks/c/3", "features/block5/c/2/0/1", "features/c", "labels/77", "labels/c/77"]
+    for name in ours:
+        (path / name).write_bytes(b"x")
     (path / "notes.txt").write_text("mine")
     metadata = read_metadata(str(path))
     damage = verify(str(path), metadata)
-    assert damage.surplus == ["labels/c/77", "notes.txt"]
-    assert remove_damage(str(path), metadata, damage) == ["notes.txt"]
-    (path / "notes.txt").unlink()
+    assert damage.surplus == [*ours, "notes.txt"]
+    assert damage.lines == [f"{path}/{name} does not belong to the store" for name in damage.surplus]
+    assert remove_damage(str(path), metadata, damage) == ["features/c", "notes.txt"]
+    for name in ("features/c", "notes.txt"):
+        (path / name).unlink()
     assert files_of(path) == files_of(whole)
+
+
+def test_what_the_disk_cannot_read_is_damage_and_what_it_may_not_is_an_error(path, monkeypatch):
+    metadata, read = read_metadata(str(path)), ChunkedArray.read
+
+    def refused(number):
+        def fail(array, rows):
+            if array.spec.name == "checks" and rows.start == 4:
+                raise OSError(number, os.strerror(number), "checks/c/1")
+            return read(array, rows)
+
+        monkeypatch.setattr(ChunkedArray, "read", fail)
+
+    refused(errno.EIO)
+    damage = verify(str(path), metadata)
+    assert damage.lines == ["checks/c/1: Input/output error"] and damage.batches_to_recompute == [(4, 8)]
+    refused(errno.EACCES)
+    with pytest.raises(PermissionError):
+        verify(str(path), metadata)
 
 
 def test_without_the_source_damaged_labels_are_left_as_they_are(path):
