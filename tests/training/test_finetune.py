@@ -54,6 +54,15 @@ def test_augmentation_mirrors_about_half():
     assert 150 < mirrored.sum() < 250
 
 
+def test_every_crop_is_as_likely():
+    images = np.zeros((900, 5, 6, 3), np.uint8)
+    images[:, 2, 3] = 1
+    cropped = np.asarray(finetune.augment(jnp.asarray(images), jax.random.key(1), flip=False, crop=1))[..., 0]
+    places, counts = np.unique(np.argwhere(cropped)[:, 1:], axis=0, return_counts=True)
+    assert places.tolist() == [[row, column] for row in (1, 2, 3) for column in (2, 3, 4)]
+    assert counts.min() > 60 and counts.max() < 140 and counts.sum() == 900
+
+
 class Recorded:
     """A network that records what it is given; its metrics tell the step and the batch apart."""
 

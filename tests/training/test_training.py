@@ -60,6 +60,16 @@ def test_finished_run_does_nothing(tmp_path, capsys):
     assert second.history == first.history and same(second.state, first.state)
 
 
+@pytest.mark.parametrize("seconds, epochs", [(30.0, [4]), (-1.0, [1, 2, 3, 4])])
+def test_a_checkpoint_where_one_is_due_and_at_the_end(seconds, epochs, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", lambda self, run: saved.append(run.epoch))
+    row = {"loss": 1.0, "accuracy": 0.5, "validation_loss": 1.0, "validation_accuracy": 0.5}
+    parts = whole_epochs(lambda state, index: (state, row))
+    run_epochs(parts, {"params": np.zeros(1)}, 4, epath.Path(tmp_path), checkpoint_seconds=seconds)
+    assert saved == epochs
+
+
 def test_a_line_an_epoch_as_keras_prints_it(tmp_path, capsys):
     epoch, state = problem()
     train(epoch, state, 2, epath.Path(tmp_path))
