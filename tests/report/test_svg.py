@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from transfer.report import svg
+from transfer.report import chart_files, svg, templates
 
 TICKS = [
     ((0, 1), [0, 0.2, 0.4, 0.6, 0.8, 1]),
@@ -73,3 +73,12 @@ def test_names_of_an_axis_lie_flat_where_they_are_short():
         assert ("x label" in str(chart.svg())) == flat == ("rotate" not in str(chart.svg()))
         assert chart.frame.y == pytest.approx((0.894, 1)) and not chart.series
     assert svg.line_chart("t", "l", ["a", "b"], [("n", points)], "x", percent=False).frame.y[1] == pytest.approx(1.006)
+
+
+def test_a_file_has_the_colours_of_the_light_page_for_every_series():
+    style, page = chart_files._style(), templates.asset("page.css").partition("}")[0]
+    colours = re.findall(r"--c(\d): (#\w+)", page)
+    assert [number for number, _ in colours] == list("12345678") and "var(" not in style and "/*" not in style
+    for mark, name in (("line", "stroke"), ("dot", "fill")):
+        rules = re.findall(rf"\.{mark}\.s(\d) {{[^}}]*\b{name}: (#\w+)", style)
+        assert rules == colours
