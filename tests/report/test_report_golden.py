@@ -20,7 +20,7 @@ from transfer.report.run_data import Options, RunData, load
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "report"
 CONFIG = {
-    "model": "vgg11",
+    "model": {"name": "vgg11", "dtype": "float32"},
     "tap": "block3:avg",
     "seed": 7,
     "head": {"learning_rate": 0.25},
@@ -143,7 +143,7 @@ def made(predictions: Predictions | None, history: Any = (), features: Any = Non
 def tuned() -> RunData:
     """A fine-tuned network in its first epochs, all of whose layers are trained."""
     run = made(None, HISTORY[:2])
-    run.config = {"train": "finetune", "model": "resnet18", "seed": None, "unfreeze": None}
+    run.config = {"train": "finetune", "model": {"name": "resnet18"}, "seed": None, "unfreeze": None}
     return run
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from etils import epath
 from head_runs import make_files
+from made_runs import made_run
 
 from transfer import config, experiment
 from transfer.__main__ import main
@@ -267,6 +268,23 @@ def test_ticks_are_round_and_inside() -> None:
 )
 def test_times_are_in_the_unit_that_suits_them(seconds: float, written: str) -> None:
     assert overview.duration(seconds) == written
+
+
+TUNED = {"train": "finetune", "model": {"name": "resnet18"}}
+LEADS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    (TUNED, {"dataset": "digits"}, "resnet18, fine-tuned · digits"),
+    ({**TUNED, "unfreeze": "block4"}, {}, "resnet18, of which block4 was trained"),
+    ({"head": {"name": "knn"}}, {"model": "vgg11", "tap": "fc1"}, "knn head on vgg11, fc1"),
+    ({"head": {"name": "knn"}}, {"dataset": "a.npz b.npz"}, "knn head on features from files · a.npz b.npz"),
+    ({}, {}, "head on features from files"),
+]
+
+
+@pytest.mark.parametrize(("settings", "result", "line"), LEADS)
+def test_a_line_says_what_the_run_is(settings: dict[str, Any], result: dict[str, Any], line: str) -> None:
+    run = made_run(None, **result)
+    run.config = settings
+    assert f'<p class="lead">{line}</p>' in page.page([run], [[]])
 
 
 def test_long_lists_are_cut_and_numbers_have_thin_spaces() -> None:
