@@ -5,6 +5,7 @@ import json
 import subprocess
 import types
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -157,6 +158,8 @@ def test_a_row_of_a_head(monkeypatch):
 
 def test_rows_of_loading_and_of_a_pass_end_to_end(small, monkeypatch):
     def timed(title, contenders, options):
+        # what was prepared before a sample is no part of it
+        assert all(call.skip > input.PREFETCH for name, call in contenders.items() if name.startswith("ours"))
         return {name: [0.1 * (1 + i), 0.2] for i, name in enumerate(contenders)}
 
     monkeypatch.setattr(input, "_timed", timed)
@@ -181,6 +184,17 @@ def test_rows_of_loading_and_of_a_pass_end_to_end(small, monkeypatch):
     }
     taken = {"seconds": {"compute": [0.1, 0.2], "end to end": [0.2, 0.2]}, "ratio": pytest.approx(0.75)}
     assert passes == [{**of_all, **taken, "case": case} for case in ("same", "mixed", "32x32 in memory")]
+
+
+def test_pillow_loads_each_file_once_with_all_threads(monkeypatch):
+    loaded, container = [], types.SimpleNamespace(read=lambda locator: bytes([locator]))
+    source = types.SimpleNamespace(files=[types.SimpleNamespace(locator=i) for i in range(100)], container=container)
+    monkeypatch.setattr(input, "default_workers", lambda: 3)
+    with ThreadPoolExecutor(3) as pool:
+        recipe = Preprocessing((7, 9))
+        call = input._pillow(pool, source, recipe, lambda file, size: loaded.append((file.read()[0], size)))
+        call()
+    assert call.count == 96 and sorted(loaded) == [(i, (9, 7)) for i in range(96)]
 
 
 FIGURES = {"gflops_per_example": 8.0, "compiler_gflops_per_example": 10.0, "cores_per_chip": 2, "failed": None}

@@ -10,7 +10,7 @@ from golden import reading
 from transfer import __main__ as command
 from transfer.cli import verbs
 from transfer.models import registry
-from transfer.weights import catalogue, create_model
+from transfer.weights import cache, catalogue, create_model
 
 SLIM = reading.HERE / "resnet18_slim.pth"
 
@@ -86,6 +86,32 @@ def test_weights_list_and_info(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert run("weights", "info", "resnet50.a1") == 0
     out = capsys.readouterr().out
     assert "resnet50.a1_in1k" in out and "timm/resnet50.a1_in1k" in out and "model.safetensors" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "state"),
+    [
+        ("vgg11_slim.cifar10", True, "shipped"),
+        ("vgg11_slim.cifar10", False, "missing"),
+        ("resnet18.tv", True, "cached"),
+        ("resnet18.tv", False, "not downloaded"),
+    ],
+)
+def test_where_a_weight_file_is(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+    there: bool,
+    state: str,
+) -> None:
+    file = tmp_path / "file"
+    if there:
+        file.touch()
+    monkeypatch.setattr(cache, "local_path", lambda weight_file: file)
+    assert run("weights", "list", name) == 0 and run("weights", "info", name) == 0
+    out = capsys.readouterr().out
+    assert re.split(" {2,}", out.splitlines()[1])[1] == state and f"{file} ({state})\n" in out
 
 
 def test_fetch_says_where_a_file_is(capsys: pytest.CaptureFixture[str]) -> None:
