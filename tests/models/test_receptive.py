@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from transfer.models import registry
-from transfer.models.graph.trace import fields, trace
+from transfer.models.graph.trace import Field, Graph, Node, fields, receptive_field, trace
 
 # A tap of each kind of geometry (large strides, windows over the edge, shortcuts), an image that its field fits into.
 CASES: list[tuple[str, str, int, dict[str, Any]]] = [
@@ -51,3 +51,16 @@ def test_only_the_field_matters_and_all_of_it(arch: str, tap: str, side: int, se
         np.testing.assert_allclose(outside[centre], plain[centre], rtol=1e-5)
         assert (at_first[centre] > 1.01 * plain[centre]).any(axis=-1).all()
         assert (at_last[centre] > 1.01 * plain[centre]).any(axis=-1).all()
+
+
+@pytest.mark.parametrize(
+    ("side", "padding", "first"),
+    [(10, "SAME", 0), (9, "SAME", -1), (11, "VALID", 0), (9, ((1, 1), (1, 1)), -1), (10, ((0, 1), (0, 1)), 0)],
+)
+def test_padding_shifts_the_field(side: int, padding: object, first: int) -> None:
+    """Five windows of 3 pixels in steps of 2; `SAME` puts the odd pixel of its padding at the end."""
+    settings = dict(kernel=(3, 3), strides=(2, 2), padding=padding)
+    images, pooled = Node("input", (), (1, side, side, 3)), Node("max_pool", (0,), (1, 5, 5, 3), attributes=settings)
+    nodes = (images, pooled, Node("mean", (1,), (1, 3)))
+    assert fields(Graph(nodes, 2, {}, {}))[1:] == [(Field(2, first, first + 2),) * 2, None]
+    assert receptive_field(Graph(nodes, 1, {}, {})) == "3×3" and receptive_field(Graph(nodes, 2, {}, {})) == "all"
