@@ -190,6 +190,19 @@ def test_scores_of_a_head_that_only_predicts():
     np.testing.assert_array_equal(found.values.argmax(1), head.predict(X))
 
 
+class Signs:
+    """One that only says which labels a row has."""
+
+    def predict(self, X):
+        return (X > 1).astype(int)
+
+
+def test_scores_of_labels_that_are_only_predicted():
+    found = Scores.of(Signs(), X, np.arange(4), "labels")
+    assert found.values.dtype == np.float32 and not found.ranked and not found.probable
+    np.testing.assert_array_equal(found.values, np.where(X > 1, 0.5, -0.5))
+
+
 def test_scores_have_a_column_for_every_class():
     some = Y < 2
     head = LogisticRegression().fit(X[some], Y[some])

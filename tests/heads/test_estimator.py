@@ -120,6 +120,7 @@ def test_many_heads_are_those_fitted_one_by_one(head):
     assert head.fit_many(X, LABELS, {"shift": [1.0]})(X).shape == (1, 30, 2)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("sample_weight", [None, np.array([3.0, 1.0, 0.5])])
 @pytest.mark.parametrize("kind, outputs", [("classes", 2), ("classes", 5), ("labels", 1), ("labels", 3)])
 def test_the_temperature_of_scores_that_are_all_right_is_that_of_platts_targets(kind, outputs, sample_weight):

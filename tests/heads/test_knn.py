@@ -87,6 +87,12 @@ def test_rows_far_from_zero_keep_their_distances():
     np.testing.assert_array_equal(near.predict(XV + 1e4), KnnProbe(3, None, "l2").fit(X, Y).predict(XV))
 
 
+def test_no_row_is_nearer_than_one_that_equals_it():
+    similarities, index = knn_probe.search(X, X, 2, "l2")
+    np.testing.assert_array_equal(index[:, 0], np.arange(len(X)))
+    assert (similarities <= 0).all() and (similarities[:, 0] > -0.01).all()  # of -1,000 and less
+
+
 def test_many_settings_from_one_search(monkeypatch):
     calls, search = [], knn_probe.search
     monkeypatch.setattr("transfer.heads.knn_probe.search", lambda *args: calls.append(args[2]) or search(*args))
