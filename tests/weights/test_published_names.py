@@ -15,7 +15,7 @@ from transfer.models import registry
 from transfer.weights import catalogue
 from transfer.weights.load import fit
 from transfer.weights.maps import family
-from transfer.weights.names import Shape, libraries, name_map
+from transfer.weights.names import Shape, libraries, name_map, shapes_of
 
 # A network for each row and for each way that its layers are called; the others differ in depth and width.
 FILES = [
@@ -42,8 +42,7 @@ def keras_shapes() -> Mapping[str, Mapping[str, Shape]]:
 
 @functools.cache
 def our_shapes(arch: str, fields: tuple) -> Mapping[str, Shape]:
-    model = registry.build(arch, seed=None, **dict(fields))
-    return {path: array.shape for path, array in registry.flat_state(model).items()}
+    return shapes_of(registry.build(arch, seed=None, **dict(fields)))
 
 
 def stand_ins(shapes: Mapping[str, Shape]) -> dict[str, np.ndarray]:
