@@ -10,7 +10,7 @@ from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.weights import names
 from transfer.weights.create import from_tensors
-from transfer.weights.load import fit
+from transfer.weights.load import Likeness, Report, fit, require_fit
 from transfer.weights.maps import Family, Names
 from transfer.weights.names import Source, from_keras, from_torch, libraries, name_map
 
@@ -101,6 +101,16 @@ def test_what_is_missing_unexpected_and_misshapen_is_listed() -> None:
         "1 unexpected (layer9.0.conv1.weight); "
         "1 misshapen (bn1.weight (5,) for stem.bn.scale (4,))"
     )
+
+
+@pytest.mark.parametrize(("matched", "is_asked"), [(8, True), (9, False)])
+def test_what_nearly_fits_is_listed_and_not_looked_up(matched: int, is_asked: bool) -> None:
+    """Nine tenths is near: that file is of the model, and damaged."""
+    report = Report(["a"] * matched, ["b as c"], [], [], [])
+    with pytest.raises(TransferError) as error:
+        require_fit(report, "x", "vgg16", "timm", lambda: Likeness("vgg19", False))
+    hint = "; it looks most like vgg19" if is_asked else ""
+    assert str(error.value) == f"x does not fit vgg16 by timm names: 1 missing (b as c){hint}"
 
 
 def test_long_lists_are_cut() -> None:

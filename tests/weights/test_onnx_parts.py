@@ -10,7 +10,7 @@ from transfer.models import registry
 from transfer.weights.onnx import follow, spatial, windows
 from transfer.weights.onnx.images import View, next_view
 from transfer.weights.onnx.reading import LARGEST_SIDE, Data, UnsupportedNode
-from transfer.weights.onnx.units import Unit, Units
+from transfer.weights.onnx.units import Differs, Unit, Units, paired
 
 SIZE = (2, 3)
 
@@ -27,6 +27,21 @@ def test_a_pool_of_each_single_pixel_is_none(op: str) -> None:
     assert units.add_pool(op, "idle", source, each, SIZE, "") == source and len(units.units) == 1
     assert units.add_pool(op, "pool", source, all_of_it, SIZE, "") == 1
     assert units.units[1] == Unit(op, "pool", (source,), tuple(all_of_it), dict(size=SIZE))
+
+
+@pytest.mark.parametrize(("op", "is_ordered"), [("add", False), ("mul", False), ("concat", True), ("sub", True)])
+def test_only_of_a_sum_and_a_product_the_inputs_have_no_order(op: str, is_ordered: bool) -> None:
+    ours, theirs = Units(), Units()
+    for units, inputs in ((ours, (1, 2)), (theirs, (2, 1))):
+        units.add(Unit("input", "x"))
+        units.add(Unit("relu", "a", (0,)))
+        units.add(Unit("tanh", "b", (0,)))
+        units.output = units.add(Unit(op, "joined", inputs))
+    if is_ordered:
+        with pytest.raises(Differs, match="where the model has joined, the graph has joined"):
+            paired(ours, theirs)
+    else:
+        assert [(our.op, their.op) for our, their in paired(ours, theirs)] == [(unit.op,) * 2 for unit in ours.units]
 
 
 def windows_of(**attributes: Any) -> Any:
