@@ -62,6 +62,7 @@ def test_a_photograph_is_decoded_at_twice_its_size_at_least(shape: Any, side: in
         ((4, 8), 2, 0, (4, 8)),
         ((8, 5), 0, 1, (8, 5)),
         ((100, 1), 0, 3, (8, 1)),
+        ((1, 100), 3, 0, (1, 8)),
         ((16, 12), 0, 1, (8, 6)),
     ],
 )

@@ -54,6 +54,30 @@ def test_each_of_several_cores_works_alone(meshes, count, platform, options):
     assert devices.compiler_options(devices.mesh_for(count, fake(count, platform))) == options
 
 
+@pytest.mark.parametrize(
+    ("variables", "before", "asked"),
+    [
+        ({}, -1, [3]),
+        ({}, 0, [3]),
+        ({}, 1, []),
+        ({"XLA_FLAGS": "--xla_dump_to=x"}, -1, [3]),
+        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}, -1, []),
+        ({"JAX_NUM_CPU_DEVICES": "2"}, -1, []),
+    ],
+)
+def test_each_core_is_a_device_unless_the_user_says_otherwise(monkeypatch, variables, before, asked):
+    for name in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    updates = []
+    config = SimpleNamespace(jax_num_cpu_devices=before, update=lambda name, value: updates.append((name, value)))
+    monkeypatch.setattr(devices, "jax", SimpleNamespace(config=config))
+    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda pid: {4, 5, 7} if pid == 0 else set(), raising=False)
+    devices.use_cores()
+    assert updates == [("jax_num_cpu_devices", count) for count in asked]
+
+
 # devices of each process, their platform, data, model -> devices of each process in the mesh, its shape; None: refused
 HEADS = [
     ((4,), "gpu", None, 1, (4,), (4, 1)),
@@ -84,6 +108,7 @@ def test_a_head_is_on_equally_many_of_every_process(meshes, monkeypatch, counts,
         with pytest.raises(UsageError, match=rf"^config.mesh.data={data}, config.mesh.model={model}: .* {there}$"):
             devices.head_mesh(data, model)
         return
+    assert model > 1 or devices.head_mesh(data).shape == devices.head_mesh(data, 1).shape
     mesh = devices.head_mesh(data, model)
     assert mesh.shape == dict(zip(("data", "model"), shape, strict=True))
     assert list(mesh.devices.flat) == [device for some, n in zip(own, used, strict=True) for device in some[:n]]

@@ -42,6 +42,8 @@ def test_latex_shows_names_letter_by_letter() -> None:
     assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)&", line.removesuffix(r"\\"))] for line in lines[4:-2]]
     assert cells == [[r"a\textbar{}b", r"\textbf{1.50}", "-0"], [r"R\&D\_50\%", "10", ""], ["two lines", "7", "x"]]
+    assert [cell.strip() for cell in lines[2].removesuffix(r"\\").split("&")] == ROWS[0]
+    assert tables.escape_latex("<a|b>±") == r"\textless{}a\textbar{}b\textgreater{}$\pm$"
     assert tables.escape_latex(r"a_b&c%d$e#f{g}\~^") == (
         r"a\_b\&c\%d\$e\#f\{g\}\textbackslash{}\textasciitilde{}\textasciicircum{}"
     )
