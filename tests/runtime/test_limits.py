@@ -209,6 +209,9 @@ def test_a_reader_gives_what_is_there_and_no_more():
     with pytest.raises(EOFError, match="^it ends early$"):
         reader.read(1)
     assert untrusted.LimitedReader(io.BytesIO(b"abc\n")).readline(2) == b"ab"
+    for size in (None, -1, 9):  # whatever is asked for
+        assert untrusted.LimitedReader(io.BytesIO(b"abcd\n"), 3).readline(size) == b"abc"
+    assert untrusted.LimitedReader(io.BytesIO(b"a\nb")).readline(0) == b""
     shorter = untrusted.LimitedReader(io.BytesIO(b"ab"), 9)
     with pytest.raises(EOFError, match="^3 bytes are claimed where 2 are left$"):
         shorter.read(3)

@@ -8,7 +8,6 @@ anything is allocated.
 import os
 import pickle
 import struct
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -101,9 +100,10 @@ class LimitedReader:
             raise EOFError(f"{wanted} bytes are claimed where {self.bytes_left} are left")
         return self._count(self._stream.read(wanted), wanted)
 
-    def readline(self, size: int = sys.maxsize) -> bytes:
+    def readline(self, size: int | None = None) -> bytes:
         """The bytes up to the next end of line, at most `size`."""
-        return self._count(self._stream.readline(min(size, self.bytes_left)), 0)
+        limit = self.bytes_left if size is None or size < 0 else min(size, self.bytes_left)
+        return self._count(self._stream.readline(limit), 0)
 
     def _count(self, data: bytes, wanted: int) -> bytes:
         self.bytes_left -= len(data)
