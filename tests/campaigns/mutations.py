@@ -7,7 +7,7 @@ order) of `transfer/` that becomes another. Each is made in a copy of the tracke
 failed: first the fast tests that run its line, the quickest first (which tests run which line is measured once, in
 `.pytest_cache/`, by pytest-cov of the extra `dev`), then all those that import the file's module or bear its name. What
 survives is in `failures`, with its line; of those, the ones that change nothing that can be observed are listed in
-`EQUIVALENT`, with the reason, and are counted apart.
+`equivalents.py`, with the reason, and are counted apart.
 
 `--files=transfer/store/*` takes fewer files, `--only=PATH:LINE:COLUMN` a single mutation, to see what notices it.
 """
@@ -34,6 +34,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from tests.campaigns.equivalents import EQUIVALENT
 from tests.campaigns.figures import REPOSITORY, Figures
 
 # How long the tests of one mutation may take, in the end and as measured without one.
@@ -52,8 +53,6 @@ OPERATORS = {
     **{"and": "or", "or": "and", "in": "not in", "is": "is not"},
 }
 SHORT_STRING = re.compile(r"[\w<>=|.:/-]{1,12}")
-# Mutations that no test can notice: "path:the line as it stands:from -> to" -> why.
-EQUIVALENT: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,10 @@ class Mutation:
 
     def equivalent(self, source: str) -> str | None:
         """The reason for which nothing can notice it; None for most."""
-        return EQUIVALENT.get(f"{self.path}:{source.splitlines()[self.line - 1].strip()}:{self.name}")
+        line = source.splitlines()[self.line - 1].strip()
+        return next(
+            (why for text, name, why in EQUIVALENT.get(self.path, ()) if (text, name) == (line, self.name)), None
+        )
 
 
 def mutations(path: str, source: str) -> list[Mutation]:

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.campaigns import mutations
+from tests.campaigns.equivalents import EQUIVALENT
 
 SOURCE = '''"""A docstring, 1 + 1."""
 from typing import Any
@@ -38,6 +39,14 @@ def test_a_sample_is_the_same_where_the_package_is():
     assert sample == mutations.drawn(files, 0) and sample[:20] != mutations.drawn(files, 1)[:20]
     digests = mutations.drawn("transfer/runtime/files/digest.py", 0)
     assert digests == [each for each in sample if each.path == "transfer/runtime/files/digest.py"]
+
+
+def test_equivalents_are_mutations_of_lines_that_are_there():
+    for path, rows in EQUIVALENT.items():
+        source = (mutations.REPOSITORY / path).read_text("utf-8")
+        lines = source.splitlines()
+        there = {(lines[each.line - 1].strip(), each.name) for each in mutations.mutations(path, source)}
+        assert {(line, name) for line, name, _ in rows} <= there, path
 
 
 def test_files_have_tests():
