@@ -28,7 +28,7 @@ def available_memory() -> int | None:
     """The bytes of memory that programs can still have, by the kernel and by a container's limit; None: not known."""
     if not Path("/proc/meminfo").exists():
         return None
-    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
     free = int(lines["MemAvailable"].split()[0]) * 1024
     for limit, usage in zip(CGROUP_LIMITS, ("memory.current", "memory/memory.usage_in_bytes"), strict=True):
         with contextlib.suppress(OSError, ValueError):  # none, or "max"
