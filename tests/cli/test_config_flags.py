@@ -147,6 +147,13 @@ def test_values_of_another_type(name):
         assert said.startswith(f"config.{name}={value}: it must be {WANTED[wanted]}")
 
 
+def test_what_is_long_is_cut():
+    long = "x" * 2000
+    name, value = refusal(f"--config.head.{long}=1"), refusal(f"--config.seed={long}")
+    assert name.startswith("there is no config.head.xxx") and len(name) < 1000
+    assert value.startswith("config.seed=xxx") and value.endswith("x: it must be a whole number") and len(value) < 500
+
+
 def variants(path):
     """The arguments that a config file takes, and what its `get_config` is called with by default."""
     module = runpy.run_path(str(path))

@@ -11,10 +11,13 @@ from ml_collections.config_flags import config_path, tuple_parser
 
 from transfer import config as settings
 from transfer.errors import UsageError, did_you_mean, similar
+from transfer.runtime.files.untrusted import printable
 
 # How a setting is given: with one dash or two, its value behind "=" or as the next argument.
 SETTING = re.compile(r"--?(?:no)?config\.(.*)")
 NONE = "None"
+# Of both ends of an error that quotes a value.
+MAX_LETTERS = 200
 # Stands for None in a tuple: ml_collections makes one tuple of all values that are given for a setting.
 _NOTHING = object()
 
@@ -78,7 +81,10 @@ def apply(config: ConfigDict, arguments: Sequence[str]) -> list[str]:
         del parsed.config  # `--config=FILE` is one of the other arguments
         rest = parsed(arguments, known_only=True)
     except (flags.Error, LookupError, TypeError, ValueError) as error:
-        raise UsageError(" ".join(str(error).split()).removeprefix("flag --")) from error
+        text = " ".join(str(error).split()).removeprefix("flag --")
+        if len(text) > 2 * MAX_LETTERS:
+            text = f"{text[:MAX_LETTERS]}…{text[-MAX_LETTERS:]}"
+        raise UsageError(text) from error
     for name, value in changed.items():
         if isinstance(value, tuple) and _NOTHING in value:
             value = value[len(value) - value[::-1].index(_NOTHING) :] or None
@@ -124,9 +130,9 @@ def _check_name(config: ConfigDict, name: str) -> None:
     parts = name.split(".")
     for depth, part in enumerate(parts):
         if not isinstance(section, ConfigDict):
-            raise UsageError(f"there is no config.{name}: config.{'.'.join(parts[:depth])} is one setting")
+            raise UsageError(f"there is no config.{printable(name)}: config.{'.'.join(parts[:depth])} is one setting")
         if part not in section:
-            raise UsageError(f"there is no config.{name}{_hint(config, section, parts, depth)}")
+            raise UsageError(f"there is no config.{printable(name)}{_hint(config, section, parts, depth)}")
         section = section[part]
 
 
