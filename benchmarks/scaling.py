@@ -60,11 +60,11 @@ class MadeSource:
         return self._noise[start : start + SIDE * SIDE * 3].reshape(SIDE, SIDE, 3)
 
     def image_into(self, row: int, out: Any = None, divisor: Any = None) -> np.ndarray:
-        """As `image`."""
+        """The image of a row, as `image` has it; `out` is not written to."""
         return self.image(row)
 
     def shared_shape(self, indices: Any) -> tuple[int, int, int]:
-        """Of them all."""
+        """The shape of all images, which is one."""
         return self.uniform_shape
 
 

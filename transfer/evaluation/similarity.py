@@ -144,7 +144,7 @@ class _Representation:
 
     @cached_property
     def varies(self) -> bool:
-        """Whether any column varies."""
+        """Whether any column of the features varies."""
         return bool(self.squares.sum() > _ROUNDING * self.rows * (self.mean @ self.mean))
 
     @cached_property

@@ -104,7 +104,7 @@ def rows_not_finite(features: np.ndarray) -> np.ndarray:
 
 
 def are_whole(labels: np.ndarray) -> bool:
-    """Whether labels are integers, or floats that are."""
+    """Whether labels are integers, or floats without a fraction."""
     return labels.dtype.kind in "iu" or (labels.dtype.kind == "f" and bool(np.all(labels == np.floor(labels))))
 
 

@@ -80,7 +80,7 @@ def find(
 
 
 def _from_environment(seconds: int) -> ProcessInfo | None:
-    """What the variables say, else what JAX detects."""
+    """The process that the environment variables name, else the one that JAX detects."""
     address, count, index = os.environ.get(ADDRESS), _number(COUNTS), _number(INDICES)
     if address and count is not None and index is not None:
         return ProcessInfo(address, count, index, _own_gpus())

@@ -70,7 +70,7 @@ class Damage:
 
     @property
     def rows_to_recompute(self) -> int:
-        """How many rows lie in `batches_to_recompute`."""
+        """The number of rows in `batches_to_recompute`."""
         return sum(stop - start for start, stop in self.batches_to_recompute)
 
 

@@ -44,7 +44,7 @@ class WeightFile:
 
     @property
     def digest(self) -> str:
-        """What is published: "SHA-256 6e1a…"."""
+        """The digest that is published of the file, such as "SHA-256 6e1a…"."""
         sha256 = self.sha256 or (f"{self.sha256_prefix}…" if self.sha256_prefix else None)
         return f"SHA-256 {sha256}" if sha256 else f"MD5 {self.md5}"
 

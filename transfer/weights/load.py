@@ -33,7 +33,7 @@ class Report(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether nothing is missing, unexpected or misshapen."""
+        """Whether no array is missing, and no tensor unexpected or misshapen."""
         return not (self.missing or self.unexpected or self.misshapen)
 
     def __str__(self) -> str:

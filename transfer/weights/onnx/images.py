@@ -40,7 +40,7 @@ class View:
         return View(*map(np.concatenate, columns))
 
     def same_as(self, other: "View") -> bool:
-        """Whether they are one function, up to rounding."""
+        """Whether the two views of the images are equal, up to rounding."""
         pairs = ((self.scale, other.scale), (self.bias, other.bias))
         close = all(np.allclose(a, b, TOLERANCE, TOLERANCE) for a, b in pairs)
         return close and np.array_equal(self.channels, other.channels)
