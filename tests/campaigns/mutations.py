@@ -287,7 +287,8 @@ def _failure(folder: Path, tests: Sequence[str]) -> str | None:
         process.start()
         process.join(SECONDS)
         if process.exitcode is None:
-            os.killpg(process.pid or 0, signal.SIGKILL)
+            assert process.pid  # 0 would be this process' own group
+            os.killpg(process.pid, signal.SIGKILL)
             process.join()
             return "a test that does not end"
         if process.exitcode in (0, 5):  # 5: no test
@@ -316,9 +317,8 @@ def _run(folder: str, tests: list[str], log: str) -> None:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Of a process that tests the copy of the files in `folder`: all copies share their compiled programs."""
-    compiled = {"JAX_COMPILATION_CACHE_DIR": str(CACHE / "compiled")}
-    return {**os.environ, **compiled, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    """Of a process that tests the copy of the files in `folder`."""
+    return {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def copied(folder: Path) -> Path:
@@ -356,6 +356,7 @@ def main() -> None:
     parser.add_argument("--only", help="PATH:LINE:COLUMN of one mutation, as `failures` has it")
     parser.add_argument("--output", default="mutations.json", type=Path)
     options = parser.parse_args()
+    # all copies share their compiled programs
     os.environ.update(JAX_COMPILATION_CACHE_DIR=str(CACHE / "compiled"), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
     FORKS.set_forkserver_preload(LIBRARIES.split())

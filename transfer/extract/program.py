@@ -17,7 +17,7 @@ from transfer.extract.taps import Tap, apply_taps
 from transfer.freeze.freeze import Frozen, freeze
 from transfer.preprocess import recipe
 from transfer.preprocess.recipe import Preprocessing
-from transfer.runtime.devices import AXIS, compiler_options
+from transfer.runtime.devices import AXIS, compiler_options, platform_kind
 
 # What JAX calls the precision that keeps our word's promise, where that is not the word itself. "high" is within 1e-4
 # of "highest": on a GPU any less would be TF32, on a CPU all are float32.
@@ -120,8 +120,7 @@ class Program:
 
 def platform_of(mesh: Mesh) -> str:
     """The kind of its devices: "cpu", "gpu" or "tpu"."""
-    platform = mesh.devices.flat[0].platform
-    return "gpu" if platform in ("cuda", "rocm") else platform
+    return platform_kind(mesh.devices.flat[0].platform)
 
 
 def must_separate(mesh: Mesh) -> bool:

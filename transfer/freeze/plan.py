@@ -31,7 +31,7 @@ from jax.sharding import PartitionSpec as P
 
 from transfer.freeze.convolutions import ALGORITHMS, Epilogue, Geometry, Work
 from transfer.runtime.cache import cache_dir
-from transfer.runtime.devices import AXIS, compiler_options
+from transfer.runtime.devices import AXIS, compiler_options, platform_kind
 from transfer.runtime.files import atomic
 from transfer.runtime.progress import Progress
 from transfer.runtime.timing import interleaved
@@ -68,8 +68,7 @@ def plan_for(
       autotune: measures the candidates once on this machine instead of predicting; for a platform that is not here,
         the prediction stays.
     """
-    backend = jax.default_backend()
-    if autotune and platform != {"cuda": "gpu", "rocm": "gpu"}.get(backend, backend):
+    if autotune and platform != platform_kind(jax.default_backend()):
         logging.warning("autotune: no %s on this machine; the cost model decides", platform)
         autotune = False
     exact = precision == "highest" or jnp.finfo(dtype).bits < 32

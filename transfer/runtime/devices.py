@@ -28,6 +28,11 @@ def use_cores() -> None:
             jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
 
 
+def platform_kind(platform: str) -> str:
+    """The platform "cpu", "gpu" or "tpu" of a name that JAX has for it: each maker's GPUs have one of their own."""
+    return "gpu" if platform in ("cuda", "rocm") else platform
+
+
 def mesh_for(batch: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh with the one axis `batch`, of as many of `devices` (default: this process') as divide the batch evenly."""
     available = list(jax.local_devices() if devices is None else devices)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def create_model(
         own |= dict(preprocessing=preprocessing, usable_classifier=usable, file=str(path), name=name)
         model = from_tensors(arch, tensors, candidates, **own, **fields)
         others = claims.other_fields(path, arch, fields, chosen, name) if record else ()
-        for problem in (*claims.problems(path, tensors, arch, preprocessing, name), *others):
+        for problem in chain(claims.problems(path, tensors, arch, preprocessing, name), others):
             if not by_names:
                 raise TransferError(f"{problem}; by_names=True (convert: --by_names) takes the weights by their names")
             logging.warning("%s (loaded by its names, which fit)", problem)
