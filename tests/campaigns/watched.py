@@ -120,8 +120,9 @@ def _of_library(event: str, arguments: tuple) -> bool:
     """Whether an event is of importing a library at its first use, of asking HDF5, or of parsing a literal."""
     first = arguments[0] if arguments else None
     if event == "open":
-        of_a_pipe = isinstance(first, int) or first == os.devnull
-        return of_a_pipe or (str(first).startswith(LIBRARIES) and not arguments[2] & WRITES)
+        # Python 3.12 looks for a line that it cannot parse in a file of the name that it gives to text, for its message
+        of_no_file = isinstance(first, int) or first in (os.devnull, "<string>")
+        return of_no_file or (str(first).startswith(LIBRARIES) and not arguments[2] & WRITES)
     if event == "exec":
         return str(getattr(first, "co_filename", "")).startswith((*LIBRARIES, "<frozen", "<string>", "<attrs"))
     if event == "subprocess.Popen":
