@@ -1,7 +1,7 @@
 """`create_model`: a backbone by name, with its pretrained weights in it; and `convert_file`, which writes them."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from transfer.models import registry
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files import digest, paths
 from transfer.runtime.progress import waiting
-from transfer.weights import cache, catalogue, claims, identify, native, readers
+from transfer.weights import assumed, cache, catalogue, claims, identify, native, readers
 from transfer.weights.catalogue import Record
 from transfer.weights.load import fit, require_fit, require_numbers
 from transfer.weights.names import CLASSIFIER_LAYER, PYTORCH, NameMap, libraries, name_map, shapes_of
@@ -79,22 +79,31 @@ def create_model(
         wanted = record.num_classes if record and num_classes is None else num_classes
         model = registry.build(arch, seed=seed, **fields, **({} if wanted is None else {"num_classes": wanted}))
     else:
-        path, sha256 = _file(name, record, weights, without_classifier=num_classes == 0)
-        fields = fields if record else native.fields(path, arch) | fields
+        path, sha256, is_published = _file(name, record, weights, without_classifier=num_classes == 0)
+        of_file = native.fields(path, arch)
+        fields = fields if record else of_file | fields
         fields.pop("num_classes", None)
         with waiting(f"reading {path}"):
             tensors = readers.read(path)
-        preprocessing = native.preprocessing(path) or preprocessing
+        own_recipe = native.preprocessing(path)
+        preprocessing = own_recipe or preprocessing
+        assumptions = [
+            *getattr(tensors, "assumed", ()),
+            *assumed.of_images(own_recipe, record.name if record else None),
+        ]
         usable = record is None or record.num_classes > 0
         candidates = _libraries_of(record) if record else ()
         own: dict[str, Any] = dict(num_classes=num_classes, new_classifier=new_classifier, by_names=by_names, seed=seed)
         own |= dict(preprocessing=preprocessing, usable_classifier=usable, file=str(path), name=name)
+        own |= dict(assumptions=assumptions, said={*chosen, *of_file})
         model = from_tensors(arch, tensors, candidates, **own, **fields)
         others = claims.other_fields(path, arch, fields, chosen, name) if record else ()
         for problem in chain(claims.problems(path, tensors, arch, preprocessing, name), others):
             if not by_names:
                 raise TransferError(f"{problem}; by_names=True (convert: --by_names) takes the weights by their names")
             logging.warning("%s (loaded by its names, which fit)", problem)
+        if not is_published:
+            assumed.log(assumptions, path, name)
     # plain attributes are static in NNX: part of the graph definition, not of the state
     for attribute, value in (("record", record), ("weights_sha256", sha256), ("preprocessing", preprocessing)):
         setattr(model, attribute, value)
@@ -103,11 +112,11 @@ def create_model(
 
 def _file(
     name: str, record: Record | None, weights: str | os.PathLike[str] | bool | None, without_classifier: bool
-) -> tuple[Path, str]:
-    """The weight file and its SHA-256."""
+) -> tuple[Path, str, bool]:
+    """The weight file, its SHA-256, and whether it is the record's own, of which all is known."""
     if weights is None or isinstance(weights, bool):
         if record is not None:
-            return cache.fetch(record, notop=without_classifier)
+            return *cache.fetch(record, notop=without_classifier), True
         raise UsageError(
             f"{name} has no weights of its own; {_choice(name)}take a weight file or random weights, "
             "--config.model.weights=FILE or --config.model.weights=random"
@@ -122,7 +131,7 @@ def _file(
     if record and owners and record not in owners:
         text = "%s: by its hash, %s is the file of %s; preprocessing and all else are taken from %s"
         logging.warning(text, name, path, " and ".join(other.name for other in owners), name)
-    return path, digests["sha256"]
+    return path, digests["sha256"], record in owners
 
 
 def _choice(arch: str) -> str:
@@ -151,6 +160,8 @@ def from_tensors(
     by_names: bool = False,
     preprocessing: Preprocessing | None = None,
     usable_classifier: bool = True,
+    said: Collection[str] = (),
+    assumptions: list[str] | None = None,
     seed: int = 0,
     file: str = "the file",
     name: str = "",
@@ -164,6 +175,8 @@ def from_tensors(
       num_classes, new_classifier, by_names, seed: as in `create_model`.
       preprocessing: of the images that the model is given.
       usable_classifier: False: whatever there is of a classifier counts as not being there.
+      said: fields that the caller or the file has chosen, so that nothing is assumed of them.
+      assumptions: takes a sentence for each thing that the tensors leave open (`transfer.weights.assumed`).
       file, name: what messages call the tensors and the model.
 
     Raises:
@@ -194,6 +207,8 @@ def from_tensors(
     arrays, report = fit(renamed, shapes, names, renewed)
     require_fit(report, file, name, names.library, lambda: identify.other_than(arch, candidates, tensors))
     require_numbers(arrays, names, file, name)
+    if assumptions is not None:
+        assumptions += assumed.of_network(arch, names.library, shapes, fields, said)
     if in_file == 0 and num_classes is None:
         logging.info("%s: %s has no classifier, so the model has none (num_classes=0)", name, file)
     if renewed:

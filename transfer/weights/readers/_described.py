@@ -39,6 +39,7 @@ class Described(dict[str, np.ndarray]):
     Attributes:
       says: key in the file, such as `arch` or `args.model` -> text or a number.
       front: of a whole Keras model, the layers before the first one with weights.
+      assumed: sentences on what the reader chose where the file leaves it open (`transfer.weights.assumed`).
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Described(dict[str, np.ndarray]):
     ) -> None:
         super().__init__(tensors)
         self.says, self.front = dict(says or {}), tuple(front)
+        self.assumed: list[str] = []
 
 
 def claims_in(content: object, depth: int = 0) -> dict[str, Any]:
