@@ -16,14 +16,16 @@ from transfer.models import registry
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files import digest, paths
 from transfer.runtime.progress import waiting
-from transfer.weights import assumed, cache, catalogue, claims, identify, native, readers
+from transfer.weights import assumed, cache, catalogue, claims, identify, native, readers, spellings
 from transfer.weights.catalogue import Record
 from transfer.weights.load import fit, require_fit, require_numbers
-from transfer.weights.names import CLASSIFIER_LAYER, PYTORCH, NameMap, libraries, name_map, shapes_of
+from transfer.weights.names import CLASSIFIER_LAYER, PYTORCH, NameMap, Shape, libraries, name_map, shapes_of
 from transfer.weights.onnx.follow import Model, follow
 from transfer.weights.readers.onnx_file import OnnxTensors
 
 CLASSIFIER_BIAS = "logits.bias"
+BUT_THE_CLASSIFIER = "; all but the classifier fits: num_classes=0 leaves it out, num_classes=N makes a new one"
+NO_PART = "; if they are no part of the network, save it without them"
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -158,6 +160,7 @@ def from_tensors(
     num_classes: int | None = None,
     new_classifier: bool = False,
     by_names: bool = False,
+    prefix: str | None = None,
     preprocessing: Preprocessing | None = None,
     usable_classifier: bool = True,
     said: Collection[str] = (),
@@ -173,6 +176,7 @@ def from_tensors(
       candidates: libraries whose names to try (`names.libraries`), all where there are none; the one that most names
         are of is taken.
       num_classes, new_classifier, by_names, seed: as in `create_model`.
+      prefix: of the names of the network's tensors; None: the one under which all of its backbone lies.
       preprocessing: of the images that the model is given.
       usable_classifier: False: whatever there is of a classifier counts as not being there.
       said: fields that the caller or the file has chosen, so that nothing is assumed of them.
@@ -190,29 +194,31 @@ def from_tensors(
     if isinstance(tensors, OnnxTensors) and not by_names:
         graph_of = Model(arch, fields, preprocessing)
         tensors, candidates = follow(tensors, graph_of, candidates, shapes, file, name), ("native",)
-    maps = ((names.row.rename(tensors), names) for names in (name_map(arch, library, shapes) for library in candidates))
-    # the map whose names the file has the most of, the first if it has none of any; and the tensors by its names
-    renamed, names = max(maps, key=lambda pair: sum(source.name in pair[0] for source in pair[1].sources.values()))
+    maps = [name_map(arch, library, shapes) for library in candidates]
+    place = spellings.find(tensors, maps, shapes, prefix, file)
+    names = spellings.with_last_layer(place.names, place.tensors)
     classes = 0 if headless else shapes[CLASSIFIER_BIAS][0]
-    in_file = 0 if headless or not usable_classifier else _classes_in_file(names, renamed, classes)
-    wanted = in_file if num_classes is None else num_classes
+    in_file = 0 if headless or not usable_classifier else _classes_in_file(names, place.tensors)
+    wanted = next(number for number in (num_classes, in_file, classes) if number is not None)
     if wanted != classes:
         model = registry.build(arch, seed=None, **fields, num_classes=wanted)
         shapes = shapes_of(model)
-        names = name_map(arch, names.library, shapes)
+        names = names.only(shapes)
     renewed: list[str] = []
-    if wanted and (new_classifier or wanted != in_file):
-        # the last layer, or all of a classifier that the file lacks
-        renewed = [p for p in shapes if (p.startswith(CLASSIFIER_LAYER) if in_file else names.fills_classifier(p))]
-    arrays, report = fit(renamed, shapes, names, renewed)
-    require_fit(report, file, name, names.library, lambda: identify.other_than(arch, candidates, tensors))
+    if wanted and (num_classes or (new_classifier and in_file)):
+        renewed = _renewed(names, place.tensors, shapes, new_classifier, usable_classifier)
+    arrays, report = fit(place.tensors, shapes, names, renewed)
+    body_fits = not report.fits and place.fits(shapes)
+    advice = BUT_THE_CLASSIFIER if body_fits else "" if report.missing or report.misshapen else NO_PART
+    require_fit(report, file, name, names.library, lambda: identify.other_than(arch, candidates, tensors), advice)
     require_numbers(arrays, names, file, name)
+    place.log(file, name)
     if assumptions is not None:
         assumptions += assumed.of_network(arch, names.library, shapes, fields, said)
     if in_file == 0 and num_classes is None:
         logging.info("%s: %s has no classifier, so the model has none (num_classes=0)", name, file)
     if renewed:
-        instead = f" instead of {in_file}" if wanted != in_file else ""
+        instead = "" if wanted == in_file else f" instead of {'another' if in_file is None else in_file}"
         text = "%s: a new classifier for %d classes%s, which starts with random weights (%s)"
         logging.info(text, name, wanted, instead, ", ".join(renewed))
         random = registry.flat_state(registry.build(arch, seed=seed, **fields, num_classes=wanted))
@@ -222,15 +228,25 @@ def from_tensors(
     return model
 
 
-def _classes_in_file(names: NameMap, tensors: Mapping[str, np.ndarray], default: int) -> int:
-    """Size of the classifier in the file; 0 if the file has nothing of a classifier.
-
-    `default` for a file with a part of one only: what it lacks is then listed as missing.
-    """
+def _classes_in_file(names: NameMap, tensors: Mapping[str, np.ndarray]) -> int | None:
+    """Size of the classifier in the file; 0 if the file has nothing of one, None if it has another one or a part."""
     bias = names.sources[CLASSIFIER_BIAS].name
     if bias in tensors and tensors[bias].ndim == 1:
         return len(tensors[bias])
-    return default if any(map(names.in_classifier, tensors)) else 0
+    return None if any(map(names.in_classifier, tensors)) else 0
+
+
+def _renewed(
+    names: NameMap, tensors: Mapping[str, np.ndarray], shapes: Mapping[str, Shape], is_new: bool, is_usable: bool
+) -> list[str]:
+    """The arrays of a classifier that the file cannot fill: the last layer, or all where a hidden one is not ours."""
+    arrays, report = fit(tensors, shapes, names)
+    classifier = [path for path in shapes if names.fills_classifier(path)]
+    last = [path for path in classifier if path.startswith(CLASSIFIER_LAYER)]
+    if not is_usable or any(path not in arrays for path in classifier if path not in last):
+        return classifier
+    is_other = any(path not in arrays for path in last) or any(map(names.in_classifier, report.unexpected))
+    return last if is_new or is_other else []
 
 
 def convert_file(

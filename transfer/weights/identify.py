@@ -8,7 +8,7 @@ import numpy as np
 
 from transfer.errors import TransferError
 from transfer.models import registry
-from transfer.weights import catalogue
+from transfer.weights import catalogue, spellings
 from transfer.weights.catalogue import Record
 from transfer.weights.load import Likeness, fit
 from transfer.weights.maps import family
@@ -118,13 +118,15 @@ def _of_variant(arch: str, fields: Fields, tensors: Mapping[str, np.ndarray]) ->
     """How an architecture matches in each library's names, if at all; without a classifier if the file has none."""
     shapes = _shapes(arch, fields)
     for library in libraries(arch):
-        names = _map(arch, fields, library)
+        maps = [_map(arch, fields, library)]
         try:
-            renamed = names.row.rename(tensors)
+            places = spellings.candidates(tensors, maps)
+            place = spellings.nearest(places, tensors, maps).alone(places, side_heads=())
         except TransferError:
             continue
+        names = place.names
         # one number in place of all: only the shapes are wanted
-        stand_ins = {name: np.broadcast_to(np.float32(0), array.shape) for name, array in renamed.items()}
+        stand_ins = {name: np.broadcast_to(np.float32(0), array.shape) for name, array in place.tensors.items()}
         headless = not any(names.in_classifier(name) and not names.is_excused(name) for name in stand_ins)
         left_out = [path for path in shapes if names.fills_classifier(path)] if headless else []
         arrays, report = fit(stand_ins, shapes, names, left_out)

@@ -39,10 +39,11 @@ class Report(NamedTuple):
     def __str__(self) -> str:
         """The problems: a count and the first few of each kind; empty if all fits."""
         problems = (("missing", self.missing), ("unexpected", self.unexpected), ("misshapen", self.misshapen))
-        return "; ".join(f"{len(names)} {kind} ({_few(names)})" for kind, names in problems if names)
+        return "; ".join(f"{len(names)} {kind} ({few(names)})" for kind, names in problems if names)
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """The first few names, and whether there are more."""
     return ", ".join(printable(name, 200) for name in names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
 
 
@@ -51,7 +52,7 @@ def fit(
 ) -> tuple[dict[str, np.ndarray], Report]:
     """Matches a file's tensors with a model's arrays (dotted path -> shape) by name.
 
-    Paths that are `left_out` are not to be filled; their tensors are excused.
+    Paths that are `left_out` are not to be filled; their tensors, and others of a classifier with them, are excused.
 
     Returns:
       (path -> array as stored but in our layout, for what fits; the report).
@@ -69,17 +70,22 @@ def fit(
         else:
             misshapen.append(f"{source.name} {array.shape} for {path} {shape}")
     used = {names.sources[path].name for path in shapes}
-    headless = not any(map(names.fills_classifier, names.sources))
+    headless = left_out or not any(map(names.fills_classifier, names.sources))
     rest = [name for name in tensors if name not in used]
-    excused = [name for name in rest if names.is_excused(name) or (headless and names.in_classifier(name))]
-    unexpected = [name for name in rest if name not in set(excused)]
-    return arrays, Report(list(arrays), missing, unexpected, misshapen, excused)
+    excused = {name: names.is_excused(name) or (headless and names.in_classifier(name)) for name in rest}
+    unexpected = [name for name, is_excused in excused.items() if not is_excused]
+    return arrays, Report(list(arrays), missing, unexpected, misshapen, [name for name in rest if excused[name]])
 
 
 def require_fit(
-    report: Report, file: str, model: str, library: str, likeness: Callable[[], Likeness | None] = lambda: None
+    report: Report,
+    file: str,
+    model: str,
+    library: str,
+    likeness: Callable[[], Likeness | None] = lambda: None,
+    advice: str = "",
 ) -> None:
-    """Raises TransferError with the report, or with what the file looks like instead, unless everything fits."""
+    """Raises TransferError with the report and `advice`, or with what the file looks like, unless everything fits."""
     if report.fits:
         return
     problems = len(report.missing) + len(report.unexpected) + len(report.misshapen)
@@ -90,9 +96,9 @@ def require_fit(
         raise TransferError(f"{file} does not fit {model}: its {number} tensors look like {like.phrase}")
     hint = f"; it looks most like {like.phrase}" if like else ""
     if not report.matched and not report.misshapen:
-        tensors = f"{len(report.unexpected)} tensors ({_few(report.unexpected)})"
+        tensors = f"{len(report.unexpected)} tensors ({few(report.unexpected)})"
         raise TransferError(f"{file} does not fit {model}: none of its {tensors} has a name that {model} knows{hint}")
-    raise TransferError(f"{file} does not fit {model} by {library} names: {report}{hint}")
+    raise TransferError(f"{file} does not fit {model} by {library} names: {report}{hint}{advice}")
 
 
 def require_numbers(arrays: Mapping[str, np.ndarray], names: NameMap, file: str, model: str) -> None:
@@ -104,7 +110,7 @@ def require_numbers(arrays: Mapping[str, np.ndarray], names: NameMap, file: str,
 
     def listed(paths: Sequence[str], texts: Sequence[str]) -> str:
         only_classifier = all(map(names.fills_classifier, paths))
-        return f"({_few(texts)}){'; num_classes=0 leaves the classifier out' if only_classifier else ''}"
+        return f"({few(texts)}){'; num_classes=0 leaves the classifier out' if only_classifier else ''}"
 
     # floats of NumPy, or those that it knows only by `ml_dtypes`
     whole = [path for path, array in arrays.items() if not jnp.issubdtype(array.dtype, jnp.floating)]

@@ -29,6 +29,7 @@ class Names(NamedTuple):
       of: their names of our layer paths.
       classifier: prefixes of the tensors that a backbone without classifier does not need.
       excused: prefixes of tensors that have no place here, such as auxiliary classifiers of training.
+      children: of the library's module in their order, the classifier last; an `nn.Sequential` of them numbers them.
       rename: a file's tensors under the names of `of`, where the library's own differ from file to file.
       sources: from the shapes of our arrays the `names.Source` of those that are no `LAYER.VARIABLE` of one tensor
         each, such as a token or a part of a fused qkv.
@@ -37,6 +38,7 @@ class Names(NamedTuple):
     of: Callable[[Sequence[str]], Mapping[str, str]] = of_each(str, "logits")
     classifier: tuple[str, ...] = ()
     excused: tuple[str, ...] = ()
+    children: tuple[str, ...] = ()
     rename: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = lambda tensors: tensors
     sources: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, Any]] = lambda shapes: {}
 
@@ -76,6 +78,11 @@ def family(arch: str) -> Family:
     return Family(libraries, own, getattr(module, "FLATTENED", {}), padding, name)
 
 
+# What self-supervised training and others put beside a backbone, under its own prefix: no part of it.
+SIDE_HEADS = {"projection_head", "prediction_head", "prototypes", "projector", "predictor", "online_projector"}
+SIDE_HEADS |= {"online_predictor", "head", "heads", "queue", "queue_ptr", "queue2", "queue2_ptr", "n_averaged"}
+SIDE_HEADS |= {"classifier", "classifiers", "linear", "last_linear", "loss", "criterion"}
+
 # Positions in `features`, where ReLUs and pools count too.
 ALEXNET = {f"conv{i}": f"features.{position}" for i, position in enumerate((0, 3, 6, 8, 10), 1)}
 
@@ -86,6 +93,20 @@ def alexnet_torch(layers: Sequence[str]) -> Mapping[str, str]:
     dense = {layer: f"classifier.{1 + 3 * i}" for i, layer in enumerate(hidden)}
     return ALEXNET | dense | {"logits": f"classifier.{3 * len(hidden)}"}
 
+
+# What an `nn.Sequential` numbers: the children of torchvision's modules, those without tensors too.
+CONVOLUTIONAL = ("features", "avgpool", "classifier")
+RESNET_CHILDREN = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool", "fc")
+GOOGLENET_CHILDREN = (
+    *("conv1", "maxpool1", "conv2", "conv3", "maxpool2", "inception3a", "inception3b", "maxpool3"),
+    *("inception4a", "inception4b", "inception4c", "inception4d", "inception4e", "maxpool4"),
+    *("inception5a", "inception5b", "aux1", "aux2", "avgpool", "dropout", "fc"),
+)
+INCEPTION_CHILDREN = (
+    *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"),
+    *("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e", "AuxLogits"),
+    *("Mixed_7a", "Mixed_7b", "Mixed_7c", "avgpool", "dropout", "fc"),
+)
 
 # torchvision numbers the parts of a branch, and a pool counts as one
 GOOGLENET = {"branch2_1": "branch2.0", "branch2_2": "branch2.1", "branch3_1": "branch3.0", "branch3_2": "branch3.1"}
@@ -202,15 +223,19 @@ def vgg_timm(layers: Sequence[str]) -> Mapping[str, str]:
 
 # Prefixes of classifiers with hidden layers, in our own files and in Keras'.
 HIDDEN, KERAS_HIDDEN = ("fc1.", "fc2.", "logits."), ("fc1/", "fc2/", "predictions/")
-_INCEPTION = Names(of_each(inception_torch, "fc"), ("fc.",), excused=("AuxLogits.",))
-_RESNET = Names(of_each(resnet_torch, "fc"), ("fc.",))
+_INCEPTION = Names(of_each(inception_torch, "fc"), ("fc.",), ("AuxLogits.",), INCEPTION_CHILDREN)
+_RESNET = Names(of_each(resnet_torch, "fc"), ("fc.",), children=RESNET_CHILDREN)
 _KERAS_RESNET = Names(of_each(resnet_keras, "predictions"), ("predictions/",))
 
 FAMILIES = {
     "alexnet": Family(
-        {"torchvision": Names(alexnet_torch, ("classifier.",))}, HIDDEN, {"fc1": alexnet.CLASSIFIER_CELLS**2}
+        {"torchvision": Names(alexnet_torch, ("classifier.",), children=CONVOLUTIONAL)},
+        HIDDEN,
+        {"fc1": alexnet.CLASSIFIER_CELLS**2},
     ),
-    "googlenet": Family({"torchvision": Names(of_each(googlenet_torch, "fc"), ("fc.",), excused=("aux1.", "aux2."))}),
+    "googlenet": Family(
+        {"torchvision": Names(of_each(googlenet_torch, "fc"), ("fc.",), ("aux1.", "aux2."), GOOGLENET_CHILDREN)}
+    ),
     "inception": Family(
         {
             "torchvision": _INCEPTION,
@@ -231,7 +256,7 @@ FAMILIES = {
     "resnet_v2": Family({"keras": _KERAS_RESNET}, keras_padding=3),
     "vgg": Family(
         {
-            "torchvision": Names(vgg_torch, ("classifier.",)),
+            "torchvision": Names(vgg_torch, ("classifier.",), children=CONVOLUTIONAL),
             "timm": Names(vgg_timm, ("pre_logits.", "head.")),
             "keras": Names(of_each(lambda layer: layer.replace(".", "_"), "predictions"), KERAS_HIDDEN),
         },

@@ -4,7 +4,7 @@ Derived from the model's own dotted paths, so that every depth and width of a fa
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -102,6 +102,21 @@ class NameMap(NamedTuple):
     def is_excused(self, name: str) -> bool:
         """Whether the file's tensor `name` carries nothing for inference."""
         return name.startswith(self.row.excused) or name.endswith(COUNTERS)
+
+    @property
+    def backbone(self) -> list[str]:
+        """Our paths but for those of the classifier."""
+        return [path for path in self.sources if not self.fills_classifier(path)]
+
+    def only(self, paths: Iterable[str]) -> "NameMap":
+        """The map of a model that has some of the arrays."""
+        return self._replace(sources={path: self.sources[path] for path in paths})
+
+    def spelt(self, respell: Callable[[str], str]) -> "NameMap":
+        """The map of a file with other names; `respell` takes those of tensors and the prefixes of `row`."""
+        sources = {path: source._replace(name=respell(source.name)) for path, source in self.sources.items()}
+        prefixes = {kind: tuple(map(respell, getattr(self.row, kind))) for kind in ("classifier", "excused")}
+        return self._replace(sources=sources, row=self.row._replace(**prefixes))
 
 
 def shapes_of(model: nnx.Module) -> dict[str, Shape]:
