@@ -1,5 +1,6 @@
 """A row of every kind of benchmark, key by key: what is measured is put in place of clocks and compilers."""
 
+import contextlib
 import importlib.metadata
 import json
 import subprocess
@@ -394,3 +395,28 @@ def test_a_devices_peak_counts_where_it_has_risen(monkeypatch, before, after, pe
     started = machine.Peak()
     monkeypatch.setattr(machine, "_devices_peak", lambda: after)
     assert started.bytes() == peak
+
+
+def test_a_peer_that_fails_between_its_rounds_is_left_out(monkeypatch):
+    class Contender:
+        def __init__(self, failed=""):
+            self.failed = failed
+
+        def __call__(self):
+            pass
+
+    workers = {"works": Contender(), "breaks": Contender("out of memory")}
+    peers = types.SimpleNamespace(errors=dict.fromkeys(workers, 1e-6), skipped={"absent": "no"}, workers=workers)
+    monkeypatch.setattr(networks, "start_peers", lambda *_: contextlib.nullcontext(peers))
+    monkeypatch.setattr(machine, "matmul", lambda dtype: Contender())
+    monkeypatch.setattr(networks, "interleaved", lambda contenders, *_, **__: dict.fromkeys(contenders, [0.5, 0.25]))
+    case = Case("small", 4, "float32")
+    chosen = types.SimpleNamespace(seed=0, rounds=2, seconds=0.0)
+    names = ["works", "breaks", "absent"]
+    row = networks._run_rounds({networks.OURS: Contender()}, None, case, chosen, names, lambda _: None)
+    assert row["seconds"].keys() == {networks.OURS, "works", networks.MATMUL}
+    assert row["peers"] == {
+        "works": {"error": 1e-6, "ratio": 1.0, "images_per_second": 4 / 0.375},
+        "breaks": {"skipped": "out of memory"},
+        "absent": {"skipped": "no"},
+    }

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from etils import epath
+from ml_collections import ConfigDict
 
 import transfer.heads
 from transfer import config as settings
@@ -313,3 +314,10 @@ def test_a_value_that_is_none_is_named_where_it_is_set(run, name, key, value, se
     with pytest.raises(UsageError, match=rf"^config\.{section}\.{key}(=| must)"):
         settings.check(config)
         run(config)
+
+
+def test_feature_files_have_no_taps(run):
+    """Whatever taps a config names for features of images, a head on files is one."""
+    config = ConfigDict({**config_of("ridge").copy_and_resolve_references(), "tap": ("block1", "block2")})
+    result, _ = run(config)
+    assert "taps" not in result and result["tap"] is None

@@ -80,8 +80,9 @@ def test_a_sample_is_said_so() -> None:
 def test_no_map_is_made_unless_it_can_be() -> None:
     assert feature_map.section(made_run(of_classes(4, 20), blobs(20, 3)[0], Options(map="none"))) is None
     assert feature_map.section(made_run(of_classes(4, 20))) is None
-    run = made_run(of_classes(2, 2), blobs(2, 3)[0])
-    assert feature_map.section(run) is None and "fewer than three" in run.notes[0]
+    for rows in (1, 2):
+        run = made_run(of_classes(2, rows), blobs(rows, 3)[0])
+        assert feature_map.section(run) is None and "fewer than three" in run.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from several import free_port
 
 from transfer.errors import TransferError, UsageError
-from transfer.runtime import cluster
+from transfer.runtime import cluster, distributed
 
 # which processes are started, of how many each is told, and what each says at last; "{port}" is the coordinator's
 NOT_ALL = {
@@ -203,3 +203,32 @@ def test_what_the_launcher_says_wrongly_is_one_line(environment):
     environment({**SLURM, "SLURM_JOB_ID": "job"})
     with pytest.raises(TransferError, match="give --coordinator, --num_processes and --process_id"):
         cluster.find(None, None, None, 1)
+
+
+CLUSTERS = {
+    "Slurm": ({"SLURM_STEP_NODELIST": "n1"}, (), True),
+    "Open MPI": ({"OMPI_MCA_orte_hnp_uri": "1"}, (), True),
+    "a job of Kubernetes": ({"JOB_COMPLETION_INDEX": "0"}, ("kubernetes",), True),
+    "a job of Kubernetes, without its package": ({"JOB_COMPLETION_INDEX": "0"}, (), False),
+    "its package alone": ({}, ("kubernetes",), False),
+    "a TPU": ({}, ("libtpu",), True),
+    "a TPU's library by its path": ({"TPU_LIBRARY_PATH": "/lib"}, (), True),
+    "a TPU that is not used": ({"JAX_PLATFORMS": "cpu"}, ("libtpu",), False),
+    "nothing": ({}, (), False),
+}
+
+
+@pytest.mark.parametrize("variables, packages, may_be", CLUSTERS.values(), ids=CLUSTERS)
+def test_jax_is_asked_for_a_cluster_where_there_may_be_one(monkeypatch, environment, variables, packages, may_be):
+    for name in ("TPU_LIBRARY_PATH", "JAX_PLATFORMS"):
+        monkeypatch.delenv(name, raising=False)
+    environment(variables)
+    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: object() if name in packages else None)
+    assert cluster._may_be_cluster() is may_be
+
+
+@pytest.mark.parametrize("count, label", [(1, ""), (2, "process 1 of 2: ")])
+def test_messages_say_of_which_process_they_are_where_there_are_several(monkeypatch, count, label):
+    monkeypatch.setattr(distributed, "process_count", lambda: count)
+    monkeypatch.setattr(distributed, "process_index", lambda: 1)
+    assert distributed.process_label() == label

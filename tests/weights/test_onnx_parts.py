@@ -1,5 +1,6 @@
 """The parts that an ONNX graph is compared by, each alone: pools that do nothing, limits, numbers by channel."""
 
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,8 @@ from transfer.models import registry
 from transfer.weights.onnx import follow, spatial, windows
 from transfer.weights.onnx.images import View, next_view
 from transfer.weights.onnx.reading import LARGEST_SIDE, Data, UnsupportedNode
-from transfer.weights.onnx.units import Differs, Unit, Units, paired
+from transfer.weights.onnx.our_units import Ours
+from transfer.weights.onnx.units import Differs, Norm, Unit, Units, paired
 
 SIZE = (2, 3)
 
@@ -111,3 +113,58 @@ def test_a_graph_of_another_architecture_is_known_by_its_convolutions(monkeypatc
         ("lenet5", {}, ""),
     ):
         assert follow._hint(follow.Model(arch, fields, None), False, theirs) == hint
+
+
+@pytest.mark.parametrize("before", [(0, 0), (1, 0), (0, 1), (2, 3)])
+@pytest.mark.parametrize("kernel, stride", [(2, 1), (3, 2), (3, 1)])
+def test_zeros_beside_a_map_are_values_and_padding_is_none(before: tuple[int, int], kernel: int, stride: int) -> None:
+    """The same as NumPy's, of values that zeros were put beside; of padding nothing counts."""
+    size = 4
+    padded = [None] * before[0] + list(range(size)) + [None] * before[1]
+    under = [padded[i : i + kernel] for i in range(0, len(padded) - kernel + 1, stride)]
+    inside = [tuple(i for i in each if i is not None) for each in under]
+    of_values, of_padding = (windows.Window(size, kernel, stride, **{name: before}) for name in ("zeros", "pads"))
+    assert of_values.maxima() == tuple((*i, None) if None in u else i for i, u in zip(inside, under, strict=True))
+    assert of_padding.maxima() == tuple(inside)
+    shares = [[tuple((i, Fraction(1, n or 1)) for i in each) for each, n in zip(inside, counts, strict=True)]
+              for counts in ([kernel] * len(inside), list(map(len, inside)))]  # fmt: skip
+    assert of_values.averages(False) == of_values.averages(True) == of_padding.averages(True) == tuple(shares[0])
+    assert of_padding.averages(False) == tuple(shares[1])
+
+
+def test_a_zero_beside_a_map_is_no_maximum_where_nothing_is_negative() -> None:
+    units = Units()
+    positive, signed = (units.add(Unit(op, op)) for op in ("relu", "conv"))
+    taps = ((0, None), (0, 1), (None,))
+    of_positive, of_signed = (units.add_pool("max_pool", "pool", each, [taps, taps], (2, 2), "") for each in (0, 1))
+    assert (positive, signed) == (0, 1)
+    assert units.units[of_positive].about == (((0,), (0, 1), (None,)),) * 2
+    assert units.units[of_signed].about == (taps, taps)
+
+
+def test_the_shape_of_a_map_counts_what_was_put_beside_it() -> None:
+    data = Data(0, {"b": 2, "c": 3, "h": 4, "w": 5}, zeros=((1, 2), (0, 3)))
+    assert data.shape == (2, 3, 7, 8)
+
+
+@pytest.mark.parametrize("has_norm", [True, False])
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("norm_scale", [True, False])
+def test_a_layer_of_ours_computes_what_the_two_of_a_file_do(norm_scale: bool, has_bias: bool, has_norm: bool) -> None:
+    """Whatever ours has a place for: the file's bias and batch norm, with another epsilon, are carried over."""
+    random = np.random.default_rng(0)
+    values, kernel = random.normal(size=(5, 3)), random.normal(size=(3, 4)).astype("f4")
+    bias = random.normal(size=4).astype("f4")
+    weights = {name: random.uniform(0.5, 2, 4).astype("f4") for name in ("scale", "bias", "mean", "var")}
+    expected = values @ kernel + bias
+    if has_norm:
+        norm = (expected - weights["mean"]) / np.sqrt(weights["var"] + 1e-3)
+        expected = norm * weights["scale"] + weights["bias"]
+    parts = {"kernel": kernel, "bias": bias, **({"norm": Norm(weights, 1e-3)} if has_norm else {})}
+    ours = Ours("fc", has_bias, norm="bn", norm_scale=norm_scale, epsilon=1e-5)
+    arrays = follow._filled(Unit("dense", "fc", parts={"ours": ours}), Unit("dense", "Gemm_1", parts=parts))
+    layer = values @ arrays["fc.kernel"] + arrays.get("fc.bias", 0)
+    factor = arrays.get("bn.scale", 1) / np.sqrt(arrays["bn.var"] + 1e-5)
+    np.testing.assert_allclose((layer - arrays["bn.mean"]) * factor + arrays["bn.bias"], expected, rtol=1e-5)
+    assert arrays.keys() >= {"fc.kernel", "bn.mean", "bn.var", "bn.bias"}
+    assert ("fc.bias" in arrays, "bn.scale" in arrays) == (has_bias, norm_scale)

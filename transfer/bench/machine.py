@@ -156,8 +156,8 @@ class Peak:
 
     def __init__(self) -> None:
         self._before = _devices_peak()
-        if not self._before and CLEAR.exists():
-            # where it is not allowed, the peak is that of the whole process
+        if not self._before:
+            # where it is not there or not allowed, the peak is that of the whole process
             with contextlib.suppress(OSError):
                 CLEAR.write_text("5")
 
