@@ -10,8 +10,8 @@ import pytest
 from transfer.models import registry
 from transfer.weights.onnx import follow, spatial, windows
 from transfer.weights.onnx.images import View, next_view
-from transfer.weights.onnx.reading import LARGEST_SIDE, Data, UnsupportedNode
 from transfer.weights.onnx.our_units import Ours
+from transfer.weights.onnx.reading import LARGEST_SIDE, Data, UnsupportedNode
 from transfer.weights.onnx.units import Differs, Norm, Unit, Units, paired
 
 SIZE = (2, 3)
