@@ -262,3 +262,12 @@ def test_is_run_without_jax_in_its_process():
 )
 def test_sizes(count, text):
     assert doctor.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (999_999, "1000 kB"), (10**6, "1.0 MB"), (10**9, "1.0 GB")]
+    + [(15 * 10**11, "1.5 TB"), (10**16, "10000.0 TB")],
+)
+def test_sizes_in_powers_of_ten(count, text):
+    assert doctor_jax.size(count) == text
