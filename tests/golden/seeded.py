@@ -23,7 +23,8 @@ def _uniform(name: str, shape: Sequence[int], low: float, high: float) -> np.nda
 def _batch_norm_scale(name: str) -> tuple[float, float]:
     if ".bn." in name:
         return 0.6, 1.2
-    return (0.3, 0.8) if ".bn" in name or ".downsample" in name else (0.8, 1.6)
+    in_residual = any(part in name for part in (".bn", ".downsample", ".normalization"))
+    return (0.3, 0.8) if in_residual else (0.8, 1.6)
 
 
 def tensor(name: str, shape: Sequence[int]) -> np.ndarray:

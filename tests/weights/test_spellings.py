@@ -1,10 +1,14 @@
 """Networks in checkpoints of other people's programs: under prefixes, beside others, by the numbers of children."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
-from golden import reading
+from flax import nnx
+from golden import reading, seeded
 
 from transfer.errors import TransferError
 from transfer.models import registry
@@ -81,7 +85,7 @@ def test_what_lies_outside_of_the_prefix_is_left_out_and_said(caplog: pytest.Log
     assert caplog.messages[0] == f"resnet18: the network in x lies under 'backbone.': {outside}"
 
 
-def test_a_prefix_in_safetensors(tmp_path) -> None:
+def test_a_prefix_in_safetensors(tmp_path: Path) -> None:
     native.write(tmp_path / "x.safetensors", under("module.net.", resnet()))
     model = create_model("resnet18.tv", weights=tmp_path / "x.safetensors", width=WIDTH)
     np.testing.assert_array_equal(registry.flat_state(model)["logits.bias"], resnet()["fc.bias"])
@@ -163,3 +167,31 @@ def torch_shapes(arch: str, **fields: object) -> dict[str, tuple[int, ...]]:
         sides = ours[path]
         shapes[source.name] = tuple(sides[place] for place in {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[len(sides)])
     return shapes
+
+
+TRANSFORMERS = json.loads((reading.HERE / "transformers.json").read_text())
+
+
+SLOW = {"bottleneck", "without its head"}
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * (case in SLOW)) for case in TRANSFORMERS["cases"]]
+)
+def test_resnets_of_transformers_give_its_outputs(case: str) -> None:
+    golden = TRANSFORMERS["cases"][case]
+    model = from_tensors(golden["arch"], seeded.state_dict(golden["shapes"]), width=WIDTH, **golden["fields"])
+    with jax.default_matmul_precision("highest"):
+        outputs, _ = nnx.jit(lambda model, images: model(images))(model, seeded.images(TRANSFORMERS["size"]))
+    expected = np.array(golden["outputs"])
+    assert outputs.shape == expected.shape
+    assert np.abs(outputs - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_a_resnet_of_transformers_is_recognised_and_taken_by_records(tmp_path: Path) -> None:
+    tensors = seeded.state_dict(TRANSFORMERS["cases"]["basic"]["shapes"])
+    with pytest.raises(TransferError, match=r"tensors look like resnet18 from Hugging Face transformers, with layers"):
+        arrays(tensors, "vgg16", width=1)
+    native.write(tmp_path / "model.safetensors", tensors)
+    model = create_model("resnet18.tv", weights=tmp_path / "model.safetensors", width=WIDTH)
+    np.testing.assert_array_equal(registry.flat_state(model)["logits.bias"], tensors["classifier.1.bias"])

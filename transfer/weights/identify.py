@@ -23,7 +23,7 @@ WORTH_NAMING = 0.5
 CLOSE = 0.9
 NEAREST = 3
 SHOWN = 3
-TITLES = {"keras": "Keras", "native": "this package"}
+TITLES = {"keras": "Keras", "native": "this package", "transformers": "Hugging Face transformers"}
 
 
 class Match(NamedTuple):

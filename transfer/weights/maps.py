@@ -170,6 +170,7 @@ RESNET_TORCH = {"stem.conv": "conv1", "stem.bn": "bn1"}
 RESNET_KERAS = {"stem.conv": "conv1_conv", "stem.bn": "conv1_bn", "post_bn": "post_bn"}
 # Parts of a unit; Keras counts the shortcut as convolution 0.
 TORCH_SHORTCUT = {"proj": "downsample.0", "proj_bn": "downsample.1"}
+TRANSFORMERS_PARTS = {"conv": "convolution", "bn": "normalization"}
 KERAS_UNIT = {"proj": "0_conv", "proj_bn": "0_bn", "preact_bn": "preact_bn"}
 
 
@@ -179,6 +180,16 @@ def resnet_torch(layer: str) -> str:
         return RESNET_TORCH[layer]
     stage, unit, part = _UNIT.fullmatch(layer).groups()  # type: ignore[union-attr]
     return f"layer{stage}.{int(unit) - 1}.{TORCH_SHORTCUT.get(part, part)}"
+
+
+def resnet_transformers(layer: str) -> str:
+    """`stage2.unit3.conv2` is `resnet.encoder.stages.1.layers.2.layer.1.convolution`."""
+    if layer.startswith("stem."):
+        return f"resnet.embedder.embedder.{TRANSFORMERS_PARTS[layer.removeprefix('stem.')]}"
+    stage, unit, part = _UNIT.fullmatch(layer).groups()  # type: ignore[union-attr]
+    number = f"layer.{int(part[-1]) - 1}" if part[-1].isdigit() else "shortcut"
+    kind = TRANSFORMERS_PARTS["bn" if "bn" in part else "conv"]
+    return f"resnet.encoder.stages.{int(stage) - 1}.layers.{int(unit) - 1}.{number}.{kind}"
 
 
 def resnet_keras(layer: str) -> str:
@@ -252,7 +263,15 @@ FAMILIES = {
         HIDDEN,
         {"fc1": lenet.CLASSIFIER_CELLS**2},
     ),
-    "resnet": Family({"torchvision": _RESNET, "timm": _RESNET, "keras": _KERAS_RESNET}, keras_padding=3),
+    "resnet": Family(
+        {
+            "torchvision": _RESNET,
+            "timm": _RESNET,
+            "transformers": Names(of_each(resnet_transformers, "classifier.1"), ("classifier.",)),
+            "keras": _KERAS_RESNET,
+        },
+        keras_padding=3,
+    ),
     "resnet_v2": Family({"keras": _KERAS_RESNET}, keras_padding=3),
     "vgg": Family(
         {

@@ -67,8 +67,8 @@ KERAS = Scheme(
     dict(kernel="kernel", bias="bias", scale="gamma", shift="beta", mean="moving_mean", var="moving_variance"),
     from_keras,
 )
-# One layout under two sets of names, so that a record takes files of both.
-PYTORCH = ("torchvision", "timm")
+# One layout under several sets of names, so that a record takes files of all.
+PYTORCH = ("torchvision", "timm", "transformers")
 SCHEMES = {**dict.fromkeys(PYTORCH, TORCH), "keras": KERAS}
 
 
