@@ -110,6 +110,8 @@ def default() -> ConfigDict:
                     # Channels, as a multiple of the published network's.
                     "width": placeholder(float),
                 },
+                # Channels of the images: 1 sums the first kernel, for grey ones; None: as in the weights.
+                "in_channels": placeholder(int),
                 "init_from": {
                     # Another network, whose layers start this one where names and shapes are the same.
                     "model": placeholder(str),

@@ -96,7 +96,7 @@ def test_taps_and_their_shapes(arch):
         assert last[:3] == (2, 4, 3)  # a 32nd of the size each way
 
 
-ANY = dict(num_classes=1000, width=1.0)
+ANY = dict(num_classes=1000, channels=3, width=1.0)
 AS_TORCHVISION = dict(stride_in_1x1=False, conv_bias=False, bn_epsilon=1e-5, pool_pad_value=-np.inf)
 # What a model is built with if nothing else is said: torchvision's, and LeNet-5 as it is taught.
 FIELDS = {

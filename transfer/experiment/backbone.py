@@ -11,7 +11,7 @@ from transfer.errors import UsageError
 from transfer.extract.extractor import Extractor, resolve_preprocessing
 from transfer.extract.taps import parse_taps
 from transfer.preprocess.recipe import Preprocessing
-from transfer.weights import catalogue, native
+from transfer.weights import catalogue, channels, native
 from transfer.weights.create import create_model
 
 CLASSIFIER_TAPS = ("fc", "logits")
@@ -27,16 +27,24 @@ def build_model(config: ConfigDict, **fields: Any) -> nnx.Module:
         raise UsageError(f"config.model.weights={weights!r} and config.model.init_from both fill the model; take one")
     weights = False if filled_later or weights == "random" else weights
     try:
-        return create_model(config.model.name, weights, seed=config.seed, **{**given(config.model.fields), **fields})
+        own = {"in_channels": config.model.in_channels, **given(config.model.fields), **fields}
+        model: Any = create_model(config.model.name, weights, seed=config.seed, **own)
+        if model.in_channels not in channels.MADE:
+            raise UsageError(
+                f"in_channels={model.in_channels} is for Python; a run's images have 3 channels, grey ones 1"
+            )
+        return model
     except UsageError as error:
         raise UsageError(f"config.model: {error}") from error
 
 
-def architecture(config: ConfigDict, num_classes: int) -> tuple[str, dict[str, Any]]:
+def architecture(config: ConfigDict, num_classes: int, in_channels: int) -> tuple[str, dict[str, Any]]:
     """The architecture of the config's network and all fields that build it, those of its weight file included."""
     name, weights = config.model.name, config.model.weights
     of_file = native.fields(weights, name) if weights not in (None, "random") else {}
-    return catalogue.architecture(name, {**of_file, **given(config.model.fields), "num_classes": num_classes})
+    own = {**of_file, **given(config.model.fields), "num_classes": num_classes}
+    arch, fields = catalogue.architecture(name, own)
+    return arch, channels.fields(arch, fields, in_channels)
 
 
 def build_network(config: ConfigDict, num_classes: int) -> nnx.Module:
@@ -55,12 +63,13 @@ def build_preprocessing(config: ConfigDict, model: nnx.Module) -> Preprocessing:
     The model's own is that of its weight file, if we wrote it, or of its record.
     """
     base, own, preprocessing = getattr(model, "preprocessing", None), given(config.preprocessing), None
+    made = channels.MADE[getattr(model, "in_channels", channels.COLOURS)]
     try:
         with named(own, "config.preprocessing"), named(config):
             if own and base is not None:
                 preprocessing = dataclasses.replace(base, **own)
             elif own:
-                preprocessing = Preprocessing(**{"image_size": config.image_size, **own})
+                preprocessing = Preprocessing(**{"image_size": config.image_size, "channels": made, **own})
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise

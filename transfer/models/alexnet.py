@@ -25,6 +25,7 @@ class AlexNet(nnx.Module):
     """Five convolutions with ReLU, three max-pools, then the classifier `fc1`, `fc2`, `logits`.
 
     Args:
+        channels: of the images.
         hidden: sizes of the hidden layers; empty: one linear layer on the pooled features.
     """
 
@@ -32,13 +33,13 @@ class AlexNet(nnx.Module):
         self,
         *,
         num_classes: int = 1000,
+        channels: int = 3,
         width: float = 1.0,
         hidden: tuple[int, ...] = (4096, 4096),
         rngs: nnx.Rngs,
     ) -> None:
         self.num_classes = num_classes
         self.num_hidden = len(hidden) if num_classes else 0
-        channels = 3
         for i, (features, size, stride, padding, _) in enumerate(PLAN, 1):
             features = scaled(features, width)
             setattr(self, f"conv{i}", conv(channels, features, size, stride=stride, padding=padding, rngs=rngs))
@@ -52,12 +53,12 @@ class AlexNet(nnx.Module):
         self.dropout = nnx.Dropout(0.5, deterministic=True)
 
     def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """(B, H, W, 3) preprocessed images -> (logits, or pooled features without a classifier; end points).
+        """(B, H, W, channels) preprocessed images -> (logits, or pooled features without a classifier; end points).
 
         End points: `conv1`…`conv5` after their ReLU and pool, `pre_logits` (B, C), `fc1`, `fc2` after ReLU, `logits`.
         `rngs` feeds the dropout in training mode.
         """
-        check_images(images, 63, "AlexNet")
+        check_images(images, 63, "AlexNet", self.conv1.in_features)
         endpoints: dict[str, jax.Array] = {}
         x = images
         for i, (*_, pooled) in enumerate(PLAN, 1):

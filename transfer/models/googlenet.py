@@ -13,6 +13,7 @@ from flax import nnx
 from transfer.models.layers import (
     ConvNorm,
     check_images,
+    check_transform_input,
     dense,
     global_average_pool,
     imagenet_to_half,
@@ -61,9 +62,9 @@ class Module(nnx.Module):
 class Stem(nnx.Module):
     """7x7 at stride 2, pool, 1x1, 3x3, pool: an eighth of the size each way."""
 
-    def __init__(self, width: float, brick: Callable[..., ConvNorm]) -> None:
+    def __init__(self, channels: int, width: float, brick: Callable[..., ConvNorm]) -> None:
         first, last = scaled(64, width), scaled(192, width)
-        self.conv1 = brick(3, first, 7, stride=2)
+        self.conv1 = brick(channels, first, 7, stride=2)
         self.conv2 = brick(first, first, 1)
         self.conv3 = brick(first, last, 3)
 
@@ -76,32 +77,40 @@ class GoogLeNet(nnx.Module):
     """Stem, nine inception modules, global average pool, linear classifier.
 
     Args:
+        channels: of the images.
         transform_input: the images are normalised as for the other torchvision models, the weights want [-1, 1]
             (torchvision's own weight set).
     """
 
     def __init__(
-        self, *, num_classes: int = 1000, width: float = 1.0, transform_input: bool = False, rngs: nnx.Rngs
+        self,
+        *,
+        num_classes: int = 1000,
+        channels: int = 3,
+        width: float = 1.0,
+        transform_input: bool = False,
+        rngs: nnx.Rngs,
     ) -> None:
+        check_transform_input(transform_input, channels)
         self.num_classes, self.transform_input = num_classes, transform_input
         brick = partial(ConvNorm, epsilon=BN_EPSILON, rngs=rngs)
-        self.stem = Stem(width, brick)
-        channels = scaled(192, width)
+        self.stem = Stem(channels, width, brick)
+        inputs = scaled(192, width)
         for name, plan in MODULES.items():
             single, pair, second_pair, pooled = plan = jax.tree.map(lambda features: scaled(features, width), plan)
-            setattr(self, name, Module(channels, plan, brick))
-            channels = single + pair[1] + second_pair[1] + pooled
+            setattr(self, name, Module(inputs, plan, brick))
+            inputs = single + pair[1] + second_pair[1] + pooled
         self.dropout = nnx.Dropout(0.2, deterministic=True)
         if num_classes:
-            self.logits = dense(channels, num_classes, rngs=rngs)
+            self.logits = dense(inputs, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """(B, H, W, 3) preprocessed images -> (logits, or pooled features without a classifier; end points).
+        """(B, H, W, channels) preprocessed images -> (logits, or pooled features without a classifier; end points).
 
         End points: `stem`, `inception3a`…`inception5b`, `pre_logits` (B, C), `logits`. From 15 px up. `rngs` feeds the
         dropout in training mode.
         """
-        check_images(images, 15, "GoogLeNet")
+        check_images(images, 15, "GoogLeNet", self.stem.conv1.conv.in_features)
         endpoints: dict[str, jax.Array] = {}
         x = imagenet_to_half(images) if self.transform_input else images
         x = endpoints["stem"] = self.stem(x)

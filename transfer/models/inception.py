@@ -15,6 +15,7 @@ from transfer.models.layers import (
     ConvNorm,
     average_pool,
     check_images,
+    check_transform_input,
     dense,
     global_average_pool,
     imagenet_to_half,
@@ -142,8 +143,7 @@ class Mixed(nnx.Module):
 class Stem(nnx.Module):
     """Five convolutions and two max-pools: an eighth of the size each way."""
 
-    def __init__(self, width: float, brick: Callable[..., ConvNorm]) -> None:
-        channels = 3
+    def __init__(self, channels: int, width: float, brick: Callable[..., ConvNorm]) -> None:
         for i, (features, size, stride, padding) in enumerate(STEM, 1):
             features = scaled(features, width)
             setattr(self, f"conv{i}", brick(channels, features, size, stride=stride, padding=padding))
@@ -160,6 +160,7 @@ class InceptionV3(nnx.Module):
     """Stem, eleven modules, global average pool, linear classifier.
 
     Args:
+        channels: of the images.
         transform_input: the images are normalised as for the other torchvision models, the weights want [-1, 1]
             (torchvision's own weight set; not timm's, whose preprocessing gives [-1, 1]).
         bn_scale: batch norm has a scale (torchvision; not Keras).
@@ -170,32 +171,34 @@ class InceptionV3(nnx.Module):
         self,
         *,
         num_classes: int = 1000,
+        channels: int = 3,
         width: float = 1.0,
         transform_input: bool = False,
         bn_scale: bool = True,
         count_padding: bool = True,
         rngs: nnx.Rngs,
     ) -> None:
+        check_transform_input(transform_input, channels)
         self.num_classes, self.transform_input = num_classes, transform_input
         brick = partial(ConvNorm, epsilon=BN_EPSILON, use_scale=bn_scale, rngs=rngs)
-        self.stem = Stem(width, brick)
-        channels = scaled(STEM[-1][0], width)
+        self.stem = Stem(channels, width, brick)
+        inputs = scaled(STEM[-1][0], width)
         for name, branches in MODULES.items():
             reduces = name in REDUCTIONS
-            module = Mixed(channels, branches, reduces=reduces, count_padding=count_padding, width=width, brick=brick)
+            module = Mixed(inputs, branches, reduces=reduces, count_padding=count_padding, width=width, brick=brick)
             setattr(self, name, module)
-            channels = module.features
+            inputs = module.features
         self.dropout = nnx.Dropout(0.5, deterministic=True)
         if num_classes:
-            self.logits = dense(channels, num_classes, rngs=rngs)
+            self.logits = dense(inputs, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """(B, H, W, 3) preprocessed images -> (logits, or pooled features without a classifier; end points).
+        """(B, H, W, channels) preprocessed images -> (logits, or pooled features without a classifier; end points).
 
         End points: `stem`, `mixed0`…`mixed10`, `pre_logits` (B, C), `logits`. From 75 px up. `rngs` feeds the dropout
         in training mode.
         """
-        check_images(images, 75, "Inception v3")
+        check_images(images, 75, "Inception v3", self.stem.conv1.conv.in_features)
         endpoints: dict[str, jax.Array] = {}
         x = imagenet_to_half(images) if self.transform_input else images
         x = endpoints["stem"] = self.stem(x)

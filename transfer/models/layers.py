@@ -234,6 +234,14 @@ def imagenet_to_half(images: jax.Array) -> jax.Array:
     return images * (deviation / 0.5) + (mean - 0.5) / 0.5
 
 
+def check_transform_input(transform_input: bool, channels: int) -> None:
+    """Raises UsageError where `imagenet_to_half`, which has a number for each of three colours, meets other images."""
+    if transform_input and channels != len(IMAGENET_MEAN):
+        raise UsageError(
+            f"transform_input=True is for images of 3 channels, not {channels}; take a set of weights without it"
+        )
+
+
 def check_images(images: jax.Array, minimum: int, model: str, channels: int = 3) -> None:
     """Raises UsageError unless `images` is (B, H, W, channels) with both sides at least `minimum` pixels."""
     if images.ndim != 4 or images.shape[-1] != channels or min(images.shape[1:3]) < minimum:

@@ -51,8 +51,8 @@ def build(arch: str, *, seed: int | None = 0, **fields: Any) -> nnx.Module:
 
     Args:
         arch: a key of `architectures()`, such as `"vgg16_bn"`.
-        fields: the family's own, and those of all: `num_classes` (0 leaves the classifier out, as Keras' `notop`) and
-            `width` (multiplies every channel count, the hidden layers' included).
+        fields: the family's own, and those of all: `num_classes` (0 leaves the classifier out, as Keras' `notop`),
+            `channels` (of the images) and `width` (multiplies every channel count, the hidden layers' included).
 
     Raises:
         UsageError: unknown architecture or field.

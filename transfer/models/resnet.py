@@ -116,10 +116,10 @@ class Bottleneck(nnx.Module):
 class Stem(nnx.Module):
     """7x7 convolution at stride 2, batch norm, ReLU, 3x3 max-pool at stride 2."""
 
-    def __init__(self, features: int, variant: Variant, rngs: nnx.Rngs) -> None:
+    def __init__(self, channels: int, features: int, variant: Variant, rngs: nnx.Rngs) -> None:
         conv, batch_norm = variant.layers(rngs)
         self.pool_pad_value = variant.pool_pad_value
-        self.conv = conv(3, features, 7, stride=2)
+        self.conv = conv(channels, features, 7, stride=2)
         self.bn = batch_norm(features)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -132,6 +132,7 @@ class ResNet(nnx.Module):
     Args:
         depths: units in each stage.
         bottleneck: `Bottleneck` units instead of `BasicUnit`.
+        channels: of the images.
         variant: the fields of `Variant`.
     """
 
@@ -141,15 +142,16 @@ class ResNet(nnx.Module):
         bottleneck: bool,
         *,
         num_classes: int = 1000,
+        channels: int = 3,
         width: float = 1.0,
         rngs: nnx.Rngs,
         **variant: Any,
     ) -> None:
         self.num_classes = num_classes
         fields, unit = Variant(**variant), Bottleneck if bottleneck else BasicUnit
-        inputs, *_ = channels = [scaled(c, width) for c in STAGE_CHANNELS]
-        self.stem: Any = Stem(inputs, fields, rngs)  # V2 has its own
-        for i, (depth, features) in enumerate(zip(depths, channels, strict=True), 1):
+        inputs, *_ = sizes = [scaled(c, width) for c in STAGE_CHANNELS]
+        self.stem: Any = Stem(channels, inputs, fields, rngs)  # V2 has its own
+        for i, (depth, features) in enumerate(zip(depths, sizes, strict=True), 1):
             outputs, units = features * unit.expansion, []
             for j in range(depth):
                 stride = 2 if i > 1 and j == 0 else 1
@@ -160,11 +162,11 @@ class ResNet(nnx.Module):
             self.logits = dense(inputs, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """(B, H, W, 3) preprocessed images -> (logits, or pooled features without a classifier; end points).
+        """(B, H, W, channels) preprocessed images -> (logits, or pooled features without a classifier; end points).
 
         End points: `stem` (after its pool), `stage1`…`stage4`, `pre_logits` (B, C), `logits`. Any size from 1 px up.
         """
-        check_images(images, 1, type(self).__name__)
+        check_images(images, 1, type(self).__name__, self.stem.conv.in_features)
         endpoints = {}
         x = endpoints["stem"] = self.stem(images)
         for i in range(1, 5):

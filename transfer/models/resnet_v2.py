@@ -46,8 +46,8 @@ class Unit(nnx.Module):
 class Stem(nnx.Module):
     """7x7 convolution and 3x3 max-pool, each at stride 2; no norm, no ReLU, so the pool's padding of zeros counts."""
 
-    def __init__(self, features: int, rngs: nnx.Rngs) -> None:
-        self.conv = conv(3, features, 7, stride=2, rngs=rngs)
+    def __init__(self, channels: int, features: int, rngs: nnx.Rngs) -> None:
+        self.conv = conv(channels, features, 7, stride=2, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return max_pool(self.conv(x), 3, 2, padding=1, pad_value=0.0)
@@ -56,12 +56,19 @@ class Stem(nnx.Module):
 class ResNetV2(ResNet):
     """Stem, four stages of so many units, norm and ReLU, global average pool, linear classifier."""
 
-    def __init__(self, depths: tuple[int, ...], *, num_classes: int = 1000, width: float = 1.0, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self,
+        depths: tuple[int, ...],
+        *,
+        num_classes: int = 1000,
+        channels: int = 3,
+        width: float = 1.0,
+        rngs: nnx.Rngs,
+    ) -> None:
         self.num_classes = num_classes
-        channels = [scaled(c, width) for c in STAGE_CHANNELS]
-        self.stem = Stem(channels[0], rngs)
-        inputs = channels[0]
-        for i, (depth, features) in enumerate(zip(depths, channels, strict=True), 1):
+        inputs, *_ = sizes = [scaled(c, width) for c in STAGE_CHANNELS]
+        self.stem = Stem(channels, inputs, rngs)
+        for i, (depth, features) in enumerate(zip(depths, sizes, strict=True), 1):
             outputs, units = features * EXPANSION, []
             for j in range(depth):
                 stride = 2 if i < len(depths) and j == depth - 1 else 1

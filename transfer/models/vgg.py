@@ -58,6 +58,7 @@ class VGG(nnx.Module):
     Args:
         depths: convolutions in each block.
         use_batch_norm: batch norm between each convolution and its ReLU.
+        channels: of the images.
         hidden: sizes of the hidden layers; empty: one linear layer on the pooled features.
         adaptive_pool: average to 7x7 cells before `fc1`, so that a classifier takes any size (torchvision);
             without it, a hidden classifier takes 224 px only (Keras).
@@ -69,6 +70,7 @@ class VGG(nnx.Module):
         use_batch_norm: bool = False,
         *,
         num_classes: int = 1000,
+        channels: int = 3,
         width: float = 1.0,
         hidden: tuple[int, ...] = (4096, 4096),
         adaptive_pool: bool = True,
@@ -76,10 +78,10 @@ class VGG(nnx.Module):
     ) -> None:
         self.num_classes, self.adaptive_pool = num_classes, adaptive_pool
         self.num_hidden = len(hidden) if num_classes else 0
-        channels = [3, *(scaled(c, width) for c in CHANNELS)]
+        sizes = [channels, *(scaled(c, width) for c in CHANNELS)]
         for i, depth in enumerate(depths, 1):
-            setattr(self, f"block{i}", Block(channels[i - 1], channels[i], depth, use_batch_norm, rngs))
-        inputs = channels[-1] * (CLASSIFIER_CELLS**2 if hidden else 1)
+            setattr(self, f"block{i}", Block(sizes[i - 1], sizes[i], depth, use_batch_norm, rngs))
+        inputs = sizes[-1] * (CLASSIFIER_CELLS**2 if hidden else 1)
         for i, size in enumerate((scaled(h, width) for h in hidden[: self.num_hidden]), 1):
             setattr(self, f"fc{i}", dense(inputs, size, rngs=rngs))
             inputs = size
@@ -88,12 +90,12 @@ class VGG(nnx.Module):
         self.dropout = nnx.Dropout(0.5, deterministic=True)
 
     def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """(B, H, W, 3) preprocessed images -> (logits, or pooled features without a classifier; end points).
+        """(B, H, W, channels) preprocessed images -> (logits, or pooled features without a classifier; end points).
 
         End points: `block1`…`block5` after their pool, `pre_logits` (B, C), `fc1`, `fc2` after ReLU, `logits`.
         `rngs` feeds the dropout in training mode.
         """
-        check_images(images, 32, "VGG")
+        check_images(images, 32, "VGG", self.block1.conv1.in_features)
         endpoints: dict[str, jax.Array] = {}
         x = images
         for i in range(1, 6):

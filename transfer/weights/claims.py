@@ -94,7 +94,7 @@ def other_fields(path: Path, arch: str, fields: Mapping[str, Any], chosen: Colle
     written, usual = native.fields(path, arch), registry.defaults(arch)
     for field in {**written, **fields} if written else ():
         theirs, ours = (values.get(field, usual.get(field)) for values in (written, fields))
-        if theirs != ours and field not in (*chosen, "num_classes"):
+        if theirs != ours and field not in (*chosen, "num_classes", "channels"):
             yield f"{path} was written with {field}={printable(theirs)}, and {name} has {field}={ours}"
 
 

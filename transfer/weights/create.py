@@ -16,7 +16,7 @@ from transfer.models import registry
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files import digest, paths
 from transfer.runtime.progress import waiting
-from transfer.weights import assumed, cache, catalogue, claims, identify, native, readers, spellings
+from transfer.weights import assumed, cache, catalogue, channels, claims, identify, native, readers, spellings
 from transfer.weights.catalogue import Record
 from transfer.weights.load import fit, require_fit, require_numbers
 from transfer.weights.names import CLASSIFIER_LAYER, PYTORCH, NameMap, Shape, libraries, name_map, shapes_of
@@ -40,6 +40,7 @@ def create_model(
     num_classes: int | None = None,
     new_classifier: bool = False,
     by_names: bool = False,
+    in_channels: int | None = None,
     seed: int = 0,
     **fields: Any,
 ) -> nnx.Module:
@@ -58,13 +59,16 @@ def create_model(
       by_names: True: names and shapes that fit are enough, though the file says that it is another function: by its
         graph (ONNX), its `arch`, a `config.json` beside it, the layers of a whole Keras model in front of the first
         weights.
+      in_channels: of the images, the architecture's field `channels`. None: as in the file. Another number than the
+        file's: the first kernel is summed (1 channel: grey images) or repeated and scaled, as in timm.
       seed: for random weights.
       fields: of the architecture (`width`, `stride_in_1x1`, …), over the record's.
 
     Returns:
       The model, with the attributes `record` (`Record`, None for an architecture), `weights_sha256` (of the file,
-      None for random weights), `preprocessing` (that a file of ours was written with, else the record's, else None)
-      and `renewed` (paths of the arrays that are random beside those of the file: a new classifier).
+      None for random weights), `in_channels`, `preprocessing` (that a file of ours was written with, else the record's,
+      else None; for images of so many channels) and `renewed` (paths of the arrays that are random beside those of the
+      file: a new classifier).
 
     Raises:
       UsageError: unknown name or field; an architecture without `weights`.
@@ -75,6 +79,10 @@ def create_model(
     if record is None and name not in architectures:
         raise UsageError(f"unknown model {name!r}{catalogue.meant(name, architectures)}")
     arch, chosen = (record.arch if record else name), fields
+    in_channels = chosen.get(channels.FIELD) if in_channels is None else in_channels
+    if in_channels is not None and in_channels < 1:
+        raise UsageError(f"in_channels={in_channels} must be at least 1")
+    chosen = chosen if in_channels is None else {**chosen, channels.FIELD: in_channels}
     fields = {**dict(record.fields if record else ()), **chosen}
     preprocessing, sha256 = record.preprocessing if record else None, None
     if weights is False:
@@ -97,7 +105,7 @@ def create_model(
         candidates = _libraries_of(record) if record else ()
         own: dict[str, Any] = dict(num_classes=num_classes, new_classifier=new_classifier, by_names=by_names, seed=seed)
         own |= dict(preprocessing=preprocessing, usable_classifier=usable, file=str(path), name=name)
-        own |= dict(assumptions=assumptions, said={*chosen, *of_file})
+        own |= dict(in_channels=in_channels, assumptions=assumptions, said={*chosen, *of_file})
         model = from_tensors(arch, tensors, candidates, **own, **fields)
         others = claims.other_fields(path, arch, fields, chosen, name) if record else ()
         for problem in chain(claims.problems(path, tensors, arch, preprocessing, name), others):
@@ -106,8 +114,11 @@ def create_model(
             logging.warning("%s (loaded by its names, which fit)", problem)
         if not is_published:
             assumed.log(assumptions, path, name)
+    of_images = getattr(model, "in_channels", channels.of_model(arch, fields))
+    preprocessing = channels.recipe(preprocessing, of_images)
     # plain attributes are static in NNX: part of the graph definition, not of the state
-    for attribute, value in (("record", record), ("weights_sha256", sha256), ("preprocessing", preprocessing)):
+    origin = dict(record=record, weights_sha256=sha256, preprocessing=preprocessing, in_channels=of_images)
+    for attribute, value in origin.items():
         setattr(model, attribute, value)
     return model
 
@@ -160,6 +171,7 @@ def from_tensors(
     num_classes: int | None = None,
     new_classifier: bool = False,
     by_names: bool = False,
+    in_channels: int | None = None,
     prefix: str | None = None,
     preprocessing: Preprocessing | None = None,
     usable_classifier: bool = True,
@@ -175,7 +187,7 @@ def from_tensors(
     Args:
       candidates: libraries whose names to try (`names.libraries`), all where there are none; the one that most names
         are of is taken.
-      num_classes, new_classifier, by_names, seed: as in `create_model`.
+      num_classes, new_classifier, by_names, in_channels, seed: as in `create_model`.
       prefix: of the names of the network's tensors; None: the one under which all of its backbone lies.
       preprocessing: of the images that the model is given.
       usable_classifier: False: whatever there is of a classifier counts as not being there.
@@ -192,7 +204,8 @@ def from_tensors(
     model = registry.build(arch, seed=None, **fields, **({"num_classes": 0} if headless else {}))
     shapes = shapes_of(model)
     if isinstance(tensors, OnnxTensors) and not by_names:
-        graph_of = Model(arch, fields, preprocessing)
+        of_graph = tensors.graph.image_shape[-1]
+        graph_of = Model(arch, channels.fields(arch, fields, of_graph), channels.recipe(preprocessing, of_graph))
         tensors, candidates = follow(tensors, graph_of, candidates, shapes, file, name), ("native",)
     maps = [name_map(arch, library, shapes) for library in candidates]
     place = spellings.find(tensors, maps, shapes, prefix, file)
@@ -200,7 +213,9 @@ def from_tensors(
     classes = 0 if headless else shapes[CLASSIFIER_BIAS][0]
     in_file = 0 if headless or not usable_classifier else _classes_in_file(names, place.tensors)
     wanted = next(number for number in (num_classes, in_file, classes) if number is not None)
-    if wanted != classes:
+    of_file = channels.of_file(arch, names, place.tensors, shapes) or channels.of_model(arch, fields)
+    if wanted != classes or of_file != channels.of_model(arch, fields):
+        fields = channels.fields(arch, fields, of_file)
         model = registry.build(arch, seed=None, **fields, num_classes=wanted)
         shapes = shapes_of(model)
         names = names.only(shapes)
@@ -223,8 +238,15 @@ def from_tensors(
         logging.info(text, name, wanted, instead, ", ".join(renewed))
         random = registry.flat_state(registry.build(arch, seed=seed, **fields, num_classes=wanted))
         arrays |= {path: np.asarray(random[path]) for path in renewed}
+    of_images = of_file if in_channels is None else in_channels
+    if of_images != of_file:
+        kernel = channels.first_kernel(arch)
+        arrays[kernel] = channels.adapted(arrays[kernel], of_images)
+        model = registry.build(arch, seed=None, **channels.fields(arch, fields, of_images), num_classes=wanted)
+    channels.log(arch, of_file, in_channels, name, file)
     registry.load_flat_state(model, {path: jnp.asarray(array, jnp.float32) for path, array in arrays.items()})
-    setattr(model, "renewed", tuple(renewed))  # noqa: B010
+    for attribute, value in (("renewed", tuple(renewed)), ("in_channels", of_images)):
+        setattr(model, attribute, value)
     return model
 
 
@@ -257,11 +279,11 @@ def convert_file(
     The metadata of `output` say the model, the architecture, its fields and the source. Returns how many arrays were
     written.
     """
-    model = create_model(name, weights=source, by_names=by_names)
+    model: Any = create_model(name, weights=source, by_names=by_names)
     arrays = registry.flat_state(model)
     num_classes = len(arrays[CLASSIFIER_BIAS]) if CLASSIFIER_BIAS in arrays else 0
     arch, fields = catalogue.architecture(name, {"num_classes": num_classes})
-    fields = {**native.fields(source, name), **fields}
+    fields = channels.fields(arch, {**native.fields(source, name), **fields}, model.in_channels)
     origin = dict(model=name, source=Path(source).name, source_sha256=str(getattr(model, "weights_sha256", "")))
     native.write(output, arrays, native.describe(arch, fields, getattr(model, "preprocessing", None), **origin))
     return len(arrays)

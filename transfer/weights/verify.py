@@ -7,6 +7,7 @@ values in the record, where somebody has computed them.
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +81,9 @@ def verify(
 
     check("hash", lambda: _check_hash(record, path))
     try:
-        model = create_model(record.name, weights=path)
+        model: Any = create_model(record.name, weights=path)
+        if model.in_channels != record.preprocessing.input_shape[-1]:
+            raise TransferError(f"its images have {model.in_channels} channels, so {path} is none of {record.name}")
     except TransferError as error:
         raise TransferError("; ".join([*failures, f"load: {error}"])) from error
     check("load", lambda: _check_load(record, model))
