@@ -17,6 +17,9 @@ Value = TypeVar("Value")
 # fingerprint of the store compares images and weights.
 PLACES = ("data.source", "model.weights", "model.init_from.weights", "features", "export")
 
+# Settings of `model` that choose among the tensors of a weight file.
+IN_FILE = ("key", "prefix", "ema")
+
 # Every setting that some head takes -> its type; a head says which are its own (`transfer.experiment.head_settings`).
 # A config file may add those of a head of the user's.
 HEAD_SETTINGS: dict[str, type] = {
@@ -103,6 +106,12 @@ def default() -> ConfigDict:
                 "name": "vgg11_slim.cifar10",
                 # None: shipped, cached or downloaded; a path: that file; "random": random weights.
                 "weights": placeholder(str),
+                # The state dict in a PyTorch file that holds several, such as "teacher"; None: the one that there is.
+                "key": placeholder(str),
+                # Of the names of the tensors to take, where several networks lie in one file, such as "encoder_q.".
+                "prefix": placeholder(str),
+                # Whether the moving average of the weights is taken, where a file holds both.
+                "ema": False,
                 # Fields of the family (width, hidden, …) where they differ from the record's.
                 "fields": {
                     # Classes of the classifier; None: the record's, or the data set's where the network is trained.

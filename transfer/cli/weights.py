@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterable
+from typing import Any
 
 from transfer.cli.main import Action, output_file
 from transfer.errors import UsageError
@@ -56,7 +57,7 @@ def _model_rows(pattern: str) -> list[list[str]]:
 def weights(parser: argparse.ArgumentParser) -> Action:
     """`weights list|info|fetch|verify`."""
     actions: dict[str, Action] = {"list": _list, "info": _info, "fetch": _fetch}
-    actions["verify"] = lambda options: verify(options.name, options.weights)
+    actions["verify"] = lambda options: verify(options.name, options.weights, **_chosen(options))
     subparsers = parser.add_subparsers(dest="action", required=True, metavar="|".join(actions))
     verb = subparsers.add_parser("list", help="all weight files, and whether each is on this machine")
     verb.add_argument("pattern", nargs="?", default="*", help="such as 'resnet*'")
@@ -68,6 +69,7 @@ def weights(parser: argparse.ArgumentParser) -> Action:
     verb = subparsers.add_parser("verify", help="check a weight file: its hash, its arrays, the network's output")
     verb.add_argument("name")
     verb.add_argument("--weights", metavar="FILE", help="this file (default: the shipped, cached or downloaded one)")
+    _add_choices(verb)
     return lambda options: actions[options.action](options)
 
 
@@ -76,21 +78,33 @@ CONVERTED = b'"source_sha256"'
 
 
 def convert(parser: argparse.ArgumentParser) -> Action:
-    """`convert SOURCE --model NAME --output FILE.safetensors [--by_names]`."""
+    """`convert SOURCE --model NAME --output FILE.safetensors [--by_names] [--key KEY] [--prefix PREFIX] [--ema]`."""
     parser.add_argument("source", help="a weight file of any supported format")
     parser.add_argument("--model", required=True, help="a name of the catalogue, or an architecture")
     parser.add_argument("--output", required=True, help="the .safetensors file to write")
     text = "load by tensor names and shapes, even where the file describes another network"
     parser.add_argument("--by_names", action="store_true", help=text)
+    _add_choices(parser)
 
     def run(options: argparse.Namespace) -> None:
         output = output_file(
             options.output, ".safetensors", earlier=lambda found: CONVERTED in found, what="a weight file"
         )
-        count = convert_file(options.source, options.model, output, by_names=options.by_names)
+        count = convert_file(options.source, options.model, output, by_names=options.by_names, **_chosen(options))
         print(f"{output}: {count} arrays of {options.model}, {output.stat().length / 1e6:.1f} MB")
 
     return run
+
+
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    """Adds what chooses among the tensors of a file."""
+    parser.add_argument("--key", help="the state dict to take from a PyTorch file that holds several")
+    parser.add_argument("--prefix", help="of the names of the tensors to take, where several networks are in the file")
+    parser.add_argument("--ema", action="store_true", help="take the moving average of the weights")
+
+
+def _chosen(options: argparse.Namespace) -> dict[str, Any]:
+    return {"key": options.key, "prefix": options.prefix, "ema": options.ema}
 
 
 def _matching(pattern: str) -> list[Record]:

@@ -6,7 +6,7 @@ from typing import Any
 from flax import nnx
 from ml_collections import ConfigDict
 
-from transfer.config import given, named
+from transfer.config import IN_FILE, given, named
 from transfer.errors import UsageError
 from transfer.extract.extractor import Extractor, resolve_preprocessing
 from transfer.extract.taps import parse_taps
@@ -27,7 +27,8 @@ def build_model(config: ConfigDict, **fields: Any) -> nnx.Module:
         raise UsageError(f"config.model.weights={weights!r} and config.model.init_from both fill the model; take one")
     weights = False if filled_later or weights == "random" else weights
     try:
-        own = {"in_channels": config.model.in_channels, **given(config.model.fields), **fields}
+        own = {name: config.model.get(name) for name in ("in_channels", *IN_FILE)}
+        own |= {**given(config.model.fields), **fields}
         model: Any = create_model(config.model.name, weights, seed=config.seed, **own)
         if model.in_channels not in channels.MADE:
             raise UsageError(

@@ -8,6 +8,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
+from transfer.config import IN_FILE
 from transfer.evaluation.measures import MEASURES
 from transfer.evaluation.selection import CHOICES, MORE_IS_BETTER
 from transfer.runtime import distributed, tables
@@ -25,8 +26,9 @@ SHOWN = ("accuracy", "top_5_accuracy", "balanced_accuracy", "mean_average_precis
 
 def facts(config: ConfigDict, model: Any, tap: str | None = None, seconds: float = 0.0) -> dict[str, Any]:
     """The facts that are known before training: the model, its weights, the data; `seconds` of extraction."""
-    network = {"model": config.model.name, "weights_sha256": getattr(model, "weights_sha256", None), "tap": tap}
-    return {**network, "dataset": config.data.source, "seconds_extract": seconds}
+    network = {"model": config.model.name, "weights_sha256": getattr(model, "weights_sha256", None)}
+    choices = {f"weights_{name}": config.model[name] for name in IN_FILE if config.model.get(name)}
+    return {**network, **choices, "tap": tap, "dataset": config.data.source, "seconds_extract": seconds}
 
 
 def of_training(known: Mapping[str, Any], measured: Mapping[str, Any], epochs: int | None, seconds: float) -> dict:

@@ -40,6 +40,9 @@ def create_model(
     num_classes: int | None = None,
     new_classifier: bool = False,
     by_names: bool = False,
+    key: str | None = None,
+    prefix: str | None = None,
+    ema: bool = False,
     in_channels: int | None = None,
     seed: int = 0,
     **fields: Any,
@@ -59,6 +62,9 @@ def create_model(
       by_names: True: names and shapes that fit are enough, though the file says that it is another function: by its
         graph (ONNX), its `arch`, a `config.json` beside it, the layers of a whole Keras model in front of the first
         weights.
+      key: the state dict in a PyTorch file that holds several (`"teacher"`, `"model.backbone"`).
+      prefix: of the names of the tensors to take, where several networks lie in one state dict (`"encoder_q."`).
+      ema: True: the moving average of the weights, where a PyTorch file holds one beside them.
       in_channels: of the images, the architecture's field `channels`. None: as in the file. Another number than the
         file's: the first kernel is summed (1 channel: grey images) or repeated and scaled, as in timm.
       seed: for random weights.
@@ -71,7 +77,7 @@ def create_model(
       file: a new classifier).
 
     Raises:
-      UsageError: unknown name or field; an architecture without `weights`.
+      UsageError: unknown name or field; an architecture without `weights`; a choice among tensors of no file.
       TransferError: no file, a damaged one, one with NaN or without floats in it, one of another architecture (the
         message says what it looks like, or lists what does not fit), one that says that it is another function.
     """
@@ -86,6 +92,8 @@ def create_model(
     fields = {**dict(record.fields if record else ()), **chosen}
     preprocessing, sha256 = record.preprocessing if record else None, None
     if weights is False:
+        if key is not None or prefix is not None or ema:
+            raise UsageError("key=, prefix= and ema= choose among the tensors of a file; random weights have none")
         wanted = record.num_classes if record and num_classes is None else num_classes
         model = registry.build(arch, seed=seed, **fields, **({} if wanted is None else {"num_classes": wanted}))
     else:
@@ -94,7 +102,7 @@ def create_model(
         fields = fields if record else of_file | fields
         fields.pop("num_classes", None)
         with waiting(f"reading {path}"):
-            tensors = readers.read(path)
+            tensors = readers.read(path, key, ema)
         own_recipe = native.preprocessing(path)
         preprocessing = own_recipe or preprocessing
         assumptions = [
@@ -104,7 +112,7 @@ def create_model(
         usable = record is None or record.num_classes > 0
         candidates = _libraries_of(record) if record else ()
         own: dict[str, Any] = dict(num_classes=num_classes, new_classifier=new_classifier, by_names=by_names, seed=seed)
-        own |= dict(preprocessing=preprocessing, usable_classifier=usable, file=str(path), name=name)
+        own |= dict(preprocessing=preprocessing, usable_classifier=usable, file=str(path), name=name, prefix=prefix)
         own |= dict(in_channels=in_channels, assumptions=assumptions, said={*chosen, *of_file})
         model = from_tensors(arch, tensors, candidates, **own, **fields)
         others = claims.other_fields(path, arch, fields, chosen, name) if record else ()
@@ -271,15 +279,15 @@ def _renewed(
     return last if is_new or is_other else []
 
 
-def convert_file(
-    source: str | os.PathLike[str], name: str, output: str | os.PathLike[str], *, by_names: bool = False
-) -> int:
+def convert_file(source: str | os.PathLike[str], name: str, output: str | os.PathLike[str], **choices: Any) -> int:
     """Loads `source` into the model `name` as `create_model` does, and writes its arrays as a native file, atomically.
+
+    `choices` are `by_names`, `key`, `prefix` and `ema` of `create_model`.
 
     The metadata of `output` say the model, the architecture, its fields and the source. Returns how many arrays were
     written.
     """
-    model: Any = create_model(name, weights=source, by_names=by_names)
+    model: Any = create_model(name, weights=source, **choices)
     arrays = registry.flat_state(model)
     num_classes = len(arrays[CLASSIFIER_BIAS]) if CLASSIFIER_BIAS in arrays else 0
     arch, fields = catalogue.architecture(name, {"num_classes": num_classes})

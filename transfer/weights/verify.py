@@ -51,12 +51,19 @@ def first_outputs(model: nnx.Module, record: Record) -> np.ndarray:
 
 
 def verify(
-    name: str, weights: str | os.PathLike[str] | None = None, *, report: Callable[[str], object] = print
+    name: str,
+    weights: str | os.PathLike[str] | None = None,
+    *,
+    key: str | None = None,
+    prefix: str | None = None,
+    ema: bool = False,
+    report: Callable[[str], object] = print,
 ) -> nnx.Module:
     """Checks a weight file against the record `name`; all checks are made, and the model that was loaded is returned.
 
     Args:
       weights: the file; None: the shipped, cached or downloaded one.
+      key, prefix, ema: as in `create_model`.
       report: takes a line for each check that passes, as soon as it is known.
 
     Raises:
@@ -81,9 +88,13 @@ def verify(
 
     check("hash", lambda: _check_hash(record, path))
     try:
+<<<<<<< HEAD
         model: Any = create_model(record.name, weights=path)
         if model.in_channels != record.preprocessing.input_shape[-1]:
             raise TransferError(f"its images have {model.in_channels} channels, so {path} is none of {record.name}")
+=======
+        model = create_model(record.name, weights=path, key=key, prefix=prefix, ema=ema)
+>>>>>>> 3ed567f (key, prefix and ema choose among the tensors of a file: create_model, convert, verify, settings)
     except TransferError as error:
         raise TransferError("; ".join([*failures, f"load: {error}"])) from error
     check("load", lambda: _check_load(record, model))

@@ -46,11 +46,12 @@ def formats() -> tuple[Format, ...]:
     return tuple(kind for name in MODULES for kind in importlib.import_module(f"{__name__}.{name}").FORMATS)
 
 
-def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read(path: str | os.PathLike[str], key: str | None = None, ema: bool = False) -> dict[str, np.ndarray]:
     """Reads every tensor of a weight file.
 
     Names are the file's own: PyTorch's dotted names, `layer/variable` for Keras (`block1_conv1/kernel`), dotted
     paths for native files. Half precision and bfloat16 stay what they are. Shapes and layouts are the file's.
+    `key` and `ema` choose among the state dicts of a PyTorch file (`transfer.weights.state_dicts`).
 
     Raises:
       TransferError: no such file, an unknown format, a damaged or truncated file, a pickle with anything but
