@@ -88,13 +88,9 @@ def verify(
 
     check("hash", lambda: _check_hash(record, path))
     try:
-<<<<<<< HEAD
-        model: Any = create_model(record.name, weights=path)
+        model: Any = create_model(record.name, weights=path, key=key, prefix=prefix, ema=ema)
         if model.in_channels != record.preprocessing.input_shape[-1]:
             raise TransferError(f"its images have {model.in_channels} channels, so {path} is none of {record.name}")
-=======
-        model = create_model(record.name, weights=path, key=key, prefix=prefix, ema=ema)
->>>>>>> 3ed567f (key, prefix and ema choose among the tensors of a file: create_model, convert, verify, settings)
     except TransferError as error:
         raise TransferError("; ".join([*failures, f"load: {error}"])) from error
     check("load", lambda: _check_load(record, model))
