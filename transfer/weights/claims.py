@@ -59,6 +59,8 @@ IDLE = {"InputLayer", "Identity", "Dropout", "SpatialDropout2D", "GaussianNoise"
 IDLE |= {f"Random{what}" for what in ("Flip", "Rotation", "Zoom", "Translation", "Contrast", "Brightness", "Shear")}
 # Keras' layers that scale: what they take from their configuration, and in place of what it lacks.
 SCALING = {"Rescaling": (("scale", None), ("offset", 0)), "Normalization": (("mean", None), ("variance", None))}
+# What networks that normalise their images call the mean -> the deviation (robustness, detectron2, …).
+DEVIATIONS = {"new_mean": "new_std", "mean": "std", "pixel_mean": "pixel_std", "image_mean": "image_std"}
 PIXELS = np.array([[0.0], [255.0]])
 ADVICE = "save the layers behind it as a model of their own"
 
@@ -84,6 +86,9 @@ def problems(
                 elif other != arch:
                     known = f"the name of {other}" if other else "an unknown name"
                     logging.warning("%s, %s; the tensors fit %s, so they are taken as %s", says, known, arch, name)
+    normaliser = normaliser_problem(tensors, preprocessing, path, name)
+    if normaliser:
+        yield normaliser
     front = front_problem(described.front, arch, preprocessing, name)
     if front:
         yield f"{path} does not fit {name}: {front}"
@@ -180,15 +185,54 @@ def front_problem(layers: Sequence[Layer], arch: str, preprocessing: Preprocessi
     who = f"{' and '.join(doing)} {they} before its first weights"
     if preprocessing is None:
         return f"{who}, and {name} does not say how its images are made; {ADVICE}"
+    difference = _difference(values, preprocessing, name)
+    return f"{who} and {make} {difference}; {ADVICE}" if difference else ""
+
+
+def normaliser_problem(
+    tensors: Mapping[str, np.ndarray], preprocessing: Preprocessing | None, path: Path, name: str
+) -> str:
+    """The problem with a mean and a deviation of images among a file's tensors; empty if there is none.
+
+    A network beside them has normalised its images itself; the model takes images that are.
+    """
+    said = set()
+    for mean in tensors:
+        before, _, last = mean.rpartition(".")
+        std = f"{before}.{DEVIATIONS.get(last)}" if before else DEVIATIONS.get(last, "")
+        if std not in tensors or not tensors[mean].size == tensors[std].size == 3:
+            continue
+        center, spread = (np.asarray(tensors[tensor], np.float64).reshape(3) for tensor in (mean, std))
+        if (pair := (*center, *spread)) in said:
+            continue
+        said.add(pair)
+        with np.errstate(all="ignore"):
+            values = (PIXELS / (PIXELS.max() if center.max() <= 1 else 1) - center) / spread
+        numbers = f"{printable(mean)} {_numbers(center)}, {DEVIATIONS[last]} {_numbers(spread)}"
+        does = f"normalises its images itself ({numbers})"
+        difference = _difference(values, preprocessing, name) if preprocessing else ""
+        if difference:
+            return f"{path} {does} and makes {difference}"
+        as_is = "as the preprocessing does" if preprocessing else "and no preprocessing is known"
+        logging.warning("%s: %s %s, %s: the model takes images that are preprocessed so", name, path, does, as_is)
+    return ""
+
+
+def _difference(values: np.ndarray, preprocessing: Preprocessing, name: str) -> str:
+    """The `values` that black and white become, and ours where they are others; empty if they are the same."""
     wanted = (PIXELS * preprocessing.scale - np.array(preprocessing.mean)) / np.array(preprocessing.std)
     if preprocessing.channels == "rgb" and np.allclose(values, wanted, rtol=0, atol=1e-3 * np.abs(wanted).max()):
         return ""
     ours = f"{_range(wanted)} in {preprocessing.channels}"
-    return f"{who} and {make} {_range(values)} of pixels from 0 to 255, where {name} has {ours}; {ADVICE}"
+    return f"{_range(values)} of pixels from 0 to 255, where {name} has {ours}"
+
+
+def _numbers(values: np.ndarray) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
 
 
 def _range(values: np.ndarray) -> str:
-    low, high = (", ".join(f"{value:.4g}" for value in np.unique(row)) for row in values)
+    low, high = (_numbers(np.unique(row)) for row in values)
     return f"{low} to {high}"
 
 
