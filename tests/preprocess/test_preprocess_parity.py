@@ -21,7 +21,7 @@ from transfer.weights import catalogue
 GOLDEN = Path(__file__).parents[1] / "golden" / "preprocessing.npz"
 # Steps; both compute the input from the same 8-bit value in float32, in another order. A 255th would be 4e-3.
 TOLERANCE = 1e-4
-RECORDS = [r.name for r in catalogue.records().values() if r.name_map in ("torchvision", "timm")]
+RECORDS = [r.name for r in catalogue.records().values() if r.source.startswith(("torchvision ", "timm "))]
 
 
 @functools.cache

@@ -40,11 +40,11 @@ def test_a_record_is_complete(name: str) -> None:
     if "logits.kernel" in arrays and not any(path.startswith("fc1") for path in arrays):
         assert record.num_features == arrays["logits.kernel"].shape[0]
     if record.dataset == "ImageNet-1k" and name not in WITHOUT_ACCURACY:
-        assert record.acc1 and 56 < record.acc1 < 83
+        assert record.acc1 and (56 if record.num_classes else 49) < record.acc1 < 83
     for file in filter(None, (record.file, record.notop)):
         if file.url:
             assert file.url.startswith("https://")
-            assert file.sha256 or file.sha256_prefix or file.md5
+            assert file.sha256 or file.sha256_prefix or file.md5 or not record.num_classes
 
 
 # The features' classifier is not usable; the other is in no table of results that was to be had.

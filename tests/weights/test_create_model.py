@@ -133,7 +133,7 @@ def test_list_models_takes_wildcards() -> None:
         ("resnet50.tv", {}, "did you mean resnet50.tv"),
         ("zzz", {}, "see `python -m transfer models`"),
         ("vgg16", {}, "has no weights of its own; choose vgg16.keras, vgg16.tv"),
-        ("VGG16", {}, r"'VGG16'; did you mean vgg16\.keras, vgg16\.tv, vgg16\.tv_features or vgg16\.tv_in1k\?"),
+        ("VGG16", {}, r"'VGG16'; did you mean vgg16\.keras, vgg16\.tv, vgg16\.tv_in1k or vgg16\.tv_features\?"),
         ("ResNet-50", {}, r"did you mean resnet50\.a1_in1k, resnet50\.keras, resnet50\.tv1, "),
         ("Inception_V3", {}, r"did you mean inception_v3\.keras, "),
         ("VGG16.keras", {}, r"did you mean vgg16\.keras\?"),

@@ -39,7 +39,7 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     """
     sources = splits_to_train(config.data)
     num_classes = len(sources["train"].class_names)
-    model = build_network(config, num_classes)
+    model: Any = build_network(config, num_classes)
     preprocessing = build_preprocessing(config, model)
     started = init_from.start(config, model, workdir)
     layers = trained_layers(model, config.unfreeze)

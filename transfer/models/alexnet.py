@@ -38,7 +38,7 @@ class AlexNet(nnx.Module):
         hidden: tuple[int, ...] = (4096, 4096),
         rngs: nnx.Rngs,
     ) -> None:
-        self.num_classes = num_classes
+        self.num_classes, self._channels = num_classes, channels
         self.num_hidden = len(hidden) if num_classes else 0
         for i, (features, size, stride, padding, _) in enumerate(PLAN, 1):
             features = scaled(features, width)
@@ -58,7 +58,7 @@ class AlexNet(nnx.Module):
         End points: `conv1`…`conv5` after their ReLU and pool, `pre_logits` (B, C), `fc1`, `fc2` after ReLU, `logits`.
         `rngs` feeds the dropout in training mode.
         """
-        check_images(images, 63, "AlexNet", self.conv1.in_features)
+        check_images(images, 63, "AlexNet", self._channels)
         endpoints: dict[str, jax.Array] = {}
         x = images
         for i, (*_, pooled) in enumerate(PLAN, 1):

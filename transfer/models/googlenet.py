@@ -92,7 +92,7 @@ class GoogLeNet(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         check_transform_input(transform_input, channels)
-        self.num_classes, self.transform_input = num_classes, transform_input
+        self.num_classes, self.transform_input, self._channels = num_classes, transform_input, channels
         brick = partial(ConvNorm, epsilon=BN_EPSILON, rngs=rngs)
         self.stem = Stem(channels, width, brick)
         inputs = scaled(192, width)
@@ -110,7 +110,7 @@ class GoogLeNet(nnx.Module):
         End points: `stem`, `inception3a`…`inception5b`, `pre_logits` (B, C), `logits`. From 15 px up. `rngs` feeds the
         dropout in training mode.
         """
-        check_images(images, 15, "GoogLeNet", self.stem.conv1.conv.in_features)
+        check_images(images, 15, "GoogLeNet", self._channels)
         endpoints: dict[str, jax.Array] = {}
         x = imagenet_to_half(images) if self.transform_input else images
         x = endpoints["stem"] = self.stem(x)

@@ -179,7 +179,7 @@ class InceptionV3(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         check_transform_input(transform_input, channels)
-        self.num_classes, self.transform_input = num_classes, transform_input
+        self.num_classes, self.transform_input, self._channels = num_classes, transform_input, channels
         brick = partial(ConvNorm, epsilon=BN_EPSILON, use_scale=bn_scale, rngs=rngs)
         self.stem = Stem(channels, width, brick)
         inputs = scaled(STEM[-1][0], width)
@@ -198,7 +198,7 @@ class InceptionV3(nnx.Module):
         End points: `stem`, `mixed0`…`mixed10`, `pre_logits` (B, C), `logits`. From 75 px up. `rngs` feeds the dropout
         in training mode.
         """
-        check_images(images, 75, "Inception v3", self.stem.conv1.conv.in_features)
+        check_images(images, 75, "Inception v3", self._channels)
         endpoints: dict[str, jax.Array] = {}
         x = imagenet_to_half(images) if self.transform_input else images
         x = endpoints["stem"] = self.stem(x)

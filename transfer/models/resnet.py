@@ -147,7 +147,7 @@ class ResNet(nnx.Module):
         rngs: nnx.Rngs,
         **variant: Any,
     ) -> None:
-        self.num_classes = num_classes
+        self.num_classes, self._channels = num_classes, channels
         fields, unit = Variant(**variant), Bottleneck if bottleneck else BasicUnit
         inputs, *_ = sizes = [scaled(c, width) for c in STAGE_CHANNELS]
         self.stem: Any = Stem(channels, inputs, fields, rngs)  # V2 has its own
@@ -166,7 +166,7 @@ class ResNet(nnx.Module):
 
         End points: `stem` (after its pool), `stage1`…`stage4`, `pre_logits` (B, C), `logits`. Any size from 1 px up.
         """
-        check_images(images, 1, type(self).__name__, self.stem.conv.in_features)
+        check_images(images, 1, type(self).__name__, self._channels)
         endpoints = {}
         x = endpoints["stem"] = self.stem(images)
         for i in range(1, 5):

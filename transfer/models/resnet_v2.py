@@ -65,7 +65,7 @@ class ResNetV2(ResNet):
         width: float = 1.0,
         rngs: nnx.Rngs,
     ) -> None:
-        self.num_classes = num_classes
+        self.num_classes, self._channels = num_classes, channels
         inputs, *_ = sizes = [scaled(c, width) for c in STAGE_CHANNELS]
         self.stem = Stem(channels, inputs, rngs)
         for i, (depth, features) in enumerate(zip(depths, sizes, strict=True), 1):

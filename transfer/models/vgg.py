@@ -76,7 +76,7 @@ class VGG(nnx.Module):
         adaptive_pool: bool = True,
         rngs: nnx.Rngs,
     ) -> None:
-        self.num_classes, self.adaptive_pool = num_classes, adaptive_pool
+        self.num_classes, self.adaptive_pool, self._channels = num_classes, adaptive_pool, channels
         self.num_hidden = len(hidden) if num_classes else 0
         sizes = [channels, *(scaled(c, width) for c in CHANNELS)]
         for i, depth in enumerate(depths, 1):
@@ -95,7 +95,7 @@ class VGG(nnx.Module):
         End points: `block1`…`block5` after their pool, `pre_logits` (B, C), `fc1`, `fc2` after ReLU, `logits`.
         `rngs` feeds the dropout in training mode.
         """
-        check_images(images, 32, "VGG", self.block1.conv1.in_features)
+        check_images(images, 32, "VGG", self._channels)
         endpoints: dict[str, jax.Array] = {}
         x = images
         for i in range(1, 6):

@@ -10,7 +10,7 @@ import fnmatch
 import functools
 import importlib.resources
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from transfer.errors import UsageError, did_you_mean, similar
@@ -44,9 +44,9 @@ class WeightFile:
 
     @property
     def digest(self) -> str:
-        """The digest that is published of the file, such as "SHA-256 6e1a…"."""
+        """The digest that is published of the file, such as "SHA-256 6e1a…"; "none published"."""
         sha256 = self.sha256 or (f"{self.sha256_prefix}…" if self.sha256_prefix else None)
-        return f"SHA-256 {sha256}" if sha256 else f"MD5 {self.md5}"
+        return f"SHA-256 {sha256}" if sha256 else f"MD5 {self.md5}" if self.md5 else "none published"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +63,10 @@ class Record:
       aliases: other names that `get` takes.
       notop: the weights without it, where the publisher has a smaller file for that.
       hf_repo, hf_file: the same weights on Hugging Face, a repository and a file in it; `weights=` reads that file too.
+      prefix: of the names of its tensors, where other networks lie in the file too.
       num_classes: 0 where the file's classifier is not usable, so that the model is built without one.
-      acc1, acc5: published ImageNet (or `dataset`) top-1 and top-5 accuracy in percent, None where not published.
+      acc1, acc5: published ImageNet (or `dataset`) top-1 and top-5 accuracy in percent, None where not published; of a
+        linear classifier on its features where `num_classes` is 0.
       num_params: with the classifier, as the source counts: Keras counts the moving statistics of batch norm too.
       num_features: width of the end point `pre_logits`.
       gflops: multiply-adds at the record's image size, in 1e9: published, else counted (`transfer.models.graph`).
@@ -82,6 +84,7 @@ class Record:
     notop: WeightFile | None = None
     hf_repo: str | None = None
     hf_file: str | None = None
+    prefix: str | None = None
     num_classes: int = 1000
     dataset: str = "ImageNet-1k"
     acc1: float | None = None
@@ -158,14 +161,22 @@ def get(name: str) -> Record:
         return record
     same_arch = names(f"{name}.*")
     if same_arch:
-        raise UsageError(f"{name} is an architecture without weights of its own; choose {', '.join(same_arch)}")
+        raise UsageError(f"{name} is an architecture without weights of its own; choose {listed(same_arch)}")
     raise UsageError(f"unknown weights {name!r}{meant(name)}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names of records for a message: those that classify, and how many others there are."""
+    headless = [name for name in names if not get(name).num_classes]
+    others = [f"one of {len(headless)} without a classifier"] if headless[1:] else headless
+    return ", ".join([*(name for name in names if name not in headless), *others])
 
 
 def meant(name: str, architectures: Iterable[str] = ()) -> str:
     """The end of a message about a wrong name: the records, or architectures, that it may mean however it is spelt."""
     known = (*architectures, *(record.arch for record in records().values()), *records())
     meanings = [record for close in similar(name, known, cutoff=0.4) for record in names(f"{close}.*") or [close]]
+    meanings.sort(key=lambda each: each in records() and not records()[each].num_classes)
     return did_you_mean([*dict.fromkeys(meanings)][:MOST_MEANT]) or "; see `python -m transfer models`"
 
 

@@ -103,6 +103,8 @@ def create_model(
         fields.pop("num_classes", None)
         with waiting(f"reading {path}"):
             tensors = readers.read(path, key, ema)
+        if prefix is None and record and any(each.startswith(f"{record.prefix}.") for each in tensors):
+            prefix = record.prefix
         own_recipe = native.preprocessing(path)
         preprocessing = own_recipe or preprocessing
         assumptions = [
@@ -162,7 +164,7 @@ def _choice(arch: str) -> str:
         return ""
     best = max(map(catalogue.get, names), key=lambda record: record.acc1 or 0)
     top = f" ({best.name} is right on the most images of {best.dataset}, {best.acc1} %)" if best.acc1 else ""
-    return f"choose {', '.join(names)}{top}, or "
+    return f"choose {catalogue.listed(names)}{top}, or "
 
 
 def _libraries_of(record: Record) -> list[str]:
