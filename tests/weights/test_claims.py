@@ -252,6 +252,8 @@ def test_settings_that_make_another_function(config: dict, says: str, tmp_path: 
         ("aa_layer", ("none", "None", False, None), ("blurpool", "avg")),
         ("output_stride", (32, "32", None), (8, 16)),
         ("global_pool", ("avg", "avgpool", "fast", "none", "", None), ("max", "catavgmax")),
+        ("gp", ("avg", "fast", None), ("max", "avgmax")),
+        ("bn_eps", (1e-5, None), (1e-3, 0.01)),
     ],
 )
 def test_settings_and_what_is_usual(key: str, usual: tuple, other: tuple, tmp_path: Path) -> None:
@@ -343,6 +345,52 @@ def test_the_fields_that_our_files_were_written_with(
         with pytest.raises(TransferError, match=words):
             create_model(name, weights=path, width=WIDTH, **own)
     create_model(name, weights=path, width=WIDTH, by_names=words is not None, **own)
+
+
+@pytest.mark.parametrize(
+    "stem",
+    ["resnetblur18-84f4748f", "resnetaa18d", "resnet18_silu", "resnet18-dilated8-0123456789abcdef", "resnet18_msra"],
+)
+def test_a_file_that_is_called_as_another_function(stem: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = resnet(tmp_path).rename(tmp_path / f"{stem}.safetensors")
+    loaded(path)
+    assert lines(caplog) == [
+        f"{path} is called as another function of the same tensors is; if it is one, it is not resnet18"
+    ]
+
+
+@pytest.mark.parametrize(
+    "stem", ["resnet18", "resnet18_a1_0-d63eafa0", "checkpoint", "x.best", "blur", "resnet18.a1_in1k"]
+)
+def test_a_file_whose_name_says_nothing_else(stem: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    loaded(resnet(tmp_path).rename(tmp_path / f"{stem}.safetensors"))
+    assert lines(caplog) == []
+
+
+def test_no_record_has_a_file_of_such_a_name(caplog: pytest.LogCaptureFixture) -> None:
+    for record in RECORDS.values():
+        claims.look_at_name(Path(record.file.filename), record.arch, record.name)
+    assert lines(caplog) == []
+
+
+def test_the_file_of_the_first_set_given_to_the_second(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = resnet(tmp_path)
+    prefix = cache.digests(path)["sha256"][:8]
+    first, second = (dataclasses.replace(RECORDS["resnet18.tv"], name=f"resnet18.tv{n}") for n in (1, 2))
+    own = WeightFile("a.pth", "https://127.0.0.1:9/a", sha256_prefix=prefix)
+    other = dataclasses.replace(own, filename="b.pth", sha256_prefix="0" * 8)
+    made = {
+        "resnet18.tv1": dataclasses.replace(first, file=own),
+        "resnet18.tv2": dataclasses.replace(second, file=other),
+    }
+    monkeypatch.setattr(catalogue, "records", lambda: made)
+    create_model("resnet18.tv2", path, width=WIDTH)
+    assert lines(caplog) == [
+        f"resnet18.tv2: by its hash, {path} is the file of resnet18.tv1; preprocessing and all else are taken from "
+        "resnet18.tv2"
+    ]
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ OTHER = "another function"
 # What makes another function of the same tensors: resnetblur50, resnetaa101; resnet50_silu, resnet50-dilated8.
 OTHER_MEMBER = re.compile(r"(resnet|resnext|vgg|inception|alexnet|googlenet|lenet)[a-z]+\d{2,3}[a-z]*")
 OTHER_FUNCTION = re.compile(
-    r"(?:blur|aa|antialias(?:ed)?|dilated)\d*|os\d+|caffe"
+    r"(?:blur|aa|antialias(?:ed)?|dilated)\d*|os\d+|caffe|msra"
     r"|silu|swish|hardswish|mish|gelu|elu|celu|selu|leaky(?:relu)?|prelu"
 )
 # Setting -> the values that say the usual, as nothing does; any other says another function.
@@ -52,6 +52,8 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "aa_layer": ("none",),
     "output_stride": ("32",),
     "global_pool": ("avg", "avgpool", "fast", "none"),
+    "gp": ("avg", "avgpool", "fast", "none"),  # timm's training script
+    "bn_eps": ("1e-05",),
 }
 
 # Keras' layers in front that do nothing to an image once trained.
@@ -145,6 +147,13 @@ def named(text: str, arch: str) -> str | None:
         if (member and member[1] in families[1]) or (usual != words and "".join(usual) in known):
             return OTHER
     return None
+
+
+def look_at_name(path: Path, arch: str, name: str) -> None:
+    """Warns of a file that is called by the name of another function, with a hash behind it or not."""
+    if named(re.sub(r"-[0-9a-f]{8,}$", "", path.stem), arch) == OTHER:
+        text = "%s is called as another function of the same tensors is; if it is one, it is not %s"
+        logging.warning(text, path, name)
 
 
 def _letters(text: str) -> str:

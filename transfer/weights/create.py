@@ -98,6 +98,7 @@ def create_model(
         model = registry.build(arch, seed=seed, **fields, **({} if wanted is None else {"num_classes": wanted}))
     else:
         path, sha256, is_published = _file(name, record, weights, without_classifier=num_classes == 0)
+        claims.look_at_name(path, arch, name)
         of_file = native.fields(path, arch)
         fields = fields if record else of_file | fields
         fields.pop("num_classes", None)

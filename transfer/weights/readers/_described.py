@@ -8,7 +8,7 @@ import numpy as np
 
 # Where checkpoints, `config.json` and headers name the network, and where they say how it differs from the usual one.
 NAMING = ("arch", "architecture", "architectures", "model", "model_name", "model_type", "backbone")
-SETTING = ("act_layer", "hidden_act", "aa_layer", "output_stride", "global_pool")
+SETTING = ("act_layer", "hidden_act", "aa_layer", "output_stride", "global_pool", "gp", "bn_eps")
 # The dicts in which they may lie.
 WITHIN = (
     *("args", "config", "cfg", "hparams", "hyper_parameters", "kwargs"),
