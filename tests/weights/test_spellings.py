@@ -1,6 +1,7 @@
 """Networks in checkpoints of other people's programs: under prefixes, beside others, by the numbers of children."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -12,9 +13,10 @@ from spelt import WIDTH, arrays, assert_read, body, layers, numbered, other, res
 
 from transfer.errors import TransferError
 from transfer.models import registry
-from transfer.weights import native
+from transfer.weights import native, spellings
 from transfer.weights.create import create_model, from_tensors
-from transfer.weights.names import name_map, shapes_of
+from transfer.weights.load import fit
+from transfer.weights.names import NameMap, name_map, shapes_of
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,70 @@ def test_another_architecture_under_a_prefix_is_recognised() -> None:
 @pytest.mark.parametrize("whole", [True, False])
 def test_children_by_their_numbers(prefix: str, whole: bool) -> None:
     assert_read(under(prefix, numbered(resnet() if whole else body(resnet()))), classifier=whole)
+
+
+# The numbers in `nn.Sequential(*list(model.children()))` of torchvision's own modules: name -> number.
+NUMBERS = {
+    "vgg11_bn": {"features": 0, "classifier": 2},
+    "alexnet": {"features": 0, "classifier": 2},
+    "resnet50": {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7, "fc": 9},
+    "googlenet": {"conv1": 0, "conv2": 2, "conv3": 3, "inception3a": 5, "inception3b": 6, "inception4a": 8}
+    | {"inception4b": 9, "inception4c": 10, "inception4d": 11, "inception4e": 12, "inception5a": 14, "inception5b": 15}
+    | {"aux1": 16, "aux2": 17, "fc": 20},
+    "inception_v3": {"Conv2d_1a_3x3": 0, "Conv2d_2a_3x3": 1, "Conv2d_2b_3x3": 2, "Conv2d_3b_1x1": 4}
+    | {"Conv2d_4a_3x3": 5, "Mixed_5b": 7, "Mixed_5c": 8, "Mixed_5d": 9, "Mixed_6a": 10, "Mixed_6b": 11, "Mixed_6c": 12}
+    | {"Mixed_6d": 13, "Mixed_6e": 14, "AuxLogits": 15, "Mixed_7a": 16, "Mixed_7b": 17, "Mixed_7c": 18, "fc": 21},
+}
+WITHOUT_AUXILIARY = {
+    "googlenet": NUMBERS["googlenet"] | {"fc": 18},
+    "inception_v3": NUMBERS["inception_v3"] | {"Mixed_7a": 15, "Mixed_7b": 16, "Mixed_7c": 17, "fc": 20},
+}
+CASES = [(arch, NUMBERS, True) for arch in NUMBERS] + [(arch, NUMBERS, False) for arch in NUMBERS]
+CASES += [(arch, WITHOUT_AUXILIARY, whole) for arch in WITHOUT_AUXILIARY for whole in (True, False)]
+
+
+def of_library(arch: str) -> tuple[Mapping[str, tuple[int, ...]], NameMap, dict[str, np.ndarray]]:
+    """The sizes of our arrays, the map of torchvision's names, and stand-ins of its tensors."""
+    golden = reading.cases()[arch]
+    shapes = shapes_of(registry.build(golden.arch, seed=None, **golden.fields))
+    theirs = {name: np.broadcast_to(np.float32(0), shape) for name, shape in golden.shapes.items()}
+    return shapes, name_map(golden.arch, "torchvision", shapes), theirs
+
+
+@pytest.mark.parametrize(("arch", "numbers", "whole"), CASES)
+def test_children_of_every_family(arch: str, numbers: Mapping[str, Mapping[str, int]], whole: bool) -> None:
+    shapes, names, theirs = of_library(arch)
+    auxiliary = names.row.excused if numbers is WITHOUT_AUXILIARY else ()
+    spelt = {
+        name: f"{numbers[arch][name.partition('.')[0]]}.{name.partition('.')[2]}"
+        for name in theirs
+        if not name.startswith(auxiliary) and (whole or not names.in_classifier(name))
+    }
+    tensors = {number: theirs[name] for name, number in spelt.items()}
+    place = spellings.find(tensors, [names], shapes)
+    paths = list(shapes) if whole else names.backbone
+    assert fit(place.tensors, {path: shapes[path] for path in paths}, place.names.only(paths))[1].fits
+    for path in paths:
+        assert place.names.sources[path].name == spelt[names.sources[path].name]
+
+
+@pytest.mark.parametrize("arch", ["vgg11", "vgg11_bn", "alexnet"])
+@pytest.mark.parametrize("prefix", ["", "body.", "module.body."])
+def test_the_state_dict_of_features_alone(arch: str, prefix: str) -> None:
+    shapes, names, theirs = of_library(arch)
+    features = {name for name in theirs if name.startswith("features.")}
+    tensors = {f"{prefix}{name.removeprefix('features.')}": theirs[name] for name in features}
+    place = spellings.find(tensors, [names], shapes)
+    assert place.prefix == prefix and not place.outside
+    for path in names.backbone:
+        assert place.names.sources[path].name == f"{prefix}{names.sources[path].name.removeprefix('features.')}"
+
+
+def test_the_features_of_vgg_become_a_model_without_classifier() -> None:
+    tensors = {n.removeprefix("features."): t for n, t in reading.cases()["vgg11"].state_dict().items() if "feat" in n}
+    found = arrays(tensors, "vgg11", width=1)
+    assert len(found) == 16 and "logits.bias" not in found
+    np.testing.assert_array_equal(found["block1.conv1.bias"], tensors["0.bias"])
 
 
 def torch_shapes(arch: str, **fields: object) -> dict[str, tuple[int, ...]]:
