@@ -29,6 +29,7 @@ DISTRIBUTIONS = {
 # What only an extra brings -> the extras; Keras is also offered by its own name.
 OPTIONAL = {
     "google": ("onnx",),
+    "huggingface_hub": ("hub",),
     "keras": ("peers", "test"),
     "onnx": ("onnx",),
     "onnxruntime": ("peers",),
@@ -38,7 +39,7 @@ OPTIONAL = {
     "vl_convert": ("plots",),
 }
 # `google.protobuf` comes with onnx, and is used beside it.
-BROUGHT = {"google": "onnx", "vl_convert": "vl-convert-python"}
+BROUGHT = {"google": "onnx", "huggingface_hub": "huggingface-hub", "vl_convert": "vl-convert-python"}
 # Modules whose imports at the top are what an extra brings: they are imported by the functions that say so.
 ONLY_WITH_AN_EXTRA = ("transfer.bench.peer_torch",)
 

@@ -17,6 +17,7 @@ from transfer import __main__ as command
 from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.weights import cache, catalogue, claims, create_model, native
+from transfer.weights.beside import Beside
 from transfer.weights.catalogue import WeightFile
 from transfer.weights.readers import Described, claims_in
 from transfer.weights.readers._described import LONGEST
@@ -24,6 +25,7 @@ from transfer.weights.readers.torch_file import state_dict
 
 WIDTH = 1 / 16
 RECORDS = catalogue.records()
+NOTHING = Beside(Path())
 
 
 def resnet(folder: Path, **metadata: str) -> Path:
@@ -173,7 +175,7 @@ def test_what_a_checkpoint_says_beside_its_tensors(key: str, wrapper: str, tmp_p
     read = state_dict({**named(CHECKPOINTS[key], "resnetblur18"), wrapper: tensors})
     assert list(read) == ["a.weight"] and read.says == {key: "resnetblur18"}
     (tmp_path / "x.pth").touch()
-    (problem,) = claims.problems(tmp_path / "x.pth", read, "resnet18", None, "resnet18.a1")
+    (problem,) = claims.problems(tmp_path / "x.pth", read, NOTHING, "resnet18", None, "resnet18.a1")
     assert f"x.pth says {key}=resnetblur18: not resnet18.a1, but another function" in problem
 
 
@@ -254,6 +256,7 @@ def test_settings_that_make_another_function(config: dict, says: str, tmp_path: 
         ("global_pool", ("avg", "avgpool", "fast", "none", "", None), ("max", "catavgmax")),
         ("gp", ("avg", "fast", None), ("max", "avgmax")),
         ("bn_eps", (1e-5, None), (1e-3, 0.01)),
+        ("downsample_in_first_stage", (False, None), (True,)),
     ],
 )
 def test_settings_and_what_is_usual(key: str, usual: tuple, other: tuple, tmp_path: Path) -> None:
@@ -261,7 +264,9 @@ def test_settings_and_what_is_usual(key: str, usual: tuple, other: tuple, tmp_pa
     for values, count in ((usual, 0), (other, 1)):
         for value in values:
             described = Described({}, claims_in({key: value}))
-            assert len(list(claims.problems(tmp_path / "x", described, "resnet18", None, "resnet18"))) == count, value
+            assert (
+                len(list(claims.problems(tmp_path / "x", described, NOTHING, "resnet18", None, "resnet18"))) == count
+            ), value
 
 
 @pytest.mark.parametrize(

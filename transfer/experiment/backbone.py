@@ -11,7 +11,7 @@ from transfer.errors import UsageError
 from transfer.extract.extractor import Extractor, resolve_preprocessing
 from transfer.extract.taps import parse_taps
 from transfer.preprocess.recipe import Preprocessing
-from transfer.weights import catalogue, channels, native
+from transfer.weights import channels, create
 from transfer.weights.create import create_model
 
 CLASSIFIER_TAPS = ("fc", "logits")
@@ -41,10 +41,9 @@ def build_model(config: ConfigDict, **fields: Any) -> nnx.Module:
 
 def architecture(config: ConfigDict, num_classes: int, in_channels: int) -> tuple[str, dict[str, Any]]:
     """The architecture of the config's network and all fields that build it, those of its weight file included."""
-    name, weights = config.model.name, config.model.weights
-    of_file = native.fields(weights, name) if weights not in (None, "random") else {}
-    own = {**of_file, **given(config.model.fields), "num_classes": num_classes}
-    arch, fields = catalogue.architecture(name, own)
+    weights = False if config.model.weights == "random" else config.model.weights
+    own = {**given(config.model.fields), "num_classes": num_classes}
+    arch, fields = create.architecture(config.model.name, weights, own)
     return arch, channels.fields(arch, fields, in_channels)
 
 

@@ -28,6 +28,8 @@ def facts(config: ConfigDict, model: Any, tap: str | None = None, seconds: float
     """The facts that are known before training: the model, its weights, the data; `seconds` of extraction."""
     network = {"model": config.model.name, "weights_sha256": getattr(model, "weights_sha256", None)}
     choices = {f"weights_{name}": config.model[name] for name in IN_FILE if config.model.get(name)}
+    if revision := getattr(model, "revision", None):
+        choices["revision"] = revision
     return {**network, **choices, "tap": tap, "dataset": config.data.source, "seconds_extract": seconds}
 
 

@@ -16,7 +16,7 @@ from transfer.experiment.backbone import build_frozen
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files import atomic, paths
 from transfer.runtime.files.untrusted import printable
-from transfer.weights import catalogue
+from transfer.weights import hub, native
 from transfer.weights.create import create_model
 
 CONFIG, NETWORK = "config.json", "model.safetensors"
@@ -61,8 +61,8 @@ def load(workdir: Any) -> FinishedRun:
     config, result = _finished(folder)
     if config.get("train") == "finetune":
         # by its architecture, not its record: the file says which fields and which preprocessing it was trained with
-        arch, _ = catalogue.architecture(str(config.model.name), {})
-        network: Any = create_model(arch, str(folder / NETWORK))
+        path = str(folder / NETWORK)
+        network: Any = create_model(native.architecture(path) or str(config.model.name), path)
         names = _class_names(folder)
         return FinishedRun(folder, config, result, network, network.preprocessing, None, None, names, "classes")
     path = folder / evaluate_head.HEAD
@@ -71,6 +71,8 @@ def load(workdir: Any) -> FinishedRun:
             f"{folder} kept no {path.name}: its head is a class of the user's own, or an older version made the run, "
             "whose command, run again with another --workdir, keeps it"
         )
+    for setting in ("name", "weights"):  # the commit that the run had, wherever its branch is now
+        config.model[setting] = hub.pinned(config.model[setting], result.get("revision"))
     model, preprocessing = build_frozen(config)
     was, now = result.get("weights_sha256"), getattr(model, "weights_sha256", None)
     if was != now:

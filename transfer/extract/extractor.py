@@ -27,7 +27,7 @@ from transfer.runtime.devices import mesh_for
 # Attributes of Flax's own layers that change what they compute; the rest comes and goes with Flax's versions.
 _LAYER_SETTINGS = ("strides", "padding", "kernel_dilation", "feature_group_count", "epsilon")
 # Where the parameters came from does not change what they compute.
-_ORIGIN = ("record", "weights_sha256", "preprocessing", "renewed", "in_channels")
+_ORIGIN = ("record", "weights_sha256", "preprocessing", "renewed", "in_channels", "revision", "label_names")
 _SCALAR = (bool, int, float, str, type(None))
 HASH_LENGTH = 16
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -173,8 +173,9 @@ class Extractor:
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything that the features depend on but the images: JSON values."""
-        record = getattr(self.model, "record", None)
+        record, revision = (getattr(self.model, attribute, None) for attribute in ("record", "revision"))
         return {
+            **({"revision": revision} if revision else {}),
             "model": record.name if record else type(self.model).__name__,
             "structure": structure_hash(self.model),
             "parameters": self._parameters_hash,

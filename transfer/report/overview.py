@@ -25,6 +25,7 @@ PLAIN = {"validation_accuracy": "accuracy", "validation_loss": "log_loss"}
 # Facts of `result.json` -> what a reader calls them.
 FACTS = {
     "weights_sha256": "weights, SHA-256",
+    "revision": "weights, commit",
     "device": "device",
     "jax_version": "JAX",
     "seconds_extract": "seconds to extract features",

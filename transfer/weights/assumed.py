@@ -55,12 +55,13 @@ def of_network(
             yield silence.texts[bool({**registry.defaults(arch), **fields}.get(silence.field))]
 
 
-def of_images(own: Preprocessing | None, record: str | None) -> Iterator[str]:
-    """How images are made, where the file says none of its `own`: by the preprocessing of the record of that name."""
+def of_images(own: Preprocessing | None, record: str | None, unlike: str) -> Iterator[str]:
+    """How images are made, where a file has no recipe of its `own`: as for a record; `unlike` is what it has."""
     if own is None and record:
         yield f"the preprocessing is that of {record}"
     elif own is None:
-        yield "no preprocessing is known (preprocessing=, config.preprocessing)"
+        why = f", images being made with {unlike}" if unlike else ""
+        yield f"no preprocessing is known{why} (preprocessing=, config.preprocessing)"
 
 
 def log(sentences: Sequence[str], file: object, name: str) -> None:

@@ -12,6 +12,7 @@ from transfer.runtime.cache import cache_dir
 from transfer.runtime.progress import NOTICEABLE_SECONDS, Progress
 from transfer.weights import download
 from transfer.weights.catalogue import Record, WeightFile
+from transfer.weights.readers import index_file
 
 BLOCK = 1 << 22
 
@@ -24,7 +25,13 @@ def local_path(file: WeightFile) -> Path:
 
 
 def digests(path: Path) -> dict[str, str]:
-    """The SHA-256 and MD5 of a file as hex, in one pass over it."""
+    """The SHA-256 and MD5 of a file as hex, in one pass over it.
+
+    Of an index of shards the SHA-256 is that of the lines `sha256sum` prints of them, in the order of their names.
+    """
+    if index_file.is_index(path):
+        lines = (f"{digests(path.parent / shard)['sha256']}  {shard}\n" for shard in index_file.whole(path))
+        return {"sha256": hashlib.sha256("".join(lines).encode()).hexdigest(), "md5": ""}
     hashes = {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
     size = path.stat().st_size
     with path.open("rb") as stream, Progress(f"hashing {path.name}", size, "B", delay=NOTICEABLE_SECONDS) as progress:

@@ -4,7 +4,6 @@ The same tensors may be those of two networks: timm's `resnetblur50` has all nam
 checkpoint's `arch`, a `config.json` beside the file, or the layers of a whole Keras model often tell them apart.
 """
 
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,13 +14,11 @@ from absl import logging
 
 from transfer.models import registry
 from transfer.preprocess.recipe import Preprocessing
-from transfer.runtime.files.untrusted import error_summary, printable
-from transfer.weights import catalogue, native
+from transfer.runtime.files.untrusted import printable
+from transfer.weights import catalogue
+from transfer.weights.beside import Beside
 from transfer.weights.maps import family
-from transfer.weights.readers import Described, Layer, claims_in, safetensors_file
-
-CONFIG = "config.json"
-LARGEST_CONFIG = 1 << 20
+from transfer.weights.readers import Described, Layer
 
 # Words around the name of an architecture that leave it what it is: who trained it, where it lies, on what.
 PLAIN = {"tv", "tf", "torchvision", "timm", "keras", "gluon", "ssl", "swsl", "ig", "fb", "adv", "microsoft", "google"}
@@ -54,6 +51,7 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "global_pool": ("avg", "avgpool", "fast", "none"),
     "gp": ("avg", "avgpool", "fast", "none"),  # timm's training script
     "bn_eps": ("1e-05",),
+    "downsample_in_first_stage": ("false",),
 }
 
 # Keras' layers in front that do nothing to an image once trained.
@@ -63,19 +61,25 @@ IDLE |= {f"Random{what}" for what in ("Flip", "Rotation", "Zoom", "Translation",
 SCALING = {"Rescaling": (("scale", None), ("offset", 0)), "Normalization": (("mean", None), ("variance", None))}
 # What networks that normalise their images call the mean -> the deviation (robustness, detectron2, …).
 DEVIATIONS = {"new_mean": "new_std", "mean": "std", "pixel_mean": "pixel_std", "image_mean": "image_std"}
+GEOMETRY = ("image_size", "resize_to", "interpolation")
 PIXELS = np.array([[0.0], [255.0]])
 ADVICE = "save the layers behind it as a model of their own"
 
 
 def problems(
-    path: Path, tensors: Mapping[str, np.ndarray], arch: str, preprocessing: Preprocessing | None, name: str
+    path: Path,
+    tensors: Mapping[str, np.ndarray],
+    beside: Beside,
+    arch: str,
+    preprocessing: Preprocessing | None,
+    name: str,
 ) -> Iterator[str]:
-    """What a file says that makes its network another function than the model `name` of `arch`.
+    """What a file, and what is said `beside` it, make another function than the model `name` of `arch`.
 
     `preprocessing` makes the model's images. A name of the network that nobody here knows is only worth a warning.
     """
     described = tensors if isinstance(tensors, Described) else Described(tensors)
-    for file, claimed in ((path, described.says), (path.with_name(CONFIG), _beside(path))):
+    for file, claimed in ((path, described.says), (beside.config, beside.says)):
         for keys, value in claimed.items():
             says, key = f"{file} says {printable(keys)}={printable(value)}", keys.rpartition(".")[2]
             if key in USUAL:
@@ -91,35 +95,43 @@ def problems(
     normaliser = normaliser_problem(tensors, preprocessing, path, name)
     if normaliser:
         yield normaliser
+    for setting in beside.odd:
+        yield f"{beside.config} says {setting}, which is not known here: {name} may be another function"
+    differences = [_differences(recipe, preprocessing, name) for recipe in beside.recipes if preprocessing]
+    if differences and all(differences):
+        yield f"{beside.config.parent} says that images are made with {', '.join(differences[0])}"
+    if beside.unlike and preprocessing:
+        yield f"{beside.config.parent} says that images are made with {beside.unlike}, which is not known here"
     front = front_problem(described.front, arch, preprocessing, name)
     if front:
         yield f"{path} does not fit {name}: {front}"
 
 
-def other_fields(path: Path, arch: str, fields: Mapping[str, Any], chosen: Collection[str], name: str) -> Iterator[str]:
-    """The fields, but for `chosen` ones, that a file of ours was written with and the model `name` has otherwise."""
-    written, usual = native.fields(path, arch), registry.defaults(arch)
+def other_fields(
+    path: Path, written: Mapping[str, Any], arch: str, fields: Mapping[str, Any], chosen: Collection[str], name: str
+) -> Iterator[str]:
+    """The fields, but for `chosen` ones, that a file was `written` with and the model `name` has otherwise."""
+    usual = registry.defaults(arch)
     for field in {**written, **fields} if written else ():
         theirs, ours = (values.get(field, usual.get(field)) for values in (written, fields))
         if theirs != ours and field not in (*chosen, "num_classes", "channels"):
             yield f"{path} was written with {field}={printable(theirs)}, and {name} has {field}={ours}"
 
 
-def _beside(file: Path) -> dict[str, Any]:
-    """The claims of a `config.json` of timm or Hugging Face beside the file; none of one that is no such file.
+def architecture(text: str) -> str | None:
+    """The architecture that a name from a file means by itself; None for a name of none, or of one that is not ours."""
+    record = catalogue.find(_last(text))
+    known = OTHER_NAMES | {_letters(name): name for name in registry.architectures()}
+    joined = map("".join, _parts(text))
+    return record.arch if record else next((known[letters] for letters in joined if letters in known), None)
 
-    Our own files say all themselves; a `config.json` beside one is its run's, or of the file that it was made from.
-    """
-    if safetensors_file.metadata(file).get("format") == native.FORMAT:
-        return {}
-    path = file.with_name(CONFIG)
-    try:
-        if not path.is_file() or path.stat().st_size > LARGEST_CONFIG:
-            return {}
-        return claims_in(json.loads(path.read_bytes()))
-    except (OSError, ValueError, RecursionError) as error:
-        logging.warning("%s: not looked at (%s)", path, error_summary(error))
-        return {}
+
+def _last(text: str) -> str:
+    return re.split(r"[/:]", text.strip())[-1]
+
+
+def _parts(text: str) -> list[list[str]]:
+    return [words for part in _last(text).split(".") if (words := _words(part))]
 
 
 def named(text: str, arch: str) -> str | None:
@@ -128,23 +140,16 @@ def named(text: str, arch: str) -> str | None:
     None for a name that says nothing to us. Names of torchvision, timm, Keras and Hugging Face, of classes and of
     families, count: `vgg16_bn`, `VGG16`, `timm/resnet50.a1_in1k`, `tf_inception_v3`, `ResNetForImageClassification`.
     """
-    last = re.split(r"[/:]", text.strip())[-1]
-    record = catalogue.find(last)
-    if record:
-        return record.arch
-    known = OTHER_NAMES | {_letters(name): name for name in registry.architectures()}
-    parts = [words for part in last.split(".") if (words := _words(part))]
-    for words in parts:
-        if "".join(words) in known:
-            return known["".join(words)]
+    if other := architecture(text):
+        return other
     families = (_letters(family(arch).name), _letters(arch))
-    for words in parts:
+    for words in _parts(text):
         joined = "".join(words)
         if joined == families[0] or (joined.isalpha() and families[1].startswith(joined)):
             return arch  # `resnet`, `VGG`: a family, and this one
         usual = [word for word in words if not OTHER_FUNCTION.fullmatch(word)]
         member = OTHER_MEMBER.fullmatch(words[0])
-        if (member and member[1] in families[1]) or (usual != words and "".join(usual) in known):
+        if (member and member[1] in families[1]) or (usual != words and architecture("".join(usual))):
             return OTHER
     return None
 
@@ -229,7 +234,7 @@ def normaliser_problem(
 
 def _difference(values: np.ndarray, preprocessing: Preprocessing, name: str) -> str:
     """The `values` that black and white become, and ours where they are others; empty if they are the same."""
-    wanted = (PIXELS * preprocessing.scale - np.array(preprocessing.mean)) / np.array(preprocessing.std)
+    wanted = _made(preprocessing)
     if preprocessing.channels == "rgb" and np.allclose(values, wanted, rtol=0, atol=1e-3 * np.abs(wanted).max()):
         return ""
     ours = f"{_range(wanted)} in {preprocessing.channels}"
@@ -238,6 +243,18 @@ def _difference(values: np.ndarray, preprocessing: Preprocessing, name: str) -> 
 
 def _numbers(values: np.ndarray) -> str:
     return ", ".join(f"{value:.4g}" for value in values)
+
+
+def _differences(theirs: Preprocessing, ours: Preprocessing, name: str) -> list[str]:
+    """`interpolation=bicubic where resnet50.tv1 has bilinear`, …: what two recipes make otherwise of an image."""
+    keys = [key for key in GEOMETRY if getattr(theirs, key) != getattr(ours, key)]
+    texts = [f"{key}={getattr(theirs, key)} where {name} has {getattr(ours, key)}" for key in keys]
+    return [*texts, *filter(None, [_difference(_made(theirs), ours, name)])]
+
+
+def _made(preprocessing: Preprocessing) -> np.ndarray:
+    """What black and white become, (2, channels)."""
+    return (PIXELS * preprocessing.scale - np.array(preprocessing.mean)) / np.array(preprocessing.std)
 
 
 def _range(values: np.ndarray) -> str:

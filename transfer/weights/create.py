@@ -4,19 +4,33 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from flax import nnx
 
-from transfer.errors import TransferError, UsageError
+from transfer.errors import TransferError, UsageError, similar
 from transfer.models import registry
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files import digest, paths
+from transfer.runtime.files.untrusted import printable
 from transfer.runtime.progress import waiting
-from transfer.weights import assumed, cache, catalogue, channels, claims, identify, native, readers, spellings
+from transfer.weights import (
+    assumed,
+    beside,
+    cache,
+    catalogue,
+    channels,
+    claims,
+    hub,
+    identify,
+    native,
+    readers,
+    spellings,
+)
+from transfer.weights.beside import Beside
 from transfer.weights.catalogue import Record
 from transfer.weights.load import fit, require_fit, require_numbers
 from transfer.weights.names import CLASSIFIER_LAYER, PYTORCH, NameMap, Shape, libraries, name_map, shapes_of
@@ -26,6 +40,8 @@ from transfer.weights.readers.onnx_file import OnnxTensors
 CLASSIFIER_BIAS = "logits.bias"
 BUT_THE_CLASSIFIER = "; all but the classifier fits: num_classes=0 leaves it out, num_classes=N makes a new one"
 NO_PART = "; if they are no part of the network, save it without them"
+# What is near to a network that is like none of ours.
+USUAL_ARCH = "resnet50"
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -50,10 +66,12 @@ def create_model(
     """A backbone with weights; call it as `output, endpoints = model(x)`.
 
     Args:
-      name: a catalogue name (`"vgg16.keras"`, see `list_models`) or an architecture (`"vgg16"`).
+      name: a catalogue name (`"vgg16.keras"`, see `list_models`), an architecture (`"vgg16"`), or a repository of
+        timm's or transformers' form on a Hub, `"hf:OWNER/REPO"` or `"hf:OWNER/REPO@REVISION"`, or in a folder.
       weights: None: the record's file, shipped, cached or downloaded. A path: that file, in any format that
         `transfer.weights.readers` knows; for a record in its library's names or our own (torchvision and timm count
-        as one), for an architecture in any library's; `PATH.sha256` beside it, if there, must be its SHA-256.
+        as one), for an architecture in any library's; `PATH.sha256` beside it, if there, must be its SHA-256. Also
+        `"hf:OWNER/REPO"`, or a folder with such a repository.
         False: random, from `seed`.
       num_classes: None: as in the file; a file without classifier (Keras' `notop`), or with one that the record calls
         unusable, gives a model without. 0: no classifier, whatever the file has. Another number than the file's: the
@@ -73,18 +91,16 @@ def create_model(
     Returns:
       The model, with the attributes `record` (`Record`, None for an architecture), `weights_sha256` (of the file,
       None for random weights), `in_channels`, `preprocessing` (that a file of ours was written with, else the record's,
-      else None; for images of so many channels) and `renewed` (paths of the arrays that are random beside those of the
-      file: a new classifier).
+      else what stands beside the file, else None; for images of so many channels), `renewed` (paths of the arrays that
+      are random beside those of the file: a new classifier), `revision` (the commit of weights from a Hub, else None)
+      and `label_names` (of the classes, where a `config.json` beside the file has them, else empty).
 
     Raises:
       UsageError: unknown name or field; an architecture without `weights`; a choice among tensors of no file.
       TransferError: no file, a damaged one, one with NaN or without floats in it, one of another architecture (the
         message says what it looks like, or lists what does not fit), one that says that it is another function.
     """
-    record, architectures = catalogue.find(name), registry.architectures()
-    if record is None and name not in architectures:
-        raise UsageError(f"unknown model {name!r}{catalogue.meant(name, architectures)}")
-    arch, chosen = (record.arch if record else name), fields
+    (record, arch, place), chosen = _network(name, weights), fields
     in_channels = chosen.get(channels.FIELD) if in_channels is None else in_channels
     if in_channels is not None and in_channels < 1:
         raise UsageError(f"in_channels={in_channels} must be at least 1")
@@ -94,12 +110,15 @@ def create_model(
     if weights is False:
         if key is not None or prefix is not None or ema:
             raise UsageError("key=, prefix= and ema= choose among the tensors of a file; random weights have none")
-        wanted = record.num_classes if record and num_classes is None else num_classes
-        model = registry.build(arch, seed=seed, **fields, **({} if wanted is None else {"num_classes": wanted}))
+        said = beside.read(place.file) if place else Beside(Path())
+        wanted = (record or said).num_classes if num_classes is None else num_classes
+        fields = {**said.fields, **fields, **({} if wanted is None else {"num_classes": wanted})}
+        model, label_names = registry.build(arch, seed=seed, **fields), ()
     else:
-        path, sha256, is_published = _file(name, record, weights, without_classifier=num_classes == 0)
+        path, sha256, is_published = _file(name, record, place.file if place else weights, num_classes == 0)
         claims.look_at_name(path, arch, name)
-        of_file = native.fields(path, arch)
+        said = beside.read(path)
+        of_file = {**said.fields, **native.fields(path, arch)}
         fields = fields if record else of_file | fields
         fields.pop("num_classes", None)
         with waiting(f"reading {path}"):
@@ -107,31 +126,73 @@ def create_model(
         if prefix is None and record and any(each.startswith(f"{record.prefix}.") for each in tensors):
             prefix = record.prefix
         own_recipe = native.preprocessing(path)
-        preprocessing = own_recipe or preprocessing
-        assumptions = [
-            *getattr(tensors, "assumed", ()),
-            *assumed.of_images(own_recipe, record.name if record else None),
-        ]
+        preprocessing = own_recipe or preprocessing or said.preprocessing
+        images = assumed.of_images(own_recipe or said.preprocessing, record.name if record else None, said.unlike)
+        assumptions = [*getattr(tensors, "assumed", ()), *images]
         usable = record is None or record.num_classes > 0
         candidates = _libraries_of(record) if record else ()
         own: dict[str, Any] = dict(num_classes=num_classes, new_classifier=new_classifier, by_names=by_names, seed=seed)
         own |= dict(preprocessing=preprocessing, usable_classifier=usable, file=str(path), name=name, prefix=prefix)
-        own |= dict(in_channels=in_channels, assumptions=assumptions, said={*chosen, *of_file})
+        is_named = claims.architecture(said.network) == arch
+        own |= dict(in_channels=in_channels, assumptions=assumptions)
+        own |= dict(said=registry.defaults(arch) if is_named else {*chosen, *of_file})
         model = from_tensors(arch, tensors, candidates, **own, **fields)
-        others = claims.other_fields(path, arch, fields, chosen, name) if record else ()
-        for problem in chain(claims.problems(path, tensors, arch, preprocessing, name), others):
+        others = claims.other_fields(path, of_file, arch, fields, chosen, name) if record else ()
+        for problem in chain(claims.problems(path, tensors, said, arch, preprocessing, name), others):
             if not by_names:
                 raise TransferError(f"{problem}; by_names=True (convert: --by_names) takes the weights by their names")
             logging.warning("%s (loaded by its names, which fit)", problem)
         if not is_published:
             assumed.log(assumptions, path, name)
+        label_names = () if getattr(model, "renewed", ()) else said.label_names
     of_images = getattr(model, "in_channels", channels.of_model(arch, fields))
-    preprocessing = channels.recipe(preprocessing, of_images)
+    preprocessing = channels.recipe(preprocessing or said.preprocessing, of_images)
+    is_labelled = len(label_names) == getattr(model, "num_classes", 0)
     # plain attributes are static in NNX: part of the graph definition, not of the state
     origin = dict(record=record, weights_sha256=sha256, preprocessing=preprocessing, in_channels=of_images)
+    origin |= dict(revision=place.revision if place else None, label_names=label_names if is_labelled else ())
     for attribute, value in origin.items():
         setattr(model, attribute, value)
     return model
+
+
+class _Network(NamedTuple):
+    """What a model's name and `weights` stand for; `place` is of weights from a Hub or in a folder."""
+
+    record: Record | None
+    arch: str
+    place: hub.Place | None
+
+
+def _network(name: str, weights: str | os.PathLike[str] | bool | None) -> _Network:
+    record, architectures = catalogue.find(name), registry.architectures()
+    if record or name in architectures:
+        return _Network(record, record.arch if record else name, hub.find(weights))
+    place = hub.find(name)
+    if place is None:
+        raise UsageError(f"unknown model {name!r}{catalogue.meant(name, architectures)}")
+    if weights is not None and not isinstance(weights, bool):
+        raise UsageError(f"{name} has weights of its own; leave {weights} out, or name the architecture for it")
+    network = beside.read(place.file).network
+    arch = claims.architecture(network)
+    if arch is None and network:
+        nearest = (similar(network, architectures) or [USUAL_ARCH])[0]
+        text = f"{name} is a {printable(network, 200)}, which is not here; the nearest is {nearest}"
+        raise TransferError(f"{text}, whose tensors have other names or shapes")
+    if arch is None:
+        raise TransferError(
+            f"{name}: no {beside.CONFIG} names its network; name an architecture, and this as its weights"
+        )
+    return _Network(None, arch, place)
+
+
+def architecture(name: str, weights: Any, fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The architecture and all fields that build the model `name` with `fields`, those that its file says included."""
+    record, arch, place = _network(name, weights)
+    path = place.file if place else weights
+    if record or path is None or isinstance(path, bool):
+        return catalogue.architecture(name, fields)
+    return arch, {**beside.read(Path(path)).fields, **native.fields(path, arch), **fields}
 
 
 def _file(
@@ -293,8 +354,8 @@ def convert_file(source: str | os.PathLike[str], name: str, output: str | os.Pat
     model: Any = create_model(name, weights=source, **choices)
     arrays = registry.flat_state(model)
     num_classes = len(arrays[CLASSIFIER_BIAS]) if CLASSIFIER_BIAS in arrays else 0
-    arch, fields = catalogue.architecture(name, {"num_classes": num_classes})
-    fields = channels.fields(arch, {**native.fields(source, name), **fields}, model.in_channels)
+    arch, fields = architecture(name, source, {"num_classes": num_classes})
+    fields = channels.fields(arch, fields, model.in_channels)
     origin = dict(model=name, source=Path(source).name, source_sha256=str(getattr(model, "weights_sha256", "")))
     native.write(output, arrays, native.describe(arch, fields, getattr(model, "preprocessing", None), **origin))
     return len(arrays)

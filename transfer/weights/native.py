@@ -44,6 +44,11 @@ def describe(
     return {"format": FORMAT, "arch": arch, FIELDS_KEY: json.dumps(dict(fields)), **recipe, **more}
 
 
+def architecture(path: str | os.PathLike[str]) -> str:
+    """The architecture that a native file is of; empty for any other file, and for none."""
+    return safetensors_file.metadata(Path(path)).get("arch", "") if os.path.isfile(path) else ""
+
+
 def fields(path: str | os.PathLike[str], arch: str) -> dict[str, Any]:
     """The architecture's fields that a native file was written with; empty for any other file or architecture.
 

@@ -18,7 +18,7 @@ from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.preprocess import recipe
 from transfer.runtime.files import paths
-from transfer.weights import cache, catalogue, readers
+from transfer.weights import cache, catalogue, hub, readers
 from transfer.weights.catalogue import Record
 from transfer.weights.create import CLASSIFIER_BIAS, create_model
 from transfer.weights.readers import onnx_file, safetensors_file
@@ -75,7 +75,8 @@ def verify(
         known = map(cache.local_path, filter(None, (record.file, record.notop)))
         path = next(filter(Path.is_file, known), None) or cache.fetch(record)[0]
     else:
-        path = Path(paths.expand(weights))
+        place = hub.find(weights)
+        path = place.file if place else Path(paths.expand(weights))
     if not path.is_file():
         raise TransferError(f"{path}: no such weight file")
     failures: list[str] = []

@@ -22,7 +22,7 @@ from transfer.weights.readers._described import Described, Layer, claims_in
 
 __all__ = ["Described", "Format", "Layer", "formats", "read", "claims_in"]
 
-MODULES = ("keras_file", "onnx_file", "safetensors_file", "torch_file")
+MODULES = ("keras_file", "onnx_file", "safetensors_file", "torch_file", "index_file")
 HEAD_BYTES = 64
 ZIP_MAGIC = b"PK\x03\x04"
 
