@@ -117,7 +117,7 @@ def _network(content: Mapping[str, Any]) -> tuple[str, dict[str, Any], tuple[str
     """The network's name, the fields that follow, and settings that are not known here."""
     name = content.get("architecture")
     if isinstance(name, str):
-        arguments = content.get("model_args")
+        arguments: Any = content.get("model_args")
         others = sorted(set(arguments) - TIMM_ARGUMENTS) if isinstance(arguments, Mapping) else []
         return name, {}, tuple(f"model_args.{printable(key)}={printable(arguments[key])}" for key in others)
     if content.get("model_type") == "resnet":
@@ -190,7 +190,9 @@ def _of_transformers(processor: Mapping[str, Any]) -> Preprocessing:
         size = {"height": size, "width": size} if known[1] == "ViT" else {"shortest_edge": size}
     if crop is not None:
         crop = (crop, crop) if isinstance(crop, int) else (crop["height"], crop["width"])
-    edge, resize_to = size.get("shortest_edge"), None
+    edge: Any = size.get("shortest_edge")
+    image: tuple[Any, Any] | None
+    resize_to = None
     if known[1] == "ConvNext":
         image = (edge, edge)
         resize_to = int(edge / processor.get("crop_pct", 224 / 256)) if edge < CONVNEXT_WHOLE else None

@@ -107,13 +107,14 @@ def create_model(
     chosen = chosen if in_channels is None else {**chosen, channels.FIELD: in_channels}
     fields = {**dict(record.fields if record else ()), **chosen}
     preprocessing, sha256 = record.preprocessing if record else None, None
+    label_names: tuple[str, ...] = ()
     if weights is False:
         if key is not None or prefix is not None or ema:
             raise UsageError("key=, prefix= and ema= choose among the tensors of a file; random weights have none")
         said = beside.read(place.file) if place else Beside(Path())
         wanted = (record or said).num_classes if num_classes is None else num_classes
         fields = {**said.fields, **fields, **({} if wanted is None else {"num_classes": wanted})}
-        model, label_names = registry.build(arch, seed=seed, **fields), ()
+        model = registry.build(arch, seed=seed, **fields)
     else:
         path, sha256, is_published = _file(name, record, place.file if place else weights, num_classes == 0)
         claims.look_at_name(path, arch, name)

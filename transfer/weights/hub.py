@@ -82,9 +82,9 @@ def _from_hub(repo: str, revision: str | None) -> Place:
     def get(name: str, commit: str | None) -> Path | None:
         if listed is not None and name not in listed:
             return None
-        cached_only = dict(local_files_only=listed is None)
         try:
-            return Path(hub.hf_hub_download(repo, name, revision=commit or revision, **cached_only, **us))
+            at = commit or revision
+            return Path(hub.hf_hub_download(repo, name, revision=at, local_files_only=listed is None, **us))
         except Exception as error:
             if listed is None:
                 return None

@@ -8,8 +8,10 @@ import numpy as np
 
 # Where checkpoints, `config.json` and headers name the network, and where they say how it differs from the usual one.
 NAMING = ("arch", "architecture", "architectures", "model", "model_name", "model_type", "backbone")
-SETTING = ("act_layer", "hidden_act", "aa_layer", "output_stride", "global_pool", "gp", "bn_eps")
-SETTING += ("downsample_in_first_stage",)
+SETTING = (
+    *("act_layer", "hidden_act", "aa_layer", "output_stride", "global_pool", "gp", "bn_eps"),
+    "downsample_in_first_stage",
+)
 # The dicts in which they may lie.
 WITHIN = (
     *("args", "config", "cfg", "hparams", "hyper_parameters", "kwargs"),
