@@ -53,6 +53,7 @@ CAMPAIGNS = (
         "inputs",
     ),
     Campaign("hostile", "No pickle or archive runs code or leaves its folder, and the error names the trick", "tricks"),
+    Campaign("mutations", "A changed token of the package makes a fast test of it fail", "mutations"),
 )
 # Campaigns whose parts have a table of their own: the columns beside `done` and `held`.
 PARTS: dict[str, dict[str, str]] = {
@@ -118,6 +119,20 @@ def parts(name: str) -> str:
     return table(["", "held", *(columns[key] for key in keys)], rows)
 
 
+def mutations() -> str:
+    """What was made of the mutations that no test noticed: a sentence, and a row each."""
+    found = read("mutations")
+    if found is None:
+        return "not run yet\n"
+    survivors = [each.partition(" equivalent: ") for each in found["failures"]]
+    equivalent = sum(bool(why) for *_, why in survivors)
+    share = found["held"] / (found["done"] - equivalent)
+    told = f"{found['held']} of {found['done']} were noticed, {100 * share:.1f} % of those that are no equivalents:\n\n"
+    # a bar would end the cell
+    rows = [[f"`{mutation.replace('|', chr(0x2223))}`", why or "**not noticed**"] for mutation, _, why in survivors]
+    return told + table(["line, and the change", "equivalent, as"], rows)
+
+
 def table(head: list[str], rows: Any) -> str:
     """Markdown."""
     lines = [head, ["---"] * len(head), *rows]
@@ -129,7 +144,9 @@ def refreshed(text: str) -> str:
 
     def block(match: re.Match[str]) -> str:
         name = match[1]
-        content = {"campaigns": campaigns, "machines": machines}.get(name, lambda: parts(name))()
+        content = {"campaigns": campaigns, "machines": machines, "mutations": mutations}.get(
+            name, lambda: parts(name)
+        )()
         return f"<!-- {name} -->\n{content}<!-- /{name} -->"
 
     return BLOCK.sub(block, text)
