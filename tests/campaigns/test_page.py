@@ -6,7 +6,6 @@ import pytest
 
 from tests.campaigns import page
 
-
 # Of campaigns that need not hold each time: the share that must, of those that can.
 SHARES = {"mutations": 0.92}
 
