@@ -138,9 +138,7 @@ def test_keras_own_formats_hold_the_same(tmp_path: Path) -> None:
 
 
 def test_whole_modules_are_refused_by_name() -> None:
-    with pytest.raises(
-        TransferError, match=r"whole_module\.pth: refused: it asks for torch\.nn\.modules\.linear\.Linear"
-    ):
+    with pytest.raises(TransferError, match=r"whole_module\.pth: .* not here \(torch\.nn\.modules\.linear\.Linear\)"):
         readers.read(GOLDEN / "whole_module.pth")
 
 
@@ -151,7 +149,7 @@ def test_a_pth_that_would_run_code_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(GOLDEN / "odd_tensors.pth") as good, zipfile.ZipFile(path, "w") as bad:
         for name in good.namelist():
             bad.writestr(name, evil if name.endswith("data.pkl") else good.read(name))
-    with pytest.raises(TransferError, match=r"evil\.pth: refused: it asks for os\.mkdir"):
+    with pytest.raises(TransferError, match=r"evil\.pth: it holds no state dict but .*\(os\.mkdir\)"):
         readers.read(path)
     assert not made.exists()
 
@@ -385,8 +383,8 @@ def test_bfloat16_in_keras_files(tmp_path: Path) -> None:
         {"model": {"a.weight": BASE}},
         {"net": {"a.weight": BASE}},
         {"model": {"state_dict": BASE}, "state_dict": {"a.weight": BASE}},
-        {"model_state_dict": {"module.a.weight": BASE}},
-        {"epoch": 3, "state_dict": {"module.a.weight": BASE, "module.version": 2}},
+        {"model_state_dict": {"a.weight": BASE}},
+        {"epoch": 3, "state_dict": {"a.weight": BASE, "version": 2}},
     ],
 )
 def test_checkpoints_are_unwrapped(checkpoint: dict) -> None:

@@ -14,7 +14,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.unpickler import ORDERED_DICT, Constructor, Pending, RestrictedUnpickler, resolve_pending
+from transfer.runtime.files.unpickler import (
+    ORDERED_DICT,
+    Constructor,
+    Pending,
+    RestrictedUnpickler,
+    StandIn,
+    resolve_pending,
+)
 from transfer.runtime.files.untrusted import DAMAGE_ERRORS, LimitedReader, error_summary, printable
 
 # Booleans, integers, floats, complex numbers, bytes and text of fixed width. No objects, records, dates.
@@ -24,7 +31,7 @@ _PLAIN_DTYPE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[
 MAX_AXES = 32
 
 
-class _Dtype(Pending):
+class Dtype(Pending):
     """A `numpy.dtype` of numbers or text."""
 
     __slots__ = ("code", "order")
@@ -82,6 +89,8 @@ class _Array(Pending):
         return self.data if isinstance(self.data, (str, bytes, bytearray)) else None
 
     def value(self) -> object:
+        if self.data is not None and isinstance(self.dtype, StandIn):
+            return self.dtype
         if self._value is None:
             self._value = self._make()
         return self._value[()] if self._scalar else self._value
@@ -91,7 +100,7 @@ class _Array(Pending):
             raise pickle.UnpicklingError("an array without data")
         if isinstance(self.data, list):
             raise TransferError("it holds an object array (numpy.dtype 'O'); only numbers and text are read")
-        if not isinstance(self.dtype, _Dtype):
+        if not isinstance(self.dtype, Dtype):
             raise pickle.UnpicklingError("an array without a dtype")
         axes = self.shape if isinstance(self.shape, tuple) and len(self.shape) <= MAX_AXES else (None,)
         if not all(isinstance(length, int) and length >= 0 for length in axes):
@@ -123,7 +132,7 @@ def _empty_bytes(*arguments: object) -> bytes:
 # (module, name) as written in files -> what stands for it. Python 2 and 3, NumPy 1 and 2.
 ARRAY_CONSTRUCTORS: Mapping[tuple[str, str], Constructor] = {
     ("numpy", "ndarray"): Constructor(_Array),
-    ("numpy", "dtype"): Constructor(_Dtype),
+    ("numpy", "dtype"): Constructor(Dtype),
     **{
         (f"numpy.{core}.{module}", name): Constructor(make)
         for core in ("core", "_core")

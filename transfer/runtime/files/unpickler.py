@@ -2,7 +2,7 @@
 
 A pickle is a program. Names are looked up in a table of our own constructors and never imported; nothing else can be
 called, no object is made or altered in any other way, and what a program makes of few bytes (memo, DUP, shared parts)
-is counted.
+is counted. Where a reader allows it, a name that is not in the table becomes a stand-in, which does nothing.
 """
 
 import pickle
@@ -25,6 +25,8 @@ COSTS: Mapping[int, int] = {
     **dict.fromkeys(pickle.EMPTY_TUPLE + pickle.TUPLE + pickle.TUPLE1 + pickle.TUPLE2 + pickle.TUPLE3, 250),
     **dict.fromkeys(pickle.EMPTY_DICT + pickle.DICT + pickle.REDUCE, 300),
     **dict.fromkeys(pickle.SETITEM, 200),
+    **dict.fromkeys(pickle.NEWOBJ + pickle.NEWOBJ_EX + pickle.OBJ + pickle.INST, 200),
+    **dict.fromkeys(pickle.GLOBAL + pickle.STACK_GLOBAL, 200),
     **dict.fromkeys(pickle.EMPTY_SET + pickle.FROZENSET, 600),
     **dict.fromkeys(pickle.MEMOIZE + pickle.PUT + pickle.BINPUT + pickle.LONG_BINPUT, 150),
 }
@@ -50,6 +52,31 @@ class Pending:
     def raw(self) -> object:
         """The bytes that the value is a copy of, None where it copies none."""
         return None
+
+
+class StandIn(Pending):
+    """A name in place of a class, a function or an object that a pickle asks for and that is not known here.
+
+    A pickle may call it, build it and fill it: that makes another stand-in, or nothing. It is a key as itself alone.
+
+    Attributes:
+      name: `module.name`, as a message may show it.
+      says: what is text or a number in the state that it was given, by its name.
+    """
+
+    __slots__ = ("name", "says")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.says: Mapping[str, object] = {}
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, dict):
+            self.says = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, (str, int, float))}
+
+    def value(self) -> "StandIn":
+        """The stand-in itself."""
+        return self
 
 
 class Constructor:
@@ -83,7 +110,8 @@ _Unpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
 class RestrictedUnpickler(_Unpickler):
     """An unpickler that knows only `constructors`; `persistent` resolves PyTorch's persistent ids.
 
-    `load()` may return stand-ins: pass its result to `resolve_pending`. A `LimitedReader` may hold several pickles.
+    `load()` may return what is pending: pass its result to `resolve_pending`. A `LimitedReader` may hold several
+    pickles. With `stand_ins`, a name that is not known becomes one instead of an error.
     """
 
     handlers: Mapping[int, Callable[[Any], None]]  # by opcode; filled in below
@@ -93,10 +121,11 @@ class RestrictedUnpickler(_Unpickler):
         stream: BinaryIO | LimitedReader,
         constructors: Mapping[tuple[str, str], Any],
         persistent: Callable[[Any], object] | None = None,
+        stand_ins: bool = False,
     ) -> None:
         self._reader = stream if isinstance(stream, LimitedReader) else LimitedReader(stream)
         super().__init__(self._reader, encoding="latin1")
-        self._constructors, self._persistent = constructors, persistent
+        self._constructors, self._persistent, self._stand_ins = constructors, persistent, stand_ins
         self._unusual_keys = self._spent = 0
         self._code = pickle.STOP[0]
 
@@ -137,13 +166,14 @@ class RestrictedUnpickler(_Unpickler):
             )
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns our constructor for `module.name`; TransferError for any name that is not in the table."""
-        if (module, name) not in self._constructors:
-            raise TransferError(
-                f"refused: it asks for {printable(module)}.{printable(name)}; "
-                "only plain values and arrays are read, no code is run"
-            )
-        return self._constructors[module, name]
+        """Returns our constructor for `module.name`; for any other name a stand-in, or TransferError."""
+        if (module, name) in self._constructors:
+            return self._constructors[module, name]
+        title = f"{printable(module)}.{printable(name)}"
+        if not self._stand_ins:
+            raise TransferError(f"refused: it asks for {title}; only plain values and arrays are read, no code is run")
+        self._spend(len(title))
+        return StandIn(title)
 
     def persistent_load(self, pid: Any) -> object:
         """Returns the value behind a persistent id; pickles of arrays have none."""
@@ -154,17 +184,31 @@ class RestrictedUnpickler(_Unpickler):
         except TransferError as error:
             raise TransferError(f"{error}, at {self._opcode}") from None
 
-    def load_obj(self) -> NoReturn:
-        """Refuses to make an object, as do NEWOBJ and NEWOBJ_EX."""
-        raise TransferError(f"refused: {self._opcode} makes an object; only plain values and arrays are read")
+    def load_obj(self) -> None:
+        """Makes a stand-in's object, as do NEWOBJ, NEWOBJ_EX and INST; what it is made of is not kept."""
+        self._make_object(self.pop_mark()[0])
 
-    load_newobj = load_newobj_ex = load_obj
+    def load_newobj(self) -> None:
+        """Makes a stand-in's object of a tuple."""
+        kind, _ = self.stack.pop(-2), self.stack.pop()
+        self._make_object(kind)
+
+    def load_newobj_ex(self) -> None:
+        """Makes a stand-in's object of a tuple and a dict."""
+        kind, *_ = self.stack.pop(-3), self.stack.pop(), self.stack.pop()
+        self._make_object(kind)
 
     def load_inst(self) -> None:
-        """Refuses to make an object, by its name where that is not in the table."""
+        """Makes a stand-in's object, by its name."""
         module, name = (self.readline()[:-1].decode("ascii", "replace") for _ in range(2))
-        self.find_class(module, name)
-        self.load_obj()
+        kind = self.find_class(module, name)
+        self.pop_mark()
+        self._make_object(kind)
+
+    def _make_object(self, kind: object) -> None:
+        if not isinstance(kind, StandIn):
+            raise TransferError(f"refused: {self._opcode} makes an object; only plain values and arrays are read")
+        self.append(StandIn(kind.name))
 
     def get_extension(self, code: int) -> NoReturn:
         """Refuses a name out of the registry of extensions: it would come past `find_class`."""
@@ -183,6 +227,9 @@ class RestrictedUnpickler(_Unpickler):
         """Calls a constructor, and counts what it has copied."""
         arguments = self.stack.pop()
         function = self.stack[-1]
+        if isinstance(function, StandIn):
+            self.stack[-1] = StandIn(function.name)
+            return
         if not isinstance(function, Constructor) or not isinstance(arguments, tuple):
             raise pickle.UnpicklingError(f"a call of {printable(function)}, which is no constructor")
         self._spend(COST_OF_ITEM * len(arguments))
@@ -204,17 +251,21 @@ class RestrictedUnpickler(_Unpickler):
         state = self.stack.pop()
         if not hasattr(type(self.stack[-1]), "__setstate__"):
             raise pickle.UnpicklingError(f"state set on {printable(self.stack[-1])}")
+        if isinstance(self.stack[-1], StandIn) and isinstance(state, dict):
+            self._spend(COST_OF_ITEM * len(state))
         self.stack[-1].__setstate__(state)
 
     def load_append(self) -> None:
-        """Appends an item to a list, and to nothing else."""
-        value = self.stack.pop()
-        self._top(list).append(value)
+        """Appends an item to a list, and to nothing else; a stand-in lets it go, as it does all items."""
+        self._append([self.stack.pop()])
 
     def load_appends(self) -> None:
         """Appends items to a list, and to nothing else."""
-        items = self.pop_mark()
-        self._top(list).extend(items)
+        self._append(self.pop_mark())
+
+    def _append(self, items: list) -> None:
+        if not isinstance(self.stack[-1], StandIn):
+            self._top(list).extend(items)
 
     def load_setitem(self) -> None:
         """Sets an item of a dict, and of nothing else."""
@@ -234,8 +285,9 @@ class RestrictedUnpickler(_Unpickler):
     def load_additems(self) -> None:
         """Adds checked items to a set, and to nothing else."""
         items = self.pop_mark()
-        self._check_keys(items)
-        self._top(set).update(items)
+        if not isinstance(self.stack[-1], StandIn):
+            self._check_keys(items)
+            self._top(set).update(items)
 
     def load_frozenset(self) -> None:
         """Makes a frozenset of checked items."""
@@ -251,6 +303,8 @@ class RestrictedUnpickler(_Unpickler):
     def _set_items(self, items: list) -> None:
         if len(items) % 2:
             raise pickle.UnpicklingError("a key without a value")
+        if isinstance(self.stack[-1], StandIn):
+            return
         self._check_keys(items[::2])
         self._top(dict).update(zip(items[::2], items[1::2], strict=True))
 
@@ -285,7 +339,9 @@ RestrictedUnpickler.handlers = {
 
 
 def resolve_pending(value: object) -> Any:
-    """Replaces the stand-ins in nested dicts, lists, tuples and sets by real values; shared values stay shared.
+    """Replaces what is pending in nested dicts, lists, tuples and sets by real values; shared values stay shared.
+
+    Stand-ins stay what they are.
 
     Raises TransferError for what holds itself, lies deeper than `MAX_DEPTH`, or shares its parts so often that it would
     expand to many times what is there.

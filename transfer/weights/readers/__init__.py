@@ -19,6 +19,7 @@ from transfer.errors import TransferError
 from transfer.runtime.files import archives
 from transfer.runtime.files.untrusted import DAMAGE_ERRORS, error_summary, prefix_errors
 from transfer.weights.readers._described import Described, Layer, claims_in
+from transfer.weights.readers._others import check_names, named
 
 __all__ = ["Described", "Format", "Layer", "formats", "read", "claims_in"]
 
@@ -32,12 +33,14 @@ _UNREADABLE = (*DAMAGE_ERRORS, OSError, RuntimeError, zipfile.BadZipFile, zlib.e
 class Format(NamedTuple):
     """A file format: its name in messages, how a file of it is told, and what reads all its tensors.
 
-    It is told by the first `HEAD_BYTES` and, of a zip, the names in it, never by its extension.
+    It is told by the first `HEAD_BYTES` and, of a zip, the names in it, never by its extension. `read` also takes the
+    `key` and `ema` of `transfer.weights.state_dicts.choose` where a file may hold `several` sets of tensors.
     """
 
     name: str
     recognises: Callable[[bytes, Collection[str]], bool]
-    read: Callable[[Path], dict[str, np.ndarray]]
+    read: Callable[..., dict[str, np.ndarray]]
+    several: bool = False
 
 
 @cache
@@ -59,7 +62,8 @@ def read(path: str | os.PathLike[str], key: str | None = None, ema: bool = False
     """
     path = Path(path)
     if not path.is_file():
-        raise TransferError(f"{path}: no such weight file")
+        what = "a folder; name the weight file in it" if path.is_dir() else "no such weight file"
+        raise TransferError(f"{path}: {what}")
     members: list[str] = []
     with prefix_errors(path):
         with path.open("rb") as file:
@@ -70,11 +74,15 @@ def read(path: str | os.PathLike[str], key: str | None = None, ema: bool = False
         kind = next((kind for kind in formats() if kind.recognises(head, members)), None)
         if kind is None:
             known = ", ".join(kind.name for kind in formats())
-            raise TransferError(f"not a weight file of a supported format ({known})")
+            other = named(path, members)
+            raise TransferError(f"not a weight file{f': {other}' if other else f' of a supported format ({known})'}")
+        if (key is not None or ema) and not kind.several:
+            raise TransferError(f"a {kind.name} file, which holds one set of tensors: key= and ema= have no use")
         try:
-            tensors = kind.read(path)
+            tensors = kind.read(path, key, ema) if kind.several else kind.read(path)
         except _UNREADABLE as error:
             raise TransferError(f"a damaged or truncated {kind.name} file ({error_summary(error)})") from error
         if not tensors:
             raise TransferError(f"a {kind.name} file without a single tensor")
+        check_names(tensors)
         return tensors

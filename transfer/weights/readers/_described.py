@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from transfer.runtime.files.unpickler import StandIn
+
 # Where checkpoints, `config.json` and headers name the network, and where they say how it differs from the usual one.
 NAMING = ("arch", "architecture", "architectures", "model", "model_name", "model_type", "backbone")
 SETTING = (
@@ -46,21 +48,25 @@ class Described(dict[str, np.ndarray]):
     """
 
     def __init__(
-        self, tensors: Mapping[str, np.ndarray], says: Mapping[str, Any] | None = None, front: Sequence[Layer] = ()
+        self,
+        tensors: Mapping[str, np.ndarray],
+        says: Mapping[str, Any] | None = None,
+        front: Sequence[Layer] = (),
+        assumed: Sequence[str] = (),
     ) -> None:
         super().__init__(tensors)
-        self.says, self.front = dict(says or {}), tuple(front)
-        self.assumed: list[str] = []
+        self.says, self.front, self.assumed = dict(says or {}), tuple(front), list(assumed)
 
 
 def claims_in(content: object, depth: int = 0) -> dict[str, Any]:
-    """The claims of a dict from a file about the network: dotted key in the file -> text or number."""
+    """The claims of a dict, or of a stand-in's state, about the network: dotted key in the file -> text or number."""
     claims: dict[str, Any] = {}
+    content = content.says if isinstance(content, StandIn) else content
     for key in (*NAMING, *SETTING, *WITHIN) if isinstance(content, Mapping) else ():
         value = content.get(key)  # type: ignore[attr-defined]
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
-        if key in WITHIN and isinstance(value, Mapping) and depth < DEEPEST:
+        if key in WITHIN and isinstance(value, (Mapping, StandIn)) and depth < DEEPEST:
             claims |= {f"{key}.{inner}": claim for inner, claim in claims_in(value, depth + 1).items()}
         elif key not in WITHIN and isinstance(value, (str, int, float)):
             claims[key] = value[:LONGEST] if isinstance(value, str) else value

@@ -1,4 +1,7 @@
-"""PyTorch's `.pth`: tensors as a pickle describes them, the storages that they are of, the state dict of a checkpoint.
+"""PyTorch's `.pth`: tensors as a pickle describes them, and the storages that they are of.
+
+What a checkpoint holds beside tensors and plain values, such as an `argparse.Namespace`, becomes a stand-in that does
+nothing; `transfer.weights.state_dicts` finds the state dict.
 
 Since 1.6 a zip with the pickle `NAME/data.pkl` and one member a storage, `NAME/data/KEY`. Before
 (`_use_new_zipfile_serialization=False`) pickles one after another: a magic number, a protocol version and the writer's
@@ -18,11 +21,19 @@ import numpy as np
 
 from transfer.errors import TransferError
 from transfer.runtime.files import archives
-from transfer.runtime.files.pickles import ARRAY_CONSTRUCTORS, MAX_AXES
-from transfer.runtime.files.unpickler import Constructor, Pending, RestrictedUnpickler, resolve_pending
+from transfer.runtime.files.pickles import ARRAY_CONSTRUCTORS, MAX_AXES, Dtype
+from transfer.runtime.files.unpickler import (
+    Constructor,
+    Ordered,
+    Pending,
+    RestrictedUnpickler,
+    StandIn,
+    resolve_pending,
+)
 from transfer.runtime.files.untrusted import DECOMPRESSION_FLOOR, LimitedReader, printable
 from transfer.weights.readers import Format
 from transfer.weights.readers._described import Described, claims_in
+from transfer.weights.state_dicts import choose
 
 PICKLE = "data.pkl"
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
@@ -56,10 +67,11 @@ STORAGES = {
     "Bool": "bool",
     "ComplexFloat": "complex64",
     "ComplexDouble": "complex128",
+    # of quantised tensors, which are named as what they are later
+    **{"QInt8": "int8", "QUInt8": "uint8", "QInt32": "int32"},
 }
-# Where checkpoints keep the state dict, most wanted first.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-PARALLEL_PREFIX = "module."
+# What a TorchScript archive has beside the pickle.
+SCRIPTED = "/constants.pkl"
 # An expanded tensor has strides of zero; it may have so many elements whatever the size of its storage.
 MOST_REPEATED = DECOMPRESSION_FLOOR // 8
 
@@ -115,8 +127,10 @@ class _Tensor(_Sealed, Pending):
         self.dtype: np.dtype | None = None
 
     @classmethod
-    def with_dtype(cls, view: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> "_Tensor":
+    def with_dtype(cls, view: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Pending:
         """Of `_rebuild_tensor_v3`, where `rest` is requires_grad, backward_hooks, dtype[, metadata]."""
+        if len(rest) > 2 and isinstance(rest[2], StandIn):
+            return rest[2]  # of a type that is not known
         if len(rest) < 3 or not isinstance(rest[2], _Dtype):
             raise TransferError("a tensor without a torch.dtype")
         tensor = cls(view, offset, shape, strides)
@@ -176,8 +190,18 @@ def _device(*names: object) -> str:
     return ":".join(map(str, names))
 
 
+def _numpy_dtype(*arguments: object) -> Pending:
+    """A dtype of NumPy; arrays of objects or dates, which may lie beside the tensors, become stand-ins by theirs."""
+    try:
+        return Dtype(*arguments)  # type: ignore[arg-type]
+    except TransferError:
+        return StandIn("numpy.ndarray of objects")
+
+
 TORCH_CONSTRUCTORS: Mapping[tuple[str, str], Any] = {
     **ARRAY_CONSTRUCTORS,
+    ("numpy", "dtype"): Constructor(_numpy_dtype),
+    ("collections", "defaultdict"): Constructor(lambda *default: Ordered()),
     ("torch._utils", "_rebuild_tensor"): Constructor(_Tensor),
     ("torch._utils", "_rebuild_tensor_v2"): Constructor(_Tensor),
     ("torch._utils", "_rebuild_tensor_v3"): Constructor(_Tensor.with_dtype),
@@ -192,8 +216,13 @@ TORCH_CONSTRUCTORS: Mapping[tuple[str, str], Any] = {
 }
 
 
-def resolve(pid: Any, storage_of: Callable[[str, np.dtype, int], Storage]) -> View:
-    """A persistent id `("storage", class, key, device, elements[, view])` as a view of `storage_of(key, …)`."""
+def resolve(pid: Any, storage_of: Callable[[str, np.dtype, int], Storage]) -> View | StandIn:
+    """A persistent id `("storage", class, key, device, elements[, view])` as a view of `storage_of(key, …)`.
+
+    `("module", class, …)`, which the older format has for each class of a whole module, is the class, a stand-in.
+    """
+    if isinstance(pid, tuple) and len(pid) == 4 and pid[0] == "module" and isinstance(pid[1], StandIn):
+        return pid[1]
     if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], StorageType):
         what = printable(pid[0] if isinstance(pid, tuple) and pid else pid)
         raise TransferError(f"refused: it refers to {what}, which is no storage of the file")
@@ -207,9 +236,11 @@ def resolve(pid: Any, storage_of: Callable[[str, np.dtype, int], Storage]) -> Vi
     return View(storage, start)
 
 
-def read_zip(path: Path) -> Described:
+def read_zip(path: Path, key: str | None = None, ema: bool = False) -> Described:
     """The state dict; checksums of the zip are verified as it is read."""
     with path.open("rb") as file, archives.open_zip(file) as archive:
+        if any(name.endswith(SCRIPTED) for name in archive.members):
+            raise TransferError("a TorchScript archive; save torch.jit.load(FILE).state_dict() by torch.save")
         root = next(name for name in archive.members if name.endswith(f"/{PICKLE}")).removesuffix(PICKLE)
         big_endian = f"{root}byteorder" in archive and archive.read(f"{root}byteorder") == b"big"
         storages: dict[str, Storage] = {}
@@ -224,11 +255,11 @@ def read_zip(path: Path) -> Described:
             return storages[key]
 
         pickled = io.BytesIO(archive.read(f"{root}{PICKLE}"))
-        loader = RestrictedUnpickler(pickled, TORCH_CONSTRUCTORS, lambda pid: resolve(pid, storage_of))
-        return state_dict(resolve_pending(loader.load()))
+        loader = RestrictedUnpickler(pickled, TORCH_CONSTRUCTORS, lambda pid: resolve(pid, storage_of), stand_ins=True)
+        return state_dict(resolve_pending(loader.load()), key, ema)
 
 
-def read_stream(path: Path) -> Described:
+def read_stream(path: Path, key: str | None = None, ema: bool = False) -> Described:
     """The state dict of the older format; a file that ends early raises."""
     storages: dict[str, Storage] = {}
 
@@ -246,32 +277,25 @@ def read_stream(path: Path) -> Described:
             raise TransferError("a damaged file: it does not say on which machine it was written")
         if not system.get("little_endian", True):
             raise TransferError("written on a big-endian machine, which is not supported")
-        pickled = RestrictedUnpickler(stream, TORCH_CONSTRUCTORS, lambda pid: resolve(pid, storage_of)).load()
-        for key in resolve_pending(RestrictedUnpickler(stream, {}).load()):
-            if not isinstance(key, str) or key not in storages:
-                raise TransferError(f"it lists {printable(key)} as a storage, which no tensor has")
-            storage, (numel,) = storages[key], COUNT.unpack(stream.read(COUNT.size))
+        loader = RestrictedUnpickler(stream, TORCH_CONSTRUCTORS, lambda pid: resolve(pid, storage_of), stand_ins=True)
+        pickled = loader.load()
+        for name in resolve_pending(RestrictedUnpickler(stream, {}).load()):
+            if not isinstance(name, str) or name not in storages:
+                raise TransferError(f"it lists {printable(name)} as a storage, which no tensor has")
+            storage, (numel,) = storages[name], COUNT.unpack(stream.read(COUNT.size))
             if numel != storage.numel:
                 raise TransferError(f"a storage of {storage.numel} elements is said to have {numel}")
             storage.fill(stream.read(numel * storage.dtype.itemsize))
-    return state_dict(resolve_pending(pickled))
+    return state_dict(resolve_pending(pickled), key, ema)
 
 
-def state_dict(value: Any) -> Described:
-    """The tensors of a state dict, unwrapped from a checkpoint and from DataParallel's `module.` prefix."""
-    says = claims_in(value)
-    for wrapper in WRAPPERS:
-        if isinstance(value, dict) and isinstance(value.get(wrapper), dict):
-            value = value[wrapper]
-    if not isinstance(value, dict):
-        raise TransferError(f"it holds a {type(value).__name__}, not a state dict; save model.state_dict()")
-    tensors = {name: v for name, v in value.items() if isinstance(name, str) and isinstance(v, np.ndarray)}
-    if tensors and all(name.startswith(PARALLEL_PREFIX) for name in tensors):
-        tensors = {name.removeprefix(PARALLEL_PREFIX): v for name, v in tensors.items()}
-    return Described(tensors, says)
+def state_dict(tree: object, key: str | None = None, ema: bool = False) -> Described:
+    """The tensors of the state dict in a checkpoint, or of the one that is chosen."""
+    tensors, assumed = choose(tree, key, ema)
+    return Described(tensors, claims_in(tree), assumed=assumed)
 
 
 FORMATS = (
-    Format("PyTorch .pth", lambda head, members: any(name.endswith(f"/{PICKLE}") for name in members), read_zip),
-    Format("PyTorch .pth (older format)", lambda head, members: head.startswith(MAGIC), read_stream),
+    Format("PyTorch .pth", lambda head, members: any(name.endswith(f"/{PICKLE}") for name in members), read_zip, True),
+    Format("PyTorch .pth (older format)", lambda head, members: head.startswith(MAGIC), read_stream, True),
 )
