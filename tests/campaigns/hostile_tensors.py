@@ -54,7 +54,7 @@ def tricks() -> Iterator[Trick]:
     yield Trick("a size of a number", call(global_("torch", "Size"), TERA) + b".", ("torch.Size",))
     parameter = global_("torch._utils", "_rebuild_parameter")
     yield Trick("a parameter of code", call(parameter, MKDIR, b"\x88N") + b".", ("os.mkdir",))
-    yield Trick("a hook on a tensor", tensor(hooks=MKDIR) + b".", ("os.mkdir",))
+    yield Trick("a hook on a tensor", tensor(hooks=MKDIR) + b".", reads=True)
     yield Trick(
         "a tensor of no type", call(global_("torch._utils", "_rebuild_tensor_v3"), storage()) + b".", ("REDUCE",)
     )

@@ -15,4 +15,5 @@ def test_every_trick_is_held_off() -> None:
     assert len(found) == sum(1 for _ in hostile.cases(short=True))
     parts = Counter(each["part"] for each in found)
     assert parts["names"] > 800 and parts["code"] > 1000 and parts["claims"] > 500 and parts["tensors"] > 50
+    assert parts["stand-ins"] > 100
     assert all(parts[kind] > 20 for kind in hostile.FILES)

@@ -26,7 +26,7 @@ COSTS: Mapping[int, int] = {
     **dict.fromkeys(pickle.EMPTY_DICT + pickle.DICT + pickle.REDUCE, 300),
     **dict.fromkeys(pickle.SETITEM, 200),
     **dict.fromkeys(pickle.NEWOBJ + pickle.NEWOBJ_EX + pickle.OBJ + pickle.INST, 200),
-    **dict.fromkeys(pickle.GLOBAL + pickle.STACK_GLOBAL, 200),
+    **dict.fromkeys(pickle.GLOBAL + pickle.STACK_GLOBAL, 600),  # less, but a file needs few
     **dict.fromkeys(pickle.EMPTY_SET + pickle.FROZENSET, 600),
     **dict.fromkeys(pickle.MEMOIZE + pickle.PUT + pickle.BINPUT + pickle.LONG_BINPUT, 150),
 }
