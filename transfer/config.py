@@ -102,7 +102,8 @@ def default() -> ConfigDict:
             # Which layers are trained beside the classifier: "stage4", "block4,block5", "stage4.unit*"; None: all.
             "unfreeze": placeholder(str),
             "model": {
-                # A record, such as "resnet50.tv1", or an architecture by itself, such as "vgg16_bn".
+                # A record, such as "resnet50.tv1", an architecture by itself, such as "vgg16_bn", or a repository of a
+                # Hub, such as "hf:timm/resnet50.a1_in1k".
                 "name": "vgg11_slim.cifar10",
                 # None: shipped, cached or downloaded; a path: that file; "random": random weights.
                 "weights": placeholder(str),
