@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from transfer import config as config_module
 from transfer.errors import TransferError, UsageError
-from transfer.experiment.backbone import build_extractor
+from transfer.experiment.backbone import architecture, build_extractor, build_network
 from transfer.models import registry
 from transfer.preprocess.recipe import Preprocessing
 from transfer.weights import catalogue, channels, create_model, native
@@ -275,6 +275,17 @@ def test_an_architecture_by_itself_takes_grey_images_of_one_channel(own: dict, t
             build_extractor(config)
         return
     assert build_extractor(config).preprocessing == Preprocessing((32, 32), channels="grey", **own)
+
+
+def test_a_network_that_is_trained_says_its_channels() -> None:
+    config = config_of(**{"model.in_channels": 1, "finetune.new_head": True})
+    model: Any = build_network(config, 4)
+    arch, fields = architecture(config, 4, model.in_channels)
+    assert (arch, fields["channels"], fields["num_classes"]) == ("vgg11_bn", 1, 4)
+    built = registry.flat_state(registry.build(arch, seed=None, **fields))
+    assert {path: array.shape for path, array in built.items()} == {
+        path: array.shape for path, array in registry.flat_state(model).items()
+    }
 
 
 @pytest.mark.parametrize("wanted", [2, 4])
