@@ -1,8 +1,11 @@
 """Files that say of themselves that they are another network than the one their tensors fit: a line, never silence."""
 
+import argparse
 import dataclasses
+import io
 import json
 import logging
+import pickle
 import struct
 import zipfile
 from pathlib import Path
@@ -16,6 +19,7 @@ from safetensors.numpy import save_file
 from transfer import __main__ as command
 from transfer.errors import TransferError
 from transfer.models import registry
+from transfer.runtime.files.unpickler import RestrictedUnpickler, resolve_pending
 from transfer.weights import cache, catalogue, claims, create_model, native
 from transfer.weights.beside import Beside
 from transfer.weights.catalogue import WeightFile
@@ -267,6 +271,24 @@ def test_settings_and_what_is_usual(key: str, usual: tuple, other: tuple, tmp_pa
             assert (
                 len(list(claims.problems(tmp_path / "x", described, NOTHING, "resnet18", None, "resnet18"))) == count
             ), value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"model_kwargs": {"act_layer": "silu"}}, {"args.model_kwargs.act_layer": "silu"}),
+        (
+            {"model_kwargs": {"output_stride": 8, "x": [1]}, "gp": "max"},
+            {"args.gp": "max", "args.model_kwargs.output_stride": 8},
+        ),
+        ({"model": "resnetaa50", "bn_eps": 1e-3, "lr": 0.1}, {"args.model": "resnetaa50", "args.bn_eps": 1e-3}),
+        ({"model_kwargs": {"act_layer": argparse.Namespace(a=1)}}, {}),
+        ({"model_kwargs": {}, "gp": None}, {}),
+    ],
+)
+def test_the_settings_of_a_training_script(arguments: dict, says: dict) -> None:
+    written = io.BytesIO(pickle.dumps({"args": argparse.Namespace(**arguments)}))
+    assert claims_in(resolve_pending(RestrictedUnpickler(written, {}, stand_ins=True).load())) == says
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ class StandIn(Pending):
 
     Attributes:
       name: `module.name`, as a message may show it.
-      says: what is text or a number in the state that it was given, by its name.
+      says: what is text, a number or a dict in the state that it was given, by its name.
     """
 
     __slots__ = ("name", "says")
@@ -72,7 +72,8 @@ class StandIn(Pending):
 
     def __setstate__(self, state: object) -> None:
         if isinstance(state, dict):
-            self.says = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, (str, int, float))}
+            known = (str, int, float, dict)
+            self.says = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, known)}
 
     def value(self) -> "StandIn":
         """The stand-in itself."""
