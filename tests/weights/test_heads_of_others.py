@@ -28,6 +28,19 @@ def test_dropout_and_linear_is_the_linear(name: str, prefix: str) -> None:
     assert_read(under(prefix, body(resnet()) | head(name)))
 
 
+def test_what_stands_before_a_moved_last_layer_is_assumed() -> None:
+    sentence = "fc.1.bias is of a linear layer with only dropout before it"
+    for tensors, options, said in (
+        (body(resnet()) | head("fc.1."), {}, [sentence]),
+        (body(resnet()) | head("fc.1."), {"num_classes": 0}, []),
+        (body(resnet()) | head("fc.1."), {"num_classes": 3}, []),
+        (resnet(), {}, []),
+    ):
+        assumptions: list[str] = []
+        arrays(tensors, assumptions=assumptions, **options)
+        assert assumptions == said
+
+
 @pytest.mark.parametrize("number", [9, 10, 12])
 def test_a_linear_behind_the_children_of_a_network(number: int) -> None:
     """`nn.Sequential(*list(resnet.children())[:-1], nn.Flatten(), nn.Dropout(), nn.Linear(…))`."""

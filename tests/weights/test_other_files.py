@@ -101,9 +101,9 @@ def test_torchvision_and_timm_read_each_others_files(name: str, case: str, tmp_p
 
 
 def test_keras_files_are_not_taken_for_torchvisions() -> None:
-    assert not {"torchvision", "timm"} & set(create_libraries("resnet50.keras"))
-    assert create_libraries("resnet50.tv1") == ["torchvision", "timm", "native"]
-    assert create_libraries("resnet50.a1") == ["timm", "torchvision", "native"]
+    assert not {"torchvision", "timm", "transformers"} & set(create_libraries("resnet50.keras"))
+    assert create_libraries("resnet50.tv1") == ["torchvision", "timm", "transformers", "native"]
+    assert create_libraries("resnet50.a1") == ["timm", "torchvision", "transformers", "native"]
     assert create_libraries("alexnet.tv") == ["torchvision", "native"]
 
 

@@ -303,6 +303,9 @@ def from_tensors(
     place.log(file, name)
     if assumptions is not None:
         assumptions += assumed.of_network(arch, names.library, shapes, fields, said)
+        last = names.sources.get(CLASSIFIER_BIAS)
+        if last and not renewed and last != place.names.sources[CLASSIFIER_BIAS]:
+            assumptions.append(f"{last.name} is of a linear layer with only dropout before it")
     if in_file == 0 and num_classes is None:
         logging.info("%s: %s has no classifier, so the model has none (num_classes=0)", name, file)
     if renewed:

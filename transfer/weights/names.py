@@ -104,9 +104,9 @@ class NameMap(NamedTuple):
         return name.startswith(self.row.excused) or name.endswith(COUNTERS)
 
     @property
-    def backbone(self) -> list[str]:
-        """Our paths but for those of the classifier."""
-        return [path for path in self.sources if not self.fills_classifier(path)]
+    def backbone(self) -> dict[str, str]:
+        """Our paths but for those of the classifier -> the names of their tensors."""
+        return {path: source.name for path, source in self.sources.items() if not self.fills_classifier(path)}
 
     def only(self, paths: Iterable[str]) -> "NameMap":
         """The map of a model that has some of the arrays."""
@@ -115,8 +115,8 @@ class NameMap(NamedTuple):
     def spelt(self, respell: Callable[[str], str]) -> "NameMap":
         """The map of a file with other names; `respell` takes those of tensors and the prefixes of `row`."""
         sources = {path: source._replace(name=respell(source.name)) for path, source in self.sources.items()}
-        prefixes = {kind: tuple(map(respell, getattr(self.row, kind))) for kind in ("classifier", "excused")}
-        return self._replace(sources=sources, row=self.row._replace(**prefixes))
+        classifier, excused = (tuple(map(respell, prefixes)) for prefixes in (self.row.classifier, self.row.excused))
+        return self._replace(sources=sources, row=self.row._replace(classifier=classifier, excused=excused))
 
 
 def shapes_of(model: nnx.Module) -> dict[str, Shape]:

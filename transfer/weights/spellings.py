@@ -59,23 +59,21 @@ class Place(NamedTuple):
 
     def equals(self, other: "Place") -> bool:
         """Whether two whole backbones are one: the same tensors, or tensors of the same values."""
-        pairs = ((self.tensors[self.names.sources[path].name], other.tensors[name]) for path, name in other._body())
+        own, theirs = self.names.backbone, other.names.backbone
+        pairs = ((self.tensors[own[path]], other.tensors[theirs[path]]) for path in own)
         return all(one is two or np.array_equal(one, two) for one, two in pairs)
-
-    def _body(self) -> Iterator[tuple[str, str]]:
-        return ((path, self.names.sources[path].name) for path in self.names.backbone)
 
     def alone(self, places: Sequence["Place"], side_heads: Collection[str] = SIDE_HEADS) -> "Place":
         """The place without what lies elsewhere: outside of the prefix, in side heads, in other ones of `places`."""
         used = {source.name for source in self.names.sources.values()}
-        others = {place.prefix for place in places if not used & {name for _, name in place._body()}}
+        others = {place.prefix for place in places if used.isdisjoint(place.names.backbone.values())}
         inner = tuple(o for o in others if o.startswith(self.prefix) and o != self.prefix)[:MOST_ASIDE]
 
         def belongs(name: str) -> bool:
             if name in used or not name.startswith(self.prefix) or name.startswith(inner):
                 return name in used
             part = SEPARATOR.split(name[len(self.prefix) :], maxsplit=1)[0]
-            return part not in side_heads or self.names.in_classifier(name) or self.names.is_excused(name)
+            return part not in side_heads or self.names.in_classifier(name)
 
         inside = {name: tensor for name, tensor in self.tensors.items() if belongs(name)}
         return self._replace(tensors=inside, outside=[name for name in self.tensors if name not in inside])
@@ -144,7 +142,7 @@ def candidates(tensors: Mapping[str, np.ndarray], maps: Sequence[NameMap]) -> li
         # a name -> the forms that have it
         owners: dict[str, list[int]] = {}
         for number, form in enumerate(forms):
-            for name in {form.sources[path].name for path in form.backbone}:
+            for name in set(form.backbone.values()):
                 owners.setdefault(name, []).append(number)
         deepest = 1 + max(len(SEPARATOR.findall(name)) for name in owners)
         counts: Counter[tuple[int, str]] = Counter()
@@ -155,7 +153,7 @@ def candidates(tensors: Mapping[str, np.ndarray], maps: Sequence[NameMap]) -> li
         sizes = Counter(number for numbers in owners.values() for number in numbers)
         for (number, prefix), count in counts.items():
             if count >= WORTH_TAKING * sizes[number]:
-                spelt = forms[number].spelt(lambda name, prefix=prefix: prefix + name)
+                spelt = forms[number].spelt(prefix.__add__)
                 places.append(Place(spelt, prefix, count / sizes[number], renamed))
     return places
 
@@ -163,7 +161,7 @@ def candidates(tensors: Mapping[str, np.ndarray], maps: Sequence[NameMap]) -> li
 def _forms(names: NameMap) -> Iterator[NameMap]:
     """The names as they are, without the lead that all of a backbone's have, by the numbers of a module's children."""
     yield names
-    lead = commonprefix([names.sources[path].name for path in names.backbone])
+    lead = commonprefix(list(names.backbone.values()))
     lead = lead[: max(lead.rfind(separator) for separator in SEPARATORS) + 1]
     if lead:
         yield names.spelt(lambda name: name.removeprefix(lead))
@@ -192,9 +190,8 @@ def with_last_layer(names: NameMap, tensors: Mapping[str, np.ndarray]) -> NameMa
     hidden = {source.name for path, source in names.sources.items() if path not in last}
     theirs = {name for name in tensors if names.in_classifier(name) and name not in hidden}
     leaves = {path: SEPARATOR.split(source.name)[-1] for path, source in last.items()}
-    layers = {name.removesuffix(leaf) for name in theirs for leaf in leaves.values() if name.endswith(leaf)}
-    for layer in layers if len(layers) == 1 else ():
-        if theirs == {layer + leaf for leaf in leaves.values()}:
-            own = {path: last[path]._replace(name=layer + leaf) for path, leaf in leaves.items()}
-            return names._replace(sources={**names.sources, **own})
-    return names
+    layer = commonprefix(list(theirs))
+    if theirs != {layer + leaf for leaf in leaves.values()}:
+        return names
+    own = {path: last[path]._replace(name=layer + leaf) for path, leaf in leaves.items()}
+    return names._replace(sources={**names.sources, **own})
