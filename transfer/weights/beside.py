@@ -24,6 +24,8 @@ CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 # The names of 21,843 classes and what they mean take 2 MB.
 LARGEST = 1 << 24
 LARGEST_SIDE = 1 << 13
+# What is quoted of why images are made otherwise.
+LONGEST = 200
 
 # timm's own values of what a `pretrained_cfg` leaves out.
 TIMM = dict(input_size=(3, 224, 224), crop_pct=0.875, crop_mode="center", interpolation="bicubic")
@@ -151,7 +153,7 @@ def _recipes(config: Mapping[str, Any], processor: Mapping[str, Any]) -> tuple[t
             return tuple(dict.fromkeys(map(_of_timm, (cfg, cfg | best)))), ""
         return ((_of_transformers(processor),), "") if processor else ((), "")
     except TransferError as error:
-        return (), str(error)
+        return (), printable(str(error), LONGEST)
     except DAMAGE_ERRORS as error:
         return (), error_summary(error)
 
