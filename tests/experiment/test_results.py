@@ -113,6 +113,17 @@ def test_the_facts_of_a_run():
     }
 
 
+def test_which_tensors_of_a_file_were_taken_is_said_where_it_was_chosen():
+    config = settings.default()
+    config.model.update(key="teacher", ema=True)
+    known = results.facts(config, object())
+    assert {name: known[name] for name in known if name.startswith("weights_")} == {
+        "weights_sha256": None,
+        "weights_key": "teacher",
+        "weights_ema": True,
+    }
+
+
 def test_a_result_over_seeds(tmp_path, monkeypatch, capsys):
     """Seeds of the weights and of the images count up together; a measure that one run lacks has no mean."""
     ran = []

@@ -151,7 +151,8 @@ class RestrictedUnpickler(_Unpickler):
         except TransferError:
             raise
         except DAMAGE_ERRORS as error:
-            raise pickle.UnpicklingError(f"{error_summary(error)}, at {self._opcode}") from error
+            # short, so that the opcode is seen where a message is cut
+            raise pickle.UnpicklingError(f"{error_summary(error)[:100]}, at {self._opcode}") from error
 
     @property
     def _opcode(self) -> str:
