@@ -52,6 +52,12 @@ CAMPAIGNS = (
         "Whatever bytes a reader is given, it ends with a documented error, within limits of time and memory",
         "inputs",
     ),
+    Campaign(
+        "onnx_around",
+        "Whatever stands around or inside a backbone in an ONNX file, the model gives the file's outputs, or one line "
+        "refuses it",
+        "networks",
+    ),
     Campaign("hostile", "No pickle or archive runs code or leaves its folder, and the error names the trick", "tricks"),
     Campaign("mutations", "A changed token of the package makes a fast test of it fail", "mutations"),
 )
@@ -67,6 +73,7 @@ PARTS: dict[str, dict[str, str]] = {
     "disk": {"had_room": "got by"},
     "clock": {},
     "network": {},
+    "onnx_around": {"accepted": "accepted, outputs equal", "refused": "refused in one line"},
 }
 
 

@@ -41,7 +41,7 @@ def model(name: str, divisor: int = 1) -> Any:
     """A model that runs, every channel count but those of the images and the classes divided."""
     filled = graph(name)
     _flatten_what_there_is(filled)
-    roles = {source: (node, role) for node in filled.graph.node for source, role in _weights(node)}
+    roles = {source: (node, role) for node in filled.graph.node for source, role in weights_of(node)}
     last = _classifier(filled, roles)
     for tensor in filled.graph.initializer:
         if _is_empty(tensor):
@@ -72,11 +72,21 @@ def _flatten_what_there_is(model: Any) -> None:
             model.graph.initializer.append(numpy_helper.from_array(np.array([1, -1]), "to rows"))
 
 
+def fill(model: Any, name: str) -> None:
+    """Puts seeded numbers into the initialisers of a model that have none, in place; `name` is a part of the seed."""
+    roles = {source: (node, role) for node in model.graph.node for source, role in weights_of(node)}
+    for tensor in model.graph.initializer:
+        if _is_empty(tensor):
+            node, role = roles.get(tensor.name, (None, "bias"))
+            set_array(tensor, _numbers(f"{name}/{tensor.name}", tuple(tensor.dims), node, role))
+
+
 def _is_empty(tensor: Any) -> bool:
     return not tensor.raw_data and tensor.data_type == 1 and not tensor.float_data
 
 
-def _weights(node: Any) -> Iterator[tuple[str, str]]:
+def weights_of(node: Any) -> Iterator[tuple[str, str]]:
+    """The names of what a node takes as weights, each with its role."""
     return ((source, role) for source, role in zip(node.input, ROLES.get(node.op_type, ()), strict=False) if role)
 
 

@@ -102,6 +102,27 @@ def batch_norm_first(g: Surgery) -> None:
     g.behind(g.image, "BatchNormalization", *(g.constant([v]) for v in (0.5, 0.1, 0.4, 0.3)))
 
 
+def one_channel_scaled(g: Surgery) -> None:
+    g.behind(g.image, "Div", g.constant(np.array([1.0, 1.0, 255.0]).reshape(1, 3, 1, 1)))
+
+
+def turned_and_pooled(g: Surgery) -> None:
+    """A pool takes the turned channels, which no kernel before it can take up."""
+    turned_channels(g)
+    g.behind(g.graph.node[-1].output[0], "MaxPool", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+
+
+def normalised_for_one_of_two(g: Surgery) -> None:
+    """The shortcut's stem has the same weights, and images as they are."""
+    stem_twice(g)
+    first, second = (node for node in g.all("Conv") if node.input[0] == g.image)
+    second.input[1] = first.input[1]
+    node = onnx.helper.make_node("Sub", [g.image, g.constant(0.5)], ["centred"], name="half")
+    first.input[0] = "centred"
+    g.first("Add").name = NODE
+    g.graph.node.append(node)
+
+
 # What is done further in.
 
 
@@ -183,14 +204,10 @@ def stem_twice(g: Surgery) -> None:
 
 STEM = ("Conv", "BatchNormalization", "Relu", "MaxPool")
 DIFFERENT: list[tuple[str, Callable[[Surgery], None]]] = [
-    (RESNET, turned_channels),
-    (RESNET, flipped_channels),
-    (RESNET, one_channel_thrice),
     (RESNET, framed),
-    (RESNET, joined_the_other_way_round),
-    (RESNET, imagenet),
+    (RESNET, turned_and_pooled),
+    (RESNET, normalised_for_one_of_two),
     (GOOGLENET, turned_channels),
-    (GOOGLENET, scaled("Div", 255.0)),
     *((LENET, flipped(axis)) for axis in (2, 3)),
     (LENET, cropped_and_framed),
     (LENET, rolled),
@@ -199,9 +216,11 @@ DIFFERENT: list[tuple[str, Callable[[Surgery], None]]] = [
     (LENET, height_and_width_exchanged),
     (LENET, mirrored_frame),
     (LENET, white_frame),
-    (LENET, scaled("Div", 255.0)),
+    (LENET, scaled("Div", 2.0)),
     (LENET, scaled("Mul", 2.0, shape=(1, 1, 1, 1))),
-    (LENET, scaled("Sub", 0.5)),
+    (LENET, scaled("Add", 0.5)),
+    (LENET, scaled("Mul", -1.0)),
+    (RESNET, one_channel_scaled),
     (LENET, scaled("Add", *np.arange(28.0), shape=(1, 28))),
     (LENET, rounded),
     (LENET, batch_norm_first),
@@ -360,10 +379,46 @@ EQUAL: list[tuple[str, Callable[[Surgery], None]]] = [
 
 # What is another function, of the same model with other weights.
 HELD: list[tuple[str, Callable[[Surgery], None]]] = [
+    (RESNET, turned_channels),
+    (RESNET, flipped_channels),
+    (RESNET, one_channel_thrice),
+    (RESNET, joined_the_other_way_round),
     (LENET, colder_logits),
     (LENET, after("Gemm", 0, "Add", (np.linspace(-1, 1, 120),))),
     (LENET, after("Conv", 1, "Mul", (np.linspace(-1, 1, 16).reshape(16, 1, 1),))),
     (LENET, after("AveragePool", 1, "Transpose", perm=[0, 2, 3, 1])),
     (RESNET, left_out("BatchNormalization", 5)),
     (RESNET, changed("BatchNormalization", 2, epsilon=0.5)),
+]
+
+
+def imagenet_of_pixels(g: Surgery) -> None:
+    imagenet(g)
+    g.behind(g.image, "Div", g.constant(255.0))
+
+
+def caffe(g: Surgery) -> None:
+    """Turned first: the numbers are those of blue, green and red."""
+    g.behind(g.image, "Sub", g.constant(np.array([103.939, 116.779, 123.68]).reshape(1, 3, 1, 1)))
+    turned_channels(g)
+
+
+def centred(g: Surgery) -> None:
+    g.behind(g.image, "Sub", g.constant(1.0))
+    g.behind(g.image, "Mul", g.constant(2.0))
+
+
+# What is preprocessing, and the recipe of pixels from 0 to 255 that it is: scale, mean and deviation.
+Numbers = tuple[float, tuple[float, ...], tuple[float, ...]]
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+PREPROCESSING: list[tuple[str, Callable[[Surgery], None], Numbers]] = [
+    (RESNET, imagenet, (1 / 255, *IMAGENET)),
+    (RESNET, imagenet_of_pixels, (1.0, *(tuple(255 * number for number in each) for each in IMAGENET))),
+    (RESNET, caffe, (1.0, (123.68, 116.779, 103.939), (1.0,) * 3)),
+    (RESNET, centred, (1 / 255, (0.5,) * 3, (0.5,) * 3)),
+    (GOOGLENET, scaled("Div", 255.0), (1.0, (0.0,) * 3, (255.0,) * 3)),
+    (LENET, scaled("Div", 255.0), (1.0, (0.0,), (255.0,))),
+    (LENET, scaled("Mul", 255.0), (1 / 255, (0.0,), (1 / 255,))),
+    (LENET, scaled("Sub", 0.5), (1 / 255, (0.5,), (1.0,))),
+    (LENET, scaled("Sub", 117.0), (1.0, (117.0,), (1.0,))),
 ]

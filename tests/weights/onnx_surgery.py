@@ -129,15 +129,21 @@ def error(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one.ravel() - other.ravel()).max() / np.abs(other).max())
 
 
-@functools.cache
 def compiled(graph: str) -> Any:
-    arch, fields = MODELS[graph]
+    """What runs a model on the images of the graph's expected output."""
     shape = [each.dim_value or 1 for each in onnx_graphs.graph(graph).graph.input[0].type.tensor_type.shape.dim]
-    graphdef, _ = nnx.split(registry.build(arch, seed=None, **fields, num_classes=expected(graph).shape[-1]))
     given_images = images(tuple(shape))
     given_images = given_images.transpose(0, 2, 3, 1) if shape[1] in (1, 3) else given_images
-    run_model = jax.jit(lambda state: nnx.merge(graphdef, state)(given_images)[0])
-    return lambda model: np.asarray(run_model(nnx.state(model)))
+    return lambda model: np.asarray(compiled_for(graph)(model, given_images))
+
+
+@functools.cache
+def compiled_for(graph: str) -> Any:
+    """What runs a model on images with the channels last."""
+    arch, fields = MODELS[graph]
+    graphdef, _ = nnx.split(registry.build(arch, seed=None, **fields, num_classes=expected(graph).shape[-1]))
+    run_model = jax.jit(lambda state, given_images: nnx.merge(graphdef, state)(given_images)[0])
+    return lambda model, given_images: run_model(nnx.state(model), given_images)
 
 
 def load(graph: str, path: Path, **more: Any) -> nnx.Module:

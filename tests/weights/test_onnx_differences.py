@@ -10,7 +10,7 @@ import pytest
 from golden import onnx_graphs
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from onnx_changes import DIFFERENT, EQUAL, HELD, after, imagenet
+from onnx_changes import DIFFERENT, EQUAL, HELD, PREPROCESSING, after, centred, turned_channels
 from onnx_surgery import (
     LENET,
     MODELS,
@@ -20,8 +20,10 @@ from onnx_surgery import (
     SAME,
     Surgery,
     compiled,
+    compiled_for,
     error,
     expected,
+    images,
     load,
     onnx,
     put,
@@ -207,13 +209,50 @@ def test_the_records_own_preprocessing_in_the_graph(
         model = create_model("resnet18.tv", path, width=1 / 16)
     assert "normalises its images itself" in caplog.text and NODE in caplog.text
     assert error(compiled(RESNET)(model), expected(RESNET)) <= SAME
-    with pytest.raises(
-        TransferError, match=rf"the graph has .*Div '{NODE} \d+' \(images \* 4.367 4.464 4.444 \+ -2.118"
-    ):
-        create_model("resnet18", Surgery.save(_over(RESNET), tmp_path / "other.onnx"), width=1 / 16)
 
 
-def _over(graph: str) -> Surgery:
+@pytest.mark.parametrize(("graph", "change", "numbers"), PREPROCESSING, ids=called)
+def test_what_a_graph_does_to_its_images_becomes_the_models_preprocessing(
+    graph: str,
+    change: Callable[[Surgery], None],
+    numbers: tuple[Any, ...],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Of pixels: what the graph makes of them is what the model makes of them by its preprocessing."""
     g = Surgery(graph)
-    imagenet(g)
-    return g
+    change(g)
+    with caplog.at_level("INFO", logger="absl"):
+        model: Any = load(graph, g.save(tmp_path / "model.onnx"))
+    got = run(g.sorted())
+    recipe, scale = model.preprocessing, numbers[0]
+    np.testing.assert_allclose((recipe.scale, *recipe.mean, *recipe.std), (scale, *numbers[1], *numbers[2]), 1e-6)
+    most = 255 if scale == 1 else 1
+    assert f"takes them from 0 to {most}" in caplog.text and NODE in caplog.text
+    shape = [each.dim_value or 1 for each in g.graph.input[0].type.tensor_type.shape.dim]
+    assert recipe.image_size == tuple(shape[2:]) and recipe.channels == ("grey" if shape[1] == 1 else "rgb")
+    # as a recipe does, but that the images of this test are no pixels
+    given_images = images(tuple(shape)).transpose(0, 2, 3, 1) * (255 / most)
+    made = (given_images * recipe.scale - np.array(recipe.mean)) / np.array(recipe.std)
+    ours = np.asarray(compiled_for(graph)(model, np.asarray(made, np.float32)))
+    assert error(ours, got) <= 10 * SAME
+
+
+def test_preprocessing_other_than_the_records_is_refused(tmp_path: Path) -> None:
+    g = Surgery(RESNET)
+    centred(g)
+    path = g.save(tmp_path / "model.onnx")
+    numbers = r"images \* 2 \+ -1; the preprocessing makes images \* 0.01712 0.01751 0.01743 \+ .* of pixels"
+    with pytest.raises(TransferError, match=rf"the graph has .*'{NODE} \d+' \({numbers}\); its names fit: by_names"):
+        create_model("resnet18.tv", path, width=1 / 16)
+    model: Any = create_model("resnet18.tv", path, width=1 / 16, by_names=True)
+    assert model.preprocessing == model.record.preprocessing
+
+
+def test_channels_that_the_first_kernel_takes_up_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    g = Surgery(RESNET)
+    turned_channels(g)
+    with caplog.at_level("INFO", logger="absl"):
+        model: Any = load(RESNET, g.save(tmp_path / "model.onnx"))
+    assert model.preprocessing is None
+    assert f"the channels of its images are in the order that Gather '{NODE} 2' turns" in caplog.text

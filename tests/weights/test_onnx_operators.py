@@ -95,3 +95,47 @@ def test_values_that_are_put_beside_twice_are_one_padding(value: float, tmp_path
 def test_two_values_beside_a_map_are_in_no_model(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="Pad 'node1' crops, mirrors, or pads other than height and width"):
         padded_twice(tmp_path / "x.onnx", 0.0, -np.inf)
+
+
+def test_channels_by_the_gather_of_pytorchs_newer_exporter(tmp_path: Path) -> None:
+    """`x[:, [2, 1, 0]]`: the axes exchanged, positions with an axis of their own, and back."""
+    turn: Node = ("Transpose", {"perm": [1, 0, 2, 3]}, ())
+    nodes = (turn, ("GatherND", {}, (integers(2, 1, 0).reshape(3, 1),)), turn)
+    unit = units(tmp_path / "x.onnx", 18, *nodes, CONVOLUTION)[-2]
+    assert unit.op == "images" and list(unit.parts["view"].channels) == [2, 1, 0]
+    for positions, attributes in ((integers(2, 1, 0).reshape(1, 3), {}), (integers(0), {})):
+        with pytest.raises(AssertionError, match="GatherND 'node1' takes other than positions of one axis"):
+            units(tmp_path / "x.onnx", 18, turn, ("GatherND", attributes, (positions,)), turn, CONVOLUTION)
+
+
+@pytest.mark.parametrize(("version", "outputs"), [(9, 5), (13, 5), (14, 3)])
+def test_a_batch_norm_in_training_mode(version: int, outputs: int, tmp_path: Path) -> None:
+    """Before version 14 of the operators only the number of its outputs says it."""
+    attributes = {"training_mode": 1} if version == 14 else {}
+    names = ["y", *(f"more{i}" for i in range(1, outputs))]
+    node = helper.make_node("BatchNormalization", ["images", *"abcd"], names, "norm", **attributes)
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 7, 7])
+    stored = [numpy_helper.from_array(np.ones(3, np.float32), name) for name in "abcd"]
+    graph = helper.make_graph([node], "graph", [images], [helper.make_empty_tensor_value_info("y")], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)]), tmp_path / "x.onnx")
+    problem = onnx_file.read(tmp_path / "x.onnx").graph.problem
+    assert str(problem) == "BatchNormalization 'norm' is exported in training mode"
+
+
+@pytest.mark.parametrize("domain", ["", "ai.onnx"])
+def test_constants_are_computed_by_the_files_version_of_the_operators(domain: str, tmp_path: Path) -> None:
+    """Axes as an attribute, as before version 13."""
+    nodes = [
+        helper.make_node("Shape", ["images"], ["shape"], "shape"),
+        helper.make_node("Gather", ["shape", "zero"], ["batch"], "gather"),
+        helper.make_node("Unsqueeze", ["batch"], ["first"], "unsqueeze", axes=[0]),
+        helper.make_node("Concat", ["first", "rest"], ["all"], "concat", axis=0),
+        helper.make_node("Reshape", ["images", "all"], ["y"], "reshape"),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [2, 3, 7, 7])
+    stored = [
+        numpy_helper.from_array(array, name) for array, name in ((np.int64(0), "zero"), (integers(3, 7, 7), "rest"))
+    ]
+    graph = helper.make_graph(nodes, "graph", [images], [helper.make_empty_tensor_value_info("y")], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid(domain, 11)]), tmp_path / "x.onnx")
+    assert onnx_file.read(tmp_path / "x.onnx").graph.problem is None

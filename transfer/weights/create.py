@@ -128,8 +128,7 @@ def create_model(
             prefix = record.prefix
         own_recipe = native.preprocessing(path)
         preprocessing = own_recipe or preprocessing or said.preprocessing
-        images = assumed.of_images(own_recipe or said.preprocessing, record.name if record else None, said.unlike)
-        assumptions = [*getattr(tensors, "assumed", ()), *images]
+        assumptions: list[str] = []
         usable = record is None or record.num_classes > 0
         candidates = _libraries_of(record) if record else ()
         own: dict[str, Any] = dict(num_classes=num_classes, new_classifier=new_classifier, by_names=by_names, seed=seed)
@@ -143,6 +142,10 @@ def create_model(
             if not by_names:
                 raise TransferError(f"{problem}; by_names=True (convert: --by_names) takes the weights by their names")
             logging.warning("%s (loaded by its names, which fit)", problem)
+        of_graph = getattr(tensors, "preprocessing", None)
+        preprocessing, of_file_alone = preprocessing or of_graph, own_recipe or said.preprocessing or of_graph
+        images = assumed.of_images(of_file_alone, record.name if record else None, said.unlike)
+        assumptions = [*getattr(tensors, "assumed", ()), *images, *assumptions]
         if not is_published:
             assumed.log(assumptions, path, name)
         label_names = () if getattr(model, "renewed", ()) else said.label_names

@@ -98,6 +98,7 @@ class Evaluator:
 
     def __call__(self, node: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Output -> array; TransferError where that would take too much, or cannot be done."""
+        from onnx import helper
         from onnx.reference import ReferenceEvaluator
 
         title = f"{printable(node.op_type)} {printable(node.name)!r}"
@@ -115,7 +116,12 @@ class Evaluator:
             raise TransferError(f"refused: {title} makes more of {self._size} bytes than any network has")
         try:
             with np.errstate(all="ignore"):
-                values = ReferenceEvaluator(node, opsets=self._opsets).run(None, dict(inputs))  # type: ignore[arg-type]
+                # a graph of one node: of a node alone the evaluator does not take the version of its operators
+                values_of = helper.make_empty_tensor_value_info
+                graph = helper.make_graph(
+                    [node], "constants", [*map(values_of, inputs)], [*map(values_of, node.output)]
+                )
+                values = ReferenceEvaluator(graph, opsets=self._opsets).run(None, dict(inputs))  # type: ignore[arg-type]
             arrays = {name: np.asarray(value) for name, value in zip(node.output, values, strict=True)}
         except Exception as error:  # whatever numpy raises
             raise TransferError(f"cannot compute the constant of {title} ({error_summary(error)})") from error

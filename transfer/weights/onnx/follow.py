@@ -22,7 +22,7 @@ from transfer.models.graph.trace import leading_to, trace
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files.untrusted import prefix_errors
 from transfer.weights.names import PYTORCH, NameMap, Shape, name_map
-from transfer.weights.onnx.images import Known, known_views
+from transfer.weights.onnx.images import Known, View, known_views
 from transfer.weights.onnx.our_units import Ours, OurUnits
 from transfer.weights.onnx.reading import GraphUnits
 from transfer.weights.onnx.units import Differs, Norm, Unit, Units, dense, paired
@@ -56,7 +56,7 @@ def follow(
     graph, problems = tensors.graph, []
     for number, output in enumerate(graph.outputs):
         try:
-            pairs, warning = _compared(graph, output, model)
+            pairs, views = _compared(graph, output, model)
             for odd in (tensors.at((side, side, graph.image_shape[-1])) for side in ODD_SIDES if tensors.at):
                 # an odd size need not be one that the graph and the model take
                 if odd.problem is None and odd.is_consistent:
@@ -68,8 +68,9 @@ def follow(
         except Differs as error:
             problems.append(str(error))
         else:
-            if warning:
-                logging.warning("%s: %s %s", name, file, warning)
+            if views.warning:
+                logging.warning("%s: %s %s", name, file, views.warning)
+            tensors.preprocessing, tensors.assumed = views.preprocessing, views.assumed
             return arrays
     has_names = any(_has_names(name_map(model.arch, each, shapes), tensors) for each in PYTORCH if each in libraries)
     advice = "; its names fit: by_names=True (convert: --by_names) takes the weights by them" if has_names else ""
@@ -84,8 +85,8 @@ def _has_names(names: NameMap, tensors: OnnxTensors) -> bool:
     return body == body_of_file and (sources <= tensors.keys() or len(body_of_file) == len(tensors))
 
 
-def _compared(graph: GraphUnits, output: int, model: Model) -> tuple[list[tuple[Unit, Unit]], str]:
-    """Our units with those that lead to an output of a graph, and what is to be said of the graph, if anything.
+def _compared(graph: GraphUnits, output: int, model: Model) -> tuple[list[tuple[Unit, Unit]], "_Views"]:
+    """Our units with those that lead to an output of a graph, and what the graph makes of its images.
 
     Raises Differs where the graph is not the model's, UsageError where the model does not take images of this size.
     """
@@ -94,39 +95,112 @@ def _compared(graph: GraphUnits, output: int, model: Model) -> tuple[list[tuple[
     classes = last.parts["kernel"].shape[1] if last else 0
     built = registry.build(model.arch, seed=None, **{**model.fields, "num_classes": classes})
     ours = OurUnits(trace(built, (1, *graph.image_shape), with_values=True))
-    known = known_views(graph.image_shape[-1], ours.views, model.preprocessing)
+    views = _Views(graph, needed, ours.views, model)
     dense_sizes = {unit.about for unit in ours.units if unit.op == "dense"}
-    theirs, warning = _in_our_terms(graph, needed, known, dense_sizes)
+    theirs = _in_our_terms(graph, needed, views, dense_sizes)
     try:
-        return paired(ours, theirs), warning
+        return paired(ours, theirs), views
     except Differs as error:
         raise Differs(f"{error}{_hint(model, bool(ours.views), theirs)}") from error
 
 
-def _in_our_terms(
-    graph: GraphUnits, needed: Sequence[int], known: Sequence[Known], dense_sizes: set[tuple[Any, ...]]
-) -> tuple[Units, str]:
-    """The `needed` units of a graph, what they make of the images by its number in our model; and a warning."""
-    theirs, place, warning = Units(), dict[int, int](), ""
+class _Views:
+    """What a graph makes of its images before the first layer, in terms of a model's own views of them.
+
+    Attributes:
+      found: position of a unit of `images` -> what of the model's it is; not of one that is nothing of it.
+      turned: position of one that has other channels, or in another order -> which; the layers behind it take them so.
+      preprocessing: what the graph does itself, where nothing is known of how the model's images are made.
+      assumed: sentences on what the graph leaves open.
+      warning: what else is to be said of it.
+    """
+
+    def __init__(self, graph: GraphUnits, needed: Sequence[int], own: Sequence[View], model: Model) -> None:
+        self.found: dict[int, Known] = {}
+        self.turned: dict[int, list[int]] = {}
+        self.preprocessing: Preprocessing | None = None
+        self.warning = ""
+        self.assumed: list[str] = []
+        self._graph, self._needed, self._own = graph, needed, own
+        self._known = known_views(graph.image_shape[-1], own, model.preprocessing)
+        of_ours = [str(known.view) for known in self._known if not known.is_preprocessed]
+        self.instead = f"; the preprocessing makes {of_ours[0]} of pixels" if of_ours else ""
+        for i in (i for i in needed if graph.units[i].op == "images"):
+            if not self._find(i) and not (model.preprocessing or self.preprocessing) and self._read(graph.units[i]):
+                self._find(i)
+        before = [known for known in self.found.values() if not known.is_preprocessed]
+        direct = [i for i in needed if graph.units[i].op != "images" and 0 in graph.units[i].inputs]
+        if before and (direct or any(known is not before[0] for known in self.found.values())):
+            self.found, self.turned = {}, {}  # of one preprocessing all of the graph would take its images
+
+    def _read(self, unit: Unit) -> bool:
+        """Whether a view is preprocessing of its own, which then counts as the model's."""
+        channels, view = self._graph.image_shape[-1], unit.parts["view"]
+        read = view.before(self._own[-1] if self._own else View.of(channels)).preprocessing(self._graph.image_shape[:2])
+        if read:
+            self.preprocessing, most = read
+            self._known = known_views(channels, self._own, self.preprocessing)
+            made = f"which normalises the images itself ({_since(unit)}: {view})"
+            self.assumed.append(f"its graph, {made}, takes them from 0 to {most}")
+        return read is not None
+
+    def _find(self, i: int) -> bool:
+        """Whether the view at position `i` is a known one, as it is or with other channels for layers behind it."""
+        view, since = self._graph.units[i].parts["view"], _since(self._graph.units[i])
+        takers = [self._graph.units[k] for k in self._needed if i in self._graph.units[k].inputs]
+        can_turn = all(unit.op == "conv" and unit.about[2] == 1 for unit in takers)
+        for known in self._known:
+            positions = view.positions_in(known.view)
+            in_order = positions == list(range(len(known.view.channels)))
+            if positions and (in_order or can_turn):
+                break
+        else:
+            return False
+        self.found[i] = known
+        if not in_order:
+            self.turned[i] = positions or []
+            text = "the channels of its images are in the order that {} turns, which the first kernel takes up"
+            self.assumed.append(text.format(since))
+        if not known.is_preprocessed and self.preprocessing is None:
+            made = f"({since}: {view}), as the preprocessing does: {PREPROCESSED}"
+            self.warning = f"normalises its images itself {made}"
+        return True
+
+
+def _since(unit: Unit) -> str:
+    """The nodes that make a view of the images, in words."""
+    first = unit.parts["since"]
+    return unit.name if first == unit.name else f"{first} to {unit.name}"
+
+
+def _in_our_terms(graph: GraphUnits, needed: Sequence[int], views: _Views, dense_sizes: set[tuple[Any, ...]]) -> Units:
+    """The `needed` units of a graph, what they make of the images by its number in our model."""
+    theirs, place = Units(), dict[int, int]()
     for i in needed:
         unit = graph.units[i]
+        turned = next((views.turned[k] for k in unit.inputs if k in views.turned), None)
         unit = dataclasses.replace(unit, inputs=tuple(place[k] for k in unit.inputs))
         if unit.op == "images":
-            view, since = unit.parts["view"], unit.parts["since"]
-            name = unit.name if since == unit.name else f"{since} to {unit.name}"
-            match = next((each for each in known if view.same_as(each.view)), None)
-            if match and not match.is_preprocessed:
-                warning = f"normalises its images itself ({name}: {view}), as the preprocessing does: {PREPROCESSED}"
-            if match and match.number is None:
+            known, name = views.found.get(i), _since(unit)
+            if known and known.number is None:
                 place[i] = unit.inputs[0]
                 continue
-            about = (match.number,) if match else (name, i)
-            unit = dataclasses.replace(unit, name=name, about=about, text=str(view))
+            about, text = (known.number,) if known else (name, i), f"{unit.parts['view']}{views.instead}"
+            unit = dataclasses.replace(unit, name=name, about=about, text=text)
         elif unit.op == "conv":
+            unit = unit if turned is None else _turned(unit, turned, graph.image_shape[-1])
             unit = _as_dense(unit, theirs, dense_sizes)
         place[i] = theirs.add(unit)
     theirs.output = place[needed[-1]]
-    return theirs, warning
+    return theirs
+
+
+def _turned(unit: Unit, positions: Sequence[int], channels: int) -> Unit:
+    """A convolution that takes all `channels` of the images, for one that takes those at `positions`."""
+    kernel = unit.parts["kernel"]
+    turned = np.zeros((*kernel.shape[:2], channels, kernel.shape[-1]), kernel.dtype)
+    np.add.at(turned, (slice(None), slice(None), np.array(positions)), kernel)
+    return dataclasses.replace(unit.having(kernel=turned), about=(channels, *unit.about[1:]))
 
 
 def _as_dense(unit: Unit, units: Units, dense_sizes: set[tuple[Any, ...]]) -> Unit:

@@ -11,6 +11,10 @@ from transfer.preprocess.recipe import Preprocessing
 
 # Numbers that differ by less are the same ones, rounded.
 TOLERANCE = 1e-5
+# How far apart the least and the greatest value of a channel are that networks take: normalised, or as pixels.
+USUAL_WIDTHS = ((0.9, 10.0), (250.0, 260.0))
+# The same where nothing is subtracted.
+PLAIN_WIDTHS = ((0.999, 1.001), (254.9, 255.1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +43,41 @@ class View:
         columns = zip(*((view.channels, view.scale, view.bias) for view in (self, *others)), strict=True)
         return View(*map(np.concatenate, columns))
 
-    def same_as(self, other: "View") -> bool:
-        """Whether the two views of the images are equal, up to rounding."""
-        pairs = ((self.scale, other.scale), (self.bias, other.bias))
-        close = all(np.allclose(a, b, TOLERANCE, TOLERANCE) for a, b in pairs)
-        return close and np.array_equal(self.channels, other.channels)
+    def positions_in(self, other: "View") -> list[int] | None:
+        """Which channels of another view this view's are, up to rounding; None where one is none of them."""
+        place = {channel: i for i, channel in enumerate(other.channels.tolist())}
+        positions = [place[channel] for channel in self.channels.tolist() if channel in place]
+        if len(positions) < len(self.channels):
+            return None
+        same = np.allclose(self.scale, other.scale[positions], TOLERANCE, 0)
+        return positions if same and np.allclose(self.bias, other.bias[positions], TOLERANCE, TOLERANCE) else None
+
+    def before(self, own: "View") -> "View":
+        """The view that `own` makes this one of."""
+        scale, bias = own.scale[self.channels], own.bias[self.channels]
+        return View(self.channels, self.scale / scale, (self.bias - bias) / scale)
+
+    def preprocessing(self, image_size: tuple[int, int]) -> tuple[Preprocessing, int] | None:
+        """The recipe that the view is of its images, channels as they come, and how large their values get: 1 or 255.
+
+        The file says no range; it is the one that alone makes what networks take. None where neither does, and where
+        channels are missing or doubled.
+        """
+        if sorted(self.channels) != list(range(len(self.channels))) or not np.all(self.scale > 0):
+            return None
+        order = np.argsort(self.channels)
+        std, mean = (
+            tuple(float(f"{number:.7g}") + 0.0 for number in numbers[order])
+            for numbers in (1 / self.scale, np.where(np.abs(self.bias) < TOLERANCE, 0, -self.bias / self.scale))
+        )
+        for most in (1, 255):
+            widths = USUAL_WIDTHS if any(mean) else PLAIN_WIDTHS
+            is_usual = any(all(low <= most * scale <= high for scale in self.scale) for low, high in widths)
+            if is_usual and min(mean) >= 0 and max(mean) <= most:
+                channels = "grey" if len(order) == 1 else "rgb"
+                scale = 1.0 if most == 255 else 1 / 255
+                return Preprocessing(image_size, channels=channels, scale=scale, mean=mean, std=std), most
+        return None
 
     def __str__(self) -> str:
         """The view in numbers."""

@@ -141,7 +141,7 @@ def _batch_norm(node: OnnxNode) -> Data:
     data = node.data()
     if set(data.wide(1)) - {"c"} or weights["scale"].shape != (data.sizes["c"],):
         raise node.problem("normalises another axis than the channels")
-    if node.attributes.get("training_mode", 0):
+    if node.attributes.get("training_mode", 0) or node.outputs > 1:  # before version 14 only the outputs say it
         raise node.problem("is exported in training mode")
     norm, before = Norm(weights, node.attributes.get("epsilon", 1e-5)), node.graph.units[data.unit]
     joins = before.op in ("conv", "dense") and "norm" not in before.parts
@@ -215,6 +215,14 @@ def _gather(node: OnnxNode) -> Data:
     return dataclasses.replace(taken, axes=axes)
 
 
+def _gather_nd(node: OnnxNode) -> Data:
+    """A gather along the first axis, as PyTorch's exporter writes `x[:, [2, 1, 0]]` between two transposes."""
+    positions = node.weight(1)
+    if node.attributes.get("batch_dims", 0) or positions.ndim != 2 or positions.shape[1] != 1:
+        raise node.problem("takes other than positions of one axis")
+    return _selected(node, node.data(), 0, [int(i) for i in positions[:, 0]])
+
+
 def _slice(node: OnnxNode) -> Data:
     data, starts, ends = node.data(), node.integers(1, "starts") or [], node.integers(2, "ends") or []
     axes = node.integers(3, "axes") or range(len(starts))
@@ -281,6 +289,7 @@ OPERATORS: dict[str, Operator] = {
     "MatMul": _dense,
     "BatchNormalization": _batch_norm,
     "Gather": _gather,
+    "GatherND": _gather_nd,
     "Slice": _slice,
     "Concat": _concat,
     "MaxPool": spatial.max_pool,

@@ -77,6 +77,7 @@ class OnnxNode:
         from onnx import defs, helper
 
         self.graph, self.op, self.inputs = graph, proto.op_type, list(proto.input)
+        self.outputs = sum(map(bool, proto.output))
         self.title = title_of(proto)
         try:
             schema = defs.get_schema(proto.op_type, graph.version, "")
@@ -200,7 +201,7 @@ class GraphUnits(Units):
         self.operators, self.image_shape = operators, image_shape
         opsets = {each.domain: each.version for each in model.opset_import}
         self.version = opsets.get("", opsets.get("ai.onnx", 0))
-        self.evaluate = Evaluator(model.ByteSize(), opsets)
+        self.evaluate = Evaluator(model.ByteSize(), dict.fromkeys(DOMAINS, self.version))
         self.taps, self.is_consistent = 0, True
         self.values: dict[str, Data | Constant | UnsupportedNode] = dict(constants)
         self.named: dict[str, np.ndarray] = {}

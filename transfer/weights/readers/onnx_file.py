@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from transfer.errors import TransferError
+from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.distribution import install_hint
 from transfer.weights.onnx.constants import check_functions, initialiser
 from transfer.weights.onnx.operators import OPERATORS
@@ -28,12 +29,19 @@ SIDES, CHANNELS = (224, 299, 32, 28), (3, 1)
 
 
 class OnnxTensors(dict[str, np.ndarray]):
-    """The tensors that layers take, by name, in PyTorch's layouts."""
+    """The tensors that layers take, by name, in PyTorch's layouts.
+
+    Attributes:
+      preprocessing: what the graph does to its images, once it is known to be no part of the model.
+      assumed: sentences on what the graph leaves open (`transfer.weights.assumed`).
+    """
 
     def __init__(self, graph: GraphUnits, at: Callable[[ImageShape], GraphUnits] | None) -> None:
         """`graph` takes them; `at` is the same for images (H, W, C), where the file leaves their size open."""
         super().__init__(graph.named)
         self.graph, self.at = graph, at
+        self.preprocessing: Preprocessing | None = None
+        self.assumed: list[str] = []
 
 
 def recognises(head: bytes, members: Collection[str] = ()) -> bool:
