@@ -199,7 +199,8 @@ def _turned(unit: Unit, positions: Sequence[int], channels: int) -> Unit:
     """A convolution that takes all `channels` of the images, for one that takes those at `positions`."""
     kernel = unit.parts["kernel"]
     turned = np.zeros((*kernel.shape[:2], channels, kernel.shape[-1]), kernel.dtype)
-    np.add.at(turned, (slice(None), slice(None), np.array(positions)), kernel)
+    for i, position in enumerate(positions):
+        turned[:, :, position] += kernel[:, :, i]
     return dataclasses.replace(unit.having(kernel=turned), about=(channels, *unit.about[1:]))
 
 
