@@ -113,6 +113,8 @@ def default() -> ConfigDict:
                 "prefix": placeholder(str),
                 # Whether the moving average of the weights is taken, where a file holds both.
                 "ema": False,
+                # "file": the classifier is what follows the network in a whole Keras model; None: of its own names.
+                "head": placeholder(str),
                 # Fields of the family (width, hidden, …) where they differ from the record's.
                 "fields": {
                     # Classes of the classifier; None: the record's, or the data set's where the network is trained.

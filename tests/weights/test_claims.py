@@ -330,7 +330,7 @@ def test_what_is_said_is_bounded() -> None:
     assert claims_in({1: "a", ("arch",): "b", "arch": b"bytes", "model_name": ["x", "y"]}) == {}
     long = claims_in({"arch": "ForA" * 1_000_000 + "."})["arch"]
     assert len(long) == LONGEST and claims.named(long, "resnet50") is None
-    assert Described({}).says == {} and Described({}).front == ()
+    assert Described({}).says == {} and Described({}).network is None
 
 
 def test_our_own_files_say_what_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -142,7 +142,7 @@ def baselines(config: ConfigDict, workdir: epath.Path, num_rows: Mapping[str, in
             "those images, or leave it out"
         )
     random = config.copy_and_resolve_references()
-    random.model.update(weights="random", key=None, prefix=None, ema=False)
+    random.model.update(weights="random", key=None, prefix=None, ema=False, head=None)
     extractor = build_extractor(random)
     rows: dict[str, list[Any]] = {PIXELS: [], **{RANDOM.format(tap): [] for tap in extractor.shapes}}
     for split, source in sources.items():

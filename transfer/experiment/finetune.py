@@ -59,7 +59,7 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         init_from.keep(started, workdir)
         train, seconds = whole_epochs(epoch), config.checkpoint_seconds
         run = run_epochs(train, state, config.finetune.epochs, workdir, checkpoint_seconds=seconds)
-    described = native.describe(*architecture(config, num_classes, model.in_channels), preprocessing)
+    described = native.describe(*architecture(config, num_classes, model), preprocessing)
     native.write(workdir / "model.safetensors", flat_state(network.model(run.state)), described)
     known = results.facts(config, model) | {"unfreeze": config.unfreeze, "trained_layers": len(layers)}
     known |= {"init_from": started} if started is not None else {}

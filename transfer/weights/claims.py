@@ -5,7 +5,7 @@ checkpoint's `arch`, a `config.json` beside the file, or the layers of a whole K
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from transfer.runtime.files.untrusted import printable
 from transfer.weights import catalogue
 from transfer.weights.beside import Beside
 from transfer.weights.maps import family
-from transfer.weights.readers import Described, Layer
+from transfer.weights.readers import Described
 
 # Words around the name of an architecture that leave it what it is: who trained it, where it lies, on what.
 PLAIN = {"tv", "tf", "torchvision", "timm", "keras", "gluon", "ssl", "swsl", "ig", "fb", "adv", "microsoft", "google"}
@@ -54,16 +54,10 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "downsample_in_first_stage": ("false",),
 }
 
-# Keras' layers in front that do nothing to an image once trained.
-IDLE = {"InputLayer", "Identity", "Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "Cast"}
-IDLE |= {f"Random{what}" for what in ("Flip", "Rotation", "Zoom", "Translation", "Contrast", "Brightness", "Shear")}
-# Keras' layers that scale: what they take from their configuration, and in place of what it lacks.
-SCALING = {"Rescaling": (("scale", None), ("offset", 0)), "Normalization": (("mean", None), ("variance", None))}
 # What networks that normalise their images call the mean -> the deviation (robustness, detectron2, …).
 DEVIATIONS = {"new_mean": "new_std", "mean": "std", "pixel_mean": "pixel_std", "image_mean": "image_std"}
 GEOMETRY = ("image_size", "resize_to", "interpolation")
 PIXELS = np.array([[0.0], [255.0]])
-ADVICE = "save the layers behind it as a model of their own"
 
 
 def problems(
@@ -102,9 +96,10 @@ def problems(
         yield f"{beside.config.parent} says that images are made with {', '.join(differences[0])}"
     if beside.unlike and preprocessing:
         yield f"{beside.config.parent} says that images are made with {beside.unlike}, which is not known here"
-    front = front_problem(described.front, arch, preprocessing, name)
-    if front:
-        yield f"{path} does not fit {name}: {front}"
+    own = described.preprocessing
+    if own and preprocessing and (difference := _difference(_made(own), preprocessing, name, own.channels)):
+        ours = f"the architecture by itself ({arch}) is given images as the file is"
+        yield f"{path} does not fit {name}: it makes {difference}, before its first layer; {ours}"
 
 
 def other_fields(
@@ -176,33 +171,6 @@ def _words(part: str) -> list[str]:
     return words
 
 
-def front_problem(layers: Sequence[Layer], arch: str, preprocessing: Preprocessing | None, name: str) -> str:
-    """The problem with what a Keras model does to its images before its first weights; empty if there is none.
-
-    Nothing is where it does nothing, and where it does to pixels from 0 to 255 what `preprocessing` does.
-    """
-    values, doing, padding = PIXELS, [], family(arch).keras_padding
-    own_padding = () if padding is None else (padding, [padding] * 2, [[padding] * 2] * 2)
-    for layer in layers:
-        is_linear = layer.kind == "Activation" and layer.config.get("activation") == "linear"
-        is_own_padding = layer.kind == "ZeroPadding2D" and layer.config.get("padding") in own_padding
-        if layer.kind in IDLE or is_linear or is_own_padding:
-            continue
-        doing.append(f"{printable(layer.name)} ({printable(layer.kind)})")
-        scaled = _scaled(layer, values)
-        if scaled is None:
-            return f"{doing[-1]} stands before its first weights, and {name} has nothing like it; {ADVICE}"
-        values = scaled
-    if not doing:
-        return ""
-    they, make = ("stand", "make") if doing[1:] else ("stands", "makes")
-    who = f"{' and '.join(doing)} {they} before its first weights"
-    if preprocessing is None:
-        return f"{who}, and {name} does not say how its images are made; {ADVICE}"
-    difference = _difference(values, preprocessing, name)
-    return f"{who} and {make} {difference}; {ADVICE}" if difference else ""
-
-
 def normaliser_problem(
     tensors: Mapping[str, np.ndarray], preprocessing: Preprocessing | None, path: Path, name: str
 ) -> str:
@@ -232,13 +200,18 @@ def normaliser_problem(
     return ""
 
 
-def _difference(values: np.ndarray, preprocessing: Preprocessing, name: str) -> str:
+def _difference(values: np.ndarray, preprocessing: Preprocessing, name: str, order: str = "rgb") -> str:
     """The `values` that black and white become, and ours where they are others; empty if they are the same."""
     wanted = _made(preprocessing)
-    if preprocessing.channels == "rgb" and np.allclose(values, wanted, rtol=0, atol=1e-3 * np.abs(wanted).max()):
+    same = values.shape[1] in (1, wanted.shape[1]) and np.allclose(
+        values, wanted, rtol=0, atol=1e-3 * np.abs(wanted).max()
+    )
+    if preprocessing.channels == order and same:
         return ""
     ours = f"{_range(wanted)} in {preprocessing.channels}"
-    return f"{_range(values)} of pixels from 0 to 255, where {name} has {ours}"
+    return (
+        f"{_range(values)}{'' if order == 'rgb' else f' in {order}'} of pixels from 0 to 255, where {name} has {ours}"
+    )
 
 
 def _numbers(values: np.ndarray) -> str:
@@ -260,19 +233,3 @@ def _made(preprocessing: Preprocessing) -> np.ndarray:
 def _range(values: np.ndarray) -> str:
     low, high = (_numbers(np.unique(row)) for row in values)
     return f"{low} to {high}"
-
-
-def _scaled(layer: Layer, values: np.ndarray) -> np.ndarray | None:
-    """The values after a layer that scales; None for another, and for numbers other than one, or one a channel."""
-    if layer.kind not in SCALING or layer.config.get("invert"):
-        return None
-    try:
-        first, second = (np.asarray(layer.config.get(*key), float).reshape(-1) for key in SCALING[layer.kind])
-        with np.errstate(all="ignore"):
-            if layer.kind == "Rescaling":
-                result = values * first + second
-            else:
-                result = (values - first) / np.maximum(np.sqrt(second), 1e-7)
-    except (TypeError, ValueError):
-        return None
-    return result if result.shape in ((2, 1), (2, 3)) and np.isfinite(result).all() else None

@@ -26,6 +26,7 @@ from transfer.weights import (
     claims,
     hub,
     identify,
+    keras_models,
     native,
     readers,
     spellings,
@@ -60,6 +61,7 @@ def create_model(
     prefix: str | None = None,
     ema: bool = False,
     in_channels: int | None = None,
+    head: str | None = None,
     seed: int = 0,
     **fields: Any,
 ) -> nnx.Module:
@@ -78,22 +80,24 @@ def create_model(
         last layer is random, from `seed`.
       new_classifier: the last layer is random even where the file's has as many classes.
       by_names: True: names and shapes that fit are enough, though the file says that it is another function: by its
-        graph (ONNX), its `arch`, a `config.json` beside it, the layers of a whole Keras model in front of the first
-        weights.
+        graph (ONNX, a whole Keras model), its `arch`, a `config.json` beside it, what it does to its images first.
       key: the state dict in a PyTorch file that holds several (`"teacher"`, `"model.backbone"`).
       prefix: of the names of the tensors to take, where several networks lie in one state dict (`"encoder_q."`).
       ema: True: the moving average of the weights, where a PyTorch file holds one beside them.
       in_channels: of the images, the architecture's field `channels`. None: as in the file. Another number than the
         file's: the first kernel is summed (1 channel: grey images) or repeated and scaled, as in timm.
+      head: "file": what follows the network in a whole Keras model is its classifier, if that is one of the
+        architecture: one dense layer on the average of the map, for VGG also hidden ones on the flattened map.
       seed: for random weights.
       fields: of the architecture (`width`, `stride_in_1x1`, …), over the record's.
 
     Returns:
       The model, with the attributes `record` (`Record`, None for an architecture), `weights_sha256` (of the file,
       None for random weights), `in_channels`, `preprocessing` (that a file of ours was written with, else the record's,
-      else what stands beside the file, else None; for images of so many channels), `renewed` (paths of the arrays that
-      are random beside those of the file: a new classifier), `revision` (the commit of weights from a Hub, else None)
-      and `label_names` (of the classes, where a `config.json` beside the file has them, else empty).
+      else what a whole Keras model does to its images first, else what stands beside the file, else None; for images of
+      so many channels), `renewed` (paths of the arrays that are random beside those of the file: a new classifier),
+      `revision` (the commit of weights from a Hub, else None), `label_names` (of the classes, where a `config.json`
+      beside the file has them, else empty) and `fields` (of the architecture, as a whole Keras model says them).
 
     Raises:
       UsageError: unknown name or field; an architecture without `weights`; a choice among tensors of no file.
@@ -108,6 +112,10 @@ def create_model(
     fields = {**dict(record.fields if record else ()), **chosen}
     preprocessing, sha256 = record.preprocessing if record else None, None
     label_names: tuple[str, ...] = ()
+    by_file: Mapping[str, Any] = {}
+    if head not in (None, keras_models.FILE) or (head and weights is False):
+        raise UsageError(f"head={head!r}: only the head of a file is one to take, head='file'")
+    head = None if num_classes == 0 else head
     if weights is False:
         if key is not None or prefix is not None or ema:
             raise UsageError("key=, prefix= and ema= choose among the tensors of a file; random weights have none")
@@ -126,11 +134,18 @@ def create_model(
             tensors = readers.read(path, key, ema)
         if prefix is None and record and any(each.startswith(f"{record.prefix}.") for each in tensors):
             prefix = record.prefix
+        candidates = _libraries_of(record) if record else ()
         own_recipe = native.preprocessing(path)
         preprocessing = own_recipe or preprocessing or said.preprocessing
         assumptions: list[str] = []
+        if isinstance(tensors, readers.Described) and tensors.network is not None and not by_names:
+            sought = keras_models.Wanted(arch, fields, record is not None, candidates, prefix, head)
+            tensors, by_file = keras_models.take(tensors, sought, str(path), name)
+            fields, candidates, prefix = {**fields, **by_file}, ("native",), None
+        elif head:
+            text = "does not say what follows the network (head='file'): it is no whole Keras model"
+            raise TransferError(f"{path} {text}")
         usable = record is None or record.num_classes > 0
-        candidates = _libraries_of(record) if record else ()
         own: dict[str, Any] = dict(num_classes=num_classes, new_classifier=new_classifier, by_names=by_names, seed=seed)
         own |= dict(preprocessing=preprocessing, usable_classifier=usable, file=str(path), name=name, prefix=prefix)
         is_named = claims.architecture(said.network) == arch
@@ -155,6 +170,7 @@ def create_model(
     # plain attributes are static in NNX: part of the graph definition, not of the state
     origin = dict(record=record, weights_sha256=sha256, preprocessing=preprocessing, in_channels=of_images)
     origin |= dict(revision=place.revision if place else None, label_names=label_names if is_labelled else ())
+    origin |= dict(fields=tuple(by_file.items()))
     for attribute, value in origin.items():
         setattr(model, attribute, value)
     return model
@@ -361,7 +377,8 @@ def convert_file(source: str | os.PathLike[str], name: str, output: str | os.Pat
     model: Any = create_model(name, weights=source, **choices)
     arrays = registry.flat_state(model)
     num_classes = len(arrays[CLASSIFIER_BIAS]) if CLASSIFIER_BIAS in arrays else 0
-    arch, fields = architecture(name, source, {"num_classes": num_classes})
+    own = {**dict(getattr(model, "fields", ())), "num_classes": num_classes}
+    arch, fields = architecture(name, source, own)
     fields = channels.fields(arch, fields, model.in_channels)
     origin = dict(model=name, source=Path(source).name, source_sha256=str(getattr(model, "weights_sha256", "")))
     native.write(output, arrays, native.describe(arch, fields, getattr(model, "preprocessing", None), **origin))

@@ -8,7 +8,7 @@ of "native", our own files), `EXCUSED`, `RENAMES` and `SOURCES` for the other at
 import functools
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +31,7 @@ class Names(NamedTuple):
       excused: prefixes of tensors that have no place here, such as auxiliary classifiers of training.
       children: of the library's module in their order, the classifier last; an `nn.Sequential` of them numbers them.
       rename: a file's tensors under the names of `of`, where the library's own differ from file to file.
+      behind: of a file's tensors that are none of the network's, by name, those that can only stand behind it.
       sources: from the shapes of our arrays the `names.Source` of those that are no `LAYER.VARIABLE` of one tensor
         each, such as a token or a part of a fused qkv.
     """
@@ -40,6 +41,7 @@ class Names(NamedTuple):
     excused: tuple[str, ...] = ()
     children: tuple[str, ...] = ()
     rename: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = lambda tensors: tensors
+    behind: Callable[[Mapping[str, np.ndarray]], Collection[str]] = lambda tensors: ()
     sources: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, Any]] = lambda shapes: {}
 
 
@@ -119,6 +121,21 @@ def googlenet_torch(layer: str) -> str:
     return f"{brick}.{part}" if block == "stem" else f"{block}.{GOOGLENET[brick]}.{part}"
 
 
+def keras_behind(tensors: Mapping[str, np.ndarray]) -> set[str]:
+    """The tensors of layers that cannot stand in front of a network: those make an image's channels."""
+    layers: dict[str, list[str]] = {}
+    for name in tensors:
+        layers.setdefault(name.rpartition("/")[0], []).append(name)
+    behind = set()
+    for names in layers.values():
+        kernels = [tensors[name] for name in names if tensors[name].ndim > 1]
+        # a dense layer of images takes their channels alone
+        in_front = [k.shape[0] <= IMAGE_CHANNELS if k.ndim == 2 else k.shape[-1] <= IMAGE_CHANNELS for k in kernels]
+        is_small = all(tensors[name].size <= IMAGE_CHANNELS for name in names)
+        behind |= set() if any(in_front) or is_small else set(names)
+    return behind
+
+
 # The paper's table counts layers from 1 to 7, pools too.
 MIXED = dict(zip(inception.MODULES, ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c"), strict=True))
 INCEPTION_STEM = {f"conv{i}": name for i, name in enumerate(("1a_3x3", "2a_3x3", "2b_3x3", "3b_1x1", "4a_3x3"), 1)}
@@ -130,6 +147,7 @@ BRICKS = [f"stem.conv{i}" for i in range(1, len(inception.STEM) + 1)] + [
     for layers in inception.step_names(branch, steps)
     for layer in layers
 ]
+IMAGE_CHANNELS = 4
 KERAS_PARTS = {"conv": "conv2d", "bn": "batch_normalization"}
 _NUMBERED = re.compile(r"(conv2d|batch_normalization)(?:_(\d{1,9}))?/(.+)")
 
@@ -236,7 +254,7 @@ def vgg_timm(layers: Sequence[str]) -> Mapping[str, str]:
 HIDDEN, KERAS_HIDDEN = ("fc1.", "fc2.", "logits."), ("fc1/", "fc2/", "predictions/")
 _INCEPTION = Names(of_each(inception_torch, "fc"), ("fc.",), ("AuxLogits.",), INCEPTION_CHILDREN)
 _RESNET = Names(of_each(resnet_torch, "fc"), ("fc.",), children=RESNET_CHILDREN)
-_KERAS_RESNET = Names(of_each(resnet_keras, "predictions"), ("predictions/",))
+_KERAS_RESNET = Names(of_each(resnet_keras, "predictions"), ("predictions/",), behind=keras_behind)
 
 FAMILIES = {
     "alexnet": Family(
@@ -251,7 +269,12 @@ FAMILIES = {
         {
             "torchvision": _INCEPTION,
             "timm": _INCEPTION,
-            "keras": Names(of_each(inception_keras, "predictions"), ("predictions/",), rename=counted_from_zero),
+            "keras": Names(
+                of_each(inception_keras, "predictions"),
+                ("predictions/",),
+                rename=counted_from_zero,
+                behind=keras_behind,
+            ),
         }
     ),
     # as PyTorch's own tutorial and Keras' applications call the last layer; no library ships one
@@ -277,7 +300,9 @@ FAMILIES = {
         {
             "torchvision": Names(vgg_torch, ("classifier.",), children=CONVOLUTIONAL),
             "timm": Names(vgg_timm, ("pre_logits.", "head.")),
-            "keras": Names(of_each(lambda layer: layer.replace(".", "_"), "predictions"), KERAS_HIDDEN),
+            "keras": Names(
+                of_each(lambda layer: layer.replace(".", "_"), "predictions"), KERAS_HIDDEN, behind=keras_behind
+            ),
         },
         HIDDEN,
         {"fc1": vgg.CLASSIFIER_CELLS**2},

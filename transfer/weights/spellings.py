@@ -22,6 +22,7 @@ from transfer.weights.names import CLASSIFIER_LAYER, NameMap, Shape
 # Where a part of a tensor's name ends, in PyTorch's names and in Keras'.
 SEPARATORS = "./"
 SEPARATOR = re.compile(f"[{SEPARATORS}]")
+DIGITS = re.compile(r"\d+")
 # The share of a backbone from which on a part of a file is one that lacks something.
 WORTH_TAKING = 0.5
 # So many backbones of one file are compared with each other, and so many are left aside.
@@ -68,15 +69,21 @@ class Place(NamedTuple):
         used = {source.name for source in self.names.sources.values()}
         others = {place.prefix for place in places if used.isdisjoint(place.names.backbone.values())}
         inner = tuple(o for o in others if o.startswith(self.prefix) and o != self.prefix)[:MOST_ASIDE]
+        behind = self._behind(set(map(_spelling, used))) if self.share == 1 else ()
 
         def belongs(name: str) -> bool:
             if name in used or not name.startswith(self.prefix) or name.startswith(inner):
                 return name in used
             part = SEPARATOR.split(name[len(self.prefix) :], maxsplit=1)[0]
-            return part not in side_heads or self.names.in_classifier(name)
+            is_other = part in side_heads or name in behind
+            return not is_other or self.names.in_classifier(name)
 
         inside = {name: tensor for name, tensor in self.tensors.items() if belongs(name)}
         return self._replace(tensors=inside, outside=[name for name in self.tensors if name not in inside])
+
+    def _behind(self, spelt: Collection[str]) -> Collection[str]:
+        """The tensors that can only follow the network; one of a layer `spelt` as its own may be a part of another."""
+        return self.names.row.behind({n: t for n, t in self.tensors.items() if _spelling(n) not in spelt})
 
     def log(self, file: str, model: str) -> None:
         """Says what was taken, where that is not all of the file under its own names."""
@@ -84,6 +91,11 @@ class Place(NamedTuple):
             where = f"lies under {printable(self.prefix)!r}" if self.prefix else "has other tensors beside it"
             left_out = f": {len(self.outside)} outside of it are left out ({few(self.outside)})" if self.outside else ""
             logging.info("%s: the network in %s %s%s", model, file, where, left_out)
+
+
+def _spelling(name: str) -> str:
+    """The layer that a tensor is of, whatever its number."""
+    return DIGITS.sub("0", name.rpartition("/")[0])
 
 
 def find(

@@ -62,7 +62,7 @@ def follow(
                 if odd.problem is None and odd.is_consistent:
                     with suppress(UsageError), prefix_errors("for images of {}x{} pixels".format(*odd.image_shape)):
                         _compared(odd, odd.outputs[number], model)
-            arrays = _arrays(pairs)
+            arrays = arrays_of(pairs)
         except UsageError as error:
             problems.append(f"its images are {'x'.join(map(str, graph.image_shape))}: {error}")
         except Differs as error:
@@ -235,7 +235,7 @@ def _convolutions(arch: str) -> Counter[tuple[int, ...]]:
     return Counter(array.shape for array in arrays.values() if array.ndim == 4)
 
 
-def _arrays(pairs: Sequence[tuple[Unit, Unit]]) -> dict[str, np.ndarray]:
+def arrays_of(pairs: Sequence[tuple[Unit, Unit]]) -> dict[str, np.ndarray]:
     """Our arrays; Differs where two nodes with other weights stand for one layer."""
     arrays: dict[str, np.ndarray] = {}
     owners: dict[str, Unit] = {}

@@ -17,6 +17,7 @@ FUNCTIONS = {
     **{name: name for name in ("LRN", "LeakyRelu", "PRelu", "Elu", "Gelu", "HardSwish", "HardSigmoid")},
 }
 SOFTMAX_LAST_AXIS = 13  # before this version of the operators the axis was 1 where none was given
+MOST_CHANNELS = 1 << 20
 NO_FLOATS = "makes other than real numbers of the images' values"
 
 
@@ -210,7 +211,7 @@ def _gather(node: OnnxNode) -> Data:
         return node.reshaped(data, (*shape[:axis], *positions.shape, *shape[axis + 1 :]))
     if positions.ndim > 1:
         raise node.problem(f"takes positions of shape {positions.shape} of a map")
-    taken = _selected(node, data, axis, [int(i) for i in positions.reshape(-1)])
+    taken = selected(node, data, axis, [int(i) for i in positions.reshape(-1)])
     axes = taken.axes if positions.ndim else taken.axes[:axis] + taken.axes[axis + 1 :]
     return dataclasses.replace(taken, axes=axes)
 
@@ -220,7 +221,7 @@ def _gather_nd(node: OnnxNode) -> Data:
     positions = node.weight(1)
     if node.attributes.get("batch_dims", 0) or positions.ndim != 2 or positions.shape[1] != 1:
         raise node.problem("takes other than positions of one axis")
-    return _selected(node, node.data(), 0, [int(i) for i in positions[:, 0]])
+    return selected(node, node.data(), 0, [int(i) for i in positions[:, 0]])
 
 
 def _slice(node: OnnxNode) -> Data:
@@ -229,11 +230,11 @@ def _slice(node: OnnxNode) -> Data:
     strides = node.integers(4) or [1] * len(starts)
     for start, end, axis, stride in zip(starts, ends, axes, strides, strict=True):
         positions = range(data.shape[axis])[start : None if stride < 0 and end < -(2**31) else end : stride]
-        data = _selected(node, data, axis % len(data.axes), list(positions))
+        data = selected(node, data, axis % len(data.axes), list(positions))
     return data
 
 
-def _selected(node: OnnxNode, data: Data, axis: int, positions: list[int]) -> Data:
+def selected(node: OnnxNode, data: Data, axis: int, positions: list[int]) -> Data:
     """Some positions of one axis, in any order: of an image's channels, or of rows or columns."""
     size = data.shape[axis]
     if not positions or not all(-size <= i < size for i in positions):
@@ -259,12 +260,14 @@ def _concat(node: OnnxNode) -> Data:
             raise node.problem("joins maps of different shapes")
         if part.axes[axis] not in ((), ("c",)) or any(part.wide(i) != first.wide(i) for i in others):
             raise node.problem("joins other than channels")
+    channels = sum(part.sizes["c"] for part in parts)
+    if channels > MOST_CHANNELS:
+        raise node.problem(f"joins {channels} channels: no network has as many")
     views = [view for part in parts if (view := node.graph.view(part)) is not None]
     joined = dataclasses.replace(first, axes=(*first.axes[:axis], ("c",), *first.axes[axis + 1 :]))
     if len(views) == len(parts):
         return node.graph.viewed(node, joined, views[0].joined(views[1:]))
     unit = Unit("concat", node.title, tuple(part.unit for part in parts))
-    channels = sum(part.sizes["c"] for part in parts)
     return dataclasses.replace(joined, unit=node.graph.add(unit), sizes={**first.sizes, "c": channels})
 
 

@@ -73,22 +73,34 @@ class Data:
 class OnnxNode:
     """A node of a graph, its `title` in messages, and its attributes, each of the type that its operator wants."""
 
-    def __init__(self, graph: "GraphUnits", proto: Any) -> None:
+    def __init__(
+        self,
+        graph: "GraphUnits",
+        op: str,
+        title: str,
+        inputs: Sequence[Any],
+        attributes: Mapping[str, Any],
+        outputs: int = 1,
+    ) -> None:
+        self.graph, self.op, self.title, self.outputs = graph, op, title, outputs
+        self.inputs, self.attributes = list(inputs), attributes
+
+    @classmethod
+    def read(cls, graph: "GraphUnits", proto: Any) -> "OnnxNode":
+        """The node of a file's `onnx.NodeProto`."""
         from onnx import defs, helper
 
-        self.graph, self.op, self.inputs = graph, proto.op_type, list(proto.input)
-        self.outputs = sum(map(bool, proto.output))
-        self.title = title_of(proto)
         try:
             schema = defs.get_schema(proto.op_type, graph.version, "")
         except defs.SchemaError:  # newer than the version that the file names
             schema = defs.get_schema(proto.op_type)
+        title = title_of(proto)
         for attribute in proto.attribute:
             expected = schema.attributes.get(attribute.name)
             if expected is not None and attribute.type != expected.type.value:  # type: ignore[attr-defined]
-                text = f"its attribute {attribute.name} is of another type than it should be"
-                raise TransferError(f"{self.title}: {text}")
-        self.attributes = {each.name: helper.get_attribute_value(each) for each in proto.attribute}
+                raise TransferError(f"{title}: its attribute {attribute.name} is of another type than it should be")
+        attributes = {each.name: helper.get_attribute_value(each) for each in proto.attribute}
+        return cls(graph, proto.op_type, title, proto.input, attributes, sum(map(bool, proto.output)))
 
     def problem(self, text: str) -> UnsupportedNode:
         """The error of this node, to be raised."""
@@ -270,7 +282,7 @@ class GraphUnits(Units):
                 domain = f" of {proto.domain!r}" if proto.domain else ""
                 text = f"ONNX operator {proto.op_type!r}{domain} (node {proto.name!r}) is not supported"
                 raise problem or UnsupportedNode(text)
-            node = OnnxNode(self, proto)
+            node = OnnxNode.read(self, proto)
             self.named |= node.named_weights()
             if problem is not None:
                 raise problem

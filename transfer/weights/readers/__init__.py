@@ -18,10 +18,10 @@ import numpy as np
 from transfer.errors import TransferError
 from transfer.runtime.files import archives
 from transfer.runtime.files.untrusted import DAMAGE_ERRORS, error_summary, prefix_errors
-from transfer.weights.readers._described import Described, Layer, claims_in
+from transfer.weights.readers._described import Described, claims_in
 from transfer.weights.readers._others import check_names, named
 
-__all__ = ["Described", "Format", "Layer", "formats", "read", "claims_in"]
+__all__ = ["Described", "Format", "formats", "read", "claims_in"]
 
 MODULES = ("keras_file", "onnx_file", "safetensors_file", "torch_file", "index_file")
 HEAD_BYTES = 64

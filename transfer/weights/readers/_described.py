@@ -1,11 +1,11 @@
 """Tensors together with what their file says of the network beside them: names, settings, layers in front."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import islice, takewhile
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files.unpickler import StandIn
 
 # Where checkpoints, `config.json` and headers name the network, and where they say how it differs from the usual one.
@@ -21,21 +21,8 @@ WITHIN = (
 )
 DEEPEST, LONGEST = 3, 200
 
-# Keras' layers that have weights of an image's network; in front of the first stands what is done to the images.
-WEIGHTED = ("Conv2D", "Convolution2D", "DepthwiseConv2D", "SeparableConv2D", "Dense", "BatchNormalization")
-# What is kept of the configuration of a layer in front.
-KEPT = ("scale", "offset", "mean", "variance", "invert", "padding", "activation")
-MOST_IN_FRONT = 50
 # The name of Keras' other format, and the kinds of numbers that it may hold.
 HDF5, NUMBERS, BFLOAT16 = "Keras .h5", "biuf", "bfloat16"
-
-
-class Layer(NamedTuple):
-    """A layer of a Keras model: its name, its class, and of its configuration what `KEPT` lists."""
-
-    name: str
-    kind: str
-    config: Mapping[str, Any]
 
 
 class Described(dict[str, np.ndarray]):
@@ -43,7 +30,8 @@ class Described(dict[str, np.ndarray]):
 
     Attributes:
       says: key in the file, such as `arch` or `args.model` -> text or a number.
-      front: of a whole Keras model, the layers before the first one with weights.
+      network: of a whole Keras model, its configuration as in the file; None where there is none.
+      preprocessing: what the network does to its images first, where the file says it and it is no part of the tensors.
       assumed: sentences on what the reader chose where the file leaves it open (`transfer.weights.assumed`).
     """
 
@@ -51,11 +39,12 @@ class Described(dict[str, np.ndarray]):
         self,
         tensors: Mapping[str, np.ndarray],
         says: Mapping[str, Any] | None = None,
-        front: Sequence[Layer] = (),
+        network: Any = None,
         assumed: Sequence[str] = (),
     ) -> None:
         super().__init__(tensors)
-        self.says, self.front, self.assumed = dict(says or {}), tuple(front), list(assumed)
+        self.says, self.network, self.assumed = dict(says or {}), network, list(assumed)
+        self.preprocessing: Preprocessing | None = None
 
 
 def claims_in(content: object, depth: int = 0) -> dict[str, Any]:
@@ -71,25 +60,3 @@ def claims_in(content: object, depth: int = 0) -> dict[str, Any]:
         elif key not in WITHIN and isinstance(value, (str, int, float)):
             claims[key] = value[:LONGEST] if isinstance(value, str) else value
     return claims
-
-
-def front(model: object, owners: Collection[str]) -> list[Layer]:
-    """The layers before the first with weights, of a model as Keras' JSON has it; `owners` names layers with some."""
-
-    def has_none(layer: Layer) -> bool:
-        return layer.kind not in WEIGHTED and (layer.name not in owners or layer.kind == "Normalization")
-
-    return list(islice(takewhile(has_none, _flat(model)), MOST_IN_FRONT))
-
-
-def _flat(model: object) -> Iterator[Layer]:
-    """The layers of a model in Keras' order, from the images on; an inner model's stand in its place."""
-    config = model.get("config") if isinstance(model, Mapping) else None
-    layers = config.get("layers") if isinstance(config, Mapping) else config  # a list in Keras 1
-    for layer in layers if isinstance(layers, list) else ():
-        inner = layer.get("config") if isinstance(layer, Mapping) else None
-        if isinstance(inner, list) or (isinstance(inner, Mapping) and isinstance(inner.get("layers"), list)):
-            yield from _flat(layer)
-        elif isinstance(inner, Mapping):
-            kept = {key: inner[key] for key in KEPT if key in inner}
-            yield Layer(str(inner.get("name")), str(layer.get("class_name")), kept)

@@ -29,7 +29,7 @@ from transfer.runtime.files.untrusted import (
     error_summary,
     printable,
 )
-from transfer.weights.readers._described import BFLOAT16, HDF5, NUMBERS, front
+from transfer.weights.readers._described import BFLOAT16, HDF5, NUMBERS
 
 # For a small file; HDF5's library and NumPy alone take 0.2 GiB of addresses.
 MEMORY = 1 << 30
@@ -74,18 +74,17 @@ def limit(size: int, seconds: int) -> None:
 
 
 def answer(file: Any, size: int, output: IO[bytes]) -> None:
-    """Writes a line of JSON, `error` or `tensors` and `front`, and then the bytes of the tensors.
+    """Writes a line of JSON, `error` or `tensors` and `network`, and then the bytes of the tensors.
 
-    A tensor is [layer, group, variable, dtype, shape]; `layer` is None where the file has only the name of its group.
-    `front` is [name, class, configuration] of each layer in front of those with weights.
+    A tensor is [layer, group, variable, dtype, shape]; `layer`, with the models that it lies in (`vgg16/block1_conv1`),
+    is None where the file has only the name of its group. `network` is the JSON of a whole model, if any.
     """
     try:
         with h5py.File(file, "r") as opened:
             variables = [(*names, dataset, _dtype(dataset)) for *names, dataset in _variables(opened, size)]
             tensors = [(*names, dtype.name, dataset.shape) for *names, dataset, dtype in variables]
             model = _text(opened, "model_config")  # where the file holds a model and not weights alone
-            owners = {name for layer, group, *_ in tensors for name in (layer, group)}
-            header = {"tensors": tensors, "front": front(json.loads(model), owners) if model else []}
+            header = {"tensors": tensors, "network": model}
             output.write(json.dumps(header).encode() + b"\n")
             for *_, dataset, dtype in variables:
                 array = np.asarray(dataset[()])
@@ -195,7 +194,7 @@ def _variable(layer: str, weight: str) -> tuple[str, str, str]:
     *scopes, leaf = weight.split(":")[0].split("/")
     owner = scopes[-1] if scopes else layer
     leaf = re.sub(r"_\d+$", "", leaf.removeprefix(f"{owner}_"))
-    return owner, layer, OLD_VARIABLES.get(leaf, leaf)
+    return (owner if owner == layer else f"{layer}/{owner}"), layer, OLD_VARIABLES.get(leaf, leaf)
 
 
 def _keras3(layers: Any) -> Iterator[tuple[str | None, str, str, Any]]:
@@ -205,7 +204,22 @@ def _keras3(layers: Any) -> Iterator[tuple[str | None, str, str, Any]]:
         names = NUMBERED_VARIABLES.get((kind, len(group)), tuple(map(str, range(len(group)))))
         for i, variable in enumerate(names):
             # the group's own name counts layers of a class (conv2d_7); the layer's name is an attribute
-            yield _text(group, "name"), parent, variable, _child(group, str(i), f"variable of {printable(parent)}")
+            yield (
+                _path(layers, group, parent),
+                parent,
+                variable,
+                _child(group, str(i), f"variable of {printable(parent)}"),
+            )
+
+
+def _path(layers: Any, group: Any, parent: str) -> str | None:
+    """The name of the layer whose `vars` a group is, with those of the models that it lies in; None if it has none."""
+    outer, names, name = layers, [], _text(group, "name")
+    for part in parent.removeprefix(str(layers.name)).strip("/").split("/layers/")[:-1]:
+        outer = _child(outer, part)
+        names.append(_text(own, "name") if (own := _child(outer, "vars")) is not None else None)
+        outer = _child(outer, "layers")
+    return "/".join([*(each or "" for each in names), name]) if name is not None else None
 
 
 def _variable_groups(group: Any, depth: int) -> Iterator[Any]:

@@ -23,7 +23,7 @@ from transfer.errors import TransferError
 from transfer.runtime.files import archives
 from transfer.runtime.files.untrusted import decompression_limit, printable
 from transfer.weights.readers import Format
-from transfer.weights.readers._described import BFLOAT16, HDF5, NUMBERS, Described, Layer, front
+from transfer.weights.readers._described import BFLOAT16, HDF5, NUMBERS, Described
 
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -35,7 +35,9 @@ LONGEST_ANSWER = 1 << 26
 
 
 def read_h5(path: Path | bytes, layer_names: Mapping[str, str] | None = None) -> Described:
-    """All variables of all layers, as `block1_conv1/kernel`, `conv1_bn/moving_variance`; a nested model's are flat.
+    """All variables of all layers, as `block1_conv1/kernel`, `conv1_bn/moving_variance`.
+
+    Where two layers in models of their own have one name, all have the models' before it: `vgg16/block1_conv1/kernel`.
 
     `path` is the file, or what is in it; an optimiser's state is left out. `layer_names` (group `/layers/conv2d_7` ->
     name of the layer) are for files of early Keras 3, which lack them.
@@ -62,14 +64,14 @@ def assembled(answer: IO[bytes], size: int, layer_names: Mapping[str, str]) -> D
     header = json.loads(line)
     if "error" in header:
         raise TransferError(str(header["error"]))
-    tensors: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     bytes_left = limit = decompression_limit(size)
     for layer, group, variable, dtype, shape in header["tensors"]:
         layer = layer or layer_names.get(group)
         if layer is None:
             raise TransferError("written by an early Keras 3, which leaves out the names of layers; save it as .keras")
         name = f"{layer}/{variable}"
-        if name in tensors:
+        if name in arrays:
             raise TransferError(f"it holds {printable(name)} twice")
         kind = np.dtype(ml_dtypes.bfloat16) if dtype == BFLOAT16 else np.dtype(str(dtype)).newbyteorder("<")
         if (kind.kind not in NUMBERS and dtype != BFLOAT16) or not all(int(side) >= 0 for side in shape):
@@ -81,9 +83,12 @@ def assembled(answer: IO[bytes], size: int, layer_names: Mapping[str, str]) -> D
         raw = answer.read(length)
         if len(raw) != length:
             raise TransferError(f"a damaged or truncated {HDF5} file ({printable(name)} ends early)")
-        tensors[name] = np.frombuffer(raw, kind).reshape(shape)
-    layers = [Layer(str(name), str(kind), dict(config)) for name, kind, config in header["front"]]
-    return Described(tensors, front=layers)
+        arrays[name] = np.frombuffer(raw, kind).reshape(shape)
+    short = {name: "/".join(name.split("/")[-2:]) for name in arrays}
+    if len(set(short.values())) == len(short):  # the names of the models that layers lie in say nothing more
+        arrays = {short[name]: array for name, array in arrays.items()}
+    network = header["network"]
+    return Described(arrays, network=None if network is None else json.loads(network))
 
 
 def read_archive(path: Path) -> Described:
@@ -91,7 +96,7 @@ def read_archive(path: Path) -> Described:
     with path.open("rb") as file, archives.open_zip(file) as archive:
         config = json.loads(archive.read(CONFIG) if CONFIG in archive else b"{}")
         tensors = read_h5(archive.read(WEIGHTS), dict(layer_names(config)))
-    return Described(tensors, front=front(config, {name.split("/")[0] for name in tensors}))
+    return Described(tensors, network=config or None)
 
 
 def layer_names(model: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, str]]:
