@@ -19,6 +19,7 @@ from transfer.errors import TransferError, UsageError
 from transfer.models import registry
 from transfer.preprocess import recipe
 from transfer.weights import catalogue, create_model, keras_units, readers
+from transfer.weights.create import convert_file
 from transfer.weights.keras_units import DEEPEST, KerasUnits, image_shape
 
 keras = pytest.importorskip("keras")
@@ -280,6 +281,14 @@ def test_the_numbers_of_a_record_are_compared(tmp_path: Path) -> None:
     assert create_model("vgg16", path, **SMALL).preprocessing.scale == pytest.approx(1 / 255)
 
 
+def test_what_is_written_of_a_whole_model_keeps_its_preprocessing(tmp_path: Path) -> None:
+    inner = keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
+    keras.Sequential([keras.Input((32, 32, 3)), layers.Rescaling(1 / 255), inner]).save(tmp_path / "x.keras")
+    assert convert_file(tmp_path / "x.keras", "vgg16", tmp_path / "x.safetensors") == 26
+    ours = create_model("vgg16", tmp_path / "x.safetensors")
+    assert ours.preprocessing.scale == pytest.approx(1 / 255) and ours.num_classes == 0
+
+
 HEADS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "hidden": (flattened, r"behind the network stand flatten\w* \(Flatten\), dense\w* \(Dense\), dense\w* \(Dense\)"),
     "maximum": (lambda x: layers.Dense(3)(layers.GlobalMaxPooling2D()(x)), r"GlobalMaxPooling2D"),
@@ -342,6 +351,13 @@ def test_two_networks_in_one_model(tmp_path: Path) -> None:
             TransferError, match=r"holds several networks, under 'left', 'right'; choose one by prefix="
         ):
             create_model("vgg16", tmp_path / file, **SMALL)
+        for name in ("left", "right"):
+            kernel = registry.flat_state(create_model("vgg16", tmp_path / file, prefix=name, **SMALL))[
+                "block1.conv1.kernel"
+            ]
+            np.testing.assert_array_equal(kernel, np.asarray(saved.get_layer(name).get_layer("block1_conv1").kernel))
+        with pytest.raises(TransferError, match=r"has no such network under prefix='middle'"):
+            create_model("vgg16", tmp_path / file, prefix="middle", **SMALL)
     names = set(readers.read(tmp_path / "x.h5"))
     assert {"left/block1_conv1/kernel", "right/block1_conv1/kernel"} <= names
 

@@ -134,7 +134,7 @@ def create_model(
             tensors = readers.read(path, key, ema)
         if prefix is None and record and any(each.startswith(f"{record.prefix}.") for each in tensors):
             prefix = record.prefix
-        candidates = _libraries_of(record) if record else ()
+        candidates: Sequence[str] = _libraries_of(record) if record else ()
         own_recipe = native.preprocessing(path)
         preprocessing = own_recipe or preprocessing or said.preprocessing
         assumptions: list[str] = []

@@ -143,10 +143,11 @@ class KerasUnits(GraphUnits):
 
     def _images(self, layer: Mapping[str, Any]) -> Data | UnsupportedNode:
         """The images; another kind of input has no meaning here."""
-        shape = next((layer["config"][key] for key in SHAPES if key in layer["config"]), None)
+        config = layer["config"]
+        shape = next((config[key] for key in SHAPES if key in config), None)
         height, width, channels = self.image_shape
         if shape is not None and len(shape) != 4:
-            return UnsupportedNode(f"it takes {printable(layer['config'].get('name'))}, which is no image")
+            return UnsupportedNode(f"it takes {printable(config['name'])}, which is no image")
         sizes = dict(b=OPEN_BATCH, c=channels, h=height, w=width)
         unit = Unit("input", "the images", about=(channels,), parts=dict(view=View.of(channels)))
         return Data(self.add(unit), sizes)
@@ -155,7 +156,8 @@ class KerasUnits(GraphUnits):
         """The outputs of a layer, or of a model that is one."""
         config, kind = row["config"], str(row["class_name"])
         if isinstance(config, list) or "layers" in config:
-            return self._model(row, (*path, str(row.get("name") or config["name"])), arguments)
+            name = row.get("name") or (kind if isinstance(config, list) else config["name"])
+            return self._model(row, (*path, str(name)), arguments)
         path = (*path, str(config["name"]))
         kind = FUNCTIONS.get(str(config["function"]), kind) if "function" in config else kind
         layer = Layer(kind, path, config, self._variables(path))
@@ -413,7 +415,7 @@ def _cast(units: KerasUnits, layer: Layer, data: Data, *rest: Any) -> Data:
 
 def _limited(units: KerasUnits, layer: Layer, data: Data) -> Data:
     limits = [layer.config.get(name) or 0 for name in ("max_value", "negative_slope", "threshold")]
-    plain = {(0, 0, 0): "relu", (6, 0, 0): "relu6"}.get(tuple(limits))
+    plain = "relu" if limits == [0, 0, 0] else "relu6" if limits == [6, 0, 0] else None
     return _activated(units, layer, data, plain or f"relu of {limits}")
 
 
