@@ -100,6 +100,8 @@ def take(tensors: Described, wanted: Wanted, file: str, name: str) -> Taken:
                     raise TransferError(
                         f"{text}; num_classes=0 takes it alone, num_classes=N with a new head"
                     ) from error
+        elif last is None:
+            arrays = {**arrays, **_named_classifier(tensors, wanted, fields)}
         _log(graph, used, base, file, name)
         result = Described(arrays, tensors.says, assumed=tensors.assumed)
         result.preprocessing = preprocessing
@@ -202,8 +204,25 @@ def _last_dense(graph: KerasUnits) -> int | None:
 
 def _is_named(wanted: Wanted, fields: Mapping[str, Any], graph: KerasUnits, last: int) -> bool:
     """Whether the last layer has the name of the architecture's own classifier."""
-    shapes, owner = shapes_of(registry.build(wanted.arch, seed=None, **fields)), graph.owners[last]
-    return owner is not None and name_map(wanted.arch, "keras", shapes).in_classifier(f"{owner.path[-1]}/")
+    owner, shapes = graph.owners[last], shapes_of(registry.build(wanted.arch, seed=None, **fields))
+    if owner is None or "keras" not in libraries(wanted.arch):
+        return False
+    return name_map(wanted.arch, "keras", shapes).in_classifier(f"{owner.path[-1]}/")
+
+
+def _named_classifier(
+    tensors: Mapping[str, np.ndarray], wanted: Wanted, fields: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """The classifier by the architecture's own names, all or nothing, where the file ends in no dense layer.
+
+    MobileNet's is a convolution, whose values are reshaped.
+    """
+    shapes = shapes_of(registry.build(wanted.arch, seed=None, **fields))
+    names = name_map(wanted.arch, "keras", shapes) if "keras" in libraries(wanted.arch) else None
+    sources = {path: names.sources[path] for path in shapes if names.fills_classifier(path)} if names else {}
+    if not all(source.name in tensors for source in sources.values()):
+        return {}
+    return {path: source.convert(tensors[source.name], shapes[path]) for path, source in sources.items()}
 
 
 def _classifier(
