@@ -1,6 +1,7 @@
 """What the sources may not do: run text as code, load pickles or YAML, fetch over anything but the downloader."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,3 +61,9 @@ def test_pickles_are_loaded_in_one_place() -> None:
         "tarfile": {"runtime/files/archives.py"},
         "ZipFile": {"runtime/files/archives.py"},
     }
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """pytest imports them by their names alone, and takes the second for the first."""
+    names = Counter(path.name for path in (REPOSITORY / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

@@ -280,7 +280,7 @@ def test_an_architecture_by_itself_takes_grey_images_of_one_channel(own: dict, t
 def test_a_network_that_is_trained_says_its_channels() -> None:
     config = config_of(**{"model.in_channels": 1, "finetune.new_head": True})
     model: Any = build_network(config, 4)
-    arch, fields = architecture(config, 4, model.in_channels)
+    arch, fields = architecture(config, 4, model)
     assert (arch, fields["channels"], fields["num_classes"]) == ("vgg11_bn", 1, 4)
     built = registry.flat_state(registry.build(arch, seed=None, **fields))
     assert {path: array.shape for path, array in built.items()} == {
