@@ -226,7 +226,7 @@ def _differences(theirs: Preprocessing, ours: Preprocessing, name: str) -> list[
 
 
 def _made(preprocessing: Preprocessing) -> np.ndarray:
-    """What black and white become, (2, channels)."""
+    """The values (2, channels) that a preprocessing makes of black pixels and of white ones."""
     return (PIXELS * preprocessing.scale - np.array(preprocessing.mean)) / np.array(preprocessing.std)
 
 

@@ -25,7 +25,7 @@ class Other(NamedTuple):
     members: str = ""
 
     def is_kind_of(self, head: bytes, name: str, members: Collection[str]) -> bool:
-        """Whether a file is of this kind."""
+        """Whether a file with these first bytes, this name and these members of a zip is of the kind."""
         of_members = bool(self.members and members) and all(re.search(self.members, member) for member in members)
         start = head[self.at :].lstrip().lower()
         return start.startswith(self.starts) or bool(self.name and re.search(self.name, name)) or of_members
