@@ -106,19 +106,14 @@ def create_model(
     """
     (record, arch, place), chosen = _network(name, weights), fields
     in_channels = chosen.get(channels.FIELD) if in_channels is None else in_channels
-    if in_channels is not None and in_channels < 1:
-        raise UsageError(f"in_channels={in_channels} must be at least 1")
+    _check_choices(weights, in_channels, head, key is not None or prefix is not None or ema)
     chosen = chosen if in_channels is None else {**chosen, channels.FIELD: in_channels}
     fields = {**dict(record.fields if record else ()), **chosen}
     preprocessing, sha256 = record.preprocessing if record else None, None
     label_names: tuple[str, ...] = ()
     by_file: Mapping[str, Any] = {}
-    if head not in (None, keras_models.FILE) or (head and weights is False):
-        raise UsageError(f"head={head!r}: only the head of a file is one to take, head='file'")
     head = None if num_classes == 0 else head
     if weights is False:
-        if key is not None or prefix is not None or ema:
-            raise UsageError("key=, prefix= and ema= choose among the tensors of a file; random weights have none")
         said = beside.read(place.file) if place else Beside(Path())
         wanted = (record or said).num_classes if num_classes is None else num_classes
         fields = {**said.fields, **fields, **({} if wanted is None else {"num_classes": wanted})}
@@ -174,6 +169,16 @@ def create_model(
     for attribute, value in origin.items():
         setattr(model, attribute, value)
     return model
+
+
+def _check_choices(weights: object, in_channels: int | None, head: str | None, among_tensors: bool) -> None:
+    """Raises UsageError for a choice that there cannot be, or not of random weights."""
+    if in_channels is not None and in_channels < 1:
+        raise UsageError(f"in_channels={in_channels} must be at least 1")
+    if head not in (None, keras_models.FILE) or (head and weights is False):
+        raise UsageError(f"head={head!r}: only the head of a file is one to take, head='file'")
+    if among_tensors and weights is False:
+        raise UsageError("key=, prefix= and ema= choose among the tensors of a file; random weights have none")
 
 
 class _Network(NamedTuple):
