@@ -28,6 +28,7 @@ DISTRIBUTIONS = {
 }
 # What only an extra brings -> the extras; Keras is also offered by its own name.
 OPTIONAL = {
+    "datasets": ("hf",),
     "google": ("onnx",),
     "huggingface_hub": ("hub",),
     "keras": ("peers", "test"),

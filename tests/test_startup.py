@@ -25,6 +25,8 @@ HEAVY = {
     "scipy": 967,  # scipy.stats
     "tensorflow_datasets": 387,
     "tensorboardX": 109,
+    "pyarrow": 119,
+    "fsspec": 65,
     "h5py": 81,
     "numpy": 62,
     "jinja2": 44,

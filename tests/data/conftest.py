@@ -10,4 +10,5 @@ def data_set(request, tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TFDS_DATA_DIR", str(root))
+        patch.setenv("TRANSFER_CACHE", str(root / "cache"))
         yield request.param, *MAKERS[request.param](root)

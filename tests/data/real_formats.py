@@ -1,6 +1,7 @@
 """Writes tiny data sets in the formats in which the real ones are published."""
 
 import io
+import json
 import pickle
 import struct
 import tarfile
@@ -77,6 +78,37 @@ def write_tar(path, folder, files):
             member = tarfile.TarInfo(f"{folder}/{name}")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
+
+
+def tar_bytes(files, kind="w", **options):
+    """A tar of `files`, path -> bytes, in that order."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=kind, **options) as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def shard_files(images, labels, first=0):
+    """The members of a WebDataset tar: images of one size that come back as they were, and their classes."""
+    files = {}
+    for row, (image, label) in enumerate(zip(images, labels, strict=True), first):
+        files |= {f"{row:06d}.png": encoded(image), f"{row:06d}.cls": str(label).encode()}
+    return files
+
+
+def image_table(images, labels, names=CLASSES, image="image", label="label"):
+    """A table of encoded images, with what `datasets` writes about it."""
+    import pyarrow as pa
+
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    rows = [{"bytes": data, "path": f"{row}.png"} for row, data in enumerate(map(encoded, images))]
+    features = {image: {"_type": "Image"}, label: {"names": list(names), "_type": "ClassLabel"}}
+    about = {"huggingface": json.dumps({"info": {"features": features}})}
+    schema = pa.schema([(image, kind), (label, pa.int64())], metadata=about)
+    return pa.table([pa.array(rows, kind), pa.array(labels, pa.int64())], schema=schema)
 
 
 def write_files(root, files):
@@ -191,6 +223,44 @@ def make_tfds(root):
     return "tfds:tiny_animals", {split: (some, np.arange(len(some)) % 3) for split, some in images.items()}
 
 
+def make_wds(root):
+    splits = {}
+    for split, count in SPLITS.items():
+        images, labels = pixels(count, 9, 7, count), np.arange(count) % 3
+        splits[split] = (images, labels)
+        for shard, rows in enumerate((slice(0, 4), slice(4, count))):
+            files = shard_files(images[rows], labels[rows], rows.start)
+            (root / f"{split}-{shard:06d}.tar").write_bytes(tar_bytes(files))
+    return f"wds:{root}", splits
+
+
+def make_parquet(root):
+    import pyarrow.parquet
+
+    splits = {}
+    for split, count in SPLITS.items():
+        images, labels = pixels(count, 9, 7, count), np.arange(count) % 3
+        splits[split] = (images, labels)
+        for shard, rows in enumerate((slice(0, 4), slice(4, count))):
+            table = image_table(images[rows], labels[rows])
+            pyarrow.parquet.write_table(table, root / f"{split}-{shard:05d}-of-00002.parquet", row_group_size=3)
+    return f"parquet:{root}", splits
+
+
+def make_hf(root):
+    import datasets
+
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(CLASSES))})
+    splits, saved = {}, {}
+    for split, count in SPLITS.items():
+        images, labels = pixels(count, 9, 7, count), np.arange(count) % 3
+        splits[split] = (images, labels)
+        rows = {"image": [{"bytes": encoded(image), "path": None} for image in images], "label": labels}
+        saved[split] = datasets.Dataset.from_dict(rows, features)
+    datasets.DatasetDict(saved).save_to_disk(root / "saved")
+    return f"hf:{root}/saved", splits
+
+
 # kind -> function(folder) -> (spec, split -> (images, labels)); "folder" is there twice
 MAKERS = {
     "digits": make_digits,
@@ -201,4 +271,7 @@ MAKERS = {
     "cifar100": make_cifar100,
     "pickle": make_pickle,
     "tfds": make_tfds,
+    "wds": make_wds,
+    "parquet": make_parquet,
+    "hf": make_hf,
 }

@@ -1,6 +1,5 @@
 """`folder:PATH`: a folder or a zip of class folders of JPEG, PNG or PPM files, with or without splits above them."""
 
-import contextlib
 import functools
 import os
 import stat
@@ -14,8 +13,9 @@ import numpy as np
 from absl import logging
 
 from transfer.data import decode, layout
+from transfer.data.encoded import EncodedSource
 from transfer.data.layout import Entry
-from transfer.data.source import BrokenImage, Source, digest
+from transfer.data.source import digest
 from transfer.errors import TransferError, UsageError
 from transfer.runtime.files import archives
 from transfer.runtime.files.untrusted import prefix_errors, printable
@@ -25,7 +25,6 @@ UNCOMPRESSED = (".ppm",)
 SYSTEM_NAMES = (
     "__macosx", "thumbs.db", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information",
 )  # fmt: skip
-HEADER_BYTES = 64 * 1024  # mostly enough of a file to learn its size; the whole of it is tried next
 
 
 class Folder:
@@ -160,64 +159,24 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(decode.EXTENSIONS)
 
 
-class FolderSource(Source):
+class FolderSource(EncodedSource):
     """Class folders; classes and files in sorted order, ids are the paths below the folder."""
 
     def __init__(
         self, name: str, container: Folder | Zip, class_names: Sequence[str], entries: list[tuple[str, int, Entry]]
     ) -> None:
-        self.name, self.container = name, container
-        self.class_names = tuple(class_names)
-        self.ids = [id_ for id_, _, _ in entries]
-        self.labels = np.asarray([label for _, label, _ in entries], np.int64)
-        self.files = [entry for _, _, entry in entries]
-        self._checksums = np.full(len(self.ids), -1, np.int64)  # of what has been read
+        labels = np.asarray([label for _, label, _ in entries], np.int64)
+        super().__init__(name, class_names, labels, [id_ for id_, _, _ in entries])
+        self.container, self.files = container, [entry for _, _, entry in entries]
 
-    def _read(self, row: int, limit: int | None = None) -> bytes:
+    def read(self, row: int, limit: int | None = None) -> bytes:
         locator: Any = self.files[row].locator
         return self.container.read(locator, limit)
-
-    def image(self, index: int) -> np.ndarray:
-        return self.image_into(index)
-
-    def image_into(
-        self, index: int, out: np.ndarray | None = None, divisor: decode.Divisor | None = None
-    ) -> np.ndarray:
-        where = f"{self.name}: {printable(self.ids[index], 200)}"
-        try:
-            data = self._read(index)
-        except (OSError, ValueError) as error:
-            raise BrokenImage(f"{where}: cannot be read ({error})") from error
-        self._checksums[index] = zlib.crc32(data)
-        return decode.decode(data, where, out, divisor)
 
     def file_stamps(self, rows: Sequence[int]) -> np.ndarray | None:
         locators: list[Any] = [self.files[row].locator for row in rows]
         stamps = list(map(self.container.stamp, locators))
         return None if None in stamps else np.array(stamps, np.int64)
-
-    def file_checksums(self, rows: Sequence[int]) -> np.ndarray:
-        checksums = np.full(len(rows), -1, np.int64)
-        for place, row in enumerate(rows):
-            with contextlib.suppress(OSError, ValueError):
-                checksums[place] = zlib.crc32(self._read(row))
-        return checksums
-
-    def file_checksums_read(self, rows: Sequence[int]) -> np.ndarray:
-        return self._checksums[rows]
-
-    def shared_shape(self, indices: Iterable[int]) -> tuple[int, int, int] | None:
-        """The shape by the headers of the files, up to the first that differs; broken files do not count."""
-        shared = None
-        for index in indices:
-            try:
-                shape = decode.size(self._read(index, HEADER_BYTES)) or decode.size(self._read(index))
-            except (OSError, ValueError):
-                continue
-            if shape is not None and shape != (shared or shape):
-                return None
-            shared = shared or shape
-        return shared
 
     @functools.cached_property
     def fingerprint(self) -> str:

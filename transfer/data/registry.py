@@ -16,8 +16,13 @@ SOURCES = {
     "folder": "transfer.data.folder:open_split",
     "npz": "transfer.data.arrays:open_npz",
     "pickle": "transfer.data.arrays:open_pickle",
+    "wds": "transfer.data.wds:open_split",
+    "parquet": "transfer.data.parquet:open_split",
+    "hf": "transfer.data.hf:open_split",
 }
-WITHOUT_PATH = ("digits", "tfds")
+WITHOUT_PATH = ("digits", "tfds", "hf")
+# kinds of files that may be named by a pattern, or lie on a bucket
+SHARDS = ("wds", "parquet")
 
 # how a bare file's name ends -> kind
 ENDINGS = {
@@ -26,6 +31,7 @@ ENDINGS = {
     ".pkl": "pickle",
     ".pickle": "pickle",
     ".zip": "folder",
+    ".parquet": "parquet",
     "cifar-10-python.tar.gz": "cifar10",
     "cifar-100-python.tar.gz": "cifar100",
 }
@@ -48,7 +54,7 @@ def open_source(spec: str, split: str | None = None) -> Source:
         if not path:
             raise UsageError(f"{spec}: write {kind}:PATH")
         path = paths.expand(path)
-        if not os.path.exists(path):
+        if kind not in SHARDS and not os.path.exists(path):
             raise TransferError(f"{spec}: no such file or folder: {path}")
     module, _, function = SOURCES[kind].partition(":")
     return getattr(importlib.import_module(module), function)(path, split or None)

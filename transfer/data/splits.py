@@ -105,7 +105,7 @@ def make_splits(data_config: Mapping[str, Any] | Any) -> tuple[Source, Source]:
         with prefix_errors(train.name):
             settings = config["validation_fraction"], seed, config["stratify"], train.class_names
             rows = random_split(train.labels, *settings)
-        train, validation = (select(train, side) for side in rows)
+        train, validation = (select(train, np.sort(side) if train.in_order else side) for side in rows)
     return _thinned(train, config, "train_per_class"), _thinned(validation, config, "validation_per_class")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from transfer.data import decode
+from transfer.data.ids import numbered
 from transfer.data.layout import no_split
 from transfer.data.source import BrokenImage, Source, checked_labels, digest
 from transfer.errors import TransferError, UsageError, did_you_mean, similar
@@ -25,7 +26,7 @@ class TfdsSource(Source):
     def __init__(self, name: str, info: Any, records: Any, split: str) -> None:
         self.name, self.records = name, records
         self.class_names = tuple(map(str, info.features[LABEL].names))
-        self.ids = [f"{split}/{i:06d}" for i in range(len(records))]
+        self.ids = numbered(len(records), split)
         declared = tuple(info.features[IMAGE].shape)[:2]
         shapes: set[tuple[int, int, int]] = set()  # of the images that can be read, at most two
         labels, checksums = [], []

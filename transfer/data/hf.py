@@ -1,0 +1,111 @@
+"""`hf:NAME`: a data set of Hugging Face's `datasets`: of a Hub, of its cache, or a folder of `save_to_disk`."""
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from transfer.data import arrow_columns
+from transfer.data.arrow_columns import Columns
+from transfer.data.encoded import EncodedSource
+from transfer.data.ids import numbered
+from transfer.data.layout import no_split
+from transfer.data.shards import labelled, named_labels
+from transfer.data.source import Source, digest
+from transfer.errors import TransferError, UsageError
+from transfer.runtime.distribution import install_hint
+from transfer.runtime.files import paths
+from transfer.runtime.files.untrusted import error_summary, prefix_errors
+
+ROWS_AT_ONCE = 1000
+
+
+class HfSource(EncodedSource):
+    """Rows of a data set that the library keeps as Arrow files and maps into memory; the label -1 is none."""
+
+    def __init__(self, name: str, rows: Any, columns: Columns, split: str | None) -> None:
+        import pyarrow.compute as arrow
+
+        self._stamp, self._sizes = int(rows._fingerprint[:15], 16), list[bytes]()
+        view, parts = rows.select_columns([columns.image, columns.label]).with_format("arrow"), []
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            table = view[start : start + ROWS_AT_ONCE]
+            parts.append(arrow_columns.codes(columns, table[columns.label]))
+            sizes = arrow.binary_length(arrow.struct_field(table[columns.image], "bytes"))
+            self._sizes.append(sizes.fill_null(-1).to_numpy().astype("<i8").tobytes())
+        classes, labels = named_labels(name, parts, columns.class_names)
+        super().__init__(name, classes, labels, numbered(len(rows), split))
+        self._images = view.select_columns([columns.image])
+
+    def read(self, row: int, limit: int | None = None) -> bytes:
+        image = self._images[row].column(0)[0].as_py() or {}
+        data = image.get("bytes")
+        if data is None and image.get("path"):  # a file on this disk, which the library has not copied
+            with open(image["path"], "rb") as file:
+                return file.read(-1 if limit is None else limit)
+        if data is None:
+            raise ValueError("there is neither data nor a path")
+        return data if limit is None else data[:limit]
+
+    def file_stamps(self, rows: Sequence[int]) -> np.ndarray:
+        return np.full(len(rows), self._stamp, np.int64)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        return digest(self, self._sizes)
+
+
+def open_split(name: str, split: str | None, columns: Mapping[str, str] | None = None) -> Source:
+    """Opens a split (the library's own grammar, such as "train" or "train[:10%]") of a data set of labelled images.
+
+    The name is `OWNER/NAME`, `OWNER/NAME/CONFIG`, or a folder that `save_to_disk` has written. What is not in the
+    library's cache is downloaded, by its own token and endpoint, unless HF_HUB_OFFLINE is set.
+
+    Args:
+        columns: the columns of images (`path`) and of labels (`label`), where what they are cannot be told.
+    """
+    spec = f"hf:{name}"
+    if not name:
+        raise UsageError("write hf:NAME, for example hf:uoft-cs/cifar10")
+    try:
+        import datasets
+    except ImportError as error:
+        raise TransferError(f"{spec}: needs the library datasets: {install_hint('hf')}") from error
+    folder = paths.expand(name)
+    with prefix_errors(spec):
+        try:
+            rows = _saved(folder, split) if os.path.isdir(folder) else _of_hub(name, split)
+        except TransferError:
+            raise
+        except Exception as error:  # no network, no such name, a licence to accept by hand: the library has many
+            kind = UsageError if isinstance(error, ValueError) else TransferError
+            raise kind(f"cannot be opened ({error_summary(error)})") from error
+        found = arrow_columns.find(rows.features.arrow_schema, columns)
+        # images stay encoded, so that our own decoder names the ones that are broken
+        rows = rows.cast_column(found.image, datasets.Image(decode=False))
+    return labelled(HfSource(spec, rows, found, split))
+
+
+def _saved(folder: str, split: str | None) -> Any:
+    """The rows of a folder of `save_to_disk`, of one data set or of several splits."""
+    import datasets
+
+    saved = datasets.load_from_disk(folder)
+    if isinstance(saved, datasets.DatasetDict):
+        if split not in saved:
+            raise no_split("the folder", split, list(saved))
+        return saved[split]
+    if split is not None and split != str(saved.split):
+        raise no_split("the folder", split, [str(saved.split)] if saved.split else [])
+    return saved
+
+
+def _of_hub(name: str, split: str | None) -> Any:
+    import datasets
+
+    repository, config = "/".join(name.split("/")[:2]), "/".join(name.split("/")[2:]) or None
+    if split is None:
+        raise no_split("it", split, datasets.get_dataset_split_names(repository, config))
+    return datasets.load_dataset(repository, config, split=split)

@@ -1,0 +1,35 @@
+"""Ids of images that are made when they are asked for: a list of ten million takes a gigabyte."""
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import overload
+
+
+class LazyIds(Sequence[str]):
+    """`count` ids, of which number i is `make(i)`; a slice of them is a list."""
+
+    def __init__(self, count: int, make: Callable[[int], str]) -> None:
+        self._rows, self._make = range(count), make
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        return list(map(self._make, self._rows[index])) if isinstance(index, slice) else self._make(self._rows[index])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(operator.eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def numbered(count: int, folder: str | None = None) -> LazyIds:
+    """The ids `000000`, `000001`, …, below a folder `FOLDER/000000`."""
+    above = f"{folder}/" if folder else ""
+    return LazyIds(count, lambda row: f"{above}{row:06d}")
