@@ -2,7 +2,6 @@
 
 import io
 import logging
-import threading
 
 import numpy as np
 import pyarrow as pa
@@ -70,16 +69,19 @@ def test_images_and_labels(kind, tmp_path):
 
 
 REFUSED = {
-    "no bytes": (lambda: plain(image=["a.png"] * 12, label=LABELS), "columns.path must name the column of the images"),
+    "no bytes": (
+        lambda: plain(image=["a.png"] * 12, label=LABELS),
+        "columns.path must name one column of encoded images",
+    ),
     "two of images": (
         lambda: plain(left=DATA, right=DATA, label=LABELS),
-        "must name .* the images: left .binary., right",
+        "must name .* images; there is left .binary., right",
     ),
     "two of labels": (
         lambda: plain(image=DATA, a=LABELS, b=LABELS),
-        "must name the column of the labels: image .*, a .*, b",
+        "must name one column of classes; there is image .*, a .*, b",
     ),
-    "no labels": (lambda: plain(image=DATA), "columns.label must name the column of the labels: image"),
+    "no labels": (lambda: plain(image=DATA), "columns.label must name one column of classes; there is image"),
     "unlabelled": (lambda: image_table(IMAGES, [-1] * 12), "none of its 12 images has a label"),
     "nothing": (lambda: image_table(IMAGES[:0], []), "none of its 0 images has a label"),
     "a label beyond the names": (lambda: image_table(IMAGES, [3] * 12), "label 3 among 3 classes"),
@@ -100,7 +102,7 @@ def test_columns_may_be_named(tmp_path):
     source = parquet.open_split(spec.partition(":")[2], None, {"path": "right", "label": "fine"})
     assert source.labels.tolist() == LABELS
     np.testing.assert_array_equal(load_all(source), IMAGES)
-    with pytest.raises(UsageError, match=r"columns.label='left' is no such column; there is left \(binary\), right"):
+    with pytest.raises(UsageError, match=r"columns.label must name one column of classes; there is left"):
         parquet.open_split(spec.partition(":")[2], None, {"path": "right", "label": "left"})
 
 
@@ -171,68 +173,43 @@ def unpacked(monkeypatch):
     groups = []
     real = parquet.ParquetSource._unpacked
     monkeypatch.setattr(
-        parquet.ParquetSource, "_unpacked", lambda self, place: groups.append(place) or real(self, place)
+        parquet.ParquetSource, "_unpacked", lambda self, *place: groups.append(place) or real(self, *place)
     )
     return groups
 
 
-def test_in_order_each_row_group_is_unpacked_once(unpacked, tmp_path, monkeypatch):
+def test_in_order_each_row_group_is_unpacked_once_and_ahead(unpacked, tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "FEWEST", 8)
     monkeypatch.setattr(parquet, "MOST_BYTES", 0)
     for shard in range(2):
-        write(tmp_path / f"train-{shard}.parquet", image_table(IMAGES, LABELS), row_group_size=4)
+        write(tmp_path / f"train-{shard}.parquet", image_table(IMAGES, LABELS), row_group_size=2)
     source = open_source(f"parquet:{tmp_path}")
     assert source.uniform_shape == (8, 6, 3)
     unpacked.clear()
     for batch in batches(source, 0, 24, 3, None, workers=4):
         np.testing.assert_array_equal(batch.images, IMAGES[np.arange(batch.start, batch.start + 3) % 12])
-    assert sorted(unpacked) == [(shard, group) for shard in range(2) for group in range(3)]
+    assert sorted(unpacked) == [(shard, group) for shard in range(2) for group in range(6)] + [(2, 0)]
 
 
 def test_a_drawn_split_is_read_in_order(unpacked, tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "MOST_BYTES", 0)
-    spec = write(tmp_path / "a.parquet", image_table(IMAGES, LABELS), row_group_size=3)
+    spec = write(tmp_path / "a.parquet", image_table(IMAGES, LABELS), row_group_size=1)
     for source in make_splits({"source": spec, "validation_fraction": 0.5}):
         assert list(source.ids) == sorted(source.ids)
         unpacked.clear()
-        for row in range(len(source)):
-            source.image(row)
+        images = [source.image(row) for row in range(len(source))]
+        np.testing.assert_array_equal(images, IMAGES[[int(id_[-6:]) for id_ in source.ids]])
         assert len(unpacked) == len(set(unpacked))
 
 
-def test_shuffled_reading_keeps_what_memory_is_meant_for(unpacked, tmp_path):
-    source = open_source(write(tmp_path / "a.parquet", image_table(IMAGES, LABELS), row_group_size=3))
-    for row in np.random.default_rng(0).permutation(12).tolist() * 3:
+@pytest.mark.parametrize("most, kept", [(0, parquet.FEWEST), (1 << 20, 12)])
+def test_shuffled_reading_keeps_what_memory_is_meant_for(most, kept, unpacked, tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "MOST_BYTES", most)
+    source = open_source(write(tmp_path / "a.parquet", image_table(IMAGES, LABELS), row_group_size=1))
+    for row in [*np.random.default_rng(0).permutation(12).tolist(), 3, 3, 3]:
         np.testing.assert_array_equal(source.image(row), IMAGES[row])
-    assert sorted(unpacked) == [(0, 0), (0, 1), (0, 2), (0, 3)]
-
-
-def test_results_are_kept_up_to_a_limit_and_made_once(monkeypatch):
-    made, go = [], threading.Event()
-
-    def make(key):
-        go.wait(5)
-        made.append(key)
-        return np.zeros(100, np.uint8)
-
-    monkeypatch.setattr(parquet, "MOST_BYTES", 350)
-    kept = parquet.Kept(make)
-    threads = [threading.Thread(target=kept.get, args=("a",)) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    go.set()
-    for thread in threads:
-        thread.join()
-    assert made == ["a"]
-    for key in "bcadae":  # a is used again and again
-        kept.get(key)
-    assert made == ["a", "b", "c", "d", "e"] and list(kept._results) == ["d", "a", "e"]
-
-
-def test_what_cannot_be_made_says_so_every_time():
-    kept = parquet.Kept(lambda key: 1 / 0)
-    for _ in range(2):
-        with pytest.raises(ZeroDivisionError):
-            kept.get("a")
+    assert len(unpacked) == 13 if most else len(unpacked) <= 26  # and one behind the last
+    assert min(source._unpacking.cache_info().currsize, 12) == kept
 
 
 def test_ids_stay_when_a_file_is_added(tmp_path):

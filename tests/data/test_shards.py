@@ -33,7 +33,10 @@ LAYOUTS = {
         ["train-0.tar", "train_extra-0.tar"],
         {"train": [0], "train_extra": [1], "extra": "no split 'extra'"},
     ),
-    "two that may be meant": (["a-train-0.tar", "b-train-0.tar"], {"train": "'train' may be a-train, b-train"}),
+    "two that may be meant": (
+        ["a-train-0.tar", "b-train-0.tar"],
+        {"train": "needs a split; there is a-train, b-train; or name files by a pattern"},
+    ),
     "numbers alone": (["000000.tar", "000001.tar"], {None: [0, 1]}),
     "patterns as splits": (
         ["s-0.tar", "s-1.tar", "s-2.tar", "s-10.tar"],
@@ -43,12 +46,12 @@ LAYOUTS = {
             "s-?.tar": [0, 1, 2],
             "s-{0,10}.tar": [0, 3],
             "s-[01].tar": [0, 1],
-            "s-{2..3}.tar": "1 of 2 files are not there: .*s-3.tar",
-            "t-*.tar": "no such files",
+            "s-{2..3}.tar": "1 of 2 not there: .*s-3.tar",
+            "t-*.tar": "1 of 1 not there: .*t-.*tar",
         },
     ),
     "what is no shard": (["a.tar", ".b.tar", "c.txt", ".hidden/d.tar"], {None: ["a.tar"]}),
-    "nothing": (["a.txt"], {None: "no .tar files there"}),
+    "nothing": (["a.txt"], {None: "there are no .tar files"}),
 }
 
 
@@ -63,11 +66,11 @@ def test_the_shards_of_a_split(layout, place, tmp_path):
     for split, expected in splits.items():
         if isinstance(expected, str):
             with pytest.raises((UsageError, TransferError), match=expected) as caught:
-                shards.find("wds:x", root, split, (".tar",))
+                shards.find("wds:x", root, split, ".tar")
             assert "\n" not in str(caught.value)
         else:
             wanted = sorted(files[each] if isinstance(each, int) else each for each in expected)
-            found = shards.find("wds:x", root, split, (".tar",))
+            found = shards.find("wds:x", root, split, ".tar")
             assert [shard.name for shard in found] == wanted
             assert [shard.read(0, 1) for shard in found] == [b"x"] * len(wanted)
 
@@ -81,37 +84,36 @@ def test_the_shards_of_a_split(layout, place, tmp_path):
         ("*/t-*.tar", ["d/t-000.tar"]),
         ("d/s-000.tar", ["s-000.tar"]),
         ("d/../d/t-000.tar", ["t-000.tar"]),
-        ("d/s[1].tar", ["s[1].tar"]),
     ],
 )
 def test_patterns_take_all_that_they_name(pattern, expected, tmp_path):
     (tmp_path / "d").mkdir()
-    for name in ("s-000", "s-001", "s-002", "t-000", "s[1]"):
+    for name in ("s-000", "s-001", "s-002", "t-000"):
         (tmp_path / "d" / f"{name}.tar").write_bytes(b"")
-    found = shards.find("wds:x", f"{tmp_path}/{pattern}", None, (".tar",))
+    found = shards.find("wds:x", f"{tmp_path}/{pattern}", None, ".tar")
     assert [shard.name for shard in found] == expected
 
 
 @pytest.mark.parametrize(
     "path, words",
     [
-        ("gone", "no such file or folder: .*gone"),
-        ("gone-{0..3}.tar", "4 of 4 files are not there: .*gone-0.tar, .*, …"),
-        ("gone-*.tar", "no such files"),
-        ("a-{0..3.tar", "braces do not match"),
+        ("gone", "1 of 1 not there: .*gone"),
+        ("gone-{0..3}.tar", "4 of 4 not there: .*gone-0.tar, .*, …"),
+        ("gone-*.tar", "1 of 1 not there"),
+        ("a-{0..3.tar", "Unbalanced braces"),
         ("nowhere://bucket/a.tar", "nowhere:// cannot be read here .*Protocol not known"),
     ],
 )
 def test_what_is_not_there(path, words, tmp_path):
     where = path if "://" in path else f"{tmp_path}/{path}"
     with pytest.raises((UsageError, TransferError), match=words) as caught:
-        shards.find("wds:x", where, None, (".tar",))
+        shards.find("wds:x", where, None, ".tar")
     assert "\n" not in str(caught.value)
 
 
 def test_a_shard_that_was_cut_since_is_no_broken_image(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"0123456789")
-    (shard,) = shards.find("wds:x", str(tmp_path), None, (".tar",))
+    (shard,) = shards.find("wds:x", str(tmp_path), None, ".tar")
     assert shard.read(2, 3) == b"234"
     (tmp_path / "a.tar").write_bytes(b"0123")
     with pytest.raises(TransferError, match=r"a\.tar: has become shorter since it was listed"):

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from transfer.data import arrow_columns
-from transfer.data.arrow_columns import Columns
 from transfer.data.encoded import EncodedSource
 from transfer.data.ids import numbered
 from transfer.data.layout import no_split
@@ -25,25 +24,24 @@ ROWS_AT_ONCE = 1000
 class HfSource(EncodedSource):
     """Rows of a data set that the library keeps as Arrow files and maps into memory; the label -1 is none."""
 
-    def __init__(self, name: str, rows: Any, columns: Columns, split: str | None) -> None:
-        import pyarrow.compute as arrow
+    def __init__(self, name: str, rows: Any, columns: arrow_columns.Columns, split: str | None) -> None:
+        import pyarrow.compute
 
-        self._stamp, self._sizes = int(rows._fingerprint[:15], 16), list[bytes]()
-        view, parts = rows.select_columns([columns.image, columns.label]).with_format("arrow"), []
+        self._stamp, self._sizes, parts = int(rows._fingerprint[:15], 16), list[bytes](), []
+        self._rows = rows.select_columns([columns.image, columns.label]).with_format("arrow")
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            table = view[start : start + ROWS_AT_ONCE]
-            parts.append(arrow_columns.codes(columns, table[columns.label]))
-            sizes = arrow.binary_length(arrow.struct_field(table[columns.image], "bytes"))
-            self._sizes.append(sizes.fill_null(-1).to_numpy().astype("<i8").tobytes())
+            table = self._rows[start : start + ROWS_AT_ONCE]
+            parts.append(arrow_columns.labels(columns, table))
+            sizes = pyarrow.compute.binary_length(arrow_columns.images(columns, table)).fill_null(-1)
+            self._sizes.append(sizes.to_numpy().astype("<i8").tobytes())
         classes, labels = named_labels(name, parts, columns.class_names)
         super().__init__(name, classes, labels, numbered(len(rows), split))
-        self._images = view.select_columns([columns.image])
 
     def read(self, row: int, limit: int | None = None) -> bytes:
-        image = self._images[row].column(0)[0].as_py() or {}
-        data = image.get("bytes")
-        if data is None and image.get("path"):  # a file on this disk, which the library has not copied
-            with open(image["path"], "rb") as file:
+        image = self._rows[row].column(0)[0].as_py() or {}
+        data, path = image.get("bytes"), image.get("path")
+        if data is None and path:  # a file on this disk, which the library has not copied
+            with open(path, "rb") as file:
                 return file.read(-1 if limit is None else limit)
         if data is None:
             raise ValueError("there is neither data nor a path")
@@ -73,10 +71,9 @@ def open_split(name: str, split: str | None, columns: Mapping[str, str] | None =
         import datasets
     except ImportError as error:
         raise TransferError(f"{spec}: needs the library datasets: {install_hint('hf')}") from error
-    folder = paths.expand(name)
     with prefix_errors(spec):
         try:
-            rows = _saved(folder, split) if os.path.isdir(folder) else _of_hub(name, split)
+            rows = _rows(name, split)
         except TransferError:
             raise
         except Exception as error:  # no network, no such name, a licence to accept by hand: the library has many
@@ -88,24 +85,18 @@ def open_split(name: str, split: str | None, columns: Mapping[str, str] | None =
     return labelled(HfSource(spec, rows, found, split))
 
 
-def _saved(folder: str, split: str | None) -> Any:
-    """The rows of a folder of `save_to_disk`, of one data set or of several splits."""
+def _rows(name: str, split: str | None) -> Any:
     import datasets
 
+    folder, parts = paths.expand(name), name.split("/")
+    if not os.path.isdir(folder):
+        arguments = ("/".join(parts[:2]), "/".join(parts[2:]) or None)
+        if split is None:
+            raise no_split("it", split, datasets.get_dataset_split_names(*arguments))
+        return datasets.load_dataset(*arguments, split=split)
     saved = datasets.load_from_disk(folder)
-    if isinstance(saved, datasets.DatasetDict):
-        if split not in saved:
-            raise no_split("the folder", split, list(saved))
-        return saved[split]
-    if split is not None and split != str(saved.split):
-        raise no_split("the folder", split, [str(saved.split)] if saved.split else [])
-    return saved
-
-
-def _of_hub(name: str, split: str | None) -> Any:
-    import datasets
-
-    repository, config = "/".join(name.split("/")[:2]), "/".join(name.split("/")[2:]) or None
-    if split is None:
-        raise no_split("it", split, datasets.get_dataset_split_names(repository, config))
-    return datasets.load_dataset(repository, config, split=split)
+    if not isinstance(saved, datasets.DatasetDict):
+        saved = {None: saved} | ({str(saved.split): saved} if saved.split else {})
+    if split not in saved:
+        raise no_split("it", split, [each for each in saved if each])
+    return saved[split]

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import overload
+from typing import Any
 
 
 class LazyIds(Sequence[str]):
@@ -11,13 +11,7 @@ class LazyIds(Sequence[str]):
     def __init__(self, count: int, make: Callable[[int], str]) -> None:
         self._rows, self._make = range(count), make
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | list[str]:
+    def __getitem__(self, index: Any) -> Any:
         return list(map(self._make, self._rows[index])) if isinstance(index, slice) else self._make(self._rows[index])
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ A split is a set of shards whose names begin alike: `train-00000-of-00005.parque
 import abc
 import bisect
 import dataclasses
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,34 +24,31 @@ from transfer.data.source import Source, checked_labels, select
 from transfer.errors import TransferError, UsageError
 from transfer.runtime.distribution import install_hint
 from transfer.runtime.files import paths
-from transfer.runtime.files.untrusted import error_summary, printable
+from transfer.runtime.files.untrusted import error_summary, prefix_errors, printable
 from transfer.runtime.progress import NOTICEABLE_SECONDS, Progress
 
 SIGNS = re.compile(r"[*?\[{]")  # of a pattern
 # What tells the shards of a set apart: -000012, -00000-of-00005, and the hash that some versions of `datasets` add.
-NUMBER = re.compile(r"([-_.]?\d+([-_.]of[-_.]\d+)?(-[0-9a-f]{16})?)?$")
+NUMBER = re.compile(r"/?([-_.]?\d+([-_.]of[-_.]\d+)?(-[0-9a-f]{16})?)?$")
 WHOLE_NUMBER = re.compile(r"-?[0-9]+")
-# How many shards are looked at side by side: on a bucket each is a wait.
-AT_ONCE = 16
+AT_ONCE = 16  # shards that are listed side by side: on a bucket each is a wait
 # In so many images it is worth to look for one size that all of them have.
 MOST_LOOKED_INTO = 100_000
-# The buckets that the package has an extra for.
-BUCKETS = ("gs", "s3")
 Part = TypeVar("Part")
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A file: its name below what was asked for, and what it was when it was listed."""
+    """A file: its name below what was asked for, and what it was when it was found."""
 
     name: str
     path: str
     size: int
-    stamp: int  # differs once it was written to
+    stamp: int  # another one once the file was written to
     system: Any  # of fsspec
 
     def read(self, start: int, size: int) -> bytes:
-        """A stretch of its bytes; from any thread. TransferError: it is not an image that cannot be read."""
+        """A stretch of its bytes; from any thread. TransferError where it fails: that is no image to be skipped."""
         try:
             data = self.system.cat_file(self.path, start, start + size)
         except Exception as error:  # each file system has its own
@@ -60,92 +58,87 @@ class Shard:
         return data
 
 
-def find(name: str, path: str, split: str | None, endings: tuple[str, ...]) -> list[Shard]:
-    """The shards of a split, sorted: of a file, of all below a folder, or those that a pattern names.
+def find(name: str, path: str, split: str | None, ending: str) -> list[Shard]:
+    """The shards of a split, sorted: of all below a folder, or of those that a path or a pattern names.
 
-    Raises UsageError for a split that is not there or is none alone, TransferError where shards are missing.
+    Raises UsageError for a split that is not there or is none alone, TransferError where files are missing.
     """
-    if split and (SIGNS.search(split) or split.lower().endswith(endings)):
+    if split and (SIGNS.search(split) or split.endswith(ending)):
         path, split = f"{path.rstrip('/')}/{split}", None
-    system, root = _system(name, path)
-    literal = system.exists(root)
-    if literal and system.isdir(root):
-        top, files = root.rstrip("/"), [file for file in system.find(root) if file.lower().endswith(endings)]
-    else:
-        before = root if literal else root[: SIGNS.search(root + "*").start()]  # type: ignore[union-attr]
-        top, files = before.rpartition("/")[0], [root] if literal else _matching(system, root)
-    sets: dict[str, list[str]] = {}
-    for file in sorted(set(files)):
-        if not any(part.startswith(".") for part in file[len(top) :].split("/")):
-            stem = file[len(top) + 1 :].rpartition(".")[0]
-            sets.setdefault(NUMBER.sub("", stem).rstrip("/"), []).append(file)
-    if not sets:
-        raise TransferError(f"{name}: no {' or '.join(endings)} files there" if literal else f"{name}: no such files")
-    chosen = sorted(file for key in _of_split(name, sets, split, whole=top != root.rstrip("/")) for file in sets[key])
-
-    def shard(file: str) -> Shard | None:
-        try:
-            return Shard(file[len(top) + 1 :], file, system.size(file), int(system.ukey(file)[:15], 16), system)
-        except FileNotFoundError:
-            return None
-
-    shards = in_threads(f"look at {name}", shard, chosen)
-    if missing := [file for file, found in zip(chosen, shards, strict=True) if found is None]:
-        raise TransferError(f"{name}: {len(missing)} of {len(chosen)} files are not there: {listed(missing, 3, 200)}")
-    return [found for found in shards if found is not None]
+    with prefix_errors(name):
+        system, root = _system(path)
+        in_folder = system.isdir(root)
+        if in_folder:
+            top, files = root.rstrip("/"), system.find(root, detail=True)
+        else:
+            top, files = SIGNS.split(root)[0].rpartition("/")[0], _matching(system, root)
+        shards = [
+            Shard(file[len(top) + 1 :], file, about["size"], _stamp(about), system)
+            for file, about in sorted(files.items())
+            if file.endswith(ending) and not any(part.startswith(".") for part in file[len(top) :].split("/"))
+        ]
+        if not shards:
+            raise TransferError(f"there are no {ending} files")
+        return _of_split(shards, split) if split or in_folder else shards
 
 
-def in_threads(title: str, function: Callable[[Any], Part], items: Sequence[Any]) -> list[Part]:
-    """`function` of each item, in order."""
-    parts = []
-    with (
-        ThreadPoolExecutor(AT_ONCE) as pool,
-        Progress(title, len(items), "shards", delay=NOTICEABLE_SECONDS) as progress,
-    ):
-        for part in pool.map(function, items):
-            parts.append(part)
-            progress.update()
-    return parts
-
-
-def _system(name: str, path: str) -> tuple[Any, str]:
+def _system(path: str) -> tuple[Any, str]:
     """The file system of fsspec that has `path`, and the path in it."""
     import fsspec
 
     scheme = path.partition("://")[0]
+    if scheme == "gs":
+        paths.open_path(path)  # says within seconds what keeps the bucket from being read
     try:
-        if scheme == "gs":
-            paths.open_path(path)  # says within seconds what keeps the bucket from being read
         return fsspec.url_to_fs(path)
     except (ImportError, ValueError) as error:
-        hint = f": {install_hint(scheme)}" if scheme in BUCKETS else ""
-        raise TransferError(f"{name}: {scheme}:// cannot be read here ({error_summary(error)}){hint}") from error
+        hint = f": {install_hint('s3')}" if scheme == "s3" else ""
+        raise TransferError(f"{scheme}:// cannot be read here ({error_summary(error)}){hint}") from error
 
 
-def _matching(system: Any, pattern: str) -> list[str]:
+def _matching(system: Any, pattern: str) -> dict[str, Any]:
+    """What a path or a pattern names, and what is known of it."""
     try:
-        patterns = list(braceexpand(pattern)) if "{" in pattern else [pattern]
+        wanted = list(braceexpand(pattern, escape=False))
     except ValueError as error:
-        raise UsageError(f"{pattern}: its braces do not match ({error})") from error
-    if len(patterns) == 1 and not SIGNS.search(pattern):
-        raise TransferError(f"no such file or folder: {pattern}")
-    return [file for each in patterns for file in (system.glob(each) if SIGNS.search(each) else [each])]
+        raise UsageError(f"{error}") from error
+    found = [system.glob(each, detail=True) for each in wanted]
+    if missing := [each for each, matches in zip(wanted, found, strict=True) if not matches]:
+        raise TransferError(f"{len(missing)} of {len(wanted)} not there: {listed(missing, 3, 200)}")
+    return {file: about for matches in found for file, about in matches.items()}
 
 
-def _of_split(name: str, sets: dict[str, list[str]], split: str | None, whole: bool) -> Sequence[str]:
-    """The sets that make up a split; without one the only set, or all of what was named one by one (`whole`)."""
-    if split is None:
-        if len(sets) > 1 and not whole:
-            raise UsageError(f"{name}: needs a split; there is {listed(list(sets))}; or write a pattern, such as *.tar")
-        return list(sets)
-    if in_folder := [key for key in sets if f"/{split}/" in f"/{key}/"]:
-        return in_folder
-    last = [key for key in sets if re.search(rf"[-.]{re.escape(split)}$", key)]
-    if len(last) > 1:
-        raise UsageError(f"{name}: {split!r} may be {listed(last)}; write one of them")
-    if not last:
-        raise no_split(name, split, list(sets))
-    return last
+def _stamp(about: dict[str, Any]) -> int:
+    """A number of what a file system says of a file: size, dates, checksum."""
+    return int(hashlib.sha256(repr(about).encode()).hexdigest()[:15], 16)
+
+
+def _of_split(shards: Sequence[Shard], split: str | None) -> list[Shard]:
+    sets: dict[str, list[Shard]] = {}
+    for shard in shards:
+        sets.setdefault(NUMBER.sub("", shard.name.rpartition(".")[0]), []).append(shard)
+    chosen = list(sets)
+    if split is not None:
+        in_folder = [key for key in sets if f"/{split}/" in f"/{key}/"]
+        chosen = in_folder or [key for key in sets if key.endswith((f"-{split}", f".{split}"))]
+    if not chosen:
+        raise no_split("it", split, list(sets))
+    if len(chosen) > 1 and not (split and in_folder):
+        raise UsageError(f"needs a split; there is {listed(chosen)}; or name files by a pattern, such as *.tar")
+    return [shard for key in chosen for shard in sets[key]]
+
+
+def in_threads(title: str, function: Callable[[Any], Part], items: Sequence[Any]) -> list[Part]:
+    """`function` of each shard, in order."""
+    with (
+        ThreadPoolExecutor(AT_ONCE) as pool,
+        Progress(title, len(items), "shards", delay=NOTICEABLE_SECONDS) as progress,
+    ):
+        parts = []
+        for part in pool.map(function, items):
+            parts.append(part)
+            progress.update()
+        return parts
 
 
 def named_labels(
@@ -169,15 +162,14 @@ def named_labels(
 
 def labelled(source: Source) -> Source:
     """The images of a source that have a label; those without one (-1) are counted in a warning."""
-    has_label = source.labels >= 0
-    if not has_label.any():
+    without = np.flatnonzero(source.labels < 0)
+    if len(without) == len(source):
         raise TransferError(f"{source.name}: none of its {len(source)} images has a label")
-    if has_label.all():
+    if not len(without):
         return source
-    without = np.flatnonzero(~has_label)
     first = printable(source.ids[int(without[0])], 200)
     logging.warning("%s: left out without a label: %d images (first: %s)", source.name, len(without), first)
-    return select(source, np.flatnonzero(has_label))
+    return select(source, np.flatnonzero(source.labels >= 0))
 
 
 class ShardSource(EncodedSource):
@@ -191,9 +183,8 @@ class ShardSource(EncodedSource):
     def __init__(
         self, name: str, shards: Sequence[Shard], counts: Sequence[int], class_names: Sequence[str], labels: np.ndarray
     ) -> None:
-        self.shards = shards
-        self._starts: list[int] = np.cumsum([0, *counts]).tolist()
-        super().__init__(name, class_names, labels, LazyIds(self._starts[-1], self._id))
+        self.shards, self._starts = shards, [0, *np.cumsum(counts).tolist()]
+        super().__init__(name, class_names, labels, LazyIds(len(labels), self._id))
 
     @abc.abstractmethod
     def key(self, shard: int, row: int) -> str:
@@ -209,7 +200,7 @@ class ShardSource(EncodedSource):
         return f"{self.shards[shard].name}/{self.key(shard, place)}"
 
     def shared_shape(self, indices: Iterable[int]) -> tuple[int, int, int] | None:
-        """None where that would take reading too much beforehand."""
+        """None where finding out would take reading too much beforehand."""
         return super().shared_shape(indices) if len(self) <= MOST_LOOKED_INTO else None
 
     def file_stamps(self, rows: Sequence[int]) -> np.ndarray:

@@ -3,8 +3,10 @@
 Listing a tar reads its headers and what is small, and of the images not a byte.
 """
 
+import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,10 +22,10 @@ from transfer.runtime.files.untrusted import prefix_errors
 
 FORMAT = 1
 # Of a label that is read; JSON beside an image may have its whole story.
-MOST_TEXT = 1 << 20
+MOST_TEXT, TOO_LONG = 1 << 20, b"\xff"
 BUFFER = 8 << 20  # on a bucket
-# Which member of a sample has its label, the first that is there.
-LABELS = (b"cls", b"json", b"txt")
+# Which member of a sample has its label, the first that has one.
+LABELS = ("cls", "json", "txt")
 
 
 class TarIndex(NamedTuple):
@@ -46,105 +48,84 @@ class TarIndex(NamedTuple):
 
 def index_of(shard: Shard) -> TarIndex:
     """The index of a shard, from the cache, or made and kept there; TransferError for a damaged tar."""
-    kept = cache.cache_dir() / "shards" / f"{hashlib.sha256(shard.path.encode('utf-8', 'surrogateescape')).hexdigest()}"
-    about = {"format": FORMAT, "stamp": shard.stamp}
+    name = hashlib.sha256(shard.path.encode("utf-8", "surrogateescape")).hexdigest()
+    kept, about = epath.Path(cache.cache_dir() / "shards" / name), [FORMAT, shard.stamp]
     if (index := _read(kept, about)) is not None:
         return index
     with prefix_errors(shard.path), shard.system.open(shard.path, "rb", block_size=BUFFER) as file:
-        index = _samples(file, shard.size)
+        index = _listed(file, shard.size)
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.writing(epath.Path(kept), shared=True) as stream:
-            _write(stream, index, about)
+        with atomic.writing(kept, shared=True) as stream:
+            text = json.dumps([about, *index[5:]]).encode()
+            np.savez(stream, text=np.frombuffer(text, np.uint8), **dict(zip(index._fields, index[:5], strict=False)))
     except OSError as error:
         logging.log_first_n(logging.WARNING, "%s: indexes of shards are not kept (%s)", 1, kept.parent, error.strerror)
     return index
 
 
-def _write(stream: Any, index: TarIndex, about: dict[str, Any]) -> None:
-    arrays = index._asdict()
-    text = json.dumps([about, *(arrays.pop(field) for field in TarIndex._fields[5:])])
-    np.savez(stream, text=np.frombuffer(text.encode(), np.uint8), **arrays)
-
-
-def _read(kept: Any, about: dict[str, Any]) -> TarIndex | None:
+def _read(kept: Any, about: list[int]) -> TarIndex | None:
     """The index that was kept, None where there is none, or of another file."""
     try:
         with open(kept, "rb") as file, archives.open_zip(file) as archive:
             found, *rest = json.loads(archive.array("text").tobytes())
-            if found == about:
-                arrays: list[Any] = list(map(archive.array, TarIndex._fields[:5]))
-                return TarIndex(*arrays, *rest)
+            arrays: list[Any] = [archive.array(field) for field in TarIndex._fields[:5]]
+            return TarIndex(*arrays, *rest) if found == about else None
     except (OSError, TransferError, ValueError):
-        pass
-    return None
+        return None
 
 
+@dataclasses.dataclass(slots=True)
 class _Sample:
-    __slots__ = ("images", "label", "no_label", "place", "rank")
-
-    def __init__(self) -> None:
-        self.images, self.place = 0, (0, 0)
-        self.label, self.rank, self.no_label = "", len(LABELS), "without a label"
-
-    def why_left_out(self) -> str:
-        """Why it is no labelled image; empty for one that is."""
-        if self.images != 1:
-            return "with several images" if self.images else "without an image"
-        return "" if self.label else self.no_label
+    images: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    labels: dict[str, bytes] = dataclasses.field(default_factory=dict)  # as they are written
 
 
-def _samples(file: Any, size: int) -> TarIndex:
+def _listed(file: Any, size: int) -> TarIndex:
     """The samples of a tar: members with one base name, wherever they lie."""
     samples: dict[bytes, _Sample] = {}
     for name, offset, length in tars.members(file, size):
         folder, slash, last = name.removeprefix(b"./").rpartition(b"/")
-        base, _, suffix = last.partition(b".")
-        if not base:  # hidden
-            continue
-        suffix = suffix.lower()
-        is_image = ("." + suffix.decode("latin1")).endswith(decode.EXTENSIONS) and b"." not in suffix
-        if not is_image and suffix not in LABELS:
+        base, _, ending = last.partition(b".")
+        suffix = ending.decode("latin1").lower()
+        if not base or (suffix not in LABELS and f".{suffix}" not in decode.EXTENSIONS):  # hidden, or of no use
             continue
         sample = samples.setdefault(folder + slash + base, _Sample())
-        if is_image:
-            sample.images, sample.place = sample.images + 1, (offset, length)
-        elif (rank := LABELS.index(suffix)) < sample.rank:
-            try:
-                label = _label(suffix, file.read(length) if length <= MOST_TEXT else b"\xff")
-            except (ValueError, RecursionError):
-                sample.no_label = f"whose .{suffix.decode()} is no label"
-                continue
-            if label:
-                sample.label, sample.rank = label, rank
-    return _indexed(samples, tars.has_end(file, size))
-
-
-def _label(suffix: bytes, data: bytes) -> str | None:
-    """The label in a member, as text; None where there is none in it, ValueError where it is no number and no name."""
-    value = json.loads(data) if suffix == b"json" else data.decode().strip()
-    if isinstance(value, dict):
-        value = value.get("label")
-    if value is None or value == "":
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | str) or "\n" in str(value):
-        raise ValueError
-    text = str(value)
-    return None if text.startswith("-") and WHOLE_NUMBER.fullmatch(text) else text  # -1 is none everywhere
-
-
-def _indexed(samples: dict[bytes, _Sample], whole: bool) -> TarIndex:
-    classes: dict[str, int] = {}
-    left_out: dict[str, tuple[int, str]] = {}
+        if suffix in LABELS:
+            sample.labels[suffix] = file.read(length) if length <= MOST_TEXT else TOO_LONG
+        else:
+            sample.images.append((offset, length))
     keys, rows = list[bytes](), list[tuple[int, int, int]]()
+    classes, left_out = dict[str, int](), dict[str, tuple[int, str]]()
     for key, sample in samples.items():
-        if why := sample.why_left_out():
+        label, why = _label(sample.labels)
+        if len(sample.images) != 1:
+            why = "with several images" if sample.images else "without an image"
+        if why:
             count, first = left_out.get(why, (0, key.decode("utf-8", "surrogateescape")))
             left_out[why] = count + 1, first
-            continue
-        keys.append(key)
-        rows.append((*sample.place, classes.setdefault(sample.label, len(classes))))
-    ends = np.cumsum([len(key) for key in keys], dtype=np.int64)
+        else:
+            keys.append(key)
+            rows.append((*sample.images[0], classes.setdefault(label, len(classes))))
     offsets, sizes, codes = np.array(rows, np.int64).reshape(-1, 3).T.copy()
-    packed = np.frombuffer(b"".join(keys), np.uint8)
-    return TarIndex(packed, ends, offsets, sizes, codes.astype(np.int32), list(classes), left_out, whole)
+    packed, ends = np.frombuffer(b"".join(keys), np.uint8), np.cumsum([len(key) for key in keys], dtype=np.int64)
+    return TarIndex(
+        packed, ends, offsets, sizes, codes.astype(np.int32), list(classes), left_out, tars.has_end(file, size)
+    )
+
+
+def _label(written: Mapping[str, bytes]) -> tuple[str, str]:
+    """(label as text, why there is none) of a sample, by the contents of its members that may have it."""
+    why = "without a label"
+    for suffix in filter(written.__contains__, LABELS):
+        try:
+            value = json.loads(written[suffix]) if suffix == "json" else written[suffix].decode()
+        except (ValueError, RecursionError):
+            value = True
+        value = value.get("label", "") if isinstance(value, dict) else value
+        text = str(value).strip()
+        if isinstance(value, bool) or not isinstance(value, int | str) or "\n" in text:
+            why = f"whose .{suffix} is no label"
+        elif text and not (text.startswith("-") and WHOLE_NUMBER.fullmatch(text)):  # -1 is none everywhere
+            return text, ""
+    return "", why

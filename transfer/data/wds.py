@@ -42,7 +42,7 @@ def open_split(path: str, split: str | None) -> WdsSource:
     one image, are left out, and counted in a warning. Raises TransferError where none is left, and for damaged tars.
     """
     name = f"wds:{path}"
-    shards = find(name, path, split, (".tar",))
+    shards = find(name, path, split, ".tar")
     indexes = in_threads(f"list {name}", index_of, shards)
     left_out: dict[str, tuple[int, str]] = {}
     for shard, index in zip(shards, indexes, strict=True):
