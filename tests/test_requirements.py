@@ -34,13 +34,19 @@ OPTIONAL = {
     "keras": ("peers", "test"),
     "onnx": ("onnx",),
     "onnxruntime": ("peers",),
+    "pillow_heif": ("heic",),
     "openvino": ("peers",),
     "torch": ("peers",),
     "torchvision": ("peers",),
     "vl_convert": ("plots",),
 }
 # `google.protobuf` comes with onnx, and is used beside it.
-BROUGHT = {"google": "onnx", "huggingface_hub": "huggingface-hub", "vl_convert": "vl-convert-python"}
+BROUGHT = {
+    "google": "onnx",
+    "huggingface_hub": "huggingface-hub",
+    "pillow_heif": "pillow-heif",
+    "vl_convert": "vl-convert-python",
+}
 # Modules whose imports at the top are what an extra brings: they are imported by the functions that say so.
 ONLY_WITH_AN_EXTRA = ("transfer.bench.peer_torch",)
 

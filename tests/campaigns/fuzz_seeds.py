@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import pickle
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -240,14 +241,80 @@ def pngs() -> list[bytes]:
     return [image(mode, "PNG") for mode in ("RGB", "L", "P", "RGBA", "1", "LA", "I;16")]
 
 
+def moving(kind: str, **options: Any) -> bytes:
+    """Of two pictures."""
+    first, second = (Image.fromarray(picture) for picture in (PICTURE, PICTURE[::-1]))
+    stream = io.BytesIO()
+    first.save(stream, kind, save_all=True, append_images=[second], **options)
+    return stream.getvalue()
+
+
+def webps() -> list[bytes]:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lossy = [image("RGB", "WEBP"), image("RGBA", "WEBP", exif=exif), moving("WEBP")]
+    return [*lossy, image("RGB", "WEBP", lossless=True)]
+
+
+def bmps() -> list[bytes]:
+    packed = struct.pack("<2sIHHI", b"BM", 90, 0, 0, 62) + struct.pack(
+        "<IiiHHIIiiII", 40, 8, 2, 1, 8, 1, 28, 0, 0, 2, 2
+    )
+    packed += bytes(4) + b"\xff" * 4 + b"\x08\x01\0\0" + b"\0\x02\x02\0\x04\x01\0\x01"
+    return [*(image(mode, "BMP") for mode in ("RGB", "L", "P", "1", "RGBA")), packed]
+
+
+def gifs() -> list[bytes]:
+    return [image("P", "GIF"), image("L", "GIF"), moving("GIF")]
+
+
+def tiffs() -> list[bytes]:
+    ways = (None, "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")
+    colours = [image("RGB", "TIFF", compression=way) for way in ways]
+    others = [image(mode, "TIFF") for mode in ("L", "I;16", "CMYK", "P", "1")]
+    return [
+        *colours,
+        *others,
+        moving("TIFF"),
+        image("1", "TIFF", compression="group4"),
+        image("L", "TIFF", big_tiff=True),
+    ]
+
+
+def jpegs2000() -> list[bytes]:
+    return [image("RGB", "JPEG2000"), image("L", "JPEG2000", no_jp2=True), image("RGBA", "JPEG2000", tile_size=(8, 8))]
+
+
+def avifs() -> list[bytes]:
+    return [image("RGB", "AVIF", speed=10), image("RGBA", "AVIF", speed=10), moving("AVIF", speed=10)]
+
+
+def heics() -> list[bytes]:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return [image("RGB", "HEIF"), image("L", "HEIF")]
+
+
 def ppms() -> list[bytes]:
     text = b"P3\n# made by hand\n2 2\n15\n0 1 2 3 4 5 6 7 8 9 10 11\nP2 2 1 9 1 2 "
     odd = b"P6 3 1 100 " + bytes(range(9)), b"P5 2 2 1000 " + bytes(range(8)), b"P1 3 2 1 0 1 0 1 0", b"P4 9 1 ab"
     return [image(mode, "PPM") for mode in ("RGB", "L", "1", "I;16")] + [text, *odd]
 
 
+def in_folders() -> Mapping[str, bytes]:
+    """Images in class folders of a split, and another file."""
+    folders = "/".join("n" * 60 for _ in range(2))
+    members = {"train/a/1.png": pngs()[1], "train/b/2.jpg": jpegs()[1], "train/b/3.ppm": ppms()[1], "x.txt": b"x"}
+    return {**members, f"train/a/{folders}.png": pngs()[0]}
+
+
 def image_zip() -> list[bytes]:
-    return both({"train/a/1.png": pngs()[1], "train/b/2.jpg": jpegs()[1], "train/b/3.ppm": ppms()[1], "x.txt": b"x"})
+    return both(in_folders())
+
+
+def image_tar() -> list[bytes]:
+    return [tar(in_folders(), form) for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)]
 
 
 def overrides() -> list[bytes]:

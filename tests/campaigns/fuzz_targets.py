@@ -71,6 +71,57 @@ ZIP_TOKENS = (
 
 JPEG_TOKENS = (b"\xff\xda", b"\xff\xc0", b"\xff\xc2", b"\xff\xc4", b"\xff\xdb", b"\xff\xd0", b"\xff\xe1")
 PNG_TOKENS = (b"IHDR", b"IDAT", b"PLTE", b"tRNS", b"zTXt", b"iCCP", b"gAMA", b"eXIf", b"acTL")
+WEBP_TOKENS = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"EXIF", b"RIFF", b"\x2f")
+BMP_TOKENS = (
+    b"BM",
+    b"\x0c\0\0\0",
+    b"\x28\0\0\0",
+    b"\x01\0\0\0",
+    b"\x02\0\0\0",
+    b"\x03\0\0\0",
+    b"\0\x01",
+    b"\0\x02\xff\xff",
+)
+GIF_TOKENS = (b"GIF87a", b"\x2c", b"\x21\xf9\x04", b"\x21\xff", b"\x3b", b"\x21\xfe", b"\x0c")
+TIFF_TOKENS = (
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"\x01\x01",
+    b"\x11\x01",
+    b"\x12\x01",
+    b"\x42\x01",
+    b"\x53\x01",
+    b"\x05\0",
+    b"\x87\x69",
+)
+JPEG2000_TOKENS = (
+    b"jp2h",
+    b"ihdr",
+    b"jp2c",
+    b"pclr",
+    b"cdef",
+    b"\xff\x51",
+    b"\xff\x52",
+    b"\xff\x90",
+    b"\xff\x93",
+    b"\xff\x5c",
+)
+BOXED_TOKENS = (
+    b"ftyp",
+    b"meta",
+    b"iloc",
+    b"iinf",
+    b"ipma",
+    b"iprp",
+    b"ispe",
+    b"irot",
+    b"av1C",
+    b"hvcC",
+    b"mdat",
+    b"grid",
+    b"Exif",
+)
 PPM_TOKENS = (b"P1", b"P3", b"P5", b"P6", b"Pf", b"#", b"\n", b"65535 ")
 HDF5_TOKENS = (b"TREE", b"SNOD", b"HEAP", b"GCOL", b"OHDR", b"FRHP", b"BTHD")
 ONNX_TOKENS = (b"Conv", b"Loop", b"Expand", b"Tile", b"\x08\x01", b"\x12\x00")
@@ -174,9 +225,12 @@ def picture(extension: str) -> Callable[[Path], object]:
     return read
 
 
-def image_folder(folder: Path) -> object:
-    found = open_source(f"folder:{folder / 'a.zip'}", "train")
-    return found.uniform_shape, found.fingerprint, [found.image(i) for i in range(min(len(found), 4))]
+def image_folder(name: str) -> Callable[[Path], object]:
+    def read(folder: Path) -> object:
+        found = open_source(f"folder:{folder / name}", "train")
+        return found.uniform_shape, found.fingerprint, [found.image(i) for i in range(min(len(found), 4))]
+
+    return read
 
 
 def with_checksums(content: bytes) -> Files:
@@ -191,14 +245,18 @@ def with_checksums(content: bytes) -> Files:
     return {"a.png": bytes(data)}
 
 
-def with_tar_checksums(content: bytes) -> Files:
+def with_tar_checksums(name: str) -> Callable[[bytes], Files]:
     """A damaged tar whose headers have the right checksum all the same."""
-    data = bytearray(content)
-    for start in range(0, len(data) - 511, 512):
-        if data[start + 257 : start + 262] == b"ustar":
-            data[start + 148 : start + 156] = b" " * 8
-            data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
-    return {"a.tar.gz": bytes(data)}
+
+    def files(content: bytes) -> Files:
+        data = bytearray(content)
+        for start in range(0, len(data) - 511, 512):
+            if data[start + 257 : start + 262] == b"ustar":
+                data[start + 148 : start + 156] = b" " * 8
+                data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
+        return {name: bytes(data)}
+
+    return files
 
 
 def cifar_files(content: bytes) -> Files:
@@ -283,12 +341,20 @@ TABLE = (
     Target("images .npz", seeds.image_npz, source("npz", "a.npz"), alone("a.npz"), ZIP_TOKENS),
     Target("CIFAR batch", seeds.cifar_batch, cifar_folder, cifar_files, PICKLE_TOKENS),
     Target("CIFAR meta", seeds.cifar_meta, cifar_folder, cifar_names, PICKLE_TOKENS),
-    Target("CIFAR tar", seeds.tars, cifar_tar, with_tar_checksums, TAR_TOKENS),
+    Target("CIFAR tar", seeds.tars, cifar_tar, with_tar_checksums("a.tar.gz"), TAR_TOKENS),
     Target("CIFAR tar.gz", seeds.packed_tars, cifar_tar, alone("a.tar.gz")),
-    Target("image folder .zip", seeds.image_zip, image_folder, alone("a.zip"), ZIP_TOKENS),
+    Target("image folder .zip", seeds.image_zip, image_folder("a.zip"), alone("a.zip"), ZIP_TOKENS),
+    Target("image folder .tar", seeds.image_tar, image_folder("a.tar"), with_tar_checksums("a.tar"), TAR_TOKENS),
     Target("JPEG", seeds.jpegs, picture(".jpg"), alone("a.jpg"), JPEG_TOKENS),
     Target("PNG", seeds.pngs, picture(".png"), with_checksums, PNG_TOKENS),
     Target("PPM", seeds.ppms, picture(".ppm"), alone("a.ppm"), PPM_TOKENS),
+    Target("WebP", seeds.webps, picture(".webp"), alone("a.webp"), WEBP_TOKENS, share=3, short=100),
+    Target("BMP", seeds.bmps, picture(".bmp"), alone("a.bmp"), BMP_TOKENS, share=3, short=100),
+    Target("GIF", seeds.gifs, picture(".gif"), alone("a.gif"), GIF_TOKENS, share=3, short=100),
+    Target("TIFF", seeds.tiffs, picture(".tiff"), alone("a.tiff"), TIFF_TOKENS, share=3, short=100),
+    Target("JPEG 2000", seeds.jpegs2000, picture(".jp2"), alone("a.jp2"), JPEG2000_TOKENS, share=3, short=100),
+    Target("AVIF", seeds.avifs, picture(".avif"), alone("a.avif"), BOXED_TOKENS, share=3, short=60),
+    Target("HEIC", seeds.heics, picture(".heic"), alone("a.heic"), BOXED_TOKENS, share=3, short=60),
     Target(".pth", seeds.pth_zip, weights, alone("a.bin"), ZIP_TOKENS),
     Target(".pth, pickle", seeds.pth_pickle, weights, pth_with, PICKLE_TOKENS, share=10),
     Target(".pth, older format", seeds.pth_stream, weights, alone("a.bin"), PICKLE_TOKENS, share=10),

@@ -87,8 +87,8 @@ def loops(folder: Path) -> None:
 def files() -> list[File]:
     """All of them."""
     folders = [
-        File("pipes as images", pipes, image, ("no JPEG",)),
-        File("a device as an image", device, image, ("no JPEG",)),
+        File("pipes as images", pipes, image, ("no images",)),
+        File("a device as an image", device, image, ("no images",)),
         File("links to the folder above", loops, image, ("link to a folder",)),
     ]
     return [*pngs(), *others(), *folders]

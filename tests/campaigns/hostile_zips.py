@@ -80,7 +80,7 @@ def escapes() -> Iterator[File]:
     for path in ("../a.p", "/a.p", "..\\a.p", "C:\\a.p", "./a.p"):
         yield File(f"the member {path!r}", packed("a.zip", {path: b"N."}), features_in_zip, ("has no member",))
     for path in ("../../x/1.png", "/x/1.png", "x/../../../1.png", "x/\x1b[2J1.png"):
-        said = ("not a readable image", "no JPEG")
+        said = ("not a readable image", "no images")
         yield File(f"the image {path!r}", packed("a.zip", {path: PNG}), image_in_zip, said)
 
 

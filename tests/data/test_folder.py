@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from real_formats import encoded, pixels, write_files, write_zip
 
-from transfer.data import BrokenImage, folder, open_source
+from transfer.data import BrokenImage, containers, folder, open_source
 from transfer.data.decode import decode
 from transfer.data.loader import load_all
 from transfer.data.splits import check_classes
@@ -89,11 +89,11 @@ def test_sizes_are_uniform_or_not(write):
     [
         ({"train/a/1.png": PNG, "test/a/1.png": PNG}, None, UsageError, "name one as the split: test, train"),
         ({"train/a/1.png": PNG, "test/a/1.png": PNG}, "val", UsageError, "no split 'val'; there is test, train"),
-        ({"a/1.gif": b"", "a/2.txt": b""}, None, TransferError, "no JPEG, PNG or PPM"),
+        ({"a/1.csv": b"", "a/2.txt": b""}, None, TransferError, "no images in class folders; there are 1 .csv, 1 .txt"),
         ({"train/a/1.png": PNG, "test/a/1.png": PNG, "stray.png": PNG}, None, UsageError, "as the split: test, train"),
         ({"set/a/b/1.png": PNG}, "set/c", UsageError, "no split 'set/c'; there is a"),
-        ({"1.png": PNG}, None, TransferError, "no JPEG, PNG or PPM files in class folders"),
-        ({"train/1.png": PNG}, "train", TransferError, "no JPEG, PNG or PPM files in class folders of 'train'"),
+        ({"1.png": PNG}, None, TransferError, "no images in class folders"),
+        ({"train/1.png": PNG}, "train", TransferError, "no images in class folders of 'train'"),
     ],
 )
 def test_a_folder_without_the_right_shape(write, files, split, error, words):
@@ -133,7 +133,17 @@ JPEG = encoded(pixels(1, 40, 40)[0], "JPEG")
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\xff\xd8\xff", b"GIF89a" + bytes(50), JPEG[: len(JPEG) // 2], JPEG[:-200], PNG[:60], PNG[:30]]
+    "data",
+    [
+        b"",
+        b"\xff\xd8\xff",
+        b"GIF89a" + bytes(3),
+        b"<!doctype html>",
+        JPEG[: len(JPEG) // 2],
+        JPEG[:-200],
+        PNG[:60],
+        PNG[:30],
+    ],
 )
 def test_a_broken_image_is_named(write, data):
     source = open_source(write({"a/good.png": PNG, "a/bad one.jpg": data}))
@@ -171,7 +181,7 @@ def test_members_are_read_where_they_lie(tmp_path):
                 member = zipfile.ZipInfo(name)
                 member.extra, member.compress_type = extra, compression
                 archive.writestr(member, content)
-        container = folder.Zip(str(path))
+        container = containers.Zip(str(path))
         members = {member.filename: member for member in container.members}
         for name, (content, _) in files.items():
             assert container.read(members[name]) == content
@@ -185,7 +195,7 @@ def test_members_are_read_where_they_lie(tmp_path):
 
 def test_a_member_that_is_not_as_the_zip_says(tmp_path):
     path = write_zip(tmp_path / "a.zip", {"a/1.png": PNG * 2})
-    container = folder.Zip(str(path))
+    container = containers.Zip(str(path))
     (member,) = container.members
     with open(path, "ab") as file:
         file.write(b"PK\x03\x04" + bytes(25))  # a header that lacks a byte
@@ -243,19 +253,28 @@ def test_the_real_zip(shared_data):
 @pytest.mark.parametrize(
     "names, words",
     [
-        (("b.webp",), "1 file ignored (b.webp)"),
-        (("b.webp", "a.txt"), "2 files ignored (b.webp, a.txt)"),
-        (("b.webp", "c.gif", "a.txt"), "3 files ignored (b.webp, c.gif, a.txt)"),
-        (("b.webp", "c.gif", "a.txt", "d.bmp"), "4 files ignored (b.webp, c.gif, a.txt, …)"),
-        ((), None),
+        (("a.txt",), "1 .txt"),
+        (("cat/b.mp4", "a.TXT", "cat/deep/c.txt"), "2 .txt, 1 .mp4"),
+        (("README", ".hidden", "v1.0 of the long ending"), "2 without ending"),
+        (("1.png", "2.png", "cat/b.pdf"), "1 .pdf, 2 images beside the class folders"),
+        ([f"{i}.k{i:02d}" for i in range(11)], ", ".join(f"1 .k{i:02d}" for i in range(8)) + ", …"),
+        ((".DS_Store", "cat/Thumbs.db", "desktop.ini"), None),
     ],
 )
-def test_files_that_are_no_images_are_counted(names, words, tmp_path, monkeypatch):
-    spec = f"folder:{write_zip(tmp_path / 'a.zip', {'cat/a.png': PNG, **{f'cat/{name}': b'x' for name in names}})}"
+def test_what_is_left_out_is_counted_by_kind(write, names, words, monkeypatch):
+    spec = write({"cat/a.png": PNG, **dict.fromkeys(names, b"x")})
     said = []
     monkeypatch.setattr("absl.logging.warning", lambda text, *values: said.append(text % values))
     assert len(open_source(spec)) == 1
-    assert said == ([] if words is None else [f"{spec}: {words}: not JPEG, PNG or PPM"])
+    assert said == ([] if words is None else [f"{spec}: left out: {words}"])
+
+
+def test_what_is_left_out_of_a_split_is_counted_alone(write, monkeypatch):
+    spec = write({"s/t/cat/a.png": PNG, "s/t/cat/a.txt": b"", "s/v/cat/b.png": PNG, "s/v/b.txt": b"", "c.txt": b""})
+    said = []
+    monkeypatch.setattr("absl.logging.warning", lambda text, *values: said.append(text % values))
+    open_source(spec, "t")
+    assert said == [f"{spec}: left out of 't': 1 .txt"]
 
 
 def test_another_image_of_the_same_size_is_another_data_set(tmp_path):
@@ -271,8 +290,8 @@ def test_another_image_of_the_same_size_is_another_data_set(tmp_path):
     "files, words",
     [
         ({"1.png": PNG, "2.png": PNG}, "2 lie beside them: put each into a folder that is named after its class"),
-        ({"a/1.webp": b"", "b/1.gif": b""}, "2 files are of other kinds: convert them to JPEG or PNG"),
-        ({"a": None, "b": None}, "no JPEG, PNG or PPM files in class folders$"),
+        ({"a/1.mp4": b"", "b/1.mp4": b""}, "no images in class folders; there are 2 .mp4$"),
+        ({"a": None, "b": None}, "no images in class folders$"),
     ],
 )
 def test_a_folder_without_class_folders_of_images_says_what_to_do(write, files, words):

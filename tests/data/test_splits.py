@@ -100,11 +100,39 @@ def test_a_class_with_one_image_cannot_be_stratified(tmp_path):
     assert len(splits.make_splits({**config, "stratify": False})[0]) == 5
 
 
-def test_splits_with_different_classes_are_refused(tmp_path):
+def test_a_class_that_is_not_to_train_on_is_refused(tmp_path):
     png = encoded(pixels(1, 4, 4)[0])
-    path = write_files(tmp_path, {"train/a/1.png": png, "train/b/1.png": png, "test/b/1.png": png})
-    with pytest.raises(TransferError, match="different classes: a"):
+    path = write_files(tmp_path, {"train/a/1.png": png, "train/b/1.png": png, "test/cat/1.png": png})
+    words = "the splits have different classes: cat of the one to validate on is not among those to train on: a, b$"
+    with pytest.raises(TransferError, match=words):
         splits.make_splits({"source": f"folder:{path}", "train": "train", "validation": "test"})
+
+
+def test_a_split_may_lack_a_class(tmp_path):
+    png = encoded(pixels(1, 4, 4)[0])
+    path = write_files(tmp_path, {f"train/{name}/1.png": png for name in "abc"} | {"test/c/1.png": png})
+    train, validation = splits.make_splits({"source": f"folder:{path}", "train": "train", "validation": "test"})
+    assert train.class_names == validation.class_names == ("a", "b", "c")
+    assert train.labels.tolist() == [0, 1, 2] and validation.labels.tolist() == [2]
+    before = splits.make_splits({"source": f"folder:{path}", "train": "train", "validation": "train"})[1]
+    assert validation.fingerprint != before.fingerprint
+
+
+@pytest.mark.parametrize(
+    "train, validation, names, train_labels, validation_labels",
+    [
+        ([0, 1, 2, 10], [0, 1, 2], ("0", "1", "2", "10"), [0, 1, 2, 3], [0, 1, 2]),
+        ([0, 1, 2], [0, 2, 10], ("0", "1", "2", "10"), [0, 1, 2], [0, 2, 3]),
+        ([1, 2, 3], [3, 1], ("1", "2", "3"), [0, 1, 2], [2, 0]),
+        ([1, 9], [1, 3], ("1", "3", "9"), [0, 2], [0, 1]),
+    ],
+)
+def test_numbered_classes_are_those_that_occur(tmp_path, train, validation, names, train_labels, validation_labels):
+    arrays = {"x_train": pixels(len(train)), "y_train": train, "x_test": pixels(len(validation)), "y_test": validation}
+    np.savez(tmp_path / "a.npz", **arrays)
+    config = {"source": f"npz:{tmp_path}/a.npz", "train": "train", "validation": "test"}
+    for source, labels in zip(splits.make_splits(config), (train_labels, validation_labels), strict=True):
+        assert source.class_names == names and source.labels.tolist() == labels
 
 
 DESCRIBED = {

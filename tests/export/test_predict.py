@@ -138,7 +138,7 @@ def test_files_as_json_lines_in_a_file_and_one_that_cannot_be_read(run, photos, 
     said = predicted(capsysbinary, *given, "--on_error=skip", "--all")
     assert said.out == b""
     failed, fine = map(json.loads, output.read_text("utf-8").splitlines())
-    assert failed["image"] == str(bad) and "neither JPEG, PNG nor PPM" in failed["error"]
+    assert failed["image"] == str(bad) and "not JPEG, PNG, PPM, WebP" in failed["error"]
     assert fine["image"] == str(good) and fine["class"] in ODD
     assert fine["probabilities"][fine["class"]] == fine["probability"] == max(fine["probabilities"].values())
 
@@ -166,7 +166,7 @@ def test_a_class_name_that_is_a_formula_to_a_spreadsheet_is_written_as_it_is_and
     "arguments, code, words",
     [
         (["/not/there.jpg"], 2, "there is no file or folder /not/there.jpg"),
-        (["EMPTY"], 1, "no images below it (.jpg, .jpeg, .png, .ppm)"),
+        (["EMPTY"], 1, "no images below it"),
         (["PHOTOS", "--top=0"], 2, "--top=0 must be at least 1"),
         (["PHOTOS", "--batch_size=0"], 2, "--batch_size=0 must be at least 1"),
         (["PHOTOS", "--output=/not/there/a.csv"], 2, "there is no folder /not/there"),

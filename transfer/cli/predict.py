@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 def predict(parser: argparse.ArgumentParser) -> Action:
     """Adds the arguments of `predict --workdir DIR IMAGE_OR_FOLDER…`."""
-    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="files, and folders of JPEG, PNG and PPM")
+    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="files, and folders of images")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the finished run")
     parser.add_argument("--format", choices=WRITERS, default="csv", help="default: csv; jsonl is an object a line")
     parser.add_argument(

@@ -1,5 +1,7 @@
 """Encoded image bytes to pixels: Pillow's, byte for byte; a broken image is an error that names it.
 
+Of an animation and of a file of several pages it is the first picture.
+
 JPEGs go through libjpeg-turbo itself where simplejpeg is installed: the library that Pillow decodes them by, without
 Pillow's own four bytes a pixel in between, so the same pixels in about two thirds of the time and straight into the
 batch. Whatever it has the least doubt about is left to Pillow to decode or to refuse.
@@ -12,13 +14,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from absl import logging
 from PIL import Image
 
+from transfer.data import formats
 from transfer.data.source import BrokenImage
 from transfer.runtime.files.untrusted import printable
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm")
-FORMATS = ("JPEG", "PNG", "PPM")
 JPEG_START = b"\xff\xd8\xff"
 # Colour spaces that libjpeg-turbo and Pillow turn into the same RGB.
 SAME_COLOURS = ("YCbCr", "RGB", "Gray")
@@ -27,6 +29,8 @@ SAME_COLOURS = ("YCbCr", "RGB", "Gray")
 MOST_SCANS = 100
 # To how many pixels a byte can come: of one bit, packed to a 1,032nd by deflate; of a JPEG a bit for 8x8, and more.
 MOST_PIXELS = {"PNG": 8 * 1032, "PPM": 8, "JPEG": 8 * 512, "MPO": 8 * 512}
+# Other formats unpack no more, but newer ones take next to no bytes for what is blank: any file may have so many.
+MOST_UNPACKED, MOST_BLANK = 8 * 1032, 1 << 25
 HEADER_BYTES = 64 * 1024
 MOST_TEXT = 32 << 20
 MOST_COMMENTS = 100
@@ -51,15 +55,20 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 # Those that lie: height and width change places.
 LYING = (5, 6, 7, 8)
+# Formats whose EXIF lies anywhere, so that Pillow finds it; TIFF and HEIC are turned as they are decoded.
+TURNED_BY_EXIF = ("WEBP", "AVIF")
+# Values of 16 bits whose upper 8 are all less than this are data of 12 bits or fewer, or darkness.
+DARK = 1 << 12 - 8
 
 # (height, width) -> 1, 2, 4 or 8, by which a JPEG decoder may divide both sides
 Divisor = Callable[[int, int], int]
 
 
 def decode(data: bytes, where: str, out: np.ndarray | None = None, divisor: Divisor | None = None) -> np.ndarray:
-    """Decodes JPEG, PNG or PPM to (h, w, 3) uint8 RGB: grey repeated, alpha dropped, 16 bits cut to the upper 8.
+    """Decodes an image of a format in `formats` to (h, w, 3) uint8 RGB: grey repeated, alpha dropped, of 16 bits 8.
 
-    Photographs are turned upright as their EXIF says; of an animation it is the first picture.
+    Photographs are turned upright as their EXIF says. 16 bits are cut to the upper 8, with a warning for what comes out
+    nearly black.
 
     Args:
         data: the whole file.
@@ -80,17 +89,18 @@ def decode(data: bytes, where: str, out: np.ndarray | None = None, divisor: Divi
 
 def size(data: bytes) -> tuple[int, int, int] | None:
     """The shape (h, w, 3) by the header of an encoded image, which may end anywhere after it; None if it is broken."""
+    turn = orientation(data)
     try:
         header = _turbo_header(data)
         if header is None:
             with _by_header(data) as image:
-                header = image.height, image.width
+                header, turn = (image.height, image.width), _own_turn(image) or turn
     except MemoryError:
         raise
     except Exception:
         return None
     height, width = header
-    return (width, height, 3) if orientation(data) in LYING else (height, width, 3)
+    return (width, height, 3) if turn in LYING else (height, width, 3)
 
 
 @functools.cache
@@ -151,30 +161,43 @@ def _by_turbo(data: bytes, out: np.ndarray | None, divisor: Divisor | None, lies
 def _by_pillow(data: bytes, where: str, divisor: Divisor | None, lies: bool = False) -> np.ndarray:
     try:
         with _by_header(data) as image:
-            if image.width * image.height > MOST_PIXELS[image.format] * len(data):
+            pixels, kind = image.width * image.height, image.format
+            most = MOST_PIXELS[kind] * len(data) if kind in MOST_PIXELS else max(MOST_UNPACKED * len(data), MOST_BLANK)
+            if pixels > most:
                 raise ValueError(f"it claims {image.width}x{image.height} pixels in {len(data)} bytes")
-            if image.format == "PPM":
-                return _ppm(data, image)
-            if image.format in ("JPEG", "MPO") and divisor:
+            if kind in ("JPEG", "MPO") and divisor:
                 by = divisor(*image.size) if lies else divisor(image.height, image.width)
                 image.draft(None, (max(image.width // by, 1), max(image.height // by, 1)))
-            return _rgb(image)
+            deep, turn = _has_16_bits(image), _own_turn(image)
+            rgb = _ppm(data, image) if kind == "PPM" else upright(_rgb(image), turn)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         reason = printable(str(error).splitlines()[0], 200) if str(error) else type(error).__name__
-        if not data:
-            reason = "the file is empty"
-        elif "cannot identify" in reason:
-            reason = "neither JPEG, PNG nor PPM"
+        if "cannot identify" in reason:
+            reason = f"a damaged {formats.of(data)}, or of a kind that Pillow does not read"
         raise BrokenImage(f"{where}: not a readable image ({reason})") from error
+    if deep and rgb.max() < DARK:
+        logging.log_first_n(
+            logging.WARNING,
+            "%s: of its 16 bits only the upper 8 are read, and it is nearly black; stretch such images beforehand: "
+            "values of 12 bits times 16 (said of the first alone)",
+            1,
+            where,
+        )
+    return rgb
 
 
 def _by_header(data: bytes) -> Any:
     """The image, opened and not decoded yet; ValueError for what would take all memory or time."""
-    if data[:1] == b"P":  # its header is read byte by byte, comments and all
-        Image.open(io.BytesIO(data[:HEADER_BYTES]), formats=FORMATS)
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    kind = formats.of(data)
+    if kind is None:
+        raise ValueError(formats.stranger(data))
+    if kind == "HEIF" and not formats.reads_heif():
+        raise ValueError(formats.heif_hint())
+    if kind == "PPM":  # its header is read byte by byte, comments and all
+        Image.open(io.BytesIO(data[:HEADER_BYTES]), formats=(kind,))
+    image = Image.open(io.BytesIO(data), formats=(kind,))
     pixels = image.width * image.height
     if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
         raise ValueError(f"it claims {image.width}x{image.height} pixels, more than {Image.MAX_IMAGE_PIXELS}")
@@ -183,7 +206,24 @@ def _by_header(data: bytes) -> Any:
     return image
 
 
+def _own_turn(image: Any) -> int:
+    """The EXIF orientation of an image whose format is not searched for it by hand; 0 for those that are."""
+    return _orientation(image.info.get("exif", b"").removeprefix(EXIF)) if image.format in TURNED_BY_EXIF else 0
+
+
+def _has_16_bits(image: Any) -> bool:
+    """Whether an image that is not decoded yet has 16 bits a channel, by how Pillow calls what it stores."""
+    if image.mode.startswith("I"):
+        return True
+    if image.format not in ("PNG", "TIFF") or not image.tile:
+        return False
+    stored = image.tile[0].args
+    return "16" in (stored if isinstance(stored, str) else stored[0])
+
+
 def _rgb(image: Any) -> np.ndarray:
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        raise ValueError("numbers of 32 bits, or with a sign, whose black and white are not known: save it with 8 bits")
     if image.mode.startswith("I"):
         return _grey(np.asarray(image))
     if image.mode == "P":  # by RGBA, or Pillow warns of transparency that is lost
@@ -222,7 +262,11 @@ def orientation(data: bytes) -> int:
     Read by hand: opening the image by Pillow for it takes ten times as long, several tens of microseconds, and Pillow
     prints a warning for each tag of a damaged EXIF.
     """
-    tiff = _exif(data[:EXIF_BYTES])
+    return _orientation(_exif(data[:EXIF_BYTES]))
+
+
+def _orientation(tiff: bytes) -> int:
+    """The orientation in an EXIF, 1 where there is none."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     try:
         if order:

@@ -14,12 +14,12 @@ MOST_NAMED = 10
 
 
 class Entry(NamedTuple):
-    """A file or an empty folder: its path inside the data set, and what identifies its content."""
+    """A file or a folder: its path inside the data set, and what identifies its content."""
 
     parts: tuple[str, ...]
     identity: bytes  # size, and CRC-32 where the archive knows it
     is_folder: bool
-    locator: object  # what the container needs to read it
+    locator: object  # what the container needs to read it; None for a file that is no image
 
 
 def split_parts(split: str | None) -> tuple[str, ...]:
@@ -27,26 +27,38 @@ def split_parts(split: str | None) -> tuple[str, ...]:
     return tuple(part for part in (split or "").split("/") if part not in ("", "."))
 
 
-def below_split(name: str, entries: list[Entry], split: str | None) -> list[Entry]:
-    """The entries below the split, or all of them; one folder around the splits is looked through.
+def below_split(name: str, entries: list[Entry], split: str | None) -> tuple[tuple[str, ...], list[Entry]]:
+    """The folder of the class folders, and the entries below it; one folder around everything is looked through.
+
+    Args:
+        entries: images and folders.
 
     Raises UsageError for a split that is not there, and where the folders found are no class folders.
     """
-    if split is None:
-        files = [e for e in entries if not e.is_folder and len(e.parts) > 1]
-        if files and all(len(e.parts) > 2 for e in files):
-            raise UsageError(f"{name}: holds folders of class folders; name one as the split: {listed(tops(entries))}")
-    else:
-        folders, parts = tops(entries), split_parts(split) or (split,)
-        if parts[0] not in folders and len(folders) == 1:  # a zip of one folder that holds the splits
-            entries = _inside(entries, folders[0])
-        for part in parts:
-            folders = tops(entries)
-            if part not in folders:
-                raise no_split(name, split, folders)
-            entries = _inside(entries, part)
+    wanted, way = split_parts(split) or ((split,) if split else ()), list[str]()
+    while _is_around(entries) and (not wanted or wanted[0] not in tops(entries)):
+        way += tops(entries)
+        entries = _inside(entries, way[-1])
+    if not wanted and _deep(entries):
+        raise UsageError(f"{name}: holds folders of class folders; name one as the split: {listed(tops(entries))}")
+    for part in wanted:
+        if part not in (folders := tops(entries)):
+            raise no_split(name, split, folders)
+        way.append(part)
+        entries = _inside(entries, part)
     _check_classes(name, entries, split)
-    return entries
+    return tuple(way), entries
+
+
+def _is_around(entries: Sequence[Entry]) -> bool:
+    """Whether all lies in one folder, and in folders of that: a zip of the folder itself, for example."""
+    return len(tops(entries)) == 1 and _deep(entries)
+
+
+def _deep(entries: Iterable[Entry]) -> bool:
+    """Whether the images that lie in folders at all lie in folders of these."""
+    depths = [len(e.parts) for e in entries if not e.is_folder and len(e.parts) > 1]
+    return bool(depths) and min(depths) > 2
 
 
 def tops(entries: Iterable[Entry]) -> list[str]:

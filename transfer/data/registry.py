@@ -30,10 +30,10 @@ ENDINGS = {
     ".p": "pickle",
     ".pkl": "pickle",
     ".pickle": "pickle",
-    ".zip": "folder",
     ".parquet": "parquet",
     "cifar-10-python.tar.gz": "cifar10",
     "cifar-100-python.tar.gz": "cifar100",
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar"), "folder"),
 }
 # a file that gives a bare folder away -> kind
 LANDMARKS = {"data_batch_1": "cifar10", "meta": "cifar100", "train.p": "pickle"}
@@ -42,7 +42,7 @@ LANDMARKS = {"data_batch_1": "cifar10", "meta": "cifar100", "train.p": "pickle"}
 def open_source(spec: str, split: str | None = None) -> Source:
     """Opens the data set that `spec` names, at its `split` (needed where the data set has splits).
 
-    The spec is "digits", "tfds:NAME", "cifar10:PATH", "cifar100:PATH", "folder:PATH" (folder or zip), "npz:PATH",
+    The spec is "digits", "tfds:NAME", "cifar10:PATH", "cifar100:PATH", "folder:PATH" (folder, zip or tar), "npz:PATH",
     "pickle:PATH" (traffic signs), or a bare path; a split is one that the source itself names, such as "train", of a
     folder a sub-folder.
 

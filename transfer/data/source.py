@@ -122,8 +122,8 @@ def checked_labels(labels: object, count: int, where: str, num_classes: int | No
 class ArraySource(Source):
     """Images that lie in memory as one array, (N, h, w), (N, h, w, 1) or (N, h, w, 3) uint8.
 
-    `class_names` left out numbers the classes. A `split` leads the ids ("train" -> "train/000123"). Raises
-    TransferError naming `name` where images and labels do not fit together.
+    `class_names` left out, the classes are the labels that occur. A `split` leads the ids ("train" -> "train/000123").
+    Raises TransferError naming `name` where images and labels do not fit together.
     """
 
     def __init__(
@@ -145,7 +145,10 @@ class ArraySource(Source):
             raise TransferError(f"{name}: holds no images")
         self.name, self.images = name, images
         self.labels = checked_labels(labels, len(images), name, None if class_names is None else len(class_names))
-        self.class_names = tuple(class_names or map(str, range(int(self.labels.max()) + 1)))
+        if class_names is None:  # numbered from 1 on, or with gaps: there is no class without an image
+            numbers, self.labels = np.unique(self.labels, return_inverse=True)
+            class_names = list(map(str, numbers.tolist()))
+        self.class_names = tuple(class_names)
         self.ids = numbered(len(images), split)
 
     def image(self, index: int) -> np.ndarray:

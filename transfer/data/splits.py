@@ -97,8 +97,7 @@ def make_splits(data_config: Mapping[str, Any] | Any) -> tuple[Source, Source]:
     if config["validation"]:
         validation = open_source(config["source"], config["validation"])
         if validation.class_names != train.class_names:
-            odd = sorted(set(train.class_names) ^ set(validation.class_names))
-            raise TransferError(f"{train.name}: the splits have different classes: {', '.join(odd[:8])}")
+            _share_classes(train, validation)
     elif seed is None:
         raise UsageError("config.data.seed=None goes with a named validation split; a random one needs a seed")
     else:
@@ -107,6 +106,25 @@ def make_splits(data_config: Mapping[str, Any] | Any) -> tuple[Source, Source]:
             rows = random_split(train.labels, *settings)
         train, validation = (select(train, np.sort(side) if train.in_order else side) for side in rows)
     return _thinned(train, config, "train_per_class"), _thinned(validation, config, "validation_per_class")
+
+
+def _share_classes(train: Source, validation: Source) -> None:
+    """Numbers the classes of both sides alike: those of `train`, or all where classes are but numbers.
+
+    Raises TransferError for a class with a name that `train` lacks.
+    """
+    names, lacking = train.class_names, sorted(set(validation.class_names).difference(train.class_names))
+    if lacking and all(map(str.isdecimal, (*names, *lacking))):
+        names = tuple(sorted((*names, *lacking), key=int))
+    elif lacking:
+        raise TransferError(
+            f"{train.name}: the splits have different classes: {layout.listed(lacking)} of the one to validate on "
+            f"{'is' if len(lacking) == 1 else 'are'} not among those to train on: {layout.listed(names)}"
+        )
+    number = {name: label for label, name in enumerate(names)}
+    for source in (train, validation):
+        source.labels = np.array([number[name] for name in source.class_names], np.int64)[source.labels]
+        source.class_names = names
 
 
 def _thinned(source: Source, config: Mapping[str, Any], key: str) -> Source:

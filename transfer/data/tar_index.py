@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from transfer.data import decode
+from transfer.data import formats
 from transfer.data.shards import WHOLE_NUMBER, Shard
 from transfer.errors import TransferError
 from transfer.runtime import cache
@@ -88,7 +88,7 @@ def _listed(file: Any, size: int) -> TarIndex:
         folder, slash, last = name.removeprefix(b"./").rpartition(b"/")
         base, _, ending = last.partition(b".")
         suffix = ending.decode("latin1").lower()
-        if not base or (suffix not in LABELS and f".{suffix}" not in decode.EXTENSIONS):  # hidden, or of no use
+        if not base or (suffix not in LABELS and f".{suffix}" not in formats.OF_IMAGES):  # hidden, or of no use
             continue
         sample = samples.setdefault(folder + slash + base, _Sample())
         if suffix in LABELS:
