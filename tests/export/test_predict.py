@@ -153,13 +153,20 @@ def test_names_that_are_no_text_come_through(run, tmp_path, capsysbinary):
     assert json.loads(line)["image"].endswith("/\udcff\udcfe.png")
 
 
-@pytest.mark.parametrize("name, warns", [("=SUM(A1)", True), ("@home", True), ("zebra", False)])
-def test_a_class_name_that_is_a_formula_to_a_spreadsheet_is_written_as_it_is_and_told(caplog, name, warns):
-    text = io.StringIO()
-    options = argparse.Namespace(top=1, all=False)
-    predict.WRITERS["csv"](text, ["cat", name], options)(predict.Row("a.png", [(name, 0.5)], [], None))
-    assert text.getvalue().splitlines()[1] == f"a.png,{name},0.5"
-    assert ("is a formula to a spreadsheet" in caplog.text) == warns
+@pytest.mark.parametrize(
+    "name, cell",
+    [("=SUM(A1)", "'=SUM(A1)"), ("@home", "'@home"), ("-1+cmd|' /C calc'!A0", "'-1+cmd|' /C calc'!A0"), ("-1", "-1")],
+)
+def test_a_name_that_is_a_formula_to_a_spreadsheet_is_text_in_csv_and_itself_in_json(name, cell):
+    csv_file, json_lines = io.StringIO(), io.StringIO()
+    options = argparse.Namespace(top=1, all=True)
+    for form, text in (("csv", csv_file), ("jsonl", json_lines)):
+        predict.WRITERS[form](text, [name], options)(predict.Row("=a.png", [(name, 0.5)], [-0.5], None))
+    assert csv_file.getvalue().splitlines() == [
+        f"image,class,probability,probability of {name}", f"'=a.png,{cell},0.5,-0.5"
+    ]  # fmt: skip
+    line = json.loads(json_lines.getvalue())
+    assert (line["image"], line["class"], line["probabilities"]) == ("=a.png", name, {name: -0.5})
 
 
 @pytest.mark.parametrize(

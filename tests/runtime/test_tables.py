@@ -57,3 +57,9 @@ def test_csv_is_read_back_as_it_was() -> None:
 def test_numbers_are_shown_as_they_are_given(write) -> None:
     made = write([["seed", "value"], ["0010", "1e3"], ["2", "0.10"]], left=1)
     assert "0010" in made and "1e3" in made and "0.10" in made
+
+
+def test_what_a_spreadsheet_would_take_for_a_formula_is_text():
+    row = ["=1+1", "+1", "-2.5e3", "-1-1", "@A1", "\tx", "a=b", -3, ""]
+    assert tables.without_formulas(row) == ["'=1+1", "+1", "-2.5e3", "'-1-1", "'@A1", "'\tx", "a=b", -3, ""]
+    assert tables.separated([["=1+1", -3]]) == "'=1+1,-3\n"

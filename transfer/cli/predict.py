@@ -17,7 +17,7 @@ from transfer.data.folder import open_images
 from transfer.data.loader import ON_ERROR
 from transfer.data.source import BrokenImage
 from transfer.errors import TransferError, UsageError
-from transfer.runtime import cache
+from transfer.runtime import cache, tables
 from transfer.runtime.devices import use_cores
 from transfer.runtime.files import atomic
 from transfer.runtime.progress import Progress
@@ -26,8 +26,6 @@ from transfer.runtime.progress import Progress
 DIGITS = 9
 # How a file of predictions begins, as CSV and as JSON lines.
 BEGINNINGS = (b"image,class,probability", b'{"image":')
-# The first characters of a cell that spreadsheets take for a formula.
-FORMULA = tuple("=+-@")
 
 
 class Row(NamedTuple):
@@ -130,14 +128,12 @@ def _csv(text: Any, names: Sequence[str], options: argparse.Namespace) -> Callab
     top = min(options.top, len(names))
     pairs = [("class", "probability"), *((f"class_{k}", f"probability_{k}") for k in range(2, top + 1))]
     everything = [f"probability of {name}" for name in names] if options.all else []
-    if formulas := [name for name in names if name[:1] in FORMULA]:
-        logging.warning("the class name %r is a formula to a spreadsheet; --format=jsonl is for programs", formulas[0])
     header = ["image", *(name for pair in pairs for name in pair), *everything]
     writer.writerow(header)
 
     def write(row: Row) -> None:
         cells = [row.image, *(cell for pair in row.top for cell in pair), *row.everything]
-        writer.writerow(cells + [""] * (len(header) - len(cells)))
+        writer.writerow(tables.without_formulas(cells) + [""] * (len(header) - len(cells)))
 
     return write
 

@@ -10,6 +10,8 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 Rows = Sequence[Sequence[str]]
+# The first characters of a cell that spreadsheets take for a formula, which may call programs and addresses.
+_FORMULA = tuple("=+-@\t\r")
 # Line ends and escape sequences, which would end a row or colour a terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 # What LaTeX takes for something else, and what stands for it.
@@ -53,8 +55,23 @@ def escape_latex(words: str) -> str:
 def separated(rows: Sequence[Sequence[Any]]) -> str:
     """Rows as CSV, for programs."""
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
+    csv.writer(stream, lineterminator="\n").writerows(map(without_formulas, rows))
     return stream.getvalue()
+
+
+def without_formulas(row: Sequence[Any]) -> list[Any]:
+    """The cells of a row as spreadsheets open them safely: text that would be a formula has an apostrophe before it."""
+    return [f"'{cell}" if isinstance(cell, str) and _is_formula(cell) else cell for cell in row]
+
+
+def _is_formula(cell: str) -> bool:
+    if not cell.startswith(_FORMULA):
+        return False
+    try:
+        float(cell)
+    except ValueError:
+        return True
+    return False
 
 
 def _marked(rows: Rows, form: str, bold: Collection[tuple[int, int]]) -> Rows:

@@ -85,7 +85,9 @@ const report = (function () {
     button.addEventListener("click", function () {
       const lines = Array.from(table.rows, function (row) {
         return Array.from(row.cells, function (cell) {
-          const text = cell.textContent.trim().replace(/(\d)\u202f(?=[\d%])/g, "$1").replace(/\s+/g, " ");
+          const read = cell.textContent.trim().replace(/(\d)\u202f(?=[\d%])/g, "$1").replace(/\s+/g, " ");
+          // a name that a spreadsheet would take for a formula
+          const text = /^[=+\-@]/.test(read) && isNaN(read.replace("%", "")) ? "'" + read : read;
           return /[",\n]/.test(text) ? '"' + text.replace(/"/g, '""') + '"' : text;
         }).join(",");
       });
