@@ -62,11 +62,15 @@ COUNTS = (
     "head.epochs",
     "head.batch_size",
     "head.window",
+    "head.patience",
     "mesh.data",
     "mesh.model",
     "finetune.epochs",
     "finetune.batch_size",
+    "finetune.patience",
 )
+# Which epoch's weights a run ends with, the values of `head.keep` and `finetune.keep`.
+KEEP = ("last", "best")
 WAYS = ("head", "finetune")
 # Settings that one way of training has no use for -> what to do instead; refused where they are set.
 UNUSED: dict[str, dict[str, str]] = {
@@ -228,6 +232,11 @@ def _head() -> dict[str, Any]:
         "order": "rows",
         # Rows of a window at most; None: as many as are 256 MiB of float32.
         "window": placeholder(int),
+        # The epoch whose head is kept (linear, sgd, mlp): "last"; "best": the first of the highest validation accuracy,
+        # which then flatters, as the validation images have chosen it.
+        "keep": "last",
+        # Stop after so many epochs without a higher validation accuracy; None: never.
+        "patience": placeholder(int),
         # None: the head's own, which `config.json` then names; "none" where it has one and is to do without.
         **{name: placeholder(kind) for name, kind in HEAD_SETTINGS.items()},
     }
@@ -278,6 +287,10 @@ def _finetune() -> dict[str, Any]:
         "flip": True,
         # Augmentation: pad by this many pixels and crop at random.
         "crop": 4,
+        # The epoch whose network is kept, as `head.keep`.
+        "keep": "last",
+        # As `head.patience`; it does not shorten the schedule of the learning rate.
+        "patience": placeholder(int),
     }
 
 
@@ -312,11 +325,14 @@ def named(section: Container[str], path: str = "config") -> Iterator[None]:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UsageError for counts that are no counts, before anything long begins."""
+    """Raises UsageError for counts that are no counts, and epochs that none can keep, before anything long begins."""
     values = flat(plain(config))
     for name in COUNTS:
         if values.get(name) is not None and values[name] < 1:
             raise UsageError(f"config.{name}={values[name]} must be at least 1")
+    for section in ("head", "finetune"):
+        if (kept := values.get(f"{section}.keep", KEEP[0])) not in KEEP:
+            raise UsageError(f"config.{section}.keep={str(kept)[:60]!r} is not one of {', '.join(KEEP)}")
 
 
 def check_use(config: ConfigDict) -> None:

@@ -216,7 +216,8 @@ def test_summary_of_classes():
     assert (cat["rows"], cat["value"]) == (2, 0.5) and 0 < cat["low"] < 0.5 < cat["high"] < 1
     assert found["rows"] == 5 and found["confidence"] == 0.95 and found["resamples"] == 2000 and found["seed"] == 0
     assert list(found) == ["accuracy", "balanced_accuracy", "log_loss", "ece", "rows", "confidence", "resamples",
-                           "seed", "per_class", "classes_without_rows"]  # fmt: skip
+                           "seed", "majority", "per_class", "classes_without_rows"]  # fmt: skip
+    assert found["majority"] == {"class": "cat", "value": 0.4}
 
 
 def test_an_accuracy_of_one_is_not_certain():

@@ -8,6 +8,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer import config as settings
+from transfer.evaluation import runs
 from transfer.experiment import results
 from transfer.experiment import run as experiment
 from transfer.training.run import Run
@@ -54,7 +55,8 @@ note: the second
    a    -               -                  unknown
 *  b    C=1, scaling=-  0.1000             unknown
 validation: accuracy 0.9722 [0.9500, 0.9900], balanced 0.5000, log-loss unknown, ECE 0.0400 [0.0100, 0.0568]
-with temperature 1.235 of the held-out rows: log-loss 0.3000 [0.2000, 0.4000]
+on held-out training rows the head is too sure: its scores divided by 1.235 (the temperature, which changes no answer) \
+would have: log-loss 0.3000 [0.2000, 0.4000]
 """
 
 
@@ -64,6 +66,34 @@ def test_what_is_printed_of_a_result(capsys):
     assert capsys.readouterr().out == PRINTED
     results.print_summary({"train_loss": 0.1})
     assert not capsys.readouterr().out
+    majority = {"majority": {"class": "cat", "value": 0.25}}
+    results.print_summary({"measures": {"accuracy": measure(0.5, 0.4, 0.6), **majority}})
+    assert capsys.readouterr().out.splitlines()[1] == "to compare with: always 'cat' has accuracy 0.2500"
+
+
+ONE_TABLE = """\
+2 settings on 144 held-out rows, fitted on 1293; * by log_loss:
+note: the first
+note: the second
+   tap  chosen  held-out log_loss  validation log_loss
+   a    -       -                  unknown
+*  b    -       0.1000             unknown
+"""
+
+
+def test_where_nothing_but_the_tap_is_chosen_there_is_one_table(capsys):
+    table = [{"tap": tap, "accuracy": 0.9, "log_loss": loss} for tap, loss in (("a", None), ("b", 0.1))]
+    taps = [{**row, "settings": {}} for row in TAPS]
+    results.print_summary({"sweep": {**SWEEP, "table": table}, "taps": taps})
+    assert capsys.readouterr().out == ONE_TABLE
+
+
+@pytest.mark.parametrize(
+    "value, meaning", [(1.1, "too sure"), (0.9, "not sure enough"), (1.0, "as sure as it should be")]
+)
+def test_a_temperature_says_what_it_means(value, meaning):
+    said = runs.temperature({"temperature": {"value": value}})
+    assert f"the head is {meaning}: its scores divided by {value:.3f}" in said
 
 
 def test_more_is_better_of_some_measures(capsys):

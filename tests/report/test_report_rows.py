@@ -1,10 +1,13 @@
 """What a report says row by row and class by class, against scikit-learn and against the images themselves."""
 
 import base64
+import html
 import io
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -79,6 +82,29 @@ def test_bins_make_the_calibration_error(kind: str) -> None:
                for b in bins if b["rows"])  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_some_images_are_right_and_some_wrong(kind: str) -> None:
+    predictions = OF_KIND[kind]()
+    made = mistakes.some(made_run(predictions))
+    assert made is not None
+    cards = re.findall(r'<li( class="hit")?>.*?<span class="id" title="([^"]*)"', made.html, re.DOTALL)
+    rows = [predictions.ids.tolist().index(html.unescape(id_)) for _, id_ in cards]
+    if kind == "values":
+        assert len(rows) == 4 and "of the 120, drawn by chance" in made.html
+        return
+    assert [bool(hit) for hit, _ in cards] == predictions.right[rows].tolist() == [True] * 8 + [False] * 4
+    right = int(predictions.right.sum())
+    counts = f"8 of the {right} images that are classified correctly, then 4 of the {len(predictions) - right} that"
+    assert counts in made.html
+    assert made.html == mistakes.some(made_run(predictions)).html, "the seed decides"
+
+
+def test_without_images_none_are_shown() -> None:
+    run = made_run(of_classes(3, 20))
+    vars(run)["images"] = SimpleNamespace(get=lambda ids, side: [None] * len(ids))
+    assert mistakes.some(run) is None
+
+
 def test_pairs_are_the_rows_that_were_confused() -> None:
     predictions = of_classes(5, 400)
     found = mistakes.confused(predictions)
@@ -121,9 +147,9 @@ def test_scores_that_are_no_probabilities_and_in_no_order() -> None:
     predictions = of_classes(6, 100, ranked=False, probable=False)
     found = keys(predictions)
     assert "reliability" not in found and {"confusion", "classes", "pairs", "errors"} <= set(found)
-    html = "".join(section.html for section in page.sections(made_run(predictions)))
-    assert "no probabilities" in html
-    assert not re.search(r"\bnan\b", re.sub(r"base64,[^\"]*", "", html), re.IGNORECASE)
+    text = "".join(section.html for section in page.sections(made_run(predictions)))
+    assert "no probabilities" in text
+    assert not re.search(r"\bnan\b", re.sub(r"base64,[^\"]*", "", text), re.IGNORECASE)
 
 
 def test_all_right_shows_no_errors() -> None:
@@ -175,6 +201,59 @@ SECTIONS: list[tuple[dict[str, Any], bool]] = [
     ({"sweep": TABLE}, False),
     ({"taps": [TAP, TAP], "sweep": 3}, True),
 ]
+
+
+def test_where_nothing_but_the_tap_was_chosen_one_table_says_both() -> None:
+    taps = [TAP, {**TAP, "tap": "b"}]
+    table = [{"tap": "a", "log_loss": 0.75}, {"tap": "b", "log_loss": 0.5}]
+    sweep = {"table": table, "measure": "log_loss", "chosen": {"tap": "b"}, "num_holdout": 30, "notes": ["so so"]}
+    (one,) = (made for made in page.sections(made_run(None, taps=taps, sweep=sweep)) if made.key == "depth")
+    assert one.html.count("<table") == 1 and "so so" in one.html
+    assert "✓ marks the tap that was chosen, by log_loss on 30 held-out training images" in one.html
+    cells = re.findall(r'<tr( class="chosen")?><th scope="row">([^<]*)</th>.*?<td>([\d.]+)</td></tr>', one.html)
+    assert cells == [("", "a", "0.75"), (' class="chosen"', "b ✓", "0.5")]
+    both = made_run(None, taps=taps, sweep={**sweep, "table": [{**row, "C": C} for row in table for C in (1, 2)]})
+    (one,) = (made for made in page.sections(both) if made.key == "depth")
+    assert one.html.count("<table") == 2
+
+
+def test_a_temperature_is_explained() -> None:
+    temperature = {"value": 1.0833, "log_loss": {"value": 0.31}, "ece": {"value": 0.0123}}
+    for of_result, said in ((temperature, True), ({}, False), ({"value": "?"}, False), (3, False)):
+        made = probabilities.reliability(made_run(of_classes(4, 100), temperature=of_result))
+        sentence = (
+            "find the head too sure: divided by a temperature of 1.083, which changes no answer, its scores have a "
+            "log-loss of 0.3100 and an ECE of 1.23\u202f% on the validation images."
+        )
+        assert made is not None and (sentence in made.html) == said
+
+
+MISLEADING: dict[str, tuple[dict[str, Any], str]] = {
+    "twins": (
+        {"duplicates": {"images": 2, "of": 9, "by": "file", "first": [["a", "a"], ["b", "c"]]}},
+        "2 of 9 validation images are training images too, by the same file: a, b (= c); the measures on them",
+    ),
+    "untrained": ({"untrained_classes": "3 validation rows are of classes …: cat"}, "3 validation rows are of classes"),
+    "not validated": (
+        {"measures": {"classes_without_rows": ["cat", "dog"]}}, "No validation image is of cat, dog: nothing is known"
+    ),
+    "majority": (
+        {"measures": {"accuracy": {"low": 0.96}, "majority": {"class": "always ok", "value": 0.97}}},
+        "Always predicting “always ok” would be right as often as this run may be: in 97.0% of the images.",
+    ),
+    "better than that": ({"measures": {"accuracy": {"low": 0.98}, "majority": {"class": "x", "value": 0.97}}}, ""),
+    "kept": ({"kept_epoch": 3, "epochs": 9}, "Epoch 3 of 9 was kept: the validation images chose it"),
+    "damaged": ({"duplicates": 3, "measures": {"majority": 5}}, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("result, said", MISLEADING.values(), ids=MISLEADING)
+def test_what_misleads_is_said_at_the_top(result: dict[str, Any], said: str, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    (run,) = run_data.load([str(tmp_path)])
+    notes = [line for line in run.notes if "predictions.npz" not in line]
+    assert len(notes) == bool(said) and "".join(notes).startswith(said)
+    assert html.escape(said, quote=False) in html.unescape(page.page([run]))
 
 
 @pytest.mark.parametrize(("result", "there"), SECTIONS)

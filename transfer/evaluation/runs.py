@@ -20,6 +20,9 @@ from transfer.runtime.files import atomic, paths
 FILES = ("config.json", "result.json")
 # A value, and the ends of its interval.
 Ends = tuple[float, float, float]
+# Key of `result.json`: the epoch that is kept, where the validation images have chosen it.
+KEPT = "kept_epoch"
+KEPT_NOTE = "its epoch was chosen by the validation images, whose measures flatter it"
 _SEED = re.compile(r"seed_(-?\d+)")
 
 
@@ -119,6 +122,26 @@ def facts(result: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
     return {key: "" if value is None else str(value) for key, value in known.items()}
 
 
+def kept_epoch(result: Mapping[str, Any]) -> str | None:
+    """What it means that the validation images have chosen an epoch, in a line; None where they have not."""
+    if KEPT not in result:
+        return None
+    return (
+        f"Epoch {result[KEPT]} of {result.get('epochs')} was kept: the validation images chose it, so that their "
+        "measures flatter it a little; images that chose nothing would tell."
+    )
+
+
+def temperature(result: Mapping[str, Any]) -> str:
+    """What the temperature of a result means, without the measures that it gives."""
+    value = result["temperature"]["value"]
+    sure = "too sure" if value > 1 else "not sure enough" if value < 1 else "as sure as it should be"
+    return (
+        f"on held-out training rows the head is {sure}: its scores divided by {value:.3f} (the temperature, which "
+        "changes no answer) would have"
+    )
+
+
 def planned_epochs(config: dict[str, Any]) -> int | None:
     """How many epochs the config asks for, where it does."""
     part = config.get("finetune" if config.get("train") == "finetune" else "head")
@@ -135,6 +158,7 @@ def _add(run: Run, folder: epath.Path, seed: int | None, result: dict[str, Any])
         run.notes += [] if run.over_seeds else [f"not finished{epochs}: it is being trained, or was stopped"]
     elif path.exists():
         run.samples[seed] = Predictions.read(path)
+        run.notes += [KEPT_NOTE] if KEPT in result else []
         run.facts["rows"] = str(len(run.samples[seed]))
     else:
         recorded = _recorded(result)

@@ -31,7 +31,8 @@ def summary(
     Returns:
         measure -> {"value", "low", "high"} for each that applies (`transfer.evaluation.measures`), low and high the
         ends of the 95 % interval over rows (`transfer.evaluation.intervals.interval_of`); and "rows",
-        "confidence", "resamples", "seed". Of up to 100 classes also "per_class" (see `per_class`), and
+        "confidence", "resamples", "seed". Of classes also "majority", the most frequent class and its share, which is
+        the accuracy of predicting nothing else; of up to 100 "per_class" (see `per_class`); and
         "classes_without_rows", which the balanced accuracy leaves out. A number that is not defined is None.
     """
     result: dict[str, Any] = {}
@@ -45,6 +46,8 @@ def summary(
     result |= {"rows": len(predictions), "confidence": CONFIDENCE, "resamples": resamples, "seed": seed}
     if predictions.kind == "classes":
         rows = per_class(predictions, class_names)
+        most = max(rows, key=lambda row: row["rows"])
+        result["majority"] = {"class": most["class"], "value": round(most["rows"] / len(predictions), DIGITS)}
         if len(rows) <= MOST_CLASSES:
             result["per_class"] = [row for row in rows if row["rows"]]
         result["classes_without_rows"] = [row["class"] for row in rows if not row["rows"]][:MOST_CLASSES]

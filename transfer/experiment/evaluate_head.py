@@ -84,13 +84,14 @@ def save_estimator(workdir: epath.Path, estimator: Any) -> None:
 def evaluate_params(
     head: HeadSettings,
     params: Any,
+    epochs: int,
     scaler: scaling.Scaler | None,
     rows: Split,
     data: Data,
     workdir: epath.Path,
     before: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Measures of the validation rows, scaled by `scaler`, by what a program has trained.
+    """Measures of the validation rows, scaled by `scaler`, by what a program has trained in so many epochs.
 
     Predictions and head are kept in the workdir; where those of the result `before` are there, its measures stay. Of
     several processes all take part, as weights may be spread over them; all but the first return nothing.
@@ -106,7 +107,7 @@ def evaluate_params(
     measured = evaluate(workdir, _logits(head.program, params, rows, size), data)
     # a head of a user's that borrows a program is another estimator
     if PROGRAMS.get(head.name) is head.program:
-        _save_params(workdir, head, params, data, scaler)
+        _save_params(workdir, head, params, epochs, data, scaler)
     return measured
 
 
@@ -125,7 +126,7 @@ def _logits(program: Any, params: Any, rows: Split, size: int) -> Iterator[np.nd
 
 
 def _save_params(
-    workdir: epath.Path, head: HeadSettings, params: Any, data: Data, scaler: scaling.Scaler | None
+    workdir: epath.Path, head: HeadSettings, params: Any, epochs: int, data: Data, scaler: scaling.Scaler | None
 ) -> None:
     """Writes what a program of ours has trained, as `save_estimator` does.
 
@@ -133,8 +134,9 @@ def _save_params(
     """
     parameters = {**head.settings, "seed": head.seed}
     if set(params) != {"kernel", "bias"}:
-        estimator = heads.HEADS[head.name](**parameters)
-        save_estimator(workdir, estimator.adopt(params, classes=data.classes, scaler=scaler))
+        estimator = heads.HEADS[head.name](**parameters).adopt(params, classes=data.classes, scaler=scaler)
+        estimator.n_iter_ = epochs
+        save_estimator(workdir, estimator)
         return
     fitted = {
         "coef_": np.asarray(params["kernel"]).T,
@@ -142,7 +144,7 @@ def _save_params(
         "classes_": data.classes,
         "kind_": data.kind,
         "n_features_in_": len(params["kernel"]),
-        "n_iter_": parameters["epochs"],
+        "n_iter_": epochs,
         "scaler_": scaler or scaling.Scaler(),
     }
     saving.write(workdir / HEAD, head.name, f"{heads.camel(head.name)}Probe", parameters, fitted)

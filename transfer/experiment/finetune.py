@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import logging
 from etils import epath
 from flax import nnx
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import load_all
 from transfer.data.source import Source
-from transfer.data.splits import splits_to_train
+from transfer.data.splits import SPLITS, splits_to_train
 from transfer.errors import RowsError
 from transfer.evaluation import predictions
 from transfer.evaluation.predictions import Predictions
@@ -22,12 +23,14 @@ from transfer.evaluation.summary import summary
 from transfer.experiment import results, workdirs
 from transfer.experiment.backbone import architecture, build_network, build_preprocessing
 from transfer.experiment.evaluate_head import is_evaluated
+from transfer.experiment.head_data import misleading, untrained_classes
 from transfer.models.registry import flat_state, layers_of
 from transfer.preprocess.recipe import Preprocessing
+from transfer.store import duplicates
 from transfer.training import finetune, init_from
 from transfer.training.finetune import folded, trained_layers
 from transfer.training.loop import run_epochs, whole_epochs
-from transfer.training.run import Run
+from transfer.training.run import State
 from transfer.weights import native
 
 
@@ -35,7 +38,8 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     """Trains the layers that `config.unfreeze` names (None: all) and a classifier for the data set's classes.
 
     The last epoch's weights become `workdir/model.safetensors`, which `create_model(ARCH, FILE)` reads, preprocessing
-    included. Not the best epoch's: chosen by the validation images, their accuracy would flatter.
+    included. The best epoch's only with `config.finetune.keep="best"`: chosen by the validation images, their accuracy
+    flatters.
     """
     sources = splits_to_train(config.data)
     num_classes = len(sources["train"].class_names)
@@ -57,20 +61,31 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         state = network.init_state()
         workdirs.bind_workdir(config, workdir)
         init_from.keep(started, workdir)
-        train, seconds = whole_epochs(epoch), config.checkpoint_seconds
-        run = run_epochs(train, state, config.finetune.epochs, workdir, checkpoint_seconds=seconds)
+        keep, patience, seconds = config.finetune.keep, config.finetune.patience, config.checkpoint_seconds
+        how = {"patience": patience, "checkpoint_seconds": seconds}
+        run = run_epochs(whole_epochs(epoch), state, config.finetune.epochs, workdir, **how)
+    state = run.kept_state(keep)
     described = native.describe(*architecture(config, num_classes, model), preprocessing)
-    native.write(workdir / "model.safetensors", flat_state(network.model(run.state)), described)
+    native.write(workdir / "model.safetensors", flat_state(network.model(state)), described)
     known = results.facts(config, model) | {"unfreeze": config.unfreeze, "trained_layers": len(layers)}
     known |= {"init_from": started} if started is not None else {}
     known |= {"num_classes": num_classes, **{f"num_{split}": len(source) for split, source in sources.items()}}
+    known |= _misleading(rows, sources)
     before = results.read(workdir)
-    result = results.of_run(run, known, before)
+    result, done = results.of_run(run, known, before, keep), {} if results.trained(run, before) else before
     with jax.default_matmul_precision(config.precision):
-        result |= _measured(network, run, rows["validation"], sources["validation"], workdir, before)
+        result |= _measured(network, state, rows["validation"], sources["validation"], workdir, done)
     workdirs.record(config, workdir, workdirs.OF_TRAINING)
     results.write(workdir, result)
     return result
+
+
+def _misleading(rows: Mapping[str, finetune.LabelledImages], sources: Mapping[str, Source]) -> dict[str, Any]:
+    """As `transfer.experiment.head_data.Data.misleading`, of images."""
+    train, validation = (duplicates.Rows(np.asarray(rows[split][0]), sources[split].ids) for split in SPLITS)
+    labels = (np.asarray(sources[split].labels) for split in SPLITS)
+    twins = duplicates.facts(train, validation, what="pixels")
+    return misleading(twins, untrained_classes(*labels, sources["train"].class_names))
 
 
 def report_layers(
@@ -97,19 +112,22 @@ def _on_device(source: Source, preprocessing: Preprocessing | None) -> finetune.
 
 def _measured(
     network: finetune.Network,
-    run: Run,
+    state: State,
     rows: finetune.LabelledImages,
     source: Source,
     workdir: epath.Path,
     before: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Writes what the last epoch's network predicts of the validation images; their measures, for the result."""
+    """Writes what the network predicts of the validation images; their measures, for the result.
+
+    Those of the result `before` stay, if it has any and the predictions are there.
+    """
     path = workdir / predictions.FILE
-    if is_evaluated(workdir, before) and not results.trained(run, before):
+    if is_evaluated(workdir, before):
         return {"measures": before["measures"]}
     try:
         made = Predictions.of_logits(
-            finetune.logits(network, run.state, rows), source.labels, source.ids, class_names=source.class_names
+            finetune.logits(network, state, rows), source.labels, source.ids, class_names=source.class_names
         )
     except RowsError as error:  # training has gone astray, which its losses say
         logging.warning("no predictions are kept: %s", error)

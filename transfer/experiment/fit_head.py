@@ -22,7 +22,7 @@ from transfer.experiment.head_data import Data, Labelled
 from transfer.experiment.head_settings import HeadSettings
 from transfer.runtime import distributed
 from transfer.runtime.progress import waiting
-from transfer.store import skipped
+from transfer.store import duplicates, skipped
 
 
 class _Taps(UserDict[str, Any]):
@@ -52,8 +52,8 @@ def fit_head(
     asked = json.loads(json.dumps({"head": asked.pop("name"), **asked}, default=str))
     if before.get("asked") == asked and is_evaluated(workdir, before):
         distributed.print_once("Already fitted; nothing to do.")
-        # an earlier version did not say what was skipped
-        return {skipped.KEY: known[skipped.KEY], **before} if skipped.KEY in known else dict(before), False
+        # an earlier version did not say what misleads
+        return {key: known[key] for key in (skipped.KEY, duplicates.KEY) if key in known} | before, False
 
     start = time.monotonic()
     estimator, labels, taps = head.estimator(), data.given(data.train), _Taps(data.train.taps)

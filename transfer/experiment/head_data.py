@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
 from transfer.data.layout import listed
 from transfer.errors import TransferError
 from transfer.runtime import distributed
-from transfer.store import feature_files
+from transfer.store import duplicates, feature_files
 from transfer.training.parallel.reader import Split
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Labelled(NamedTuple):
     taps: Mapping[str, Any]  # name -> features (N, ...)
     labels: Any  # (N,) indices into the classes; (N, L) of 0 and 1; (N, T) values
     ids: Any  # N texts
+    content: Any = None  # int64 (N,), the checksum of each row's file; None where rows are of no files
 
     def split(self) -> Split:
         """The rows of the first tap as a head reads them."""
@@ -53,6 +55,14 @@ class Data(NamedTuple):
         counts = {"num_train": len(self.train.labels), "num_validation": len(self.validation.labels)}
         return {"num_classes": self.num_outputs, **counts}
 
+    def misleading(self) -> dict[str, Any]:
+        """The facts in `result.json` on rows that make its measures say less than they seem to; each is logged."""
+        sides = (
+            duplicates.Rows(next(iter(side.taps.values())), side.ids, side.content)
+            for side in (self.train, self.validation)
+        )
+        return misleading(duplicates.facts(*sides), self.untrained_classes())
+
     def print_shapes(self) -> None:
         """Prints a line for each side: the shapes of its taps and of its labels."""
         for side in (self.train, self.validation):
@@ -63,12 +73,7 @@ class Data(NamedTuple):
         if self.kind != "classes":
             return None
         train, validation = (np.asarray(side.labels[:]).reshape(-1) for side in (self.train, self.validation))
-        # what is no class is for the head to refuse
-        rows = validation[np.isin(validation, np.arange(self.num_outputs)) & ~np.isin(validation, train)]
-        if not len(rows):
-            return None
-        names = listed([self.class_names[label] for label in np.unique(rows)], 5)
-        return f"{len(rows)} validation rows are of classes that no training row is of: {names}"
+        return untrained_classes(train, validation, self.class_names)
 
     def given(self, side: Labelled) -> np.ndarray:
         """The labels of a side as the user gave them, which is how an estimator is to learn them."""
@@ -76,11 +81,32 @@ class Data(NamedTuple):
         return self.classes[labels] if self.kind == "classes" and self.classes is not None else labels
 
 
+def misleading(twins: dict[str, Any] | None, untrained: str | None) -> dict[str, Any]:
+    """Logs what is known of duplicates and of classes without training rows; the facts in `result.json`."""
+    for line in (twins and duplicates.line(twins), untrained):
+        if line:
+            logging.warning("%s", line)
+    facts = {duplicates.KEY: twins, "untrained_classes": untrained}
+    return {key: fact for key, fact in facts.items() if fact}
+
+
+def untrained_classes(train: np.ndarray, validation: np.ndarray, class_names: Sequence[str]) -> str | None:
+    """A line about the classes of validation labels (M,) that are on no training row, (N,); None where there are none.
+
+    What is no class is for the head to refuse.
+    """
+    rows = validation[np.isin(validation, np.arange(len(class_names))) & ~np.isin(validation, train)]
+    if not len(rows):
+        return None
+    names = listed([class_names[label] for label in np.unique(rows)], 5)
+    return f"{len(rows)} validation rows are of classes that no training row is of: {names}"
+
+
 def of_stores(stores: Mapping[str, "FeatureStore"], taps: Sequence[str]) -> Data:
     """Rows of the stores `train` and `validation`, whose labels are numbers of classes."""
     names = tuple(stores["train"].class_names)
     train, validation = (
-        Labelled({tap: store.tap(tap) for tap in taps}, store.label_rows, store.id_rows)
+        Labelled({tap: store.tap(tap) for tap in taps}, store.label_rows, store.id_rows, store.content)
         for store in (stores["train"], stores["validation"])
     )
     chunk_rows = stores["train"].metadata["batch_size"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transfer.heads.programs import Program
 
 # What of `config.head` says how a head is run, not what it is.
-RUN = ("name", "target", "order", "window", "schedule")
+RUN = ("name", "target", "order", "window", "schedule", "keep", "patience")
 # What of `config.sweep` says how settings are chosen; the rest are values to choose among.
 CHOICE = ("holdout", "seed", "measure", "grid")
 TARGETS = ("classes", "labels", "values")
@@ -110,7 +110,19 @@ def resolve_head(config: ConfigDict) -> HeadSettings:
     grid = _grid(sweep, name, target, defaults)
     choice = {key: sweep[key] for key in CHOICE if key in sweep and key != "grid"}
     head = HeadSettings(name, target, own, grid, choice, tap, config.seed, program, resolved)
-    return dataclasses.replace(head, program=None) if head.chooses else head
+    head = dataclasses.replace(head, program=None) if head.chooses else head
+    if head.program is None:
+        _check_epochs_kept(head)
+    return head
+
+
+def _check_epochs_kept(head: HeadSettings) -> None:
+    """Raises UsageError for settings about the epochs of a head that is fitted in one go."""
+    for name, usual in (("keep", "last"), ("patience", None)):
+        value = head.config.head.get(name, usual)
+        if value != usual:
+            why = "config.sweep fits it in one go" if head.chooses else f"config.head.name={head.name} has no epochs"
+            raise UsageError(f"config.head.{name}={value} is for a head that is trained epoch by epoch: {why}")
 
 
 def _program(name: str, target: str) -> "Program | None":

@@ -9,6 +9,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from transfer.config import IN_FILE
+from transfer.evaluation import runs
 from transfer.evaluation.measures import MEASURES
 from transfer.evaluation.selection import CHOICES, MORE_IS_BETTER
 from transfer.runtime import distributed, tables
@@ -39,20 +40,22 @@ def of_training(known: Mapping[str, Any], measured: Mapping[str, Any], epochs: i
     return {**known, **measured, "epochs": epochs, "seconds_train": round(seconds, 3), **how}
 
 
-def of_run(run: Run, known: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts, and the last and the best epoch of `run`.
+def of_run(run: Run, known: Mapping[str, Any], before: Mapping[str, Any], keep: str = "last") -> dict[str, Any]:
+    """The facts, the epoch of `run` that is kept, "last" or "best", and the best one.
 
-    Where it has come no further than the result `before` says, training was done as that says.
+    Where the run has come no further than the result `before` says, training was done as that says.
     """
-    last, best = run.history[-1], run.history[run.best_epoch - 1]
+    kept, best = run.history[run.kept_epoch(keep) - 1], run.history[run.best_epoch - 1]
     measured = {
-        "train_loss": last["loss"],
-        "train_accuracy": last["accuracy"],
-        "validation_loss": last["validation_loss"],
-        "validation_accuracy": last["validation_accuracy"],
+        "train_loss": kept["loss"],
+        "train_accuracy": kept["accuracy"],
+        "validation_loss": kept["validation_loss"],
+        "validation_accuracy": kept["validation_accuracy"],
         "best_validation_accuracy": best["validation_accuracy"],
         "best_epoch": run.best_epoch,
     }
+    if keep == "best":
+        measured[runs.KEPT] = run.best_epoch
     result = of_training(known, measured, run.epoch, run.seconds)
     return result if trained(run, before) else result | {key: before[key] for key in HOW if key in before}
 
@@ -77,14 +80,15 @@ def write(workdir: epath.Path, result: dict[str, Any]) -> None:
 def print_summary(result: Mapping[str, Any]) -> None:
     """Prints the best settings on the held-out rows, a row for each of several taps, and the measures, as there are."""
     if "sweep" in result:
-        distributed.print_once(_settings_table(result["sweep"]))
-    if "taps" in result:
-        distributed.print_once(_tap_table(result["taps"], result["sweep"]))
+        distributed.print_once(_choice(result["sweep"], result.get("taps", [])))
+    if line := runs.kept_epoch(result):
+        distributed.print_once(line)
     if "measures" in result:
         distributed.print_once(f"validation: {_line(result['measures'])}")
+        if most := result["measures"].get("majority"):
+            distributed.print_once(f"to compare with: always {most['class']!r} has accuracy {most['value']:.4f}")
     if "temperature" in result:
-        value = result["temperature"]["value"]
-        distributed.print_once(f"with temperature {value:.3f} of the held-out rows: {_line(result['temperature'])}")
+        distributed.print_once(f"{runs.temperature(result)}: {_line(result['temperature'])}")
 
 
 def _line(measures: Mapping[str, Any]) -> str:
@@ -102,6 +106,17 @@ def _interval(measure: Mapping[str, float | None]) -> str:
     return f"{value:.4f} [{low:.4f}, {high:.4f}]"
 
 
+def _choice(sweep: Mapping[str, Any], taps: Sequence[Mapping[str, Any]]) -> str:
+    """A table of the settings, and of several taps one; where nothing but a tap is chosen, the latter alone."""
+    tried = len(sweep["table"])
+    settings = f"{tried} settings" if tried > 1 else "1 setting"
+    rows = f"{sweep['num_holdout']} held-out rows, fitted on {sweep['num_fitted']}"
+    head = f"{settings} on {rows}; * by {sweep['measure']}:"
+    of_settings = [_settings_table(sweep)] if tried > len(taps) else []
+    of_taps, notes = [_tap_table(taps, sweep)] if taps else [], [f"note: {note}" for note in sweep["notes"]]
+    return "\n".join([head, *of_settings, *notes, *of_taps])
+
+
 def _settings_table(sweep: Mapping[str, Any]) -> str:
     """The best settings, the chosen one first and marked."""
     measure, rows = sweep["measure"], sweep["table"]
@@ -110,10 +125,7 @@ def _settings_table(sweep: Mapping[str, Any]) -> str:
     sign = -1 if MORE_IS_BETTER[measure] else 1
     best = sorted(rows, key=lambda row: float("inf") if row[measure] is None else sign * row[measure])[:MOST_SHOWN]
     cells = [[*(_text(row[name]) for name in varied), *(_text(row[name], ".4f") for name in measures)] for row in best]
-    tried = f"{len(rows)} settings" if len(rows) > 1 else "1 setting"
-    head = f"{tried} on {sweep['num_holdout']} held-out rows, fitted on {sweep['num_fitted']}; * by {measure}:"
-    table = tables.text([["", *varied, *measures], *(["" if i else "*", *row] for i, row in enumerate(cells))])
-    return "\n".join([head, table, *(f"note: {note}" for note in sweep["notes"])])
+    return tables.text([["", *varied, *measures], *(["" if i else "*", *row] for i, row in enumerate(cells))])
 
 
 def _tap_table(taps: Sequence[Mapping[str, Any]], sweep: Mapping[str, Any]) -> str:

@@ -61,6 +61,8 @@ def train_head(config: ConfigDict, workdir: epath.Path, files: Sequence[str] | N
     head, before = with_epochs_begun(head, workdir), results.read(workdir)
     facts |= data.sizes() | {key: before[key] for key in ("few_shot",) if key in before}
     data.print_shapes()
+    if distributed.is_main():  # which writes the result
+        facts |= data.misleading()
 
     with settings.named(head.config.head, "config.head"), settings.named(head.grid, "config.sweep"):
         if head.program is None:
@@ -72,14 +74,14 @@ def train_head(config: ConfigDict, workdir: epath.Path, files: Sequence[str] | N
             trainer, state = start_training(head, config, train, validation, data, placement)
             if not before:  # config.json says what is under way
                 workdirs.record(head.config, workdir, workdirs.OF_TRAINING)
-            seconds, epochs = config.checkpoint_seconds, head.settings["epochs"]
-            run = run_epochs(trainer, state, epochs, workdir, checkpoint_seconds=seconds, ahead=AHEAD)
-            trained = results.trained(run, before)
-            result = results.of_run(run, facts, before) | {"head": head.name, "settings": head.settings}
+            how = {"patience": config.head.patience, "checkpoint_seconds": config.checkpoint_seconds, "ahead": AHEAD}
+            run = run_epochs(trainer, state, head.settings["epochs"], workdir, **how)
+            trained, keep = results.trained(run, before), config.head.keep
+            result = results.of_run(run, facts, before, keep) | {"head": head.name, "settings": head.settings}
             if trained and not placement.single_device:
                 result |= {"num_devices": placement.mesh.size, "streamed": placement.stream}
-            params, done = run.state["params"], {} if trained else before
-            result |= evaluate_params(head, params, scaler, validation, data, workdir, done)
+            params, done = run.kept_state(keep)["params"], {} if trained else before
+            result |= evaluate_params(head, params, run.kept_epoch(keep), scaler, validation, data, workdir, done)
     workdirs.record(head.config, workdir, workdirs.OF_TRAINING if trained else ["head.epochs"])
     results.write(workdir, result)
     results.print_summary(result)

@@ -18,6 +18,13 @@ KNOWN = {name: measure for kind in ("values", "labels", "classes") for name, mea
 def section(run: RunData) -> Section | None:
     """Accuracy over depth where there are several taps, and the table of the sweep where there was one."""
     depth, sweep = _depth(run.result.get("taps")), _sweep(run.result.get("sweep"))
+    if depth and sweep:
+        tried = {str(row.get("tap")): {"chosen": chosen, "tried": row.get(sweep["measure"])}
+                 for chosen, row in sweep["rows"]}  # fmt: skip
+        if len(sweep["rows"]) == len(tried) and tried.keys() == {row["tap"] for row in depth["rows"]}:
+            # nothing but the tap was chosen: one table says both
+            depth |= {"rows": [row | tried[row["tap"]] for row in depth["rows"]], "choice": sweep}
+            sweep = None
     if depth is None and sweep is None:
         return None
     html, charts = rendered("depth.html", depth=depth, sweep=sweep), [depth["chart"]] if depth else []
@@ -33,12 +40,14 @@ def _depth(taps: Any) -> dict[str, Any] | None:
     name = next(iter(of_first), None) if isinstance(of_first, dict) else None
     if name not in KNOWN:
         return None
-    rows = [{"tap": str(row.get("tap")), "size": row.get("num_features"), **_ends(row, name)} for row in taps]
+    known = {"chosen": False, "tried": None}
+    rows = [{"tap": str(row.get("tap")), "size": row.get("num_features"), **_ends(row, name), **known} for row in taps]
     title, share, names = KNOWN[name].title, KNOWN[name].share, [row["tap"] for row in rows]
     points = [(place, row["value"], row["low"], row["high"]) for place, row in enumerate(rows)]
     label = f"{title} by tap: " + ", ".join(f"{row['tap']} {row['value']:.4f}" for row in rows)
     chart = svg.line_chart(f"{title[0].upper()}{title[1:]} by tap", label, names, [("", points)], "tap", share)
-    return {"title": title, "share": share, "rows": rows, "over_seeds": over_seeds, "chart": chart}
+    depth = {"title": title, "share": share, "rows": rows, "over_seeds": over_seeds, "chart": chart}
+    return depth | {"choice": None}
 
 
 def _ends(row: dict[str, Any], name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The misclassified images: the pairs of classes that are confused most, and the most confident errors of all."""
+"""Images and what was said of them: some drawn by chance, the pairs of classes that are confused most, the worst."""
 
 from typing import Any
 
@@ -14,6 +14,8 @@ from transfer.report.templates import Section, output_names, rendered, valid_tex
 MOST_PAIRS, MOST_ERRORS = 8, 24
 # Images of each pair, besides a correct one of each class.
 MOST_IMAGES = 6
+# Images drawn by chance: of those that are right, and of those that are wrong.
+SOME_RIGHT, SOME_WRONG = 8, 4
 # Pixels on a side that an image is asked for, about twice what it is shown at.
 SIDE_OF_PAIR, SIDE_OF_ERROR = 128, 192
 
@@ -22,6 +24,25 @@ def _pictures(run: RunData, rows: list[int], side: int) -> list[dict[str, Any]]:
     """The id and the picture of validation rows; a picture is None where it is gone."""
     images = zip(run.ids(rows), run.thumbnails(rows, side), strict=True)
     return [{"id": valid_text(id_), "picture": address(image)} for id_, image in images]
+
+
+def some(run: RunData) -> Section | None:
+    """Images drawn by chance, right and wrong; None where no image can be shown."""
+    predictions = run.predictions
+    if predictions is None:
+        return None
+    right = np.zeros(len(predictions), bool) if predictions.kind == "values" else predictions.right
+    random = np.random.default_rng(run.options.seed)
+    shown, num_right = [], 0
+    for rows, most in ((np.flatnonzero(right), SOME_RIGHT), (np.flatnonzero(~right), SOME_WRONG)):
+        drawn = np.sort(random.choice(rows, min(most, len(rows)), replace=False))
+        shown += _cards(run, drawn, SIDE_OF_PAIR)
+        num_right += int(right[drawn].sum())
+    if not any(card["picture"] for card in shown):
+        return None
+    counts = {"right": num_right, "all_right": int(right.sum()), "total": len(predictions)}
+    html = rendered("some.html", cards=shown, kind=predictions.kind, **counts)
+    return Section("some", "Some of the images", html)
 
 
 def confused(predictions: Predictions, most: int = MOST_PAIRS) -> list[tuple[int, int, np.ndarray]]:
@@ -95,19 +116,26 @@ def largest(run: RunData) -> Section | None:
     predictions = run.predictions
     if predictions is None or not len(rows := worst(predictions)):
         return None
-    titles, kind = output_names(predictions), predictions.kind
-    outputs = [0] * len(rows) if kind == "classes" else _errors(predictions)[rows].argmax(axis=1).tolist()
-    pictures = zip(_pictures(run, rows.tolist(), SIDE_OF_ERROR), rows.tolist(), outputs, strict=True)
-    cards = [
-        picture | {"short": svg.short(picture["id"], 24)} | _card(predictions, row, output, titles)
-        for picture, row, output in pictures
-    ]
+    kind, cards = predictions.kind, _cards(run, rows, SIDE_OF_ERROR)
     total = len(predictions) if kind == "values" else int((~predictions.right).sum())
     with_images = any(card["picture"] for card in cards)
     html = rendered(
         "errors.html", cards=cards, total=total, kind=kind, probable=predictions.probable, with_images=with_images
     )
     return Section("errors", "Largest errors" if kind == "values" else "Most confident errors", html)
+
+
+def _cards(run: RunData, rows: np.ndarray, side: int) -> list[dict[str, Any]]:
+    """The picture of each row and what was said of it; of labels and values of the one that is farthest off."""
+    assert run.predictions is not None
+    predictions, titles = run.predictions, output_names(run.predictions)
+    of_classes = predictions.kind == "classes"
+    outputs = [0] * len(rows) if of_classes else _errors(predictions)[rows].argmax(axis=1).tolist()
+    pictures = zip(_pictures(run, rows.tolist(), side), rows.tolist(), outputs, strict=True)
+    return [
+        picture | {"short": svg.short(picture["id"], 24)} | _card(predictions, row, output, titles)
+        for picture, row, output in pictures
+    ]
 
 
 def _card(predictions: Predictions, row: int, output: int, titles: list[str]) -> dict[str, Any]:
@@ -120,9 +148,7 @@ def _card(predictions: Predictions, row: int, output: int, titles: list[str]) ->
         return {"said": said, "right": right, "sure": sure, "of_right": of_right}
     score, truth = predictions.scores[row, output], predictions.labels[row, output]
     if predictions.kind == "labels":
-        said, right = f"no {titles[output]}", f"has {titles[output]}"
-        if not truth > 0:
-            said, right = right, said
+        said, right = (f"{'has' if positive else 'no'} {titles[output]}" for positive in (score > 0, truth > 0))
         if predictions.probable:
             sure = float(1 / (1 + np.exp(-np.clip(np.abs(score), 0, 87))))
     else:

@@ -3,11 +3,14 @@
 import json
 from typing import Any
 
+import numpy as np
+
 from transfer import config as defaults
 from transfer.evaluation import runs
 from transfer.evaluation.measures import MEASURES
+from transfer.report import svg
 from transfer.report.run_data import RunData
-from transfer.report.templates import Section, count, is_number, rendered
+from transfer.report.templates import Section, count, is_number, output_names, rendered
 
 # What a tile says of a measure: its title, longer than that of a table's column, and what it is.
 MEANINGS = {
@@ -68,11 +71,23 @@ def _tiles(run: RunData) -> list[dict[str, Any]]:
     for row in rows:
         if is_number(row["value"]):
             title, meaning = MEANINGS.get(row["name"], (known[row["name"]].title, ""))
+            if row["name"] == "accuracy":
+                meaning += _majority(run)
             ends = (row.get("low"), row.get("high"))
             low, high = ends if all(map(is_number, ends)) else (None, None)
             tile = {"title": title, "meaning": meaning, "share": known[row["name"]].share, "value": row["value"]}
             tiles.append(tile | {"low": low, "high": high, "spread": row.get("spread")})
     return tiles
+
+
+def _majority(run: RunData) -> str:
+    """What predicting nothing but the most frequent class would give, as the end of a sentence; empty where unknown."""
+    predictions = run.predictions
+    if predictions is None or predictions.kind != "classes":
+        return ""
+    rows = np.bincount(predictions.labels, minlength=predictions.num_outputs)
+    name = output_names(predictions)[int(rows.argmax())]
+    return f"; always “{svg.short(name)}” would be right in {100 * rows.max() / len(predictions):.1f} %"
 
 
 def _facts(run: RunData) -> list[tuple[str, str]]:

@@ -29,6 +29,7 @@ FILE = "report.html"
 # In the order in which a reader meets them; each returns None where a run has nothing to show there.
 SECTIONS = (
     overview.section,
+    mistakes.some,
     curves.section,
     confusion.section,
     classes.section,
@@ -68,7 +69,7 @@ def page(loaded: Sequence[RunData], made: Sequence[list[Section]] | None = None)
         # no request to anywhere, and no script but this one
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
         "base-uri 'none'; form-action 'none'",
-        style=Markup("\n".join(asset(f"{key}.css") for key in ("chart", "page", *keys))),
+        style=Markup("\n".join(asset(f"{key}.css") for key in ("chart", "page", "cards", *keys))),
         script=Markup(script),
         first=first,
         # what is missing is known only when all sections have looked for it

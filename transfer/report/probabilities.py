@@ -13,7 +13,7 @@ from transfer.evaluation.predictions import Predictions
 from transfer.report import svg
 from transfer.report.feature_map import sample
 from transfer.report.run_data import RunData
-from transfer.report.templates import Section, output_names, rendered
+from transfer.report.templates import Section, is_number, output_names, rendered
 
 Curve = tuple[np.ndarray, np.ndarray]
 # Points of a curve at most.
@@ -165,10 +165,20 @@ def reliability(run: RunData) -> Section | None:
         confidence=sure,
         accuracy=accuracy,
         gap=sure - accuracy,
+        temperature=_temperature(run.result),
         kind=predictions.kind,
         rows=len(confidence),
     )
     return Section("reliability", "Calibration", html, charts=lambda: [chart])
+
+
+def _temperature(result: dict[str, Any]) -> dict[str, Any] | None:
+    """The temperature that held-out training rows gave, and the ECE and log-loss that it would have; None for none."""
+    of_result = result.get("temperature")
+    if not isinstance(of_result, dict) or not is_number(of_result.get("value")):
+        return None
+    measures = {name: part.get("value") for name, part in of_result.items() if isinstance(part, dict)}
+    return {"value": of_result["value"], "log_loss": measures.get("log_loss"), "ece": measures.get("ece")}
 
 
 def _diagram(lines: list[dict[str, Any]], kind: str) -> svg.Chart:

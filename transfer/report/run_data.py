@@ -12,18 +12,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
+from transfer.data.layout import listed
 from transfer.errors import TransferError
 from transfer.evaluation import predictions as kept
 from transfer.evaluation import runs
 from transfer.evaluation.predictions import Predictions
 from transfer.report.images import Images
 from transfer.runtime.files import paths
-from transfer.store import feature_files, skipped
+from transfer.store import duplicates, feature_files, skipped
 
 HISTORY = "metrics.jsonl"
 RESULT, CONFIG = "result.json", "config.json"
 
 
+# Names of classes that a note lists.
+MOST_NAMED = 10
 MAPS = ("pca", "tsne", "none")
 
 
@@ -169,11 +172,12 @@ def _load(path: str, name: str, options: Options) -> RunData:
             notes.append(f"Not finished: {len(done)} of {len(of_seeds)} seeds are, so far.")
         notes.append(f"A run over {len(of_seeds)} seeds: curves, images and predictions are those of {rows.name}.")
         result = result or runs.read_json(rows / RESULT)
-    notes += _skipped(result)
+    notes += _misleading(result)
     run = RunData(folder, path, rows, name, runs.read_json(rows / CONFIG), result, [], None, notes, options)
     run.history = _history(run)
     if result:
         run.predictions = _predictions(run)
+        run.notes += [line] if (line := runs.kept_epoch(result)) else []
     else:
         planned = runs.planned_epochs(run.config)
         epochs = f"{len(run.history)} of {planned} epochs are trained" if planned else "training has not ended"
@@ -181,14 +185,25 @@ def _load(path: str, name: str, options: Options) -> RunData:
     return run
 
 
-def _skipped(result: dict[str, Any]) -> list[str]:
-    """Lines about images that were left out; of a run over seeds those of the first."""
+def _misleading(result: dict[str, Any]) -> list[str]:
+    """Lines about what makes the measures say less than they seem to; of a run over seeds those of the first."""
     of_seeds = result.get("runs")
-    try:
-        facts = (of_seeds[0] if of_seeds else result).get(skipped.KEY, {})
-        return [skipped.line(split, of_split) for split, of_split in facts.items()]
-    except (KeyError, TypeError, AttributeError):  # somebody has written in the file
-        return []
+    lines: list[str] = []
+    with contextlib.suppress(KeyError, TypeError, AttributeError, ValueError):  # somebody has written in the file
+        first = of_seeds[0] if of_seeds else result
+        lines += [skipped.line(split, of_split) for split, of_split in first.get(skipped.KEY, {}).items()]
+        lines += [duplicates.line(first[duplicates.KEY])] if duplicates.KEY in first else []
+        lines += [f"{first['untrained_classes']}."] if "untrained_classes" in first else []
+        measures = first.get("measures", {})
+        if unseen := measures.get("classes_without_rows"):
+            lines.append(f"No validation image is of {listed(unseen, MOST_NAMED)}: nothing is known of them.")
+        if "majority" in measures and measures["accuracy"]["low"] <= measures["majority"]["value"]:
+            most = measures["majority"]
+            lines.append(
+                f"Always predicting “{most['class']}” would be right as often as this run may be: in "
+                f"{most['value']:.1%} of the images."
+            )
+    return lines
 
 
 def _history(run: RunData) -> list[dict[str, Any]]:

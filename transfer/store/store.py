@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.store.format import MISSING, SKIPPED, ChunkedArray, decode_ids, existing_metadata, open_array, scan_checks
+from transfer.store.format import (
+    CONTENT,
+    MISSING,
+    SKIPPED,
+    ChunkedArray,
+    decode_ids,
+    existing_metadata,
+    open_array,
+    scan_checks,
+)
 
 
 class StoredArray:
@@ -162,6 +171,11 @@ class FeatureStore:
     def id_rows(self) -> StoredIds:
         """The ids, read where they are asked for: `store.id_rows[10:20]`, a list of strings."""
         return StoredIds(self._array("ids"))
+
+    @cached_property
+    def content(self) -> StoredArray | None:
+        """The checksum of each row's file as it was read, int64; None where images are no files."""
+        return self._array(CONTENT) if self.metadata.get(CONTENT) else None
 
     @property
     def num_chunks(self) -> int:

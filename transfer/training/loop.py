@@ -35,10 +35,18 @@ VERDICT_SECONDS = 2.0
 
 
 def run_epochs(
-    train: Trainer, state: State, epochs: int, workdir: epath.Path, *, checkpoint_seconds: float = 30.0, ahead: int = 1
+    train: Trainer,
+    state: State,
+    epochs: int,
+    workdir: epath.Path,
+    *,
+    patience: int | None = None,
+    checkpoint_seconds: float = 30.0,
+    ahead: int = 1,
 ) -> Run:
     """Trains to `epochs` epochs in all, going on from the newest checkpoint of `workdir`; prints a line an epoch.
 
+    It ends before that after `patience` epochs without a better one, whatever was stopped and resumed before.
     Each epoch must depend on its state and index alone, so that a run that was stopped ends bit for bit as one
     that was not. A checkpoint is written every `checkpoint_seconds`, at the end, on Ctrl-C, and where the process is
     asked to end (`transfer.runtime.preemption`): after a part. `ahead` parts are given to the device at a time, which
@@ -51,7 +59,7 @@ def run_epochs(
     run, checkpoints = Run(state), Checkpoints(workdir)
     try:
         checkpoints.restore(run)
-        if run.epoch >= epochs:
+        if run.epoch >= epochs or run.has_stalled(patience):
             distributed.print_once(f"Already trained for {run.epoch} epochs; nothing to do.")
             if Metrics.differ(workdir, run.epoch):
                 Metrics(workdir, run.history).close()
@@ -63,7 +71,7 @@ def run_epochs(
         metrics = Metrics(workdir, run.history)
         try:
             parts = dispatch_ahead(train(run.state, range(run.epoch, epochs), run.position), ahead)
-            _take_parts(parts, run, epochs, checkpoints, metrics, checkpoint_seconds)
+            _take_parts(parts, run, epochs, patience, checkpoints, metrics, checkpoint_seconds)
         finally:
             metrics.close()
     except Exception as error:
@@ -102,9 +110,15 @@ def dispatch_ahead(results: Iterator[T], ahead: int) -> Iterator[T]:
 
 
 def _take_parts(
-    parts: Iterator[Part], run: Run, epochs: int, checkpoints: Checkpoints, metrics: Metrics, checkpoint_seconds: float
+    parts: Iterator[Part],
+    run: Run,
+    epochs: int,
+    patience: int | None,
+    checkpoints: Checkpoints,
+    metrics: Metrics,
+    checkpoint_seconds: float,
 ) -> None:
-    """Brings the run to `epochs` epochs by the parts that are left, and saves it whenever that is due."""
+    """Brings the run to its end by the parts that are left, and saves it whenever that is due."""
     saved, saved_time, last = run.progress, time.monotonic(), None
     try:
         start = time.monotonic()
@@ -122,7 +136,8 @@ def _take_parts(
                 shown = " - ".join(f"{LABELS[name]}: {value:.4f}" for name, value in row.items())
                 distributed.print_once(f"Epoch {run.epoch}/{epochs} - {shown}")
             run.seconds += time.monotonic() - start
-            stop, done = preemption.stop_at(run.epoch), run.epoch == epochs
+            stalled = last.metrics is not None and run.has_stalled(patience)
+            stop, done = preemption.stop_at(run.epoch), run.epoch == epochs or stalled
             # due by the clock of process 0
             due = distributed.broadcast(time.monotonic() - saved_time > checkpoint_seconds, "checkpoint due")
             if done or stop or due:
@@ -131,6 +146,10 @@ def _take_parts(
                 saved, saved_time = run.progress, time.monotonic()
             if stop and not done:
                 raise preemption.Preempted
+            if stalled:
+                best = f"none of the last {patience} was better than epoch {run.best_epoch}"
+                distributed.print_once(f"Stopped after epoch {run.epoch}: {best}.")
+                break
             start = time.monotonic()
     except (KeyboardInterrupt, preemption.Preempted):
         # a Ctrl-C that one of several processes gets is not known to the others, who would not save with it

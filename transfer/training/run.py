@@ -50,6 +50,18 @@ class Run:
         """Number of epochs that are done."""
         return len(self.history)
 
+    def kept_epoch(self, keep: str) -> int:
+        """The epoch, from 1, whose weights the run ends with: `keep` is "last" or "best"."""
+        return self.best_epoch if keep == "best" else self.epoch
+
+    def kept_state(self, keep: str) -> State:
+        """The state with the weights of that epoch; what else is in it is the last one's."""
+        return {**self.state, **self.best} if keep == "best" else self.state
+
+    def has_stalled(self, patience: int | None) -> bool:
+        """Whether the last `patience` epochs were no better than the best before them; never for None."""
+        return patience is not None and self.epoch - self.best_epoch >= patience
+
     @property
     def progress(self) -> tuple[int, int]:
         """Number of epochs that are done, and of batches of the next one."""
