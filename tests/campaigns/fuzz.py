@@ -40,6 +40,7 @@ FOUND = Path(__file__).with_name("found")
 GUIDED = (
     *("features .p", "features .npz, array", "CIFAR tar", "image folder .zip", "PPM", ".pth", ".pth, pickle"),
     *(".pth, older format", "weights .keras, config", "weights .onnx"),
+    *("index of shards", "config.json of a model", "preprocessor_config.json"),
 )
 INSTRUMENTED = ("transfer", "zipfile", "tarfile", "pickle", "numpy.lib", "PIL.PpmImagePlugin")
 

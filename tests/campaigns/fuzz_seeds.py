@@ -181,6 +181,53 @@ def keras() -> list[bytes]:
     return [keras_with(keras_config()[0])]
 
 
+SHARDS = {"model-1.safetensors": {"a.weight": FEATURES}, "model-2.safetensors": {"b.bias": LABELS, "c": FEATURES}}
+
+
+@functools.cache
+def shards() -> Mapping[str, bytes]:
+    from safetensors.numpy import save
+
+    return {name: save(tensors) for name, tensors in SHARDS.items()}
+
+
+def index() -> list[bytes]:
+    """Of shards, as transformers writes it."""
+    listed = {tensor: name for name, tensors in SHARDS.items() for tensor in tensors}
+    return [
+        json.dumps({"metadata": {"total_size": 184}, "weight_map": listed}, indent=indent).encode() for indent in (0, 2)
+    ]
+
+
+def model_config() -> list[bytes]:
+    """`config.json` of a model, as timm writes it today and wrote it before, and as transformers does."""
+    cfg = {"input_size": [3, 160, 160], "test_input_size": [3, 224, 224], "crop_pct": 0.95, "interpolation": "bicubic"}
+    cfg |= {
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "fixed_input_size": False,
+        "crop_mode": "center",
+    }
+    names = {"num_classes": 3, "label_names": ["cat", "dog", "newt"]}
+    timm = {"architecture": "resnet18", **names, "model_args": {"act_layer": "silu"}, "pretrained_cfg": cfg}
+    resnet = {"architectures": ["ResNetForImageClassification"], "model_type": "resnet", "layer_type": "basic"}
+    resnet |= {"depths": [2, 2, 2, 2], "embedding_size": 64, "hidden_sizes": [64, 128, 256, 512], "hidden_act": "relu"}
+    resnet |= {"id2label": {"0": "cat", "1": "dog"}, "downsample_in_first_stage": False}
+    return [json.dumps(each).encode() for each in (timm, {**cfg, "architecture": "resnet18"}, resnet)]
+
+
+def processors() -> list[bytes]:
+    """`preprocessor_config.json` of every kind that is known."""
+    usual = {"do_resize": True, "resample": 3, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_rescale": True}
+    edge, sides = {"shortest_edge": 224}, {"height": 96, "width": 96}
+    kinds = [
+        {"image_processor_type": "ConvNextImageProcessor", "size": edge, "crop_pct": 0.875},
+        {"feature_extractor_type": "ViTFeatureExtractor", "size": 96},
+        {"image_processor_type": "CLIPImageProcessor", "size": edge, "do_center_crop": True, "crop_size": sides},
+    ]
+    return [json.dumps(usual | kind).encode() for kind in kinds]
+
+
 def onnx() -> list[bytes]:
     """A small graph of most of the operators that are known, with constants to compute."""
     from onnx import TensorProto, helper

@@ -15,7 +15,7 @@ from tests.campaigns import fuzz_seeds as seeds
 from transfer.data import decode, open_source
 from transfer.errors import TransferError
 from transfer.store import feature_files
-from transfer.weights import native, readers
+from transfer.weights import beside, cache, catalogue, claims, native, readers
 from transfer.weights.readers import _hdf5, keras_file
 
 Files = Mapping[str, bytes]
@@ -126,6 +126,17 @@ PPM_TOKENS = (b"P1", b"P3", b"P5", b"P6", b"Pf", b"#", b"\n", b"65535 ")
 HDF5_TOKENS = (b"TREE", b"SNOD", b"HEAP", b"GCOL", b"OHDR", b"FRHP", b"BTHD")
 ONNX_TOKENS = (b"Conv", b"Loop", b"Expand", b"Tile", b"\x08\x01", b"\x12\x00")
 TAR_TOKENS = (b"ustar", b"L", b"x", b"\xff" * 12)
+TEXT_TOKENS = (
+    *JSON_TOKENS,
+    b"NaN",
+    b"../",
+    b"./",
+    b'"architecture":',
+    b'"id2label":{}',
+    b'"size":',
+    b"0.0",
+    b"9" * 5000,
+)
 FLAG_TOKENS = (b"=", b".", b"(", b")", b"None", b"1e999", b"'", b"\n", b"[0]")
 
 
@@ -166,6 +177,9 @@ def source(kind: str, name: str, split: str | None = None) -> Callable[[Path], o
     return lambda folder: open_source(f"{kind}:{folder / name}", split)
 
 
+INDEX = "model.safetensors.index.json"
+
+
 def weights(folder: Path) -> object:
     return readers.read(folder / "a.bin")
 
@@ -176,6 +190,22 @@ def described(folder: Path) -> object:
     native.preprocessing(path)
     native.fields(path, "lenet5")
     return readers.read(path)
+
+
+def sharded(folder: Path) -> object:
+    """An index and its shards, as `create_model` reads them."""
+    path = folder / INDEX
+    return cache.digests(path), readers.read(path)
+
+
+def said_beside(folder: Path) -> object:
+    """What stands beside a weight file, compared with a model."""
+    said, record = beside.read(folder / "model.bin"), catalogue.get("resnet18.a1_in1k")
+    claims.architecture(said.network)
+    problems = claims.problems(folder / "model.bin", {}, said, record.arch, record.preprocessing, record.name)
+    if not all(problem.isprintable() for problem in problems):
+        raise AssertionError(f"not one line: {said}")
+    return "\n".join(said.label_names).encode("utf-8")
 
 
 def hdf5_here(folder: Path) -> object:
@@ -257,6 +287,11 @@ def with_tar_checksums(name: str) -> Callable[[bytes], Files]:
         return {name: bytes(data)}
 
     return files
+
+
+def beside_model(name: str) -> Callable[[bytes], Files]:
+    """The text `name` beside a weight file."""
+    return lambda content: {"model.bin": b"weights", name: content}
 
 
 def cifar_files(content: bytes) -> Files:
@@ -359,6 +394,9 @@ TABLE = (
     Target(".pth, pickle", seeds.pth_pickle, weights, pth_with, PICKLE_TOKENS, share=10),
     Target(".pth, older format", seeds.pth_stream, weights, alone("a.bin"), PICKLE_TOKENS, share=10),
     Target("weights .safetensors", seeds.safetensors, described, alone("a.bin"), JSON_TOKENS),
+    Target("index of shards", seeds.index, sharded, lambda index: {INDEX: index, **seeds.shards()}, TEXT_TOKENS),
+    Target("config.json of a model", seeds.model_config, said_beside, beside_model(beside.CONFIG), TEXT_TOKENS),
+    Target("preprocessor_config.json", seeds.processors, said_beside, beside_model(beside.PREPROCESSOR), TEXT_TOKENS),
     Target("weights .h5", seeds.hdf5, hdf5_here, alone("a.bin"), HDF5_TOKENS, share=3, short=30),
     Target("weights .keras", seeds.keras, weights, alone("a.bin"), ZIP_TOKENS, share=0, short=4),
     Target("weights .keras, config", seeds.keras_config, keras_names, alone("config.json"), JSON_TOKENS),

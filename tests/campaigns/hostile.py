@@ -31,6 +31,7 @@ from tests.campaigns import (
     hostile_stand_ins,
     hostile_tars,
     hostile_tensors,
+    hostile_texts,
     hostile_zips,
 )
 from tests.campaigns.carriers import CARRIERS, PLAIN, TENSORS, empty
@@ -81,6 +82,7 @@ FILES: Mapping[str, Callable[[], Iterable[File]]] = {
     "headers": hostile_headers.files,
     "images": hostile_pictures.files,
     "graphs": hostile_graphs.files,
+    "texts": hostile_texts.files,
 }
 
 

@@ -16,16 +16,14 @@ from absl import logging
 from transfer.errors import TransferError
 from transfer.models.resnet import SIZES, STAGE_CHANNELS, Bottleneck
 from transfer.preprocess.recipe import Preprocessing
-from transfer.runtime.files.untrusted import DAMAGE_ERRORS, MAX_CLASSES, error_summary, printable
+from transfer.runtime.files.untrusted import DAMAGE_ERRORS, MAX_CLASSES, error_summary, json_object, printable
 from transfer.weights import native
 from transfer.weights.readers import claims_in, safetensors_file
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-# The names of 21,843 classes and what they mean take 2 MB.
-LARGEST = 1 << 24
-LARGEST_SIDE = 1 << 13
-# What is quoted of why images are made otherwise.
-LONGEST = 200
+LARGEST_SIDE, MOST_CHANNELS = 1 << 13, 1 << 12
+# What is quoted of why images are made otherwise, and so many settings.
+LONGEST, SHOWN = 200, 3
 
 # timm's own values of what a `pretrained_cfg` leaves out.
 TIMM = dict(input_size=(3, 224, 224), crop_pct=0.875, crop_mode="center", interpolation="bicubic")
@@ -80,52 +78,51 @@ def read(file: Path) -> Beside:
     if safetensors_file.metadata(file).get("format") == native.FORMAT:
         return Beside(config)
     content, processor = _json(config), _json(file.with_name(PREPROCESSOR))
-    network, fields, odd = _network(content)
-    recipes, unlike = _recipes(content, processor)
-    names = _label_names(content)
-    count = len(names) or _first(content, "num_classes", "num_labels")
+    inner = content.get("pretrained_cfg")
+    dicts = (inner, content) if isinstance(inner, Mapping) else (content,)
+    joined = {key: value for each in dicts for key, value in each.items() if value is not None}
+    is_timm = len(dicts) > 1 or {"architecture", "mean"} <= content.keys()
+    network, fields, odd = _network(joined)
+    recipes, unlike = _recipes(joined if is_timm else None, processor)
+    names = _label_names(joined.get("label_names") or joined.get("id2label") or joined.get("labels"))
+    count = len(names) or joined.get("num_classes", joined.get("num_labels"))
     is_count = isinstance(count, int) and 0 <= count <= MAX_CLASSES
     return Beside(config, claims_in(content), network, fields, count if is_count else None, names, recipes, unlike, odd)
 
 
 def _json(path: Path) -> Mapping[str, Any]:
     try:
-        if not path.is_file() or path.stat().st_size > LARGEST:
-            return {}
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        logging.warning("%s: not looked at (%s)", path, error_summary(error))
+        return json_object(path) if path.is_file() else {}
+    except (OSError, TransferError) as error:
+        logging.warning("%s: not looked at (%s)", path, error)
         return {}
-    return content if isinstance(content, Mapping) else {}
 
 
-def _first(content: Mapping[str, Any], *keys: str) -> Any:
-    """The first value there is under one of these keys, in the dict or in timm's inner one."""
-    inner = content.get("pretrained_cfg")
-    dicts = (content, inner if isinstance(inner, Mapping) else {})
-    return next((each[key] for key in keys for each in dicts if each.get(key) is not None), None)
-
-
-def _label_names(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the classes, from a list, or from a dict with all numbers from 0 on."""
-    names = _first(content, "label_names", "id2label", "labels")
-    if isinstance(names, Mapping) and len(names) <= MAX_CLASSES:
+def _label_names(names: object) -> tuple[str, ...]:
+    """Names of the classes, from a list, or from a dict with all numbers from 0 on; as a terminal may show them."""
+    if isinstance(names, Mapping):
         names = [names.get(str(number)) for number in range(len(names))]
     whole = isinstance(names, list) and len(names) <= MAX_CLASSES and all(isinstance(name, str) for name in names)
-    return tuple(names) if whole else ()
+    return tuple(name if name.isprintable() else printable(name, len(name)) for name in names) if whole else ()
+
+
+def _text(value: object) -> str:
+    """A value as messages show it."""
+    try:
+        return printable(json.dumps(value), LONGEST)
+    except RecursionError:
+        return printable(value)
 
 
 def _network(content: Mapping[str, Any]) -> tuple[str, dict[str, Any], tuple[str, ...]]:
     """The network's name, the fields that follow, and settings that are not known here."""
-    name = content.get("architecture")
+    name, kind, arguments = map(content.get, ("architecture", "model_type", "model_args"))
     if isinstance(name, str):
-        arguments: Any = content.get("model_args")
-        others = sorted(set(arguments) - TIMM_ARGUMENTS) if isinstance(arguments, Mapping) else []
-        return name, {}, tuple(f"model_args.{printable(key)}={printable(arguments[key])}" for key in others)
-    if content.get("model_type") == "resnet":
+        others = sorted(arguments.keys() - TIMM_ARGUMENTS)[:SHOWN] if isinstance(arguments, Mapping) else []
+        return name[:LONGEST], {}, tuple(f"model_args.{printable(key)}={printable(arguments[key])}" for key in others)
+    if kind == "resnet":
         return *_resnet(content), ()
-    kind = content.get("model_type")
-    return (kind if isinstance(kind, str) else ""), {}, ()
+    return (kind[:LONGEST] if isinstance(kind, str) else ""), {}, ()
 
 
 def _resnet(content: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -133,22 +130,21 @@ def _resnet(content: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     usual = dict(depths=[3, 4, 6, 3], embedding_size=64, hidden_sizes=[256, 512, 1024, 2048], layer_type="bottleneck")
     depths, first, widths, unit = ({**usual, **content}[key] for key in usual)
     expansion = Bottleneck.expansion if unit == "bottleneck" else 1
-    has_our_widths = isinstance(first, int) and first > 0 and widths == [first * expansion << i for i in range(4)]
+    is_number = isinstance(first, int) and 0 < first <= MOST_CHANNELS
+    has_our_widths = is_number and widths == [first * expansion << i for i in range(4)]
     known = [name for name, size in SIZES.items() if [*size[0]] == depths and size[1] == (unit == "bottleneck")]
     if not known or not has_our_widths:
-        sizes = json.dumps([depths, first, widths])
-        return f"resnet of {printable(unit)} layers with depths, embedding and hidden sizes {printable(sizes)}", {}
+        sizes = _text([depths, first, widths])
+        return f"resnet of {printable(unit)} layers with depths, embedding and hidden sizes {sizes}", {}
     width = {} if first == STAGE_CHANNELS[0] else {"width": first / STAGE_CHANNELS[0]}
     return known[0], {"stride_in_1x1": content.get("downsample_in_bottleneck") is True, **width}
 
 
-def _recipes(config: Mapping[str, Any], processor: Mapping[str, Any]) -> tuple[tuple[Preprocessing, ...], str]:
+def _recipes(of_timm: Mapping[str, Any] | None, processor: Mapping[str, Any]) -> tuple[tuple[Preprocessing, ...], str]:
     """How images are made, and else why that is not known here."""
-    inner = config.get("pretrained_cfg")
-    cfg = inner if isinstance(inner, Mapping) else config if "architecture" in config and "mean" in config else None
     try:
-        if cfg is not None:
-            cfg = TIMM | {key: value for key, value in cfg.items() if value is not None}
+        if of_timm is not None:
+            cfg = TIMM | of_timm
             best = {key: cfg.get(f"test_{key}", cfg[key]) for key in ("input_size", "crop_pct")}
             return tuple(dict.fromkeys(map(_of_timm, (cfg, cfg | best)))), ""
         return ((_of_transformers(processor),), "") if processor else ((), "")
@@ -160,9 +156,10 @@ def _recipes(config: Mapping[str, Any], processor: Mapping[str, Any]) -> tuple[t
 
 def _recipe(size: Any, resize_to: int | None, interpolation: Any, scale: float, mean: Any, std: Any) -> Preprocessing:
     recipe = Preprocessing(tuple(size), resize_to, str(interpolation), scale=float(scale), mean=mean, std=std)
-    largest = max(*recipe.image_size, recipe.resize_to or 1)
-    if largest > LARGEST_SIDE or not all(map(math.isfinite, (recipe.scale, *recipe.mean, *recipe.std))):
-        raise TransferError(f"sides of {largest} pixels, or numbers that are none")
+    sides = (*size, resize_to or 1)
+    is_whole = all(isinstance(side, int) and side <= LARGEST_SIDE for side in sides)
+    if not is_whole or not all(map(math.isfinite, (recipe.scale, *recipe.mean, *recipe.std))):
+        raise TransferError(f"sides of {max(sides)} pixels, or numbers that are none")
     if min(recipe.std) <= 0:
         raise TransferError(f"std={min(recipe.std)}")
     return recipe
@@ -203,7 +200,7 @@ def _of_transformers(processor: Mapping[str, Any]) -> Preprocessing:
     else:
         image, resize_to = crop, edge
     if image is None or crop not in (None, image) or "longest_edge" in size:
-        raise TransferError(f"size={json.dumps(size)}, crop_size={json.dumps(crop)}")
+        raise TransferError(f"size={_text(size)}, crop_size={_text(crop)}")
     values = processor["image_mean"], processor["image_std"]
     mean, std = values if processor.get("do_normalize", True) else ((0.0,), (1.0,))
     scale = processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1.0

@@ -9,6 +9,7 @@ from absl import logging
 
 from transfer.errors import TransferError
 from transfer.runtime.cache import cache_dir
+from transfer.runtime.files.untrusted import prefix_errors
 from transfer.runtime.progress import NOTICEABLE_SECONDS, Progress
 from transfer.weights import download
 from transfer.weights.catalogue import Record, WeightFile
@@ -30,7 +31,9 @@ def digests(path: Path) -> dict[str, str]:
     Of an index of shards the SHA-256 is that of the lines `sha256sum` prints of them, in the order of their names.
     """
     if index_file.is_index(path):
-        lines = (f"{digests(path.parent / shard)['sha256']}  {shard}\n" for shard in index_file.whole(path))
+        with prefix_errors(path):
+            shards = index_file.shards(path)
+        lines = (f"{digests(path.parent / shard)['sha256']}  {shard}\n" for shard in shards)
         return {"sha256": hashlib.sha256("".join(lines).encode()).hexdigest(), "md5": ""}
     hashes = {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
     size = path.stat().st_size

@@ -3,10 +3,11 @@
 The library `huggingface_hub` asks and downloads: its cache, token, endpoint and offline switch are what everybody has.
 """
 
+import contextlib
 import functools
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,50 +70,53 @@ def _from_hub(repo: str, revision: str | None) -> Place:
         raise UsageError(f"{PREFIX}{repo} needs huggingface_hub: {install_hint('hub')}") from error
     address = f"{PREFIX}{repo}@{revision}" if revision else f"{PREFIX}{repo}"
     us: dict[str, Any] = dict(library_name=NAME, library_version=VERSION)
-    listed: list[str] | None = None
-    problem = ""
     try:
         info = hub.HfApi(**us).model_info(repo, revision=revision)
-        listed = [file.rfilename for file in info.siblings or ()]
-        if info.id != repo:
-            logging.warning("%s%s is called %s%s now", PREFIX, repo, PREFIX, info.id)
     except Exception as error:  # the library's own, or of whichever HTTP library its version uses
-        problem = _problem(error, repo, revision)
+        problem = f"{address}: {_problem(error, repo, revision)}"
+        cached = _cached(repo, revision)
+        if cached is None:
+            is_offline = isinstance(error, hub.errors.OfflineModeIsEnabled)
+            where = f", and it is not in {hub.constants.HF_HUB_CACHE}" if is_offline else ""
+            raise TransferError(problem + where) from error
+        logging.warning("%s; taken from the cache, at commit %s", problem, cached.revision)
+        return cached
+    if info.id != repo:
+        logging.warning("%s%s is called %s%s now", PREFIX, repo, PREFIX, info.id)
+    listed = [file.rfilename for file in info.siblings or ()]
+    weights = next((name for name in WEIGHTS if name in listed), None)
+    if weights is None:
+        names = ", ".join(map(printable, listed[:SHOWN])) or "no file"
+        raise TransferError(f"{address}: it has {names}, and none of {', '.join(WEIGHTS)}")
 
-    def get(name: str, commit: str | None) -> Path | None:
-        if listed is not None and name not in listed:
-            return None
+    def get(name: str, at: str | None) -> Path:
         try:
-            at = commit or revision
-            return Path(hub.hf_hub_download(repo, name, revision=at, local_files_only=listed is None, **us))
+            return Path(hub.hf_hub_download(repo, name, revision=at, **us))
         except Exception as error:
-            if listed is None:
-                return None
             raise TransferError(f"{address}: {name}: {_problem(error, repo, revision)}") from error
 
-    file = _weights(get)
-    if file is None:
-        holds = f"it has {', '.join(map(printable, (listed or ['no file'])[:SHOWN]))}, and none of {', '.join(WEIGHTS)}"
-        raise TransferError(f"{address}: {problem or holds}")
-    if problem:
-        logging.warning("%s: %s; taken from the cache, at commit %s", address, problem, file.parent.name)
-    return Place(file, file.parent.name)
+    at = revision
+    for name in (beside.CONFIG, beside.PREPROCESSOR, weights):
+        if name in listed:
+            file = get(name, at)
+            at = file.parent.name  # …/snapshots/COMMIT/NAME: the branch may move on meanwhile
+    with prefix_errors(file):
+        shards = index_file.listed(file) if index_file.is_index(file) else ()
+    for shard in shards:  # that one is missing is for the reader to say
+        if shard in listed:
+            get(shard, at)
+    return Place(file, at)
 
 
-def _weights(get: Callable[[str, str | None], Path | None]) -> Path | None:
-    """The first weight file that `get` gives, after the files that say something of it, all of one commit."""
-    commit: str | None = None
-    for name in (beside.CONFIG, beside.PREPROCESSOR, *WEIGHTS):
-        path = get(name, commit)
-        if path is None:
-            continue
-        commit = commit or path.parent.name  # …/snapshots/COMMIT/NAME
-        if name in WEIGHTS:
-            with prefix_errors(path):
-                shards = index_file.shards(path) if index_file.is_index(path) else ()
-            for shard in shards:  # that one is missing is for the reader to say
-                get(shard, commit)
-            return path
+def _cached(repo: str, revision: str | None) -> Place | None:
+    """What an earlier download has left in the library's cache."""
+    from huggingface_hub import errors, try_to_load_from_cache
+
+    with contextlib.suppress(errors.HFValidationError):
+        for name in WEIGHTS:
+            file = try_to_load_from_cache(repo, name, revision=revision)
+            if isinstance(file, str):
+                return Place(Path(file), Path(file).parent.name)
     return None
 
 
@@ -121,12 +125,11 @@ def _problem(error: Exception, repo: str, revision: str | None) -> str:
     from huggingface_hub import constants, errors
 
     token = "`hf auth login` or HF_TOKEN"
-    offline = f"HF_HUB_OFFLINE is set, and it is not in {constants.HF_HUB_CACHE}"
     known: Sequence[tuple[type, str]] = (
         (errors.GatedRepoError, f"gated: ask for access on {constants.ENDPOINT}/{repo}, then {token}"),
         (errors.RepositoryNotFoundError, f"there is no such repository, or it is private and wants {token}"),
         (errors.RevisionNotFoundError, f"it has no revision {printable(revision)}"),
-        (errors.OfflineModeIsEnabled, offline),
+        (errors.OfflineModeIsEnabled, "HF_HUB_OFFLINE is set"),
         (errors.HFValidationError, error_summary(error)),
     )
     for kind, text in known:

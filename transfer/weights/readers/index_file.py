@@ -1,11 +1,11 @@
 """`model.safetensors.index.json` and `pytorch_model.bin.index.json`: one model's tensors in several files beside it."""
 
-import json
+import os
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from transfer.errors import TransferError
-from transfer.runtime.files.untrusted import error_summary, prefix_errors, printable
+from transfer.runtime.files.untrusted import json_object, printable
 from transfer.weights import readers
 from transfer.weights.readers import HEAD_BYTES, Format
 from transfer.weights.readers._described import Described
@@ -25,37 +25,33 @@ def is_index(path: Path) -> bool:
         return recognises(stream.read(HEAD_BYTES))
 
 
-def shards(path: Path) -> dict[str, set[str]]:
+def listed(path: Path) -> dict[str, set[str]]:
     """The names of the files, in their order, and which tensors each is to hold.
 
     Raises TransferError for a text that is no such index, or that leads out of its folder.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise TransferError(f"a damaged {FORMAT} ({error_summary(error)})") from error
-    names = content.get(MAP) if isinstance(content, dict) else None
+    names = json_object(path).get(MAP)
     if not isinstance(names, dict) or not names:
         raise TransferError(f"a JSON text without {MAP!r}: it holds no weights; name the file that does")
     held: dict[str, set[str]] = {}
     for tensor, file in names.items():
         parts = PurePosixPath(file).parts if isinstance(file, str) else ()
-        if not parts or "\\" in file or ":" in file or any(part in ("..", "/") for part in parts):
+        if not parts or "\\" in file or ":" in file or any(part in ("..", "/", "//") for part in parts):
             raise TransferError(f"refused: {printable(tensor)} lies in {printable(file)}, outside of its folder")
-        held.setdefault(file, set()).add(tensor)
+        held.setdefault("/".join(parts), set()).add(tensor)  # a/./b is a/b: no file is read twice
     return dict(sorted(held.items()))
 
 
-def whole(path: Path) -> dict[str, set[str]]:
-    """`shards`, and every one of them is there. Raises TransferError, with the path in front."""
-    with prefix_errors(path):
-        listed = shards(path)
-        for file in listed:
-            if not (path.parent / file).is_file():
-                raise TransferError(f"{printable(file)}, which it lists, is not there")
-            if is_index(path.parent / file):
-                raise TransferError(f"{printable(file)}, which it lists, holds no tensors")
-    return listed
+def shards(path: Path) -> dict[str, set[str]]:
+    """`listed`, and every one of them is there and holds tensors itself."""
+    held = listed(path)
+    for file in held:
+        shard = path.parent / file
+        if not os.path.isfile(shard):
+            raise TransferError(f"{printable(file)}, which it lists, is not there")
+        if is_index(shard):
+            raise TransferError(f"{printable(file)}, which it lists, holds no tensors")
+    return held
 
 
 def read(path: Path) -> Described:
@@ -63,7 +59,8 @@ def read(path: Path) -> Described:
     joined = Described({})
     for file, tensors in shards(path).items():
         shard = readers.read(path.parent / file)
-        for names, text in ((tensors - {*shard}, "does not hold"), ({*shard} & {*joined}, "holds a second")):
+        problems = {"does not hold": tensors - shard.keys(), "holds a second": shard.keys() & joined.keys()}
+        for text, names in problems.items():
             if names:
                 raise TransferError(f"{printable(file)} {text} {printable(min(names))}")
         joined.update(shard)
