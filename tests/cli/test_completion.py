@@ -122,7 +122,7 @@ PATHS = {
     "features": (["config"], ["store", "workdir"]),
     "compare": (["output"], ["runs"]),
     "report": (["output"], ["runs", "plots"]),
-    "predict": (["output"], ["workdir", "compilation_cache"]),
+    "predict": (["weights", "output"], ["workdir", "compilation_cache"]),
     "shots": (["output"], ["run"]),
     "similarity": (["output"], ["stores"]),
     "transferability": (["output"], ["stores"]),

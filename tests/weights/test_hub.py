@@ -1,5 +1,6 @@
 """Weights from a Hub, of a server on this machine, with repositories as timm and transformers write them."""
 
+import csv
 import dataclasses
 import functools
 import gzip
@@ -8,6 +9,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,15 +22,17 @@ import numpy as np
 import pytest
 from golden import reading, seeded
 from huggingface_hub import constants
+from PIL import Image
 from safetensors.numpy import save, save_file
 from support import hub_server
 from support.hub_server import Hub, Repository
 
 from transfer import __main__ as command
 from transfer.errors import TransferError, UsageError
+from transfer.export.predictor import Predictor
 from transfer.extract.extractor import Extractor
 from transfer.preprocess import recipe
-from transfer.weights import cache, catalogue, create_model, hub
+from transfer.weights import cache, catalogue, create_model, hub, readers
 from transfer.weights.catalogue import WeightFile
 
 WIDTH = 1 / 32
@@ -250,10 +254,10 @@ def offline(server: Hub, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_without_a_network(by: str, server: Hub, offline: Any, tmp_path: Path, caplog: Any) -> None:
     online = create_model(f"hf:{TIMM}", width=WIDTH)
     offline(by)
-    why = f"HF_HUB_OFFLINE is set, and it is not in {tmp_path / 'cache'}"
+    why, where = "HF_HUB_OFFLINE is set", f", and it is not in {tmp_path / 'cache'}"
     if by == "nobody":
-        why = f"no whole answer from {constants.ENDPOINT} (ConnectError: [Errno 111] Connection refused)"
-    with pytest.raises(TransferError, match=rf"^hf:{SHARDED}: {re.escape(why)}$"):
+        why, where = f"no whole answer from {constants.ENDPOINT} (ConnectError: [Errno 111] Connection refused)", ""
+    with pytest.raises(TransferError, match=rf"^hf:{SHARDED}: {re.escape(why + where)}$"):
         create_model(f"hf:{SHARDED}")
     for address in (f"hf:{TIMM}", f"hf:{TIMM}@main", f"hf:{TIMM}@{online.revision}"):
         caplog.clear()
@@ -316,6 +320,70 @@ def test_a_new_classifier_has_no_labels(server: Hub) -> None:
     assert create_model(f"hf:{TIMM}", width=WIDTH, num_classes=0).label_names == ()
 
 
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """The image of the golden file, as a file."""
+    Image.fromarray(seeded.pixels(97, 131)).save(tmp_path / "image.png")
+    return tmp_path / "image.png"
+
+
+def softmax(logits: list[float]) -> np.ndarray:
+    exponentials = np.exp(np.array(logits) - max(logits))
+    return exponentials / exponentials.sum()
+
+
+def test_predict_calls_the_classes_by_their_names(server: Hub, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    repo = "microsoft/resnet-18"
+    assert command.main(["predict", f"--model=hf:{repo}", "--all", str(image)]) == 0
+    header, row = csv.reader(capsys.readouterr().out.splitlines())
+    assert header[3:] == [f"probability of {name}" for name in LABELS]
+    expected = softmax(written()[repo]["output"])
+    assert np.abs(np.array(row[3:], float) - expected).max() <= 1e-5 and row[1] == LABELS[expected.argmax()]
+
+
+def labelled(folder: Path, **own: Any) -> Path:
+    (folder / "config.json").write_text(json.dumps({"architecture": "resnet18", "num_classes": 10, **own}))
+    shutil.copy(reading.HERE / "resnet18_slim.pth", folder / "pytorch_model.bin")
+    return folder
+
+
+CFG = {"input_size": [3, 32, 32], "crop_pct": 1.0, "interpolation": "bilinear"}
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (None, "0 1 2 3 4 5 6 7 8 9"),
+        ([*"abcdefghij"], "a b c d e f g h i j"),
+        ([*"abcdefghi"], "0 1 2 3 4 5 6 7 8 9"),  # as many as the classifier has, or none
+        ([*"abcdefgahi"], "a(0) b c d e f g a(7) h i"),
+    ],
+)
+def test_names_of_classes(names: list[str] | None, expected: str, tmp_path: Path, image: Path) -> None:
+    named = labelled(tmp_path, label_names=names, pretrained_cfg=CFG)
+    predictor = Predictor.of_model(str(named), width=1 / 16)
+    assert predictor.class_names == tuple(name.replace("(", " (") for name in expected.split())
+    if names is None:
+        pixels = np.asarray(Image.open(image))[None]
+        model = create_model(str(named), width=1 / 16)
+        logits, _ = model(recipe.apply(model.preprocessing, pixels))
+        assert np.abs(predictor(pixels)[0] - softmax(np.asarray(logits[0], np.float64).tolist())).max() <= 1e-6
+
+
+def test_a_network_that_cannot_predict(tmp_path: Path, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = labelled(tmp_path) / "pytorch_model.bin"
+    with pytest.raises(UsageError, match=rf"^{file} does not say how its images are made; .* \(resnet18.a1_in1k, "):
+        Predictor.of_model("resnet18", file, width=1 / 16)
+    with pytest.raises(UsageError, match=f"^{file} has no classifier: `train` makes one, and of a whole Keras model"):
+        Predictor.of_model("resnet18", file, width=1 / 16, num_classes=0)
+    given = recipe.Preprocessing(32, scale=1 / 255)
+    assert len(Predictor.of_model("resnet18", file, preprocessing=given, width=1 / 16).class_names) == 10
+    assert command.main(["predict", f"--workdir={tmp_path}", f"--weights={file}", str(image)]) == 2
+    assert capsys.readouterr().err == "error: --weights and --head are of a --model; a run has its own\n"
+    assert command.main(["predict", "--model=resnet18", f"--weights={file}", "--head=file", str(image)]) == 1
+    assert "does not say what follows the network (head='file')" in capsys.readouterr().err
+
+
 def test_a_folder_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder(TIMM, tmp_path)
     models = [create_model("resnet18", path, width=WIDTH) for path in (tmp_path, tmp_path / "model.safetensors")]
@@ -361,6 +429,8 @@ BAD_INDEXES: list[tuple[dict, Any, str]] = [
     ({}, {"a": 7}, "refused: a lies in 7, outside"),
     ({}, {}, "a JSON text without 'weight_map': it holds no weights; name the file that does"),
     ({}, [], "a JSON text without 'weight_map'"),
+    ({}, {"a": "x" * 9999}, "…, which it lists, is not there"),
+    ({}, {"a": "\0"}, "\\x00, which it lists, is not there"),
 ]
 
 
@@ -377,6 +447,15 @@ def test_an_index_that_leads_to_itself_ends(tmp_path: Path) -> None:
         TransferError, match="index.json: model.safetensors.index.json, which it lists, holds no tensors"
     ):
         create_model("resnet18", shards(tmp_path, {}, {"a": "model.safetensors.index.json"}))
+
+
+def test_a_shard_is_one_however_it_is_written(tmp_path: Path) -> None:
+    plain, other = ({"a": "1.safetensors", "b": f"{dots}1.safetensors"} for dots in ("", "././"))
+    read = []
+    for listed in (plain, other):
+        index = shards(tmp_path, {"1.safetensors": ONE | TWO}, listed)
+        read.append((sorted(readers.read(index)), cache.digests(index)["sha256"]))
+    assert read[0] == read[1] and read[0][0] == ["a", "b"]
 
 
 def test_the_hash_of_shards(tmp_path: Path) -> None:

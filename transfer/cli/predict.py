@@ -1,4 +1,4 @@
-"""`python -m transfer predict`: images classified by a finished run, as CSV or as JSON lines."""
+"""`python -m transfer predict`: images classified by a finished run or a pretrained network, as CSV or JSON lines."""
 
 import argparse
 import csv
@@ -38,9 +38,15 @@ class Row(NamedTuple):
 
 
 def predict(parser: argparse.ArgumentParser) -> Action:
-    """Adds the arguments of `predict --workdir DIR IMAGE_OR_FOLDER…`."""
+    """Adds the arguments of `predict --workdir DIR IMAGE_OR_FOLDER…`, or with `--model NAME`."""
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="files, and folders of images")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the finished run")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--workdir", metavar="DIR", help="folder of the finished run")
+    which.add_argument(
+        "--model", metavar="NAME", help="instead of a run, a network with the classifier of its own file"
+    )
+    parser.add_argument("--weights", metavar="FILE", help="of --model, for one that has none or others")
+    parser.add_argument("--head", choices=["file"], help="of --model: what follows the network in a whole Keras model")
     parser.add_argument("--format", choices=WRITERS, default="csv", help="default: csv; jsonl is an object a line")
     parser.add_argument(
         "--top", type=int, default=1, metavar="K", help="number of classes to show per image (default: 1)"
@@ -59,6 +65,8 @@ def predict(parser: argparse.ArgumentParser) -> Action:
 def _predict(options: argparse.Namespace) -> None:
     if options.top < 1:
         raise UsageError(f"--top={options.top} must be at least 1")
+    if options.model is None and (options.weights or options.head):
+        raise UsageError("--weights and --head are of a --model; a run has its own")
     if options.output is not None:
         mine = "predictions"
         output_file(options.output, earlier=lambda content: content.startswith(BEGINNINGS), what=mine)
@@ -67,7 +75,11 @@ def _predict(options: argparse.Namespace) -> None:
     from transfer.export import finished_run
     from transfer.export.predictor import Predictor, suitable_batch
 
-    source, run = open_images(options.images), finished_run.load(options.workdir)
+    source = open_images(options.images)
+    if options.model is None:
+        run = finished_run.load(options.workdir)
+    else:
+        run = finished_run.of_network(options.model, options.weights, head=options.head)
     predictor = Predictor(run, suitable_batch(run, len(source), options.batch_size))
     skipped = 0
     to_file = options.output is not None

@@ -29,7 +29,7 @@ VERBS = {
     "features": ("transfer.cli.features", "show, verify and repair a store of features"),
     "compare": ("transfer.cli.compare", "compare runs: measures with intervals, and whether they differ"),
     "report": ("transfer.cli.report", "make a page of runs to look at: curves, errors, images, a map"),
-    "predict": ("transfer.cli.predict", "classify images and folders of them by a finished run"),
+    "predict": ("transfer.cli.predict", "classify images and folders of them by a finished run, or by a network"),
     "shots": ("transfer.cli.report", "show a run's few-shot protocol: tables, a picture"),
     "similarity": ("transfer.cli.representations", "compare taps of stores: linear CKA"),
     "transferability": ("transfer.cli.representations", "score taps without a head: LogME, LEEP"),

@@ -1,6 +1,7 @@
 """A finished run, read back: network, preprocessing, tap and head, to be used on other images."""
 
 import dataclasses
+from collections import Counter
 from typing import Any
 
 from etils import epath
@@ -16,10 +17,12 @@ from transfer.experiment.backbone import build_frozen
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files import atomic, paths
 from transfer.runtime.files.untrusted import printable
-from transfer.weights import hub, native
+from transfer.weights import catalogue, hub, native
 from transfer.weights.create import create_model
 
 CONFIG, NETWORK = "config.json", "model.safetensors"
+# Images a step of a network that no run has trained.
+BATCH_SIZE = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +30,7 @@ class FinishedRun:
     """A run as it was when it ended: everything that its files hold together.
 
     Attributes:
-        workdir: of the run.
+        workdir: of the run; the current folder of a network that no run has trained.
         config: all of its settings.
         result: what `result.json` says.
         model: the network, its weights checked against the result's hash.
@@ -82,6 +85,33 @@ def load(workdir: Any) -> FinishedRun:
         )
     head, names = heads.load(path), _class_names(folder)
     return FinishedRun(folder, config, result, model, preprocessing, result.get("tap"), head, names, head.kind_)
+
+
+def of_network(
+    name: str, weights: Any = None, preprocessing: Preprocessing | None = None, **choices: Any
+) -> FinishedRun:
+    """A network with the classifier of its own file, as if a run had trained it: of `create_model`'s arguments.
+
+    Its classes have the names that stand beside the file, or the numbers of their logits.
+
+    Raises:
+        UsageError: it has no classifier, or it is not known how its images are made and `preprocessing` is None.
+        TransferError: what `create_model` raises.
+    """
+    model: Any = create_model(name, weights, **choices)
+    own = preprocessing or model.preprocessing
+    if not model.num_classes:
+        text = "has no classifier: `train` makes one, and of a whole Keras model head=file takes its own"
+        raise UsageError(f"{weights or name} {text}")
+    if own is None:
+        known = catalogue.listed(catalogue.names(f"{name}.*")) or "another model"
+        text = "does not say how its images are made; if it is as for a record, name that as the model"
+        raise UsageError(f"{weights or name} {text} in place of {name} ({known})")
+    names = model.label_names or tuple(map(str, range(model.num_classes)))
+    twice = {label for label, times in Counter(names).items() if times > 1}  # ImageNet's classes have two cranes
+    names = tuple(f"{label} ({number})" if label in twice else label for number, label in enumerate(names))
+    config = ConfigDict({"batch_size": BATCH_SIZE, "dtype": "float32"})
+    return FinishedRun(epath.Path(), config, {}, model, own, None, None, names, "classes")
 
 
 def _finished(folder: epath.Path) -> tuple[ConfigDict, dict[str, Any]]:

@@ -20,7 +20,7 @@ LOGITS = "logits"
 
 
 class Predictor:
-    """Probabilities of a finished run's classes: `Predictor.load(workdir)(images)`.
+    """Probabilities of a finished run's classes, `Predictor.load(workdir)(images)`, or of a network's own, `of_model`.
 
     Attributes:
         run: the `transfer.export.finished_run.FinishedRun`.
@@ -52,6 +52,11 @@ class Predictor:
             TransferError: the run is not done, is on feature files, or kept no head; other weights than the run's.
         """
         return cls(finished_run.load(workdir), batch_size)
+
+    @classmethod
+    def of_model(cls, name: str, weights: Any = None, batch_size: int | None = None, **choices: Any) -> "Predictor":
+        """A network with the classifier of its own file; arguments and errors of `finished_run.of_network`."""
+        return cls(finished_run.of_network(name, weights, **choices), batch_size)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Probabilities float32 (N, C) of images in memory, uint8 RGB (N, h, w, 3) at their own size.
