@@ -205,13 +205,17 @@ def _main(action: str, settings: dict[str, Any], flags: Sequence[str]) -> None:
 
 
 def extract(settings: dict[str, Any]) -> None:
-    """A tiny model's features of `rows` generated images into `store`; `devices` of this process."""
+    """Features of `rows` generated images, or of `spec`, by a tiny model into `store`; `devices` of this process."""
     from tiny_model import RECIPE, TinyModel, TinySource
 
+    from transfer.data import open_source
     from transfer.extract import Extractor, extract_to_store
 
     given = {"rows": 21, "broken": (), "seconds": 0.0, "on_error": "raise", "batch_size": 4, **settings}
-    source = TinySource(rows=given["rows"], broken=given["broken"], seconds=given["seconds"])
+    source: Any = TinySource(rows=given["rows"], broken=given["broken"], seconds=given["seconds"])
+    if "spec" in given:
+        source = open_source(given["spec"])
+        source.read = lambda *where, read=source.read: time.sleep(given["seconds"]) or read(*where)
     taps, batch_size = ["pre_logits", "block1"], given["batch_size"]
     extractor = Extractor(TinyModel(), tap=taps, batch_size=batch_size, preprocessing=RECIPE)
     store = extract_to_store(extractor, source, given["store"], on_error=given["on_error"])

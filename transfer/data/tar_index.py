@@ -58,7 +58,8 @@ def index_of(shard: Shard) -> TarIndex:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with atomic.writing(kept, shared=True) as stream:
             text = json.dumps([about, *index[5:]]).encode()
-            np.savez(stream, text=np.frombuffer(text, np.uint8), **dict(zip(index._fields, index[:5], strict=False)))
+            arrays: dict[str, Any] = dict(zip(index._fields, index[:5], strict=False))
+            np.savez(stream, text=np.frombuffer(text, np.uint8), **arrays)
     except OSError as error:
         logging.log_first_n(logging.WARNING, "%s: indexes of shards are not kept (%s)", 1, kept.parent, error.strerror)
     return index
