@@ -117,9 +117,8 @@ def normalised_for_one_of_two(g: Surgery) -> None:
     stem_twice(g)
     first, second = (node for node in g.all("Conv") if node.input[0] == g.image)
     second.input[1] = first.input[1]
-    node = onnx.helper.make_node("Sub", [g.image, g.constant(0.5)], ["centred"], name="half")
+    node = onnx.helper.make_node("Sub", [g.image, g.constant(0.5)], ["centred"], name=NODE)
     first.input[0] = "centred"
-    g.first("Add").name = NODE
     g.graph.node.append(node)
 
 

@@ -230,7 +230,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "crop": (lambda x: layers.ZeroPadding2D(1)(x[:, 1:-1, 1:-1]), r"the graph has get_item\w* \(GetItem\)"),
     "mirror": (lambda x: keras.ops.flip(x, 2), r"the graph has flip\w* \(Flip\)"),
-    "negative": (lambda x: 255.0 - x, r"what it does to its images \(images \* -1 \+ 255\) is no preprocessing"),
+    "negative": (lambda x: 255.0 - x, r"the graph has subtract\w* \(Subtract\) \(images \* -1 \+ 255\)"),
     "grey": (lambda x: keras.ops.stack([x[..., 0]] * 3, axis=-1), r"\(channels 0 0 0, images \* 1 \+ 0\)"),
     "relu": (lambda x: layers.ReLU()(x), r"the graph has re_lu\w* \(ReLU\)"),
     "one for each pixel": (lambda x: x - np.ones((SIDE, SIDE, 3)), r"takes numbers of shape \(64, 64, 3\), not one"),

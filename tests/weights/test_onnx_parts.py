@@ -112,7 +112,7 @@ def test_a_graph_of_another_architecture_is_known_by_its_convolutions(monkeypatc
         ("alexnet", {"width": 0.5}, ""),
         ("lenet5", {}, ""),
     ):
-        assert follow._hint(follow.Model(arch, fields, None), False, theirs) == hint
+        assert follow._hint(follow.Model(arch, fields, None), theirs.units, False) == hint
 
 
 @pytest.mark.parametrize("before", [(0, 0), (1, 0), (0, 1), (2, 3)])

@@ -87,7 +87,8 @@ def create_model(
       in_channels: of the images, the architecture's field `channels`. None: as in the file. Another number than the
         file's: the first kernel is summed (1 channel: grey images) or repeated and scaled, as in timm.
       head: "file": what follows the network in a whole Keras model is its classifier, if that is one of the
-        architecture: one dense layer on the average of the map, for VGG also hidden ones on the flattened map.
+        architecture: one dense layer on the average of the map, for VGG also hidden ones on the flattened map; the
+        preprocessing then makes images of the size that the file takes.
       seed: for random weights.
       fields: of the architecture (`width`, `stride_in_1x1`, …), over the record's.
 
@@ -137,6 +138,8 @@ def create_model(
             sought = keras_models.Wanted(arch, fields, record is not None, candidates, prefix, head)
             tensors, by_file = keras_models.take(tensors, sought, str(path), name)
             fields, candidates, prefix = {**fields, **by_file}, ("native",), None
+            if head and preprocessing and tensors.image_size:
+                preprocessing = preprocessing.with_image_size(tensors.image_size)
         elif head:
             text = "does not say what follows the network (head='file'): it is no whole Keras model"
             raise TransferError(f"{path} {text}")

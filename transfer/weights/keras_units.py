@@ -1,9 +1,10 @@
 """A whole Keras model, by its configuration, as the units that an ONNX graph is read as: one comparison serves both.
 
-A layer is an operator of ONNX or a few. The configuration is data from anybody: no code in it is run, and what is not
-known here, or makes no sense, leaves what follows it without a meaning.
+A layer is an operator of ONNX or a few, on maps whose channels come last. The configuration is data from anybody: no
+code in it is run, and what is not known here, or makes no sense, leaves what follows it without a meaning.
 """
 
+import dataclasses
 import functools
 import graphlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,28 +14,25 @@ import numpy as np
 
 from transfer.errors import TransferError
 from transfer.runtime.files.untrusted import DAMAGE_ERRORS, error_summary, printable
-from transfer.weights.onnx.images import View
-from transfer.weights.onnx.operators import OPERATORS, SOFTMAX_LAST_AXIS, selected
+from transfer.weights.onnx.operators import OPERATORS, SOFTMAX_LAST_AXIS
 from transfer.weights.onnx.reading import (
-    AFTER_THE_LAST_LAYER,
+    CHANNELS_LAST,
     LARGEST_SIDE,
-    OPEN_BATCH,
     Data,
     GraphUnits,
     ImageShape,
     OnnxNode,
     UnsupportedNode,
 )
-from transfer.weights.onnx.units import Unit, Units
 
 # Models in models, and layers that are called, in one file.
 DEEPEST, MOST_CALLS = 30, 20_000
-# Keras' axes of a map where ONNX has channels first.
-CHANNELS_LAST = (0, 2, 3, 1)
 PADDING = {"valid": b"VALID", "same": b"SAME_UPPER"}
 SHAPES = ("batch_shape", "batch_input_shape", "build_input_shape")
-# Of a layer's arguments those that are values; the rest are names, types and modes.
-VALUES = ("y", "x2", "bias", "slice_spec", "axis")
+# Of a layer's arguments those that are values; the rest are names and modes.
+VALUES = ("y", "x2", "bias", "slice_spec", "axis", "dtype")
+# Operators that take channels first.
+ON_MAPS = ("Conv", "BatchNormalization", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool")
 # Layers that do nothing to an image once trained.
 IDLE = {"Identity", "Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "ActivityRegularization"}
 IDLE |= {f"Random{what}" for what in ("Flip", "Rotation", "Zoom", "Translation", "Contrast", "Brightness", "Shear")}
@@ -45,12 +43,14 @@ class Layer(NamedTuple):
     """A layer that is called.
 
     Attributes:
+      graph: what it adds its units to.
       kind: its class, or the function that it stands for.
       path: the names of the models that it lies in, and its own.
       config: as in the file.
       variables: its weights by name.
     """
 
+    graph: GraphUnits
     kind: str
     path: tuple[str, ...]
     config: Mapping[str, Any]
@@ -61,12 +61,34 @@ class Layer(NamedTuple):
         """The layer in messages: its name and its class."""
         return f"{printable(self.path[-1])} ({printable(self.kind)})"
 
-    def weights(self, *names: str) -> list[np.ndarray]:
-        """The weights of these names, which must be all."""
+    def problem(self, text: str) -> UnsupportedNode:
+        """The error of this layer, to be raised."""
+        return UnsupportedNode(f"{self.title} {text}")
+
+    def weights(self, **wanted: bool) -> Mapping[str, np.ndarray]:
+        """The weights by name, which must be those that are `wanted`."""
+        names = [name for name, is_wanted in wanted.items() if is_wanted]
         if set(names) != self.variables.keys():
             there = ", ".join(map(printable, self.variables)) or "none"
-            raise UnsupportedNode(f"{self.title} has the weights {there}, its configuration says {', '.join(names)}")
-        return [self.variables[name] for name in names]
+            raise self.problem(f"has the weights {there}, its configuration says {', '.join(names)}")
+        return self.variables
+
+    def do(self, op: str, *inputs: Any, **attributes: Any) -> Data:
+        """The output of an operator of ONNX, which the layer is or has as a part; its axes are those of Keras."""
+        if not any(isinstance(each, Data) for each in inputs):
+            raise self.problem("takes what does not depend on the images")
+        given: list[Any] = [each if isinstance(each, Data) or each is None else _constant(each) for each in inputs]
+        if op not in ON_MAPS:
+            return OPERATORS[op](OnnxNode(self.graph, op, self.title, given, attributes))  # type: ignore[return-value]
+        batch, *sides, channels = given[0].axes
+        given[0] = dataclasses.replace(given[0], axes=(batch, channels, *sides))
+        value: Any = OPERATORS[op](OnnxNode(self.graph, op, self.title, given, attributes))
+        batch, channels, *sides = value.axes
+        return dataclasses.replace(value, axes=(batch, *sides, channels))
+
+
+def _constant(value: Any) -> Callable[[], np.ndarray]:
+    return functools.partial(np.asarray, value)
 
 
 class KerasUnits(GraphUnits):
@@ -75,38 +97,17 @@ class KerasUnits(GraphUnits):
     Attributes:
       owners: of each unit, the layer that it is of.
       calls: layers in the order of their calls, with the unit that each gives; None where it has no meaning.
-      end: position of the first output as it is; `outputs` are before a last softmax.
-      activation: the function that the model ends with, empty if that is none of `AFTER_THE_LAST_LAYER`.
     """
 
     def __init__(self, model: Any, tensors: Mapping[str, np.ndarray], image_shape: ImageShape) -> None:
-        Units.__init__(self)
-        self.image_shape, self.version, self.taps, self.is_consistent = image_shape, SOFTMAX_LAST_AXIS, 0, True
+        super().__init__(image_shape, SOFTMAX_LAST_AXIS)
         self.owners: list[Layer | None] = []
         self.calls: list[tuple[Layer, int | None]] = []
         self.weights: dict[str, dict[str, np.ndarray]] = {}
         for name, tensor in tensors.items():
             layer, _, variable = name.rpartition("/")
             self.weights.setdefault(layer, {})[variable] = tensor
-        values = self._model(model, ())
-        data = [value for value in values if isinstance(value, Data)]
-        self.problem = next((value for value in values if isinstance(value, UnsupportedNode)), None)
-        self.outputs, self.activation = [value.unit for value in data], ""
-        self.end = self.outputs[0] if data else None
-        while self.outputs and self.units[self.outputs[0]].op in AFTER_THE_LAST_LAYER:
-            self.activation = self.units[self.outputs[0]].op
-            self.outputs[0] = self.units[self.outputs[0]].inputs[0]
-
-    def value(self, name: Any) -> Any:
-        """The value itself: operators are given values here, not names."""
-        return name
-
-    def do(self, op: str, layer: Layer, *inputs: Any, **attributes: Any) -> Data:
-        """The output of an operator of ONNX, which a layer is or has as a part."""
-        given = [
-            each if isinstance(each, Data) or each is None else functools.partial(np.asarray, each) for each in inputs
-        ]
-        return OPERATORS[op](OnnxNode(self, op, layer.title, given, attributes))  # type: ignore[return-value]
+        self.end(self._model(model, ()))
 
     def _model(self, model: Mapping[str, Any], path: tuple[str, ...], inputs: Sequence[Any] = ()) -> list[Any]:
         """The outputs of a model that is called with `inputs`; none: with the images."""
@@ -145,12 +146,9 @@ class KerasUnits(GraphUnits):
         """The images; another kind of input has no meaning here."""
         config = layer["config"]
         shape = next((config[key] for key in SHAPES if key in config), None)
-        height, width, channels = self.image_shape
         if shape is not None and len(shape) != 4:
             return UnsupportedNode(f"it takes {printable(config['name'])}, which is no image")
-        sizes = dict(b=OPEN_BATCH, c=channels, h=height, w=width)
-        unit = Unit("input", "the images", about=(channels,), parts=dict(view=View.of(channels)))
-        return Data(self.add(unit), sizes)
+        return self.images("the images", CHANNELS_LAST)
 
     def _called(self, row: Mapping[str, Any], path: tuple[str, ...], arguments: Sequence[Any]) -> list[Any]:
         """The outputs of a layer, or of a model that is one."""
@@ -160,21 +158,22 @@ class KerasUnits(GraphUnits):
             return self._model(row, (*path, str(name)), arguments)
         path = (*path, str(config["name"]))
         kind = FUNCTIONS.get(str(config["function"]), kind) if "function" in config else kind
-        layer = Layer(kind, path, config, self._variables(path))
+        layer = Layer(self, kind, path, config, self._variables(path))
         problem = next((each for each in _flat(arguments) if isinstance(each, UnsupportedNode)), None)
         try:
             if problem is not None:
                 raise problem
             if kind not in LAYERS:
-                code = "holds code, which is not run" if kind == "Lambda" else "is of a class that is not known here"
-                raise UnsupportedNode(f"{layer.title} {code}")
+                raise layer.problem(
+                    "holds code, which is not run" if kind == "Lambda" else "is of a class that is not known here"
+                )
             if config.get("data_format") == "channels_first":
-                raise UnsupportedNode(f"{layer.title} takes its channels first, no model here does that")
-            value: Any = LAYERS[kind](self, layer, *arguments)
+                raise layer.problem("takes its channels first, no model here does that")
+            value: Any = LAYERS[kind](layer, *arguments)
         except UnsupportedNode as error:
             value = error
         except DAMAGE_ERRORS as error:
-            value = UnsupportedNode(f"{layer.title} has a configuration that makes no sense ({error_summary(error)})")
+            value = layer.problem(f"has a configuration that makes no sense ({error_summary(error)})")
         self.calls.append((layer, value.unit if isinstance(value, Data) else None))
         self.owners += [layer] * (len(self.units) - len(self.owners))
         if len(self.calls) > MOST_CALLS:
@@ -262,178 +261,148 @@ def _arguments(node: Any, values: Mapping[tuple[str, int], Sequence[Any]]) -> li
     return [inputs if inputs[1:] else inputs[0], *kept]
 
 
-def _by_channel(layer: Layer, data: Data, value: Any) -> np.ndarray:
-    """One number, or one for each channel, as ONNX's operators take it."""
-    array = np.asarray(value, np.float64)
-    if array.size == 1:
-        return array.reshape(())
-    if array.ndim > len(data.axes) or array.size != array.shape[-1]:
-        raise UnsupportedNode(f"{layer.title} takes numbers of shape {array.shape}, not one for each channel")
-    return array.reshape(-1, *[1] * (len(data.axes) - 2))
-
-
-def _arithmetic(op: str, units: KerasUnits, layer: Layer, *values: Any) -> Data:
+def _arithmetic(op: str, layer: Layer, *values: Any) -> Data:
     """A sum, difference, product or quotient of maps, or of a map and numbers."""
     first, *others = values[0] if isinstance(values[0], list) and len(values) == 1 else values
     for second in others:
-        data = first if isinstance(first, Data) else second
-        pair = [each if isinstance(each, Data) else _by_channel(layer, data, each) for each in (first, second)]
-        first = units.do(op, layer, *pair)
+        first = layer.do(op, first, second)
     return first
 
 
-def _activated(units: KerasUnits, layer: Layer, data: Data, function: Any = None) -> Data:
+def _activated(layer: Layer, data: Data, function: Any = None) -> Data:
+    """What an activation makes of the output of a layer; one that no model has is a step with its name."""
     function = layer.config.get("activation") if function is None else function
     function = function.get("config") if isinstance(function, Mapping) else function
     if function in (None, "linear"):
         return data
-    name = str(function)
-    known = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "softmax": "Softmax"}
-    return (
-        units.do(known[name], layer, data) if name in known else OnnxNode(units, "", layer.title, [data], {}).step(name)
-    )
+    if function in ACTIVATIONS:
+        op, *limits = ACTIVATIONS[function]
+        return layer.do(op, data, *limits)
+    return OnnxNode(layer.graph, "", layer.title, [data], {}).step(f"activation {function}")
 
 
-def _convolution(units: KerasUnits, layer: Layer, data: Data) -> Data:
+def _convolution(layer: Layer, data: Data) -> Data:
     config = layer.config
-    kernel, *bias = layer.weights("kernel", *(["bias"] if config.get("use_bias", True) else []))
-    groups = config.get("groups", 1)
+    weights = layer.weights(kernel=True, bias=config.get("use_bias", True))
+    kernel, groups = weights["kernel"], config.get("groups", 1)
     if layer.kind == "DepthwiseConv2D":
         height, width, groups, multiplier = kernel.shape
         kernel = kernel.reshape(height, width, 1, groups * multiplier)
     strides, dilations, padding = config["strides"], config.get("dilation_rate", (1, 1)), PADDING[config["padding"]]
     attributes = dict(strides=strides, dilations=dilations, group=groups, auto_pad=padding)
-    value = units.do("Conv", layer, data, kernel.transpose(3, 2, 0, 1), *bias, **attributes)
-    return _activated(units, layer, value)
+    return _activated(layer, layer.do("Conv", data, kernel.transpose(3, 2, 0, 1), weights.get("bias"), **attributes))
 
 
-def _dense(units: KerasUnits, layer: Layer, data: Data) -> Data:
-    weights = layer.weights("kernel", *(["bias"] if layer.config.get("use_bias", True) else []))
-    return _activated(units, layer, units.do("Gemm", layer, data, *weights))
+def _dense(layer: Layer, data: Data) -> Data:
+    weights = layer.weights(kernel=True, bias=layer.config.get("use_bias", True))
+    return _activated(layer, layer.do("Gemm", data, weights["kernel"], weights.get("bias")))
 
 
-def _batch_norm(units: KerasUnits, layer: Layer, data: Data) -> Data:
+def _batch_norm(layer: Layer, data: Data) -> Data:
     config = layer.config
-    _last_axis(layer, data, config.get("axis", -1))
-    own = {"gamma": config.get("scale", True), "beta": config.get("center", True)}
-    names = [name for name in own if own[name]] + ["moving_mean", "moving_variance"]
-    given = dict(zip(names, layer.weights(*names), strict=True))
-    mean = given["moving_mean"]
-    scale, shift = given.get("gamma", np.ones_like(mean)), given.get("beta", np.zeros_like(mean))
-    variance = given["moving_variance"]
-    return units.do("BatchNormalization", layer, data, scale, shift, mean, variance, epsilon=float(config["epsilon"]))
+    _require_channels(layer, data)
+    own = dict(gamma=config.get("scale", True), beta=config.get("center", True))
+    weights = layer.weights(**own, moving_mean=True, moving_variance=True)
+    mean, variance = weights["moving_mean"], weights["moving_variance"]
+    scale, shift = weights.get("gamma", np.ones_like(mean)), weights.get("beta", np.zeros_like(mean))
+    return layer.do("BatchNormalization", data, scale, shift, mean, variance, epsilon=float(config["epsilon"]))
 
 
-def _last_axis(layer: Layer, data: Data, axis: Any) -> None:
-    axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
-    if axis not in (-1, len(data.axes) - 1):
-        raise UnsupportedNode(f"{layer.title} works on axis {printable(axis)}, not on channels")
+def _require_channels(layer: Layer, data: Data) -> None:
+    """Raises UnsupportedNode for a layer that works on another axis than the last."""
+    axes = layer.config.get("axis", -1)
+    for axis in axes if isinstance(axes, list) else [axes]:
+        if axis not in (-1, len(data.axes) - 1):
+            raise layer.problem(f"works on axis {printable(axis)}, not on channels")
 
 
-def _pool(op: str, units: KerasUnits, layer: Layer, data: Data) -> Data:
+def _pool(op: str, layer: Layer, data: Data) -> Data:
     size = layer.config["pool_size"]
     strides, padding = layer.config.get("strides") or size, PADDING[layer.config["padding"]]
-    return units.do(op, layer, data, kernel_shape=size, strides=strides, auto_pad=padding)
+    return layer.do(op, data, kernel_shape=size, strides=strides, auto_pad=padding)
 
 
-def _global_pool(op: str, units: KerasUnits, layer: Layer, data: Data) -> Data:
-    pooled = units.do(op, layer, data)
-    return pooled if layer.config.get("keepdims") else units.do("Flatten", layer, pooled)
+def _global_pool(op: str, layer: Layer, data: Data) -> Data:
+    pooled = layer.do(op, data)
+    return pooled if layer.config.get("keepdims") else layer.do("Flatten", pooled)
 
 
-def _flatten(units: KerasUnits, layer: Layer, data: Data) -> Data:
-    if len(data.axes) == 4:
-        data = OnnxNode(units, "", layer.title, (), {}).turning(data, tuple(data.axes[i] for i in CHANNELS_LAST))
-    return units.do("Flatten", layer, data)
-
-
-def _zero_padding(units: KerasUnits, layer: Layer, data: Data) -> Data:
+def _zero_padding(layer: Layer, data: Data) -> Data:
     (top, bottom), (left, right) = layer.config["padding"]
-    return units.do("Pad", layer, data, pads=[0, 0, top, left, 0, 0, bottom, right])
+    return layer.do("Pad", data, pads=[0, top, left, 0, 0, bottom, right, 0])
 
 
-def _concatenated(units: KerasUnits, layer: Layer, parts: Sequence[Data], axis: Any = None) -> Data:
-    _last_axis(layer, parts[0], layer.config.get("axis", -1) if axis is None else axis)
-    return units.do("Concat", layer, *parts, axis=1)
+def _joined(layer: Layer, parts: Sequence[Data], axis: Any = None) -> Data:
+    """Parts joined along an axis, which is a new one of those that are stacked."""
+    axis = layer.config.get("axis", -1) if axis is None else axis
+    parts = [layer.do("Unsqueeze", part, [axis]) for part in parts] if layer.kind == "Stack" else parts
+    return layer.do("Concat", *parts, axis=axis)
 
 
-def _rescaled(units: KerasUnits, layer: Layer, data: Data) -> Data:
-    scaled = units.do("Mul", layer, data, _by_channel(layer, data, layer.config["scale"]))
-    return units.do("Add", layer, scaled, _by_channel(layer, data, layer.config.get("offset", 0)))
+def _rescaled(layer: Layer, data: Data) -> Data:
+    return layer.do("Add", layer.do("Mul", data, layer.config["scale"]), layer.config.get("offset", 0))
 
 
-def _normalised(units: KerasUnits, layer: Layer, data: Data) -> Data:
+def _normalised(layer: Layer, data: Data) -> Data:
     """A Normalization, whose numbers are in its configuration or were learned."""
     if layer.config.get("invert"):
-        raise UnsupportedNode(f"{layer.title} is the inverse of one, no model here has that")
-    _last_axis(layer, data, layer.config.get("axis", -1))
-    numbers = []
+        raise layer.problem("is the inverse of one, no model here has that")
+    _require_channels(layer, data)
+    numbers: list[Any] = []
     for number, name in enumerate(("mean", "variance")):
         value = layer.config.get(name)
         numbers.append(layer.variables.get(name, layer.variables.get(str(number))) if value is None else value)
-    mean, variance = (_by_channel(layer, data, value) for value in numbers)
-    return units.do("Div", layer, units.do("Sub", layer, data, mean), np.maximum(np.sqrt(variance), 1e-7))
+    mean, variance = numbers
+    return layer.do("Div", layer.do("Sub", data, mean), np.maximum(np.sqrt(variance), 1e-7))
 
 
-def _part(units: KerasUnits, layer: Layer, data: Data, index: Any) -> Data:
+def _part(layer: Layer, data: Data, index: Any) -> Data:
     """A part of a map: `x[..., ::-1]`, `x[:, 1:-1]`, `x[..., 0]`."""
     index = index if isinstance(index, list) else [index]
     if ... in index:
         gap = index.index(...)
         index = index[:gap] + [slice(None)] * (len(data.axes) - len(index) + 1) + index[gap + 1 :]
-    node, gone = OnnxNode(units, "", layer.title, (), {}), []
-    if len(data.axes) != 4:
-        raise node.problem("takes a part of what is no map")
-    for axis, taken in zip(CHANNELS_LAST, index, strict=False):
-        positions = range(data.shape[axis])[taken]
-        gone += [] if isinstance(taken, slice) else [axis]
-        data = selected(node, data, axis, list(positions) if isinstance(positions, range) else [positions])
-    return node.turning(data, tuple(axis for i, axis in enumerate(data.axes) if i not in gone))
-
-
-def _stacked(units: KerasUnits, layer: Layer, parts: Sequence[Data], axis: Any = None) -> Data:
-    if layer.config.get("axis", axis) not in (-1, 3) or any(len(part.axes) != 3 for part in parts):
-        raise UnsupportedNode(f"{layer.title} makes no channels, no model here has that")
-    node = OnnxNode(units, "", layer.title, (), {})
-    return units.do(
-        "Concat", layer, *(node.turning(each, (each.axes[0], (), *each.axes[1:])) for each in parts), axis=1
-    )
-
-
-def _turned(units: KerasUnits, layer: Layer, data: Data, axis: Any = None) -> Data:
-    axis = layer.config.get("axis", axis)
-    (axis,) = axis if isinstance(axis, list) else (axis,)
-    axis = CHANNELS_LAST[axis]
-    return selected(OnnxNode(units, "", layer.title, (), {}), data, axis, list(reversed(range(data.shape[axis]))))
-
-
-def _cast(units: KerasUnits, layer: Layer, data: Data, *rest: Any) -> Data:
-    if "float" not in str(layer.config.get("dtype", "float")):
-        raise UnsupportedNode(f"{layer.title} makes whole numbers")
+    axis = 0
+    for taken in index:
+        positions = np.asarray(range(data.shape[axis])[taken])
+        data = layer.do("Gather", data, positions, axis=axis)
+        axis += positions.ndim
     return data
 
 
-def _limited(units: KerasUnits, layer: Layer, data: Data) -> Data:
+def _turned(layer: Layer, data: Data, axis: Any = None) -> Data:
+    axis = layer.config.get("axis", axis)
+    (axis,) = axis if isinstance(axis, list) else (axis,)
+    return layer.do("Gather", data, range(data.shape[axis])[::-1], axis=axis)
+
+
+def _cast(layer: Layer, data: Data, dtype: Any = None) -> Data:
+    if "float" not in str(dtype or layer.config.get("dtype", "float")):
+        raise layer.problem("makes whole numbers")
+    return data
+
+
+def _limited(layer: Layer, data: Data) -> Data:
     limits = [layer.config.get(name) or 0 for name in ("max_value", "negative_slope", "threshold")]
     plain = "relu" if limits == [0, 0, 0] else "relu6" if limits == [6, 0, 0] else None
-    return _activated(units, layer, data, plain or f"relu of {limits}")
+    return _activated(layer, data, plain or f"relu of {limits}")
 
 
 LAYERS: Mapping[str, Callable[..., Data]] = {
-    **dict.fromkeys(IDLE, lambda units, layer, data, *rest: data),
+    **dict.fromkeys(IDLE, lambda layer, data, *rest: data),
     **dict.fromkeys(("Conv2D", "Convolution2D", "DepthwiseConv2D"), _convolution),
     **{name: functools.partial(_arithmetic, op) for name, op in (("Add", "Add"), ("Subtract", "Sub"))},
     **{name: functools.partial(_arithmetic, op) for name, op in (("Multiply", "Mul"), ("TrueDivide", "Div"))},
     "Divide": functools.partial(_arithmetic, "Div"),
     "Activation": _activated,
-    "Softmax": lambda units, layer, data, *rest: _activated(units, layer, data, "softmax"),
+    "Softmax": lambda layer, data, *rest: layer.do("Softmax", data, axis=layer.config.get("axis", -1)),
     "ReLU": _limited,
     "AveragePooling2D": functools.partial(_pool, "AveragePool"),
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
-    "Concatenate": _concatenated,
+    **dict.fromkeys(("Concatenate", "Stack"), _joined),
     "Dense": _dense,
-    "Flatten": _flatten,
+    "Flatten": lambda layer, data: layer.do("Flatten", data),
     "Flip": _turned,
     "GetItem": _part,
     "GlobalAveragePooling2D": functools.partial(_global_pool, "GlobalAveragePool"),
@@ -441,8 +410,12 @@ LAYERS: Mapping[str, Callable[..., Data]] = {
     "MaxPooling2D": functools.partial(_pool, "MaxPool"),
     "Normalization": _normalised,
     "Rescaling": _rescaled,
-    "Stack": _stacked,
+    "Reshape": lambda layer, data: layer.do("Reshape", data, [data.shape[0], *layer.config["target_shape"]]),
     "ZeroPadding2D": _zero_padding,
+}
+ACTIVATIONS: Mapping[str, tuple[Any, ...]] = {
+    **{name: (name.capitalize(),) for name in ("relu", "sigmoid", "tanh", "softmax")},
+    "relu6": ("Clip", 0.0, 6.0),
 }
 # Keras 2 writes TensorFlow's functions by their names.
 FUNCTIONS = {"__operators__.getitem": "GetItem", "nn.bias_add": "Add", "cast": "Cast", "reverse": "Flip"}

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import inspect
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -18,13 +18,13 @@ from absl import logging
 
 from transfer.errors import UsageError
 from transfer.models import registry
-from transfer.models.graph.trace import leading_to, trace
+from transfer.models.graph.trace import leading_to
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files.untrusted import prefix_errors
 from transfer.weights.names import PYTORCH, NameMap, Shape, name_map
-from transfer.weights.onnx.images import Known, View, known_views
+from transfer.weights.onnx.images import View
 from transfer.weights.onnx.our_units import Ours, OurUnits
-from transfer.weights.onnx.reading import GraphUnits
+from transfer.weights.onnx.reading import GraphUnits, ImageShape
 from transfer.weights.onnx.units import Differs, Norm, Unit, Units, dense, paired
 from transfer.weights.readers.onnx_file import OnnxTensors
 
@@ -56,7 +56,7 @@ def follow(
     graph, problems = tensors.graph, []
     for number, output in enumerate(graph.outputs):
         try:
-            pairs, views = _compared(graph, output, model)
+            pairs, images = _compared(graph, output, model)
             for odd in (tensors.at((side, side, graph.image_shape[-1])) for side in ODD_SIDES if tensors.at):
                 # an odd size need not be one that the graph and the model take
                 if odd.problem is None and odd.is_consistent:
@@ -68,9 +68,9 @@ def follow(
         except Differs as error:
             problems.append(str(error))
         else:
-            if views.warning:
-                logging.warning("%s: %s %s", name, file, views.warning)
-            tensors.preprocessing, tensors.assumed = views.preprocessing, views.assumed
+            if images.warning:
+                logging.warning("%s: %s %s", name, file, images.warning)
+            tensors.preprocessing, tensors.assumed = images.preprocessing, list(images.assumed)
             return arrays
     has_names = any(_has_names(name_map(model.arch, each, shapes), tensors) for each in PYTORCH if each in libraries)
     advice = "; its names fit: by_names=True (convert: --by_names) takes the weights by them" if has_names else ""
@@ -85,114 +85,128 @@ def _has_names(names: NameMap, tensors: OnnxTensors) -> bool:
     return body == body_of_file and (sources <= tensors.keys() or len(body_of_file) == len(tensors))
 
 
-def _compared(graph: GraphUnits, output: int, model: Model) -> tuple[list[tuple[Unit, Unit]], "_Views"]:
+def _compared(graph: GraphUnits, output: int, model: Model) -> tuple[list[tuple[Unit, Unit]], "Images"]:
     """Our units with those that lead to an output of a graph, and what the graph makes of its images.
 
     Raises Differs where the graph is not the model's, UsageError where the model does not take images of this size.
     """
-    needed = sorted(leading_to([output], lambda i: graph.units[i].inputs))
-    last = next((graph.units[i] for i in reversed(needed) if graph.units[i].op == "dense"), None)
-    classes = last.parts["kernel"].shape[1] if last else 0
-    built = registry.build(model.arch, seed=None, **{**model.fields, "num_classes": classes})
-    ours = OurUnits(trace(built, (1, *graph.image_shape), with_values=True))
-    views = _Views(graph, needed, ours.views, model)
-    dense_sizes = {unit.about for unit in ours.units if unit.op == "dense"}
-    theirs = _in_our_terms(graph, needed, views, dense_sizes)
+    needed = [graph.units[i] for i in sorted(leading_to([output], lambda i: graph.units[i].inputs))]
+    layers = [unit for unit in needed if unit.op == "dense" or (unit is needed[-1] and takes_a_whole_map(unit))]
+    classes = layers[-1].parts["kernel"].shape[-1] if layers else 0
+    ours = OurUnits.of(model.arch, model.fields, classes, graph.image_shape)
     try:
-        return paired(ours, theirs), views
+        return matched(ours, graph, output, model.preprocessing)
     except Differs as error:
-        raise Differs(f"{error}{_hint(model, bool(ours.views), theirs)}") from error
+        raise Differs(f"{error}{_hint(model, needed, isinstance(error, OtherImages))}") from error
 
 
-class _Views:
-    """What a graph makes of its images before the first layer, in terms of a model's own views of them.
+class OtherImages(Differs):
+    """What a graph makes of its images before the first layer is neither the model's nor a preprocessing."""
+
+
+class Images(NamedTuple):
+    """What a graph makes of its images before the first layer, beyond what the model does itself.
 
     Attributes:
-      found: position of a unit of `images` -> what of the model's it is; not of one that is nothing of it.
-      turned: position of one that has other channels, or in another order -> which; the layers behind it take them so.
-      preprocessing: what the graph does itself, where nothing is known of how the model's images are made.
+      view: the same in numbers, in the order of channels that the model takes.
+      preprocessing: the same as a recipe, where nothing is known of how the model's images are made.
       assumed: sentences on what the graph leaves open.
       warning: what else is to be said of it.
     """
 
-    def __init__(self, graph: GraphUnits, needed: Sequence[int], own: Sequence[View], model: Model) -> None:
-        self.found: dict[int, Known] = {}
-        self.turned: dict[int, list[int]] = {}
-        self.preprocessing: Preprocessing | None = None
-        self.warning = ""
-        self.assumed: list[str] = []
-        self._graph, self._needed, self._own = graph, needed, own
-        self._known = known_views(graph.image_shape[-1], own, model.preprocessing)
-        of_ours = [str(known.view) for known in self._known if not known.is_preprocessed]
-        self.instead = f"; the preprocessing makes {of_ours[0]} of pixels" if of_ours else ""
-        for i in (i for i in needed if graph.units[i].op == "images"):
-            if not self._find(i) and not (model.preprocessing or self.preprocessing) and self._read(graph.units[i]):
-                self._find(i)
-        before = [known for known in self.found.values() if not known.is_preprocessed]
-        direct = [i for i in needed if graph.units[i].op != "images" and 0 in graph.units[i].inputs]
-        if before and (direct or any(known is not before[0] for known in self.found.values())):
-            self.found, self.turned = {}, {}  # of one preprocessing all of the graph would take its images
+    view: View
+    preprocessing: Preprocessing | None = None
+    assumed: tuple[str, ...] = ()
+    warning: str = ""
 
-    def _read(self, unit: Unit) -> bool:
-        """Whether a view is preprocessing of its own, which then counts as the model's."""
-        channels, view = self._graph.image_shape[-1], unit.parts["view"]
-        read = view.before(self._own[-1] if self._own else View.of(channels)).preprocessing(self._graph.image_shape[:2])
-        if read:
-            self.preprocessing, most = read
-            self._known = known_views(channels, self._own, self.preprocessing)
-            made = f"which normalises the images itself ({_since(unit)}: {view})"
-            self.assumed.append(f"its graph, {made}, takes them from 0 to {most}")
-        return read is not None
 
-    def _find(self, i: int) -> bool:
-        """Whether the view at position `i` is a known one, as it is or with other channels for layers behind it."""
-        view, since = self._graph.units[i].parts["view"], _since(self._graph.units[i])
-        takers = [self._graph.units[k] for k in self._needed if i in self._graph.units[k].inputs]
-        can_turn = all(unit.op == "conv" and unit.about[2] == 1 for unit in takers)
-        for known in self._known:
-            positions = view.positions_in(known.view)
-            in_order = positions == list(range(len(known.view.channels)))
-            if positions and (in_order or can_turn):
-                break
-        else:
-            return False
-        self.found[i] = known
-        if not in_order:
-            self.turned[i] = positions or []
-            text = "the channels of its images are in the order that {} turns, which the first kernel takes up"
-            self.assumed.append(text.format(since))
-        if not known.is_preprocessed and self.preprocessing is None:
-            made = f"({since}: {view}), as the preprocessing does: {PREPROCESSED}"
-            self.warning = f"normalises its images itself {made}"
-        return True
+def matched(
+    ours: OurUnits, graph: GraphUnits, end: int, known: Preprocessing | None = None, *, of_pixels: bool = False
+) -> tuple[list[tuple[Unit, Unit]], Images]:
+    """Our units with those that lead to the position `end` of a graph, and what the graph makes of its images.
+
+    `known` is how the model's images are made. `of_pixels`: the graph takes numbers of 0..255, in an order that is a
+    part of its preprocessing; otherwise the first kernel takes up another order.
+
+    Raises Differs, saying where the two part.
+    """
+    takers, ((source, (layer, *_)),) = _takers(graph, end), _takers(ours, ours.output).items()
+    own, units = ours.units[source], graph.units
+    views = {i: units[i].parts["view"].before(own.parts["view"]) for i in takers}
+    shown = next((units[i] for i in takers if units[i].op == "images"), own)
+    for images in _candidates(list(views.values()), shown, graph.image_shape, known, of_pixels):
+        orders = {i: view.positions_in(images.view) for i, view in views.items()}
+        turned = {i: order or [] for i, order in orders.items() if order != list(range(graph.image_shape[-1]))}
+        can_turn = all(unit.op == "conv" and unit.about[2] == 1 for i in turned for unit in takers[i])
+        if not turned or (all(turned.values()) and can_turn and not of_pixels):
+            break
+    else:
+        instead = f"; the preprocessing makes {View.made_by(known, 255)} of pixels" if known else ""
+        there = next(iter(takers.values()))[0] if shown is own else f"{_since(shown)} ({shown.parts['view']}{instead})"
+        raise OtherImages(f"where the model has {own if own.op == 'images' else layer}, the graph has {there}")
+    text = "the channels of its images are in the order that {} turns, which the first kernel takes up"
+    images = images._replace(assumed=(*images.assumed, *(text.format(_since(units[i])) for i in turned)))
+    theirs, place = on_images(graph, turned, {unit.about for unit in ours.units if unit.op == "dense"})
+    theirs.output = place[end]
+    return paired(on_images(ours)[0], theirs), images
+
+
+def _candidates(
+    views: Sequence[View], shown: Unit, shape: ImageShape, known: Preprocessing | None, of_pixels: bool
+) -> Iterator[Images]:
+    """What a graph with these views of its images, the first of them `shown`, may make of them, in turn."""
+    *size, channels = shape
+    made = f"({_since(shown)}: {shown.parts['view']})"
+    yield Images(View.of(channels))
+    if known is not None:
+        text = f"normalises its images itself {made}, as the preprocessing does: {PREPROCESSED}"
+        for most in (255, 1) if len(known.mean) == channels else ():
+            yield Images(View.made_by(known, most), warning=text)
+        return
+    for view in views:
+        recipe, most = (view.recipe_of_pixels if of_pixels else view.recipe)((size[0], size[1]))
+        if recipe is not None and len(recipe.mean) == channels:
+            text = f"its graph, which normalises the images itself {made}, takes them from 0 to {most}"
+            ordered = view if of_pixels else view.picked(np.argsort(view.channels))
+            yield Images(ordered, recipe, () if of_pixels else (text,))
+
+
+def _takers(units: Units, end: int) -> dict[int, list[Unit]]:
+    """Position of a view of the images -> the layers behind it, of those that lead to the position `end`."""
+    takers: dict[int, list[Unit]] = {}
+    for i in sorted(leading_to([end], lambda i: units.units[i].inputs)):
+        for k in units.units[i].inputs if units.units[i].op != "images" else ():
+            if "view" in units.units[k].parts:
+                takers.setdefault(k, []).append(units.units[i])
+    return takers
 
 
 def _since(unit: Unit) -> str:
     """The nodes that make a view of the images, in words."""
-    first = unit.parts["since"]
+    first = unit.parts.get("since", unit.name)
     return unit.name if first == unit.name else f"{first} to {unit.name}"
 
 
-def _in_our_terms(graph: GraphUnits, needed: Sequence[int], views: _Views, dense_sizes: set[tuple[Any, ...]]) -> Units:
-    """The `needed` units of a graph, what they make of the images by its number in our model."""
-    theirs, place = Units(), dict[int, int]()
-    for i in needed:
-        unit = graph.units[i]
-        turned = next((views.turned[k] for k in unit.inputs if k in views.turned), None)
+def on_images(
+    units: Units, turned: Mapping[int, Sequence[int]] | None = None, dense_sizes: Collection[Hashable] = ()
+) -> tuple[Units, list[int]]:
+    """The units as if nothing were done to the images before the first layer, and the place of each among those.
+
+    Layers behind a view that is `turned` take all channels of the images instead. A convolution that takes a whole map
+    becomes a dense layer of one of `dense_sizes`.
+    """
+    moved, place = Units(), list[int]()
+    for unit in units.units:
+        orders = [turned[k] for k in unit.inputs if k in turned] if turned else []
         unit = dataclasses.replace(unit, inputs=tuple(place[k] for k in unit.inputs))
         if unit.op == "images":
-            known, name = views.found.get(i), _since(unit)
-            if known and known.number is None:
-                place[i] = unit.inputs[0]
-                continue
-            about, text = (known.number,) if known else (name, i), f"{unit.parts['view']}{views.instead}"
-            unit = dataclasses.replace(unit, name=name, about=about, text=text)
-        elif unit.op == "conv":
-            unit = unit if turned is None else _turned(unit, turned, graph.image_shape[-1])
-            unit = _as_dense(unit, theirs, dense_sizes)
-        place[i] = theirs.add(unit)
-    theirs.output = place[needed[-1]]
-    return theirs
+            place.append(unit.inputs[0])
+            continue
+        if orders:
+            unit = _turned(unit, orders[0], moved.units[unit.inputs[0]].about[0])
+        place.append(moved.add(_as_dense(unit, moved, dense_sizes) if unit.op == "conv" and dense_sizes else unit))
+    moved.output = place[units.output]
+    return moved, place
 
 
 def _turned(unit: Unit, positions: Sequence[int], channels: int) -> Unit:
@@ -204,26 +218,37 @@ def _turned(unit: Unit, positions: Sequence[int], channels: int) -> Unit:
     return dataclasses.replace(unit.having(kernel=turned), about=(channels, *unit.about[1:]))
 
 
-def _as_dense(unit: Unit, units: Units, dense_sizes: set[tuple[Any, ...]]) -> Unit:
-    """timm's VGG has a 7x7 convolution and 1x1 after it where others flatten: such are dense layers."""
+def takes_a_whole_map(unit: Unit) -> bool:
+    """Whether a unit is a convolution that takes a map as a dense layer does."""
+    height, width = unit.parts["kernel"].shape[:2] if unit.op == "conv" else (0, 0)
+    return unit.about[2:] == (1, (tuple(range(height)),), (tuple(range(width)),))
+
+
+def _as_dense(unit: Unit, units: Units, sizes: Collection[Hashable]) -> Unit:
+    """The dense layer of one of the `sizes` that a convolution is.
+
+    timm's VGG has a 7x7 convolution and 1x1 after it where others flatten, and Keras' MobileNet a 1x1 at its end.
+    """
     height, width, channels, features = unit.parts["kernel"].shape
-    sizes = (height * width * channels, features)
+    size = (height * width * channels, features)
     before = units.units[unit.inputs[0]]
     while before.op in ("relu", "tanh") and before.inputs:
         before = units.units[before.inputs[0]]
-    is_whole = unit.about[2:] == (1, (tuple(range(height)),), (tuple(range(width)),))
-    if sizes not in dense_sizes or not is_whole or (height * width == 1 and before.op != "dense"):
+    if (
+        size not in sizes
+        or not takes_a_whole_map(unit)
+        or (height * width == 1 and before.op not in ("dense", "average"))
+    ):
         return unit
-    parts = {**unit.parts, "kernel": unit.parts["kernel"].reshape(sizes), "channels_first": False}
-    return dense(unit.name, unit.inputs, sizes, **parts)
+    parts = {**unit.parts, "kernel": unit.parts["kernel"].reshape(size), "channels_first": False}
+    return dense(unit.name, unit.inputs, size, **parts)
 
 
-def _hint(model: Model, normalises: bool, theirs: Units) -> str:
+def _hint(model: Model, units: Sequence[Unit], is_of_images: bool) -> str:
     """A hint for a graph that is not the model's: which one it could be of."""
-    one_normalises = normalises != any(unit.op == "images" for unit in theirs.units)
-    if one_normalises and "transform_input" in inspect.signature(registry.builder(model.arch)).parameters:
+    if is_of_images and "transform_input" in inspect.signature(registry.builder(model.arch)).parameters:
         return " (transform_input says whether the model normalises its images)"
-    kernels = Counter(unit.parts["kernel"].shape for unit in theirs.units if unit.op == "conv")
+    kernels = Counter(unit.parts["kernel"].shape for unit in units if unit.op == "conv")
     archs = () if model.fields.get("width", 1) != 1 else (model.arch, *registry.architectures())
     alike = next((arch for arch in archs if kernels == _convolutions(arch)), model.arch)
     return f"; its convolutions are those of {alike}" if alike != model.arch else ""

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from transfer.models.graph.trace import Node
 from transfer.preprocess.recipe import Preprocessing
 
+# Which channels of its images a view has -> what a recipe calls them.
+ORDERS = {(0, 1, 2): "rgb", (2, 1, 0): "bgr", (0,): "grey"}
 # Numbers that differ by less are the same ones, rounded.
 TOLERANCE = 1e-5
 # How far apart the least and the greatest value of a channel are that networks take: normalised, or as pixels.
@@ -30,11 +31,18 @@ class View:
         """The images as they are."""
         return cls(np.arange(channels), np.ones(channels), np.zeros(channels))
 
+    @classmethod
+    def made_by(cls, preprocessing: Preprocessing, most: int) -> "View":
+        """What a preprocessing makes of images of 0..`most` instead of 0..255."""
+        std, mean = np.array(preprocessing.std), np.array(preprocessing.mean)
+        channels = np.arange(len(mean))[:: -1 if preprocessing.channels == "bgr" else 1]
+        return cls(channels, preprocessing.scale * (255 // most) / std, -mean / std)
+
     def then(self, scale: np.ndarray, bias: np.ndarray) -> "View":
         """The view with each channel times a number, plus a number."""
         return View(self.channels, self.scale * scale, self.bias * scale + bias)
 
-    def picked(self, positions: Sequence[int]) -> "View":
+    def picked(self, positions: Sequence[int] | np.ndarray) -> "View":
         """Some of the view's channels, in any order."""
         return View(self.channels[positions], self.scale[positions], self.bias[positions])
 
@@ -57,27 +65,38 @@ class View:
         scale, bias = own.scale[self.channels], own.bias[self.channels]
         return View(self.channels, self.scale / scale, (self.bias - bias) / scale)
 
-    def preprocessing(self, image_size: tuple[int, int]) -> tuple[Preprocessing, int] | None:
-        """The recipe that the view is of its images, channels as they come, and how large their values get: 1 or 255.
+    def recipe(self, image_size: tuple[int, int]) -> tuple[Preprocessing | None, int]:
+        """The preprocessing that the view is of its images, channels as they come, and how large their values get.
 
-        The file says no range; it is the one that alone makes what networks take. None where neither does, and where
-        channels are missing or doubled.
+        The file says no range; it is the one, 1 or 255, that alone makes what networks take. None where neither does,
+        and where channels are missing or doubled.
         """
-        if sorted(self.channels) != list(range(len(self.channels))) or not np.all(self.scale > 0):
-            return None
-        order = np.argsort(self.channels)
+        channels = ORDERS.get(tuple(sorted(map(int, self.channels))))
+        if channels is None or not np.all(self.scale > 0):
+            return None, 0
+        view = self.picked(np.argsort(self.channels))
         std, mean = (
-            tuple(float(f"{number:.7g}") + 0.0 for number in numbers[order])
-            for numbers in (1 / self.scale, np.where(np.abs(self.bias) < TOLERANCE, 0, -self.bias / self.scale))
+            tuple(float(f"{number:.7g}") + 0.0 for number in numbers)
+            for numbers in (1 / view.scale, np.where(np.abs(view.bias) < TOLERANCE, 0, -view.bias / view.scale))
         )
         for most in (1, 255):
             widths = USUAL_WIDTHS if any(mean) else PLAIN_WIDTHS
-            is_usual = any(all(low <= most * scale <= high for scale in self.scale) for low, high in widths)
+            is_usual = any(all(low <= most * scale <= high for scale in view.scale) for low, high in widths)
             if is_usual and min(mean) >= 0 and max(mean) <= most:
-                channels = "grey" if len(order) == 1 else "rgb"
                 scale = 1.0 if most == 255 else 1 / 255
                 return Preprocessing(image_size, channels=channels, scale=scale, mean=mean, std=std), most
-        return None
+        return None, 0
+
+    def recipe_of_pixels(self, image_size: tuple[int, int]) -> tuple[Preprocessing | None, int]:
+        """The same of pixels of 0..255, whose order is a part of it."""
+        channels = ORDERS.get(tuple(map(int, self.channels)))
+        is_finite = np.isfinite(self.bias).all() and np.isfinite(self.scale).all()
+        if channels is None or not (is_finite and (self.scale > 0).all()):
+            return None, 0
+        is_one = len(set(self.scale.tolist())) == 1
+        scale, std = (float(self.scale[0]), np.ones(1)) if is_one else (1.0, 1 / self.scale)
+        mean = tuple(-self.bias * std)
+        return Preprocessing(image_size, channels=channels, scale=scale, mean=mean, std=tuple(std)), 255
 
     def __str__(self) -> str:
         """The view in numbers."""
@@ -88,30 +107,6 @@ class View:
         ordered = np.array_equal(self.channels, np.arange(len(self.channels)))
         order = "" if ordered else f"channels {' '.join(map(str, self.channels))}, "
         return f"{order}images * {scale} + {bias}"
-
-
-class Known(NamedTuple):
-    """A view of the images that a graph of the model may make, and its number in our model (None: as they are)."""
-
-    view: View
-    number: int | None
-    is_preprocessed: bool = True  # by our model, not before the images are given to it
-
-
-def known_views(channels: int, views: Sequence[View], preprocessing: Preprocessing | None) -> list[Known]:
-    """The views that a model of ours has itself, and the same after the preprocessing of images of 0..255 or 0..1."""
-    plain = View.of(channels)
-    own = [Known(plain, None), *(Known(view, number) for number, view in enumerate(views))]
-    if preprocessing is None or len(preprocessing.mean) != channels:
-        return own
-    std, mean = np.array(preprocessing.std), np.array(preprocessing.mean)
-    order = plain.channels[::-1] if preprocessing.channels == "bgr" else plain.channels
-    before = [View(order, preprocessing.scale * most / std, -mean / std) for most in (1, 255)]
-    return own + [
-        Known(first.then(known.view.scale, known.view.bias), known.number, is_preprocessed=False)
-        for known in own
-        for first in before
-    ]
 
 
 def scale_and_shift(op: str, number: np.ndarray, is_first: bool) -> tuple[np.ndarray, np.ndarray] | None:

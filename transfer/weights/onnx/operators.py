@@ -200,7 +200,7 @@ def _by_channel(node: OnnxNode, data: Data, constant: np.ndarray) -> np.ndarray:
     shape = (1,) * (len(data.axes) - constant.ndim) + constant.shape
     varies = [data.wide(i) for i, size in enumerate(shape[: len(data.axes)]) if size != 1]
     if len(shape) != len(data.axes) or varies != [("c",)] or constant.size != data.sizes["c"]:
-        raise node.problem(f"takes numbers of shape {constant.shape}, which are not one for each channel")
+        raise node.problem(f"takes numbers of shape {constant.shape}, not one for each channel")
     return constant.reshape(-1)
 
 
@@ -258,7 +258,8 @@ def _concat(node: OnnxNode) -> Data:
     for part in parts:
         if len(part.axes) != len(first.axes) or any(part.shape[i] != first.shape[i] for i in others):
             raise node.problem("joins maps of different shapes")
-        if part.axes[axis] not in ((), ("c",)) or any(part.wide(i) != first.wide(i) for i in others):
+        is_same = all(part.wide(i) == first.wide(i) and "c" not in part.axes[i] for i in others)
+        if part.axes[axis] not in ((), ("c",)) or not is_same:
             raise node.problem("joins other than channels")
     channels = sum(part.sizes["c"] for part in parts)
     if channels > MOST_CHANNELS:

@@ -3,12 +3,14 @@
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from transfer.models.graph.trace import Graph, Node, leading_to
+from transfer.models import registry
+from transfer.models.graph.trace import Graph, Node, leading_to, trace
+from transfer.weights import channels
 from transfer.weights.onnx import windows
 from transfer.weights.onnx.images import View, next_view
 from transfer.weights.onnx.units import Unit, Units, batch_norm, convolution, dense
@@ -37,24 +39,28 @@ class Ours:
 class OurUnits(Units):
     """The units of a model's graph, traced with its values, up to its output.
 
-    Parts: `ours`, which arrays a layer has; dense: `cells`, of the feature map that it takes. `views` are what the
-    model makes of the images before its first layer.
+    Parts: `ours`, which arrays a layer has; dense: `cells`, of the feature map that it takes; input and images, what
+    the model makes of them before its first layer: `view`.
     """
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.graph = graph
-        self.views: list[View] = []
         needed = sorted(leading_to([graph.output], lambda i: graph.nodes[i].inputs))
         self.takers = Counter(source for i in needed for source in graph.nodes[i].inputs)
-        # positions of nodes -> what of the images they are, before the first layer
-        self.images = {0: View.of(graph.nodes[0].shape[-1])}
         self.place: dict[int, int] = {}
         for i in needed:
-            self.place[i] = self._unit(i, graph.nodes[i])
+            self.place[i] = self._unit(graph.nodes[i])
         self.output = self.place[graph.output]
 
-    def _unit(self, i: int, node: Node) -> int:
+    @classmethod
+    def of(cls, arch: str, fields: Mapping[str, Any], classes: int, image_shape: Sequence[int]) -> "OurUnits":
+        """The units of an architecture for images of (H, W, C); UsageError where it does not take such."""
+        fields = {**channels.fields(arch, fields, image_shape[-1]), "num_classes": classes}
+        model = registry.build(arch, seed=None, **fields)
+        return cls(trace(model, (1, *image_shape), with_values=True))
+
+    def _unit(self, node: Node) -> int:
         """The position of the unit that a node is, or is a part of."""
         inputs = tuple(self.place[k] for k in node.inputs)
         source = self.graph.nodes[node.inputs[0]] if node.inputs else node
@@ -63,7 +69,8 @@ class OurUnits(Units):
         if node.op in PASSING:
             return inputs[0]
         if node.op == "input":
-            return self.add(Unit("input", "the images", about=(node.shape[-1],)))
+            channels = node.shape[-1]
+            return self.add(Unit("input", "the images", about=(channels,), parts=dict(view=View.of(channels))))
         if node.op == "conv":
             return self.add(self._convolution(node, name, ours))
         if node.op == "dense":
@@ -76,12 +83,10 @@ class OurUnits(Units):
             pool = (_shares if POOLS[node.op] == "average" else _taps)(node, source)
             if pool is not None:
                 return self.add_pool(POOLS[node.op], name, inputs[0], pool[0], source.shape[1:3], pool[1])
-        before = self.images.get(node.inputs[0]) if len(node.inputs) == 1 else None
+        before = self.units[inputs[0]].parts.get("view") if len(inputs) == 1 else None
         view = next_view(before, node, _constant(node, 0))
         if view is not None:
-            self.images[i] = view
-            self.views.append(view)
-            return self.add(Unit("images", name, (0,), (len(self.views) - 1,), text=str(view)))
+            return self.add(Unit("images", name, (0,), parts=dict(view=view), text=str(view)))
         # others write the constants and axes of a step otherwise
         is_last = node.op == "concat" and node.attributes["axis"] == len(node.shape) - 1
         is_plain = not node.attributes and len(node.chain) < 2 and not any(each.constants for each in node.chain)

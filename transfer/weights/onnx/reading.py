@@ -194,48 +194,44 @@ class GraphUnits(Units):
     """The units that lead to the outputs of a graph.
 
     Parts: conv: `kernel` (height, width, in / groups, out), dense: `kernel` (in, out) and `channels_first` where its
-    inputs are a feature map flattened so, both perhaps `bias` and `norm`; batch_norm: `norm`; images: `view`, and the
-    name of the node that it is made `since`.
+    inputs are a feature map flattened so, both perhaps `bias` and `norm`; batch_norm: `norm`; input and images: `view`,
+    and the name of the node that it is made `since`.
 
     Attributes:
       outputs: positions of the graph's outputs that are read, before a last softmax.
+      ends: the same as they are.
       problem: why the others are not, None if there are none.
-      named: name of a tensor that a layer takes -> its value as PyTorch would store it, dense kernels (out, in).
       taps: how much the windows so far take.
       is_consistent: whether dense layers are given as many values as they take; not at another size of the images.
     """
 
-    def __init__(
-        self, model: Any, constants: Mapping[str, Constant], operators: Mapping[str, Operator], image_shape: ImageShape
-    ) -> None:
-        """The units of an `onnx.ModelProto` for images of (H, W, C); `constants` are its initialisers."""
+    def __init__(self, image_shape: ImageShape, version: int) -> None:
+        """No units yet, of images (H, W, C), by a version of the operators."""
         super().__init__()
-        self.operators, self.image_shape = operators, image_shape
-        opsets = {each.domain: each.version for each in model.opset_import}
-        self.version = opsets.get("", opsets.get("ai.onnx", 0))
-        self.evaluate = Evaluator(model.ByteSize(), dict.fromkeys(DOMAINS, self.version))
+        self.image_shape, self.version = image_shape, version
         self.taps, self.is_consistent = 0, True
-        self.values: dict[str, Data | Constant | UnsupportedNode] = dict(constants)
-        self.named: dict[str, np.ndarray] = {}
-        graph = model.graph
-        for each in inputs_of(graph):
-            self.values[each.name] = self._input(each)
-        for proto in _in_order(graph, set(self.values)):
-            self._read(proto)
-        values = [self.value(each.name) for each in graph.output]
-        self.outputs = [value.unit for value in values if isinstance(value, Data)]
-        for i, output in enumerate(self.outputs):
-            while self.units[output].op in AFTER_THE_LAST_LAYER:
-                output = self.outputs[i] = self.units[output].inputs[0]
-        self.problem = next((value for value in values if isinstance(value, UnsupportedNode)), None)
-        if not self.outputs and not self.problem:
-            raise TransferError("an ONNX graph whose output does not depend on its input")
+        self.outputs: list[int] = []
+        self.ends: list[int] = []
+        self.problem: UnsupportedNode | None = None
 
-    def value(self, name: str) -> Data | Constant | UnsupportedNode:
-        """The tensor called `name`."""
-        if name not in self.values:
-            raise TransferError(f"the ONNX graph uses {name!r}, which none of its nodes makes")
-        return self.values[name]
+    def value(self, name: Any) -> Any:
+        """The input of a node as `Data`, a constant or an error."""
+        return name
+
+    def end(self, values: Sequence[Any]) -> None:
+        """Takes the values as the outputs of the graph."""
+        self.problem = next((value for value in values if isinstance(value, UnsupportedNode)), None)
+        self.ends = [value.unit for value in values if isinstance(value, Data)]
+        for output in self.ends:
+            while self.units[output].op in AFTER_THE_LAST_LAYER:
+                output = self.units[output].inputs[0]
+            self.outputs.append(output)
+
+    def images(self, name: str, axes: Axes, batch: int = OPEN_BATCH) -> Data:
+        """The images that the graph is given."""
+        height, width, channels = self.image_shape
+        unit = Unit("input", name, about=(channels,), parts=dict(view=View.of(channels)))
+        return Data(self.add(unit), dict(b=batch, c=channels, h=height, w=width), axes)
 
     def view(self, data: Data) -> View | None:
         """The view of the images that a tensor is; None behind the first layer."""
@@ -249,17 +245,48 @@ class GraphUnits(Units):
         position = self.add(Unit("images", node.title, (source,), parts=parts))
         return dataclasses.replace(data, unit=position, sizes={**data.sizes, "c": len(view.channels)})
 
+
+class OnnxUnits(GraphUnits):
+    """The units of an ONNX graph.
+
+    Attributes:
+      named: name of a tensor that a layer takes -> its value as PyTorch would store it, dense kernels (out, in).
+    """
+
+    def __init__(
+        self, model: Any, constants: Mapping[str, Constant], operators: Mapping[str, Operator], image_shape: ImageShape
+    ) -> None:
+        """The units of an `onnx.ModelProto` for images of (H, W, C); `constants` are its initialisers."""
+        opsets = {each.domain: each.version for each in model.opset_import}
+        super().__init__(image_shape, opsets.get("", opsets.get("ai.onnx", 0)))
+        self.operators = operators
+        self.evaluate = Evaluator(model.ByteSize(), dict.fromkeys(DOMAINS, self.version))
+        self.values: dict[str, Data | Constant | UnsupportedNode] = dict(constants)
+        self.named: dict[str, np.ndarray] = {}
+        graph = model.graph
+        for each in inputs_of(graph):
+            self.values[each.name] = self._input(each)
+        for proto in _in_order(graph, set(self.values)):
+            self._read(proto)
+        self.end([self.value(each.name) for each in graph.output])
+        if not self.outputs and not self.problem:
+            raise TransferError("an ONNX graph whose output does not depend on its input")
+
+    def value(self, name: str) -> Data | Constant | UnsupportedNode:
+        """The tensor called `name`."""
+        if name not in self.values:
+            raise TransferError(f"the ONNX graph uses {name!r}, which none of its nodes makes")
+        return self.values[name]
+
     def _input(self, value: Any) -> Data | UnsupportedNode:
         try:
             batch, _, axes = images_of(value)
         except UnsupportedNode as error:
             return error
-        height, width, channels = self.image_shape
         if max(self.image_shape) > LARGEST_SIDE:
-            return UnsupportedNode(f"the graph takes images of {height}x{width} pixels and {channels} channels")
-        sizes = dict(b=batch or OPEN_BATCH, c=channels, h=height, w=width)
-        position = self.add(Unit("input", value.name, about=(channels,), parts=dict(view=View.of(channels))))
-        return Data(position, sizes, axes)
+            text = "the graph takes images of {}x{} pixels and {} channels"
+            return UnsupportedNode(text.format(*self.image_shape))
+        return self.images(value.name, axes, batch or OPEN_BATCH)
 
     def _read(self, proto: Any) -> None:
         inputs = [self.value(name) for name in proto.input if name]

@@ -49,7 +49,7 @@ class Unit:
     op: str
     name: str
     inputs: tuple[int, ...] = ()
-    about: tuple[Hashable, ...] = ()
+    about: tuple[Any, ...] = ()
     parts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     text: str = ""
 

@@ -32,6 +32,7 @@ class Described(dict[str, np.ndarray]):
       says: key in the file, such as `arch` or `args.model` -> text or a number.
       network: of a whole Keras model, its configuration as in the file; None where there is none.
       preprocessing: what the network does to its images first, where the file says it and it is no part of the tensors.
+      image_size: (height, width) that the network takes, where it takes no other.
       assumed: sentences on what the reader chose where the file leaves it open (`transfer.weights.assumed`).
     """
 
@@ -45,6 +46,7 @@ class Described(dict[str, np.ndarray]):
         super().__init__(tensors)
         self.says, self.network, self.assumed = dict(says or {}), network, list(assumed)
         self.preprocessing: Preprocessing | None = None
+        self.image_size: tuple[int, int] | None = None
 
 
 def claims_in(content: object, depth: int = 0) -> dict[str, Any]:

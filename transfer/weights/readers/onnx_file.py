@@ -17,7 +17,7 @@ from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.distribution import install_hint
 from transfer.weights.onnx.constants import check_functions, initialiser
 from transfer.weights.onnx.operators import OPERATORS
-from transfer.weights.onnx.reading import GraphUnits, ImageShape, UnsupportedNode, images_of, inputs_of
+from transfer.weights.onnx.reading import ImageShape, OnnxUnits, UnsupportedNode, images_of, inputs_of
 from transfer.weights.readers import Format
 
 FORMAT = "ONNX"
@@ -36,7 +36,7 @@ class OnnxTensors(dict[str, np.ndarray]):
       assumed: sentences on what the graph leaves open (`transfer.weights.assumed`).
     """
 
-    def __init__(self, graph: GraphUnits, at: Callable[[ImageShape], GraphUnits] | None) -> None:
+    def __init__(self, graph: OnnxUnits, at: Callable[[ImageShape], OnnxUnits] | None) -> None:
         """`graph` takes them; `at` is the same for images (H, W, C), where the file leaves their size open."""
         super().__init__(graph.named)
         self.graph, self.at = graph, at
@@ -71,7 +71,7 @@ def read(path: Path) -> OnnxTensors:
         check_functions(model)
         model = inliner.inline_local_functions(model)
     stored = {each.name: cache(partial(initialiser, each, path.parent)) for each in model.graph.initializer}
-    at = partial(GraphUnits, model, stored, OPERATORS)
+    at = partial(OnnxUnits, model, stored, OPERATORS)
     shapes = _image_shapes(model.graph)
     graphs = map(at, shapes)
     graph = next(graphs)
