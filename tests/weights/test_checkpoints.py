@@ -180,6 +180,20 @@ TREES: list[tuple[Any, dict[str, Any], str]] = [
     ({"model": TENSORS, "same": TENSORS}, {}, "a.weight"),
     ({"x": TENSORS, "loss": ONE, "scaler": {"scale": ONE}, "rng": [ONE, ONE], "optim": OPTIMISER}, {}, "a.weight"),
     ({**TENSORS, "epoch": 3, "extra": OPTIMISER}, {}, "a.weight"),
+    # a key of the checkpoint has the name of a part of an optimiser's state
+    ({"state_dict": TENSORS, "param_groups": [{"lr": 0.1}]}, {}, "a.weight"),
+    ({0: TENSORS, "opt": OPTIMISER}, {}, "a.weight"),
+    ({b"state_dict": TENSORS}, {}, "a.weight"),
+    ([{"fold": 1, "models": {3: {"net": TENSORS}}}], {}, "a.weight"),
+    # a head beside a network, under the more usual name
+    ({"model": OTHER, "encoder": {f"a.{i}": ONE for i in range(100)}}, {}, "a.0"),
+    ({"model": OTHER, "encoder": {f"a.{i}": ONE for i in range(100)}}, {"key": "model"}, "b.weight"),
+    # MMEngine and Lightning save the average under the usual name
+    ({"state_dict": TENSORS, "ema_state_dict": OTHER, "message_hub": {}}, {}, "a.weight"),
+    ({"state_dict": TENSORS, "ema_state_dict": OTHER, "message_hub": {}}, {"ema": True}, "a.weight"),
+    ({"state_dict": TENSORS, "ema_state_dict": OTHER, "message_hub": {}}, {"key": "ema_state_dict"}, "b.weight"),
+    ({"state_dict": TENSORS, "current_model_state": OTHER, "averaging_state": {}}, {"ema": True}, "a.weight"),
+    ({"state_dict": TENSORS, "current_model_state": OTHER}, {}, "a.weight"),
 ]
 
 
@@ -188,11 +202,18 @@ def test_trees(tree: Any, options: dict[str, Any], name: str) -> None:
     assert name in state_dict(tree, **options)
 
 
+def test_an_average_under_the_usual_name_is_said() -> None:
+    tree = {"state_dict": TENSORS, "ema_state_dict": OTHER, "message_hub": {}}
+    said = "the weights are the moving average under 'state_dict', not the weights themselves, ema_state_dict (key=)"
+    assert state_dict(tree).assumed == [said]
+    assert state_dict(tree, "ema_state_dict").assumed == state_dict(tree, ema=True).assumed == []
+
+
 def test_a_tree_as_deep_as_can_be_and_one_that_is_wide() -> None:
     deep: Any = TENSORS
     for _ in range(state_dicts.DEEPEST + 1):
         deep = {"a": deep}
-    with pytest.raises(TransferError, match="holds a list"):
+    with pytest.raises(TransferError, match="holds a list and no tensors under their names"):
         state_dict([deep] * 2)
     assert state_dict(deep["a"]) == TENSORS
     many = {f"{number}": {"a.b": ONE} for number in range(3000)}
@@ -246,6 +267,10 @@ def others(folder: Path) -> Iterator[tuple[Path, str]]:
         "variables.data-00000-of-00001": (b"\x00\x00\x04", "a part of a TensorFlow checkpoint"),
         "saved_model.pb": (b"\x0a\x00\x12", "a TensorFlow graph"),
         "x.pkl": (b"\x80\x04\x95\x00", "a pickle (of pickle.dump or joblib)"),
+        "text.pkl": (b"(dp0\nVa\np1\n", "a pickle (of pickle.dump or joblib)"),
+        "s3.pth": (b"\xef\xbb\xbf<Error><Code>NoSuchKey</Code></Error>", "a web page"),
+        "denied.pth": (b"Access denied\n", "a text ('Access denied'), such as the answer of a server"),
+        "zeros.pth": (bytes(1000), "an empty file, or one of zeros"),
     }
     for name, (content, text) in heads.items():
         (folder / name).write_bytes(content)
@@ -255,6 +280,10 @@ def others(folder: Path) -> Iterator[tuple[Path, str]]:
     with zipfile.ZipFile(folder / "x.zip", "w") as archive:
         archive.writestr("model.pth", b"")
     yield folder / "x.zip", "a zip archive with other files"
+    with zipfile.ZipFile(folder / "x.pt2", "w") as archive:
+        for member in ("x/archive_format", "x/data/weights/weight_0", "x/models/model.json"):
+            archive.writestr(member, b"")
+    yield folder / "x.pt2", "a program of torch.export"
     (folder / "empty.pth").touch()
     yield folder / "empty.pth", "an empty file"
 
@@ -266,7 +295,7 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
             readers.read(path)
         message = str(error.value)
         assert message.startswith(f"{path}: not a weight file: {text}"), message
-        texts |= {other.text for other in OTHERS if message.endswith(other.text)}
+        texts |= {other.text for other in OTHERS if message.endswith(other.text.rpartition("}")[2])}
     assert texts == {other.text for other in OTHERS}
 
 
@@ -282,6 +311,7 @@ def test_a_folder(tmp_path: Path) -> None:
         ("lora_unet_down.lora_up.weight", "an adapter .LoRA."),
         ("layer1.0.conv1.qweight", "quantised: save the weights that it was made from"),
         ("fc.weight.absmax", "quantised"),
+        ("conv1.weight_fake_quant.scale", "trained to be quantised"),
     ],
 )
 def test_tensors_that_are_no_weights_by_their_names(name: str, text: str, tmp_path: Path) -> None:

@@ -291,6 +291,16 @@ def test_the_settings_of_a_training_script(arguments: dict, says: dict) -> None:
     assert claims_in(resolve_pending(RestrictedUnpickler(written, {}, stand_ins=True).load())) == says
 
 
+class Settings(dict):
+    """A dict of a class that is not here, as Lightning's and configuration libraries' are."""
+
+
+def test_settings_in_a_dict_of_another_class() -> None:
+    written = io.BytesIO(pickle.dumps({"hyper_parameters": Settings(arch="resnetblur18", args=Settings(gp="max"))}))
+    says = {"hyper_parameters.arch": "resnetblur18", "hyper_parameters.args.gp": "max"}
+    assert claims_in(resolve_pending(RestrictedUnpickler(written, {}, stand_ins=True).load())) == says
+
+
 @pytest.mark.parametrize(
     "content",
     [

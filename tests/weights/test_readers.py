@@ -137,6 +137,16 @@ def test_keras_own_formats_hold_the_same(tmp_path: Path) -> None:
             np.testing.assert_array_equal(tensors[name], array, err_msg=f"{file} {name}")
 
 
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_the_older_pth_by_other_protocols_of_pickle(tmp_path: Path, protocol: int) -> None:
+    """`torch.save(…, pickle_protocol=4, _use_new_zipfile_serialization=False)`."""
+    content = (GOLDEN / "odd_tensors_stream.pth").read_bytes()
+    assert content.startswith(torch_file.MAGIC)
+    magic = pickle.dumps(torch_file.MAGIC_NUMBER, protocol)
+    (tmp_path / "x.pth").write_bytes(magic + content[len(torch_file.MAGIC) :])
+    assert list(readers.read(tmp_path / "x.pth")) == list(ODD)
+
+
 def test_whole_modules_are_refused_by_name() -> None:
     with pytest.raises(TransferError, match=r"whole_module\.pth: .* not here \(torch\.nn\.modules\.linear\.Linear\)"):
         readers.read(GOLDEN / "whole_module.pth")
@@ -392,7 +402,9 @@ def test_checkpoints_are_unwrapped(checkpoint: dict) -> None:
 
 
 def test_a_pth_that_is_no_state_dict() -> None:
-    with pytest.raises(TransferError, match="holds a list, not a state dict"):
+    with pytest.raises(
+        TransferError, match="holds a list and no tensors under their names, as a state dict has them; save"
+    ):
         state_dict([BASE])
 
 

@@ -72,6 +72,17 @@ def test_one_network_twice_is_one() -> None:
     assert_read(copies | under("module.model.", resnet()))
 
 
+def test_one_backbone_with_two_classifiers_is_two_networks() -> None:
+    """Two heads on one frozen backbone; where only one has a classifier, it is that one."""
+    copies = {name: tensor.copy() for name, tensor in resnet().items()}
+    both = under("first.", resnet()) | under("second.", body(copies) | {"fc.weight": copies["fc.weight"] + 1})
+    with pytest.raises(TransferError, match="several networks, under 'first', 'second'; choose one by prefix="):
+        arrays(both)
+    assert_read(both, prefix="first")
+    assert_read(both, classifier=False, num_classes=0)
+    assert_read(under("first.", body(copies)) | under("second.", resnet()))
+
+
 def test_a_network_inside_another_ones_prefix() -> None:
     both = resnet() | under("teacher.", other(resnet()))
     with pytest.raises(TransferError, match="several networks, under '', 'teacher'; choose"):
@@ -93,6 +104,13 @@ def test_what_an_incomplete_network_lacks_is_listed_by_the_files_names() -> None
         arrays(tensors | {"module.other.weight": np.ones(1)})
     missing = "1 missing (stage3.unit1.conv1.kernel as module.net.layer3.0.conv1.weight)"
     assert str(error.value) == f"x does not fit resnet18 by torchvision names: {missing}"
+
+
+def test_a_head_without_a_network() -> None:
+    with pytest.raises(
+        TransferError, match=r"^x does not fit resnet18: none of its 2 tensors \(linear.weight, linear.bias"
+    ):
+        arrays({"linear.weight": np.ones((3, 4), np.float32), "linear.bias": np.ones(3, np.float32)})
 
 
 def test_something_unknown_in_the_network_is_refused() -> None:

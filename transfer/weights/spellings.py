@@ -59,10 +59,10 @@ class Place(NamedTuple):
         return fit(self.tensors, body, self.names.only(body))[1].fits
 
     def equals(self, other: "Place") -> bool:
-        """Whether two whole backbones are one: the same tensors, or tensors of the same values."""
-        own, theirs = self.names.backbone, other.names.backbone
-        pairs = ((self.tensors[own[path]], other.tensors[theirs[path]]) for path in own)
-        return all(one is two or np.array_equal(one, two) for one, two in pairs)
+        """Whether two networks are one: all that both of them have, backbone and classifier, has the same values."""
+        own, theirs = self.names.sources, other.names.sources
+        pairs = ((self.tensors.get(own[path].name), other.tensors.get(theirs[path].name)) for path in own)
+        return all(one is two or one is None or two is None or np.array_equal(one, two) for one, two in pairs)
 
     def alone(self, places: Sequence["Place"], side_heads: Collection[str] = SIDE_HEADS) -> "Place":
         """The place without what lies elsewhere: outside of the prefix, in side heads, in other ones of `places`."""
@@ -123,7 +123,8 @@ def find(
             raise TransferError(f"{file} has no such network under prefix={printable(prefix)!r}{there}")
     whole = [place for place in asked if place.share == 1]
     if not whole:
-        return nearest(asked, tensors, maps).alone(places)
+        place = nearest(asked, tensors, maps)
+        return place.alone(places) if place.share else place
     several = f"{file} holds several networks, under {_listed(whole)}; choose one by prefix="
     if len({place.prefix for place in whole}) > MOST_COMPARED:
         raise TransferError(several)

@@ -62,13 +62,15 @@ class StandIn(Pending):
     Attributes:
       name: `module.name`, as a message may show it.
       says: what is text, a number or a dict in the state that it was given, by its name.
+      entries: those under a text, of what a pickle fills as it fills a dict, such as a dict of another class.
     """
 
-    __slots__ = ("name", "says")
+    __slots__ = ("name", "says", "entries")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.says: Mapping[str, object] = {}
+        self.entries: dict[str, Any] = {}
 
     def __setstate__(self, state: object) -> None:
         if isinstance(state, dict):
@@ -305,10 +307,13 @@ class RestrictedUnpickler(_Unpickler):
     def _set_items(self, items: list) -> None:
         if len(items) % 2:
             raise pickle.UnpicklingError("a key without a value")
+        entries = zip(items[::2], items[1::2], strict=True)
         if isinstance(self.stack[-1], StandIn):
+            self._spend(COST_OF_ITEM * len(items))
+            self.stack[-1].entries.update((key, value) for key, value in entries if isinstance(key, str))
             return
         self._check_keys(items[::2])
-        self._top(dict).update(zip(items[::2], items[1::2], strict=True))
+        self._top(dict).update(entries)
 
     def _check_keys(self, keys: Any) -> None:
         """Checks keys before Python hashes them: a deep tuple would overflow its stack, and chosen numbers collide."""
@@ -343,7 +348,7 @@ RestrictedUnpickler.handlers = {
 def resolve_pending(value: object) -> Any:
     """Replaces what is pending in nested dicts, lists, tuples and sets by real values; shared values stay shared.
 
-    Stand-ins stay what they are.
+    Stand-ins stay what they are, but for what they hold as dicts.
 
     Raises TransferError for what holds itself, lies deeper than `MAX_DEPTH`, or shares its parts so often that it would
     expand to many times what is there.
@@ -380,7 +385,11 @@ class _Resolver:
         if depth > MAX_DEPTH:
             raise TransferError(f"refused: nested more than {MAX_DEPTH} deep")
         self._resolved[id(value)] = None
-        result = self._array(value) if isinstance(value, Pending) else self._container(value, depth)
+        if isinstance(value, StandIn):
+            value.entries, expanded = self._container(value.entries, depth)
+            result: tuple[Any, int] = (value, expanded)
+        else:
+            result = self._array(value) if isinstance(value, Pending) else self._container(value, depth)
         self._resolved[id(value)] = result
         return result
 

@@ -9,7 +9,10 @@ from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files.unpickler import StandIn
 
 # Where checkpoints, `config.json` and headers name the network, and where they say how it differs from the usual one.
-NAMING = ("arch", "architecture", "architectures", "model", "model_name", "model_type", "backbone")
+NAMING = (
+    *("arch", "architecture", "architectures", "model", "model_name", "model_type", "base_model", "network"),
+    *("backbone", "backbone_name", "encoder", "encoder_name"),
+)
 SETTING = (
     *("act_layer", "hidden_act", "aa_layer", "output_stride", "global_pool", "gp", "bn_eps"),
     "downsample_in_first_stage",
@@ -52,7 +55,7 @@ class Described(dict[str, np.ndarray]):
 def claims_in(content: object, depth: int = 0) -> dict[str, Any]:
     """The claims of a dict, or of a stand-in's state, about the network: dotted key in the file -> text or number."""
     claims: dict[str, Any] = {}
-    content = content.says if isinstance(content, StandIn) else content
+    content = {**content.entries, **content.says} if isinstance(content, StandIn) else content
     for key in (*NAMING, *SETTING, *WITHIN) if isinstance(content, Mapping) else ():
         value = content.get(key)  # type: ignore[attr-defined]
         if isinstance(value, list) and len(value) == 1:

@@ -8,50 +8,58 @@ from typing import NamedTuple
 from transfer.errors import TransferError
 from transfer.runtime.files.untrusted import printable
 
-# As many bytes as a tar needs to be told by its magic number, and where that is.
-LOOKED_AT, TAR_MAGIC = 512, 257
+# As many bytes as a tar needs to be told by its magic number; so many of them are shown of a text.
+LOOKED_AT, SHOWN = 512, 60
 PAGE = "a web page, such as a login or an error page of the server, in place of the file: fetch it again, signed in"
 TENSORFLOW = "load it in TensorFlow and save the model as .keras, or its weights as .weights.h5"
 UNPACK = "unpack it and give the weight file in it"
+PICKLE = "load it where it was written, and save model.state_dict() by torch.save"
 
 
 class Other(NamedTuple):
-    """A kind of file, told by its first bytes from `at` on, by its name, or by the names in a zip, and what to say."""
+    """A kind of file, told by how it begins, by its name, or by the names in a zip, and what to say of it.
+
+    Patterns are regular expressions; `begins` takes no notice of case and of white space in front, `{start}` in the
+    text stands for the first bytes.
+    """
 
     text: str
-    starts: tuple[bytes, ...] = ()
-    at: int = 0
+    begins: bytes = b""
     name: str = ""
     members: str = ""
 
     def is_kind_of(self, head: bytes, name: str, members: Collection[str]) -> bool:
         """Whether a file with these first bytes, this name and these members of a zip is of the kind."""
-        of_members = bool(self.members and members) and all(re.search(self.members, member) for member in members)
-        start = head[self.at :].lstrip().lower()
-        return start.startswith(self.starts) or bool(self.name and re.search(self.name, name)) or of_members
+        of_members = bool(self.members and re.fullmatch(self.members, "\n".join(members)))
+        of_head = bool(self.begins and re.match(rb"(?is)\s*(?:" + self.begins + rb")", head))
+        return of_head or bool(self.name and re.search(self.name, name)) or of_members
 
 
 OTHERS = (
+    Other("an empty file, or one of zeros, as a download leaves that did not end: fetch it again", rb"\0*\Z"),
     Other(
-        "a pointer of Git LFS, not the file itself: `git lfs pull` in its repository fetches it", (b"version https://",)
+        "a pointer of Git LFS, not the file itself: `git lfs pull` in its repository fetches it", rb"version https://"
     ),
-    Other(PAGE, (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")),
+    Other(PAGE, rb"(?:\xef\xbb\xbf\s*)?<"),
     Other(
         "arrays as .npz, which no library writes: save them under a library's names as .safetensors",
-        members=r"\.npy$",
+        members=r"([^\n]+\.npy\n?)+",
     ),
-    Other("a single array, not named weights", (b"\x93numpy",)),
-    Other(f"a TensorFlow Lite model, made for inference: {TENSORFLOW} (what it was made from)", (b"tfl3",), at=4),
-    Other("a GGUF file of a language model", (b"gguf",)),
-    Other(f"a packed file: {UNPACK}", (b"\x1f\x8b", b"bzh", b"\xfd7zxz", b"7z\xbc\xaf", b"rar!", b"\x28\xb5\x2f\xfd")),
-    Other(f"a tar archive: {UNPACK}", (b"ustar",), at=TAR_MAGIC),
-    Other(f"a zip archive with other files in it: {UNPACK}", (b"pk\x03\x04",)),
+    Other("a single array, not named weights", rb"\x93numpy"),
+    Other(f"a TensorFlow Lite model, made for inference: {TENSORFLOW} (what it was made from)", rb".{4}tfl3"),
+    Other("a GGUF file of a language model", rb"gguf"),
+    Other(f"a packed file: {UNPACK}", rb"\x1f\x8b|bzh|\xfd7zxz|7z\xbc\xaf|rar!|\x28\xb5\x2f\xfd"),
+    Other(f"a tar archive: {UNPACK}", rb".{257}ustar"),
+    Other(
+        "a program of torch.export; save torch.export.load(FILE).state_dict by torch.save",
+        members=r"(?s).*(archive_format|serialized_exported_program\.json).*",
+    ),
+    Other(f"a zip archive with other files in it: {UNPACK}", rb"pk\x03\x04"),
     Other(f"a part of a TensorFlow checkpoint: {TENSORFLOW}", name=r"\.(index|data-\d{5}-of-\d{5}|meta)$|^checkpoint$"),
     Other(f"a TensorFlow graph (SavedModel): {TENSORFLOW}", name=r"\.pb$"),
+    Other(f"a pickle (of pickle.dump or joblib), not a file of torch.save: {PICKLE}", rb"\x80[\2-\5]|\(dp\d*\n"),
     Other(
-        "a pickle (of pickle.dump or joblib), not a file of torch.save: load it where it was written, and save "
-        "model.state_dict() by torch.save",
-        tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6)),
+        "a text ('{start}'), such as the answer of a server, in place of the file: fetch it again", rb"[\t-\r -~]+\Z"
     ),
 )
 # Part of a tensor's name -> what the file is. Numbers to be added to weights, or to be multiplied by them, are none.
@@ -62,6 +70,9 @@ NAMES: Mapping[str, str] = {
     r"\b(qweight|qzeros|SCB|absmax|weight_scale|_packed_params)\b": (
         "quantised: save the weights that it was made from, as float32"
     ),
+    r"\b(weight_fake_quant|activation_post_process)\b": (
+        "trained to be quantised, and rounds its numbers: save the network as it was before prepare_qat()"
+    ),
 }
 
 
@@ -69,9 +80,8 @@ def named(path: Path, members: Collection[str]) -> str | None:
     """What a file of no supported format is, and what to do; None for one that is nothing known."""
     with path.open("rb") as file:
         head = file.read(LOOKED_AT)
-    if not head:
-        return "an empty file; fetch or save it again"
-    return next((other.text for other in OTHERS if other.is_kind_of(head, path.name, members)), None)
+    text = next((other.text for other in OTHERS if other.is_kind_of(head, path.name, members)), None)
+    return text and text.format(start=printable(head.strip(), SHOWN))
 
 
 def check_names(tensors: Collection[str]) -> None:

@@ -11,6 +11,7 @@ elements (int64) and its bytes.
 
 import io
 import math
+import re
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,15 +32,16 @@ from transfer.runtime.files.unpickler import (
     resolve_pending,
 )
 from transfer.runtime.files.untrusted import DECOMPRESSION_FLOOR, LimitedReader, printable
-from transfer.weights.readers import Format
+from transfer.weights.readers import HEAD_BYTES, Format
 from transfer.weights.readers._described import Described, claims_in
 from transfer.weights.state_dicts import choose
 
 PICKLE = "data.pkl"
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001
-# PROTO 2, LONG1 of ten bytes, the magic number, STOP
+# PROTO 2, LONG1 of ten bytes, the magic number, STOP; from protocol 4 on FRAME and its size before LONG1
 MAGIC = b"\x80\x02\x8a\x0a" + MAGIC_NUMBER.to_bytes(10, "little") + b"."
+MAGICS = re.compile(rb"\x80[\2-\5](?:\x95.{8})?" + re.escape(MAGIC[2:]), re.DOTALL)
 COUNT = struct.Struct("<q")
 
 # torch.dtype name -> NumPy dtype (little-endian, which is what both formats store).
@@ -70,6 +72,7 @@ STORAGES = {
     # of quantised tensors, which are named as what they are later
     **{"QInt8": "int8", "QUInt8": "uint8", "QInt32": "int32"},
 }
+OWN_CLASSES = ("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
 # What a TorchScript archive has beside the pickle.
 SCRIPTED = "/constants.pkl"
 # An expanded tensor has strides of zero; it may have so many elements whatever the size of its storage.
@@ -158,6 +161,17 @@ class _Tensor(_Sealed, Pending):
         return np.lib.stride_tricks.as_strided(elements[first:], self.shape, steps, writeable=False)
 
 
+def _of_type(rebuild: object, kind: object, arguments: object, state: object) -> object:
+    """A tensor with attributes, which are left out; of a class that is not PyTorch's own, that class."""
+    if isinstance(kind, StandIn) and kind.name not in OWN_CLASSES:
+        return kind
+    if isinstance(rebuild, StandIn):
+        return rebuild
+    if rebuild not in REBUILDS.values() or not isinstance(arguments, tuple):
+        raise TransferError("a tensor that is not built from a storage, a shape and strides")
+    return rebuild(*arguments)  # type: ignore[operator]
+
+
 class _Dtype(_Sealed):
     __slots__ = ("dtype",)
 
@@ -198,13 +212,17 @@ def _numpy_dtype(*arguments: object) -> Pending:
         return StandIn("numpy.ndarray of objects")
 
 
+REBUILDS: Mapping[tuple[str, str], Constructor] = {
+    ("torch._utils", "_rebuild_tensor"): Constructor(_Tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): Constructor(_Tensor),
+    ("torch._utils", "_rebuild_tensor_v3"): Constructor(_Tensor.with_dtype),
+}
 TORCH_CONSTRUCTORS: Mapping[tuple[str, str], Any] = {
     **ARRAY_CONSTRUCTORS,
     ("numpy", "dtype"): Constructor(_numpy_dtype),
     ("collections", "defaultdict"): Constructor(lambda *default: Ordered()),
-    ("torch._utils", "_rebuild_tensor"): Constructor(_Tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): Constructor(_Tensor),
-    ("torch._utils", "_rebuild_tensor_v3"): Constructor(_Tensor.with_dtype),
+    **REBUILDS,
+    ("torch._tensor", "_rebuild_from_type_v2"): Constructor(_of_type),
     ("torch._utils", "_rebuild_parameter"): Constructor(lambda value, *rest: value),
     ("torch._utils", "_rebuild_parameter_with_state"): Constructor(lambda value, *rest: value),
     ("torch", "Size"): Constructor(_plain_tuple),
@@ -267,7 +285,9 @@ def read_stream(path: Path, key: str | None = None, ema: bool = False) -> Descri
         return storages.setdefault(key, Storage(dtype, numel))
 
     with path.open("rb") as file:
-        file.seek(len(MAGIC))
+        magic = MAGICS.match(file.read(HEAD_BYTES))
+        assert magic
+        file.seek(magic.end())
         stream = LimitedReader(file)
         version, system = (resolve_pending(RestrictedUnpickler(stream, {}).load()) for _ in range(2))
         if version != PROTOCOL_VERSION:
@@ -297,5 +317,5 @@ def state_dict(tree: object, key: str | None = None, ema: bool = False) -> Descr
 
 FORMATS = (
     Format("PyTorch .pth", lambda head, members: any(name.endswith(f"/{PICKLE}") for name in members), read_zip, True),
-    Format("PyTorch .pth (older format)", lambda head, members: head.startswith(MAGIC), read_stream, True),
+    Format("PyTorch .pth (older format)", lambda head, members: bool(MAGICS.match(head)), read_stream, True),
 )
