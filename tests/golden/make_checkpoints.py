@@ -55,6 +55,10 @@ class Colour(enum.Enum):
     RED = 1
 
 
+class Marked(torch.Tensor):
+    """A tensor of a class of the one who saves."""
+
+
 class Settings(dict):
     """A dict of the one who saves, as configuration libraries have them."""
 
@@ -92,6 +96,8 @@ def contents() -> dict[str, Any]:
         logits = model.double()(image.double())[0].tolist()
     model.float()
     quantised = torch.ao.nn.quantized.Linear(2, 2)
+    marked = state["fc.weight"].clone()
+    marked.mark = "pickled with the tensor"  # type: ignore[attr-defined]
     odd = {
         "a set": {1, 2},
         "bytes": bytearray(b"abc"),
@@ -164,6 +170,13 @@ def contents() -> dict[str, Any]:
         "list.pth": [optimizer.state_dict(), {"state": state}],
         "gan.pth": {"first": state, "second": half, "epoch": 1},
         "nested.pth": {"epoch": 1, "params": nested(state)},
+        "mmengine.pth": {
+            **{"meta": {"cfg": "model = dict()"}, "message_hub": Settings(a=1)},
+            "state_dict": under("backbone.", without_head(state)),
+            "ema_state_dict": under("module.backbone.", without_head(half)) | {"steps": torch.tensor(3)},
+        },
+        "settings.pth": Settings(model=Settings(state), epoch=3),
+        "marked.pth": {**state, "fc.weight": marked, "bn1.bias": nn.Buffer(state["bn1.bias"])},
         "odd.pth": {**odd, "net": state},
         "odd_stream.pth": {**odd, "net": state},
         "whole_module_stream.pth": layer,
@@ -171,6 +184,8 @@ def contents() -> dict[str, Any]:
         "optimizer.pth": {"optimizer": optimizer.state_dict(), "epoch": 3, "loss": torch.tensor(0.5)},
         "quantised.pth": {f"fc.{name}": value for name, value in quantised.state_dict().items()},
         "qtensor.pth": {**state, "fc.weight": torch.quantize_per_tensor(state["fc.weight"], 0.1, 0, torch.qint8)},
+        "meta.pth": {name: value.to("meta") for name, value in state.items()},
+        "of_a_class.pth": {**state, "fc.weight": state["fc.weight"].as_subclass(Marked)},
         "sparse.pth": {**state, "fc.weight": state["fc.weight"].to_sparse()},
         "outputs.json": {"logits": logits},
     }

@@ -62,6 +62,7 @@ def test_the_weights_are_the_sources(files: Path) -> None:
 
 
 PREFERRED = "the weights are those under '{}', not their moving average {} (ema=True)"
+EXCHANGED = "the weights are the moving average under 'state_dict', not the weights themselves, ema_state_dict (key=)"
 # file -> (how it is asked for, what is assumed); the weights are those of plain.pth
 FORMS: dict[str, tuple[dict[str, Any], str]] = {
     "torchvision.pth": ({}, ""),
@@ -76,6 +77,9 @@ FORMS: dict[str, tuple[dict[str, Any], str]] = {
     "list.pth": ({}, ""),
     "gan.pth": ({"key": "first"}, ""),
     "nested.pth": ({}, ""),
+    "mmengine.pth": ({}, EXCHANGED),
+    "settings.pth": ({}, ""),
+    "marked.pth": ({}, ""),
     "odd.pth": ({}, ""),
     "odd_stream.pth": ({}, ""),
 }
@@ -101,6 +105,7 @@ def test_a_state_dict_is_found(file: str, files: Path, caplog: pytest.LogCapture
         ("timm.pth.tar", {"ema": True}),
         ("gan.pth", {"key": "second"}),
         ("dino.pth", {"key": "student"}),
+        ("mmengine.pth", {"key": "ema_state_dict"}),
     ],
 )
 def test_another_one_is_chosen(file: str, options: dict[str, Any], files: Path) -> None:
@@ -137,6 +142,17 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         "qtensor.pth",
         {},
         "fc.weight is a torch._utils._rebuild_qtensor, not a plain tensor; it is quantised: save what it was made from",
+    ),
+    (
+        "meta.pth",
+        {},
+        "conv1.weight is a torch._utils._rebuild_meta_tensor_no_storage, not a plain tensor; it was on the device meta "
+        "and has no values",
+    ),
+    (
+        "of_a_class.pth",
+        {},
+        "fc.weight is a __main__.Marked, not a plain tensor; save a state dict of plain tensors",
     ),
     (
         "sparse.pth",
@@ -200,13 +216,6 @@ TREES: list[tuple[Any, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("tree", "options", "name"), TREES)
 def test_trees(tree: Any, options: dict[str, Any], name: str) -> None:
     assert name in state_dict(tree, **options)
-
-
-def test_an_average_under_the_usual_name_is_said() -> None:
-    tree = {"state_dict": TENSORS, "ema_state_dict": OTHER, "message_hub": {}}
-    said = "the weights are the moving average under 'state_dict', not the weights themselves, ema_state_dict (key=)"
-    assert state_dict(tree).assumed == [said]
-    assert state_dict(tree, "ema_state_dict").assumed == state_dict(tree, ema=True).assumed == []
 
 
 def test_a_tree_as_deep_as_can_be_and_one_that_is_wide() -> None:
