@@ -84,8 +84,8 @@ def choose(tree: object, key: str | None = None, ema: bool = False) -> tuple[dic
         raise TransferError(f"it has several state dicts, {_listed([best, *others])}; choose one by key=")
     if key is None and not ema and averaged:
         with_ema = f"the weights are those under {best!r}, not their moving average {_listed(averaged)} (ema=True)"
-        others = f"not the weights themselves, {exchanged} (key=)" if exchanged else "as there are no others"
-        alone = f"the weights are the moving average under {best!r}, {others}"
+        why = f"not the weights themselves, {exchanged} (key=)" if exchanged else "as there are no others"
+        alone = f"the weights are the moving average under {best!r}, {why}"
         assumed.append(with_ema if best in raw else alone)
     if key is None and len(pool) > 1:
         assumed.append(f"of {_listed(pool)}, the weights are those under {best!r} (key=)")
@@ -149,15 +149,16 @@ class Walk:
             return None
         parts: dict[Any, object] = node if isinstance(node, dict) else dict(enumerate(node))
         own = {name: value for name, value in parts.items() if isinstance(name, str) and _is_tensor(value)}
-        inner = {
+        children = {
             str(name): self._tensors(value, _joined(path, name), depth + 1)
             for name, value in parts.items()
             if isinstance(value, (dict, list, tuple, StandIn))
             and isinstance(name, (str, int, bytes))
             and name not in own
         }
+        inner = {name: tensors for name, tensors in children.items() if tensors is not None}
         is_flat = any("." in name for name in own)
-        is_nested = isinstance(node, dict) and len(own) + len(inner) == len(node) and None not in inner.values()
+        is_nested = isinstance(node, dict) and len(own) + len(inner) == len(node)
         # all of it is tensors: the names of a nested dict are its paths
         if is_nested and not is_flat and len(own) + sum(map(len, inner.values())) <= MOST_TENSORS:
             return own | {_joined(name, rest): t for name, tensors in inner.items() for rest, t in tensors.items()}

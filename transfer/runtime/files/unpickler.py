@@ -379,15 +379,15 @@ class _Resolver:
             self.count += 1
             return value, 1
         if id(value) in self._resolved:
-            if (result := self._resolved[id(value)]) is None:
+            if (known := self._resolved[id(value)]) is None:
                 raise TransferError(f"refused: {printable(value)} that holds itself")
-            return result
+            return known
         if depth > MAX_DEPTH:
             raise TransferError(f"refused: nested more than {MAX_DEPTH} deep")
         self._resolved[id(value)] = None
         if isinstance(value, StandIn):
             value.entries, expanded = self._container(value.entries, depth)
-            result: tuple[Any, int] = (value, expanded)
+            result = value, expanded
         else:
             result = self._array(value) if isinstance(value, Pending) else self._container(value, depth)
         self._resolved[id(value)] = result
