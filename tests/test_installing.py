@@ -11,6 +11,7 @@ import yaml
 
 import transfer
 from transfer.bench import target
+from transfer.cli import verbs
 from transfer.runtime import distribution
 from transfer.runtime.distribution import install_hint
 
@@ -121,3 +122,14 @@ def test_nothing_advises_another_project() -> None:
         if b"\0" not in content:
             found += [f"{name}: {each}" for each in advice(content.decode("utf-8", "replace"))]
     assert not found
+
+
+def test_the_plain_install_is_tried_with_every_verb() -> None:
+    """`.ci/run` tries each after its first command, before what tests need is installed."""
+    tried = (REPOSITORY / ".ci/plain").read_text()
+    verbs_tried = {match for match in re.findall(r"\btransfer (\w+)", tried) if match in verbs.ALL}
+    assert verbs_tried == verbs.ALL.keys()
+    assert all(f"python {script}.py" in tried for script in ("extract", "train", "examples/predict_exported"))
+    steps = [line for line in (REPOSITORY / ".ci/run").read_text().splitlines() if line.startswith((".ci", "pip"))]
+    first = [step.split(" && ")[0] for step in steps[:3]]
+    assert first == ["pip install -e .", ".ci/plain", "pip install -e '.[test]'"]
