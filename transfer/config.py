@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 
 # Settings that say where files lie, which may differ from machine to machine of one run. What is in them may not: the
 # fingerprint of the store compares images and weights.
-PLACES = ("data.source", "model.weights", "model.init_from.weights", "features", "export")
+PLACES = ("data.source", "data.root", "model.weights", "model.init_from.weights", "features", "export")
 
 # Settings of `model` that choose among the tensors of a weight file.
 IN_FILE = ("key", "prefix", "ema")
@@ -200,9 +200,28 @@ def default() -> ConfigDict:
 def _data() -> dict[str, Any]:
     """The settings that say which images train and which validate."""
     return {
-        # "digits", "folder:PATH" (class folders, or a zip of them), "tfds:NAME", "cifar10:PATH", "cifar100:PATH",
-        # "npz:PATH" or "pickle:PATH".
+        # "digits", "folder:PATH" (class folders, or a zip of them), "csv:FILE" (a table of images), "tfds:NAME",
+        # "cifar10:PATH", "cifar100:PATH", "npz:PATH" or "pickle:PATH".
         "source": "digits",
+        # Which columns of a table say what; None: those that have the usual names; "none": no column.
+        "columns": {
+            # Where the image is, such as "filename".
+            "path": placeholder(str),
+            # Its class, such as "breed".
+            "label": placeholder(str),
+            # Several labels: a column such as "tags", or one of 0 and 1 for each, such as "scratch,dent".
+            "labels": placeholder(str),
+            # Numbers to predict, such as "age" or "x,y".
+            "value": placeholder(str),
+            # What `train` and `validation` name.
+            "split": placeholder(str),
+            # Which images belong together, such as "patient": no group is on both sides of a drawn split.
+            "group": placeholder(str),
+        },
+        # Where the paths in a table begin; None: where the table lies, or a folder beside it.
+        "root": placeholder(str),
+        # How the names of files end where a table leaves it out, such as ".jpg"; None: as it is found.
+        "ending": placeholder(str),
         # The split that trains, as the source names it.
         "train": placeholder(str),
         # The split that validates; without one a fraction of `train` is held out.

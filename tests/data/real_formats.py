@@ -184,6 +184,14 @@ def make_zip(root):
     return f"folder:{write_zip(root / 'a.zip', files)}", splits
 
 
+def make_csv(root):
+    files, splits = folder_files()
+    write_files(root, files)
+    lines = [f"{path},{path.split('/')[1]},{path.split('/')[0]}" for path in sorted(files)]
+    (root / "images.csv").write_text("\n".join(["path,label,split", *lines]))
+    return f"csv:{root / 'images.csv'}", splits
+
+
 def make_npz(root):
     images = {split: pixels(count, 6, 5, count) for split, count in SPLITS.items()}
     arrays = {f"{split}_images": some for split, some in images.items()}
@@ -266,6 +274,7 @@ MAKERS = {
     "digits": make_digits,
     "folder": make_folder,
     "folder (zip)": make_zip,
+    "csv": make_csv,
     "npz": make_npz,
     "cifar10": make_cifar10,
     "cifar100": make_cifar100,

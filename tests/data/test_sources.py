@@ -78,7 +78,7 @@ def test_the_fingerprint_is_of_the_content(data_set):
 
 def test_a_fingerprint_tells_ids_from_classes():
     def source(ids, class_names, labels):
-        return SimpleNamespace(ids=ids, class_names=class_names, labels=np.array(labels))
+        return SimpleNamespace(target="classes", ids=ids, class_names=class_names, labels=np.array(labels))
 
     sources = [
         source("a", ["bc"], [0]),

@@ -138,7 +138,8 @@ def test_a_command_that_is_refused_in_a_new_workdir_leaves_none(finished, tmp_pa
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"head.target": "labels"}, "config.head.target=labels is for --training_file; images have a class each"),
+        ({"head.target": "labels"}, "config.few_shot counts images a class; with config.head.target=labels it has no"),
+        ({"head.target": "labels", "few_shot": None}, "digits has a class for each image, not several labels; --con"),
         ({"head.order": "any"}, "config.head.order='any' is not one of rows, chunks"),
         ({"head.name": "ridge", "head.epochs": None, "head.alpha": -1.0}, "config.head.alpha"),
         ({"seeds": 0}, "config.seeds=0 must be at least 1"),

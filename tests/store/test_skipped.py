@@ -12,6 +12,7 @@ from transfer.store import skipped
 class Source:
     """Two cats, four dogs, no emu, one fox."""
 
+    target = "classes"
     class_names = ("cat", "dog", "emu", "fox")
     labels = np.array([0, 1, 1, 0, 1, 1, 3])
 

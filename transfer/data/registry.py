@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from typing import Any
 
 from transfer.data.source import Source
 from transfer.errors import TransferError, UsageError, did_you_mean, similar
@@ -14,6 +15,7 @@ SOURCES = {
     "cifar10": "transfer.data.arrays:open_cifar10",
     "cifar100": "transfer.data.arrays:open_cifar100",
     "folder": "transfer.data.folder:open_split",
+    "csv": "transfer.data.table:open_split",
     "npz": "transfer.data.arrays:open_npz",
     "pickle": "transfer.data.arrays:open_pickle",
     "wds": "transfer.data.wds:open_split",
@@ -23,6 +25,12 @@ SOURCES = {
 WITHOUT_PATH = ("digits", "tfds", "hf")
 # kinds of files that may be named by a pattern, or lie on a bucket
 SHARDS = ("wds", "parquet")
+# kind -> the settings of `config.data` that say how it is read, which its function takes by name
+READING = {
+    "csv": (*(f"columns.{name}" for name in ("path", "label", "labels", "value", "split", "group")), "root", "ending"),
+    "parquet": ("columns.path", "columns.label"),
+    "hf": ("columns.path", "columns.label"),
+}
 
 # how a bare file's name ends -> kind
 ENDINGS = {
@@ -31,6 +39,9 @@ ENDINGS = {
     ".pkl": "pickle",
     ".pickle": "pickle",
     ".parquet": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "csv",
     "cifar-10-python.tar.gz": "cifar10",
     "cifar-100-python.tar.gz": "cifar100",
     **dict.fromkeys((".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar"), "folder"),
@@ -39,17 +50,26 @@ ENDINGS = {
 LANDMARKS = {"data_batch_1": "cifar10", "meta": "cifar100", "train.p": "pickle"}
 
 
-def open_source(spec: str, split: str | None = None) -> Source:
+def open_source(spec: str, split: str | None = None, **reading: Any) -> Source:
     """Opens the data set that `spec` names, at its `split` (needed where the data set has splits).
 
-    The spec is "digits", "tfds:NAME", "cifar10:PATH", "cifar100:PATH", "folder:PATH" (folder, zip or tar), "npz:PATH",
-    "pickle:PATH" (traffic signs), or a bare path; a split is one that the source itself names, such as "train", of a
-    folder a sub-folder.
+    The spec is "digits", "tfds:NAME", "cifar10:PATH", "cifar100:PATH", "folder:PATH" (folder, zip or tar), "csv:FILE"
+    (any table of images), "npz:PATH", "pickle:PATH" (traffic signs), or a bare path; a split is one that the source
+    itself names, such as "train", of a folder a sub-folder.
 
-    Raises UsageError for an unknown kind (with the nearest names) or split, TransferError for a missing path and
-    for contents that do not fit.
+    Args:
+        reading: how a table is read, as `config.data` has it: `columns` (a mapping), `root` and `ending`.
+
+    Raises UsageError for an unknown kind (with the nearest names) or split, and for a `reading` that the kind has no
+    use for; TransferError for a missing path and for contents that do not fit.
     """
     kind, path = _parse(spec)
+    columns = {name: column for name, column in (reading.pop("columns", None) or {}).items() if column}
+    given = {name: value for name, value in {**reading, "columns": columns}.items() if value}
+    names = {*(given.keys() - {"columns"}), *(f"columns.{name}" for name in columns)}
+    if unused := sorted(names - set(READING.get(kind, ()))):
+        kinds = [f"{known}:" for known, settings in READING.items() if unused[0] in settings]
+        raise UsageError(f"config.data.{unused[0]} is for {', '.join(kinds) or 'nothing'}; {spec} has no use for it")
     if kind not in WITHOUT_PATH:
         if not path:
             raise UsageError(f"{spec}: write {kind}:PATH")
@@ -57,7 +77,7 @@ def open_source(spec: str, split: str | None = None) -> Source:
         if kind not in SHARDS and not os.path.exists(path):
             raise TransferError(f"{spec}: no such file or folder: {path}")
     module, _, function = SOURCES[kind].partition(":")
-    return getattr(importlib.import_module(module), function)(path, split or None)
+    return getattr(importlib.import_module(module), function)(path, split or None, **given)
 
 
 def _parse(spec: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the package: labelled RGB images, listed at once and read one by one."""
+"""What a data set is to the rest of the package: RGB images and what they show, listed at once, read one by one."""
 
 import abc
 import functools
@@ -12,6 +12,8 @@ from transfer.errors import TransferError
 from transfer.runtime.files.untrusted import MAX_CLASSES
 
 TEXTS_AT_ONCE = 1 << 16
+# What is known of an image: its class, which of several labels it has, or numbers.
+TARGETS = ("classes", "labels", "values")
 
 
 class BrokenImage(TransferError):
@@ -19,17 +21,21 @@ class BrokenImage(TransferError):
 
 
 class Source(abc.ABC):
-    """Labelled images.
+    """Images, each with its class, with several labels, or with values.
 
     Attributes:
       name: the spec that opened it and its split, for messages.
-      class_names: name of each class, in the order of the labels.
-      labels: (N,) int64, indices into `class_names`.
+      target: what is known of an image: "classes", "labels" or "values", as `config.head.target` has it.
+      class_names: name of each class, in the order of the labels; of several labels and of values, of each column.
+      labels: (N,) int64, indices into `class_names`; (N, L) float32 of 0 and 1; or (N, T) float32.
+      groups: (N,) int64, alike where images belong together, as those of a patient do; None: each stands for itself.
       ids: N strings that stay the same between runs: the relative path, or "train/000123".
       in_order: whether images are read much faster in their order than in another.
     """
 
     in_order: bool = False
+    target: str = "classes"
+    groups: np.ndarray | None = None
     name: str
     class_names: tuple[str, ...]
     labels: np.ndarray
@@ -37,6 +43,17 @@ class Source(abc.ABC):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def renumber(self, class_names: tuple[str, ...]) -> None:
+        """Makes `class_names`, which has all names of the source and perhaps more, those of the source."""
+        number = {name: place for place, name in enumerate(class_names)}
+        places, labels = np.array([number[name] for name in self.class_names], np.int64), self.labels
+        if self.target == "classes":
+            self.labels = places[labels]
+        else:
+            self.labels = np.zeros((len(labels), len(class_names)), labels.dtype)
+            self.labels[:, places] = labels
+        self.class_names = class_names
 
     @abc.abstractmethod
     def image(self, index: int) -> np.ndarray:
@@ -90,10 +107,20 @@ def digest(source: Source, content: Iterable[bytes | memoryview]) -> str:
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             text = "\n" * (start > 0) + "\n".join(texts[start : start + TEXTS_AT_ONCE])
             hasher.update(text.encode("utf-8", "surrogateescape"))
-    hasher.update(np.ascontiguousarray(source.labels, "<i8").tobytes())
+    if source.target == "classes":
+        hasher.update(np.ascontiguousarray(source.labels, "<i8").tobytes())
+    else:
+        hasher.update(source.target.encode() + np.ascontiguousarray(source.labels, "<f4").tobytes())
     for part in content:
         hasher.update(part)
     return hasher.hexdigest()
+
+
+def rows_of_each(source: Source, labels: np.ndarray) -> np.ndarray:
+    """How many of some labels of a source are of each class, or have each label, int64 (C,); of values all of them."""
+    if source.target == "classes":
+        return np.bincount(labels, minlength=len(source.class_names))
+    return (labels > 0 if source.target == "labels" else np.ones_like(labels, bool)).sum(axis=0)
 
 
 def checked_labels(labels: object, count: int, where: str, num_classes: int | None = None) -> np.ndarray:
@@ -169,7 +196,8 @@ class Selection(Source):
     def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
         self.source, self.indices = source, np.asarray(indices, np.int64).reshape(-1)
         self.name, self.class_names, self.in_order = source.name, source.class_names, source.in_order
-        self.labels = source.labels[self.indices]
+        self.target, self.labels = source.target, source.labels[self.indices]
+        self.groups = None if source.groups is None else source.groups[self.indices]
         self.ids = LazyIds(len(self.indices), lambda row: source.ids[int(self.indices[row])])
 
     def image(self, index: int) -> np.ndarray:

@@ -8,15 +8,24 @@ from absl import logging
 
 from transfer.data import layout
 from transfer.data.registry import open_source
-from transfer.data.source import Source, select
+from transfer.data.source import Source, rows_of_each, select
 from transfer.errors import TransferError, UsageError
 from transfer.runtime.files.untrusted import prefix_errors
 
 # What `make_splits` returns, in this order.
 SPLITS = ("train", "validation")
+# Target of a source -> what is known of an image, and of all of them, of one name and of several.
+KNOWN = {
+    "classes": ("a class", "of {} class", "of {} classes"),
+    "labels": ("several labels", "with {} label", "with {} labels"),
+    "values": ("values", "with {} value", "with {} values"),
+}
 # fields of `config.data` and what they are when left out
 DEFAULTS: dict[str, Any] = {
     "source": None,
+    "columns": None,
+    "root": None,
+    "ending": None,
     "train": None,
     "validation": None,
     "validation_fraction": 0.2,
@@ -28,29 +37,60 @@ DEFAULTS: dict[str, Any] = {
 
 
 def random_split(
-    labels: np.ndarray, fraction: float, seed: int, stratify: bool = True, class_names: Sequence[str] | None = None
+    labels: np.ndarray,
+    fraction: float,
+    seed: int,
+    stratify: bool = True,
+    class_names: Sequence[str] | None = None,
+    groups: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The (train, validation) indices of scikit-learn's `train_test_split(test_size=fraction)`, by class or not.
+
+    Labels of several columns are not stratified. With `groups` (N,), no group is on both sides, and they are those of
+    `GroupShuffleSplit`, or by class of a fold of `StratifiedGroupKFold`: its size is then the nearest to be had of 1/2,
+    1/3, 1/4, … of the rows.
 
     Raises TransferError naming a class with a single image, which cannot be stratified, UsageError for a fraction that
     leaves a side empty or smaller than the number of classes.
     """
     from sklearn.model_selection import train_test_split
 
+    stratify = stratify and labels.ndim == 1
+    if not 0 < fraction < 1:
+        raise UsageError(f"config.data.validation_fraction={fraction} must lie between 0 and 1")
+    if groups is not None:
+        return _split_of_groups(labels, groups, fraction, seed, stratify)
     classes, counts = np.unique(labels, return_counts=True)
     if stratify and len(counts) and counts.min() == 1:
         raise TransferError(
             f"class {_name(classes[counts.argmin()], class_names)} has one image, which cannot be on both sides of a "
             "stratified split; add images or set config.data.stratify=False"
         )
-    if not 0 < fraction < 1:
-        raise UsageError(f"config.data.validation_fraction={fraction} must lie between 0 and 1")
-    rows, groups = np.arange(len(labels)), labels if stratify else None
+    rows, strata = np.arange(len(labels)), labels if stratify else None
     try:
-        train, validation = train_test_split(rows, test_size=float(fraction), random_state=seed, stratify=groups)
+        train, validation = train_test_split(rows, test_size=float(fraction), random_state=seed, stratify=strata)
     except ValueError as error:
         raise UsageError(f"config.data.validation_fraction={fraction} of {len(rows)} images: {error}") from error
     return train, validation
+
+
+def _split_of_groups(
+    labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int, stratify: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold
+
+    rows, smaller = np.arange(len(labels)), min(fraction, 1 - fraction)
+    try:
+        if not stratify:
+            return next(GroupShuffleSplit(1, test_size=float(fraction), random_state=seed).split(rows, None, groups))
+        folds = StratifiedGroupKFold(round(1 / smaller), shuffle=True, random_state=seed)
+        rest, fold = next(fold_of for fold_of in folds.split(rows, labels, groups) if all(map(len, fold_of)))
+    except (ValueError, StopIteration) as error:
+        why = str(error) or "one side would be empty"
+        raise UsageError(
+            f"config.data.validation_fraction={fraction} of {len(np.unique(groups))} groups: {why}"
+        ) from error
+    return (rest, fold) if smaller == fraction else (fold, rest)
 
 
 def per_class(labels: np.ndarray, n: int, seed: int | None, class_names: Sequence[str] | None = None) -> np.ndarray:
@@ -93,16 +133,16 @@ def make_splits(data_config: Mapping[str, Any] | Any) -> tuple[Source, Source]:
     config = {**DEFAULTS, **dict(data_config.items())}
     if not config["source"]:
         raise UsageError("config.data.source names no data set; for example digits or folder:PATH")
-    train, seed = open_source(config["source"], config["train"]), config["seed"]
+    reading = {name: config[name] for name in ("columns", "root", "ending")}
+    train, seed = open_source(config["source"], config["train"], **reading), config["seed"]
     if config["validation"]:
-        validation = open_source(config["source"], config["validation"])
-        if validation.class_names != train.class_names:
-            _share_classes(train, validation)
+        validation = open_source(config["source"], config["validation"], **reading)
+        _share_classes(train, validation)
     elif seed is None:
         raise UsageError("config.data.seed=None goes with a named validation split; a random one needs a seed")
     else:
         with prefix_errors(train.name):
-            settings = config["validation_fraction"], seed, config["stratify"], train.class_names
+            settings = config["validation_fraction"], seed, config["stratify"], train.class_names, train.groups
             rows = random_split(train.labels, *settings)
         train, validation = (select(train, np.sort(side) if train.in_order else side) for side in rows)
     return _thinned(train, config, "train_per_class"), _thinned(validation, config, "validation_per_class")
@@ -111,8 +151,15 @@ def make_splits(data_config: Mapping[str, Any] | Any) -> tuple[Source, Source]:
 def _share_classes(train: Source, validation: Source) -> None:
     """Numbers the classes of both sides alike: those of `train`, or all where classes are but numbers.
 
-    Raises TransferError for a class with a name that `train` lacks.
+    Warns of groups of images that are on both sides. Raises TransferError for a class with a name that `train` lacks.
     """
+    grouped = train.groups is not None and validation.groups is not None
+    if grouped and (shared := len(np.intersect1d(train.groups, validation.groups))):
+        logging.warning("%s: %d groups of images are in both splits", train.name, shared)
+    if train.target != validation.target:
+        raise TransferError(
+            f"{train.name}: one split has {KNOWN[train.target][0]}, the other {KNOWN[validation.target][0]}"
+        )
     names, lacking = train.class_names, sorted(set(validation.class_names).difference(train.class_names))
     if lacking and all(map(str.isdecimal, (*names, *lacking))):
         names = tuple(sorted((*names, *lacking), key=int))
@@ -121,10 +168,9 @@ def _share_classes(train: Source, validation: Source) -> None:
             f"{train.name}: the splits have different classes: {layout.listed(lacking)} of the one to validate on "
             f"{'is' if len(lacking) == 1 else 'are'} not among those to train on: {layout.listed(names)}"
         )
-    number = {name: label for label, name in enumerate(names)}
     for source in (train, validation):
-        source.labels = np.array([number[name] for name in source.class_names], np.int64)[source.labels]
-        source.class_names = names
+        if source.class_names != names:
+            source.renumber(names)
 
 
 def _thinned(source: Source, config: Mapping[str, Any], key: str) -> Source:
@@ -132,18 +178,27 @@ def _thinned(source: Source, config: Mapping[str, Any], key: str) -> Source:
     if n is None:
         return source
     with prefix_errors(f"config.data.{key}={n} of {source.name}"):
+        if source.target != "classes":
+            raise UsageError(f"images have {source.target}, not a class each")
         return select(source, per_class(source.labels, n, config["seed"], source.class_names))
 
 
-def splits_to_train(data_config: Mapping[str, Any] | Any) -> dict[str, Source]:
+def splits_to_train(data_config: Mapping[str, Any] | Any, target: str | None = None) -> dict[str, Source]:
     """The sources of `make_splits` by their names, each of them described in the log.
 
-    Raises TransferError for images to train on that are all of one class.
+    Raises TransferError for images to train on that are all of one class, UsageError where another `target` is to be
+    learned than they have.
     """
     sources = dict(zip(SPLITS, make_splits(data_config), strict=True))
     for split, source in sources.items():
         logging.info("%s", described(split, source))
     check_classes(sources["train"])
+    known = sources["train"].target
+    if target not in (None, known):
+        raise UsageError(
+            f"{sources['train'].name} has {KNOWN[known][0]} for each image, not {KNOWN[target][0]}; "
+            f"--config.head.target={known} learns them, with --config.train=head"
+        )
     return sources
 
 
@@ -152,16 +207,16 @@ def described(split: str, source: Source) -> str:
 
     Long lists are cut.
     """
-    counts = np.bincount(source.labels, minlength=len(source.class_names))
+    counts = rows_of_each(source, source.labels)
     present, absent = ([source.class_names[label] for label in np.flatnonzero(of)] for of in (counts, counts == 0))
     lacking = f"; none of {layout.listed(absent)}" if absent else ""
-    images, classes = "image" if len(source) == 1 else "images", "class" if len(present) == 1 else "classes"
-    return f"{split}: {len(source)} {images} of {len(present)} {classes}: {layout.listed(present)}{lacking}"
+    images, of = "image" if len(source) == 1 else "images", KNOWN[source.target][1 + (len(present) != 1)]
+    return f"{split}: {len(source)} {images} {of.format(len(present))}: {layout.listed(present)}{lacking}"
 
 
 def check_classes(source: Source) -> None:
     """Raises TransferError for images to train on that are all of one class."""
-    if len(source) and (source.labels == source.labels[0]).all():
+    if source.target == "classes" and len(source) and (source.labels == source.labels[0]).all():
         raise TransferError(
             f"{source.name}: all images to train on are of one class, {source.class_names[source.labels[0]]!r}; "
             "a classifier tells at least two apart: add a folder for another (config.data.source)"

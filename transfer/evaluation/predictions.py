@@ -109,7 +109,7 @@ class Predictions:
         num_outputs: C, L or T.
         ranked: whether the scores put classes or labels in order; where not, K is 1.
         probable: whether they make probabilities; where not, `probability` and `nll` are NaN.
-        class_names: C or L names, or none.
+        class_names: C, L or T names, or none.
         rivals: of classes int32 (N,), how many others have as high a score as the right one, or a higher; where it is
             not given, the right one's place in `top`, which says the same where no scores are equal.
     """

@@ -32,18 +32,22 @@ PIXELS, RANDOM = "raw pixels", "{}, random weights"
 
 
 def extract_features(
-    config: ConfigDict, workdir: epath.Path, check_bytes: Callable[[dict[str, int]], object] | None = None
+    config: ConfigDict,
+    workdir: epath.Path,
+    check_bytes: Callable[[dict[str, int]], object] | None = None,
+    target: str | None = None,
 ) -> tuple[dict[str, FeatureStore], dict[str, Any]]:
     """Fills the stores of both splits, which `config.json` is then bound to.
 
     Args:
         config: in which every setting of the head has its value.
         check_bytes: is told the bytes of each split's features before they are computed, and may raise.
+        target: what is to be learned, "classes", "labels" or "values"; None: nothing, for now.
 
     Returns the stores by split, and what `result.json` says of the extraction.
     """
     _check_export(config)
-    sources = splits_to_train(config.data)
+    sources = splits_to_train(config.data, target)
     folder = epath.Path(paths.expand(config.features or workdir / "features"))
     workdirs.check_workdir(config, workdir)  # other settings, which ask for other images, have not changed any
     _check_images(config, workdir, {str(folder / split): source for split, source in sources.items()})
@@ -65,7 +69,9 @@ def extract_features(
     if config.export and distributed.is_main():
         for split, store in stores.items():
             path = _export_path(config, split)
-            feature_files.write(path, store.tap(config.tap)[:].astype(np.float32, copy=False), store.labels)
+            feature_files.write(
+                path, store.tap(config.tap)[:].astype(np.float32, copy=False), store.labels, store.target
+            )
             print(f"Exported {len(store)} rows to {path}")
     config.batch_size = stores["train"].metadata["batch_size"]  # of stores that were there already, that of those
     workdirs.record(config, workdir, workdirs.OF_FEATURES)

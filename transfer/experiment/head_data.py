@@ -42,7 +42,7 @@ class Data(NamedTuple):
     validation: Labelled
     kind: str  # "classes", "labels" or "values" (`transfer.heads.targets`)
     classes: np.ndarray | None  # what the user calls them, sorted, in their own dtype; 0 … L - 1 of labels
-    class_names: tuple[str, ...]  # as texts, of classes and labels
+    class_names: tuple[str, ...]  # as texts; of values too, where images have them
     chunk_rows: int = 64  # that are read at a time: the batches of the stores
 
     @property
@@ -103,14 +103,14 @@ def untrained_classes(train: np.ndarray, validation: np.ndarray, class_names: Se
 
 
 def of_stores(stores: Mapping[str, "FeatureStore"], taps: Sequence[str]) -> Data:
-    """Rows of the stores `train` and `validation`, whose labels are numbers of classes."""
-    names = tuple(stores["train"].class_names)
+    """Rows of the stores `train` and `validation`, whose classes and labels are numbers from 0."""
+    kind, names = stores["train"].target, tuple(stores["train"].class_names)
     train, validation = (
         Labelled({tap: store.tap(tap) for tap in taps}, store.label_rows, store.id_rows, store.content)
         for store in (stores["train"], stores["validation"])
     )
     chunk_rows = stores["train"].metadata["batch_size"]
-    return Data(train, validation, "classes", np.arange(len(names)), names, chunk_rows)
+    return Data(train, validation, kind, None if kind == "values" else np.arange(len(names)), names, chunk_rows)
 
 
 def read_files(files: Sequence[str], kind: str, chunk_rows: int) -> tuple[Data, dict[str, str]]:

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from transfer import config as settings
 from transfer import heads
+from transfer.data.source import TARGETS
 from transfer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 RUN = ("name", "target", "order", "window", "schedule", "keep", "patience")
 # What of `config.sweep` says how settings are chosen; the rest are values to choose among.
 CHOICE = ("holdout", "seed", "measure", "grid")
-TARGETS = ("classes", "labels", "values")
 # Parameters of an estimator that no config sets: chance is `config.seed`'s, and rows are always shuffled.
 NO_SETTINGS = ("seed", "random_state", "shuffle")
 # How a config writes None where a head's default is something else: None itself asks for the default.

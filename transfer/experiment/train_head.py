@@ -50,7 +50,7 @@ def train_head(config: ConfigDict, workdir: epath.Path, files: Sequence[str] | N
         from transfer.experiment.extract_features import extract_features
 
         check_bytes = partial(choose_placement, head, config, workdir)
-        stores, facts = extract_features(head.config, workdir, check_bytes)
+        stores, facts = extract_features(head.config, workdir, check_bytes, head.target)
         data = head_data.of_stores(stores, head.taps)
     else:
         data, hashes = head_data.read_files(files, head.target, config.batch_size)
@@ -99,8 +99,11 @@ def check(config: ConfigDict, *, of_images: bool) -> None:
     To be called before anything is written, and before JAX is asked for its devices.
     """
     head = resolve_head(config)
-    if of_images and head.target != "classes":
-        raise UsageError(f"config.head.target={head.target} is for --training_file; images have a class each")
+    if of_images and head.target != "classes" and config.get("few_shot"):
+        raise UsageError(
+            f"config.few_shot counts images a class; with config.head.target={head.target} it has no use: "
+            "--config.few_shot=None"
+        )
     if config.head.order == "chunks":
         limit_heaps()
     placements.check(config, head.reason_for_in_memory)

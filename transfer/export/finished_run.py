@@ -37,7 +37,7 @@ class FinishedRun:
         preprocessing: from uint8 images to what the network takes.
         tap: of the features that the head was fitted on; None for a network that was trained itself.
         head: the fitted head; None for such a network, whose logits are the scores.
-        class_names: the C or L names of the scores; none of values.
+        class_names: the C or L names of the scores, or those of the values.
         kind: "classes", "labels" or "values".
     """
 

@@ -34,7 +34,7 @@ class Layers(NamedTuple):
         biases: float32 (U,) each.
         unit: whether rows are brought to unit norm first; rows of zeros stay zeros.
         activation: "softmax", "sigmoid" or "linear", on the last.
-        class_names: the C or L names of the outputs; none of values.
+        class_names: the C or L names of the outputs, or those of the values.
     """
 
     kernels: list[np.ndarray]

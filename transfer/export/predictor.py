@@ -1,9 +1,10 @@
 """A finished run applied to other images: the same loader, network, preprocessing, tap and head as in the run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from transfer.data.frames import needs_resizing
 from transfer.data.loader import Batch, batches
@@ -20,7 +21,9 @@ LOGITS = "logits"
 
 
 class Predictor:
-    """Probabilities of a finished run's classes, `Predictor.load(workdir)(images)`, or of a network's own, `of_model`.
+    """Probabilities of a finished run's classes or labels, or its values: `Predictor.load(workdir)(images)`.
+
+    `of_model` makes one of a network's own classes.
 
     Attributes:
         run: the `transfer.export.finished_run.FinishedRun`.
@@ -87,8 +90,11 @@ class Predictor:
             yield batch, probabilities
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
-        """Probabilities float32 (N, C) of features float32 (N, ...) of the run's tap, rounded as in its store."""
-        return softmax(self.scores(features.astype(self._stored).astype(np.float32)))
+        """Probabilities float32 (N, C) of features float32 (N, ...) of the run's tap, rounded as in its store.
+
+        Of a run that predicts values the values.
+        """
+        return OUTPUTS[self.run.kind](self.scores(features.astype(self._stored).astype(np.float32)))
 
     def scores(self, features: np.ndarray) -> np.ndarray:
         """Logits float32 (N, C); -inf of a class that no training image was of."""
@@ -104,6 +110,14 @@ def softmax(logits: np.ndarray) -> np.ndarray:
         block -= block.max(axis=1, keepdims=True)
     total = np.log(np.exp(block).sum(axis=1, keepdims=True, dtype=np.float64))
     return np.exp(block - total).astype(np.float32)
+
+
+# What a run predicts -> what its scores are turned into.
+OUTPUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "classes": softmax,
+    "labels": expit,
+    "values": lambda scores: scores,
+}
 
 
 def suitable_batch(run: FinishedRun, count: int, wanted: int | None = None) -> int:

@@ -101,6 +101,7 @@ def _open_writer(path: Any, extractor: Extractor, source: Source, features_dtype
         batch_size=extractor.batch_size,
         provenance={"device": jax.local_devices()[0].device_kind, "jax": jax.__version__},
         features_dtype=features_dtype,
+        target=getattr(source, "target", "classes"),  # a source need not be a `Source`
         content=store_images.reader(source),
     )
     writer = StoreWriter(path, **settings) if distributed.is_main() else None

@@ -69,26 +69,27 @@ def read(path: Any, target: str = "classes") -> tuple[np.ndarray, np.ndarray]:
     return _checked(content["features"], content["labels"], name, target)
 
 
-def write(path: Any, features: Any, labels: Any) -> None:
+def write(path: Any, features: Any, labels: Any, target: str = "classes") -> None:
     """Writes features and labels to `path`, whole or not at all; the format is told by the extension.
 
     Args:
         path: ends in `.p`, `.pkl` or `.pickle`, in `.npz`, or in `.safetensors`; local or `gs://`.
         features: (N, C), written as float32 (N, 1, 1, C) like the published files; any other shape stays as it is.
-        labels: (N,), written as int64.
+        labels: (N,), written as int64; (N, T) of several labels and of values, as float32.
+        target: what labels are, as in `read`.
 
     Raises:
         UsageError: another extension.
         TransferError: unlike many features and labels, none at all, NaN or infinity.
         OSError: the file cannot be written (disk full).
     """
-    target = paths.open_path(path)
-    writer = writer_for(target)
-    features, labels = _checked(features, labels, str(path), "numbers")
+    file = paths.open_path(path)
+    writer = writer_for(file)
+    features, labels = _checked(features, labels, str(path), "numbers" if target == "classes" else target)
     if features.ndim == 2:
         features = features[:, None, None, :]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with waiting(f"writing {path}"), atomic.writing(target, shared=True) as stream:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with waiting(f"writing {path}"), atomic.writing(file, shared=True) as stream:
         writer(stream, {"features": features, "labels": labels})
 
 

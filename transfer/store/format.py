@@ -2,7 +2,7 @@
 
     PATH/zarr.json          a Zarr v3 group; its attributes are the metadata, written last at creation and completion
     PATH/features/TAP       float32 or bfloat16 (N, ...), one array per tap, one chunk per batch
-    PATH/labels             int64 (N,), in chunks of rows
+    PATH/labels             int64 (N,), or as `target` of the metadata has it float32 (N, T), in chunks of rows
     PATH/ids                uint8 (N, W), UTF-8 padded by zeros, in chunks of rows
     PATH/checks             uint32 (N,), one chunk per batch: 0 not computed yet, 1 an image that was skipped, else the
                             checksum of the row (`row_checks`)
@@ -32,6 +32,7 @@ import ml_dtypes
 import numpy as np
 import tensorstore as ts
 
+from transfer.data.source import TARGETS
 from transfer.errors import TransferError
 from transfer.runtime.files.kvstore import Directory, translated_errors
 from transfer.runtime.files.paths import kvstore_spec, wait_for
@@ -45,6 +46,8 @@ MISSING, SKIPPED = 0, 1
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 # What is stored of a row beside its features, and comes from the source.
 ROW_METADATA = ("labels", "ids")
+# The key of the metadata that says what labels are, where they are no classes.
+TARGET = "target"
 # The array of the images' checksums, and the key of the metadata of a store that has it.
 CONTENT = "content"
 UNREAD = -1
@@ -57,7 +60,7 @@ ROWS_AT_ONCE = 65536
 
 
 class Labelled(Protocol):
-    """The part of a source that a store keeps: labels int64 (N,) and N ids."""
+    """The part of a source that a store keeps: labels int64 (N,) or float32 (N, T), and N ids."""
 
     labels: np.ndarray
     ids: Sequence[str]
@@ -215,6 +218,7 @@ def _is_complete_description(metadata: Mapping[str, Any]) -> bool:
         and all(isinstance(name, str) for name in names)
         and isinstance(metadata.get("complete"), bool)
         and metadata.get("features_dtype") in list(DTYPES)
+        and target_of(metadata) in TARGETS
         and isinstance(skipped, list)
         and all(_is_count(row) and row < metadata["num_images"] for row in skipped)
     )
@@ -244,14 +248,22 @@ def arrays(metadata: Mapping[str, Any]) -> dict[str, ArraySpec]:
     specs = [
         ArraySpec(f"features/{tap}", (rows, *shape), dtype, batch, "NaN") for tap, shape in metadata["taps"].items()
     ]
+    of_classes = target_of(metadata) == "classes"
     specs += [
-        ArraySpec("labels", (rows,), "int64", chunk),
+        ArraySpec("labels", (rows,), "int64", chunk)
+        if of_classes
+        else ArraySpec("labels", (rows, len(metadata["class_names"])), "float32", chunk),
         ArraySpec("ids", (rows, metadata["id_width"]), "uint8", chunk),
         ArraySpec("checks", (rows,), "uint32", batch, MISSING),
     ]
     if metadata.get(CONTENT):
         specs.append(ArraySpec(CONTENT, (rows,), "int64", batch, UNREAD))
     return {spec.name: spec for spec in specs}
+
+
+def target_of(metadata: Mapping[str, Any]) -> str:
+    """What labels are: "classes", "labels" or "values"; a store of classes does not say."""
+    return metadata.get(TARGET, "classes")
 
 
 def open_array(path: str, metadata: Mapping[str, Any], name: str, assume: bool = False) -> ChunkedArray:
@@ -283,9 +295,9 @@ def append_run(runs: list[tuple[int, int]], start: int, stop: int) -> None:
 
 
 def source_values(source: Labelled, metadata: Mapping[str, Any], name: str, start: int, stop: int) -> np.ndarray:
-    """Labels (int64) or ids (uint8, padded) of some rows of the source, as they are stored."""
+    """Labels (int64 or float32) or ids (uint8, padded) of some rows of the source, as they are stored."""
     if name == "labels":
-        return np.asarray(source.labels[start:stop], np.int64)
+        return np.asarray(source.labels[start:stop], arrays(metadata)[name].dtype)
     return encode_ids(source.ids[start:stop], metadata["id_width"])
 
 
@@ -314,20 +326,21 @@ def decode_ids(ids: np.ndarray) -> list[str]:
 def row_checks(start: int, labels: np.ndarray, ids: Sequence[bytes], taps: Sequence[np.ndarray]) -> np.ndarray:
     """The checksums of consecutive rows: they bind features to their place, their id and their label.
 
-    A checksum is the CRC-32 (zlib's) of, one after another: the row's index and label as little-endian int64, the
-    length of its id as uint32, its id, and its features' bytes, little-endian, tap by tap in the store's order. The
-    values 0 and 1 are written as 2 and 3.
+    A checksum is the CRC-32 (zlib's) of, one after another: the row's index as little-endian int64, the bytes of its
+    label or labels, little-endian, the length of its id as uint32, its id, and its features' bytes, little-endian, tap
+    by tap in the store's order. The values 0 and 1 are written as 2 and 3.
 
-    Takes int64 labels (n,), n ids without padding and (n, ...) of each tap, of the store's type, from row `start` on;
-    returns uint32 (n,).
+    Takes labels (n,) or (n, T) as they are stored, n ids without padding and (n, ...) of each tap, of the store's
+    type, from row `start` on; returns uint32 (n,).
     """
     buffers = []
     for values in taps:
         contiguous = np.ascontiguousarray(values)
         buffers.append((contiguous.reshape(-1).view(np.uint8).data, values.nbytes // max(len(values), 1)))
     checks = np.empty(len(labels), np.uint32)
-    for i, (label, id_) in enumerate(zip(labels.tolist(), ids, strict=True)):
-        check = zlib.crc32(struct.pack("<qqI", start + i, label, len(id_)) + id_)
+    of_rows = np.ascontiguousarray(labels).view(f"V{labels.nbytes // max(len(labels), 1)}").reshape(len(labels))
+    for i, (label, id_) in enumerate(zip(of_rows.tolist(), ids, strict=True)):
+        check = zlib.crc32(struct.pack("<q", start + i) + label + struct.pack("<I", len(id_)) + id_)
         for buffer, width in buffers:
             check = zlib.crc32(buffer[i * width : (i + 1) * width], check)
         checks[i] = check if check > SKIPPED else check + 2

@@ -1,13 +1,12 @@
 """Images that could not be read and were left out: how many, which, of which classes; and whether a class is lost."""
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from transfer.data.layout import listed
-from transfer.data.source import Source
+from transfer.data.source import Source, rows_of_each
 from transfer.errors import TransferError
 
 if TYPE_CHECKING:
@@ -23,9 +22,11 @@ def facts(store: "FeatureStore", source: Source) -> dict[str, Any] | None:
     rows = store.metadata["skipped_rows"]
     if not rows:
         return None
-    classes = Counter(source.class_names[label] for label in source.labels[rows].tolist())
+    counts = rows_of_each(source, source.labels[rows])
+    most_first = [label for label in np.argsort(-counts, kind="stable").tolist() if counts[label]]
+    classes = {source.class_names[label]: int(counts[label]) for label in most_first}
     first = store.metadata["skipped"][:MOST_NAMED]
-    return {"images": len(rows), "of": len(source), "first": first, "classes": dict(classes.most_common())}
+    return {"images": len(rows), "of": len(source), "first": first, "classes": classes}
 
 
 def line(split: str, facts: Mapping[str, Any]) -> str:
@@ -41,9 +42,7 @@ def line(split: str, facts: Mapping[str, Any]) -> str:
 
 def check(split: str, store: "FeatureStore", source: Source) -> None:
     """Raises TransferError where the images of a class have all been skipped: nothing would be known of it."""
-    listing, stored = (
-        np.bincount(labels, minlength=len(source.class_names)) for labels in (source.labels, store.labels)
-    )
+    listing, stored = (rows_of_each(source, labels) for labels in (source.labels, store.labels))
     lost = np.flatnonzero((listing > 0) & (stored == 0))
     if len(lost):
         names = listed([source.class_names[label] for label in lost], MOST_NAMED)

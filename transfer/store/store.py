@@ -19,6 +19,7 @@ from transfer.store.format import (
     existing_metadata,
     open_array,
     scan_checks,
+    target_of,
 )
 
 
@@ -104,7 +105,8 @@ class FeatureStore:
     Attributes:
         features: rows of the only or first tap, float32 or bfloat16 (`ml_dtypes.bfloat16`).
         label_rows, id_rows: labels (int64) and ids of some rows: `store.label_rows[10:20]`.
-        class_names: name of each label.
+        target: what labels are: "classes", one a row; "labels", any of several; "values", numbers.
+        class_names: name of each label; of several labels and of values, of each column.
         complete: whether every image of the source is there.
         metadata: fingerprint, taps, `skipped` (ids of images that could not be read), batch size, device.
     """
@@ -112,6 +114,7 @@ class FeatureStore:
     def __init__(self, path: str, metadata: dict[str, Any]) -> None:
         self.path, self.metadata = path, metadata
         self.complete: bool = metadata["complete"]
+        self.target = target_of(metadata)
         self.class_names: tuple[str, ...] = tuple(metadata["class_names"])
         self.taps: tuple[str, ...] = tuple(metadata["taps"])
         self.num_missing = 0
@@ -154,7 +157,7 @@ class FeatureStore:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """The label of each row, int64 (N,)."""
+        """The label of each row, int64 (N,); several labels or values, float32 (N, T)."""
         return self.label_rows[:]
 
     @cached_property
@@ -164,7 +167,7 @@ class FeatureStore:
 
     @cached_property
     def label_rows(self) -> StoredArray:
-        """The labels, read where they are asked for: `store.label_rows[10:20]`, int64."""
+        """The labels, read where they are asked for: `store.label_rows[10:20]`."""
         return self._array("labels")
 
     @cached_property

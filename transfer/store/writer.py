@@ -30,9 +30,9 @@ class StoreWriter:
 
     Args:
         taps: tap -> shape of one image's features.
-        labels: int64 (N,), of every image of the source.
+        labels: int64 (N,), of every image of the source; float32 (N, T) of several labels and of values.
         ids: N strings, which are asked for in slices and one by one.
-        class_names: name of each label.
+        class_names: name of each label, or of each column of them.
         data: where the images come from, for messages; it binds nothing, what binds is in the fingerprint.
         fingerprint: nested dict of all settings that the features depend on, JSON values.
         batch_size: rows per chunk.
@@ -41,6 +41,7 @@ class StoreWriter:
             and do not `finish`.
         features_dtype: "float32", or "bfloat16" for half the bytes: float32 rounded to 8 bits of mantissa. TensorStore
             reads it back as `ml_dtypes.bfloat16`; zarr-python does not know the type and refuses the array.
+        target: what labels are: "classes", "labels" or "values".
         content: gives the CRC-32 of the files of some rows' images, int64, as they were read; None where they are none.
 
     Raises:
@@ -62,6 +63,7 @@ class StoreWriter:
         provenance: Mapping[str, Any] | None = None,
         create: bool = True,
         features_dtype: str = "float32",
+        target: str = "classes",
         content: Callable[[range], np.ndarray] | None = None,
     ) -> None:
         if features_dtype not in layout.DTYPES:
@@ -85,6 +87,7 @@ class StoreWriter:
             "row_chunk": max(min(self.num_images, layout.ROWS_AT_ONCE), 1),
             "provenance": dict(provenance or {}),
             **({layout.CONTENT: True} if content else {}),
+            **({} if target == "classes" else {layout.TARGET: target}),
         }
         self._lock = lock.Lock()
         self._open = ExitStack()
@@ -226,7 +229,8 @@ class StoreWriter:
     def _commit(self, start: int, values: Mapping[str, np.ndarray], skipped: np.ndarray) -> None:
         writing = [array.write(start, values[tap]) for tap, array in self._taps.items()]
         rows = slice(start, start + len(next(iter(values.values()))))
-        labels, ids = np.asarray(self.labels[rows], np.int64), layout.raw_ids(self.ids[rows])
+        labels = layout.source_values(self, self.metadata, "labels", rows.start, rows.stop)
+        ids = layout.raw_ids(self.ids[rows])
         checks = layout.row_checks(start, labels, ids, list(values.values()))
         checks[skipped] = layout.SKIPPED
         if self._content is not None:

@@ -1,0 +1,106 @@
+"""What the cells of a table say of images, as a `Source` has it: a class each, several labels, or values."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from transfer.data.table_files import Table, check_filled, text
+from transfer.errors import TransferError
+from transfer.runtime.files.untrusted import MAX_CLASSES, printable
+
+# Cells of a column of marks.
+YES, NO = ("1", "True", "true"), ("0", "-1", "False", "false")
+# What labels in a cell may be separated by, beside spaces.
+SEPARATORS = "|;,"
+
+
+def read(table: Table, says: str, shown: Sequence[str], rows: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """The names of classes or labels in the whole table, sorted, or of values, and what some rows have of them.
+
+    Args:
+        says, shown: as `transfer.data.table_columns.Columns` has them.
+        rows: int64 (n,), of which each has to say something; the result is as `Source.labels`.
+
+    Raises TransferError naming the line of a cell that is empty, no number, no mark, or no class.
+    """
+    if says == "value":
+        return tuple(shown), np.array([_numbers(table, name, rows) for name in shown], np.float32).T
+    if odd := [name for name in shown if len(shown) > 1 and not is_marks(table.columns[name])]:
+        raise TransferError(f"column {printable(odd[0])} should hold 1 and 0, or 1 and -1, and nothing else")
+    if says == "label" and len(shown) == 1:
+        check_filled(table, shown[0], rows)
+        of_rows = [[label] if label else [] for label in map(text, table.columns[shown[0]])]
+    else:
+        of_rows = labels_of(table.columns, shown)
+    known = {label for labels in of_rows for label in labels}
+    names = tuple(shown) if len(shown) > 1 else tuple(sorted(known, key=_natural))
+    if len(names) > MAX_CLASSES or (says == "labels" and len(names) < 2):
+        raise TransferError(f"column {printable(shown[0])} holds {len(names)} different labels")
+    places = {name: place for place, name in enumerate(names)}
+    if says == "label":
+        if odd_rows := [row for row in rows if len(of_rows[row]) != 1]:
+            count = len(of_rows[odd_rows[0]])
+            raise TransferError(f"line {table.lines[odd_rows[0]]} is of {count} of the classes, not of one")
+        return names, np.array([places[of_rows[row][0]] for row in rows], np.int64)
+    marks = np.zeros((len(rows), len(names)), np.float32)
+    for place, row in enumerate(rows):
+        marks[place, [places[label] for label in of_rows[row]]] = 1
+    return names, marks
+
+
+def is_marks(cells: Sequence[Any]) -> bool:
+    """Whether each cell of a column says yes or no: by 1 and 0, or by 1 and -1."""
+    texts = set(map(text, cells))
+    return texts <= {*YES, *NO} and not {"0", "-1"} <= texts
+
+
+def labels_of(columns: Mapping[str, Sequence[Any]], names: Sequence[str]) -> list[list[str]]:
+    """The labels of each row: those in the cells of one column, or the names of the columns that say yes."""
+    cells = [columns[name] for name in names]
+    if len(cells) > 1:
+        rows = zip(*([text(cell) in YES for cell in column] for column in cells), strict=True)
+        return [[name for name, mark in zip(names, row, strict=True) if mark] for row in rows]
+    separator = _separator(cells[0])
+    return [_split(cell, separator) for cell in cells[0]]
+
+
+def are_shared(cells: Sequence[Any]) -> bool:
+    """Whether cells put the same labels together in ever new ways, as the words in names of classes are not."""
+    labels = {label for labels in labels_of({"": cells}, [""]) for label in labels}
+    return (_separator(cells) or " ") in "|;" or len(labels) < len(set(map(text, cells)) - {""})
+
+
+def _separator(cells: Sequence[Any]) -> str | None:
+    """What separates labels in cells: the first of SEPARATORS that any of them has; None for spaces."""
+    return next((sign for sign in SEPARATORS if any(sign in text(cell) for cell in cells)), None)
+
+
+def _split(cell: Any, separator: str | None) -> list[str]:
+    """The labels in a cell, which may be a list, or look like one of Python's."""
+    parts = cell if isinstance(cell, list) else text(cell).strip("[]").split(separator)
+    labels = [text(part).strip("'\" ") for part in parts]
+    return [label for label in labels if label]
+
+
+def _numbers(table: Table, name: str, rows: np.ndarray) -> list[float]:
+    """The numbers in some rows of a column; TransferError for what is none that float32 holds."""
+    numbers = []
+    for row in rows:
+        cell = table.columns[name][row]
+        try:
+            number = float(cell)
+        except (TypeError, ValueError):
+            number = np.nan
+        if not abs(number) <= np.finfo(np.float32).max:
+            what = printable(text(cell) or "nothing")
+            raise TransferError(f"column {printable(name)}: {what} in line {table.lines[row]} is no finite number")
+        numbers.append(number)
+    return numbers
+
+
+def _natural(label: str) -> list[tuple[bool, int, str]]:
+    """A key that sorts text as people do: 2 before 10."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", label)
+    return [(not part.isdecimal(), int(part) if part.isdecimal() and len(part) < 20 else 0, part) for part in parts]
