@@ -87,6 +87,8 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+# What training the network has no use for, back at its default.
+OF_TUNING = {"tap": "pre_logits", "few_shot": None, "batch_size": 64}
 REFUSED = {
     "another learning rate": {"head.learning_rate": 0.5},
     "another seed": {"seed": 1},
@@ -101,7 +103,7 @@ REFUSED = {
     "streamed in rows": {"stream": True},
     "more devices than there are": {"mesh.data": 64},
     "a sweep": {"sweep.learning_rate": (0.1, 0.01)},
-    "end to end": {"train": "finetune", "tap": "pre_logits", "few_shot": None, "batch_size": 64},
+    "end to end": {"train": "finetune"} | OF_TUNING,
     "over seeds": {"seeds": 2},
     "a mistyped way with errors": {"on_error": "skpi"},
     "an export of no format": {"export": "features.csv"},
@@ -142,6 +144,12 @@ def test_a_command_that_is_refused_in_a_new_workdir_leaves_none(finished, tmp_pa
         ({"head.target": "labels", "few_shot": None}, "digits has a class for each image, not several labels; --con"),
         ({"head.order": "any"}, "config.head.order='any' is not one of rows, chunks"),
         ({"head.name": "ridge", "head.epochs": None, "head.alpha": -1.0}, "config.head.alpha"),
+        ({"head.learning_rate": -1.0}, "config.head.learning_rate must be a number above 0, not -1.0$"),
+        ({"head.scaling": "standrad"}, "config.head.scaling='standrad' is unknown; there is"),
+        ({"head.class_weight": "even"}, "config.head.class_weight='even' should be 'balanced', or left out$"),
+        ({"head.name": "mlp", "head.hidden": (0,)}, "config.head.hidden=.* must be whole numbers of units"),
+        ({"train": "finetune", "finetune.epochs": 1} | OF_TUNING, "config.finetune.warmup_epochs=1 must be less than"),
+        ({"train": "finetune", "finetune.optimizer": "adma"} | OF_TUNING, "config.finetune.optimizer='adma' is not on"),
         ({"seeds": 0}, "config.seeds=0 must be at least 1"),
         ({"seeds": 2, "features": "elsewhere"}, "config.features is one folder, and each of config.seeds draws other"),
     ],

@@ -2,10 +2,16 @@
 
 import io
 import logging
+import textwrap
 import time
 
+import nbclient
+import nbformat
+import numpy as np
 import pytest
 
+from transfer import Extractor, create_model
+from transfer.preprocess import Preprocessing
 from transfer.runtime import progress
 from transfer.runtime.progress import Progress
 from transfer.weights import cache
@@ -53,6 +59,34 @@ def test_a_bar_on_a_terminal(lines, monkeypatch):
     with Progress("counting", 4, "things", done=1) as shown:
         shown.update(3)
     assert "counting: 100%" in terminal.getvalue() and lines() == []
+
+
+@pytest.mark.slow
+def test_a_bar_and_the_seconds_in_a_notebook(tmp_path):
+    code = """
+        import time
+        from transfer.runtime import progress
+        with progress.Progress("counting", 4, "things") as shown:
+            shown.update(4)
+        progress.NOTICEABLE_SECONDS = 0.1
+        with progress.waiting("a long fit"):
+            time.sleep(0.5)
+    """
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(textwrap.dedent(code))])
+    nbclient.NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    text = "".join(output.get("text", "") for output in notebook.cells[0].outputs)
+    assert "counting: 100%" in text and "4.00/4.00" in text and "a long fit: 0 s" in text
+    assert "Warning" not in text and "INFO" not in text
+
+
+def test_features_of_many_images_are_counted(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr("transfer.extract.extractor.NOTICEABLE_SECONDS", 0.0)
+    model = create_model("lenet5", weights=False, channels=3)
+    extractor = Extractor(model, tap="pre_logits", batch_size=2, preprocessing=Preprocessing((32, 32)))
+    assert len(extractor(np.zeros((3, 32, 32, 3), np.uint8))) == 3
+    assert "features: 100%" in terminal.getvalue() and "3.00/3.00" in terminal.getvalue()
 
 
 def test_an_error_ends_it_without_a_line(lines):

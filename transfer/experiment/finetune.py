@@ -41,6 +41,7 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     included. The best epoch's only with `config.finetune.keep="best"`: chosen by the validation images, their accuracy
     flatters.
     """
+    finetune.check(config.finetune)
     sources = splits_to_train(config.data, "classes")
     num_classes = len(sources["train"].class_names)
     model: Any = build_network(config, num_classes)

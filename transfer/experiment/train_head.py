@@ -109,6 +109,12 @@ def check(config: ConfigDict, *, of_images: bool) -> None:
     placements.check(config, head.reason_for_in_memory)
     if head.program is None:
         head.check_values()
+        return
+    with settings.named(head.config.head, "config.head"):
+        head.program.check(head.settings)
+        scaling.check(head.settings["scaling"])
+    if (weights := head.settings["class_weight"]) not in (None, "balanced"):
+        raise UsageError(f"config.head.class_weight={weights!r} should be 'balanced', or left out")
 
 
 def choose_placement(
@@ -184,8 +190,6 @@ def _class_weights(wanted: str | None, labels: Any, num_classes: int) -> np.ndar
     """Float32 (C,): N / (C n) of a class of n rows, C those that have any, as scikit-learn's "balanced"; 0 of none."""
     if wanted is None:
         return None
-    if wanted != "balanced":
-        raise UsageError(f"config.head.class_weight={wanted!r} should be 'balanced', or left out")
     counts = np.bincount(np.asarray(labels).reshape(-1).astype(np.int64), minlength=num_classes)
     present = counts > 0
     return np.where(present, counts.sum() / (present.sum() * np.maximum(counts, 1)), 0).astype(np.float32)

@@ -23,6 +23,7 @@ from transfer.extract.taps import DEFAULT_TAP, apply_taps, parse_taps
 from transfer.models.registry import flat_state
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.devices import mesh_for
+from transfer.runtime.progress import NOTICEABLE_SECONDS, Progress
 
 # Attributes of Flax's own layers that change what they compute; the rest comes and goes with Flax's versions.
 _LAYER_SETTINGS = ("strides", "padding", "kernel_dilation", "feature_group_count", "epsilon")
@@ -161,9 +162,11 @@ class Extractor:
                 padding = [(0, self.batch_size - len(part)), (0, 0), (0, 0), (0, 0)]
                 yield Batch(images=np.pad(part, padding), start=start, size=len(part), failed=[])
 
-        for _, features in self.stream(loaded()):
-            for name, values in features.items():
-                parts[name].append(values)
+        with Progress("features", len(images), "images", delay=NOTICEABLE_SECONDS) as progress:
+            for batch, features in self.stream(loaded()):
+                for name, values in features.items():
+                    parts[name].append(values)
+                progress.update(batch.size)
         joined = {name: np.concatenate(values) for name, values in parts.items()}
         return joined[self.taps[0].text] if self.single else joined
 

@@ -66,13 +66,19 @@ class Program:
         return Method(settings["batch_size"], shuffle, kind, self.optimiser, momentum, cosine)
 
     def rates(self, settings: Settings) -> Rates:
-        """The rates of these settings, without what changes nothing; UsageError for one that is out of its range."""
+        """The rates of these settings, without what changes nothing; UsageError as `check`."""
         settings = self._complete(settings)
+        self.check(settings)
+        optional = (settings.get(name) or None for name in ("weight_decay", "dropout"))
+        return Rates(settings["learning_rate"], *optional)
+
+    def check(self, settings: Settings) -> None:
+        """Raises UsageError for a rate that is out of its range, and for hidden layers that are none."""
         for name, (in_range, words) in RANGES.items():
             if name in settings and not (isinstance(settings[name], numbers.Real) and in_range(settings[name])):
                 raise UsageError(f"{name} must be a number {words}, not {settings[name]!r}")
-        optional = (settings.get(name) or None for name in ("weight_decay", "dropout"))
-        return Rates(settings["learning_rate"], *optional)
+        if "hidden" in settings:
+            checked_hidden(settings["hidden"])
 
     def make_epoch(
         self,

@@ -1,8 +1,9 @@
-"""Progress of anything that takes longer than a moment: a bar on a terminal, log lines elsewhere."""
+"""Progress of anything that takes longer than a moment: a bar on a terminal or in a notebook, log lines elsewhere."""
 
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,14 +14,21 @@ from transfer.runtime import distributed
 SECONDS_BETWEEN_LINES = 10.0
 # For what is usually over at once, and with large files or many rows is not.
 NOTICEABLE_SECONDS = 2.0
+# Where the stream is from that a notebook shows what is printed in.
+NOTEBOOK = "ipykernel.iostream"
+
+
+def is_watched() -> bool:
+    """Whether somebody sees a line change: stderr is a terminal or a notebook."""
+    return sys.stderr.isatty() or type(sys.stderr).__module__ == NOTEBOOK
 
 
 class Progress:
     """Counts `total` units (None: unknown) under a `title`; use as a context manager and call `update(n)`.
 
-    On a terminal it draws a tqdm bar with rate and time left; otherwise it logs a line at most every
-    ten seconds. `done` units are counted as there from the start and left out of the rate. Of several processes the
-    first shows it. Nothing is shown of what has ended within `delay` seconds.
+    On a terminal and in a notebook it draws a tqdm bar with rate and time left; otherwise it logs a line at most
+    every ten seconds. `done` units are counted as there from the start and left out of the rate. Of several processes
+    the first shows it. Nothing is shown of what has ended within `delay` seconds.
     """
 
     def __init__(self, title: str, total: int | None, unit: str, done: int = 0, *, delay: float = 0.0) -> None:
@@ -28,8 +36,10 @@ class Progress:
         self.start_count = self.line_count = self.count = done
         self.start_time = self.last_line = time.monotonic()
         self.bar = None
-        if sys.stderr.isatty() and distributed.is_main():
-            from tqdm import tqdm
+        if is_watched() and distributed.is_main():
+            with warnings.catch_warnings():  # where a notebook has no widgets, text will do
+                warnings.simplefilter("ignore")
+                from tqdm.auto import tqdm
 
             self.bar = tqdm(None, title, total, file=sys.stderr, unit=unit, unit_scale=True, initial=done, delay=delay)
 
@@ -62,18 +72,19 @@ class Progress:
 def waiting(title: str) -> Iterator[None]:
     """Says from time to time that work without steps to count goes on, and since when.
 
-    On a terminal in a line that counts seconds, from NOTICEABLE_SECONDS on; elsewhere a log line every ten seconds.
+    On a terminal and in a notebook in a line that counts seconds, from NOTICEABLE_SECONDS on; elsewhere a log line
+    every ten seconds.
     """
     if not distributed.is_main():
         yield
         return
-    over, terminal, start = threading.Event(), sys.stderr.isatty(), time.monotonic()
+    over, is_seen, start = threading.Event(), is_watched(), time.monotonic()
 
     def report() -> None:
-        wait = NOTICEABLE_SECONDS if terminal else SECONDS_BETWEEN_LINES
+        wait = NOTICEABLE_SECONDS if is_seen else SECONDS_BETWEEN_LINES
         while not over.wait(wait):
             text = f"{title}: {time.monotonic() - start:.0f} s"
-            if terminal:
+            if is_seen:
                 wait = 1.0
                 print(f"\r{text} ", end="", file=sys.stderr, flush=True)
             else:
@@ -86,5 +97,5 @@ def waiting(title: str) -> Iterator[None]:
     finally:
         over.set()
         reporter.join()
-        if terminal and time.monotonic() - start >= NOTICEABLE_SECONDS:
+        if is_seen and time.monotonic() - start >= NOTICEABLE_SECONDS:
             print(file=sys.stderr, flush=True)

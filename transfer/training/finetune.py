@@ -68,18 +68,25 @@ def folded(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
-def make_optimizer(settings: ConfigDict, num_rows: int, head: frozenset[str]) -> optax.GradientTransformation:
-    """The optimiser under a linear warm-up and a cosine to zero; decay falls on kernels only, not bias or norm.
-
-    The `settings` are `config.finetune`; an epoch's steps follow from the `num_rows` training images. The layers `head`
-    take `head_learning_rate`, all others `learning_rate`.
-    """
+def check(settings: ConfigDict) -> None:
+    """Raises UsageError for a schedule that cannot be, an optimiser or a way of batch norm that there is not."""
     if settings.warmup_epochs >= settings.epochs:
         raise UsageError(
             f"config.finetune.warmup_epochs={settings.warmup_epochs} must be less than the {settings.epochs} epochs"
         )
     if settings.optimizer not in OPTIMIZERS:
         raise UsageError(f"config.finetune.optimizer={settings.optimizer!r} is not one of {', '.join(OPTIMIZERS)}")
+    if settings.batch_norm not in BATCH_NORM:
+        raise UsageError(f"config.finetune.batch_norm={settings.batch_norm!r} is not one of {', '.join(BATCH_NORM)}")
+
+
+def make_optimizer(settings: ConfigDict, num_rows: int, head: frozenset[str]) -> optax.GradientTransformation:
+    """The optimiser under a linear warm-up and a cosine to zero; decay falls on kernels only, not bias or norm.
+
+    The `settings` are `config.finetune`; an epoch's steps follow from the `num_rows` training images. The layers `head`
+    take `head_learning_rate`, all others `learning_rate`.
+    """
+    check(settings)
     steps = math.ceil(num_rows / settings.batch_size)
     rates = {"backbone": settings.learning_rate, "head": settings.head_learning_rate}
     rates["head"] = rates["backbone"] if rates["head"] is None else rates["head"]
@@ -215,8 +222,6 @@ def _dotted(path: Any) -> str:
 
 def _set_training(model: nnx.Module, trained: frozenset[str], batch_norm: str) -> None:
     """Puts dropout into training mode, and of batch norm the trained layers, if their statistics are to move."""
-    if batch_norm not in BATCH_NORM:
-        raise UsageError(f"config.finetune.batch_norm={batch_norm!r} is not one of {', '.join(BATCH_NORM)}")
     model.eval()
     for path, module in nnx.iter_modules(model):
         moves = batch_norm == "update" and _dotted(path) in trained
