@@ -84,8 +84,8 @@ def test_features_of_many_images_are_counted(monkeypatch):
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setattr("transfer.extract.extractor.NOTICEABLE_SECONDS", 0.0)
     model = create_model("lenet5", weights=False, channels=3)
-    extractor = Extractor(model, tap="pre_logits", batch_size=2, preprocessing=Preprocessing((32, 32)))
-    assert len(extractor(np.zeros((3, 32, 32, 3), np.uint8))) == 3
+    extractor = Extractor(model, tap="pre_logits", batch_size=2, preprocessing=Preprocessing((28, 28)))
+    assert len(extractor(np.zeros((3, 28, 28, 3), np.uint8))) == 3
     assert "features: 100%" in terminal.getvalue() and "3.00/3.00" in terminal.getvalue()
 
 
