@@ -444,3 +444,13 @@ def test_a_comparison_with_pixels_takes_every_image(photos, tmp_path):
     few = {"per_class": 2, "seeds": 1}
     with pytest.raises(TransferError, match="few_shot.baselines compares with the raw pixels of every image"):
         train(photos, tmp_path / "run", on_error="skip", few_shot=few, **{"head.epochs": 1})
+
+
+def test_few_images_take_no_batch_of_many(photos, tmp_path):
+    """A batch is padded to its size, so that eleven images would cost as much as 64."""
+    stores, _ = extract(photos, tmp_path / "run", batch_size=64)
+    assert [(len(store), store.metadata["batch_size"]) for store in stores.values()] == [(11, 16), (7, 16)]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["batch_size"] == 16
+    again, _ = extract(photos, tmp_path / "run", batch_size=64)
+    for split, store in stores.items():
+        assert again[split].metadata["fingerprint"] == store.metadata["fingerprint"]

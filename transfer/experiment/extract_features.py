@@ -19,6 +19,7 @@ from transfer.data.splits import SPLITS, make_splits, splits_to_train
 from transfer.errors import TransferError, UsageError
 from transfer.experiment import results, workdirs
 from transfer.experiment.backbone import build_extractor
+from transfer.extract.extractor import batch_for
 from transfer.extract.to_store import extract_to_store
 from transfer.runtime import distributed
 from transfer.runtime.files import atomic, paths
@@ -51,6 +52,7 @@ def extract_features(
     folder = epath.Path(paths.expand(config.features or workdir / "features"))
     workdirs.check_workdir(config, workdir)  # other settings, which ask for other images, have not changed any
     _check_images(config, workdir, {str(folder / split): source for split, source in sources.items()})
+    config.batch_size = batch_for(max(map(len, sources.values())), config.batch_size)
     extractor = build_extractor(config)
     if check_bytes is not None:
         row = max(map(math.prod, extractor.shapes.values())) * (2 if config.features_dtype == "bfloat16" else 4)

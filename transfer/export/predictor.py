@@ -13,7 +13,7 @@ from transfer.errors import TransferError, UsageError
 from transfer.evaluation.predictions import Scores
 from transfer.export import finished_run
 from transfer.export.finished_run import FinishedRun
-from transfer.extract.extractor import Extractor
+from transfer.extract.extractor import Extractor, batch_for
 from transfer.store.format import DTYPES
 
 # Of a network that was trained itself: where its scores are.
@@ -129,4 +129,4 @@ def suitable_batch(run: FinishedRun, count: int, wanted: int | None = None) -> i
         if wanted < 1:
             raise UsageError(f"--batch_size={wanted} must be at least 1")
         return wanted
-    return min(int(run.config.batch_size), 1 << max(count - 1, 0).bit_length())
+    return batch_for(count, int(run.config.batch_size))

@@ -188,6 +188,11 @@ class Extractor:
         }
 
 
+def batch_for(count: int, batch_size: int) -> int:
+    """The images a step that suit `count` of them: `batch_size`, or a power of two where there are fewer."""
+    return min(batch_size, 1 << max(count - 1, 0).bit_length())
+
+
 def resolve_preprocessing(
     model: nnx.Module,
     preprocessing: Preprocessing | None = None,
