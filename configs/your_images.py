@@ -10,6 +10,7 @@ By default with the small network that the package brings: nothing is downloaded
 
     configs/your_images.py:vgg16        vgg16.keras, images of 224x224
     configs/your_images.py:resnet50     resnet50.tv1, images of 224x224
+    configs/your_images.py:hf:OWNER/REPO    a repository of a Hub (docs/weights.md), images as it says
 
 With `finetune` the network's last layers are trained, too (docs/finetune.md says when that is worth it); that takes
 minutes to hours where a head takes seconds, and `extract.py` has nothing to do:
@@ -39,7 +40,8 @@ NETWORKS = {
 def get_config(network: str = "small") -> ConfigDict:
     """A fifth of the images validates; logistic regression on the tap that serves held-out images best."""
     config = settings.default()
-    config.update(settings.chosen(NETWORKS, network))
+    of_hub = {network: {"model": {"name": network}, "tap": "pre_logits"}} if network.startswith("hf:") else {}
+    config.update(settings.chosen(NETWORKS | of_hub, network))
     # PATH: what holds the class folders
     config.data.source = "folder:photos"
     if config.unfreeze:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import functools
 import gzip
 import hashlib
@@ -9,6 +10,7 @@ import json
 import logging
 import os
 import re
+import runpy
 import shutil
 import socket
 import subprocess
@@ -17,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import jax
 import numpy as np
 import pytest
@@ -210,10 +213,46 @@ def test_what_a_hub_does_not_give(case: str, server: Hub) -> None:
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (TIMM, f"; the repository of a Hub is hf:{TIMM}"),
+        (f"HF:{TIMM}", f"; the repository of a Hub is hf:{TIMM}"),
+        (f"https://huggingface.co/{TIMM}", f"; the repository of a Hub is hf:{TIMM}"),
+        (f"https://huggingface.co/{TIMM}/tree/main", f"; the repository of a Hub is hf:{TIMM}"),
+        ("resnet18/model.pth/x", ""),
+        ("resnet", ""),
+    ],
+)
+def test_an_address_written_otherwise(name: str, said: str) -> None:
+    with pytest.raises(UsageError, match="^unknown model ") as error:
+        create_model(name)
+    assert str(error.value).endswith(said) and (said or "hf:" not in str(error.value))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_disk_that_is_full(named: bool, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/cache/x" if named else None)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", full)
+    where = "/cache/x" if named else constants.HF_HUB_CACHE
+    with pytest.raises(TransferError, match=f"^hf:{TIMM}: config.json: No space left on device: {where}$"):
+        create_model(f"hf:{TIMM}")
+
+
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UsageError, match=r"^hf:a/b needs huggingface_hub: pip install 'transfer-flax\[hub\]'"):
         create_model("hf:a/b")
+
+
+def test_a_repository_in_the_config_of_your_images() -> None:
+    get_config = runpy.run_path(str(Path(__file__).parents[2] / "configs" / "your_images.py"))["get_config"]
+    config = get_config("hf:a/b")
+    assert (config.model.name, config.tap, config.image_size) == ("hf:a/b", "pre_logits", None)
+    with pytest.raises(UsageError, match="^'hg:a/b' is none of small, vgg16, resnet50"):
+        get_config("hg:a/b")
 
 
 def test_weights_beside_a_name_that_has_its_own(server: Hub) -> None:
@@ -263,7 +302,8 @@ def test_without_a_network(by: str, server: Hub, offline: Any, tmp_path: Path, c
         caplog.clear()
         cached = create_model(address, width=WIDTH)
         assert (cached.revision, cached.weights_sha256) == (online.revision, online.weights_sha256)
-        assert lines(caplog) == [f"{address}: {why}; taken from the cache, at commit {online.revision}"]
+        said = [f"{address}: {why}; taken from the cache, at commit {online.revision}"]
+        assert lines(caplog) == ([] if address.endswith(online.revision) else said)  # a commit is one commit
 
 
 def test_a_revision_is_one_commit(server: Hub, tmp_path: Path) -> None:

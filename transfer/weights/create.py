@@ -198,7 +198,7 @@ def _network(name: str, weights: str | os.PathLike[str] | bool | None) -> _Netwo
         return _Network(record, record.arch if record else name, hub.find(weights))
     place = hub.find(name)
     if place is None:
-        raise UsageError(f"unknown model {name!r}{catalogue.meant(name, architectures)}")
+        raise UsageError(f"unknown model {name!r}{catalogue.meant(name, architectures)}{hub.meant(name)}")
     if weights is not None and not isinstance(weights, bool):
         raise UsageError(f"{name} has weights of its own; leave {weights} out, or name the architecture for it")
     network = beside.read(place.file).network

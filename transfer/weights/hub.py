@@ -22,6 +22,8 @@ from transfer.weights.readers import index_file
 
 PREFIX = "hf:"
 ADDRESS = re.compile(rf"{PREFIX}(?P<repo>[^@\s]+)(?:@(?P<revision>\S+))?")
+# What people write without it: OWNER/REPO, a page's address.
+OTHER_ADDRESS = re.compile(r"(?:hf:/*|https?://[^/]+/)?(?P<repo>[\w.-]+/[\w.-]+)(?:/tree/.*)?", re.IGNORECASE)
 # The weights of a repository, the first of these that it has.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 SHOWN = 5
@@ -55,6 +57,12 @@ def find(place: object) -> Place | None:
     return Place(file, None)
 
 
+def meant(name: str) -> str:
+    """What a message on an unknown name adds where it may be a repository's."""
+    match = OTHER_ADDRESS.fullmatch(name)
+    return f"; the repository of a Hub is {PREFIX}{match['repo']}" if match else ""
+
+
 def pinned(place: Any, revision: str | None) -> Any:
     """The same address at that commit; anything else as it is."""
     match = ADDRESS.fullmatch(place) if isinstance(place, str) and revision else None
@@ -79,7 +87,8 @@ def _from_hub(repo: str, revision: str | None) -> Place:
             is_offline = isinstance(error, hub.errors.OfflineModeIsEnabled)
             where = f", and it is not in {hub.constants.HF_HUB_CACHE}" if is_offline else ""
             raise TransferError(problem + where) from error
-        logging.warning("%s; taken from the cache, at commit %s", problem, cached.revision)
+        if cached.revision != revision:
+            logging.warning("%s; taken from the cache, at commit %s", problem, cached.revision)
         return cached
     if info.id != repo:
         logging.warning("%s%s is called %s%s now", PREFIX, repo, PREFIX, info.id)
@@ -140,5 +149,5 @@ def _problem(error: Exception, repo: str, revision: str | None) -> str:
         hint = f"; perhaps it wants {token}" if response.status_code in (401, 403) else ""
         return f"{constants.ENDPOINT} answers HTTP {response.status_code}{hint}"
     if isinstance(error, OSError) and error.errno:
-        return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+        return f"{error.strerror}: {error.filename or constants.HF_HUB_CACHE}"
     return f"no whole answer from {constants.ENDPOINT} ({error_summary(error.__cause__ or error)})"
