@@ -78,7 +78,7 @@ def _file(part: str, file: File) -> Case:
 
 
 FILES: Mapping[str, Callable[[], Iterable[File]]] = {
-    "archives": lambda: [*hostile_zips.files(), *hostile_tars.files()],
+    "archives": lambda: [*hostile_zips.files(), *hostile_tars.files(), *hostile_tars.of_images()],
     "headers": hostile_headers.files,
     "images": hostile_pictures.files,
     "graphs": hostile_graphs.files,

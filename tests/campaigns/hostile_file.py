@@ -64,6 +64,10 @@ def image_in_zip(folder: Path) -> object:
     return open_source(f"folder:{folder / 'a.zip'}").image(0)
 
 
+def image_in_tar(folder: Path) -> object:
+    return open_source(f"folder:{folder / 'a.tar'}").image(0)
+
+
 def image(folder: Path) -> object:
     return open_source(f"folder:{folder}").image(0)
 

@@ -5,7 +5,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.campaigns.hostile_file import TERA, File, cifar, too_many
+from tests.campaigns.hostile_file import TERA, File, cifar, image_in_tar, too_many
 
 ARCHIVE, BATCH = "a.tar.gz", "cifar-10-batches-py/data_batch_1"
 
@@ -65,6 +65,29 @@ def files() -> Iterator[File]:
     yield File("headers that extend others", raw(extended()), cifar, ("not a readable tar", "more than"))
     yield File("members without end", raw(member("x", 0).tobuf() * 20_000), cifar, ("members",))
     yield File("half a header", raw(member().tobuf()[:300]), cifar, ("not a readable tar",))
+
+
+def of_images() -> Iterator[File]:
+    """Of a folder of images, whose tar is not packed."""
+
+    def plain(content: bytes) -> Callable[[Path], object]:
+        return lambda folder: (folder / "a.tar").write_bytes(content)
+
+    name = "x/1.png"
+    yield File(
+        "an image of a terabyte", plain(member(name, TERA).tobuf(tarfile.GNU_FORMAT)), image_in_tar, ("ends early",)
+    )
+    for title, kind in {
+        "symbolic link": tarfile.SYMTYPE,
+        "hard link": tarfile.LNKTYPE,
+        "pipe": tarfile.FIFOTYPE,
+    }.items():
+        content = member(name, 0, kind).tobuf() + bytes(1024)
+        yield File(f"a {title} as an image in a tar", plain(content), image_in_tar, ("no images",))
+    yield File("headers of images that extend others", plain(extended()), image_in_tar, ("damaged", "no images"))
+    for path in ("../../x/1.png", "/x/1.png", "x/../../../1.png"):
+        content = member(path, 512).tobuf() + bytes(1536)
+        yield File(f"the image {path} of a tar", plain(content), image_in_tar, ("not a readable image", "no images"))
 
 
 def extended() -> bytes:

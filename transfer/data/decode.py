@@ -10,6 +10,7 @@ batch. Whatever it has the least doubt about is left to Pillow to decode or to r
 import functools
 import io
 import struct
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,9 @@ LYING = (5, 6, 7, 8)
 TURNED_BY_EXIF = ("WEBP", "AVIF")
 # Values of 16 bits whose upper 8 are all less than this are data of 12 bits or fewer, or darkness.
 DARK = 1 << 12 - 8
+
+# A line for each tag of a damaged file, which is read all the same.
+warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 
 # (height, width) -> 1, 2, 4 or 8, by which a JPEG decoder may divide both sides
 Divisor = Callable[[int, int], int]
