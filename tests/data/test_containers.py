@@ -44,6 +44,7 @@ AROUND = {
     "in two": (below("Downloads/pets"), None, IDS),
     "beside what macOS adds": ({**below("pets"), **below("__MACOSX/pets")}, None, IDS),
     "beside a text": ({**below("pets"), "readme.txt": b"x", "pets/licence.txt": b"x"}, None, IDS),
+    "with a stray image": ({**below("pets"), "pets/cover.png": PNG, "other.png": PNG}, None, IDS),
     "of dots": (below("."), None, IDS),
     "of dots and folders": (below("./pets/."), None, IDS),
     "one split": (below("pets/train"), None, IDS),

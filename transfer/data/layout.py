@@ -39,7 +39,8 @@ def below_split(name: str, entries: list[Entry], split: str | None) -> tuple[tup
     while _is_around(entries) and (not wanted or wanted[0] not in tops(entries)):
         way += tops(entries)
         entries = _inside(entries, way[-1])
-    if not wanted and _deep(entries):
+    depths = [len(e.parts) for e in entries if not e.is_folder and len(e.parts) > 1]
+    if not wanted and depths and min(depths) > 2:
         raise UsageError(f"{name}: holds folders of class folders; name one as the split: {listed(tops(entries))}")
     for part in wanted:
         if part not in (folders := tops(entries)):
@@ -51,14 +52,8 @@ def below_split(name: str, entries: list[Entry], split: str | None) -> tuple[tup
 
 
 def _is_around(entries: Sequence[Entry]) -> bool:
-    """Whether all lies in one folder, and in folders of that: a zip of the folder itself, for example."""
-    return len(tops(entries)) == 1 and _deep(entries)
-
-
-def _deep(entries: Iterable[Entry]) -> bool:
-    """Whether the images that lie in folders at all lie in folders of these."""
-    depths = [len(e.parts) for e in entries if not e.is_folder and len(e.parts) > 1]
-    return bool(depths) and min(depths) > 2
+    """Whether all lies in one folder that has folders of images: a zip of the folder itself, for example."""
+    return len(tops(entries)) == 1 and any(not e.is_folder and len(e.parts) > 2 for e in entries)
 
 
 def tops(entries: Iterable[Entry]) -> list[str]:
