@@ -18,8 +18,6 @@ from transfer.runtime.distribution import install_hint
 from transfer.runtime.files import paths
 from transfer.runtime.files.untrusted import error_summary, prefix_errors
 
-ROWS_AT_ONCE = 1000
-
 
 class HfSource(EncodedSource):
     """Rows of a data set that the library keeps as Arrow files and maps into memory; the label -1 is none."""
@@ -27,18 +25,14 @@ class HfSource(EncodedSource):
     def __init__(self, name: str, rows: Any, columns: arrow_columns.Columns, split: str | None) -> None:
         import pyarrow.compute
 
-        self._stamp, self._sizes, parts = int(rows._fingerprint[:15], 16), list[bytes](), []
-        self._rows = rows.select_columns([columns.image, columns.label]).with_format("arrow")
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            table = self._rows[start : start + ROWS_AT_ONCE]
-            parts.append(arrow_columns.labels(columns, table))
-            sizes = pyarrow.compute.binary_length(arrow_columns.images(columns, table)).fill_null(-1)
-            self._sizes.append(sizes.to_numpy().astype("<i8").tobytes())
-        classes, labels = named_labels(name, parts, columns.class_names)
+        table = (rows if rows._indices is None else rows.flatten_indices()).data
+        self._stamp, self._images = int(rows._fingerprint[:15], 16), table.column(columns.image)
+        self._sizes = pyarrow.compute.binary_length(arrow_columns.images(columns, table)).fill_null(-1)
+        classes, labels = named_labels(name, [arrow_columns.labels(columns, table)], columns.class_names)
         super().__init__(name, classes, labels, numbered(len(rows), split))
 
     def read(self, row: int, limit: int | None = None) -> bytes:
-        image = self._rows[row].column(0)[0].as_py() or {}
+        image = self._images[row].as_py() or {}
         data, path = image.get("bytes"), image.get("path")
         if data is None and path:  # a file on this disk, which the library has not copied
             with open(path, "rb") as file:
@@ -52,7 +46,7 @@ class HfSource(EncodedSource):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        return digest(self, self._sizes)
+        return digest(self, (sizes.to_numpy().astype("<i8").tobytes() for sizes in self._sizes.chunks))
 
 
 def open_split(name: str, split: str | None, columns: Mapping[str, str] | None = None) -> Source:
