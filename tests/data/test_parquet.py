@@ -71,11 +71,11 @@ def test_images_and_labels(kind, tmp_path):
 REFUSED = {
     "no bytes": (
         lambda: plain(image=["a.png"] * 12, label=LABELS),
-        "columns.path must name one column of encoded images",
+        "columns.path must name one column of encoded images .a table of paths is csv:FILE.; there is image .string",
     ),
     "two of images": (
         lambda: plain(left=DATA, right=DATA, label=LABELS),
-        "must name .* images; there is left .binary., right",
+        "must name .* images .*; there is left .binary., right",
     ),
     "two of labels": (
         lambda: plain(image=DATA, a=LABELS, b=LABELS),

@@ -74,6 +74,6 @@ def _chosen(
     chosen = [name] if name else [each for each in named if each in fitting] or fitting
     if len(chosen) != 1 or chosen[0] not in fitting:
         there = ", ".join(printable(f"{field.name} ({field.type})") for field in schema)
-        images = "encoded images" if what == "path" else "classes"
+        images = "encoded images (a table of paths is csv:FILE)" if what == "path" else "classes"
         raise UsageError(f"config.data.columns.{what} must name one column of {images}; there is {there}")
     return chosen[0]

@@ -54,8 +54,9 @@ def open_source(spec: str, split: str | None = None, **reading: Any) -> Source:
     """Opens the data set that `spec` names, at its `split` (needed where the data set has splits).
 
     The spec is "digits", "tfds:NAME", "cifar10:PATH", "cifar100:PATH", "folder:PATH" (folder, zip or tar), "csv:FILE"
-    (any table of images), "npz:PATH", "pickle:PATH" (traffic signs), or a bare path; a split is one that the source
-    itself names, such as "train", of a folder a sub-folder.
+    (any table of images), "npz:PATH", "pickle:PATH" (traffic signs), "wds:PATH" and "parquet:PATH" (shards, which a
+    pattern may name, on a bucket too), "hf:NAME", or a bare path; a split is one that the source itself names, such as
+    "train", of a folder a sub-folder.
 
     Args:
         reading: how a table is read, as `config.data` has it: `columns` (a mapping), `root` and `ending`.
