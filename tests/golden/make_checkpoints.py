@@ -186,6 +186,7 @@ def contents() -> dict[str, Any]:
         "qtensor.pth": {**state, "fc.weight": torch.quantize_per_tensor(state["fc.weight"], 0.1, 0, torch.qint8)},
         "meta.pth": {name: value.to("meta") for name, value in state.items()},
         "of_a_class.pth": {**state, "fc.weight": state["fc.weight"].as_subclass(Marked)},
+        "negated.pth": {**state, "fc.weight": torch.complex(state["fc.weight"], state["fc.weight"]).conj().imag},
         "sparse.pth": {**state, "fc.weight": state["fc.weight"].to_sparse()},
         "outputs.json": {"logits": logits},
     }

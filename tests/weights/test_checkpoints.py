@@ -155,6 +155,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         "fc.weight is a __main__.Marked, not a plain tensor; save a state dict of plain tensors",
     ),
     (
+        "negated.pth",
+        {},
+        "fc.weight is a torch._utils._rebuild_tensor of a lazy view, not a plain tensor; save it by "
+        "resolve_conj().resolve_neg()",
+    ),
+    (
         "sparse.pth",
         {},
         "fc.weight is a torch._utils._rebuild_sparse_tensor, not a plain tensor; save it dense, by to_dense()",
@@ -320,7 +326,7 @@ def test_a_folder(tmp_path: Path) -> None:
         ("lora_unet_down.lora_up.weight", "an adapter .LoRA."),
         ("layer1.0.conv1.qweight", "quantised: save the weights that it was made from"),
         ("fc.weight.absmax", "quantised"),
-        ("conv1.weight_fake_quant.scale", "trained to be quantised"),
+        ("conv1.weight_fake_quant.scale", "of a network that is trained to be quantised"),
     ],
 )
 def test_tensors_that_are_no_weights_by_their_names(name: str, text: str, tmp_path: Path) -> None:

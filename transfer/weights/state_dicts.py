@@ -37,6 +37,7 @@ REBUILD = ("torch._utils._rebuild_", "torch._tensor._rebuild_")
 ADVICE: Sequence[tuple[re.Pattern[str], str]] = (
     (re.compile(r"qtensor|torch\.q(u?int|per_)|quantized|ScriptObject"), "it is quantised: save what it was made from"),
     (re.compile("sparse"), "save it dense, by to_dense()"),
+    (re.compile("lazy"), "save it by resolve_conj().resolve_neg()"),
     (re.compile("DTensor|ShardedTensor|distributed"), "save whole tensors, by full_tensor()"),
     (re.compile("_rebuild_meta"), "it was on the device meta and has no values"),
     (re.compile(""), "save a state dict of plain tensors"),

@@ -188,31 +188,21 @@ class RestrictedUnpickler(_Unpickler):
         except TransferError as error:
             raise TransferError(f"{error}, at {self._opcode}") from None
 
-    def load_obj(self) -> None:
-        """Makes a stand-in's object, as do NEWOBJ, NEWOBJ_EX and INST; what it is made of is not kept."""
-        self._make_object(self.pop_mark()[0])
-
-    def load_newobj(self) -> None:
-        """Makes a stand-in's object of a tuple."""
-        kind, _ = self.stack.pop(-2), self.stack.pop()
-        self._make_object(kind)
-
-    def load_newobj_ex(self) -> None:
-        """Makes a stand-in's object of a tuple and a dict."""
-        kind, *_ = self.stack.pop(-3), self.stack.pop(), self.stack.pop()
-        self._make_object(kind)
-
-    def load_inst(self) -> None:
-        """Makes a stand-in's object, by its name."""
-        module, name = (self.readline()[:-1].decode("ascii", "replace") for _ in range(2))
-        kind = self.find_class(module, name)
-        self.pop_mark()
-        self._make_object(kind)
-
-    def _make_object(self, kind: object) -> None:
+    def _instantiate(self, kind: object, arguments: object) -> None:
+        """Makes a stand-in's object, for OBJ and INST too; what it is made of is not kept."""
         if not isinstance(kind, StandIn):
             raise TransferError(f"refused: {self._opcode} makes an object; only plain values and arrays are read")
         self.append(StandIn(kind.name))
+
+    def load_newobj(self) -> None:
+        """Makes a stand-in's object of a tuple."""
+        arguments, kind = self.stack.pop(), self.stack.pop()
+        self._instantiate(kind, arguments)
+
+    def load_newobj_ex(self) -> None:
+        """Makes a stand-in's object of a tuple and a dict."""
+        self.stack.pop()
+        self.load_newobj()
 
     def get_extension(self, code: int) -> NoReturn:
         """Refuses a name out of the registry of extensions: it would come past `find_class`."""

@@ -71,7 +71,7 @@ NAMES: Mapping[str, str] = {
         "quantised: save the weights that it was made from, as float32"
     ),
     r"\b(weight_fake_quant|activation_post_process)\b": (
-        "trained to be quantised, and rounds its numbers: save the network as it was before prepare_qat()"
+        "of a network that is trained to be quantised and rounds its numbers: save it as it was before prepare_qat()"
     ),
 }
 

@@ -72,6 +72,8 @@ STORAGES = {
     # of quantised tensors, which are named as what they are later
     **{"QInt8": "int8", "QUInt8": "uint8", "QInt32": "int32"},
 }
+# A tensor whose numbers are still to be negated or conjugated, as those of `x.conj().imag` are.
+LAZY = "torch._utils._rebuild_tensor of a lazy view"
 OWN_CLASSES = ("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
 # What a TorchScript archive has beside the pickle.
 SCRIPTED = "/constants.pkl"
@@ -130,12 +132,19 @@ class _Tensor(_Sealed, Pending):
         self.dtype: np.dtype | None = None
 
     @classmethod
+    def of_bits(cls, view: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Pending:
+        """Of `_rebuild_tensor_v2`, where `rest` is requires_grad, backward_hooks[, what is to be done to the bits]."""
+        return StandIn(LAZY) if len(rest) > 2 and rest[2] else cls(view, offset, shape, strides)
+
+    @classmethod
     def with_dtype(cls, view: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Pending:
         """Of `_rebuild_tensor_v3`, where `rest` is requires_grad, backward_hooks, dtype[, metadata]."""
         if len(rest) > 2 and isinstance(rest[2], StandIn):
             return rest[2]  # of a type that is not known
         if len(rest) < 3 or not isinstance(rest[2], _Dtype):
             raise TransferError("a tensor without a torch.dtype")
+        if len(rest) > 3 and rest[3]:
+            return StandIn(LAZY)
         tensor = cls(view, offset, shape, strides)
         tensor.dtype = rest[2].dtype
         return tensor
@@ -214,7 +223,7 @@ def _numpy_dtype(*arguments: object) -> Pending:
 
 REBUILDS: Mapping[tuple[str, str], Constructor] = {
     ("torch._utils", "_rebuild_tensor"): Constructor(_Tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): Constructor(_Tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): Constructor(_Tensor.of_bits),
     ("torch._utils", "_rebuild_tensor_v3"): Constructor(_Tensor.with_dtype),
 }
 TORCH_CONSTRUCTORS: Mapping[tuple[str, str], Any] = {
