@@ -15,7 +15,7 @@ from real_formats import encoded, pixels, write_files, write_zip
 from transfer.data import BrokenImage, containers, folder, open_source
 from transfer.data.decode import decode
 from transfer.data.loader import load_all
-from transfer.data.splits import check_classes
+from transfer.data.splits import check_classes, splits_to_train
 from transfer.errors import TransferError, UsageError
 
 IMAGE = pixels(1, 8, 6)[0]
@@ -92,8 +92,18 @@ def test_sizes_are_uniform_or_not(write):
         ({"a/1.csv": b"", "a/2.txt": b""}, None, TransferError, "no images in class folders; there are 1 .csv, 1 .txt"),
         ({"train/a/1.png": PNG, "test/a/1.png": PNG, "stray.png": PNG}, None, UsageError, "as the split: test, train"),
         ({"set/a/b/1.png": PNG}, "set/c", UsageError, "no split 'set/c'; there is a"),
-        ({"1.png": PNG}, None, TransferError, "no images in class folders"),
-        ({"train/1.png": PNG}, "train", TransferError, "no images in class folders of 'train'"),
+        (
+            {"a": None, "1.png": PNG},
+            None,
+            TransferError,
+            "no images in class folders; 1 lie beside them: put each into",
+        ),
+        (
+            {"train/a": None, "train/a/1.txt": b""},
+            "train",
+            TransferError,
+            "no images in class folders of 'train'; there",
+        ),
     ],
 )
 def test_a_folder_without_the_right_shape(write, files, split, error, words):
@@ -289,7 +299,7 @@ def test_another_image_of_the_same_size_is_another_data_set(tmp_path):
 @pytest.mark.parametrize(
     "files, words",
     [
-        ({"1.png": PNG, "2.png": PNG}, "2 lie beside them: put each into a folder that is named after its class"),
+        ({"1.png": PNG, "2.png": PNG, "a": None}, "2 lie beside them: put each into a folder that is named after its"),
         ({"a/1.mp4": b"", "b/1.mp4": b""}, "no images in class folders; there are 2 .mp4$"),
         ({"a": None, "b": None}, "no images in class folders$"),
     ],
@@ -304,6 +314,29 @@ def test_images_of_one_class_are_nothing_to_train_on(write):
     with pytest.raises(TransferError, match="all images to train on are of one class, .it's <b>."):
         check_classes(source)
     check_classes(open_source("digits"))
+
+
+@pytest.mark.parametrize("split", [None, "new"])
+def test_a_flat_folder_has_images_without_labels(write, split, caplog):
+    above = f"{split}/" if split else ""
+    spec = write({f"{above}{name}": PNG for name in ("2.png", "10.png", "b.png")} | {f"{above}a.txt": b""})
+    config = {"source": spec, "train": split}
+    with caplog.at_level(logging.INFO):
+        sources = splits_to_train(config)
+    assert list(sources) == ["train"] and "train: 3 images without labels" in caplog.text
+    assert sources["train"].ids == [f"{above}10.png", f"{above}2.png", f"{above}b.png"]
+    assert sources["train"].class_names == ()
+    with pytest.raises(
+        TransferError, match="its images have no labels, .* named after its class, or list them in a table"
+    ):
+        splits_to_train(config, "classes")
+
+
+def test_of_two_splits_one_may_not_lack_labels(write):
+    spec = write({"train/a/1.png": PNG, "train/b/1.png": PNG, "test1/1.png": PNG, "test2/1.png": PNG})
+    with pytest.raises(TransferError, match="of one of the splits images lie in class folders, of the other in none"):
+        splits_to_train({"source": spec, "train": "train", "validation": "test1"})
+    assert list(splits_to_train({"source": spec, "train": "test2", "validation": "test1"})) == ["train", "validation"]
 
 
 SIGNS = {"Train/0/1.png": PNG, "Train/1/1.png": PNG, "Test/1.png": PNG, "Meta/0.png": PNG}

@@ -56,6 +56,18 @@ def photos(tmp_path):
     return folder
 
 
+def test_images_without_labels_have_features_and_no_head(tmp_path):
+    for number in range(5):
+        (tmp_path / "flat").mkdir(exist_ok=True)
+        (tmp_path / "flat" / f"{number}.png").write_bytes(png(number))
+    (tmp_path / "flat" / "page.png").write_bytes(b"<html>")
+    stores, facts = extract(tmp_path / "flat", tmp_path / "run", on_error="skip")
+    assert list(stores) == ["train"] and list(stores["train"].ids) == [f"{number}.png" for number in range(5)]
+    assert facts["skipped"] == {"train": {"images": 1, "of": 6, "first": ["page.png"], "classes": {}}}
+    with pytest.raises(TransferError, match="its images have no labels"):
+        experiment.train(settings(tmp_path / "flat"), epath.Path(tmp_path / "run"))
+
+
 def settings(photos, **changed):
     chosen = config.default()
     chosen.model.name, chosen.tap, chosen.image_size, chosen.batch_size = "vgg11_slim.cifar10", "block2:avg", 32, 4

@@ -50,8 +50,10 @@ def open_split(path: str, split: str | None) -> FolderSource:
     """Opens class folders at `path` (a folder, a zip or a tar), below the sub-folder or path `split` if one is named.
 
     A class folder without images stays a class, so that the splits of a data set agree on the labels, and is
-    named in a warning. Raises UsageError for a missing or unknown split and where splits would become classes,
-    TransferError where there are no images.
+    named in a warning. Images that lie in no folder at all have no labels, and there are no classes.
+
+    Raises UsageError for a missing or unknown split and where splits would become classes, TransferError where there
+    are no images.
     """
     name, of_split = f"folder:{path}", f" of {split!r}" if split else ""
     with prefix_errors(name):
@@ -62,6 +64,8 @@ def open_split(path: str, split: str | None) -> FolderSource:
     class_names = layout.tops(entries)
     images = sorted((e for e in entries if not e.is_folder and len(e.parts) > 1), key=lambda e: e.parts)
     loose = sum(len(e.parts) == 1 for e in entries if not e.is_folder)
+    if loose and not class_names:  # a flat folder: nothing is known of its images
+        images, loose = sorted((e for e in entries if not e.is_folder), key=lambda e: e.parts), 0
     if not images:
         advice = ""
         if loose:
@@ -76,7 +80,7 @@ def open_split(path: str, split: str | None) -> FolderSource:
         logging.warning("%s: left out%s: %s", name, of_split, left_out(others, loose))
     number = {class_name: label for label, class_name in enumerate(class_names)}
     prefix = layout.split_parts(split)
-    rows = [("/".join(prefix + e.parts), number[e.parts[0]], e) for e in images]
+    rows = [("/".join(prefix + e.parts), number.get(e.parts[0], 0), e) for e in images]
     return FolderSource(name, container, class_names, rows)
 
 

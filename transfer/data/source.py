@@ -26,7 +26,8 @@ class Source(abc.ABC):
     Attributes:
       name: the spec that opened it and its split, for messages.
       target: what is known of an image: "classes", "labels" or "values", as `config.head.target` has it.
-      class_names: name of each class, in the order of the labels; of several labels and of values, of each column.
+      class_names: name of each class, in the order of the labels; of several labels and of values, of each column;
+        none where images have no labels.
       labels: (N,) int64, indices into `class_names`; (N, L) float32 of 0 and 1; or (N, T) float32.
       groups: (N,) int64, alike where images belong together, as those of a patient do; None: each stands for itself.
       ids: N strings that stay the same between runs: the relative path, or "train/000123".
@@ -119,7 +120,7 @@ def digest(source: Source, content: Iterable[bytes | memoryview]) -> str:
 def rows_of_each(source: Source, labels: np.ndarray) -> np.ndarray:
     """How many of some labels of a source are of each class, or have each label, int64 (C,); of values all of them."""
     if source.target == "classes":
-        return np.bincount(labels, minlength=len(source.class_names))
+        return np.bincount(labels, minlength=len(source.class_names))[: len(source.class_names)]
     return (labels > 0 if source.target == "labels" else np.ones_like(labels, bool)).sum(axis=0)
 
 

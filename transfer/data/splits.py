@@ -138,6 +138,8 @@ def make_splits(data_config: Mapping[str, Any] | Any) -> tuple[Source, Source]:
     if config["validation"]:
         validation = open_source(config["source"], config["validation"], **reading)
         _share_classes(train, validation)
+    elif not train.class_names:  # without labels, of all of which features are wanted
+        return train, select(train, [])
     elif seed is None:
         raise UsageError("config.data.seed=None goes with a named validation split; a random one needs a seed")
     else:
@@ -156,6 +158,8 @@ def _share_classes(train: Source, validation: Source) -> None:
     grouped = train.groups is not None and validation.groups is not None
     if grouped and (shared := len(np.intersect1d(train.groups, validation.groups))):
         logging.warning("%s: %d groups of images are in both splits", train.name, shared)
+    if bool(train.class_names) != bool(validation.class_names):
+        raise TransferError(f"{train.name}: of one of the splits images lie in class folders, of the other in none")
     if train.target != validation.target:
         raise TransferError(
             f"{train.name}: one split has {KNOWN[train.target][0]}, the other {KNOWN[validation.target][0]}"
@@ -187,16 +191,23 @@ def splits_to_train(data_config: Mapping[str, Any] | Any, target: str | None = N
     """The sources of `make_splits` by their names, each of them described in the log.
 
     Raises TransferError for images to train on that are all of one class, UsageError where another `target` is to be
-    learned than they have.
+    learned than they have. Images without labels are one split, and nothing can be learned.
     """
-    sources = dict(zip(SPLITS, make_splits(data_config), strict=True))
+    train, validation = make_splits(data_config)
+    sources = dict(zip(SPLITS, (train, validation) if len(validation) else (train,), strict=False))
     for split, source in sources.items():
         logging.info("%s", described(split, source))
-    check_classes(sources["train"])
-    known = sources["train"].target
+    if not train.class_names and target is not None:
+        raise TransferError(
+            f"{train.name}: its images have no labels, for they lie in no class folders; put each into a folder that "
+            "is named after its class, or list them in a table (csv:FILE); without labels there are but features "
+            "(extract.py)"
+        )
+    check_classes(train)
+    known = train.target
     if target not in (None, known):
         raise UsageError(
-            f"{sources['train'].name} has {KNOWN[known][0]} for each image, not {KNOWN[target][0]}; "
+            f"{train.name} has {KNOWN[known][0]} for each image, not {KNOWN[target][0]}; "
             f"--config.head.target={known} learns them, with --config.train=head"
         )
     return sources
@@ -207,6 +218,8 @@ def described(split: str, source: Source) -> str:
 
     Long lists are cut.
     """
+    if not source.class_names:
+        return f"{split}: {len(source)} images without labels"
     counts = rows_of_each(source, source.labels)
     present, absent = ([source.class_names[label] for label in np.flatnonzero(of)] for of in (counts, counts == 0))
     lacking = f"; none of {layout.listed(absent)}" if absent else ""
@@ -216,7 +229,7 @@ def described(split: str, source: Source) -> str:
 
 def check_classes(source: Source) -> None:
     """Raises TransferError for images to train on that are all of one class."""
-    if source.target == "classes" and len(source) and (source.labels == source.labels[0]).all():
+    if source.target == "classes" and source.class_names and len(source) and (source.labels == source.labels[0]).all():
         raise TransferError(
             f"{source.name}: all images to train on are of one class, {source.class_names[source.labels[0]]!r}; "
             "a classifier tells at least two apart: add a folder for another (config.data.source)"

@@ -33,10 +33,11 @@ def line(split: str, facts: Mapping[str, Any]) -> str:
     """The facts of a split for people, in a line."""
     were = "was" if facts["images"] == 1 else "were"
     more = ", …" if facts["images"] > len(facts["first"]) else ""
-    classes = listed([f"{count} of {name}" for name, count in facts["classes"].items()], MOST_NAMED)
+    counts = [f"{count} of {name}" for name, count in facts["classes"].items()]
+    classes = f" ({listed(counts, MOST_NAMED)})" if counts else ""
     return (
         f"{split}: {facts['images']} of {facts['of']} images could not be read and {were} skipped: "
-        f"{listed(facts['first'], MOST_NAMED, 200)}{more} ({classes})"
+        f"{listed(facts['first'], MOST_NAMED, 200)}{more}{classes}"
     )
 
 
