@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 PLACES = ("data.source", "data.root", "model.weights", "model.init_from.weights", "features", "export")
 
 # Settings of `model` that choose among the tensors of a weight file.
-IN_FILE = ("key", "prefix", "ema")
+IN_FILE = ("key", "prefix", "ema", "head")
 
 # Every setting that some head takes -> its type; a head says which are its own (`transfer.experiment.head_settings`).
 # A config file may add those of a head of the user's.
@@ -133,6 +133,11 @@ def default() -> ConfigDict:
                     "model": placeholder(str),
                     # Its weights, as `model.weights`.
                     "weights": placeholder(str),
+                    # What of its file is taken, as `model.key`, `.prefix`, `.ema` and `.head`.
+                    "key": placeholder(str),
+                    "prefix": placeholder(str),
+                    "ema": False,
+                    "head": placeholder(str),
                 },
             },
             # Where features are taken: an end point, with ":avg", ":max" or ":flatten" behind it; several are separated

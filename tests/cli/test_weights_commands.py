@@ -151,6 +151,17 @@ def test_convert_writes_what_create_model_reads(
         (["convert", SLIM, "--model", "resnet34.tv", "--output", "x.safetensors"], 1, "does not fit resnet34.tv"),
         (["convert", SLIM, "--model", "resnet18.tv", "--output", "x.pth"], 2, "must end in .safetensors"),
         (["convert", SLIM, "--model", "resnet18.tv", "--output", "no/x.safetensors"], 2, "there is no folder"),
+        (
+            ["convert", SLIM, "--model", "resnet18", "--output", "x.safetensors", "--head", "file"],
+            1,
+            "does not say what follows the network (head='file'): it is no whole Keras model",
+        ),
+        (
+            ["weights", "verify", "resnet18.tv", "--weights", SLIM, "--head", "file"],
+            1,
+            "does not say what follows the network (head='file')",
+        ),
+        (["convert", SLIM, "--model", "resnet18", "--output", "x.safetensors", "--head", "x"], 2, "invalid choice"),
         (["convert", SLIM], 2, "the following arguments are required"),
         (["weights"], 2, "required"),
         (["nonsense"], 2, "invalid choice: 'nonsense'"),

@@ -11,8 +11,7 @@ import jax
 import numpy as np
 from flax import nnx
 from golden import seeded
-
-from transfer.weights.create import from_tensors
+from support.filled import from_tensors
 
 HERE = Path(__file__).parent
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 from golden import reading
+from support.filled import from_tensors
 
 from transfer.models import registry
-from transfer.weights.create import from_tensors
 from transfer.weights.maps import RESNET_CHILDREN
 
 WIDTH = 1 / 16

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from etils import epath
 from flax import nnx
+from safetensors.numpy import save_file
 
 from transfer import config as config_module
 from transfer import experiment
@@ -122,10 +123,26 @@ def test_a_layer_is_copied_whole_or_not_at_all():
         np.testing.assert_array_equal(array, theirs[path] if taken else before[path], err_msg=path)
 
 
+def test_one_of_two_networks_in_a_file(data, vgg11, tmp_path):
+    """Of a file with a student and a teacher, the one that the settings name starts the other network."""
+    file, arrays = vgg11
+    both = {f"{who}.{path}": array + k for k, who in enumerate("ab") for path, array in arrays.items()}
+    save_file(both, file, native.describe("vgg11", SLIM))
+    config = started(data, model="vgg11", weights=str(file), prefix="b")
+    model = create_model("vgg16", False, num_classes=2, **SLIM)
+    assert init_from.start(config, model, epath.Path(tmp_path))["arrays"] == 22
+    np.testing.assert_array_equal(registry.flat_state(model)["fc1.bias"], arrays["fc1.bias"] + 1)
+
+
 BAD = {
     "nothing in common": ({"model": "resnet18", "weights": "random"}, UsageError, "resnet18 and vgg16 have no layer"),
     "no such model": ({"model": "vgg12"}, UsageError, "unknown model 'vgg12'"),
     "an architecture without weights": ({"model": "vgg11"}, UsageError, "vgg11 has no weights of its own"),
+    "a key of random weights": (
+        {"model": "vgg11", "weights": "random", "key": "teacher"},
+        UsageError,
+        "config.model.init_from: key=, prefix= and ema= choose among the tensors of a file; random weights have none",
+    ),
     "no such file": ({"model": "vgg11", "weights": "nowhere.pth"}, TransferError, "nowhere.pth: no such weight file"),
 }
 

@@ -13,14 +13,15 @@ from flax import nnx
 from golden import onnx_graphs, reading, seeded
 from keras_notop import keras_notop
 from safetensors.numpy import save_file
+from support.filled import from_tensors
 
 from transfer import config as config_module
 from transfer.errors import TransferError, UsageError
-from transfer.experiment.backbone import architecture, build_extractor, build_network
+from transfer.experiment.backbone import build_extractor, build_network
 from transfer.models import registry
 from transfer.preprocess.recipe import Preprocessing
 from transfer.weights import catalogue, channels, create_model, native
-from transfer.weights.create import convert_file, from_tensors
+from transfer.weights.create import convert_file
 from transfer.weights.verify import verify
 
 GOLDEN = Path(reading.__file__).parent
@@ -280,7 +281,7 @@ def test_an_architecture_by_itself_takes_grey_images_of_one_channel(own: dict, t
 def test_a_network_that_is_trained_says_its_channels() -> None:
     config = config_of(**{"model.in_channels": 1, "finetune.new_head": True})
     model: Any = build_network(config, 4)
-    arch, fields = architecture(config, 4, model)
+    arch, fields = model.arch, dict(model.fields)
     assert (arch, fields["channels"], fields["num_classes"]) == ("vgg11_bn", 1, 4)
     built = registry.flat_state(registry.build(arch, seed=None, **fields))
     assert {path: array.shape for path, array in built.items()} == {

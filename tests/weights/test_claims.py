@@ -21,7 +21,7 @@ from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.runtime.files.unpickler import RestrictedUnpickler, resolve_pending
 from transfer.weights import cache, catalogue, claims, create_model, native
-from transfer.weights.beside import Beside
+from transfer.weights.asked import Asked, Told
 from transfer.weights.catalogue import WeightFile
 from transfer.weights.readers import Described, claims_in
 from transfer.weights.readers._described import LONGEST
@@ -29,13 +29,16 @@ from transfer.weights.readers.torch_file import state_dict
 
 WIDTH = 1 / 16
 RECORDS = catalogue.records()
-NOTHING = Beside(Path())
 
 
 def resnet(folder: Path, **metadata: str) -> Path:
     tensors = {name: np.ascontiguousarray(each) for name, each in reading.cases()["resnet18_slim"].state_dict().items()}
     save_file(tensors, folder / "model.safetensors", metadata or None)
     return folder / "model.safetensors"
+
+
+def problems(file: Path, read: Described, name: str) -> list[str]:
+    return list(claims.problems(Asked(name, "resnet18"), Told(file, tensors=read)))
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -179,7 +182,7 @@ def test_what_a_checkpoint_says_beside_its_tensors(key: str, wrapper: str, tmp_p
     read = state_dict({**named(CHECKPOINTS[key], "resnetblur18"), wrapper: tensors})
     assert list(read) == ["a.weight"] and read.says == {key: "resnetblur18"}
     (tmp_path / "x.pth").touch()
-    (problem,) = claims.problems(tmp_path / "x.pth", read, NOTHING, "resnet18", None, "resnet18.a1")
+    (problem,) = problems(tmp_path / "x.pth", read, "resnet18.a1")
     assert f"x.pth says {key}=resnetblur18: not resnet18.a1, but another function" in problem
 
 
@@ -268,9 +271,7 @@ def test_settings_and_what_is_usual(key: str, usual: tuple, other: tuple, tmp_pa
     for values, count in ((usual, 0), (other, 1)):
         for value in values:
             described = Described({}, claims_in({key: value}))
-            assert (
-                len(list(claims.problems(tmp_path / "x", described, NOTHING, "resnet18", None, "resnet18"))) == count
-            ), value
+            assert len(problems(tmp_path / "x", described, "resnet18")) == count, value
 
 
 @pytest.mark.parametrize(

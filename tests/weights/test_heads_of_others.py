@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from spelt import WIDTH, arrays, assert_read, body, layers, numbered, other, pla
 
 from transfer.errors import TransferError
 from transfer.models import registry
+from transfer.preprocess.recipe import Preprocessing
 from transfer.weights import native
 from transfer.weights.create import create_model
 
@@ -270,15 +272,40 @@ def test_a_network_that_normalises_its_images_is_said_and_compared(
     native.write(path, PROGRAMS["robustness"][0]())
     numbers = "module.attacker.normalize.new_mean 0.5, 0.5, 0.5, new_std 0.25, 0.25, 0.25"
     does = f"{path} normalises its images itself ({numbers})"
-    create_model("resnet18", weights=path, width=WIDTH)
-    as_is = "and no preprocessing is known: the model takes images that are preprocessed so"
-    assert f"resnet18: {does}, {as_is}" in caplog.messages
+    with caplog.at_level("INFO", logger="absl"):
+        model: Any = create_model("resnet18", weights=path, width=WIDTH)
+    assert model.preprocessing == Preprocessing((224, 224), scale=1 / 255, mean=(0.5,), std=(0.25,))
+    itself = f"its network, which normalises the images itself ({numbers}), takes them from 0 to 1, of 224x224 pixels"
+    assert f"resnet18: {path} does not say it, so it is assumed: {itself}" in caplog.messages
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
     with pytest.raises(TransferError) as error:
         create_model("resnet18.tv", weights=path, width=WIDTH)
     assert str(error.value).startswith(
         f"{does} and makes -2 to 2 of pixels from 0 to 255, where resnet18.tv has -2.118"
     )
     create_model("resnet18.tv", weights=path, width=WIDTH, by_names=True)
+
+
+RGB = {"mean": (123.7, 116.3, 103.5), "std": (58.4, 57.1, 57.4)}
+NOT_KNOWN = {
+    "colours of 0..255, in either order": [RGB],
+    "no range": [{"mean": (0, 0, 0), "std": (1, 1, 1)}],
+    "no deviation": [{"mean": (0.5, 0.5, 0.5), "std": (0, 1, 1)}],
+    "not a number": [{"mean": (np.nan, 0.5, 0.5), "std": (1, 1, 1)}],
+    "two": [{"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}, {"mean": (0.4, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}],
+}
+
+
+@pytest.mark.parametrize("case", NOT_KNOWN)
+def test_numbers_for_images_that_are_no_preprocessing(
+    case: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairs = enumerate(NOT_KNOWN[case])
+    own = {f"n{i}.{what}": np.array(values, np.float32) for i, pair in pairs for what, values in pair.items()}
+    native.write(tmp_path / "x.safetensors", under("net.", resnet()) | own)
+    model: Any = create_model("resnet18", weights=tmp_path / "x.safetensors", width=WIDTH)
+    as_is = "and no preprocessing is known: the model takes images that are preprocessed so"
+    assert model.preprocessing is None and sum(as_is in line for line in caplog.messages) == len(NOT_KNOWN[case])
 
 
 @pytest.mark.parametrize("scale", [1, 255])

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from golden import reading
+from support.filled import from_tensors
 
 from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.weights import catalogue, create_model, identify
-from transfer.weights.create import from_tensors
 from transfer.weights.names import name_map
 
 SLIM = reading.HERE / "resnet18_slim.pth"

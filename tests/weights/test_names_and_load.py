@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 from golden import reading
+from support.filled import from_tensors
 
 from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.weights import names
-from transfer.weights.create import from_tensors
 from transfer.weights.load import Likeness, Report, fit, require_fit
 from transfer.weights.maps import Family, Names
 from transfer.weights.names import Source, from_keras, from_torch, libraries, name_map

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from golden import reading
 from keras_notop import keras_notop
+from support.filled import from_tensors
 
 from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.weights import cache, catalogue, create_model, native
 from transfer.weights.catalogue import WeightFile
-from transfer.weights.create import from_tensors
 
 KERAS = catalogue.names("*.keras")
 WIDTH = 1 / 16

@@ -12,12 +12,12 @@ import pytest
 from golden import onnx_graphs, reading
 from keras_notop import keras_notop
 from safetensors.numpy import save_file
+from support.filled import from_tensors
 
 from transfer import __main__ as command
 from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.weights import catalogue, create_model, native
-from transfer.weights.create import from_tensors
 
 WIDTH = 1 / 16
 NAMES = ["conv1.weight", "layer3.1.bn2.running_var", "layer2.0.downsample.1.bias"]

@@ -10,11 +10,11 @@ import pytest
 from flax import nnx
 from golden import reading, seeded
 from spelt import WIDTH, arrays, assert_read, body, layers, numbered, other, resnet, under
+from support.filled import from_tensors
 
 from transfer.errors import TransferError
 from transfer.models import registry
-from transfer.weights import native, spellings
-from transfer.weights.create import create_model, from_tensors
+from transfer.weights import create_model, native, spellings
 from transfer.weights.load import fit
 from transfer.weights.names import NameMap, name_map, shapes_of
 

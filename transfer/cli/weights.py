@@ -5,12 +5,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from transfer.cli.main import Action, output_file
+from transfer.config import IN_FILE
 from transfer.errors import UsageError
 from transfer.models import registry
 from transfer.runtime import tables
 from transfer.weights import cache, catalogue
 from transfer.weights.catalogue import Record, WeightFile
 from transfer.weights.create import convert_file
+from transfer.weights.keras_models import FILE
 from transfer.weights.verify import verify
 
 
@@ -78,7 +80,7 @@ CONVERTED = b'"source_sha256"'
 
 
 def convert(parser: argparse.ArgumentParser) -> Action:
-    """`convert SOURCE --model NAME --output FILE.safetensors [--by_names] [--key KEY] [--prefix PREFIX] [--ema]`."""
+    """`convert SOURCE --model NAME --output FILE.safetensors [--by_names]`, and which of its tensors."""
     parser.add_argument("source", help="a weight file of any supported format")
     parser.add_argument("--model", required=True, help="a name of the catalogue, or an architecture")
     parser.add_argument("--output", required=True, help="the .safetensors file to write")
@@ -101,10 +103,12 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", help="the state dict to take from a PyTorch file that holds several")
     parser.add_argument("--prefix", help="of the names of the tensors to take, where several networks are in the file")
     parser.add_argument("--ema", action="store_true", help="take the moving average of the weights")
+    text = "what follows the network in a whole Keras model is the classifier"
+    parser.add_argument("--head", choices=[FILE], help=text)
 
 
 def _chosen(options: argparse.Namespace) -> dict[str, Any]:
-    return {"key": options.key, "prefix": options.prefix, "ema": options.ema}
+    return {name: getattr(options, name) for name in IN_FILE}
 
 
 def _matching(pattern: str) -> list[Record]:

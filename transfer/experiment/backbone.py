@@ -11,7 +11,7 @@ from transfer.errors import UsageError
 from transfer.extract.extractor import Extractor, resolve_preprocessing
 from transfer.extract.taps import parse_taps
 from transfer.preprocess.recipe import Preprocessing
-from transfer.weights import channels, create
+from transfer.weights import channels
 from transfer.weights.create import create_model
 
 CLASSIFIER_TAPS = ("fc", "logits")
@@ -27,7 +27,7 @@ def build_model(config: ConfigDict, **fields: Any) -> nnx.Module:
         raise UsageError(f"config.model.weights={weights!r} and config.model.init_from both fill the model; take one")
     weights = False if filled_later or weights == "random" else weights
     try:
-        own = {name: config.model.get(name) for name in ("in_channels", "head", *IN_FILE)}
+        own = {name: config.model.get(name) for name in ("in_channels", *IN_FILE)}
         own |= {**given(config.model.fields), **fields}
         model: Any = create_model(config.model.name, weights, seed=config.seed, **own)
         if model.in_channels not in channels.MADE:
@@ -37,14 +37,6 @@ def build_model(config: ConfigDict, **fields: Any) -> nnx.Module:
         return model
     except UsageError as error:
         raise UsageError(f"config.model: {error}") from error
-
-
-def architecture(config: ConfigDict, num_classes: int, model: Any) -> tuple[str, dict[str, Any]]:
-    """The architecture of the config's network and all fields that build it, those of its weight file included."""
-    weights = False if config.model.weights == "random" else config.model.weights
-    own = {**dict(model.fields), **given(config.model.fields), "num_classes": num_classes}
-    arch, fields = create.architecture(config.model.name, weights, own)
-    return arch, channels.fields(arch, fields, model.in_channels)
 
 
 def build_network(config: ConfigDict, num_classes: int) -> nnx.Module:

@@ -21,7 +21,7 @@ from transfer.evaluation import predictions
 from transfer.evaluation.predictions import Predictions
 from transfer.evaluation.summary import summary
 from transfer.experiment import results, workdirs
-from transfer.experiment.backbone import architecture, build_network, build_preprocessing
+from transfer.experiment.backbone import build_network, build_preprocessing
 from transfer.experiment.evaluate_head import is_evaluated
 from transfer.experiment.head_data import misleading, untrained_classes
 from transfer.models.registry import flat_state, layers_of
@@ -66,7 +66,7 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         how = {"patience": patience, "checkpoint_seconds": seconds}
         run = run_epochs(whole_epochs(epoch), state, config.finetune.epochs, workdir, **how)
     state = run.kept_state(keep)
-    described = native.describe(*architecture(config, num_classes, model), preprocessing)
+    described = native.describe(model.arch, dict(model.fields), preprocessing)
     native.write(workdir / "model.safetensors", flat_state(network.model(state)), described)
     known = results.facts(config, model) | {"unfreeze": config.unfreeze, "trained_layers": len(layers)}
     known |= {"init_from": started} if started is not None else {}

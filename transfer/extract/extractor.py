@@ -28,7 +28,10 @@ from transfer.runtime.progress import NOTICEABLE_SECONDS, Progress
 # Attributes of Flax's own layers that change what they compute; the rest comes and goes with Flax's versions.
 _LAYER_SETTINGS = ("strides", "padding", "kernel_dilation", "feature_group_count", "epsilon")
 # Where the parameters came from does not change what they compute.
-_ORIGIN = ("record", "weights_sha256", "preprocessing", "renewed", "in_channels", "revision", "label_names", "fields")
+_ORIGIN = (
+    *("record", "weights_sha256", "preprocessing", "renewed", "in_channels", "revision", "label_names"),
+    *("arch", "fields"),
+)
 _SCALAR = (bool, int, float, str, type(None))
 HASH_LENGTH = 16
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

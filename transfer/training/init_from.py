@@ -94,10 +94,11 @@ def keep(report: dict[str, Any] | None, workdir: epath.Path) -> None:
 
 def _source(config: ConfigDict) -> nnx.Module:
     """The network that is copied from."""
-    chosen = config.model.init_from
+    chosen, fields = config.model.init_from, settings.given(config.model.fields)
+    choices: dict[str, Any] = {name: chosen[name] for name in settings.IN_FILE if chosen.get(name)}
     try:
         if chosen.get("weights") == "random":  # of the same width, or nothing would fit
-            return create_model(chosen.model, False, seed=config.seed, **settings.given(config.model.fields))
-        return create_model(chosen.model, chosen.get("weights"))
+            return create_model(chosen.model, False, seed=config.seed, **fields, **choices)
+        return create_model(chosen.model, chosen.get("weights"), **choices)
     except UsageError as error:
         raise UsageError(f"config.model.init_from: {error}") from error

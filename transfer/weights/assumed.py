@@ -5,66 +5,69 @@ images itself; and a file of tensors alone does not say how its images are made.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from absl import logging
 
 from transfer.models import registry
-from transfer.preprocess.recipe import Preprocessing
-from transfer.weights.maps import family
+from transfer.weights import claims, native
+from transfer.weights.asked import Asked, Told
 from transfer.weights.names import PYTORCH
 
 
 class Silence(NamedTuple):
-    """A field of a family's architectures that tensors leave open.
+    """What tensors leave open of a network: of whose files, with which arrays in them, and what is then assumed."""
 
-    Attributes:
-      field: its name.
-      libraries: whose files leave it open; of others the reader knows it.
-      texts: what is assumed, by the field's value.
-      only: a part of an array's path without which the question does not arise.
-    """
-
-    field: str
     libraries: Sequence[str]
-    texts: Mapping[Any, str]
-    only: str = ""
+    array: str
+    texts: Mapping[bool, str]
 
 
-STRIDE = {
-    False: "the 3x3 convolution of a bottleneck carries the stride (stride_in_1x1=False), as in torchvision",
-    True: "the first 1x1 convolution of a bottleneck carries the stride (stride_in_1x1=True), as in Keras",
-}
-TRANSFORM = {
-    False: "the network takes images as the preprocessing makes them (transform_input=False)",
-    True: "the network rescales its images itself (transform_input=True), as torchvision's own weights",
-}
+# By the field of the architecture.
 SILENCES = {
-    "resnet": (Silence("stride_in_1x1", (*PYTORCH, "keras"), STRIDE, only=".conv3."),),
-    "inception": (Silence("transform_input", PYTORCH, TRANSFORM),),
-    "googlenet": (Silence("transform_input", PYTORCH, TRANSFORM),),
+    "stride_in_1x1": Silence(
+        (*PYTORCH, "keras"),
+        ".conv3.",
+        {
+            False: "the 3x3 convolution of a bottleneck carries the stride (stride_in_1x1=False), as in torchvision",
+            True: "the first 1x1 convolution of a bottleneck carries the stride (stride_in_1x1=True), as in Keras",
+        },
+    ),
+    "transform_input": Silence(
+        PYTORCH,
+        "",
+        {
+            False: "the network takes images as the preprocessing makes them (transform_input=False)",
+            True: "the network rescales its images itself (transform_input=True), as torchvision's own weights",
+        },
+    ),
 }
 
 
-def of_network(
-    arch: str, library: str, paths: Collection[str], fields: Mapping[str, Any], said: Collection[str] = ()
-) -> Iterator[str]:
-    """What tensors by a library's names leave open of a model of `arch` with these paths and fields, but for `said`."""
-    for silence in SILENCES.get(family(arch).name, ()):
-        if library in silence.libraries and silence.field not in said and any(silence.only in path for path in paths):
-            yield silence.texts[bool({**registry.defaults(arch), **fields}.get(silence.field))]
+def of_network(asked: Asked, told: Told, library: str, paths: Collection[str]) -> Iterator[str]:
+    """What tensors by a library's names leave open of a model with these paths, but for what is said elsewhere."""
+    fields = {**registry.defaults(asked.arch), **told.fields}
+    is_named = claims.architecture(told.beside.network) == asked.arch
+    said = fields if is_named else {*asked.chosen, *told.written}
+    for field, silence in SILENCES.items():
+        is_open = field in fields and field not in said and library in silence.libraries
+        if is_open and any(silence.array in path for path in paths):
+            yield silence.texts[bool(fields[field])]
 
 
-def of_images(own: Preprocessing | None, record: str | None, unlike: str) -> Iterator[str]:
-    """How images are made, where a file has no recipe of its `own`: as for a record; `unlike` is what it has."""
-    if own is None and record:
-        yield f"the preprocessing is that of {record}"
-    elif own is None:
-        why = f", images being made with {unlike}" if unlike else ""
+def of_images(asked: Asked, told: Told) -> Iterator[str]:
+    """How images are made, where a file has no recipe of its own: as for the record."""
+    if native.preprocessing(told.file) or told.beside.preprocessing or told.tensors.preprocessing:
+        return
+    if asked.record:
+        yield f"the preprocessing is that of {asked.record.name}"
+    else:
+        why = f", images being made with {told.beside.unlike}" if told.beside.unlike else ""
         yield f"no preprocessing is known{why} (preprocessing=, config.preprocessing)"
 
 
-def log(sentences: Sequence[str], file: object, name: str) -> None:
+def log(asked: Asked, told: Told) -> None:
     """The one line, if there is anything to say."""
+    sentences = [*told.tensors.assumed, *of_images(asked, told), *told.assumed]
     if sentences:
-        logging.info("%s: %s does not say it, so it is assumed: %s", name, file, "; ".join(sentences))
+        logging.info("%s: %s does not say it, so it is assumed: %s", asked.name, told.file, "; ".join(sentences))

@@ -5,20 +5,17 @@ checkpoint's `arch`, a `config.json` beside the file, or the layers of a whole K
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import logging
 
 from transfer.models import registry
-from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files.untrusted import printable
-from transfer.weights import catalogue
-from transfer.weights.beside import Beside
+from transfer.weights import catalogue, recipes
+from transfer.weights.asked import Asked, Told
 from transfer.weights.maps import family
-from transfer.weights.readers import Described
 
 # Words around the name of an architecture that leave it what it is: who trained it, where it lies, on what.
 PLAIN = {"tv", "tf", "torchvision", "timm", "keras", "gluon", "ssl", "swsl", "ig", "fb", "adv", "microsoft", "google"}
@@ -54,63 +51,68 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "downsample_in_first_stage": ("false",),
 }
 
-# What networks that normalise their images call the mean -> the deviation (robustness, detectron2, …).
-DEVIATIONS = {"new_mean": "new_std", "mean": "std", "pixel_mean": "pixel_std", "image_mean": "image_std"}
-GEOMETRY = ("image_size", "resize_to", "interpolation")
-PIXELS = np.array([[0.0], [255.0]])
 
+def problems(asked: Asked, told: Told) -> Iterator[str]:
+    """What a file, and what is said beside it, make another function than the model that is asked for.
 
-def problems(
-    path: Path,
-    tensors: Mapping[str, np.ndarray],
-    beside: Beside,
-    arch: str,
-    preprocessing: Preprocessing | None,
-    name: str,
-) -> Iterator[str]:
-    """What a file, and what is said `beside` it, make another function than the model `name` of `arch`.
-
-    `preprocessing` makes the model's images. A name of the network that nobody here knows is only worth a warning.
+    A name of the network that nobody here knows is only worth a warning.
     """
-    described = tensors if isinstance(tensors, Described) else Described(tensors)
-    for file, claimed in ((path, described.says), (beside.config, beside.says)):
-        for keys, value in claimed.items():
-            says, key = f"{file} says {printable(keys)}={printable(value)}", keys.rpartition(".")[2]
-            if key in USUAL:
-                if value and str(value).rpartition(".")[2].lower() not in USUAL[key]:  # torch.nn.ReLU
-                    yield f"{says}: {name} is another function of the same tensors"
-            elif isinstance(value, str) and value:
-                other = named(value, arch)
-                if other == OTHER:
-                    yield f"{says}: not {name}, but another function of tensors with the same names"
-                elif other != arch:
-                    known = f"the name of {other}" if other else "an unknown name"
-                    logging.warning("%s, %s; the tensors fit %s, so they are taken as %s", says, known, arch, name)
-    normaliser = normaliser_problem(tensors, preprocessing, path, name)
-    if normaliser:
-        yield normaliser
+    beside, name, ours = told.beside, asked.name, told.preprocessing
+    for file, claimed in ((told.file, told.tensors.says), (beside.config, beside.says)):
+        yield from _sayings(file, claimed, asked.arch, name)
+    yield from _normalising(asked, told)
     for setting in beside.odd:
         yield f"{beside.config} says {setting}, which is not known here: {name} may be another function"
-    differences = [_differences(recipe, preprocessing, name) for recipe in beside.recipes if preprocessing]
+    differences = [recipes.differences(theirs, ours, name) for theirs in beside.recipes if ours]
     if differences and all(differences):
         yield f"{beside.config.parent} says that images are made with {', '.join(differences[0])}"
-    if beside.unlike and preprocessing:
+    if beside.unlike and ours:
         yield f"{beside.config.parent} says that images are made with {beside.unlike}, which is not known here"
-    own = described.preprocessing
-    if own and preprocessing and (difference := _difference(_made(own), preprocessing, name, own.channels)):
-        ours = f"the architecture by itself ({arch}) is given images as the file is"
-        yield f"{path} does not fit {name}: it makes {difference}, before its first layer; {ours}"
+    theirs = told.tensors.preprocessing
+    if theirs and ours and (difference := recipes.difference(theirs, ours, name)):
+        by_itself = f"the architecture by itself ({asked.arch}) is given images as the file is"
+        yield f"{told.file} does not fit {name}: it makes {difference}, before its first layer; {by_itself}"
+    if asked.record:
+        yield from _other_fields(asked, told)
 
 
-def other_fields(
-    path: Path, written: Mapping[str, Any], arch: str, fields: Mapping[str, Any], chosen: Collection[str], name: str
-) -> Iterator[str]:
-    """The fields, but for `chosen` ones, that a file was `written` with and the model `name` has otherwise."""
-    usual = registry.defaults(arch)
-    for field in {**written, **fields} if written else ():
-        theirs, ours = (values.get(field, usual.get(field)) for values in (written, fields))
-        if theirs != ours and field not in (*chosen, "num_classes", "channels"):
-            yield f"{path} was written with {field}={printable(theirs)}, and {name} has {field}={ours}"
+def _sayings(file: Path, claimed: Mapping[str, Any], arch: str, name: str) -> Iterator[str]:
+    """The settings and names in a file that are those of another function."""
+    for keys, value in claimed.items():
+        says, key = f"{file} says {printable(keys)}={printable(value)}", keys.rpartition(".")[2]
+        if key in USUAL:
+            if value and str(value).rpartition(".")[2].lower() not in USUAL[key]:  # torch.nn.ReLU
+                yield f"{says}: {name} is another function of the same tensors"
+        elif isinstance(value, str) and value:
+            other = named(value, arch)
+            if other == OTHER:
+                yield f"{says}: not {name}, but another function of tensors with the same names"
+            elif other != arch:
+                known = f"the name of {other}" if other else "an unknown name"
+                logging.warning("%s, %s; the tensors fit %s, so they are taken as %s", says, known, arch, name)
+
+
+def _normalising(asked: Asked, told: Told) -> Iterator[str]:
+    """The first problem with numbers by which the network in a file normalises its images itself."""
+    for numbers, theirs in recipes.normalisers(told.tensors, asked.arch).items():
+        does = f"normalises its images itself ({numbers})"
+        difference = told.preprocessing and recipes.difference(theirs, told.preprocessing, asked.name)
+        if difference:
+            yield f"{told.file} {does} and makes {difference}"
+            return
+        if theirs != told.tensors.preprocessing:
+            as_is = "as the preprocessing does" if told.preprocessing else "and no preprocessing is known"
+            text = "%s: %s %s, %s: the model takes images that are preprocessed so"
+            logging.warning(text, asked.name, told.file, does, as_is)
+
+
+def _other_fields(asked: Asked, told: Told) -> Iterator[str]:
+    """The fields, but for those that the caller sets, that a file was written with and the model has otherwise."""
+    usual = registry.defaults(asked.arch)
+    for field in {**told.written, **told.fields} if told.written else ():
+        theirs, ours = (values.get(field, usual.get(field)) for values in (told.written, told.fields))
+        if theirs != ours and field not in (*asked.chosen, "num_classes", "channels"):
+            yield f"{told.file} was written with {field}={printable(theirs)}, and {asked.name} has {field}={ours}"
 
 
 def architecture(text: str) -> str | None:
@@ -169,67 +171,3 @@ def _words(part: str) -> list[str]:
     while words and words[0] in PLAIN:
         words.pop(0)
     return words
-
-
-def normaliser_problem(
-    tensors: Mapping[str, np.ndarray], preprocessing: Preprocessing | None, path: Path, name: str
-) -> str:
-    """The problem with a mean and a deviation of images among a file's tensors; empty if there is none.
-
-    A network beside them has normalised its images itself; the model takes images that are.
-    """
-    said = set()
-    for mean in tensors:
-        before, _, last = mean.rpartition(".")
-        std = f"{before}.{DEVIATIONS.get(last)}" if before else DEVIATIONS.get(last, "")
-        if std not in tensors or not tensors[mean].size == tensors[std].size == 3:
-            continue
-        center, spread = (np.asarray(tensors[tensor], np.float64).reshape(3) for tensor in (mean, std))
-        if (pair := (*center, *spread)) in said:
-            continue
-        said.add(pair)
-        with np.errstate(all="ignore"):
-            values = (PIXELS / (PIXELS.max() if center.max() <= 1 else 1) - center) / spread
-        numbers = f"{printable(mean)} {_numbers(center)}, {DEVIATIONS[last]} {_numbers(spread)}"
-        does = f"normalises its images itself ({numbers})"
-        difference = _difference(values, preprocessing, name) if preprocessing else ""
-        if difference:
-            return f"{path} {does} and makes {difference}"
-        as_is = "as the preprocessing does" if preprocessing else "and no preprocessing is known"
-        logging.warning("%s: %s %s, %s: the model takes images that are preprocessed so", name, path, does, as_is)
-    return ""
-
-
-def _difference(values: np.ndarray, preprocessing: Preprocessing, name: str, order: str = "rgb") -> str:
-    """The `values` that black and white become, and ours where they are others; empty if they are the same."""
-    wanted = _made(preprocessing)
-    same = values.shape[1] in (1, wanted.shape[1]) and np.allclose(
-        values, wanted, rtol=0, atol=1e-3 * np.abs(wanted).max()
-    )
-    if preprocessing.channels == order and same:
-        return ""
-    ours = f"{_range(wanted)} in {preprocessing.channels}"
-    return (
-        f"{_range(values)}{'' if order == 'rgb' else f' in {order}'} of pixels from 0 to 255, where {name} has {ours}"
-    )
-
-
-def _numbers(values: np.ndarray) -> str:
-    return ", ".join(f"{value:.4g}" for value in values)
-
-
-def _differences(theirs: Preprocessing, ours: Preprocessing, name: str) -> list[str]:
-    """`interpolation=bicubic where resnet50.tv1 has bilinear`, …: what two recipes make otherwise of an image."""
-    keys = [key for key in GEOMETRY if getattr(theirs, key) != getattr(ours, key)]
-    texts = [f"{key}={getattr(theirs, key)} where {name} has {getattr(ours, key)}" for key in keys]
-    return [*texts, *filter(None, [_difference(_made(theirs), ours, name)])]
-
-
-def _made(preprocessing: Preprocessing) -> np.ndarray:
-    """The values (2, channels) that a preprocessing makes of black pixels and of white ones."""
-    return (PIXELS * preprocessing.scale - np.array(preprocessing.mean)) / np.array(preprocessing.std)
-
-
-def _range(values: np.ndarray) -> str:
-    low, high = (_numbers(np.unique(row)) for row in values)
-    return f"{low} to {high}"

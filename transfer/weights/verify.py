@@ -20,7 +20,8 @@ from transfer.preprocess import recipe
 from transfer.runtime.files import paths
 from transfer.weights import cache, catalogue, hub, readers
 from transfer.weights.catalogue import Record
-from transfer.weights.create import CLASSIFIER_BIAS, create_model
+from transfer.weights.create import create_model
+from transfer.weights.fill import CLASSIFIER_BIAS
 from transfer.weights.readers import onnx_file, safetensors_file
 
 # Height and width of the synthetic image: odd and not square, so that resizing and cropping count.
@@ -57,13 +58,14 @@ def verify(
     key: str | None = None,
     prefix: str | None = None,
     ema: bool = False,
+    head: str | None = None,
     report: Callable[[str], object] = print,
 ) -> nnx.Module:
     """Checks a weight file against the record `name`; all checks are made, and the model that was loaded is returned.
 
     Args:
       weights: the file; None: the shipped, cached or downloaded one.
-      key, prefix, ema: as in `create_model`.
+      key, prefix, ema, head: as in `create_model`.
       report: takes a line for each check that passes, as soon as it is known.
 
     Raises:
@@ -89,7 +91,7 @@ def verify(
 
     check("hash", lambda: _check_hash(record, path))
     try:
-        model: Any = create_model(record.name, weights=path, key=key, prefix=prefix, ema=ema)
+        model: Any = create_model(record.name, weights=path, key=key, prefix=prefix, ema=ema, head=head)
         if model.in_channels != record.preprocessing.input_shape[-1]:
             raise TransferError(f"its images have {model.in_channels} channels, so {path} is none of {record.name}")
     except TransferError as error:

@@ -13,8 +13,6 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from transfer.errors import TransferError
 from transfer.runtime.files import archives
 from transfer.runtime.files.untrusted import DAMAGE_ERRORS, error_summary, prefix_errors
@@ -39,7 +37,7 @@ class Format(NamedTuple):
 
     name: str
     recognises: Callable[[bytes, Collection[str]], bool]
-    read: Callable[..., dict[str, np.ndarray]]
+    read: Callable[..., Described]
     several: bool = False
 
 
@@ -49,7 +47,7 @@ def formats() -> tuple[Format, ...]:
     return tuple(kind for name in MODULES for kind in importlib.import_module(f"{__name__}.{name}").FORMATS)
 
 
-def read(path: str | os.PathLike[str], key: str | None = None, ema: bool = False) -> dict[str, np.ndarray]:
+def read(path: str | os.PathLike[str], key: str | None = None, ema: bool = False) -> Described:
     """Reads every tensor of a weight file.
 
     Names are the file's own: PyTorch's dotted names, `layer/variable` for Keras (`block1_conv1/kernel`), dotted

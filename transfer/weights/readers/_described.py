@@ -45,10 +45,11 @@ class Described(dict[str, np.ndarray]):
         says: Mapping[str, Any] | None = None,
         network: Any = None,
         assumed: Sequence[str] = (),
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__(tensors)
         self.says, self.network, self.assumed = dict(says or {}), network, list(assumed)
-        self.preprocessing: Preprocessing | None = None
+        self.preprocessing = preprocessing
         self.image_size: tuple[int, int] | None = None
 
 

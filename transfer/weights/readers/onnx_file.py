@@ -10,15 +10,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from transfer.errors import TransferError
-from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.distribution import install_hint
 from transfer.weights.onnx.constants import check_functions, initialiser
 from transfer.weights.onnx.operators import OPERATORS
 from transfer.weights.onnx.reading import ImageShape, OnnxUnits, UnsupportedNode, images_of, inputs_of
 from transfer.weights.readers import Format
+from transfer.weights.readers._described import Described
 
 FORMAT = "ONNX"
 # The message begins with field 1, ir_version, a small number; these are the tags of the fields that may follow.
@@ -28,20 +26,13 @@ NEXT_TAGS = (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72)
 SIDES, CHANNELS = (224, 299, 32, 28), (3, 1)
 
 
-class OnnxTensors(dict[str, np.ndarray]):
-    """The tensors that layers take, by name, in PyTorch's layouts.
-
-    Attributes:
-      preprocessing: what the graph does to its images, once it is known to be no part of the model.
-      assumed: sentences on what the graph leaves open (`transfer.weights.assumed`).
-    """
+class OnnxTensors(Described):
+    """The tensors that layers take, by name, in PyTorch's layouts."""
 
     def __init__(self, graph: OnnxUnits, at: Callable[[ImageShape], OnnxUnits] | None) -> None:
         """`graph` takes them; `at` is the same for images (H, W, C), where the file leaves their size open."""
         super().__init__(graph.named)
         self.graph, self.at = graph, at
-        self.preprocessing: Preprocessing | None = None
-        self.assumed: list[str] = []
 
 
 def recognises(head: bytes, members: Collection[str] = ()) -> bool:
