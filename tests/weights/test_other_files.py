@@ -12,6 +12,7 @@ from support.filled import from_tensors
 from transfer.errors import TransferError
 from transfer.models import registry
 from transfer.weights import cache, catalogue, create_model, native
+from transfer.weights.asked import Asked
 from transfer.weights.catalogue import WeightFile
 
 KERAS = catalogue.names("*.keras")
@@ -108,9 +109,8 @@ def test_keras_files_are_not_taken_for_torchvisions() -> None:
 
 
 def create_libraries(name: str) -> list[str]:
-    from transfer.weights.create import _libraries_of
-
-    return _libraries_of(catalogue.get(name))
+    record = catalogue.get(name)
+    return list(Asked(name, record.arch, record).libraries)
 
 
 def test_a_record_without_a_hash_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
