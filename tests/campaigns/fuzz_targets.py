@@ -16,6 +16,7 @@ from transfer.data import decode, open_source
 from transfer.errors import TransferError
 from transfer.store import feature_files
 from transfer.weights import beside, cache, catalogue, claims, native, readers
+from transfer.weights.asked import Asked, Told
 from transfer.weights.readers import _hdf5, keras_file
 
 Files = Mapping[str, bytes]
@@ -202,8 +203,8 @@ def said_beside(folder: Path) -> object:
     """What stands beside a weight file, compared with a model."""
     said, record = beside.read(folder / "model.bin"), catalogue.get("resnet18.a1_in1k")
     claims.architecture(said.network)
-    problems = claims.problems(folder / "model.bin", {}, said, record.arch, record.preprocessing, record.name)
-    if not all(problem.isprintable() for problem in problems):
+    told = Told(folder / "model.bin", beside=said, preprocessing=record.preprocessing)
+    if not all(problem.isprintable() for problem in claims.problems(Asked(record.name, record.arch, record), told)):
         raise AssertionError(f"not one line: {said}")
     return "\n".join(said.label_names).encode("utf-8")
 
