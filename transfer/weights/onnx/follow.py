@@ -295,9 +295,8 @@ def _filled(our: Unit, their: Unit) -> dict[str, np.ndarray]:
     bias = zeros if their.parts["bias"] is None else their.parts["bias"]
     if ours.norm is None:
         if norm is not None:
-            weights = {name: array.astype(np.float64) for name, array in norm.weights.items()}
-            factor = weights["scale"] / np.sqrt(weights["var"] + norm.epsilon)
-            kernel, bias = kernel * factor, bias * factor + (weights["bias"] - weights["mean"] * factor)
+            factor, shift = norm.scale_and_shift
+            kernel, bias = kernel * factor, bias * factor + shift
         if not ours.bias and np.any(bias != 0):
             raise Differs(f"{their.name} has a bias, and {ours.layer} has none")
         return {f"{ours.layer}.kernel": kernel} | ({f"{ours.layer}.bias": bias} if ours.bias else {})

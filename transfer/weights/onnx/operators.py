@@ -145,6 +145,9 @@ def _batch_norm(node: OnnxNode) -> Data:
     if node.attributes.get("training_mode", 0) or node.outputs > 1:  # before version 14 only the outputs say it
         raise node.problem("is exported in training mode")
     norm, before = Norm(weights, node.attributes.get("epsilon", 1e-5)), node.graph.units[data.unit]
+    view = node.graph.view(data)
+    if view is not None:
+        return node.graph.viewed(node, data, view.then(*norm.scale_and_shift))
     joins = before.op in ("conv", "dense") and "norm" not in before.parts
     unit = before.having(norm=norm) if joins else batch_norm(node.title, (data.unit,), data.sizes["c"], norm=norm)
     return dataclasses.replace(data, unit=node.graph.add(unit))
@@ -235,7 +238,7 @@ def _slice(node: OnnxNode) -> Data:
 
 
 def selected(node: OnnxNode, data: Data, axis: int, positions: list[int]) -> Data:
-    """Some positions of one axis, in any order: of an image's channels, or of rows or columns."""
+    """Some positions of one axis, in any order: of an image's channels, a dense layer's outputs, rows or columns."""
     size = data.shape[axis]
     if not positions or not all(-size <= i < size for i in positions):
         raise node.problem("takes positions that are not there, or none")
@@ -245,6 +248,12 @@ def selected(node: OnnxNode, data: Data, axis: int, positions: list[int]) -> Dat
     side, view = data.wide(axis), node.graph.view(data)
     if side in (("h",), ("w",)):
         return spatial.picked(node, data, side[0], positions)
+    before = node.graph.units[data.unit]
+    if side == ("c",) and before.op == "dense" and "norm" not in before.parts:
+        bias = None if before.parts["bias"] is None else before.parts["bias"][positions]
+        parts = {**before.parts, "kernel": before.parts["kernel"][:, positions], "bias": bias}
+        unit = dense(before.name, before.inputs, (before.about[0], len(positions)), **parts)
+        return dataclasses.replace(data, unit=node.graph.add(unit), sizes={**data.sizes, "c": len(positions)})
     if side != ("c",) or view is None:
         raise node.problem("takes a part of what it is given, or turns its order: no model here does that")
     return node.graph.viewed(node, data, view.picked(positions))

@@ -31,6 +31,13 @@ class Norm:
     weights: Mapping[str, np.ndarray]
     epsilon: float
 
+    @property
+    def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
+        """The number that each channel is multiplied by, and the one that is added then."""
+        weights = {name: array.astype(np.float64) for name, array in self.weights.items()}
+        factor = weights["scale"] / np.sqrt(weights["var"] + self.epsilon)
+        return factor, weights["bias"] - weights["mean"] * factor
+
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
