@@ -115,14 +115,23 @@ def turned_and_pooled(g: Surgery) -> None:
     g.behind(g.graph.node[-1].output[0], "MaxPool", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
 
 
-def normalised_for_one_of_two(g: Surgery) -> None:
+def other_images_for_one_of_two(g: Surgery, name: str) -> None:
     """The shortcut's stem has the same weights, and images as they are."""
     stem_twice(g)
     first, second = (node for node in g.all("Conv") if node.input[0] == g.image)
     second.input[1] = first.input[1]
-    node = onnx.helper.make_node("Sub", [g.image, g.constant(0.5)], ["centred"], name=NODE)
-    first.input[0] = "centred"
-    g.graph.node.append(node)
+    first.input[0] = name
+
+
+def normalised_for_one_of_two(g: Surgery) -> None:
+    other_images_for_one_of_two(g, "centred")
+    g.graph.node.append(onnx.helper.make_node("Sub", [g.image, g.constant(0.5)], ["centred"], name=NODE))
+
+
+def two_inputs(g: Surgery) -> None:
+    other_images_for_one_of_two(g, "other")
+    g.graph.input.append(g.graph.input[0])
+    g.graph.input[-1].name = "other"
 
 
 # What is done further in.

@@ -139,6 +139,8 @@ FRONTS: dict[str, tuple[Callable[[Any], Any], str | None]] = {
     "stack": (stacked, "bgr"),
     "arithmetic": (lambda x: (x * 2.0 - 3.0 + 1.0) / 7.0, "rgb"),
     "cast": (lambda x: keras.ops.cast(x, "float32") / 255.0, "rgb"),
+    "batch norm": (lambda x: layers.BatchNormalization()(x), "rgb"),
+    "one more axis": (lambda x: layers.Reshape((SIDE, SIDE, 3))(keras.ops.flip(x[..., ::-1], -1) / 7.0), "rgb"),
 }  # fmt: skip
 
 
@@ -243,6 +245,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "mirror": (lambda x: keras.ops.flip(x, 2), r"the graph has flip\w* \(Flip\)"),
     "negative": (lambda x: 255.0 - x, r"the graph has subtract\w* \(Subtract\) \(images \* -1 \+ 255\)"),
     "grey": (lambda x: keras.ops.stack([x[..., 0]] * 3, axis=-1), r"\(channels 0 0 0, images \* 1 \+ 0\)"),
+    "whole numbers": (lambda x: keras.ops.cast(x, "uint8") / 2.0, r"cast\w* \(Cast\) makes whole numbers"),
     "relu": (lambda x: layers.ReLU()(x), r"the graph has re_lu\w* \(ReLU\)"),
     "one for each pixel": (lambda x: x - np.ones((SIDE, SIDE, 3)), r"takes numbers of shape \(64, 64, 3\), not one"),
     "one for each column": (lambda x: x - np.arange(SIDE * 1.0)[:, None], r"takes numbers of shape \(64, 1\), not one"),
@@ -307,6 +310,14 @@ HEADS: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda x: layers.Dense(3, "sigmoid")(layers.GlobalAveragePooling2D()(x)), "classes do not exclude each other"
     ),
     "none": (layers.GlobalAveragePooling2D(), "it does not end in a Dense layer"),
+    "twice": (
+        lambda x: layers.Softmax()(layers.Dense(3, "softmax")(layers.GlobalAveragePooling2D()(x))),
+        "it ends in softmax and softmax",
+    ),
+    "over images": (
+        lambda x: layers.Softmax(axis=0)(layers.Dense(3)(layers.GlobalAveragePooling2D()(x))),
+        "it does not end in a Dense layer",
+    ),
     "unknown": (
         lambda x: layers.Dense(3)(layers.LayerNormalization(name="n")(layers.GlobalAveragePooling2D()(x))),
         r"n \(LayerNormalization\) is of a class that is not known here",
@@ -325,15 +336,17 @@ def test_a_head_that_is_not_ours_is_refused_by_its_layers(number: int, tmp_path:
     assert create_model("vgg16", tmp_path / "x.keras", **SMALL).num_classes == 0
 
 
-@pytest.mark.parametrize("function", ["sigmoid", "linear"])
-def test_other_last_functions(function: str, tmp_path: Path) -> None:
-    count = 1 if function == "sigmoid" else 4
+@pytest.mark.parametrize(("count", "function"), [(1, "sigmoid"), (4, "linear"), (1, "linear")])
+def test_other_last_functions(count: int, function: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     dense = layers.Dense(count, function)
     saved = randomised(nested(nothing, lambda x: dense(layers.GlobalAveragePooling2D()(x))))
     saved.save(tmp_path / "x.keras")
     ours = create_model("vgg16", tmp_path / "x.keras", head="file", **SMALL)
     theirs = np.asarray(answers(saved))
-    if function == "sigmoid":
+    assert ("has no function: what it makes is taken for logits" in caplog.text) == (function == "linear")
+    if count == 1:
+        theirs = theirs if function == "sigmoid" else np.asarray(jax.nn.sigmoid(theirs))
         theirs = np.concatenate([1 - theirs, theirs], axis=1)
     else:
         theirs = np.asarray(jax.nn.softmax(theirs))
@@ -539,6 +552,10 @@ LIES: dict[str, tuple[Callable[[dict], Any], str]] = {
     "text": (lambda c: layer_of(c, "block1_conv1")["config"].update(strides="a"), r"block1_conv1 \(Conv2D\)"),
     "padding": (lambda c: layer_of(c, "block1_conv1")["config"].update(padding="x"), "makes no sense"),
     "first": (lambda c: layer_of(c, "block1_conv1")["config"].update(data_format="channels_first"), "channels first"),
+    "activation": (
+        lambda c: layer_of(c, "block1_conv1")["config"].update(activation="dense"),
+        r"the graph has block1_conv1 \(Conv2D\)",
+    ),
     "class": (lambda c: layer_of(c, "block1_conv1").update(class_name="os.system"), "is of a class that is not known"),
     "cycle": (
         lambda c: layer_of(c, "block1_conv1").update(inbound_nodes=layer_of(c, "block5_pool")["inbound_nodes"]),

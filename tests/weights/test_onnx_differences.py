@@ -10,7 +10,7 @@ import pytest
 from golden import onnx_graphs
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from onnx_changes import DIFFERENT, EQUAL, HELD, PREPROCESSING, after, centred, turned_channels
+from onnx_changes import DIFFERENT, EQUAL, HELD, PREPROCESSING, after, centred, turned_channels, two_inputs
 from onnx_surgery import (
     LENET,
     MODELS,
@@ -84,6 +84,14 @@ def test_a_graph_in_training_mode_is_refused(tmp_path: Path) -> None:
     after("Gemm", 0, "Dropout", (0.5,), (True, bool))(g)
     with pytest.raises(TransferError, match=f"{NODE} .*is exported in training mode"):
         load(LENET, g.save(tmp_path / "model.onnx"))
+
+
+def test_a_graph_that_takes_two_images_is_refused(tmp_path: Path) -> None:
+    g = Surgery(RESNET)
+    two_inputs(g)
+    onnx.save(g.model, str(tmp_path / "model.onnx"))
+    with pytest.raises(TransferError, match="it takes several images, the model one"):
+        load(RESNET, tmp_path / "model.onnx")
 
 
 # Whatever is done to a node: what is taken computes what the file does.

@@ -16,8 +16,9 @@ from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files.untrusted import DAMAGE_ERRORS, error_summary, printable
 from transfer.weights import catalogue, identify
 from transfer.weights.keras_units import IDLE, KerasUnits, Layer, image_shape
+from transfer.weights.maps import family
 from transfer.weights.named_graph import IMAGES, USUAL_IMAGE
-from transfer.weights.names import libraries, name_map, shapes_of
+from transfer.weights.names import libraries
 from transfer.weights.onnx.follow import ODD_SIDES, arrays_of, matched, on_images, takes_a_whole_map
 from transfer.weights.onnx.our_units import OurUnits
 from transfer.weights.onnx.units import Differs
@@ -89,7 +90,7 @@ def take(tensors: Described, wanted: Wanted, file: str, name: str) -> Taken:
         except (Differs, UsageError) as error:
             problem = problem or error
             continue
-        if wanted.head == FILE or _is_named(wanted, fields, graph):
+        if wanted.head == FILE or _is_named(graph, wanted.arch):
             try:
                 network = _with_classifier(graph, wanted, fields)
             except (Differs, UsageError) as error:
@@ -153,13 +154,11 @@ def _base(graph: KerasUnits, wanted: Wanted, fields: Mapping[str, Any], file: st
     return first
 
 
-def _is_named(wanted: Wanted, fields: Mapping[str, Any], graph: KerasUnits) -> bool:
+def _is_named(graph: KerasUnits, arch: str) -> bool:
     """Whether the last layer has the name of the architecture's own classifier."""
     owner = graph.owners[graph.outputs[0]] if graph.outputs else None
-    if owner is None or "keras" not in libraries(wanted.arch):
-        return False
-    shapes = shapes_of(registry.build(wanted.arch, seed=None, **fields))
-    return name_map(wanted.arch, "keras", shapes).in_classifier(f"{owner.path[-1]}/")
+    names = family(arch).libraries.get("keras")
+    return bool(owner and names) and f"{owner.path[-1]}/".startswith(names.classifier)  # type: ignore[union-attr]
 
 
 def _with_classifier(graph: KerasUnits, wanted: Wanted, fields: Mapping[str, Any]) -> _Network:
@@ -174,24 +173,16 @@ def _with_classifier(graph: KerasUnits, wanted: Wanted, fields: Mapping[str, Any
         raise Differs(f"it ends in {' and '.join(functions)}")
     if functions == ["sigmoid"] and classes > 1:
         raise Differs("its last function is a sigmoid: the classes do not exclude each other")
-    variants = [fields]
-    if "hidden" in registry.defaults(wanted.arch) and "hidden" not in wanted.fields:
-        sizes = [graph.units[i].about[1] for i in sorted(before - {output}) if graph.units[i].op == "dense"]
-        variants.append({**fields, "hidden": tuple(round(size / fields.get("width", 1)) for size in sizes)})
-    problem: Exception | None = None
-    for variant in variants:
-        try:
-            ours = OurUnits.of(wanted.arch, variant, classes, graph.image_shape)
-            arrays, preprocessing = _filled(graph, ours, output)
-        except (Differs, UsageError) as error:
-            problem = error
-            continue
-        if classes == 1 and functions != ["softmax"]:  # of two classes, the first at 0
-            for path in ("logits.kernel", "logits.bias"):
-                arrays[path] = np.concatenate([np.zeros_like(arrays[path]), arrays[path]], axis=-1)
-        text = f"{last.name} is the last layer and has no function: what it makes is taken for logits"
-        return _Network(end, "", arrays, preprocessing, variant, () if functions else (text,))
-    raise Differs(str(problem))
+    layers = [graph.units[i] for i in sorted(before - {output})]
+    hidden = tuple(round(unit.about[1] / fields.get("width", 1)) for unit in layers if unit.op == "dense")
+    if "hidden" not in wanted.fields and {**registry.defaults(wanted.arch), **fields}.get("hidden", hidden) != hidden:
+        fields = {**fields, "hidden": hidden}
+    arrays, preprocessing = _filled(graph, OurUnits.of(wanted.arch, fields, classes, graph.image_shape), output)
+    if classes == 1 and functions != ["softmax"]:  # of two classes, the first at 0
+        for path in ("logits.kernel", "logits.bias"):
+            arrays[path] = np.concatenate([np.zeros_like(arrays[path]), arrays[path]], axis=-1)
+    text = f"{last.name} is the last layer and has no function: what it makes is taken for logits"
+    return _Network(end, "", arrays, preprocessing, fields, () if functions else (text,))
 
 
 def _behind(graph: KerasUnits, end: int) -> str:

@@ -132,6 +132,8 @@ def matched(
     """
     takers, ((source, (layer, *_)),) = _takers(graph, end), _takers(ours, ours.output).items()
     own, units = ours.units[source], graph.units
+    if len({units[i].inputs[0] if units[i].op == "images" else i for i in takers}) > 1:
+        raise Differs("it takes several images, the model one")
     views = {i: units[i].parts["view"].before(own.parts["view"]) for i in takers}
     shown = next((units[i] for i in takers if units[i].op == "images"), own)
     for images in _candidates(list(views.values()), shown, graph.image_shape, known, of_pixels):
