@@ -98,7 +98,7 @@ def _json(path: Path) -> Mapping[str, Any]:
         return {}
 
 
-def _label_names(names: object) -> tuple[str, ...]:
+def _label_names(names: Any) -> tuple[str, ...]:
     """Names of the classes, from a list, or from a dict with all numbers from 0 on; as a terminal may show them."""
     if isinstance(names, Mapping):
         names = [names.get(str(number)) for number in range(len(names))]
@@ -116,7 +116,8 @@ def _text(value: object) -> str:
 
 def _network(content: Mapping[str, Any]) -> tuple[str, dict[str, Any], tuple[str, ...]]:
     """The network's name, the fields that follow, and settings that are not known here."""
-    name, kind, arguments = map(content.get, ("architecture", "model_type", "model_args"))
+    name, kind = content.get("architecture"), content.get("model_type")
+    arguments: Any = content.get("model_args")
     if isinstance(name, str):
         others = sorted(arguments.keys() - TIMM_ARGUMENTS)[:SHOWN] if isinstance(arguments, Mapping) else []
         return name[:LONGEST], {}, tuple(f"model_args.{printable(key)}={printable(arguments[key])}" for key in others)
@@ -144,7 +145,7 @@ def _recipes(of_timm: Mapping[str, Any] | None, processor: Mapping[str, Any]) ->
     """How images are made, and else why that is not known here."""
     try:
         if of_timm is not None:
-            cfg = TIMM | of_timm
+            cfg = {**TIMM, **of_timm}
             best = {key: cfg.get(f"test_{key}", cfg[key]) for key in ("input_size", "crop_pct")}
             return tuple(dict.fromkeys(map(_of_timm, (cfg, cfg | best)))), ""
         return ((_of_transformers(processor),), "") if processor else ((), "")
