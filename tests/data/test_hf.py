@@ -76,8 +76,8 @@ def test_broken_images_are_named_by_our_decoder(tmp_path):
 @pytest.mark.parametrize(
     "split, words",
     [
-        (None, "it: needs a split; there is test, train"),
-        ("val", "it: no split 'val'; there is test, tr"),
+        (None, r"^hf:\S+: needs a split; there is test, train"),
+        ("val", r"^hf:\S+: no split 'val'; there is test, tr"),
     ],
 )
 def test_splits_of_a_saved_data_set(split, words, tmp_path):

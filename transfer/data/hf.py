@@ -65,17 +65,17 @@ def open_split(name: str, split: str | None, columns: Mapping[str, str] | None =
         import datasets
     except ImportError as error:
         raise TransferError(f"{spec}: needs the library datasets: {install_hint('hf')}") from error
+    try:
+        rows = _rows(name, split)
+    except TransferError:
+        raise
+    except Exception as error:  # no network, no such name, a licence to accept by hand: the library has many
+        kind = UsageError if isinstance(error, ValueError) else TransferError
+        raise kind(f"{spec}: cannot be opened ({error_summary(error)})") from error
     with prefix_errors(spec):
-        try:
-            rows = _rows(name, split)
-        except TransferError:
-            raise
-        except Exception as error:  # no network, no such name, a licence to accept by hand: the library has many
-            kind = UsageError if isinstance(error, ValueError) else TransferError
-            raise kind(f"cannot be opened ({error_summary(error)})") from error
         found = arrow_columns.find(rows.features.arrow_schema, columns)
-        # images stay encoded, so that our own decoder names the ones that are broken
-        rows = rows.cast_column(found.image, datasets.Image(decode=False))
+    # images stay encoded, so that our own decoder names the ones that are broken
+    rows = rows.cast_column(found.image, datasets.Image(decode=False))
     return labelled(HfSource(spec, rows, found, split))
 
 
@@ -86,11 +86,11 @@ def _rows(name: str, split: str | None) -> Any:
     if not os.path.isdir(folder):
         arguments = ("/".join(parts[:2]), "/".join(parts[2:]) or None)
         if split is None:
-            raise no_split("it", split, datasets.get_dataset_split_names(*arguments))
+            raise no_split(f"hf:{name}", split, datasets.get_dataset_split_names(*arguments))
         return datasets.load_dataset(*arguments, split=split)
     saved = datasets.load_from_disk(folder)
     if not isinstance(saved, datasets.DatasetDict):
         saved = {None: saved} | ({str(saved.split): saved} if saved.split else {})
     if split not in saved:
-        raise no_split("it", split, [each for each in saved if each])
+        raise no_split(f"hf:{name}", split, [each for each in saved if each])
     return saved[split]

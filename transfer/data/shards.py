@@ -79,7 +79,7 @@ def find(name: str, path: str, split: str | None, ending: str) -> list[Shard]:
         ]
         if not shards:
             raise TransferError(f"there are no {ending} files")
-        return _of_split(shards, split) if split or in_folder else shards
+    return _of_split(name, shards, split) if split or in_folder else shards
 
 
 def _system(path: str) -> tuple[Any, str]:
@@ -113,7 +113,7 @@ def _stamp(about: dict[str, Any]) -> int:
     return int(hashlib.sha256(repr(about).encode()).hexdigest()[:15], 16)
 
 
-def _of_split(shards: Sequence[Shard], split: str | None) -> list[Shard]:
+def _of_split(name: str, shards: Sequence[Shard], split: str | None) -> list[Shard]:
     sets: dict[str, list[Shard]] = {}
     for shard in shards:
         sets.setdefault(NUMBER.sub("", shard.name.rpartition(".")[0]), []).append(shard)
@@ -122,9 +122,9 @@ def _of_split(shards: Sequence[Shard], split: str | None) -> list[Shard]:
         in_folder = [key for key in sets if f"/{split}/" in f"/{key}/"]
         chosen = in_folder or [key for key in sets if key.endswith((f"-{split}", f".{split}"))]
     if not chosen:
-        raise no_split("it", split, list(sets))
+        raise no_split(name, split, list(sets))
     if len(chosen) > 1 and not (split and in_folder):
-        raise UsageError(f"needs a split; there is {listed(chosen)}; or name files by a pattern, such as *.tar")
+        raise UsageError(f"{name}: needs a split; there is {listed(chosen)}; or name files by a pattern, such as *.tar")
     return [shard for key in chosen for shard in sets[key]]
 
 
