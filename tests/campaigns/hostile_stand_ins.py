@@ -25,6 +25,7 @@ from tests.campaigns.opcodes import (
 
 NAME = global_("argparse", "Namespace")
 THING = call(NAME)
+OF_TYPE, TENSOR = global_("torch._tensor", "_rebuild_from_type_v2"), global_("torch", "Tensor")
 HERE = ("argparse.Namespace",)
 MANY, DEEP = 100_000, 200_000
 
@@ -66,6 +67,24 @@ def inert() -> Iterator[Trick]:
     yield Trick("a stand-in's attribute", call(global_("builtins", "getattr"), THING, text("__init__")) + b".")
     for name, attempt in {"REDUCE": b"N R", "NEWOBJ": b"\x81", "NEWOBJ_EX": b"\x92", "OBJ": b"(o"}.items():
         yield Trick(f"{name} of too little", THING + attempt.replace(b" ", b"") + b".")
+
+
+def as_dicts() -> Iterator[Trick]:
+    """Stand-ins that are filled as dicts are, whose entries are looked at."""
+    inside = call(REBUILD, storage(), b"K\x00", ONE, ONE, b"\x89N")
+    yield Trick("a network in a stand-in", THING + text("a.b") + inside + b"s.", reads=True)
+    yield Trick("code in a stand-in", beside(THING + text("a") + MKDIR + b"s"), reads=True)
+    yield Trick("a tensor of another class", beside(call(OF_TYPE, MKDIR, THING, b")", b"}")), reads=True)
+    yield Trick("a tensor made by code", beside(call(OF_TYPE, MKDIR, TENSOR, tuple_(CANARY), b"}")), reads=True)
+    yield Trick("a tensor made by another constructor", beside(call(OF_TYPE, ENCODE, TENSOR, b")", b"}")), ("storage",))
+    yield Trick(
+        "laughs in a stand-in", b"\x80\x04" + beside(THING + text("a") + laughs(40) + b"s"), ("share their parts",)
+    )
+    yield Trick(
+        "itself in a stand-in", b"\x80\x04" + beside(THING + b"\x94" + text("a") + get(0) + b"s"), ("holds itself",)
+    )
+    deep = (THING + text("a")) * 1000 + b"N" + b"s" * 1000
+    yield Trick("stand-ins in stand-ins", beside(deep), ("nested",))
 
 
 def as_values() -> Iterator[Trick]:
@@ -160,4 +179,4 @@ def trees() -> Iterator[Trick]:
 
 def tricks() -> list[Trick]:
     """All of them."""
-    return [*inert(), *as_values(), *as_arrays(), *floods(), *trees()]
+    return [*inert(), *as_dicts(), *as_values(), *as_arrays(), *floods(), *trees()]
