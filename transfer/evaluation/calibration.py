@@ -1,6 +1,8 @@
 """Whether probabilities can be believed: expected calibration error, reliability by bin, temperature scaling."""
 
-from typing import NamedTuple
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -8,6 +10,8 @@ from numpy.typing import ArrayLike
 from transfer.errors import RowsError
 
 BINS = 15
+# The largest multiple of what bins are off by that an interval looks at, and how often it halves it.
+FARTHEST, HALVINGS = 8.0, 13
 # Between these lies the temperature: beyond, probabilities are all alike, or none but one is more than nothing.
 COLDEST, HOTTEST = 0.01, 100.0
 
@@ -48,6 +52,40 @@ def expected_calibration_error(confidence: ArrayLike, right: ArrayLike, bins: in
     rows, mean_confidence, accuracy = reliability(confidence, right, bins)
     gaps = np.abs(mean_confidence - accuracy)[rows > 0]
     return float(gaps @ rows[rows > 0] / rows.sum())
+
+
+def error_interval(
+    confidence: ArrayLike, right: ArrayLike, level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """The errors of a population (`expected_calibration_error`) that rows do not refute: a test, inverted.
+
+    Rows are drawn from bins that are off by a multiple of what these are, half by their own gap and half by the mean of
+    all. An error is refuted where all but (1 - level) / 2 of the draws show more than these rows do, or less. So 0 is
+    held by a run as calibrated as it can be: a sample of it shows some error, and a resample, of a bootstrap, more.
+    """
+    rows, sure, accuracy = reliability(confidence, right)
+    known = rows > 0
+    rows, sure, gap = rows[known], sure[known], (sure - accuracy)[known]
+    share = rows / rows.sum()
+    shown = share @ np.abs(gap)
+    # of a sample without any error, too, something is to grow
+    step = np.where(gap < 0, -1, 1) * (np.abs(gap) + max(shown, 1 / rows.sum())) / 2
+
+    def accuracies(multiple: float) -> np.ndarray:
+        return np.clip(sure - multiple * step, 0, 1)
+
+    def end(tail: float, is_enough: Callable[[Any, Any], Any]) -> float:
+        """The smallest error of which the share `tail` of the draws shows no more than is enough."""
+        low, high = 0.0, FARTHEST
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            drawn = np.random.default_rng(seed).binomial(rows, accuracies(middle), (draws, len(rows))) / rows
+            enough = is_enough(np.quantile(np.abs(sure - drawn) @ share, tail), shown)
+            low, high = (low, middle) if enough else (middle, high)
+        # below what is enough, so that 0 stays 0
+        return float(share @ np.abs(sure - accuracies(low)))
+
+    return end((1 + level) / 2, operator.ge), max(float(shown), end((1 - level) / 2, operator.gt))
 
 
 def temperature(logits: ArrayLike, labels: ArrayLike, kind: str = "classes") -> float:

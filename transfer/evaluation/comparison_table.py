@@ -129,7 +129,7 @@ def _on_resamples(
             (path, name): measure.of(samples[path])
             for path in paths
             for name, measure in measures.items()
-            if measure.applies(samples[path]) and not measure.by_class
+            if measure.applies(samples[path]) and measure.bootstrapped
         }
         drawn = resampled(functions, len(samples[paths[0]]), resamples=resamples, seed=seed)
         for (path, name), numbers in drawn.items():
@@ -307,13 +307,16 @@ def _notes(table: Table) -> list[str]:
     """Notes on the numbers and on single runs."""
     lines, measure = [], table.measure(table.measures[0])
     if any(not math.isnan(v.low) for row in table.rows for v in row.values.values()):
-        how = "basic" if measure.biased else "percentile"
-        line = f"[ ]: {CONFIDENCE:.0%} intervals, {how} bootstrap over validation images, {table.resamples} resamples"
-        if measure.by_class:
-            line = f"[ ]: {CONFIDENCE:.0%} score intervals of the mean over classes"
+        bootstrap = f"percentile bootstrap over validation images, {table.resamples} resamples"
+        line = f"[ ]: {CONFIDENCE:.0%} intervals"
+        if measure.shares is not None:
+            of_each = "classes" if measure.by_class else "labels, by the images that have each"
+            line = f"[ ]: {CONFIDENCE:.0%} score intervals of the mean over {of_each}"
         elif measure.biased:
-            line += "; no test of calibration: of a calibrated run three or four in ten intervals leave 0 out"
-        elif measure.hits is not None:
+            line += " of what the images do not refute, of a calibrated run 0 among it"
+        else:
+            line += f", {bootstrap}"
+        if measure.hits is not None and not measure.by_class:
             line += f"; where fewer than {FEW} images decide, Wilson's"
             line += ", of differences Agresti and Min's" * (len(table.rows) > 1)
         lines.append(line)

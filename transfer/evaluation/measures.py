@@ -28,6 +28,7 @@ class Measure(NamedTuple):
         share: whether it lies between 0 and 1, and is shown in per cent.
         hits: predictions -> bool (N,), the rows whose share it is; None where it is none.
         by_class: whether it is the mean of that share over classes.
+        shares: predictions -> (right, rows), float64 (C,) each, of a mean over right / rows; None where it is none.
         biased: whether a sample of the rows shows more of it than there is, and a resample more again.
         applies: whether it is defined for predictions of its kind.
     """
@@ -38,13 +39,30 @@ class Measure(NamedTuple):
     share: bool = True
     hits: Callable[[Predictions], np.ndarray] | None = None
     by_class: bool = False
+    shares: Callable[[Predictions], tuple[np.ndarray, np.ndarray]] | None = None
     biased: bool = False
     applies: Callable[[Predictions], bool] = lambda predictions: True
+
+    @property
+    def bootstrapped(self) -> bool:
+        """Whether its interval is of resamples; a mean over classes and a biased measure have others."""
+        return self.shares is None and not self.biased
 
 
 def _mean(values: np.ndarray) -> Weighted:
     column = values.astype(np.float64)
     return lambda counts: counts @ column / counts.sum(axis=1)
+
+
+def counts_by_class(labels: np.ndarray, *masks: np.ndarray) -> list[np.ndarray]:
+    """The rows of each class that has any, and those of them in each mask (N,): float64 (C,) each."""
+    _, classes = np.unique(labels, return_inverse=True)
+    return [np.bincount(classes, weights) for weights in (np.ones(len(classes)), *masks)]
+
+
+def _recalls(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    rows, right = counts_by_class(predictions.labels, predictions.right)
+    return right, rows
 
 
 def _balanced_accuracy(predictions: Predictions) -> Weighted:
@@ -70,8 +88,7 @@ def _ece(predictions: Predictions) -> Weighted:
 
 def _mean_average_precision(predictions: Predictions) -> Weighted:
     """The mean over labels that any row has; in a resample, over those that any of its rows has."""
-    columns = zip(predictions.scores.T, predictions.labels.T, strict=True)
-    of_label = [_average_precision(scores, labels > 0) for scores, labels in columns if labels.any()]
+    of_label = _average_precisions(predictions)
 
     def weighted(counts: np.ndarray) -> np.ndarray:
         by_row = np.ascontiguousarray(counts.T)
@@ -81,6 +98,19 @@ def _mean_average_precision(predictions: Predictions) -> Weighted:
             return np.where(is_defined, precisions, 0).sum(axis=0) / is_defined.sum(axis=0)
 
     return weighted
+
+
+def _average_precisions(predictions: Predictions) -> list[Weighted]:
+    """Those of the labels that any row has."""
+    columns = zip(predictions.scores.T, predictions.labels.T, strict=True)
+    return [_average_precision(scores, labels > 0) for scores, labels in columns if labels.any()]
+
+
+def _precisions(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """An average precision is a mean over the rows that have the label, and as uncertain as so few rows are."""
+    rows, ones = predictions.labels.sum(axis=0, dtype=np.float64), np.ones((len(predictions), 1))
+    values = [float(of_label(ones)[0]) for of_label in _average_precisions(predictions)]
+    return values * rows[rows > 0], rows[rows > 0]
 
 
 def _average_precision(scores: np.ndarray, positive: np.ndarray) -> Weighted:
@@ -150,13 +180,19 @@ MEASURES: Mapping[str, Mapping[str, Measure]] = {
     "classes": {
         "accuracy": _share("accuracy", _RIGHT),
         "top_5_accuracy": _TOP_5,
-        "balanced_accuracy": Measure(_balanced_accuracy, "balanced", more=True, hits=_RIGHT, by_class=True),
+        "balanced_accuracy": Measure(
+            _balanced_accuracy, "balanced", more=True, hits=_RIGHT, by_class=True, shares=_recalls
+        ),
         "log_loss": Measure(lambda p: _mean(p.nll), "log-loss", more=False, share=False, applies=_PROBABLE),
         "ece": Measure(_ece, "ECE", more=False, biased=True, applies=_PROBABLE),
     },
     "labels": {
         "mean_average_precision": Measure(
-            _mean_average_precision, "mAP", more=True, applies=lambda p: p.ranked and bool(p.labels.any())
+            _mean_average_precision,
+            "mAP",
+            more=True,
+            shares=_precisions,
+            applies=lambda p: p.ranked and bool(p.labels.any()),
         ),
         "accuracy": _share("all right", _RIGHT),
         "log_loss": Measure(_labels_log_loss, "log-loss", more=False, share=False, applies=_PROBABLE),

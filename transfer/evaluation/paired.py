@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from transfer.errors import TransferError
 from transfer.evaluation import intervals
 from transfer.evaluation.intervals import FEW, RESAMPLES
-from transfer.evaluation.measures import MEASURES, Measure, value
+from transfer.evaluation.measures import MEASURES, Measure, counts_by_class, value
 from transfer.evaluation.predictions import Predictions
 from transfer.runtime.files.untrusted import printable
 
@@ -133,7 +133,7 @@ def _discordant_by_class(
     """The rows of each class that only the first hits, those that only the second hits, and all: float64 (C,) each."""
     assert measure.hits is not None
     a, b = measure.hits(first), measure.hits(second)
-    rows, only_first, only_second = intervals.counts_by_class(first.labels, a & ~b, b & ~a)
+    rows, only_first, only_second = counts_by_class(first.labels, a & ~b, b & ~a)
     return only_first, only_second, rows
 
 

@@ -38,7 +38,7 @@ def summary(
     result: dict[str, Any] = {}
     measures, all_rows = applicable(predictions), np.ones((1, len(predictions)))
     functions = {name: measure.of(predictions) for name, measure in measures.items()}
-    bootstrapped = {name: function for name, function in functions.items() if not measures[name].by_class}
+    bootstrapped = {name: function for name, function in functions.items() if measures[name].bootstrapped}
     values = resampled(bootstrapped, len(predictions), resamples=resamples, seed=seed)
     for name, function in functions.items():
         value = float(function(all_rows)[0])
