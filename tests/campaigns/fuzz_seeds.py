@@ -364,6 +364,13 @@ def image_tar() -> list[bytes]:
     return [tar(in_folders(), form) for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)]
 
 
+def sample_tar() -> list[bytes]:
+    """Of samples, one of which has a long name."""
+    labels = {"a.cls": b"3", "b.json": b'{"label": "cat"}', "c" * 150 + ".txt": b"dog\n"}
+    members = labels | {name.partition(".")[0] + ".png": b"image" for name in labels}
+    return [tar(members, form) for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)]
+
+
 def overrides() -> list[bytes]:
     """Lines as they stand on the command line after `--config.`."""
     return [

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.campaigns import fuzz_seeds as seeds
-from transfer.data import decode, open_source
+from transfer.data import decode, open_source, tar_index
 from transfer.errors import TransferError
 from transfer.store import feature_files
 from transfer.weights import beside, cache, catalogue, claims, native, readers
@@ -264,6 +264,14 @@ def image_folder(name: str) -> Callable[[Path], object]:
     return read
 
 
+def samples(folder: Path) -> object:
+    """The index of a shard, not kept."""
+    path = folder / "a.tar"
+    with path.open("rb") as file:
+        index = tar_index.listed(file, path.stat().st_size)
+    return [index.key(row) for row in range(len(index.ends))]
+
+
 def with_checksums(content: bytes) -> Files:
     """A damaged PNG whose chunks have the right checksum all the same."""
     data, position = bytearray(content), 8
@@ -381,6 +389,7 @@ TABLE = (
     Target("CIFAR tar.gz", seeds.packed_tars, cifar_tar, alone("a.tar.gz")),
     Target("image folder .zip", seeds.image_zip, image_folder("a.zip"), alone("a.zip"), ZIP_TOKENS),
     Target("image folder .tar", seeds.image_tar, image_folder("a.tar"), with_tar_checksums("a.tar"), TAR_TOKENS),
+    Target("WebDataset tar", seeds.sample_tar, samples, with_tar_checksums("a.tar"), TAR_TOKENS),
     Target("JPEG", seeds.jpegs, picture(".jpg"), alone("a.jpg"), JPEG_TOKENS),
     Target("PNG", seeds.pngs, picture(".png"), with_checksums, PNG_TOKENS),
     Target("PPM", seeds.ppms, picture(".ppm"), alone("a.ppm"), PPM_TOKENS),

@@ -251,7 +251,7 @@ def test_ids_and_labels_stay_when_a_shard_is_added(tmp_path):
 
 def test_an_index_is_made_once_and_again_when_the_shard_is_written_to(tmp_path, cache, monkeypatch):
     made = []
-    monkeypatch.setattr(tar_index, "_listed", lambda *args, real=tar_index._listed: made.append(1) or real(*args))
+    monkeypatch.setattr(tar_index, "listed", lambda *args, real=tar_index.listed: made.append(1) or real(*args))
     first = opened(tmp_path, shard_files(IMAGES, [0, 1, 2, 0, 1, 2]))
     again = open_source(first.name)
     load_all(first)

@@ -53,7 +53,7 @@ def index_of(shard: Shard) -> TarIndex:
     if (index := _read(kept, about)) is not None:
         return index
     with prefix_errors(shard.path), shard.system.open(shard.path, "rb", block_size=BUFFER) as file:
-        index = _listed(file, shard.size)
+        index = listed(file, shard.size)
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with atomic.writing(kept, shared=True) as stream:
@@ -82,7 +82,7 @@ class _Sample:
     labels: dict[str, bytes] = dataclasses.field(default_factory=dict)  # as they are written
 
 
-def _listed(file: Any, size: int) -> TarIndex:
+def listed(file: Any, size: int) -> TarIndex:
     """The samples of a tar: members with one base name, wherever they lie."""
     samples: dict[bytes, _Sample] = {}
     for name, offset, length in tars.members(file, size):
