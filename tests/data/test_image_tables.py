@@ -96,7 +96,7 @@ def test_a_file_that_is_no_utf8(folder, caplog):
         ("path,label", "path=path, label=label"),
         ("id,breed", "path=id, label=breed"),  # Kaggle's dogs
         ("Width,Height,Roi.X1,ClassId,Path", "path=Path, label=ClassId"),  # its traffic signs
-        ("image_id,filename,category", "path=filename, label=category"),  # the one that is a file
+        ("image_id,filename,category", "path=filename, label=category"),  # the one that is a path
         ("File Name,Class", "path=File Name, label=Class"),
         ("photo,species,patient_id,split", "path=photo, label=species, split=split, group=patient_id"),
     ],
@@ -128,20 +128,20 @@ UNKNOWN = [
         "path,x,y",
         "0.png,1,2",
         {"value": "x", "label": "y"},
-        "config.data.columns.label and config.data.columns.value",
+        "config.data.columns has label and value: an image has one",
     ),
 ]
 WRONG = [
     ("path,label,note", "0.png,cat", {}, "line 2 has 2 cells, the header 3"),
-    ("path,path,label", "0.png,0.png,cat", {}, "two columns are named 'path'"),
+    ("path,path,label", "0.png,0.png,cat", {}, "two columns are of one name: path, path, label"),
     ("path,label", '0.png,"cat', {}, "line 2: unexpected end of data"),
-    ("0.png,cat", "1.png,dog", {}, "its first line is no header, it names 0.png; put one above it, such as path,label"),
-    ("path,label", "", {}, "has no rows below its header"),
+    ("0.png,cat", "1.png,dog", {}, "its first line is no header, it names 0.png; put one above it: path,label"),
+    ("path,label", "", {}, "has no rows"),
     (
         "path,label",
         "0.png,",
         {},
-        "1 row has nothing in column label, the first is line 2; fill them in, or take them o",
+        "1 row has nothing in column label, the first is line 2",
     ),
     ("path,label", "0.png,NaN", {}, "1 row has nothing in column label"),
     ("path,label", ",cat", {}, "1 row has nothing in column path"),
@@ -157,7 +157,7 @@ WRONG = [
         "path,label",
         "x.png,a",
         {},
-        "none of 1 files is there, the first is {folder}/x.png; say where the paths in the ta",
+        "none of 1 files is there, the first is {folder}/x.png; say where paths begin",
     ),
 ]
 
@@ -247,15 +247,24 @@ def test_an_ending_that_the_table_leaves_out(folder):
     assert source.ids == ["0.png", "1.png"]
 
 
-def test_where_paths_begin(folder):
-    write_files(folder, {f"train/a/{name}.jpg": content for name, content in FILES.items()})
-    text = lines("path,label", "a/0.png,cat", "a/1.png,dog")
-    assert opened(folder, text).ids == ["a/0.png.jpg", "a/1.png.jpg"]
-    assert opened(folder, text, root="train").fingerprint == opened(folder, text).fingerprint
+def test_where_paths_begin(folder, monkeypatch):
+    write_files(folder, {f"train/a/{name}": content for name, content in FILES.items()})
     write_files(folder, {"test/a/1.png": PNG[1]})
-    assert refusal(folder, text) == "its files are in several folders, test, train; say which: --config.data.root=…"
-    absolute = lines("path,label", f"{folder}/train/a/0.png.jpg,cat", f"{folder}/test/a/1.png,dog")
-    assert opened(folder, absolute, root="train").ids == ["a/0.png.jpg", f"{folder}/test/a/1.png"]
+    text = lines("path,label", "a/0.png,cat", "a/1.png,dog")
+    assert refusal(folder, text) == (
+        f"none of 2 files is there, the first is {folder}/a/0.png; say where paths begin: --config.data.root=…"
+    )
+    source = opened(folder, text, root="train")
+    assert source.ids == ["a/0.png", "a/1.png"]
+    assert opened(folder, text, root=str(folder / "train")).fingerprint == source.fingerprint
+    monkeypatch.chdir(folder / "test")
+    assert opened(folder, text, root="../train").fingerprint == source.fingerprint
+    assert refusal(folder, text, root="tarin") == "config.data.root=tarin is no folder, here or by the table"
+    (folder / "test" / "train").mkdir()
+    said = f"config.data.root=train may be train or {folder}/train; give the whole path"
+    assert refusal(folder, text, root="train") == said
+    absolute = lines("path,label", f"{folder}/train/a/0.png,cat", f"{folder}/test/a/1.png,dog")
+    assert opened(folder, absolute, root=str(folder / "train")).ids == ["a/0.png", f"{folder}/test/a/1.png"]
 
 
 def test_files_that_are_not_there_are_named_and_count_as_broken(folder, caplog):

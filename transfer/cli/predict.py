@@ -25,15 +25,20 @@ from transfer.runtime.progress import Progress
 # Digits that tell any two float32 apart.
 DIGITS = 9
 # How a file of predictions begins, as CSV and as JSON lines.
-LABELS, VALUE = "labels above 0.5", "value of "
-BEGINNINGS = (b"image,class,probability", *(f"image,{name}".encode() for name in (LABELS, VALUE)), b'{"image":')
+BEGINNINGS = (b"image,class,probability", b"image,probability of ", b"image,value of ", b'{"image":')
+# What a run predicts -> what its numbers are called, in CSV and in JSON.
+NUMBERS = {
+    "classes": ("probability of", "probabilities"),
+    "labels": ("probability of", "probabilities"),
+    "values": ("value of", "values"),
+}
 
 
 class Row(NamedTuple):
-    """The result for an image; empty for one that could not be read."""
+    """The result for an image: its likeliest classes, most likely first; none of one that could not be read."""
 
     image: str
-    top: list[tuple[str, float]]  # its likeliest classes or the labels above 0.5, most likely first; all values
+    top: list[tuple[str, float]]
     everything: list[float]
     error: str | None
 
@@ -81,10 +86,10 @@ def _predict(options: argparse.Namespace) -> None:
         run = finished_run.load(options.workdir)
     else:
         run = finished_run.of_network(options.model, options.weights, head=options.head)
-    if run.kind != "classes" and options.top != 1:
-        raise UsageError(f"--top={options.top} is of classes, and this run predicts {run.kind}")
-    if run.kind == "values" and options.all:
-        raise UsageError("--all shows probabilities, and this run predicts values, all of which are shown")
+    if run.kind != "classes":
+        if options.top != 1:
+            raise UsageError(f"--top={options.top} is of classes, and this run predicts {run.kind}")
+        options.top, options.all = 0, True  # no label and no value is first
     predictor = Predictor(run, suitable_batch(run, len(source), options.batch_size))
     skipped = 0
     to_file = options.output is not None
@@ -92,7 +97,7 @@ def _predict(options: argparse.Namespace) -> None:
         # the bytes of a name that is no UTF-8 stay as they are in CSV; of JSON they are escapes, for it is UTF-8
         errors = "surrogateescape" if options.format == "csv" else "backslashreplace"
         text = io.TextIOWrapper(stream, "utf-8", errors=errors, newline="", write_through=True)
-        write = WRITERS[options.format](text, predictor.class_names, options, FORMS[run.kind])
+        write = WRITERS[options.format](text, predictor.class_names, options, run.kind)
         for row in _rows(predictor, source, options):
             write(row)
             skipped += row.error is not None
@@ -110,7 +115,7 @@ def _images(count: int) -> str:
 
 
 def _rows(predictor: Any, source: Any, options: argparse.Namespace) -> Iterator[Row]:
-    names, kind = predictor.class_names, predictor.run.kind
+    names = predictor.class_names
     with Progress("predict", len(source), "images") as progress:
         try:
             for batch, probabilities in predictor.stream(source, options.on_error):
@@ -118,11 +123,8 @@ def _rows(predictor: Any, source: Any, options: argparse.Namespace) -> Iterator[
                     if row in batch.failed:
                         yield Row(source.ids[row], [], [], _why(source, row))
                         continue
-                    shown = range(len(names))
-                    if kind != "values":
-                        count = options.top if kind == "classes" else int((of_image > 0.5).sum())
-                        shown = np.argsort(-of_image, kind="stable")[:count]
-                    top = [(names[i], _number(of_image[i])) for i in shown]
+                    likeliest = np.argsort(-of_image, kind="stable")[: options.top]
+                    top = [(names[i], _number(of_image[i])) for i in likeliest]
                     yield Row(source.ids[row], top, list(map(_number, of_image)) if options.all else [], None)
                 progress.update(batch.size)
         except BrokenImage as error:
@@ -143,69 +145,40 @@ def _why(source: Any, row: int) -> str:
     return "it could not be read"
 
 
-class Form(NamedTuple):
-    """How predictions of a kind are written, of which an image has some (name, number)."""
-
-    columns: Callable[[Sequence[str], int], list[str]]  # of CSV, of all names and --top
-    cells: Callable[[list[tuple[str, float]]], list[Any]]
-    entries: Callable[[list[tuple[str, float]]], dict[str, Any]]  # of JSON
-
-
-def _class_columns(names: Sequence[str], top: int) -> list[str]:
-    more = [f"{column}_{place}" for place in range(2, min(top, len(names)) + 1) for column in ("class", "probability")]
-    return ["class", "probability", *more]
-
-
-def _class_entries(top: list[tuple[str, float]]) -> dict[str, Any]:
-    entries: dict[str, Any] = dict(zip(("class", "probability"), top[0], strict=True))
-    return entries | ({"top": [{"class": name, "probability": value} for name, value in top]} if len(top) > 1 else {})
-
-
-FORMS = {
-    "classes": Form(_class_columns, lambda top: [cell for pair in top for cell in pair], _class_entries),
-    "labels": Form(
-        lambda names, top: [LABELS],
-        lambda top: ["|".join(name for name, _ in top)],
-        lambda top: {"labels": [name for name, _ in top]},
-    ),
-    "values": Form(
-        lambda names, top: [VALUE + name for name in names],
-        lambda top: [value for _, value in top],
-        lambda top: {"values": dict(top)},
-    ),
-}
-
-
-def _csv(
-    text: Any, names: Sequence[str], options: argparse.Namespace, form: Form = FORMS["classes"]
-) -> Callable[[Row], None]:
+def _csv(text: Any, names: Sequence[str], options: argparse.Namespace, kind: str = "classes") -> Callable[[Row], None]:
     writer = csv.writer(text, lineterminator="\n")
-    everything = [f"probability of {name}" for name in names] if options.all else []
-    header = ["image", *form.columns(names, options.top), *everything]
+    top = min(options.top, len(names))
+    pairs = [("class", "probability"), *((f"class_{k}", f"probability_{k}") for k in range(2, top + 1))][:top]
+    everything = [f"{NUMBERS[kind][0]} {name}" for name in names] if options.all else []
+    header = ["image", *(name for pair in pairs for name in pair), *everything]
     writer.writerow(header)
 
     def write(row: Row) -> None:
-        cells = [row.image, *form.cells(row.top), *row.everything]
+        cells = [row.image, *(cell for pair in row.top for cell in pair), *row.everything]
         writer.writerow(tables.without_formulas(cells) + [""] * (len(header) - len(cells)))
 
     return write
 
 
 def _jsonl(
-    text: Any, names: Sequence[str], options: argparse.Namespace, form: Form = FORMS["classes"]
+    text: Any, names: Sequence[str], options: argparse.Namespace, kind: str = "classes"
 ) -> Callable[[Row], None]:
     def write(row: Row) -> None:
         line: dict[str, Any] = {"image": row.image}
         if row.error is not None:
             line["error"] = row.error
         else:
-            line |= form.entries(row.top)
+            if row.top:
+                best, probability = row.top[0]
+                line |= {"class": best, "probability": probability}
+            if options.top > 1:
+                line["top"] = [{"class": name, "probability": value} for name, value in row.top]
             if options.all:
-                line["probabilities"] = dict(zip(names, row.everything, strict=True))
+                line[NUMBERS[kind][1]] = dict(zip(names, row.everything, strict=True))
         text.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     return write
 
 
-# The value of --format -> (stream, class names, options, form) -> what writes a row.
+# The value of --format -> (stream, class names, options, what is predicted) -> what writes a row.
 WRITERS = {"csv": _csv, "jsonl": _jsonl}

@@ -155,9 +155,9 @@ def _share_classes(train: Source, validation: Source) -> None:
 
     Warns of groups of images that are on both sides. Raises TransferError for a class with a name that `train` lacks.
     """
-    grouped = train.groups is not None and validation.groups is not None
-    if grouped and (shared := len(np.intersect1d(train.groups, validation.groups))):
-        logging.warning("%s: %d groups of images are in both splits", train.name, shared)
+    shared = np.intersect1d(*(() if source.groups is None else source.groups for source in (train, validation)))
+    if len(shared):
+        logging.warning("%s: %d groups of images are in both splits", train.name, len(shared))
     if bool(train.class_names) != bool(validation.class_names):
         raise TransferError(f"{train.name}: of one of the splits images lie in class folders, of the other in none")
     if train.target != validation.target:

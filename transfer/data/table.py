@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from transfer.data import formats, table_files, table_labels
+from transfer.data import formats, table_cells, table_files
 from transfer.data.containers import Folder
 from transfer.data.folder import FolderSource
 from transfer.data.layout import Entry, listed, no_split
-from transfer.data.table_columns import SETTING, TARGETS, Columns, choose
-from transfer.data.table_files import ENDINGS, Table, check_filled, text
+from transfer.data.table_cells import text
+from transfer.data.table_columns import SAY, TARGETS, Columns, choose
+from transfer.data.table_files import Table
 from transfer.errors import TransferError, UsageError
 from transfer.runtime.files.untrusted import prefix_errors, printable
-
-# Rows that are looked at to learn where the files lie.
-LOOKED_AT = 20
 
 
 class Places:
@@ -34,35 +32,28 @@ class Places:
         self.root = root
         self.endings = ["", *((ending,) if ending else (*formats.OF_IMAGES, ".JPG", ".JPEG", ".PNG"))]
 
-    def relative(self, cell: str) -> str:
-        """The path as the table has it, put in order; TransferError for one that leads out of the folder."""
+    def find(self, cell: str) -> Entry:
+        """The file of a cell; without an identity where there is none, as whoever reads it will say.
+
+        Raises TransferError for a relative path that leads out of the folder.
+        """
         path = os.path.normpath(cell if "/" in cell else cell.replace("\\", "/"))
         if os.path.isabs(path):
             inside = os.path.relpath(path, os.path.abspath(self.root))
-            return path if inside.startswith("..") else inside
-        if path.split("/")[0] == "..":
+            path = path if inside.startswith("..") else inside
+        elif path.split("/")[0] == "..":
             raise TransferError(f"{printable(cell, 200)} leads out of {self.root}; give the path as a whole, or a root")
-        return path
-
-    def entry(self, cell: str) -> Entry:
-        """The file; one that is not there has no identity, and whoever reads it will say so."""
-        path, size = self.find(cell) or (self.relative(cell), b"")
-        return Entry((path,), size, False, os.path.join(self.root, path))
-
-    def find(self, cell: str) -> tuple[str, bytes] | None:
-        """The path of a file, relative to the folder, and its size; None where there is none."""
-        path = self.relative(cell)
-        for ending in self.endings:
+        for place, ending in enumerate(self.endings):
+            whole = os.path.join(self.root, path + ending)
             try:
-                status = os.stat(os.path.join(self.root, path + ending))
+                status = os.stat(whole)
             except (OSError, ValueError):
                 continue
             if stat.S_ISREG(status.st_mode):
-                if ending and ending != self.endings[1]:  # those of a table are mostly alike
-                    self.endings.remove(ending)
-                    self.endings.insert(1, ending)
-                return path + ending, b"%d" % status.st_size
-        return None
+                if place > 1:  # the endings in a table are mostly alike
+                    self.endings.insert(1, self.endings.pop(place))
+                return Entry((path + ending,), b"%d" % status.st_size, False, whole)
+        return Entry((path,), b"", False, os.path.join(self.root, path))
 
 
 def open_split(
@@ -78,39 +69,35 @@ def open_split(
         path: the table, or a folder of a table for each split.
         split: a text in the column of splits; of a folder the name of a table.
         columns: what a column says -> its name; see `transfer.data.table_columns`.
-        root: where relative paths begin; None: beside the table, or in the one folder there that has the files.
+        root: the folder where relative paths begin, here or beside the table; None: that of the table.
         ending: of names that leave it out, such as ".jpg"; None: as it is found.
 
-    Raises UsageError where it cannot be told which column or folder is meant, and for an unknown split; TransferError
+    Raises UsageError where it cannot be told which column is meant, and for an unknown split; TransferError
     for damaged tables, empty cells, labels that contradict each other, and where not one of the files is there.
     """
     name = f"csv:{path}"
     if os.path.isdir(path):
-        stems = {os.path.splitext(file)[0]: file for file in sorted(os.listdir(path)) if file.endswith(ENDINGS)}
-        if split not in stems:
-            raise no_split(name, split, list(stems))
-        path, split = os.path.join(path, stems[split]), None
+        tables = {os.path.splitext(file)[0]: file for file in os.listdir(path) if file.endswith(table_files.ENDINGS)}
+        if split not in tables:
+            raise no_split(name, split, sorted(tables))
+        path, split = os.path.join(path, tables[split]), None
     with prefix_errors(name):
         table = table_files.read(path)
-        places = Places(os.path.normpath(os.path.join(os.path.dirname(path), os.path.expanduser(root or ""))), ending)
-        chosen = choose(table, columns or {}, lambda cell: places.find(cell) is not None)
+        places = Places(_root(os.path.dirname(path) or ".", root), ending)
+        chosen = choose(table, columns or {})
         rows = _rows_of_split(table, chosen, split)
-        class_names, labels = table_labels.read(table, chosen.says, chosen.shown, rows)
-        for column in (chosen.path, *([chosen.group] if chosen.group else [])):
-            check_filled(table, column, rows)
-        cells = [text(table.columns[chosen.path][row]) for row in rows]
-        if root is None:
-            places = _with_files(places, cells[:LOOKED_AT], ending)
-        files = [places.entry(cell) for cell in cells]
+        for column in filter(None, (chosen.path, chosen.group)):
+            table_cells.check_filled(table, column, rows)
+        class_names, labels = table_cells.read(table, chosen.says, chosen.shown, rows)
+        files = [places.find(text(table.columns[chosen.path][row])) for row in rows]
         missing = [file.parts[0] for file in files if not file.identity]
         if len(missing) == len(files):
-            raise TransferError(
-                f"none of {len(files)} files is there, the first is {printable(files[0].locator, 200)}; say where the "
-                "paths in the table begin: --config.data.root=…"
-            )
-        kept, labels = _distinct(files, labels, [table.lines[row] for row in rows], chosen)
-    listing = [(files[row].parts[0], 0, files[row]) for row in kept]
-    source = FolderSource(name, Folder(places.root), class_names, listing)
+            first = f"{printable(files[0].locator, 200)}; say where paths begin: --config.data.root=…"
+            raise TransferError(f"none of {len(files)} files is there, the first is {first}")
+        kept = _distinct(files, labels, [table.lines[row] for row in rows], chosen)
+    source = FolderSource(
+        name, Folder(places.root), class_names, [(files[row].parts[0], 0, files[row]) for row in kept]
+    )
     source.target, source.labels = TARGETS[chosen.says], labels[kept]
     if chosen.group:
         source.groups = np.array([_number(table.columns[chosen.group][row]) for row in rows[kept]], np.int64)
@@ -121,55 +108,48 @@ def open_split(
     return source
 
 
-def _with_files(places: Places, cells: Sequence[str], ending: str | None) -> Places:
-    """The folder of the table where it has some of the files, else the one in it that has; UsageError for several."""
-    if any(map(places.find, cells)):
-        return places
-    folders = [entry.path for entry in os.scandir(places.root) if entry.is_dir() and not entry.name.startswith(".")]
-    inside = [Places(folder, ending) for folder in sorted(folders)]
-    having = [places for places in inside if any(map(places.find, cells))]
-    if len(having) > 1:
-        names = listed([os.path.basename(places.root) for places in having])
-        raise UsageError(f"its files are in several folders, {names}; say which: --config.data.root=…")
-    return having[0] if having else places
+def _root(beside: str, root: str | None) -> str:
+    """The folder where paths begin; UsageError for one that is not there, and where two have that name."""
+    folders = [beside] if root is None else [os.path.expanduser(root), os.path.join(beside, root)]
+    there = [os.path.normpath(folder) for folder in folders if os.path.isdir(folder)]
+    if len(set(map(os.path.realpath, there))) != 1:
+        what = f"may be {' or '.join(there)}; give the whole path" if there else "is no folder, here or by the table"
+        raise UsageError(f"config.data.root={root} {what}")
+    return there[0]
 
 
 def _rows_of_split(table: Table, chosen: Columns, split: str | None) -> np.ndarray:
     """The rows of a split, int64; all of a table without splits."""
     if chosen.split is None:
         if split is not None:
-            raise UsageError(
-                f"no column is known to say which row is of {split!r}; say which: --{SETTING}split=… of "
-                f"{listed(list(table.columns), 20)}"
-            )
+            names = listed(list(table.columns), 20)
+            raise UsageError(f"no column is known to say which row is of {split!r}; {SAY}split=… of {names}")
         return np.arange(len(table.lines))
-    splits = [text(cell) for cell in table.columns[chosen.split]]
-    known = sorted(set(splits) - {""})
+    splits = np.array([text(cell) for cell in table.columns[chosen.split]])
+    known = sorted({*splits.tolist()} - {""})
     if split not in known:
         raise no_split(f"column {printable(chosen.split)}", split, known)
-    return np.array([row for row, of_row in enumerate(splits) if of_row == split])
+    return np.flatnonzero(splits == split)
 
 
-def _distinct(
-    files: Sequence[Entry], labels: np.ndarray, lines: Sequence[int], chosen: Columns
-) -> tuple[list[int], np.ndarray]:
-    """The rows of each file, of several the first, and the labels, in which those of one file have come together.
+def _distinct(files: Sequence[Entry], labels: np.ndarray, lines: Sequence[int], chosen: Columns) -> list[int]:
+    """The first row of each file; `labels` in cells, of which a file has several rows, come together there.
 
     Raises TransferError where rows of one file contradict each other.
     """
-    first, joins = dict[str, int](), chosen.says == "labels" and len(chosen.shown) == 1
+    first: dict[str, int] = {}
     for row, file in enumerate(files):
         before = first.setdefault(file.parts[0], row)
-        if joins:
+        if chosen.says == "labels" and len(chosen.shown) == 1:
             labels[before] = np.maximum(labels[before], labels[row])
         elif row != before and not np.array_equal(labels[before], labels[row]):
             raise TransferError(
                 f"{printable(file.parts[0], 200)} is in lines {lines[before]} and {lines[row]}, which say different "
-                f"things of it; --{SETTING}labels=… takes several labels an image"
+                "things of it; --config.data.columns.labels=… takes several labels an image"
             )
     if repeated := len(files) - len(first):
         logging.warning("%d rows are of files that are in the table already", repeated)
-    return list(first.values()), labels
+    return list(first.values())
 
 
 def _number(cell: Any) -> int:

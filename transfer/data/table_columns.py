@@ -2,13 +2,13 @@
 
 import fnmatch
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from transfer.data import formats
 from transfer.data.layout import listed
-from transfer.data.table_files import Table, text
-from transfer.data.table_labels import are_shared, is_marks, labels_of
+from transfer.data.table_cells import are_shared, is_marks, labels_of, text
+from transfer.data.table_files import Table
 from transfer.errors import UsageError, did_you_mean, similar
 from transfer.runtime.files.untrusted import printable
 
@@ -16,20 +16,19 @@ from transfer.runtime.files.untrusted import printable
 USUAL: dict[str, tuple[str, ...]] = {
     "path": (
         "path", "filepath", "imagepath", "imgpath", "filename", "imagefilename", "file", "imagefile", "image", "img",
-        "imageid", "imageidx", "imageindex", "imagename", "id",
     ),
+    "id": ("id", "imageid", "imageidx", "imageindex", "imagename"),  # which the path may be, where there is no other
     "split": ("split", "subset", "partition"),
     "group": ("group", "groupid", "patient", "patientid", "subject", "subjectid", "video", "videoid"),
     "label": (
         "label", "class", "category", "target", "classname", "labelname", "classid", "labelid", "species", "breed",
     ),
     "labels": ("labels", "tags", "classes", "categories", "findinglabels"),
-    "value": (),
 }  # fmt: skip
 # What says what an image shows -> the target that it makes.
 TARGETS = {"label": "classes", "labels": "labels", "value": "values"}
 NONE = "none"
-SETTING = "config.data.columns."
+SAY = "say which: --config.data.columns."
 
 
 class Columns(NamedTuple):
@@ -46,89 +45,67 @@ class Columns(NamedTuple):
         return ", ".join(f"{says}={printable(name, 200)}" for says, name in named.items() if name is not None)
 
 
-def choose(table: Table, given: Mapping[str, str], is_there: Callable[[str], bool]) -> Columns:
+def choose(table: Table, given: Mapping[str, str]) -> Columns:
     """The columns by the names that are `given`, "none" for no column; the others by the names that they usually have.
 
     Args:
-        given: what a column says -> its name; of labels and value several, separated by commas, `*` for any letters.
-        is_there: whether a cell is the path of a file.
+        given: what a column says -> its name; of labels and values several, separated by commas, `*` for any letters.
 
     Raises UsageError for an unknown name, and where it cannot be told which column it is.
     """
-    choice = _Choice(table, given)
-    path = choice.one("path", is_there)
-    if path is None:
-        raise choice.unknown("name the images", "path=…")
-    split, group = choice.one("split"), choice.one("group")
-    return Columns(path, *choice.shown(), split, group)
+    first = {name: text(cells[0]) for name, cells in table.columns.items() if name}
+    named = {says: _named(list(first), says, name) for says, name in given.items()}
+    free = [name for name in first if not any(name in names for names in named.values())]
+    usual = {says: [name for name in free if re.sub(r"[\W_]+", "", name.lower()) in USUAL[says]] for says in USUAL}
+    ending = [name for name, cell in first.items() if cell.lower().endswith(formats.OF_IMAGES)]
+    paths = named.get("path") or usual["path"] or usual["id"] or [name for name in ending if name in free]
+    if not paths:
+        raise UsageError(f"no column is known to name the images; {SAY}path=… of {listed(free, 20)}")
+    splits, groups = (named.get(says, usual[says]) for says in ("split", "group"))
+    free = [name for name in free if name not in (*paths, *splits, *groups)]
+    says, shown = _shown(table, named, free, usual)
+    for what, names in (("path", paths), ("split", splits), ("group", groups)):
+        _check_one(what, names)
+    return Columns(paths[0], says, tuple(shown), *(names[0] if names else None for names in (splits, groups)))
 
 
-class _Choice:
-    """The columns of a table, of which some are chosen already."""
+def _named(columns: Sequence[str], says: str, given: str) -> list[str]:
+    """The columns that are given: none, one, or several separated by commas, or by patterns."""
+    names: list[str] = []
+    for part in [] if given == NONE else [given] if given in columns else given.split(","):
+        names += fnmatch.filter(columns, part) if "*" in part else [part.strip()]
+    if unknown := [name for name in names if name not in columns]:
+        hint = did_you_mean(similar(unknown[0], columns)) or f": {listed(columns, 20)}"
+        raise UsageError(f"config.data.columns.{says}={printable(given)}: there is no column {unknown[0]}{hint}")
+    return list(dict.fromkeys(names))
 
-    def __init__(self, table: Table, given: Mapping[str, str]) -> None:
-        self.columns, self.given = table.columns, given
-        self.free = [name for name in table.columns if name]
 
-    def one(self, says: str, fits: Callable[[str], bool] | None = None) -> str | None:
-        """The column that says something; None where there is none. By its first cell `fits` chooses among several."""
-        if says in self.given:
-            names = self.named(says)[:1]
-        else:
-            names = self.usual(says)
-            if says == "path" and not names:
-                names = [name for name in self.free if self.first(name).lower().endswith(formats.OF_IMAGES)]
-            if len(names) > 1 and fits is not None:
-                names = [name for name in names if fits(self.first(name))] or names
-            if len(names) > 1:
-                raise self.ambiguous(says, names)
-        self.free = [name for name in self.free if name not in names]
-        return names[0] if names else None
+def _check_one(what: str, names: Sequence[str]) -> None:
+    """Raises UsageError for several columns where one is wanted."""
+    if len(names) > 1:
+        raise UsageError(f"{listed(names)} may each be the {what}; {SAY}{what}={names[0]}")
 
-    def first(self, name: str) -> str:
-        """The first cell of a column."""
-        return text(self.columns[name][0])
 
-    def usual(self, says: str) -> list[str]:
-        """The free columns that have a usual name of what says it."""
-        return [name for name in self.free if re.sub(r"[\W_]+", "", name.lower()) in USUAL[says]]
-
-    def named(self, says: str) -> list[str]:
-        """The columns that are given: none, one, or several separated by commas, or by patterns."""
-        given, names = self.given[says], list[str]()
-        for part in [given] if given in self.columns else given.split(","):
-            names += fnmatch.filter(self.free, part) if "*" in part else [part.strip()]
-        if unknown := [name for name in names if name not in self.columns and given != NONE]:
-            hint = did_you_mean(similar(unknown[0], self.columns)) or f": {listed(list(self.columns), 20)}"
-            raise UsageError(f"{SETTING}{says}={printable(given)}: there is no column {printable(unknown[0])}{hint}")
-        return [] if given == NONE else list(dict.fromkeys(names))
-
-    def ambiguous(self, says: str, names: Sequence[str]) -> UsageError:
-        """The error for a column that may be several."""
-        return UsageError(f"{listed(names)} may each be the {says}; say which: --{SETTING}{says}={names[0]}")
-
-    def unknown(self, what: str, settings: str) -> UsageError:
-        """The error for a column that may be none."""
-        return UsageError(f"no column is known to {what}; say which: --{SETTING}{settings} of {listed(self.free, 20)}")
-
-    def shown(self) -> tuple[str, tuple[str, ...]]:
-        """What is said of an image, and by which columns."""
-        given = [says for says in TARGETS if says in self.given]
-        if len(given) > 1:
-            raise UsageError(" and ".join(SETTING + says for says in given) + ": an image has one of them; give one")
-        if given and (named := self.named(given[0])):
-            return given[0], tuple(named)
-        single, plural = self.usual("label"), self.usual("labels")
-        if len(single + plural) > 1:
-            raise self.ambiguous("label", single + plural)
-        marks = [name for name in self.free if is_marks(self.columns[name])]
-        names = tuple(single or plural or (marks if len(marks) > 1 else []))
-        if not names:
-            raise self.unknown("say what the images show", "label=… (a class), labels=… or value=… (numbers)")
-        several = [labels for labels in labels_of(self.columns, names) if len(labels) != 1]
-        if single and several and are_shared(self.columns[names[0]]):
-            raise UsageError(
-                f"column {names[0]} may hold several labels a cell, such as {listed(several[0])}; say which: "
-                f"--{SETTING}labels={names[0]}, or --{SETTING}label={names[0]} if each cell is one class"
-            )
-        return ("labels" if several and not single else "label"), names
+def _shown(
+    table: Table, named: Mapping[str, list[str]], free: Sequence[str], usual: Mapping[str, list[str]]
+) -> tuple[str, Sequence[str]]:
+    """What is said of an image, and by which columns."""
+    given = [says for says in TARGETS if named.get(says)]
+    if len(given) > 1:
+        raise UsageError(f"config.data.columns has {' and '.join(given)}: an image has one of them; give one")
+    if given:
+        return given[0], named[given[0]]
+    names = usual["label"] + usual["labels"]
+    _check_one("label", names)
+    if not names:
+        names = [name for name in free if is_marks(table.columns[name])]
+        if len(names) < 2:
+            what = "label=… (a class), labels=… or value=… (numbers)"
+            raise UsageError(f"no column is known to say what the images show; {SAY}{what} of {listed(free, 20)}")
+    several = [labels for labels in labels_of(table.columns, names) if len(labels) != 1]
+    if usual["label"] and several and are_shared(table.columns[names[0]]):
+        raise UsageError(
+            f"column {names[0]} may hold several labels a cell, such as {listed(several[0])}; {SAY}labels={names[0]}, "
+            f"or label={names[0]} if each cell is one class"
+        )
+    return ("labels" if several and not usual["label"] else "label"), names

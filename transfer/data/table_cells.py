@@ -1,19 +1,33 @@
 """What the cells of a table say of images, as a `Source` has it: a class each, several labels, or values."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from transfer.data.table_files import Table, check_filled, text
+from transfer.data.table_files import Table
 from transfer.errors import TransferError
 from transfer.runtime.files.untrusted import MAX_CLASSES, printable
 
-# Cells of a column of marks.
-YES, NO = ("1", "True", "true"), ("0", "-1", "False", "false")
+# Cells of a column of marks -> what they say.
+MARKS = {"1": True, "True": True, "true": True, "0": False, "-1": False, "False": False, "false": False}
 # What labels in a cell may be separated by, beside spaces.
 SEPARATORS = "|;,"
+WHOLE = re.compile(r"^(-?[0-9]+)\.0$")
+
+
+def text(cell: Any) -> str:
+    """A cell as text: empty where it is missing or NaN, whole numbers without a point."""
+    words = "" if cell is None else str(cell).strip()
+    return "" if words.lower() == "nan" else WHOLE.sub(r"\1", words)
+
+
+def check_filled(table: Table, name: str, rows: Iterable[int]) -> None:
+    """Raises TransferError where cells of a column are empty or NaN in some of the rows."""
+    if empty := [table.lines[row] for row in rows if not text(table.columns[name][row])]:
+        have = "row has" if len(empty) == 1 else "rows have"
+        raise TransferError(f"{len(empty)} {have} nothing in column {printable(name)}, the first is line {empty[0]}")
 
 
 def read(table: Table, says: str, shown: Sequence[str], rows: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
@@ -31,39 +45,37 @@ def read(table: Table, says: str, shown: Sequence[str], rows: np.ndarray) -> tup
         raise TransferError(f"column {printable(odd[0])} should hold 1 and 0, or 1 and -1, and nothing else")
     if says == "label" and len(shown) == 1:
         check_filled(table, shown[0], rows)
-        of_rows = [[label] if label else [] for label in map(text, table.columns[shown[0]])]
+        of_rows = [[label] for label in map(text, table.columns[shown[0]])]
     else:
         of_rows = labels_of(table.columns, shown)
-    known = {label for labels in of_rows for label in labels}
-    names = tuple(shown) if len(shown) > 1 else tuple(sorted(known, key=_natural))
+    names = shown if len(shown) > 1 else sorted({label for labels in of_rows for label in labels} - {""}, key=_natural)
     if len(names) > MAX_CLASSES or (says == "labels" and len(names) < 2):
         raise TransferError(f"column {printable(shown[0])} holds {len(names)} different labels")
     places = {name: place for place, name in enumerate(names)}
     if says == "label":
-        if odd_rows := [row for row in rows if len(of_rows[row]) != 1]:
-            count = len(of_rows[odd_rows[0]])
-            raise TransferError(f"line {table.lines[odd_rows[0]]} is of {count} of the classes, not of one")
-        return names, np.array([places[of_rows[row][0]] for row in rows], np.int64)
+        for row in rows:
+            if len(of_rows[row]) != 1:
+                raise TransferError(f"line {table.lines[row]} is of {len(of_rows[row])} of the classes, not of one")
+        return tuple(names), np.array([places[of_rows[row][0]] for row in rows], np.int64)
     marks = np.zeros((len(rows), len(names)), np.float32)
     for place, row in enumerate(rows):
         marks[place, [places[label] for label in of_rows[row]]] = 1
-    return names, marks
+    return tuple(names), marks
 
 
 def is_marks(cells: Sequence[Any]) -> bool:
     """Whether each cell of a column says yes or no: by 1 and 0, or by 1 and -1."""
     texts = set(map(text, cells))
-    return texts <= {*YES, *NO} and not {"0", "-1"} <= texts
+    return texts <= MARKS.keys() and not {"0", "-1"} <= texts
 
 
 def labels_of(columns: Mapping[str, Sequence[Any]], names: Sequence[str]) -> list[list[str]]:
     """The labels of each row: those in the cells of one column, or the names of the columns that say yes."""
-    cells = [columns[name] for name in names]
-    if len(cells) > 1:
-        rows = zip(*([text(cell) in YES for cell in column] for column in cells), strict=True)
+    if len(names) > 1:
+        rows = zip(*([MARKS.get(text(cell)) for cell in columns[name]] for name in names), strict=True)
         return [[name for name, mark in zip(names, row, strict=True) if mark] for row in rows]
-    separator = _separator(cells[0])
-    return [_split(cell, separator) for cell in cells[0]]
+    separator = _separator(columns[names[0]])
+    return [_split(cell, separator) for cell in columns[names[0]]]
 
 
 def are_shared(cells: Sequence[Any]) -> bool:
@@ -80,23 +92,21 @@ def _separator(cells: Sequence[Any]) -> str | None:
 def _split(cell: Any, separator: str | None) -> list[str]:
     """The labels in a cell, which may be a list, or look like one of Python's."""
     parts = cell if isinstance(cell, list) else text(cell).strip("[]").split(separator)
-    labels = [text(part).strip("'\" ") for part in parts]
-    return [label for label in labels if label]
+    return [label for part in parts if (label := text(part).strip("'\" "))]
 
 
 def _numbers(table: Table, name: str, rows: np.ndarray) -> list[float]:
     """The numbers in some rows of a column; TransferError for what is none that float32 holds."""
     numbers = []
     for row in rows:
-        cell = table.columns[name][row]
+        cell = text(table.columns[name][row]) or "nothing"
         try:
-            number = float(cell)
-        except (TypeError, ValueError):
-            number = np.nan
-        if not abs(number) <= np.finfo(np.float32).max:
-            what = printable(text(cell) or "nothing")
-            raise TransferError(f"column {printable(name)}: {what} in line {table.lines[row]} is no finite number")
-        numbers.append(number)
+            numbers.append(float(cell))
+        except ValueError:
+            numbers.append(np.nan)
+        if not abs(numbers[-1]) <= np.finfo(np.float32).max:
+            line = table.lines[row]
+            raise TransferError(f"column {printable(name)}: {printable(cell)} in line {line} is no finite number")
     return numbers
 
 
