@@ -181,6 +181,14 @@ def test_what_is_of_classes_is_refused(changed, words, digits, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_measure_of_another_kind_is_named(run, digits, tmp_path):
+    target, workdir, _ = run
+    chosen = settings(digits, target, **{"features": str(workdir / "features"), "report": False})
+    chosen.sweep.measure, chosen.sweep.scaling = {"labels": "rmse", "values": "log_loss"}[target], ("standard", "l2")
+    with pytest.raises(UsageError, match=r"^config\.sweep\.measure='(rmse|log_loss)' is not one of"):
+        experiment.train(chosen, epath.Path(tmp_path / "run"))
+
+
 def test_a_network_is_not_fine_tuned_on_labels(digits, tmp_path):
     chosen = config.default()
     chosen.train, chosen.data.source, chosen.data.columns.labels = "finetune", f"csv:{digits}/digits.csv", "tags"

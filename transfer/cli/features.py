@@ -65,7 +65,7 @@ def _show(path: str) -> None:
         size = rows * int(np.prod(shape)) * DTYPES[dtype].itemsize
         lines.append((f"tap {tap}", f"{dtype} {(rows, *shape)}, {size / 1e6:.1f} MB"))
     lines += [
-        ("classes", str(len(store.class_names))),
+        (store.target, str(len(store.class_names))),
         ("images", metadata["data"]),
         ("chunks", f"{store.num_chunks} of {metadata['batch_size']} rows"),
         ("format", str(metadata["format"])),

@@ -64,7 +64,8 @@ def train_head(config: ConfigDict, workdir: epath.Path, files: Sequence[str] | N
     if distributed.is_main():  # which writes the result
         facts |= data.misleading()
 
-    with settings.named(head.config.head, "config.head"), settings.named(head.grid, "config.sweep"):
+    swept = {**head.grid, **head.choice}
+    with settings.named(head.config.head, "config.head"), settings.named(swept, "config.sweep"):
         if head.program is None:
             result, trained = fit_head(head, data, workdir, facts, before)
         else:
