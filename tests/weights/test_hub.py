@@ -467,7 +467,7 @@ BAD_INDEXES: list[tuple[dict, Any, str]] = [
     ({}, {"a": "x\\1"}, "refused: a lies in x"),
     ({}, {"a": ""}, "refused: a lies in , outside"),
     ({}, {"a": 7}, "refused: a lies in 7, outside"),
-    ({}, {}, "a JSON text without 'weight_map': it holds no weights; name the file that does"),
+    ({}, {}, "a JSON text without 'weight_map' ({\"weight_map\": {}}): it holds no weights; name the file that does"),
     ({}, [], "a JSON text without 'weight_map'"),
     ({}, {"a": "x" * 9999}, "…, which it lists, is not there"),
     ({}, {"a": "\0"}, "\\x00, which it lists, is not there"),
@@ -480,6 +480,13 @@ def test_an_index_that_is_not_kept(pieces: dict, listed: Any, words: str, tmp_pa
     with pytest.raises(TransferError) as error:
         create_model("resnet18", index)
     assert str(error.value).startswith(f"{index}: ") and words in str(error.value)
+
+
+def test_the_answer_of_a_server_in_place_of_a_file_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "model.pth").write_text('{"error": "Repository not found"}')
+    words = r"\(\{\"error\": \"Repository not found\"\}\): it holds no weights; .* a server's answer, fetch it again$"
+    with pytest.raises(TransferError, match=words):
+        create_model("resnet18", tmp_path / "model.pth")
 
 
 def test_an_index_that_leads_to_itself_ends(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`model.safetensors.index.json` and `pytorch_model.bin.index.json`: one model's tensors in several files beside it."""
 
+import json
 import os
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,8 @@ from transfer.weights.readers._described import Described
 
 FORMAT = "index of shards"
 MAP = "weight_map"
+# Of a text that is none.
+SHOWN = 60
 
 
 def recognises(head: bytes, members: Collection[str] = ()) -> bool:
@@ -30,9 +33,12 @@ def listed(path: Path) -> dict[str, set[str]]:
 
     Raises TransferError for a text that is no such index, or that leads out of its folder.
     """
-    names = json_object(path).get(MAP)
+    content = json_object(path)
+    names = content.get(MAP)
     if not isinstance(names, dict) or not names:
-        raise TransferError(f"a JSON text without {MAP!r}: it holds no weights; name the file that does")
+        text = printable(json.dumps(content), SHOWN)
+        what = "name the file that does, or if this is a server's answer, fetch it again"
+        raise TransferError(f"a JSON text without {MAP!r} ({text}): it holds no weights; {what}")
     held: dict[str, set[str]] = {}
     for tensor, file in names.items():
         parts = PurePosixPath(file).parts if isinstance(file, str) else ()
