@@ -86,6 +86,31 @@ def image_npz() -> list[bytes]:
     return both({"images.npy": npy(PIXELS), "labels.npy": npy(LABELS), **names})
 
 
+TABLE = {"path": ["0.png", "1.png", "0.png"], "tags": ["a|b", "b", ""], "age": ["1.5", "2", "nan"]}
+
+
+def table_csv() -> list[bytes]:
+    rows = [list(TABLE), *map(list, zip(*TABLE.values(), strict=True))]
+    plain = "\n".join(",".join(row) for row in rows)
+    quoted = "\n".join(";".join(map(json.dumps, row)) for row in rows)
+    return [plain.encode(), quoted.encode("utf-8-sig"), ("sep=;\r\n" + quoted).encode("utf-16")]
+
+
+def table_jsonl() -> list[bytes]:
+    rows = [dict(zip(TABLE, row, strict=True)) for row in zip(*TABLE.values(), strict=True)]
+    lists = [{**row, "tags": row["tags"].split("|"), "age": 1.5} for row in rows]
+    return ["\n".join(map(json.dumps, each)).encode() for each in (rows, lists)]
+
+
+def table_parquet() -> list[bytes]:
+    import pyarrow
+    from pyarrow import parquet
+
+    stream = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.table(TABLE), stream)
+    return [stream.getvalue().to_pybytes()]
+
+
 def safetensors() -> list[bytes]:
     from safetensors.numpy import save
 

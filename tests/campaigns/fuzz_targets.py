@@ -44,6 +44,7 @@ PICKLE_TOKENS = (
     *(b"\x8f", b"\x90", b"\x91", b"\x93", b"\x94", b"\x81", b"\x92", b"\x82\x01", b"\x95", b"\x96", b"\x97", b"\x98"),
     *(b"\x85", b"\x86", b"\x87", b"\x8a\x04", b"\x8b", b"\x8e", b"B\xff\xff\xff\x7f", b"I0\n", b"N", b"."),
 )
+TABLE_TOKENS = (b"path", b"tags", b",", b";", b'"', b"\n", b"\r\n", b"\0", b"../", b"/", b"|", b"sep=;\n", b"\xff\xfe")
 JSON_TOKENS = (b"null", b"[]", b"{}", b"-1", b"1e999", b"true", b'""', b"[[[[", b'"\\ud800"', b"18446744073709551616")
 NPY_TOKENS = (
     b"'descr'",
@@ -176,6 +177,15 @@ def feature_file(name: str) -> Callable[[Path], object]:
 
 def source(kind: str, name: str, split: str | None = None) -> Callable[[Path], object]:
     return lambda folder: open_source(f"{kind}:{folder / name}", split)
+
+
+def table(name: str) -> Callable[[Path], object]:
+    return lambda folder: open_source(f"csv:{folder / name}", columns={"labels": "tags"})
+
+
+def with_images(name: str) -> Callable[[bytes], Files]:
+    """The damaged content is a table, beside what it names."""
+    return lambda content: {name: content, "0.png": b"0", "1.png": b"1"}
 
 
 INDEX = "model.safetensors.index.json"
@@ -383,6 +393,9 @@ TABLE = (
     Target("features .safetensors", seeds.safetensors, feature_file("a.npz"), alone("a.npz"), JSON_TOKENS),
     Target("traffic signs", seeds.signs, source("pickle", "a.p"), alone("a.p"), PICKLE_TOKENS),
     Target("images .npz", seeds.image_npz, source("npz", "a.npz"), alone("a.npz"), ZIP_TOKENS),
+    Target("table .csv", seeds.table_csv, table("a.csv"), with_images("a.csv"), TABLE_TOKENS),
+    Target("table .jsonl", seeds.table_jsonl, table("a.jsonl"), with_images("a.jsonl"), JSON_TOKENS),
+    Target("table .parquet", seeds.table_parquet, table("a.parquet"), with_images("a.parquet"), share=3, short=100),
     Target("CIFAR batch", seeds.cifar_batch, cifar_folder, cifar_files, PICKLE_TOKENS),
     Target("CIFAR meta", seeds.cifar_meta, cifar_folder, cifar_names, PICKLE_TOKENS),
     Target("CIFAR tar", seeds.tars, cifar_tar, with_tar_checksums("a.tar.gz"), TAR_TOKENS),

@@ -155,8 +155,8 @@ def _share_classes(train: Source, validation: Source) -> None:
 
     Warns of groups of images that are on both sides. Raises TransferError for a class with a name that `train` lacks.
     """
-    shared = np.intersect1d(*(() if source.groups is None else source.groups for source in (train, validation)))
-    if len(shared):
+    groups = [source.groups for source in (train, validation) if source.groups is not None]
+    if len(groups) == 2 and len(shared := np.intersect1d(groups[0], groups[1])):
         logging.warning("%s: %d groups of images are in both splits", train.name, len(shared))
     if bool(train.class_names) != bool(validation.class_names):
         raise TransferError(f"{train.name}: of one of the splits images lie in class folders, of the other in none")

@@ -100,7 +100,7 @@ def _parquet(path: str) -> Table:
             if unpacked > decompression_limit(size):
                 raise TransferError(f"{size} bytes claim to be {unpacked}")
             return Table(file.read().to_pydict(), range(1, facts.num_rows + 1))
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError) as error:  # the latter for damaged pages, too
         raise TransferError(f"cannot be read as a table ({error_summary(error)})") from error
 
 
