@@ -378,6 +378,11 @@ def test_parquet_that_claims_more_than_it_has(folder):
         open_source(f"csv:{folder / 't.parquet'}")
 
 
+def test_labels_that_are_as_many_as_rows(folder):
+    text = lines("path,tags", *(f"0.png,a{row} b{row}" for row in range(9000)))
+    assert refusal(folder, text).endswith("column tags holds 18000 different labels")
+
+
 def test_every_image_is_as_it_is(folder):
     source = opened(folder, lines("path,label", *(f"{name},a{place % 2}" for place, name in enumerate(NAMES))))
     for place, content in enumerate(PNG):

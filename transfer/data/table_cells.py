@@ -49,7 +49,8 @@ def read(table: Table, says: str, shown: Sequence[str], rows: np.ndarray) -> tup
     else:
         of_rows = labels_of(table.columns, shown)
     names = shown if len(shown) > 1 else sorted({label for labels in of_rows for label in labels} - {""}, key=_natural)
-    if len(names) > MAX_CLASSES or (says == "labels" and len(names) < 2):
+    too_many = len(names) > MAX_CLASSES if says == "label" else 4 * len(names) * len(rows) > table.limit
+    if too_many or (says == "labels" and len(names) < 2):
         raise TransferError(f"column {printable(shown[0])} holds {len(names)} different labels")
     places = {name: place for place, name in enumerate(names)}
     if says == "label":

@@ -62,7 +62,7 @@ def choose(table: Table, given: Mapping[str, str]) -> Columns:
     if not paths:
         raise UsageError(f"no column is known to name the images; {SAY}path=… of {listed(free, 20)}")
     splits, groups = (named.get(says, usual[says]) for says in ("split", "group"))
-    free = [name for name in free if name not in (*paths, *splits, *groups)]
+    free = [name for name in free if name not in (*paths, *splits, *groups, *usual["id"])]
     says, shown = _shown(table, named, free, usual)
     for what, names in (("path", paths), ("split", splits), ("group", groups)):
         _check_one(what, names)

@@ -19,10 +19,14 @@ CELL_BYTES = 8  # that a cell of a compressed table is taken for at least
 
 
 class Table(NamedTuple):
-    """A table: `columns` by name, a cell a row (text, a number, a list or None), and the line that each row is in."""
+    """A table: `columns` by name, a cell a row (text, a number, a list or None), and the line that each row is in.
+
+    What is made of it may take `limit` bytes.
+    """
 
     columns: dict[str, list[Any]]
     lines: Sequence[int]
+    limit: int = 0
 
 
 def read(path: str) -> Table:
@@ -37,7 +41,7 @@ def read(path: str) -> Table:
         raise TransferError(f"cannot be read as a table ({error_summary(error)})") from error
     if not table.lines:
         raise TransferError("has no rows")
-    return table
+    return table._replace(limit=decompression_limit(os.path.getsize(path)))
 
 
 def _text(path: str) -> str:
