@@ -1,5 +1,6 @@
 """Writes tiny data sets in the formats in which the real ones are published."""
 
+import gzip
 import io
 import json
 import pickle
@@ -212,6 +213,59 @@ def make_cifar100(root):
     return f"cifar100:{root / 'cifar-100-python.tar.gz'}", splits
 
 
+def make_cifar100coarse(root):
+    """The binary version."""
+    names, images = [f"coarse_{i}" for i in range(20)], pixels(9)
+    folder = root / "cifar-100-binary"
+    folder.mkdir()
+    (folder / "coarse_label_names.txt").write_text("\n".join(names) + "\n\n")
+    (folder / "fine_label_names.txt").write_text("\n".join(f"fine_{i}" for i in range(100)))
+    splits = {"train": (images[:6], np.array([3, 19, 0, 3, 5, 4])), "test": (images[6:], np.array([1, 2, 3]))}
+    for split, (some, labels) in splits.items():
+        rows = [
+            bytes([label, 99 - label]) + image.transpose(2, 0, 1).tobytes()
+            for image, label in zip(some, labels, strict=True)
+        ]
+        (folder / f"{split}.bin").write_bytes(b"".join(rows))
+    return f"cifar100coarse:{root}", splits
+
+
+def make_h5(root):
+    """A file with groups, one array chunked and packed."""
+    import h5py
+
+    images = {split: pixels(count, 6, 5, count) for split, count in SPLITS.items()}
+    with h5py.File(root / "a.h5", "w") as file:
+        for split, some in images.items():
+            options = {"chunks": (4, 6, 5, 3), "compression": "gzip", "shuffle": True} if split == "train" else {}
+            file.create_dataset(f"{split}/images", data=some, **options)
+            file[f"{split}/labels"] = np.arange(len(some), dtype=">i4")[:, None] % 3
+    return f"h5:{root / 'a.h5'}", {split: (some, np.arange(len(some)) % 3) for split, some in images.items()}
+
+
+def make_mat(root):
+    """As SVHN has them: a file for each split, images last, labels from 1 on."""
+    from scipy import io
+
+    splits = {split: (pixels(count, 6, 5, count), np.arange(count) % 3) for split, count in SPLITS.items()}
+    for split, (images, labels) in splits.items():
+        arrays = {"X": images.transpose(1, 2, 3, 0), "y": labels[:, None].astype(np.uint8) + 1}
+        io.savemat(root / f"{split}_32x32.mat", arrays, do_compression=split == "train")
+    return f"mat:{root}", splits
+
+
+def make_idx(root):
+    """As MNIST is published, one packed and one not."""
+    splits = {}
+    for split, name, pack in (("train", "train", gzip.compress), ("test", "t10k", bytes)):
+        images, labels = pixels(SPLITS[split], 6, 5, 1)[..., 0], np.arange(SPLITS[split], dtype=np.uint8) % 3
+        for what, array in {"images-idx3": images, "labels-idx1": labels}.items():
+            content = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+            (root / f"{name}-{what}-ubyte{'.gz' if split == 'train' else ''}").write_bytes(pack(content))
+        splits[split] = (np.repeat(images[..., None], 3, -1), labels)
+    return f"idx:{root}", splits
+
+
 def make_pickle(root):
     splits = {}
     for split, count in SPLITS.items():
@@ -278,6 +332,10 @@ MAKERS = {
     "npz": make_npz,
     "cifar10": make_cifar10,
     "cifar100": make_cifar100,
+    "cifar100coarse": make_cifar100coarse,
+    "h5": make_h5,
+    "mat": make_mat,
+    "idx": make_idx,
     "pickle": make_pickle,
     "tfds": make_tfds,
     "wds": make_wds,

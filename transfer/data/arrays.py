@@ -1,9 +1,10 @@
-"""Data sets that come as arrays: `digits`, `cifar10:PATH`, `cifar100:PATH`, `npz:PATH` and `pickle:PATH`."""
+"""Data sets that come as arrays: `digits`, `cifar10:PATH`, `cifar100:PATH`, `cifar100coarse:PATH`, `pickle:PATH`."""
 
 import functools
+import glob
 import io
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +17,6 @@ from transfer.runtime.files.pickles import load_arrays
 from transfer.runtime.files.untrusted import prefix_errors, printable
 
 PICKLES = (".p", ".pkl", ".pickle")
-NPY_START = b"\x93NUMPY"  # how the file of a single array begins
-# names of (images, labels) of a split in an npz file, tried in this order
-SPLIT_NAMES = (("{}_images", "{}_labels"), ("images_{}", "labels_{}"), ("x_{}", "y_{}"), ("X_{}", "y_{}"))
 
 
 def open_digits(path: str, split: str | None) -> Source:
@@ -33,40 +31,6 @@ def open_digits(path: str, split: str | None) -> Source:
     bunch = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)
     return ArraySource("digits", images, bunch.target, [str(n) for n in bunch.target_names])
-
-
-def open_npz(path: str, split: str | None) -> Source:
-    """A NumPy archive of `images` (N, h, w[, 1 or 3]) uint8, `labels` (N,) or (N, 1), and perhaps `class_names`.
-
-    With a split the names are `train_images`, `train_labels`, or as in Keras' files `x_train`, `y_train`.
-    Raises UsageError for a split that is not there, TransferError for a damaged file and for arrays of objects.
-    """
-    name = f"npz:{path}"
-    with open(path, "rb") as stream, prefix_errors(name):
-        if stream.read(len(NPY_START)) == NPY_START:
-            raise TransferError("holds one array; expected an npz file with images and labels")
-        with archives.open_zip(stream) as archive:
-            images, labels = _array_names(archive.array_names(), split)
-            present = [key for key in (images, labels, "class_names") if key + archives.ARRAY_SUFFIX in archive]
-            arrays = {key: archive.array(key) for key in present}
-    class_names = [str(text) for text in arrays["class_names"].reshape(-1)] if "class_names" in arrays else None
-    return ArraySource(name, arrays[images], arrays[labels], class_names, split)
-
-
-def _array_names(names: Collection[str], split: str | None) -> tuple[str, str]:
-    """The names of the arrays of images and of labels."""
-    forms = SPLIT_NAMES if split else [("images", "labels")]
-    candidates = [(images.format(split), labels.format(split)) for images, labels in forms]
-    for images, labels in candidates:
-        if images in names and labels in names:
-            return images, labels
-    message = f"needs arrays {' and '.join(candidates[0])}; it holds "
-    message += ", ".join(map(printable, sorted(names)[:8])) or "nothing"
-    if split:
-        raise UsageError(message)
-    if any(key.endswith(("_images", "_labels")) or key.startswith(("x_", "y_")) for key in names):
-        raise UsageError(f"{message}; name a split")
-    raise TransferError(message)
 
 
 def open_pickle(path: str, split: str | None) -> Source:
@@ -119,31 +83,48 @@ class CifarLayout(NamedTuple):
     labels: str
     meta: str  # file of class names
     class_names: str
+    columns: tuple[str, ...]  # of the binary version: the labels before each image
+    text: str  # and its file of class names
+
+    def stored(self, split: str) -> dict[str, str]:
+        """The names that files of a split may have -> those of the python version."""
+        names = (*self.splits[split], self.meta)
+        return {**{name: name for name in names}, **{f"{name}.bin": name for name in names}, self.text: self.meta}
 
 
 CIFAR10_FILES = {"train": tuple(f"data_batch_{n}" for n in range(1, 6)), "test": ("test_batch",)}
-CIFAR10 = CifarLayout(CIFAR10_FILES, "labels", "batches.meta", "label_names")
-CIFAR100 = CifarLayout({"train": ("train",), "test": ("test",)}, "fine_labels", "meta", "fine_label_names")
+CIFAR10 = CifarLayout(CIFAR10_FILES, "labels", "batches.meta", "label_names", ("labels",), "batches.meta.txt")
+CIFAR100, CIFAR100_COARSE = (
+    CifarLayout(
+        {"train": ("train",), "test": ("test",)},
+        f"{kind}_labels",
+        "meta",
+        f"{kind}_label_names",
+        ("coarse_labels", "fine_labels"),
+        f"{kind}_label_names.txt",
+    )
+    for kind in ("fine", "coarse")
+)
+PIXELS = 3 * 32 * 32
 
 
 def _open_cifar(kind: str, layout: CifarLayout, path: str, split: str | None) -> Source:
-    """A split of the original python batches, unpacked or as the `.tar.gz`.
+    """A split of the original batches, of the python or the binary version, unpacked or as the `.tar.gz`.
 
     Raises UsageError for one other than train and test, TransferError for missing and damaged files.
     """
     name = f"{kind}:{path}"
     if split is None or split not in layout.splits:
         raise no_split(name, split, list(layout.splits))
-    wanted = (*layout.splits[split], layout.meta)
     with prefix_errors(name):
-        files = _unpacked(path, wanted) if os.path.isdir(path) else _packed(path, wanted)
-        if missing := [file for file in wanted if file not in files]:
-            raise TransferError(f"lacks {', '.join(missing)} of the python version of the data set")
+        files = (_unpacked if os.path.isdir(path) else _packed)(path, layout, split)
+        if missing := [file for file in (*layout.splits[split], layout.meta) if file not in files]:
+            raise TransferError(f"lacks {', '.join(missing)} of the data set, in its python or binary version")
         pixels, labels = [], []
         for file in layout.splits[split]:
             data = _cifar_entry(files, file, "data")
-            if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
-                raise TransferError(f"{file}: data is not a uint8 array of shape (N, 3072)")
+            if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != PIXELS:
+                raise TransferError(f"{file}: data is not a uint8 array of shape (N, {PIXELS})")
             pixels.append(data)
             labels.append(checked_labels(_cifar_entry(files, file, layout.labels), len(data), file))
         names = _cifar_entry(files, layout.meta, layout.class_names)
@@ -154,35 +135,50 @@ def _open_cifar(kind: str, layout: CifarLayout, path: str, split: str | None) ->
     return ArraySource(name, np.ascontiguousarray(images), np.concatenate(labels), class_names, split)
 
 
-# CIFAR-10, split "train" (50,000 images) or "test" (10,000), 32x32; CIFAR-100 with its 100 fine labels.
+# CIFAR-10, split "train" (50,000 images) or "test" (10,000), 32x32; CIFAR-100 with its 100 fine or 20 coarse labels.
 open_cifar10 = functools.partial(_open_cifar, "cifar10", CIFAR10)
 open_cifar100 = functools.partial(_open_cifar, "cifar100", CIFAR100)
+open_cifar100_coarse = functools.partial(_open_cifar, "cifar100coarse", CIFAR100_COARSE)
 
 
-def _unpacked(path: str, wanted: tuple[str, ...]) -> dict[str, Any]:
-    """The files in a folder, or in the one that the archive unpacks to inside it."""
-    inside = [os.path.join(path, folder) for folder in sorted(os.listdir(path)) if folder.startswith("cifar-")]
-    path = next((folder for folder in [path, *inside] if os.path.isfile(os.path.join(folder, wanted[0]))), path)
-    files = {}
-    for file in wanted:
-        whole = os.path.join(path, file)
-        if os.path.isfile(whole):
-            with open(whole, "rb") as stream:
-                files[file] = load_arrays(stream, file)
+def _unpacked(path: str, layout: CifarLayout, split: str) -> dict[str, Any]:
+    """The files in a folder, or in the one that the archive unpacks to inside it; Keras has one around that."""
+    inside = [folder for form in ("cifar-*", "cifar-*/cifar-*") for folder in sorted(glob.glob(form, root_dir=path))]
+    stored, files = layout.stored(split), dict[str, Any]()
+    for folder in (path, *(os.path.join(path, folder) for folder in inside)):
+        for file, name in stored.items():
+            if name not in files and os.path.isfile(whole := os.path.join(folder, file)):
+                with open(whole, "rb") as stream:
+                    files[name] = _content(stream, file, layout)
+        if layout.splits[split][0] in files:
+            break
     return files
 
 
-def _packed(path: str, wanted: tuple[str, ...]) -> dict[str, Any]:
+def _packed(path: str, layout: CifarLayout, split: str) -> dict[str, Any]:
     """The files by one pass over the archive, since a compressed one cannot be read out of order."""
-    files = {}
+    stored, files = layout.stored(split), dict[str, Any]()
     with archives.open_tar(path) as members:
         for path_inside, stream in members:
             file = os.path.basename(path_inside)
-            if file in wanted:
-                files[file] = load_arrays(stream, file)
-            if len(files) == len(wanted):
+            if file in stored:
+                files[stored[file]] = _content(stream, file, layout)
+            if len(files) == len(set(stored.values())):
                 break
     return files
+
+
+def _content(stream: Any, file: str, layout: CifarLayout) -> Any:
+    """What a file holds, as the python version has it."""
+    if file == layout.text:
+        return {layout.class_names: stream.read().decode("utf-8", "replace").split()}
+    if not file.endswith(".bin"):
+        return load_arrays(stream, file)
+    content, width = np.frombuffer(stream.read(), np.uint8), len(layout.columns) + PIXELS
+    if not len(content) or len(content) % width:
+        raise TransferError(f"{file}: {len(content)} bytes are not images of {width}")
+    rows = content.reshape(-1, width)
+    return {"data": rows[:, len(layout.columns) :], **dict(zip(layout.columns, rows.T, strict=False))}
 
 
 def _cifar_entry(files: Mapping[str, Any], file: str, key: str) -> Any:

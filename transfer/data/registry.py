@@ -14,9 +14,10 @@ SOURCES = {
     "tfds": "transfer.data.tfds:open_split",
     "cifar10": "transfer.data.arrays:open_cifar10",
     "cifar100": "transfer.data.arrays:open_cifar100",
+    "cifar100coarse": "transfer.data.arrays:open_cifar100_coarse",
     "folder": "transfer.data.folder:open_split",
     "csv": "transfer.data.table:open_split",
-    "npz": "transfer.data.arrays:open_npz",
+    **{kind: f"transfer.data.array_files:open_{kind}" for kind in ("npz", "h5", "mat", "idx")},
     "pickle": "transfer.data.arrays:open_pickle",
     "wds": "transfer.data.wds:open_split",
     "parquet": "transfer.data.parquet:open_split",
@@ -35,6 +36,9 @@ READING = {
 # how a bare file's name ends -> kind
 ENDINGS = {
     ".npz": "npz",
+    ".h5": "h5",
+    ".hdf5": "h5",
+    ".mat": "mat",
     ".p": "pickle",
     ".pkl": "pickle",
     ".pickle": "pickle",
@@ -47,14 +51,20 @@ ENDINGS = {
     **dict.fromkeys((".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar"), "folder"),
 }
 # a file that gives a bare folder away -> kind
-LANDMARKS = {"data_batch_1": "cifar10", "meta": "cifar100", "train.p": "pickle"}
+LANDMARKS = {
+    **dict.fromkeys(("data_batch_1", "data_batch_1.bin"), "cifar10"),
+    **dict.fromkeys(("meta", "fine_label_names.txt"), "cifar100"),
+    **dict.fromkeys(("train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"), "idx"),
+    "train.p": "pickle",
+}
 
 
 def open_source(spec: str, split: str | None = None, **reading: Any) -> Source:
     """Opens the data set that `spec` names, at its `split` (needed where the data set has splits).
 
     The spec is "digits", "tfds:NAME", "cifar10:PATH", "cifar100:PATH", "folder:PATH" (folder, zip or tar), "csv:FILE"
-    (any table of images), "npz:PATH", "pickle:PATH" (traffic signs), "wds:PATH" and "parquet:PATH" (shards, which a
+    (any table of images), "npz:PATH", "h5:PATH", "mat:PATH", "idx:PATH" (MNIST), "pickle:PATH" (traffic signs),
+    "cifar100coarse:PATH" (its 20 classes), "wds:PATH" and "parquet:PATH" (shards, which a
     pattern may name, on a bucket too), "hf:NAME", or a bare path; a split is one that the source itself names, such as
     "train", of a folder a sub-folder.
 

@@ -150,7 +150,8 @@ def checked_labels(labels: object, count: int, where: str, num_classes: int | No
 class ArraySource(Source):
     """Images that lie in memory as one array, (N, h, w), (N, h, w, 1) or (N, h, w, 3) uint8.
 
-    `class_names` left out, the classes are the labels that occur. A `split` leads the ids ("train" -> "train/000123").
+    Labels are (N,) or (N, 1), or a column of 0 and 1 for each class, of which one or several may be 1. `class_names`
+    left out, the classes are the labels that occur. A `split` leads the ids ("train" -> "train/000123").
     Raises TransferError naming `name` where images and labels do not fit together.
     """
 
@@ -162,8 +163,8 @@ class ArraySource(Source):
         class_names: Sequence[str] | None = None,
         split: str | None = None,
     ) -> None:
-        if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
-            kind = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
+        kind = getattr(images, "dtype", type(images).__name__)
+        if kind != np.uint8:
             raise TransferError(f"{name}: images of type {kind}; expected a uint8 array")
         if images.ndim == 3:
             images = images[..., None]
@@ -172,7 +173,14 @@ class ArraySource(Source):
         if not images.size:
             raise TransferError(f"{name}: holds no images")
         self.name, self.images = name, images
+        marks = np.asarray(labels) if np.ndim(labels) == 2 and np.shape(labels)[1] > 1 else None
+        if marks is not None and len(marks) == len(images) and marks.any() and np.isin(marks, (0, 1)).all():
+            class_names = class_names or list(map(str, range(marks.shape[1])))
+            labels = marks.argmax(axis=1)  # one-hot
+            self.target = "classes" if (marks.sum(axis=1) == 1).all() else "labels"
         self.labels = checked_labels(labels, len(images), name, None if class_names is None else len(class_names))
+        if marks is not None and self.target == "labels":
+            self.labels = marks.astype(np.float32)
         if class_names is None:  # numbered from 1 on, or with gaps: there is no class without an image
             numbers, self.labels = np.unique(self.labels, return_inverse=True)
             class_names = list(map(str, numbers.tolist()))

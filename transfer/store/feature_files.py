@@ -1,4 +1,4 @@
-"""Features and labels as one file: the published pickle `{'features', 'labels'}`, `.npz` and `.safetensors`.
+"""Features and labels as one file: the published pickle `{'features', 'labels'}`, `.npz`, HDF5 and `.safetensors`.
 
 The published files hold `features` float32 (N, 1, 1, C) and `labels` (N,) or (N, 1); some lie inside a zip and are
 named `PATH/vgg-100.zip/vgg_cifar10_100_bottleneck_features_train.p`. No code from a file is ever run. What is written
@@ -8,7 +8,9 @@ here carries a checksum, which is verified when it is read again.
 import hashlib
 import io
 import json
+import os
 import pickle
+import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,13 +22,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from transfer.errors import TransferError, UsageError
-from transfer.runtime.files import archives, atomic, digest, paths
+from transfer.runtime.files import archives, atomic, digest, hdf5, paths
 from transfer.runtime.files.archives import Archive
 from transfer.runtime.files.pickles import load_arrays
-from transfer.runtime.files.untrusted import MAX_CLASSES, prefix_errors, printable
+from transfer.runtime.files.untrusted import MAX_CLASSES, prefix_errors, printable, remaining_size
 from transfer.runtime.progress import waiting
 
 NAMES = ("features", "labels")
+KINDS = "a feature file is .p, .npz, .npy, .h5 or .safetensors"
+# In the name of a file of features alone, and what the labels beside it have in its place.
+LABELS_BESIDE = (("features", "labels"), ("X_", "y_"), ("x_", "y_"), ("X.", "y."), ("x.", "y."))
 # Readable by Python 3.4 and newer.
 PICKLE_PROTOCOL = 4
 
@@ -35,8 +40,9 @@ def read(path: Any, target: str = "classes") -> tuple[np.ndarray, np.ndarray]:
     """Reads features and labels from `path`; the format is told by the content, not by the name.
 
     Args:
-        path: a pickle (protocol 0 to 5, Python 2 or 3), an `.npz` or a `.safetensors` file, local or `gs://`; or
-            `ZIP/MEMBER`, such a file inside a zip.
+        path: a pickle (protocol 0 to 5, Python 2 or 3), an `.npz`, an HDF5 or a `.safetensors` file, or an `.npy` of
+            features beside one of labels, `train_labels.npy` for `train_features.npy`; local or `gs://` (HDF5: local);
+            or `ZIP/MEMBER`, such a file inside a zip.
         target: what labels are: "classes", whole numbers or text; "labels", 0 or 1, a column a label; "values",
             numbers.
 
@@ -55,12 +61,20 @@ def read(path: Any, target: str = "classes") -> tuple[np.ndarray, np.ndarray]:
         stream.seek(0)
         if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
             content: Any = _read_npz(stream, name)
+        elif start.startswith(archives.ARRAY_START):
+            content = _read_npy(stream, name)
+        elif start.startswith(hdf5.MAGIC):
+            content = _read_hdf5(name)
         elif len(start) > 8 and start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] < 1 << 32:
             content = _read_safetensors(stream, name)
         else:  # a pickle, or damaged
+            if start.isascii() and re.match(rb"[\w\s.+-]+[,;\t]", start):
+                raise TransferError(f"{name} is text, such as a CSV; {KINDS}")
             with prefix_errors(name):
                 digest.check_pickle(stream)
             content = load_arrays(stream, name)
+    if isinstance(content, Mapping):  # as Python 3 writes what it has read of Python 2
+        content = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
     if not isinstance(content, Mapping) or not all(key in content for key in NAMES):
         held = f"a {type(content).__name__}"
         if isinstance(content, Mapping):
@@ -135,6 +149,8 @@ def _class_labels(array: np.ndarray, name: str, target: str) -> np.ndarray:
     """The labels as whole numbers, int64, or text; (N,) where they have one column."""
     if target == "classes" and array.dtype.kind == "O" and array.size and all(isinstance(x, str) for x in array.flat):
         array = array.astype(str)
+    if target == "classes" and array.dtype.kind == "S":
+        array = np.char.decode(array, "latin1")
     if target == "classes" and array.dtype.kind == "U":
         labels = array
         if len(np.unique(labels)) > MAX_CLASSES:
@@ -189,6 +205,9 @@ def _finite(array: np.ndarray, key: str, name: str) -> np.ndarray:
 @contextmanager
 def _open(name: str) -> Iterator[BinaryIO]:
     path = paths.open_path(name)
+    if path.is_dir():
+        what = "a store of features, which --config.features names" if (path / "zarr.json").exists() else "a folder"
+        raise TransferError(f"{name} is {what}; {KINDS}")
     container = next((p for p in path.parents if p.suffix.lower() == ".zip" and p.is_file()), None)
     if container is None:
         with path.open("rb") as stream:
@@ -213,6 +232,31 @@ def _read_npz(stream: BinaryIO, name: str) -> Mapping[str, Any]:
             raise TransferError(f"it is a zip; name one of its files as {name}/MEMBER: {_members(archive)}")
         names = archive.array_names()
         return {key: archive.array(key) for key in names if key in NAMES} or dict.fromkeys(names)
+
+
+def _read_npy(stream: BinaryIO, name: str) -> Mapping[str, Any]:
+    """An array of features, and of the labels in the file beside it."""
+    path = paths.open_path(name)
+    with prefix_errors(name):
+        features = archives.read_array(stream, remaining_size(stream))
+        names = [path.name.replace(*words) for words in LABELS_BESIDE if words[0] in path.name]
+        beside = next((path.parent / other for other in names if (path.parent / other).exists()), None)
+        if beside is None:
+            example = (
+                f"there is no {names[0]} beside it" if names else "call them NAME_features.npy and NAME_labels.npy"
+            )
+            raise TransferError(f"holds one array, and labels are another: {example}")
+    with beside.open("rb") as other, prefix_errors(beside):
+        return {"features": features, "labels": archives.read_array(other, remaining_size(other))}
+
+
+def _read_hdf5(name: str) -> Mapping[str, Any]:
+    path = paths.expand(name)
+    with prefix_errors(name):
+        if not os.path.isfile(path):
+            raise TransferError("HDF5 is read from a file on this machine, not inside a zip or elsewhere")
+        arrays = hdf5.Hdf5File(path).arrays
+        return {key: arrays[key][:] for key in arrays if key in NAMES} or dict.fromkeys(arrays)
 
 
 def _read_safetensors(stream: BinaryIO, name: str) -> Mapping[str, Any]:

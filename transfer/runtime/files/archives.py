@@ -34,7 +34,7 @@ from transfer.runtime.files.untrusted import (
 DAMAGE = (*DAMAGE_ERRORS, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, RuntimeError, OSError)
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 1
-ARRAY_SUFFIX = ".npy"
+ARRAY_SUFFIX, ARRAY_START = ".npy", b"\x93NUMPY"
 # Booleans, integers, floats, complex numbers, bytes and text; no objects, records, dates.
 ARRAY_KINDS = "biufcSU"
 ARRAY_HEADERS: dict[tuple[int, int], Any] = {
@@ -113,6 +113,13 @@ def check_member(member: zipfile.ZipInfo, size: int) -> None:
         raise TransferError(f"{name} is said to have {member.file_size} bytes, stored as {member.compress_size}")
     if member.file_size > decompression_limit(member.compress_size):
         raise TransferError(f"refused: {name} unpacks from {member.compress_size} bytes to {member.file_size}")
+
+
+def read_array(stream: Any, size: int) -> np.ndarray:
+    """The array in a seekable `.npy` of `size` bytes; TransferError as `Archive.array` raises it."""
+    _check_array(stream, size)
+    stream.seek(0)
+    return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 def _check_array(stream: IO[bytes], size: int) -> None:

@@ -27,6 +27,9 @@ from transfer.runtime.files.untrusted import DAMAGE_ERRORS, LimitedReader, error
 # Booleans, integers, floats, complex numbers, bytes and text of fixed width. No objects, records, dates.
 _PLAIN_DTYPE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SU][1-9]\d{0,5}|\?)")
 
+# Where files of NumPy say that its functions are; the second name is that of 1.16.0.
+MULTIARRAY = ("multiarray", "_multiarray_umath")
+
 # NumPy's own limit is 64, and lower in older versions.
 MAX_AXES = 32
 
@@ -137,8 +140,8 @@ ARRAY_CONSTRUCTORS: Mapping[tuple[str, str], Constructor] = {
         (f"numpy.{core}.{module}", name): Constructor(make)
         for core in ("core", "_core")
         for module, name, make in (
-            ("multiarray", "_reconstruct", _Array),
-            ("multiarray", "scalar", _Array.scalar),
+            *((place, "_reconstruct", _Array) for place in MULTIARRAY),
+            *((place, "scalar", _Array.scalar) for place in MULTIARRAY),
             ("numeric", "_frombuffer", _Array.from_buffer),
         )
     },
