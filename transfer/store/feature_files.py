@@ -238,7 +238,7 @@ def _read_npy(stream: BinaryIO, name: str) -> Mapping[str, Any]:
     """An array of features, and of the labels in the file beside it."""
     path = paths.open_path(name)
     with prefix_errors(name):
-        features = archives.read_array(stream, remaining_size(stream))
+        features = archives.plain_array(stream, remaining_size(stream))
         names = [path.name.replace(*words) for words in LABELS_BESIDE if words[0] in path.name]
         beside = next((path.parent / other for other in names if (path.parent / other).exists()), None)
         if beside is None:
@@ -247,7 +247,7 @@ def _read_npy(stream: BinaryIO, name: str) -> Mapping[str, Any]:
             )
             raise TransferError(f"holds one array, and labels are another: {example}")
     with beside.open("rb") as other, prefix_errors(beside):
-        return {"features": features, "labels": archives.read_array(other, remaining_size(other))}
+        return {"features": features, "labels": archives.plain_array(other, remaining_size(other))}
 
 
 def _read_hdf5(name: str) -> Mapping[str, Any]:

@@ -115,7 +115,7 @@ def check_member(member: zipfile.ZipInfo, size: int) -> None:
         raise TransferError(f"refused: {name} unpacks from {member.compress_size} bytes to {member.file_size}")
 
 
-def read_array(stream: Any, size: int) -> np.ndarray:
+def plain_array(stream: Any, size: int) -> np.ndarray:
     """The array in a seekable `.npy` of `size` bytes; TransferError as `Archive.array` raises it."""
     _check_array(stream, size)
     stream.seek(0)
