@@ -10,9 +10,9 @@ from transfer.errors import UsageError
 from transfer.models import registry
 from transfer.runtime import tables
 from transfer.weights import cache, catalogue
+from transfer.weights.asked import FILE
 from transfer.weights.catalogue import Record, WeightFile
 from transfer.weights.create import convert_file
-from transfer.weights.keras_models import FILE
 from transfer.weights.verify import verify
 
 

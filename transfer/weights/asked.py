@@ -9,9 +9,11 @@ from transfer.errors import UsageError
 from transfer.preprocess.recipe import Preprocessing
 from transfer.weights.beside import Beside
 from transfer.weights.catalogue import Record
-from transfer.weights.keras_models import FILE
 from transfer.weights.names import PYTORCH, libraries
 from transfer.weights.readers import Described
+
+# The head that is a file's own.
+FILE = "file"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,11 @@ class Asked:
     def takes_classifier(self) -> bool:
         """Whether the file's classifier can be used: not where it is left out, or the record has none."""
         return self.num_classes != 0 and (self.record is None or self.record.num_classes > 0)
+
+    @property
+    def takes_head(self) -> bool:
+        """Whether the classifier is what follows the network in the file."""
+        return self.head == FILE and self.num_classes != 0
 
     @property
     def is_headless(self) -> bool:

@@ -141,15 +141,11 @@ def _random(asked: Asked, told: Told) -> Network:
 
 def _filled(asked: Asked, told: Told) -> Network:
     """The network with the weights of a file, that is no other than the one asked for as far as the file says."""
-    head = None if asked.num_classes == 0 else asked.head
     if told.tensors.network is not None and not asked.by_names:
-        is_fixed = asked.record is not None
-        sought = keras_models.Wanted(asked.arch, told.fields, is_fixed, told.libraries, told.prefix, head)
-        told.tensors, by_file = keras_models.take(told.tensors, sought, str(told.file), asked.name)
-        told.fields, told.libraries, told.prefix = {**told.fields, **by_file}, ("native",), None
-        if head and told.preprocessing and told.tensors.image_size:
+        keras_models.take(asked, told)
+        if asked.takes_head and told.preprocessing and told.tensors.image_size:
             told.preprocessing = told.preprocessing.with_image_size(told.tensors.image_size)
-    elif head:
+    elif asked.takes_head:
         text = "does not say what follows the network (head='file'): it is no whole Keras model"
         raise TransferError(f"{told.file} {text}")
     network = fill(asked, told)

@@ -15,46 +15,16 @@ from transfer.models.graph.trace import leading_to
 from transfer.preprocess.recipe import Preprocessing
 from transfer.runtime.files.untrusted import DAMAGE_ERRORS, error_summary, printable
 from transfer.weights import catalogue, identify
+from transfer.weights.asked import Asked, Told
 from transfer.weights.keras_units import IDLE, KerasUnits, Layer, image_shape
 from transfer.weights.maps import family
 from transfer.weights.named_graph import IMAGES, USUAL_IMAGE
-from transfer.weights.names import libraries
 from transfer.weights.onnx.follow import ODD_SIDES, arrays_of, matched, on_images, takes_a_whole_map
 from transfer.weights.onnx.our_units import OurUnits
 from transfer.weights.onnx.units import Differs
 from transfer.weights.readers import Described
 
-FILE = "file"
 SHOWN, MOST_COMPARED = 6, 8
-
-
-class Wanted(NamedTuple):
-    """What is looked for in a file: an architecture with `fields`, which its record or the caller has `fixed` or not.
-
-    `libraries` are those whose names the file may have, `prefix` the name of the model inside it, and `head` says
-    whether the file's is taken.
-    """
-
-    arch: str
-    fields: Mapping[str, Any]
-    fixed: bool
-    libraries: Sequence[str] = ()
-    prefix: str | None = None
-    head: str | None = None
-
-    @property
-    def variants(self) -> list[dict[str, Any]]:
-        """The fields, and those of Keras' own networks where nothing says otherwise."""
-        own = () if self.fixed else [each for each in catalogue.records().values() if each.arch == self.arch]
-        keras = [{**dict(each.fields), **self.fields} for each in own if each.name_map == "keras"]
-        return [dict(self.fields), *(each for each in keras if each != self.fields)]
-
-
-class Taken(NamedTuple):
-    """The network of a file: its arrays by dotted path with the preprocessing; fields that the caller has not named."""
-
-    tensors: Described
-    fields: Mapping[str, Any]
 
 
 class _Network(NamedTuple):
@@ -71,43 +41,52 @@ class _Network(NamedTuple):
     assumed: Sequence[str] = ()
 
 
-def take(tensors: Described, wanted: Wanted, file: str, name: str) -> Taken:
-    """The network in a whole Keras model.
+def take(asked: Asked, told: Told) -> None:
+    """Puts the network in a whole Keras model in place of all its tensors.
 
     Raises:
       Differs: it is not there, or computes something else; the message says where they part.
       TransferError: several with different weights are, or its head is wanted and none of the architecture.
     """
-    shape, usual = image_shape(tensors.network), IMAGES.get(wanted.arch, USUAL_IMAGE)
+    tensors, file, name = told.tensors, told.file, asked.name
+    shape, usual = image_shape(tensors.network), IMAGES.get(asked.arch, USUAL_IMAGE)
     height, width, channels = sides = tuple(side or other for side, other in zip(shape, usual, strict=True))
     graph, problem = _graph(tensors, sides), None
-    for fields in wanted.variants:
+    for fields in _variants(asked, told):
         try:
-            network = base = _base(graph, wanted, fields, file)
+            network = base = _base(graph, asked, told, fields)
             for side in ODD_SIDES if 0 in shape[:2] else ():
                 odd = tuple(had or other for had, other in zip(shape, (side, side, channels), strict=True))
-                _base(_graph(tensors, odd), wanted, fields, file)
+                _base(_graph(tensors, odd), asked, told, fields)
         except (Differs, UsageError) as error:
             problem = problem or error
             continue
-        if wanted.head == FILE or _is_named(graph, wanted.arch):
+        if asked.takes_head or _is_named(graph, asked.arch):
             try:
-                network = _with_classifier(graph, wanted, fields)
+                network = _with_classifier(graph, asked, told, fields)
             except (Differs, UsageError) as error:
-                if wanted.head == FILE:
+                if asked.takes_head:
                     text = f"{file} has no head that {name} can have (head='file'): {error}; behind the network stand "
                     text += _behind(graph, base.end) or "no layers"
                     text += "; num_classes=0 takes it alone, num_classes=N with a new head"
                     raise TransferError(text) from error
-        _log(graph, network.end, base.name, file, name)
-        result = Described(network.arrays, tensors.says, assumed=[*tensors.assumed, *network.assumed])
-        result.preprocessing = network.preprocessing
-        result.image_size = None if 0 in shape[:2] else (height, width)
-        return Taken(result, {field: value for field, value in network.fields.items() if field not in wanted.fields})
-    like = identify.other_than(wanted.arch, wanted.libraries or libraries(wanted.arch), tensors)
+        _log(graph, network.end, base.name, str(file), name)
+        sentences = [*tensors.assumed, *network.assumed]
+        told.tensors = Described(network.arrays, tensors.says, None, sentences, network.preprocessing)
+        told.tensors.image_size = None if 0 in shape[:2] else (height, width)
+        told.fields, told.libraries, told.prefix = network.fields, ("native",), None
+        return
+    like = identify.other_than(asked.arch, told.libraries, tensors)
     if like and like.sure:
         raise Differs(f"{file} does not fit {name}: its {len(tensors)} tensors look like {like.phrase}")
     raise Differs(f"{file} does not fit {name}: {problem}; by_names=True (convert: --by_names) looks at names alone")
+
+
+def _variants(asked: Asked, told: Told) -> list[Mapping[str, Any]]:
+    """The fields, and those of Keras' own networks where nothing says otherwise."""
+    own = () if asked.record else [each for each in catalogue.records().values() if each.arch == asked.arch]
+    keras = [{**dict(each.fields), **told.fields} for each in own if each.name_map == "keras"]
+    return [told.fields, *(each for each in keras if each != told.fields)]
 
 
 def _graph(tensors: Described, shape: Sequence[int]) -> KerasUnits:
@@ -123,9 +102,9 @@ def _filled(graph: KerasUnits, ours: OurUnits, end: int) -> tuple[dict[str, np.n
     return arrays_of(pairs), images.preprocessing
 
 
-def _base(graph: KerasUnits, wanted: Wanted, fields: Mapping[str, Any], file: str) -> _Network:
+def _base(graph: KerasUnits, asked: Asked, told: Told, fields: Mapping[str, Any]) -> _Network:
     """The backbone in a file; its last mean over the map, which others have another layer in place of, is no part."""
-    ours = OurUnits.of(wanted.arch, fields, 0, graph.image_shape)
+    ours = OurUnits.of(asked.arch, fields, 0, graph.image_shape)
     if ours.units[ours.output].op == "average":
         (ours.output,) = ours.units[ours.output].inputs
     (own, _), (theirs, place) = on_images(ours), on_images(graph)
@@ -143,14 +122,14 @@ def _base(graph: KerasUnits, wanted: Wanted, fields: Mapping[str, Any], file: st
     for end in ends[:MOST_COMPARED]:
         owner = graph.owners[end]
         path = "/".join(owner.path[:-1]) if owner else ""
-        if wanted.prefix in (None, path, path + "/"):
+        if told.prefix in (None, path, path + "/"):
             networks.append(_Network(end, path, *_filled(graph, ours, end), fields))
     names = ", ".join(dict.fromkeys(repr(printable(network.name)) for network in networks))
     if not networks:
-        raise TransferError(f"{file} has no such network under prefix={printable(wanted.prefix)!r}")
+        raise TransferError(f"{told.file} has no such network under prefix={printable(told.prefix)!r}")
     first, *others = networks
     if not all(np.array_equal(other.arrays[p], array) for other in others for p, array in first.arrays.items()):
-        raise TransferError(f"{file} holds several networks, under {names}; choose one by prefix=")
+        raise TransferError(f"{told.file} holds several networks, under {names}; choose one by prefix=")
     return first
 
 
@@ -161,7 +140,7 @@ def _is_named(graph: KerasUnits, arch: str) -> bool:
     return bool(owner and names) and f"{owner.path[-1]}/".startswith(names.classifier)  # type: ignore[union-attr]
 
 
-def _with_classifier(graph: KerasUnits, wanted: Wanted, fields: Mapping[str, Any]) -> _Network:
+def _with_classifier(graph: KerasUnits, asked: Asked, told: Told, fields: Mapping[str, Any]) -> _Network:
     """The whole network that the file's first output is of; Differs where its classifier is not ours."""
     last = graph.units[graph.outputs[0]] if graph.outputs else None
     if last is None or not (last.op == "dense" or takes_a_whole_map(last)):
@@ -175,9 +154,9 @@ def _with_classifier(graph: KerasUnits, wanted: Wanted, fields: Mapping[str, Any
         raise Differs("its last function is a sigmoid: the classes do not exclude each other")
     layers = [graph.units[i] for i in sorted(before - {output})]
     hidden = tuple(round(unit.about[1] / fields.get("width", 1)) for unit in layers if unit.op == "dense")
-    if "hidden" not in wanted.fields and {**registry.defaults(wanted.arch), **fields}.get("hidden", hidden) != hidden:
+    if "hidden" not in told.fields and {**registry.defaults(asked.arch), **fields}.get("hidden", hidden) != hidden:
         fields = {**fields, "hidden": hidden}
-    arrays, preprocessing = _filled(graph, OurUnits.of(wanted.arch, fields, classes, graph.image_shape), output)
+    arrays, preprocessing = _filled(graph, OurUnits.of(asked.arch, fields, classes, graph.image_shape), output)
     if classes == 1 and functions != ["softmax"]:  # of two classes, the first at 0
         for path in ("logits.kernel", "logits.bias"):
             arrays[path] = np.concatenate([np.zeros_like(arrays[path]), arrays[path]], axis=-1)
