@@ -31,7 +31,7 @@ MOST_SCANS = 100
 # To how many pixels a byte can come: of one bit, packed to a 1,032nd by deflate; of a JPEG a bit for 8x8, and more.
 MOST_PIXELS = {"PNG": 8 * 1032, "PPM": 8, "JPEG": 8 * 512, "MPO": 8 * 512}
 # Other formats unpack no more, but newer ones take next to no bytes for what is blank: any file may have so many.
-MOST_UNPACKED, MOST_BLANK = 8 * 1032, 1 << 25
+MOST_UNPACKED, MOST_BLANK = 8 * 1032, 1 << 24
 HEADER_BYTES = 64 * 1024
 MOST_TEXT = 32 << 20
 MOST_COMMENTS = 100
