@@ -73,3 +73,17 @@ def test_images_of_both_splits_are_told_by_their_files(tmp_path, way, caplog):
     by = "file" if way == "head" else "pixels"
     assert {**found, "first": None} == {"images": 1, "of": 5, "by": by, "first": None}
     assert [[name.rsplit("/")[-1] for name in pair] for pair in found["first"]] == [["copy.png", "train2.png"]]
+
+
+def test_a_head_that_is_far_off_has_one_loss(tmp_path):
+    """The loss that its last epoch printed, however large: what is capped beside what is not would be two."""
+    random, labels = np.random.default_rng(0), np.arange(60) % 2
+    features = 1e4 * random.normal(size=(60, 4)).astype(np.float32)
+    files = [str(tmp_path / name) for name in ("train.npz", "validation.npz")]
+    for file, rows in zip(files, (slice(40), slice(40, None)), strict=True):
+        np.savez(file, features=features[rows], labels=labels[rows])
+    chosen = config_of("linear")
+    chosen.head.learning_rate = 10.0
+    result = experiment.train_on_files(chosen, *files, epath.Path(tmp_path / "run"))
+    assert result["validation_loss"] > 1000
+    assert result["measures"]["log_loss"]["value"] == pytest.approx(result["validation_loss"], rel=1e-5)

@@ -23,8 +23,10 @@ FORMAT = 1
 KINDS = ("classes", "labels", "values")
 # Classes that are kept of each row.
 MOST = 5
-# What is said to be impossible and happens counts as this probability, so that a mean over rows stays a number.
+# What is said to be impossible (its logit is -inf) and happens counts as this probability, so that a mean over rows
+# stays a number; the loss of what is only unlikely, below the other number, is what training has.
 SMALLEST = float(np.finfo(np.float32).tiny)
+IMPOSSIBLE = float(np.finfo(np.float32).max) / 2
 # Names of files that are not UTF-8 keep their bytes.
 ODD = "surrogateescape"
 # Logits that are looked at together.
@@ -105,7 +107,7 @@ class Predictions:
         scores: of labels float32 (N, L), logits; of values float32 (N, T), what was predicted.
         top: of classes int32 (N, K), the K = min(5, C) of the highest logits, highest first, of equals the lowest.
         probability: of classes float32 (N, K), theirs.
-        nll: of classes float32 (N,), less the logarithm of the right one's probability, 87.3 at most.
+        nll: of classes float32 (N,), less the logarithm of the right one's probability; 87.3 where it is impossible.
         num_outputs: C, L or T.
         ranked: whether the scores put classes or labels in order; where not, K is 1.
         probable: whether they make probabilities; where not, `probability` and `nll` are NaN.
@@ -251,7 +253,8 @@ def _of_classes(logits: np.ndarray, labels: np.ndarray, most: int, probable: boo
             block -= block.max(axis=1, keepdims=True)
         if probable:
             total = np.log(np.exp(block).sum(axis=1, dtype=np.float64))
-            nll[rows] = np.minimum(total - block[here, labels[rows]], -np.log(SMALLEST))
+            loss = total - block[here, labels[rows]]
+            nll[rows] = np.where(loss < IMPOSSIBLE, loss, -np.log(SMALLEST))
         np.maximum(block, np.finfo(np.float32).min, out=block)
         for rank in range(most):
             likeliest = block.argmax(axis=1)
