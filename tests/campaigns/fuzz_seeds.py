@@ -111,6 +111,43 @@ def table_parquet() -> list[bytes]:
     return [stream.getvalue().to_pybytes()]
 
 
+def image_h5() -> list[bytes]:
+    chunked = {"chunks": (1, 6, 5, 3), "compression": "gzip", "shuffle": True}
+
+    def fill(file: Any, **options: Any) -> None:
+        file.create_dataset("images", data=PIXELS, **options)
+        file["labels"] = LABELS
+
+    return [h5(fill), h5(functools.partial(fill, **chunked)), h5(fill, libver="latest")]
+
+
+def feature_h5() -> list[bytes]:
+    return [h5(lambda file: file.update({"features": FEATURES, "labels": LABELS}))]
+
+
+def image_mat() -> list[bytes]:
+    from scipy.io import savemat
+
+    made = []
+    for compressed in (False, True):
+        stream = io.BytesIO()
+        savemat(stream, {"X": PIXELS.transpose(1, 2, 3, 0), "y": LABELS}, do_compression=compressed)
+        made.append(stream.getvalue())
+    return made
+
+
+def idx_of(array: np.ndarray) -> bytes:
+    return struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def idx() -> list[bytes]:
+    return [idx_of(PIXELS[..., 0]), gzip.compress(idx_of(PIXELS[..., 0]))]
+
+
+def cifar_binary() -> list[bytes]:
+    return [b"".join(bytes([label]) + row.tobytes() for label, row in zip((3, 1), CIFAR, strict=True))]
+
+
 def safetensors() -> list[bytes]:
     from safetensors.numpy import save
 

@@ -139,6 +139,16 @@ TEXT_TOKENS = (
     b"0.0",
     b"9" * 5000,
 )
+MAT_TOKENS = (
+    b"\x0e\0\0\0",
+    b"\x0f\0\0\0",
+    b"\x01\0\0\0",
+    b"\x05\0\0\0",
+    b"\x06\0\0\0",
+    b"IM",
+    b"MI",
+    b"\xff\xff\xff\x7f",
+)
 FLAG_TOKENS = (b"=", b".", b"(", b")", b"None", b"1e999", b"'", b"\n", b"[0]")
 
 
@@ -321,6 +331,25 @@ def cifar_names(content: bytes) -> Files:
     return {"test_batch": seeds.cifar_batch()[2], "batches.meta": content}
 
 
+def cifar_binary_files(content: bytes) -> Files:
+    return {"test_batch.bin": content, "batches.meta.txt": b"a\nb\nc\nd\ne\n"}
+
+
+def mnist(content: bytes) -> Files:
+    """A damaged file of images, packed and not by turns, beside labels."""
+    name = "train-images-idx3-ubyte" + (".gz" if content.startswith(b"\x1f") else "")
+    return {name: content, "train-labels-idx1-ubyte": seeds.idx_of(seeds.LABELS.astype(np.uint8))}
+
+
+def npy_pair(content: bytes) -> Files:
+    return {"x.npy": content, "y.npy": seeds.npy(seeds.LABELS)}
+
+
+def images_h5(folder: Path) -> object:
+    found = open_source(f"h5:{folder / 'a.h5'}")
+    return found.fingerprint, [found.image(i) for i in range(len(found))]
+
+
 def config_flags(folder: Path) -> object:
     """The command line, as `train.py` takes it."""
     from transfer import config
@@ -396,6 +425,12 @@ TABLE = (
     Target("table .csv", seeds.table_csv, table("a.csv"), with_images("a.csv"), TABLE_TOKENS),
     Target("table .jsonl", seeds.table_jsonl, table("a.jsonl"), with_images("a.jsonl"), JSON_TOKENS),
     Target("table .parquet", seeds.table_parquet, table("a.parquet"), with_images("a.parquet"), share=3, short=100),
+    Target("images .h5", seeds.image_h5, images_h5, alone("a.h5"), HDF5_TOKENS, share=0, short=10),
+    Target("images .mat", seeds.image_mat, source("mat", "a.mat"), alone("a.mat"), MAT_TOKENS),
+    Target("MNIST .idx", seeds.idx, source("idx", "", "train"), mnist, (b"\xff\xff\xff\xff", b"\0\0\x08\x03")),
+    Target("features .npy", seeds.npys, feature_file("x.npy"), npy_pair, NPY_TOKENS),
+    Target("features .h5", seeds.feature_h5, feature_file("a.h5"), alone("a.h5"), HDF5_TOKENS, share=0, short=10),
+    Target("CIFAR binary", seeds.cifar_binary, cifar_folder, cifar_binary_files),
     Target("CIFAR batch", seeds.cifar_batch, cifar_folder, cifar_files, PICKLE_TOKENS),
     Target("CIFAR meta", seeds.cifar_meta, cifar_folder, cifar_names, PICKLE_TOKENS),
     Target("CIFAR tar", seeds.tars, cifar_tar, with_tar_checksums("a.tar.gz"), TAR_TOKENS),

@@ -12,6 +12,7 @@ from typing import Any
 
 from transfer.errors import TransferError
 from transfer.runtime import progress
+from transfer.runtime.files import hdf5
 from transfer.weights.readers import keras_file
 
 REPOSITORY = Path(__file__).parents[2]
@@ -24,7 +25,7 @@ SECONDS, PATIENCE = 30.0, 4
 READING = ("os.listdir", "os.scandir", "object.", "sys._getframe", "marshal.", "gc.", "builtins.id", "mmap.", "array.")
 # What loading a library does, and asking HDF5's in another process.
 LIBRARIES = tuple(os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, REPOSITORY))
-CHILD = keras_file.CHILD.format(str(keras_file.ROOT))
+CHILDREN = [each.CHILD.format(str(each.ROOT)) for each in (keras_file, hdf5)]
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -127,7 +128,7 @@ def _of_library(event: str, arguments: tuple) -> bool:
     if event == "exec":
         return str(getattr(first, "co_filename", "")).startswith((*LIBRARIES, "<frozen", "<string>", "<attrs"))
     if event == "subprocess.Popen":
-        return list(arguments[1])[:3] == [sys.executable, "-c", CHILD]
+        return list(arguments[1])[:3] in [[sys.executable, "-c", child] for child in CHILDREN]
     return event in ("import", "os.kill", "os.fork", "os.posix_spawn") or (
         event == "compile" and (arguments[1] == "<unknown>" or str(arguments[1]).startswith((*LIBRARIES, "<")))
     )

@@ -1,7 +1,6 @@
 """Arrays of images in the files of the field: NumPy, HDF5, MATLAB, MNIST, CIFAR's binary version, Keras' cache."""
 
 import gzip
-import os
 import struct
 
 import h5py
@@ -105,16 +104,9 @@ def test_rows_of_hdf5_are_read_when_they_are_asked_for(tmp_path, monkeypatch):
 
 def test_rows_of_hdf5_that_change_are_noticed(tmp_path):
     path = write_h5(tmp_path / "a.h5", {"images": IMAGES, "labels": LABELS})
-    source = open_source(str(path))
-    assert source.file_checksums_read([0, 1]).tolist() == [-1, -1]
-    before, checksums = source.file_stamps([0, 1]), source.file_checksums([0, 1])
-    source.image(1)
-    assert source.file_checksums_read([0, 1]).tolist() == [-1, checksums[1]]
-    write_h5(path, {"images": IMAGES[::-1], "labels": LABELS})
-    os.utime(path, ns=(1, 1))
-    again = open_source(str(path))
-    assert (again.file_stamps([0, 1]) != before).all() and (again.file_checksums([0, 1]) != checksums).all()
-    assert again.fingerprint == source.fingerprint
+    before = open_source(str(path)).fingerprint
+    path.write_bytes(path.read_bytes().replace(IMAGES.tobytes(), IMAGES[::-1].tobytes()))
+    assert open_source(str(path)).fingerprint != before
 
 
 def test_what_hdf5_is_not_read_of_an_image_names_it(tmp_path, monkeypatch):

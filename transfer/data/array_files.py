@@ -196,33 +196,25 @@ class _Rows:
 
 
 class StoredSource(ArraySource):
-    """Images of an array that is read from its file row by row; whether they are the same is told by checksums."""
+    """Images of an array that is read from its file row by row."""
 
     def __init__(self, name: str, path: str, images: Any, *others: Any) -> None:
         super().__init__(name, images, *others)
-        self.path, self._checksums = path, np.full(len(images), -1, np.int64)
+        self.path = path
 
     def image(self, index: int) -> np.ndarray:
         try:
-            row = self.images[index]
+            return super().image(index)
         except TransferError as error:
             raise BrokenImage(f"{self.name}: {self.ids[index]}: {error}") from error
-        self._checksums[index] = zlib.crc32(row.data)
-        return np.repeat(row, 3, axis=-1) if row.shape[-1] == 1 else row
-
-    def file_stamps(self, rows: Sequence[int]) -> np.ndarray:
-        status = os.stat(self.path)
-        return np.full(len(rows), hash((status.st_size, status.st_mtime_ns, status.st_ctime_ns)))
-
-    def file_checksums(self, rows: Sequence[int]) -> np.ndarray:
-        return np.array([zlib.crc32(self.images[row].data) for row in rows], np.int64)
-
-    def file_checksums_read(self, rows: Sequence[int]) -> np.ndarray:
-        return self._checksums[rows]
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        return digest(self, (repr((self.images.shape, os.path.getsize(self.path))).encode(),))
+        with open(self.path, "rb") as file:
+            checksum = functools.reduce(
+                lambda sum, part: zlib.crc32(part, sum), iter(lambda: file.read(AT_ONCE), b""), 0
+            )
+        return digest(self, (checksum.to_bytes(4, "big"),))
 
 
 READERS: dict[str, Any] = {"npz": _npz, "h5": _h5, "mat": _mat, "idx": _idx}

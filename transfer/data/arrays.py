@@ -1,7 +1,6 @@
 """Data sets that come as arrays: `digits`, `cifar10:PATH`, `cifar100:PATH`, `cifar100coarse:PATH`, `pickle:PATH`."""
 
 import functools
-import glob
 import io
 import os
 from collections.abc import Iterable, Mapping
@@ -143,9 +142,11 @@ open_cifar100_coarse = functools.partial(_open_cifar, "cifar100coarse", CIFAR100
 
 def _unpacked(path: str, layout: CifarLayout, split: str) -> dict[str, Any]:
     """The files in a folder, or in the one that the archive unpacks to inside it; Keras has one around that."""
-    inside = [folder for form in ("cifar-*", "cifar-*/cifar-*") for folder in sorted(glob.glob(form, root_dir=path))]
+    folders = [path]
+    for above in (path, *_cifar_folders(path)):
+        folders += _cifar_folders(above)
     stored, files = layout.stored(split), dict[str, Any]()
-    for folder in (path, *(os.path.join(path, folder) for folder in inside)):
+    for folder in folders:
         for file, name in stored.items():
             if name not in files and os.path.isfile(whole := os.path.join(folder, file)):
                 with open(whole, "rb") as stream:
@@ -153,6 +154,12 @@ def _unpacked(path: str, layout: CifarLayout, split: str) -> dict[str, Any]:
         if layout.splits[split][0] in files:
             break
     return files
+
+
+def _cifar_folders(path: str) -> list[str]:
+    """The folders in another that are called as those of the data sets."""
+    names = [name for name in sorted(os.listdir(path)) if name.startswith("cifar-")]
+    return list(filter(os.path.isdir, (os.path.join(path, name) for name in names)))
 
 
 def _packed(path: str, layout: CifarLayout, split: str) -> dict[str, Any]:
