@@ -243,8 +243,10 @@ def test_an_ending_that_the_table_leaves_out(folder):
     source = opened(folder, lines("id,label", "0,cat", "1,dog"))
     assert source.ids == ["0.png", "1.png"]
     (folder / "0.jpg").write_bytes(encoded(IMAGES[5], "JPEG"))
-    source = opened(folder, lines("id,label", "0,cat", "1,dog"), ending=".png")
-    assert source.ids == ["0.png", "1.png"]
+    assert opened(folder, lines("id,label", "0,cat", "1,dog"), ending=".png").fingerprint == source.fingerprint
+    said = "0 is there as .jpg and as .png: --config.data.ending=…"
+    assert refusal(folder, lines("id,label", "0,cat", "1,dog")) == said
+    assert opened(folder, lines("id,label", "0.png,cat", "1.png,dog")).fingerprint == source.fingerprint
 
 
 def test_where_paths_begin(folder, monkeypatch):
@@ -269,8 +271,9 @@ def test_where_paths_begin(folder, monkeypatch):
 
 def test_files_that_are_not_there_are_named_and_count_as_broken(folder, caplog):
     (folder / "12.png").mkdir()
-    source = opened(folder, lines("path,label", "0.png,cat", "x.png,dog", "12.png,cat", "1.png,dog"))
-    assert "2 of 4 files are not there: x.png, 12.png" in caplog.text and len(source) == 4
+    (folder / "13.png").symlink_to(folder / "nothing")
+    source = opened(folder, lines("path,label", "0.png,cat", "x.png,dog", "12.png,cat", "13.png,dog"))
+    assert "3 of 4 files are not there: x.png, 12.png, 13.png" in caplog.text and len(source) == 4
     with pytest.raises(BrokenImage, match=r"x\.png: cannot be read"):
         source.image(1)
 

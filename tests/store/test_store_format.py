@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from stores import BATCH, ROWS, TEXT, expected, fill, finished, rows_of, writer
+from stores import BATCH, ROWS, TEXT, expected, fill, finished, rewrite, rows_of, writer
 
 from transfer.errors import TransferError, UsageError
 from transfer.store import format as store_format
@@ -41,13 +41,43 @@ def small_chunks(monkeypatch):
 def test_the_checksum_of_a_row_is_what_its_docstring_says(data):
     count, start = data.draw(st.integers(1, 4)), data.draw(st.integers(0, 2**40))
     dtype = data.draw(st.sampled_from([np.float32, ml_dtypes.bfloat16]))
-    labels = data.draw(hnp.arrays(np.int64, count))
+    kinds = (np.int64, count), (np.float32, (count, data.draw(st.integers(1, 3))))
+    labels = data.draw(hnp.arrays(*data.draw(st.sampled_from(kinds))))
     ids = [text.encode() for text in data.draw(st.lists(TEXT, min_size=count, max_size=count))]
     taps = [np.random.default_rng(i).normal(size=(count, i + 1, 2)).astype(dtype) for i in range(2)]
     for i, check in enumerate(row_checks(start, labels, ids, taps)):
-        text = struct.pack("<qqI", start + i, labels[i], len(ids[i])) + ids[i] + taps[0][i].tobytes()
-        crc = zlib.crc32(text + taps[1][i].tobytes())
+        text = struct.pack("<q", start + i) + labels[i].tobytes() + struct.pack("<I", len(ids[i])) + ids[i]
+        crc = zlib.crc32(text + taps[0][i].tobytes() + taps[1][i].tobytes())
         assert check == (crc if crc > 1 else crc + 2)
+
+
+@pytest.mark.parametrize("target", ["labels", "values"])
+def test_several_labels_and_values_a_row(target, path):
+    labels = np.random.default_rng(0).normal(size=(ROWS, 3)).astype(np.float32)
+    how = dict(target=target, class_names=("x", "y", "z"))
+    with writer(path, labels=labels, **how) as store:
+        store.write(4, {"pre_logits": rows_of(4, 8)}, [5])  # and is interrupted
+    changed = labels.copy()
+    changed[-1, -1] += 1
+    with pytest.raises(TransferError, match="labels among the rows 0 to 10 are not the source's"):
+        writer(path, labels=changed, **how)
+    with writer(path, labels=labels, **how) as store:
+        assert store.pending() == [(0, 4), (8, 11)]
+        fill(store)
+        store.finish()
+    store, kept = FeatureStore.open(path), np.delete(labels, 5, axis=0)
+    assert store.target == target and store.label_rows.shape == (ROWS - 1, 3)
+    np.testing.assert_array_equal(store.labels, kept)
+    np.testing.assert_array_equal(store.label_rows[4:6], kept[4:6])
+    assert not verify(str(path), read_metadata(str(path)))
+    rewrite(path, "labels", changed)
+    (line,) = verify(str(path), read_metadata(str(path))).lines
+    assert line == "row 10: features, label or id are not those that were written"
+
+
+def test_a_store_of_classes_is_as_it_always_was(path):
+    finished(path)
+    assert "target" not in read_metadata(str(path)) and FeatureStore.open(path).target == "classes"
 
 
 def test_metadata_carry_their_own_checksum(path):

@@ -1,8 +1,9 @@
 """`csv:FILE`: images listed by a table, which says what each of them shows: a class, several labels, or values."""
 
+import contextlib
+import functools
 import hashlib
 import os
-import stat
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ class Places:
     """
 
     def __init__(self, root: str, ending: str | None) -> None:
-        self.root = root
+        self.root, self._names = root, functools.cache(_files_in)
         self.endings = ["", *((ending,) if ending else (*formats.OF_IMAGES, ".JPG", ".JPEG", ".PNG"))]
 
     def find(self, cell: str) -> Entry:
@@ -43,17 +44,25 @@ class Places:
             path = path if inside.startswith("..") else inside
         elif path.split("/")[0] == "..":
             raise TransferError(f"{printable(cell, 200)} leads out of {self.root}; give the path as a whole, or a root")
-        for place, ending in enumerate(self.endings):
-            whole = os.path.join(self.root, path + ending)
-            try:
-                status = os.stat(whole)
-            except (OSError, ValueError):
-                continue
-            if stat.S_ISREG(status.st_mode):
-                if place > 1:  # the endings in a table are mostly alike
-                    self.endings.insert(1, self.endings.pop(place))
-                return Entry((path + ending,), b"%d" % status.st_size, False, whole)
-        return Entry((path,), b"", False, os.path.join(self.root, path))
+        folder, name = os.path.split(os.path.join(self.root, path))
+        names = self._names(folder)
+        there = [ending for ending in self.endings if name + ending in names]
+        if len(there) > 1 and there[0]:
+            raise UsageError(f"{printable(cell, 200)} is there as {' and as '.join(there)}: --config.data.ending=…")
+        path, whole = (name + (there[0] if there else "") for name in (path, os.path.join(folder, name)))
+        identity = b""
+        with contextlib.suppress(OSError):  # a link to nothing
+            identity = b"%d" % os.path.getsize(whole) if there else b""
+        return Entry((path,), identity, False, whole)
+
+
+def _files_in(folder: str) -> frozenset[str]:
+    """The names in a folder that are no folders; nothing where there is none."""
+    try:
+        with os.scandir(folder) as listing:
+            return frozenset(entry.name for entry in listing if not entry.is_dir())
+    except (OSError, ValueError):
+        return frozenset()
 
 
 def open_split(
