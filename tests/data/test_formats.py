@@ -192,6 +192,7 @@ STRANGERS = {
     b"": "the file is empty",
     b"  <!DOCTYPE html>": "it is a web page",
     b"version https://git-lfs.github.com/spec/v1": "it is a pointer of Git LFS; `git lfs pull` fetches the image",
+    b"/annex/objects/SHA256E-s9": "it is a pointer of git-annex; `git annex get` fetches the image",
     b"%PDF-1.4": "it is a PDF",
     b"RIFF\0\0\0\0WAVEfmt ": "it begins with RIFF....WAVE",
     b"\0\0\0\x18ftypisom\0\0\0\0isommp41": "it begins with ....ftypisom",

@@ -70,10 +70,10 @@ def _open(kind: str, path: str, split: str | None) -> Source:
 def _file_of_split(name: str, path: str, split: str | None, endings: tuple[str, ...]) -> str:
     """The file of a folder that is called `SPLIT.h5`, or `SPLIT_32x32.mat`."""
     files = {file.rpartition(".")[0]: file for file in sorted(os.listdir(path)) if file.lower().endswith(endings)}
-    found = [file for stem, file in files.items() if split and re.split(r"[_-]", stem)[0] == split or stem == split]
-    if not found:
+    of_split = [file for stem, file in files.items() if split in (stem, re.split(r"[_-]", stem)[0])]
+    if not of_split:
         raise no_split(name, split, list(files))
-    return os.path.join(path, found[0])
+    return os.path.join(path, of_split[0])
 
 
 def _array_names(names: Collection[str], splits: Sequence[str | None]) -> tuple[str, str]:

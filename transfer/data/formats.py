@@ -48,6 +48,7 @@ MOST_BRANDS = 64
 STRANGERS: Mapping[bytes, str] = {
     b"<": "it is a web page",
     b"version https://git-lfs": "it is a pointer of Git LFS; `git lfs pull` fetches the image",
+    b"/annex/objects": "it is a pointer of git-annex; `git annex get` fetches the image",
     b"%pdf": "it is a PDF",
     b"pk\x03\x04": "it is a zip",
 }

@@ -173,7 +173,7 @@ class ArraySource(Source):
         if not images.size:
             raise TransferError(f"{name}: holds no images")
         self.name, self.images = name, images
-        marks = np.asarray(labels) if np.ndim(labels) == 2 and np.shape(labels)[1] > 1 else None
+        marks = labels if isinstance(labels, np.ndarray) and labels.ndim == 2 and labels.shape[1] > 1 else None
         if marks is not None and len(marks) == len(images) and marks.any() and np.isin(marks, (0, 1)).all():
             class_names = class_names or list(map(str, range(marks.shape[1])))
             labels = marks.argmax(axis=1)  # one-hot

@@ -139,11 +139,12 @@ ARRAY_CONSTRUCTORS: Mapping[tuple[str, str], Constructor] = {
     **{
         (f"numpy.{core}.{module}", name): Constructor(make)
         for core in ("core", "_core")
-        for module, name, make in (
-            *((place, "_reconstruct", _Array) for place in MULTIARRAY),
-            *((place, "scalar", _Array.scalar) for place in MULTIARRAY),
-            ("numeric", "_frombuffer", _Array.from_buffer),
+        for modules, name, make in (
+            (MULTIARRAY, "_reconstruct", _Array),
+            (MULTIARRAY, "scalar", _Array.scalar),
+            (("numeric",), "_frombuffer", _Array.from_buffer),
         )
+        for module in modules
     },
     ("_codecs", "encode"): Constructor(_encode),
     ("__builtin__", "bytes"): Constructor(_empty_bytes),
