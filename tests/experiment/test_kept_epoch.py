@@ -13,6 +13,7 @@ from transfer.evaluation import runs
 from transfer.evaluation.predictions import Predictions
 from transfer.experiment import finetune, train_head
 from transfer.report import run_data
+from transfer.weights import create_model
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 PATIENCE = {"keep": "best", "patience": 4}
@@ -155,3 +156,4 @@ def test_a_network_that_is_kept_is_that_of_its_best_epoch(tmp_path, monkeypatch)
     arrays = load_file(tmp_path / "model.safetensors")
     np.testing.assert_array_equal(arrays["logits.bias"], kept[1]["params"]["logits"]["bias"])
     assert not np.array_equal(arrays["logits.bias"], kept[2]["params"]["logits"]["bias"])
+    assert create_model("lenet5", str(tmp_path / "model.safetensors")).label_names == tuple("0123456789")

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from transfer.errors import TransferError
 from transfer.preprocess.recipe import Preprocessing
-from transfer.weights import beside, catalogue, claims, create_model
+from transfer.weights import beside, catalogue, claims, create_model, native
 
 WIDTH = 1 / 16
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -214,12 +214,23 @@ def test_what_stands_beside_the_file_of_an_architecture_is_taken(tmp_path: Path,
     assert "no preprocessing is known, images being made with crop_mode=border" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "said, names",
+    [('["Blüte", "\\u001b[2J"]', ("Blüte", "\\x1b[2J")), ("{", ()), ("3", ()), ("[" * 100_000, ()), ('["a", 1]', ())],
+)
+def test_a_file_of_ours_says_its_classes_itself(said, names, tmp_path):
+    native.write(tmp_path / "model.safetensors", {"w": np.zeros(2)}, {"format": "transfer", "class_names": said})
+    assert beside.read(tmp_path / "model.safetensors").label_names == names
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
     max_leaves=9,
 )
 KEYS = sorted({*of_timm(), *TIMM, "test_input_size", "crop_mode", "model_args", "id2label", "num_classes", "depths"})
+
+
 KEYS += sorted({*BASIC, *NUMBERS, *CONVNEXT, "do_center_crop", "crop_size", "label_names"} - set(KEYS))
 
 

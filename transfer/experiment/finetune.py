@@ -1,5 +1,6 @@
 """A network trained end to end, or from some layer on: an experiment with `config.train="finetune"`."""
 
+import json
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -66,7 +67,8 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         how = {"patience": patience, "checkpoint_seconds": seconds}
         run = run_epochs(whole_epochs(epoch), state, config.finetune.epochs, workdir, **how)
     state = run.kept_state(keep)
-    described = native.describe(model.arch, dict(model.fields), preprocessing)
+    classes = {native.CLASSES_KEY: json.dumps(list(sources["train"].class_names))}
+    described = native.describe(model.arch, dict(model.fields), preprocessing, **classes)
     native.write(workdir / "model.safetensors", flat_state(network.model(state)), described)
     known = results.facts(config, model) | {"unfreeze": config.unfreeze, "trained_layers": len(layers)}
     known |= {"init_from": started} if started is not None else {}
@@ -84,9 +86,9 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
 def _misleading(rows: Mapping[str, finetune.LabelledImages], sources: Mapping[str, Source]) -> dict[str, Any]:
     """As `transfer.experiment.head_data.Data.misleading`, of images."""
     train, validation = (duplicates.Rows(np.asarray(rows[split][0]), sources[split].ids) for split in SPLITS)
-    labels = (np.asarray(sources[split].labels) for split in SPLITS)
+    of_train, of_validation = (np.asarray(sources[split].labels) for split in SPLITS)
     twins = duplicates.facts(train, validation, what="pixels")
-    return misleading(twins, untrained_classes(*labels, sources["train"].class_names))
+    return misleading(twins, untrained_classes(of_train, of_validation, sources["train"].class_names))
 
 
 def report_layers(

@@ -57,11 +57,11 @@ class Data(NamedTuple):
 
     def misleading(self) -> dict[str, Any]:
         """The facts in `result.json` on rows that make its measures say less than they seem to; each is logged."""
-        sides = (
+        train, validation = (
             duplicates.Rows(next(iter(side.taps.values())), side.ids, side.content)
             for side in (self.train, self.validation)
         )
-        return misleading(duplicates.facts(*sides), self.untrained_classes())
+        return misleading(duplicates.facts(train, validation), self.untrained_classes())
 
     def print_shapes(self) -> None:
         """Prints a line for each side: the shapes of its taps and of its labels."""

@@ -74,9 +74,9 @@ def read(file: Path) -> Beside:
 
     Our own files say all themselves; a `config.json` beside one is its run's, or of the file that it was made from.
     """
-    config = file.with_name(CONFIG)
-    if safetensors_file.metadata(file).get("format") == native.FORMAT:
-        return Beside(config)
+    config, metadata = file.with_name(CONFIG), safetensors_file.metadata(file)
+    if metadata.get("format") == native.FORMAT:
+        return Beside(config, label_names=_own_label_names(metadata))
     content, processor = _json(config), _json(file.with_name(PREPROCESSOR))
     inner = content.get("pretrained_cfg")
     dicts = (inner, content) if isinstance(inner, Mapping) else (content,)
@@ -96,6 +96,14 @@ def _json(path: Path) -> Mapping[str, Any]:
     except (OSError, TransferError) as error:
         logging.warning("%s: not looked at (%s)", path, error)
         return {}
+
+
+def _own_label_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of the classes in the metadata of a file of ours, which says them where it was trained for them."""
+    try:
+        return _label_names(json.loads(metadata.get(native.CLASSES_KEY, "[]")))
+    except (ValueError, RecursionError):  # somebody has written in the file
+        return ()
 
 
 def _label_names(names: Any) -> tuple[str, ...]:

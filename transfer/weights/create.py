@@ -81,7 +81,8 @@ def create_model(
       else what a whole Keras model does to its images first, else what stands beside the file, else None; for images of
       so many channels), `renewed` (paths of the arrays that are random beside those of the file: a new classifier),
       `revision` (the commit of weights from a Hub, else None), `label_names` (of the classes, where a `config.json`
-      beside the file has them, else empty), `arch` and `fields` (what `registry.build` makes such a network of).
+      beside the file or a file of ours has them, else empty), `arch` and `fields` (what `registry.build` makes such a
+      network of).
 
     Raises:
       UsageError: unknown name or field; an architecture without `weights`; a choice among tensors of no file.

@@ -19,6 +19,7 @@ from transfer.weights.readers import safetensors_file
 FORMAT = "transfer"
 FIELDS_KEY = "fields"
 PREPROCESSING_KEY = "preprocessing"
+CLASSES_KEY = "class_names"
 
 
 def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
