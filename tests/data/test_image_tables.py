@@ -69,6 +69,7 @@ WRITTEN = {
     "quoted, with blanks and new lines": ("t.csv", QUOTED.encode()),
     "empty rows": ("t.csv", PLAIN.replace("\n", "\n\n,\n").encode()),
     "by pandas with its index": ("t.csv", WITH_INDEX.encode()),
+    "empty columns of a spreadsheet": ("t.csv", PLAIN.replace("\n", ",,\n").encode()),
     "Windows paths": ("t.csv", PLAIN.replace("\n0", "\n.\\0").encode()),
     "jsonl": ("t.jsonl", OBJECTS.encode()),
     "parquet": ("t.parquet", TWO_CLASSES),
@@ -133,7 +134,7 @@ UNKNOWN = [
 ]
 WRONG = [
     ("path,label,note", "0.png,cat", {}, "line 2 has 2 cells, the header 3"),
-    ("path,path,label", "0.png,0.png,cat", {}, "two columns are of one name: path, path, label"),
+    ("path,path,label", "0.png,0.png,cat", {}, "two columns are named path"),
     ("path,label", '0.png,"cat', {}, "line 2: unexpected end of data"),
     ("0.png,cat", "1.png,dog", {}, "its first line is no header, it names 0.png; put one above it: path,label"),
     ("path,label", "", {}, "has no rows"),

@@ -69,8 +69,8 @@ def _separated(path: str) -> Table:
     header = rows.pop(0)[1] if rows else []
     if odd := next((name for name in header if name.lower().endswith(formats.OF_IMAGES)), None):
         raise TransferError(f"its first line is no header, it names {printable(odd)}; put one above it: path,label")
-    if len(set(header)) < len(header):
-        raise TransferError(f"two columns are of one name: {printable(', '.join(header))}")
+    if twice := [name for place, name in enumerate(header) if name and name in header[:place]]:
+        raise TransferError(f"two columns are named {printable(twice[0])}")
     for line, cells in rows:
         if len(cells) != len(header):
             raise TransferError(f"line {line} has {len(cells)} cells, the header {len(header)}")
