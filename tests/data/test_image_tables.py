@@ -146,6 +146,7 @@ WRONG = [
     ),
     ("path,label", "0.png,NaN", {}, "1 row has nothing in column label"),
     ("path,label", ",cat", {}, "1 row has nothing in column path"),
+    ("path,target", "0.png,0.25", {}, "column target holds fractions, no classes: --config.data.columns.value=target"),
     ("path,age", "0.png,old", {"value": "age"}, "column age: old in line 2 is no finite number"),
     ("path,age", "0.png,", {"value": "age"}, "column age: nothing in line 2 is no finite number"),
     ("path,age", "0.png,inf", {"value": "age"}, "column age: inf in line 2 is no finite number"),

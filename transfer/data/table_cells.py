@@ -14,6 +14,7 @@ from transfer.runtime.files.untrusted import MAX_CLASSES, printable
 MARKS = {"1": True, "True": True, "true": True, "0": False, "-1": False, "False": False, "false": False}
 # What labels in a cell may be separated by, beside spaces.
 SEPARATORS = "|;,"
+FRACTION = re.compile(r"^-?[0-9]*\.[0-9]+$")
 WHOLE = re.compile(r"^(-?[0-9]+)\.0$")
 
 
@@ -52,6 +53,9 @@ def read(table: Table, says: str, shown: Sequence[str], rows: np.ndarray) -> tup
     too_many = len(names) > MAX_CLASSES if says == "label" else 4 * len(names) * len(rows) > table.limit
     if too_many or (says == "labels" and len(names) < 2):
         raise TransferError(f"column {printable(shown[0])} holds {len(names)} different labels")
+    if says == "label" and 2 * sum(map(bool, map(FRACTION.match, names))) > len(of_rows):
+        column = printable(shown[0])
+        raise TransferError(f"column {column} holds fractions, no classes: --config.data.columns.value={column}")
     places = {name: place for place, name in enumerate(names)}
     if says == "label":
         for row in rows:
