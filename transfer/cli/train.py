@@ -19,7 +19,7 @@ from transfer.errors import UsageError
 from transfer.runtime.files import paths
 
 CONFIG = scripts.Config("train", __doc__ or "")
-TRAINING_FILE = flags.DEFINE_string("training_file", None, "Features and labels (.p, .npz, .safetensors) to train on.")
+TRAINING_FILE = flags.DEFINE_string("training_file", None, "Features and labels (.p, .npz, .npy, .h5, …) to train on.")
 VALIDATION_FILE = flags.DEFINE_string("validation_file", None, "Features and labels to validate on.")
 EPOCHS = flags.DEFINE_integer("epochs", None, "Passes over the training rows (default: the config's, 50).")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Training batch size (default: the config's, 256).")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from typing import Any
@@ -39,8 +40,10 @@ class Hdf5File:
         self._process = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, start_new_session=True)
         self._lock = threading.Lock()
         weakref.finalize(self, _end, self._process)
-        described = self._ask(None)[0]["arrays"].items()
-        self.arrays = {name: Hdf5Array(self, name, np.dtype(kind), tuple(shape)) for name, (kind, shape) in described}
+        arrays = self._ask(None)[0].get("arrays", {})
+        self.arrays = {
+            name: Hdf5Array(self, name, np.dtype(str(kind)), shape) for name, (kind, shape) in arrays.items()
+        }
 
     def rows(self, name: str, start: int, stop: int) -> bytes:
         """The bytes of some rows of an array; from any thread."""
@@ -53,9 +56,9 @@ class Hdf5File:
             with self._lock:
                 stdin.write(json.dumps(request).encode() + b"\n")
                 stdin.flush()
-                answer = json.loads(stdout.readline(LONGEST_ANSWER))
-                content = stdout.read(min(answer.get("length", 0), decompression_limit(self.size)))
-        except (OSError, ValueError) as error:
+                answer = dict(json.loads(stdout.readline(LONGEST_ANSWER)))
+                content = stdout.read(min(int(answer.get("length", 0)), decompression_limit(self.size)))
+        except (OSError, TypeError, ValueError) as error:
             crashed = "HDF5's own library crashed or went on for ever over it"
             raise TransferError(f"a damaged HDF5 file: {crashed}") from error
         if "error" in answer:
@@ -66,9 +69,9 @@ class Hdf5File:
 class Hdf5Array:
     """An array in an HDF5 file: `array[3]` and `array[2:5]` read these rows, `array[:]` all."""
 
-    def __init__(self, file: Hdf5File, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
-        self.file, self.name, self.dtype, self.shape, self.ndim = file, name, dtype, shape, len(shape)
-        self.size = math.prod(shape)
+    def __init__(self, file: Hdf5File, name: str, dtype: np.dtype, shape: Iterable[int]) -> None:
+        self.file, self.name, self.dtype, self.shape = file, name, dtype, tuple(map(int, shape))
+        self.ndim, self.size = len(self.shape), math.prod(self.shape)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -76,7 +79,7 @@ class Hdf5Array:
     def __getitem__(self, rows: int | slice) -> np.ndarray:
         start, stop, _ = (rows if isinstance(rows, slice) else slice(rows, rows + 1)).indices(len(self))
         shape = (stop - start, *self.shape[1:])
-        if self.size * self.dtype.itemsize > decompression_limit(self.file.size):
+        if self.dtype.hasobject or self.size * self.dtype.itemsize > decompression_limit(self.file.size):
             raise TransferError(f"refused: {printable(self.name)} claims more bytes than there can be")
         content = self.file.rows(self.name, start, stop)
         if len(content) != math.prod(shape) * self.dtype.itemsize:
