@@ -36,6 +36,7 @@ def plain(**columns):
 TABLES = {
     "bytes and numbers": (lambda: plain(image=DATA, label=LABELS), ("0", "1", "2")),
     "numbers from 1": (lambda: plain(image=DATA, label=[label + 1 for label in LABELS]), ("1", "2", "3")),
+    "numbers of both signs": (lambda: plain(image=DATA, label=[5 * label - 5 for label in LABELS]), ("-5", "0", "5")),
     "small numbers": (lambda: plain(image=DATA, label=pa.array(LABELS, pa.uint8())), ("0", "1", "2")),
     "text": (lambda: plain(image=DATA, label=["c", "d", "e"] * 4), ("c", "d", "e")),
     "categories": (lambda: plain(image=DATA, label=pa.array(["c", "d", "e"] * 4).dictionary_encode()), ("c", "d", "e")),

@@ -39,6 +39,7 @@ def opened(tmp_path, files, **options):
 LABELS = {
     "a number": ({"x.png": PNG, "x.cls": b"7"}, "7"),
     "a number and an end of line": ({"x.png": PNG, "x.cls": b" 7\r\n"}, "7"),
+    "a number below zero": ({"x.png": PNG, "x.cls": b"-1"}, "-1"),
     "a name": ({"x.png": PNG, "x.cls": "façade".encode()}, "façade"),
     "json with a number": ({"x.png": PNG, "x.json": b'{"label": 7, "caption": "a cat"}'}, "7"),
     "json with a name": ({"x.png": PNG, "x.json": b'{"label": "cat"}'}, "cat"),
@@ -74,7 +75,6 @@ LEFT_OUT = {
     "several labels": ({"x.png": PNG, "x.json": b'{"label": [1, 2]}'}, "1 whose .json is no label (first: a.tar/x)"),
     "a fraction": ({"x.png": PNG, "x.json": b'{"label": 0.5}'}, "1 whose .json is no label (first: a.tar/x)"),
     "true": ({"x.png": PNG, "x.json": b'{"label": true}'}, "1 whose .json is no label (first: a.tar/x)"),
-    "unlabelled by its number": ({"x.png": PNG, "x.cls": b"-1"}, "1 without a label (first: a.tar/x)"),
     "a hostile name": ({"\x1b[2Jx.png": PNG}, "1 without a label (first: a.tar/\\x1b[2Jx)"),
     "two kinds": ({"x.png": PNG, "y.cls": b"1"}, "1 without a label (first: a.tar/x); 1 without an image (first: a.t"),
 }

@@ -67,8 +67,8 @@ def find(name: str, path: str, split: str | None, ending: str) -> list[Shard]:
         path, split = f"{path.rstrip('/')}/{split}", None
     with prefix_errors(name):
         system, root = _system(path)
-        in_folder = system.isdir(root)
-        if in_folder:
+        is_folder = system.isdir(root)
+        if is_folder:
             top, files = root.rstrip("/"), system.find(root, detail=True)
         else:
             top, files = SIGNS.split(root)[0].rpartition("/")[0], _matching(system, root)
@@ -79,7 +79,7 @@ def find(name: str, path: str, split: str | None, ending: str) -> list[Shard]:
         ]
         if not shards:
             raise TransferError(f"there are no {ending} files")
-    return _of_split(name, shards, split) if split or in_folder else shards
+    return _of_split(name, shards, split) if split or is_folder else shards
 
 
 def _system(path: str) -> tuple[Any, str]:

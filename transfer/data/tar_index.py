@@ -14,7 +14,7 @@ from absl import logging
 from etils import epath
 
 from transfer.data import formats
-from transfer.data.shards import WHOLE_NUMBER, Shard
+from transfer.data.shards import Shard
 from transfer.errors import TransferError
 from transfer.runtime import cache
 from transfer.runtime.files import archives, atomic, tars
@@ -122,11 +122,11 @@ def _label(written: Mapping[str, bytes]) -> tuple[str, str]:
         try:
             value = json.loads(written[suffix]) if suffix == "json" else written[suffix].decode()
         except (ValueError, RecursionError):
-            value = True
+            value = None
         value = value.get("label", "") if isinstance(value, dict) else value
         text = str(value).strip()
         if isinstance(value, bool) or not isinstance(value, int | str) or "\n" in text:
             why = f"whose .{suffix} is no label"
-        elif text and not (text.startswith("-") and WHOLE_NUMBER.fullmatch(text)):  # -1 is none everywhere
+        elif text:
             return text, ""
     return "", why
