@@ -1,8 +1,8 @@
 """How fast shards are listed, what memory that takes, and how fast their images come in beside a folder's.
 
-python benchmarks/shards.py                # writes shards.json: ten million rows, 600 JPEGs
-python benchmarks/shards.py --rows=100000  # less of it
-python benchmarks/shards.py --table        # prints what shards.json holds
+python benchmarks/shards.py listing    # ten million rows, into shards.json
+python benchmarks/shards.py reading    # 600 JPEGs
+python benchmarks/shards.py            # prints what shards.json holds
 
 Ten million rows are ten shards of 10,000 that are listed under a thousand names (links), so that they fit on a disk;
 every name is listed by itself. Each listing is a process of its own, whose peak memory it reports, less that of
@@ -36,27 +36,30 @@ JPEGS, GROUP, BATCH = 600, 100, 64
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("part", nargs="?", choices=("listing", "reading"))
     options.add_argument("--rows", type=int, default=10_000_000)
     options.add_argument("--images", type=int, default=JPEGS)
     options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--output", default=str(MEASUREMENTS))
-    options.add_argument("--table", action="store_true")
     options.add_argument("--list", help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.list:
         print(json.dumps(listing(given.list)))
         return
-    if not given.table:
+    output = Path(given.output)
+    measured = json.loads(output.read_text()) if output.exists() else {}
+    if part := given.part:
         with tempfile.TemporaryDirectory(prefix="transfer_shards_") as temporary:
-            measured = {
-                "command": "python benchmarks/shards.py",
+            folder = Path(temporary)
+            measured[part] = {
+                "command": f"python benchmarks/shards.py {part}",
                 "cores": len(os.sched_getaffinity(0)),
+                "load": os.getloadavg()[0],
                 "python": sys.version.split()[0],
-                "listing": listings(Path(temporary), given.rows),
-                "reading": reading(Path(temporary), given.images, given.rounds),
+                **(listings(folder, given.rows) if part == "listing" else reading(folder, given.images, given.rounds)),
             }
-        Path(given.output).write_text(json.dumps(measured, indent=1) + "\n")
-    print(table(json.loads(Path(given.output).read_text())))
+        output.write_text(json.dumps(measured, indent=1) + "\n")
+    print(table(measured))
 
 
 def listing(spec: str) -> dict[str, Any]:
@@ -74,7 +77,7 @@ def listing(spec: str) -> dict[str, Any]:
     return {"rows": len(source), "seconds": opened - start, "fingerprint": ended - opened, "peak_mb": peak}
 
 
-def listings(folder: Path, rows: int) -> list[dict[str, Any]]:
+def listings(folder: Path, rows: int) -> dict[str, Any]:
     """A row for each kind: the first time, and again where an index is kept."""
     found = []
     makers: dict[str, Callable[[Path, int, int], None]] = {"wds": tiny_tar, "parquet": tiny_parquet}
@@ -90,12 +93,12 @@ def listings(folder: Path, rows: int) -> list[dict[str, Any]]:
             else:
                 path.hardlink_to(many / f"train-{shard % FILES:06d}.{ending}")
         base = in_process(f"{kind}:{least}", folder / "cache")["peak_mb"]
-        for when in ("first", "again"):
+        for when in ("first", "again")[: 2 if kind == "wds" else 1]:
             row = in_process(f"{kind}:{many}", folder / "cache")
             row["memory_mb"] = row.pop("peak_mb") - base
             found.append({"kind": kind, "when": when, **row})
             print(found[-1], file=sys.stderr)
-    return found
+    return {"kinds": found}
 
 
 def in_process(spec: str, cache: Path) -> dict[str, Any]:
@@ -180,17 +183,15 @@ def reading(folder: Path, images: int, rounds: int) -> dict[str, Any]:
 def table(measured: dict[str, Any]) -> str:
     """The measurements, as Markdown."""
     lines = ["| | rows | rows a second | memory | bytes a row | fingerprint |", "|---|---|---|---|---|---|"]
-    for row in measured["listing"]:
+    for row in measured.get("listing", {"kinds": ()})["kinds"]:
         name = row["kind"] + (", from the kept index" if row["kind"] == "wds" and row["when"] == "again" else "")
-        if row["kind"] == "wds" or row["when"] == "first":
-            bytes_a_row = row["memory_mb"] * 2**20 / row["rows"]
-            speed = f"{row['rows'] / row['seconds']:,.0f}"
-            lines.append(
-                f"| {name} | {row['rows']:,} | {speed} | {row['memory_mb']:,} MB | {bytes_a_row:.0f} "
-                f"| {row['fingerprint']:.1f} s |"
-            )
+        bytes_a_row = row["memory_mb"] * 2**20 / row["rows"]
+        lines.append(
+            f"| {name} | {row['rows']:,} | {row['rows'] / row['seconds']:,.0f} | {row['memory_mb']:,} MB "
+            f"| {bytes_a_row:.0f} | {row['fingerprint']:.0f} s |"
+        )
     lines += ["", "| source | images a second | of the folder's |", "|---|---|---|"]
-    for kind, rates in measured["reading"]["images_a_second"].items():
+    for kind, rates in measured.get("reading", {"images_a_second": {}})["images_a_second"].items():
         lines.append(f"| {kind} | {statistics.median(rates):,.0f} | {measured['reading']['ratio'][kind]:.2f} |")
     return "\n".join(lines)
 
