@@ -12,7 +12,7 @@ from scipy import io
 from transfer.data import BrokenImage, open_source
 from transfer.data.loader import load_all
 from transfer.errors import TransferError, UsageError
-from transfer.runtime.files import hdf5
+from transfer.runtime.files import hdf5, matlab
 
 IMAGES, LABELS = pixels(6, 5, 4), np.array([0, 1, 2, 0, 1, 2])
 GREY = np.repeat(IMAGES[..., :1], 3, -1)
@@ -194,11 +194,30 @@ def test_a_damaged_matlab_file(tmp_path, compressed):
 
 
 def test_a_matlab_file_that_unpacks_to_more_than_it_may(tmp_path, monkeypatch):
-    data = damaged_mat(tmp_path, True)
+    damaged_mat(tmp_path, True)
     assert len(open_source(f"mat:{tmp_path}/a.mat")) == 6
-    monkeypatch.setattr("transfer.data.array_files.decompression_limit", lambda size: len(data) // 2)
-    with pytest.raises(TransferError, match="not a MATLAB file, or a damaged one .ValueError: it unpacks to more than"):
+    monkeypatch.setattr("transfer.runtime.files.matlab.decompression_limit", lambda size: 300)
+    with pytest.raises(TransferError, match="array 'X' is damaged .ValueError: .* numbers are not of shape"):
         open_source(f"mat:{tmp_path}/a.mat")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u4", "i8", "f4", "f8"])
+def test_numbers_of_matlab_are_scipys(tmp_path, dtype, compressed):
+    arrays = {
+        "a": np.arange(24).reshape(2, 3, 4).astype(dtype),
+        "b": np.array([[3]], dtype),
+        "text": "words",
+        "c": [1j],
+    }
+    io.savemat(tmp_path / "a.mat", arrays, do_compression=compressed)
+    with open(tmp_path / "a.mat", "rb") as stream:
+        file = matlab.MatFile(stream)
+        assert list(file.places) == ["a", "b"]
+        for name, expected in io.loadmat(tmp_path / "a.mat", variable_names=["a", "b"]).items():
+            if name in file.places:
+                np.testing.assert_array_equal(file.array(name), expected)
+                assert file.array(name).dtype == expected.dtype
 
 
 def binary_cifar10():

@@ -22,6 +22,7 @@ from transfer.data.source import ArraySource, BrokenImage, Source, digest
 from transfer.errors import TransferError, UsageError
 from transfer.runtime.files import archives
 from transfer.runtime.files.hdf5 import Hdf5Array, Hdf5File
+from transfer.runtime.files.matlab import MatFile
 from transfer.runtime.files.untrusted import (
     DAMAGE_ERRORS,
     LimitedReader,
@@ -39,8 +40,7 @@ SPLIT_NAMES = (
 WHOLE_NAMES = (("images", "labels"), ("X", "y"), ("x", "y"), ("data", "labels"), ("data", "label"))
 IDX_NAME = re.compile(r"(.+?)[-_.](images|labels)[-_.]idx[13]-ubyte(\.gz)?")
 IDX_BYTES = b"\0\0\x08"  # how a file of unsigned bytes begins, before its number of axes
-# Of MATLAB: what follows each other in a file, and how one is packed; how a file of version 7.3, which is HDF5, begins.
-MAT_HEADER, MAT_PACKED, MAT_HDF5 = 128, 15, b"MATLAB 7.3"
+MAT_HDF5 = b"MATLAB 7.3"  # how a file of MATLAB begins that is HDF5
 AT_ONCE = 1 << 20
 
 # The names of the arrays of a file, and what reads one.
@@ -115,41 +115,8 @@ def _mat(path: str) -> Iterator[Arrays]:
             with _h5(path) as arrays:
                 yield arrays
             return
-        from scipy import io
-
-        try:
-            _check_mat(stream)
-            names = [name for name, _, _ in io.whosmat(path)]
-        except Exception as error:  # scipy raises what it likes
-            raise TransferError(f"not a MATLAB file, or a damaged one ({error_summary(error)})") from error
-
-        def array(name: str) -> np.ndarray:
-            try:
-                return np.asarray(io.loadmat(path, variable_names=[name])[name])
-            except Exception as error:
-                raise TransferError(f"array {printable(name)!r}: damaged ({error_summary(error)})") from error
-
-        yield names, array
-
-
-def _check_mat(stream: Any) -> None:
-    """Raises ValueError for a MATLAB file whose parts are not there, or unpack to more than they may."""
-    size = os.fstat(stream.fileno()).st_size
-    stream.seek(0)
-    order, at, left = {b"IM": "<", b"MI": ">"}[stream.read(MAT_HEADER)[126:]], MAT_HEADER, decompression_limit(size)
-    while at < size:
-        stream.seek(at)
-        kind, length = struct.unpack(order + "II", stream.read(8))
-        at += 8 + length
-        if at > size:
-            raise ValueError("it ends early")
-        if kind == MAT_PACKED:
-            unpack, packed = zlib.decompressobj(), stream.read(length)
-            while packed and left >= 0:
-                left -= len(unpack.decompress(packed, AT_ONCE))
-                packed = unpack.unconsumed_tail
-            if left < 0:
-                raise ValueError(f"it unpacks to more than {decompression_limit(size)} bytes")
+        file = MatFile(stream)
+        yield file.places, file.array
 
 
 @contextmanager
