@@ -75,7 +75,7 @@ def _named(columns: Sequence[str], says: str, given: str) -> list[str]:
     for part in [] if given == NONE else [given] if given in columns else given.split(","):
         names += fnmatch.filter(columns, part) if "*" in part else [part.strip()]
     if unknown := [name for name in names if name not in columns]:
-        hint = did_you_mean(similar(unknown[0], columns)) or f": {listed(columns, 20)}"
+        hint = did_you_mean(list(map(printable, similar(unknown[0], columns)))) or f": {listed(columns, 20)}"
         raise UsageError(f"config.data.columns.{says}={printable(given)}: there is no column {unknown[0]}{hint}")
     return list(dict.fromkeys(names))
 

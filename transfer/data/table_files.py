@@ -103,7 +103,10 @@ def _parquet(path: str) -> Table:
             unpacked += facts.num_rows * facts.num_columns * CELL_BYTES
             if unpacked > decompression_limit(size):
                 raise TransferError(f"{size} bytes claim to be {unpacked}")
-            return Table(file.read().to_pydict(), range(1, facts.num_rows + 1))
+            columns = file.read().to_pydict()
+            if any(len(cells) != facts.num_rows for cells in columns.values()):
+                raise TransferError(f"its columns have not {facts.num_rows} rows, as it says")
+            return Table(columns, range(1, facts.num_rows + 1))
     except (pyarrow.ArrowException, OSError) as error:  # the latter for damaged pages, too
         raise TransferError(f"cannot be read as a table ({error_summary(error)})") from error
 

@@ -8,6 +8,7 @@ itself parses those, with recursion and with patterns that take forever.
 import bz2
 import errno
 import gzip
+import io
 import lzma
 import math
 import tarfile
@@ -41,6 +42,8 @@ ARRAY_HEADERS: dict[tuple[int, int], Any] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+# NumPy takes no longer header, but makes room for whatever one claims.
+MOST_HEADER = 1 << 17
 # How a packed tar begins -> what unpacks it.
 PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 BLOCK, MAX_MEMBERS = tarfile.BLOCKSIZE, 10_000
@@ -124,8 +127,9 @@ def plain_array(stream: Any, size: int) -> np.ndarray:
 
 def _check_array(stream: IO[bytes], size: int) -> None:
     """Raises TransferError unless `size` bytes are a header and just the numbers that it describes."""
+    start = io.BytesIO(stream.read(MOST_HEADER))
     try:
-        shape, _, dtype = ARRAY_HEADERS[np.lib.format.read_magic(stream)](stream)
+        shape, _, dtype = ARRAY_HEADERS[np.lib.format.read_magic(start)](start)
         if not all(isinstance(side, int) and side >= 0 for side in shape) or len(shape) > 64:
             raise ValueError("no shape")
     except Exception as error:  # Python's parser and tokenizer raise what they like
@@ -134,7 +138,7 @@ def _check_array(stream: IO[bytes], size: int) -> None:
         raise TransferError("Object arrays are not read, only arrays of numbers and text")
     if dtype.kind not in ARRAY_KINDS or not dtype.itemsize:
         raise TransferError(f"arrays of {printable(str(dtype))} are not read, only arrays of numbers and text")
-    left = size - stream.tell()
+    left = size - start.tell()
     if math.prod(shape) * dtype.itemsize != left:
         raise TransferError(f"shape {shape} of {dtype} is claimed, and {left} bytes are there")
 
