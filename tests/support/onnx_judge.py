@@ -17,7 +17,7 @@ from transfer.weights import create_model
 # Of the largest logit.
 SAME, SAME_OF_HALVES = 1e-4, 3e-2
 ACCEPTED, REFUSED, WRONG = "accepted", "refused", "wrong"
-LAST_STEPS = ("Softmax", "LogSoftmax", "Sigmoid")
+LAST_STEPS = ("Softmax", "LogSoftmax")
 # Where the file leaves the size open, networks are tried at another one too.
 MORE_PIXELS = 33
 
@@ -85,7 +85,7 @@ def as_given(images: np.ndarray, case: Mapping[str, Any]) -> np.ndarray:
 
 
 def session_of(path: Path) -> Any:
-    """ONNX Runtime with a file; what goes into a last softmax or sigmoid is its last output."""
+    """ONNX Runtime with a file; what goes into a last softmax is its last output."""
     import onnx
     import onnxruntime
 

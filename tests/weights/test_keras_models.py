@@ -246,7 +246,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "negative": (lambda x: 255.0 - x, r"the graph has subtract\w* \(Subtract\) \(images \* -1 \+ 255\)"),
     "grey": (lambda x: keras.ops.stack([x[..., 0]] * 3, axis=-1), r"\(channels 0 0 0, images \* 1 \+ 0\)"),
     "whole numbers": (lambda x: keras.ops.cast(x, "uint8") / 2.0, r"cast\w* \(Cast\) makes whole numbers"),
-    "relu": (lambda x: layers.ReLU()(x), r"the graph has re_lu\w* \(ReLU\)"),
+    "relu": (lambda x: layers.ReLU()(x), r"the graph has relu of re_lu\w* \(ReLU\)"),
     "one for each pixel": (lambda x: x - np.ones((SIDE, SIDE, 3)), r"takes numbers of shape \(64, 64, 3\), not one"),
     "one for each column": (lambda x: x - np.arange(SIDE * 1.0)[:, None], r"takes numbers of shape \(64, 1\), not one"),
 }
@@ -264,6 +264,42 @@ def test_another_function_in_front_is_refused(number: int, tmp_path: Path) -> No
     assert "\n" not in str(caught.value)
 
 
+class Own(layers.Layer):
+    def call(self, images: Any) -> Any:
+        return images * 2
+
+
+# In front, the function inside -> what is said.
+OF_FULL_WIDTH: dict[str, tuple[Callable[[Any], Any], str, str]] = {
+    "class": (lambda x: Own(name="front")(x), "relu", r"front \(Own\) is of a class that is not known here"),
+    "lambda": (
+        lambda x: layers.Lambda(lambda y: y[..., ::-1], name="front")(x),
+        "relu",
+        "holds code, which is not run",
+    ),
+    "layers": (
+        lambda x: layers.ZeroPadding2D(2)(layers.Cropping2D(2, name="front")(x)),
+        "relu",
+        r"front \(Cropping2D\)",
+    ),
+    "inside": (nothing, "leaky_relu", r"the graph has leaky_relu of block1_conv1 \(Conv2D\)"),
+}
+
+
+@pytest.mark.parametrize("what", ["class", *(pytest.param(w, marks=pytest.mark.slow) for w in list(OF_FULL_WIDTH)[1:])])
+def test_the_layer_is_named_where_every_name_and_size_fits(what: str, tmp_path: Path) -> None:
+    before, function, words = OF_FULL_WIDTH[what]
+    images = keras.Input((32, 32, 3))
+    inner = keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
+    for layer in inner.layers:
+        if isinstance(layer, layers.Conv2D):
+            layer.activation = keras.activations.get(function)
+    keras.Model(images, inner(before(images))).save(tmp_path / "x.keras")
+    with pytest.raises(TransferError, match=rf"does not fit vgg16: .*{words}.*; by_names=True") as caught:
+        create_model("vgg16", tmp_path / "x.keras")
+    assert "look like" not in str(caught.value)
+
+
 def test_names_alone_take_what_another_function_stands_in_front_of(tmp_path: Path) -> None:
     saved = nested(REFUSED["lambda"][0], mean_dense)
     saved.save(tmp_path / "x.h5")
@@ -276,7 +312,7 @@ def test_names_alone_take_what_another_function_stands_in_front_of(tmp_path: Pat
 def test_a_model_of_ones_own_with_our_names_is_refused(changes: Any, tmp_path: Path) -> None:
     images = keras.Input((SIDE, SIDE, 3))
     keras.Model(images, mean_dense(vgg16(images, **changes))).save(tmp_path / "x.keras")
-    where = "block1_conv1" if "function" in changes else "block1_pool"
+    where = "elu of block1_conv1" if "function" in changes else "block1_pool"
     with pytest.raises(TransferError, match=rf"where the model has .*, the graph has {where} \(.*by_names=True"):
         create_model("vgg16.keras", tmp_path / "x.keras", num_classes=0, **SMALL)
 
@@ -307,16 +343,21 @@ HEADS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "hidden": (flattened, r"behind the network stand flatten\w* \(Flatten\), dense\w* \(Dense\), dense\w* \(Dense\)"),
     "maximum": (lambda x: layers.Dense(3)(layers.GlobalMaxPooling2D()(x)), r"GlobalMaxPooling2D"),
     "several labels": (
-        lambda x: layers.Dense(3, "sigmoid")(layers.GlobalAveragePooling2D()(x)), "classes do not exclude each other"
+        lambda x: layers.Dense(3, "sigmoid", name="d")(layers.GlobalAveragePooling2D()(x)),
+        r"it ends in sigmoid of d \(Dense\): the classes do not exclude each other",
     ),
     "none": (layers.GlobalAveragePooling2D(), "it does not end in a Dense layer"),
     "twice": (
         lambda x: layers.Softmax()(layers.Dense(3, "softmax")(layers.GlobalAveragePooling2D()(x))),
-        "it ends in softmax and softmax",
+        r"it ends in softmax of dense\w* \(Dense\) and softmax\w* \(Softmax\): another function than a softmax",
     ),
     "over images": (
-        lambda x: layers.Softmax(axis=0)(layers.Dense(3)(layers.GlobalAveragePooling2D()(x))),
-        "it does not end in a Dense layer",
+        lambda x: layers.Softmax(axis=0, name="s")(layers.Dense(3)(layers.GlobalAveragePooling2D()(x))),
+        r"it ends in s \(Softmax\): another function than a softmax",
+    ),
+    "positive": (
+        lambda x: layers.Dense(3, "relu", name="d")(layers.GlobalAveragePooling2D()(x)),
+        r"it ends in relu of d \(Dense\): another function than a softmax",
     ),
     "unknown": (
         lambda x: layers.Dense(3)(layers.LayerNormalization(name="n")(layers.GlobalAveragePooling2D()(x))),
@@ -332,6 +373,21 @@ def test_a_head_that_is_not_ours_is_refused_by_its_layers(number: int, tmp_path:
     with pytest.raises(
         TransferError, match=rf"no head that vgg16 can have \(head='file'\): .*{words}.*; num_classes=0"
     ):
+        create_model("vgg16", tmp_path / "x.keras", head="file", **SMALL)
+    assert create_model("vgg16", tmp_path / "x.keras", **SMALL).num_classes == 0
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [layers.GlobalMaxPooling2D(keepdims=True), lambda x: layers.MaxPooling2D(2, padding="same")(x)],
+    ids=["global", "same"],
+)
+def test_a_head_that_is_ours_on_one_pixel_alone_is_refused(pool: Any, tmp_path: Path) -> None:
+    """Images of 32 pixels make a map of 1x1, of which every pool is the mean."""
+    images = keras.Input((32, 32, 3))
+    pooled = layers.GlobalAveragePooling2D(keepdims=True)(pool(base(32)(images)))
+    keras.Model(images, layers.Dense(3)(layers.Flatten()(pooled))).save(tmp_path / "x.keras")
+    with pytest.raises(TransferError, match=r"no head that vgg16 can have .*, the graph has .*MaxPooling2D\)"):
         create_model("vgg16", tmp_path / "x.keras", head="file", **SMALL)
     assert create_model("vgg16", tmp_path / "x.keras", **SMALL).num_classes == 0
 
@@ -554,7 +610,7 @@ LIES: dict[str, tuple[Callable[[dict], Any], str]] = {
     "first": (lambda c: layer_of(c, "block1_conv1")["config"].update(data_format="channels_first"), "channels first"),
     "activation": (
         lambda c: layer_of(c, "block1_conv1")["config"].update(activation="dense"),
-        r"the graph has block1_conv1 \(Conv2D\)",
+        r"the graph has dense of block1_conv1 \(Conv2D\)",
     ),
     "class": (lambda c: layer_of(c, "block1_conv1").update(class_name="os.system"), "is of a class that is not known"),
     "cycle": (

@@ -21,6 +21,8 @@ onnx = pytest.importorskip("onnx")
 from onnx import helper  # noqa: E402
 
 LENET = "lenet5.legacy"
+LEFT_OUT = "num_classes=0 leaves the classifier out; by_names=True"
+QUANTISED = ("QLinearConv", "ConvInteger", "QuantizeLinear", "DynamicQuantizeLinear", "QGemm", "MatMulNBits")
 
 
 def save(model: Any, folder: Path) -> Path:
@@ -132,6 +134,25 @@ def one_more_layer(model: Any) -> None:
     without_names(model)
 
 
+def ends_in_a_sigmoid(model: Any) -> None:
+    one_more_layer(model)
+    model.graph.node[-1].op_type = "Sigmoid"
+
+
+def ends_in_two(model: Any) -> None:
+    one_more_layer(model)
+    model.graph.node.append(helper.make_node("Softmax", ["renamed more"], ["renamed end"], name="end"))
+    model.graph.output[0].name = "renamed end"
+
+
+def quantised(op: str) -> Callable[[Any], None]:
+    def change(model: Any) -> None:
+        before(model, op, np.float32(1))
+
+    change.__name__ = op
+    return change
+
+
 def without_names(model: Any) -> None:
     onnx_graphs.rename(model, lambda name: f"renamed {name}")
 
@@ -159,7 +180,13 @@ def without_names(model: Any) -> None:
         (rows_gathered, "the graph has Gather '.*strange' \\(to 28x28 pixels\\)"),
         (rows_that_are_not_there, "Gather '.*strange' takes positions that are not there, or none"),
         (like_whole_numbers, "CastLike '.*strange' makes other than real numbers of the images' values"),
-        (one_more_layer, "goes on with Tanh 'last' after the model's end"),
+        (one_more_layer, f"it ends in Tanh '.*last': another function than a softmax; {LEFT_OUT}"),
+        (ends_in_a_sigmoid, f"it ends in Sigmoid '.*last': the classes do not exclude each other; {LEFT_OUT}"),
+        (ends_in_two, f"it ends in Tanh '.*last' and Softmax 'end': another function than a softmax; {LEFT_OUT}"),
+        *(
+            (quantised(op), f"a quantised network .{op} '.*strange'.: export the float model it was made")
+            for op in QUANTISED
+        ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -175,6 +202,17 @@ def test_one_line_and_nothing_written(
     assert guarded(lambda: convert_file(path, "lenet5", tmp_path / "x.safetensors"), False) == 1
     assert capsys.readouterr().err.count("\n") == 1
     assert [each.name for each in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_classifier_of_other_functions_is_left_out_or_new(tmp_path: Path) -> None:
+    model = onnx_graphs.model(LENET)
+    expected = registry.flat_state(create_model("lenet5", save(model, tmp_path)))
+    ends_in_two(model)
+    path = save(model, tmp_path)
+    for options in ({"num_classes": 0}, {"num_classes": 3}, {"new_classifier": True}):
+        arrays = registry.flat_state(create_model("lenet5", path, **options))
+        np.testing.assert_array_equal(arrays["conv2.kernel"], expected["conv2.kernel"])
+        assert ("logits.bias" in arrays) == (options != {"num_classes": 0})
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from transfer.weights import create_model
 
 onnx = pytest.importorskip("onnx")
 
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper, reference  # noqa: E402
 
 # graph -> (model, divisor of its channel counts)
 SMALL = {
@@ -179,6 +179,34 @@ def test_other_ways_to_write_the_same_graph(change: Callable[[Any], None], tmp_p
     change(model)
     assert_equal(load(model, tmp_path), expected)
     assert_equal(load(onnx_graphs.shuffled(model, random.Random(0)), tmp_path), expected)
+
+
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
+def test_what_goes_into_a_softmax_is_said(op: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = onnx_graphs.model("lenet5.legacy")
+    ends_in_softmax(model)
+    model.graph.node[-1].op_type, model.graph.node[-1].name = op, "last"
+    with caplog.at_level("INFO", logger="absl"):
+        load(model, tmp_path)
+    assert f"the logits are what goes into {op} 'last'" in caplog.text
+
+
+def test_a_sigmoid_of_one_number_is_a_softmax_of_two_classes(tmp_path: Path) -> None:
+    model = onnx_graphs.model("lenet5.legacy")
+    last = [node for node in model.graph.node if node.op_type == "Gemm"][-1]
+    for each in model.graph.initializer:
+        if each.name in last.input:
+            onnx_graphs.set_array(each, numpy_helper.to_array(each)[3:4])
+    ends_in_softmax(model)
+    model.graph.node[-1].op_type = "Sigmoid"
+    for output in model.graph.output:
+        output.type.tensor_type.shape.dim[-1].dim_value = 1
+    path = save(model, tmp_path)
+    images = seeded.images((2, 28, 28, 1))
+    ours = jax.nn.softmax(create_model("lenet5", path)(images)[0])
+    evaluator = reference.ReferenceEvaluator(model)
+    theirs = evaluator.run(None, {model.graph.input[0].name: images.transpose(0, 3, 1, 2)})
+    np.testing.assert_allclose(ours[:, 1:], theirs[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])

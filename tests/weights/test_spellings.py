@@ -120,6 +120,44 @@ def test_something_unknown_in_the_network_is_refused() -> None:
     assert str(error.value) == f"x does not fit resnet18 by torchvision names: {unexpected}"
 
 
+def renamed(old: str, *names: str) -> dict[str, np.ndarray]:
+    """The network with tensors of these names in place of one."""
+    return {name: t for n, t in resnet().items() for name in (names if n == old else [n])}
+
+
+def grouped() -> dict[str, np.ndarray]:
+    """`nn.Sequential(nn.Sequential(conv1, bn1), layer1, …)`."""
+    tensors = {name.replace("layer", ""): tensor for name, tensor in body(resnet()).items()}
+    return {
+        n.replace("conv1.", "0.0.", n[0] == "c").replace("bn1.", "0.1.", n[0] == "b"): t for n, t in tensors.items()
+    }
+
+
+PARAMETRIZED = [f"layer1.0.conv1.parametrizations.weight.original{i}" for i in range(2)]
+SPELT_BY_TRAINING = {
+    "pruned": (renamed("conv1.weight", "conv1.weight_orig", "conv1.weight_mask"), "it is pruned: save .*prune.remove"),
+    "spectral": (
+        renamed("conv1.weight", "conv1.weight_orig", "conv1.weight_u", "conv1.weight_v"),
+        "save it after .*remove_spectral_n",
+    ),
+    "weight norm": (renamed("fc.weight", "fc.weight_g", "fc.weight_v"), "save it after .*remove_weight_norm"),
+    "parametrized": (renamed("layer1.0.conv1.weight", *PARAMETRIZED), "save it after .*remove_parametrizations"),
+    "parameters": (
+        {n: t for n, t in resnet().items() if "running" not in n and "num_b" not in n},
+        "save model.state_dict",
+    ),
+    "grouped": (grouped(), "numbers stand for names, as in an nn.Sequential: save the state_dict"),
+}
+
+
+@pytest.mark.parametrize("what", SPELT_BY_TRAINING)
+def test_what_to_save_instead_is_said(what: str) -> None:
+    tensors, words = SPELT_BY_TRAINING[what]
+    with pytest.raises(TransferError, match=rf"^x does not fit resnet18\b.*; {words}") as error:
+        arrays(tensors)
+    assert "\n" not in str(error.value)
+
+
 def test_another_architecture_under_a_prefix_is_recognised() -> None:
     with pytest.raises(TransferError, match=r"^x does not fit vgg16: its 122 tensors look like resnet18 from torchv"):
         arrays(under("module.backbone.", resnet()), "vgg16", width=1)

@@ -9,17 +9,20 @@ from absl import logging
 from flax import nnx
 
 from transfer.models import registry
+from transfer.runtime.files.untrusted import prefix_errors
 from transfer.weights import assumed, channels, identify, spellings
 from transfer.weights.asked import Asked, Told
 from transfer.weights.load import Likeness, fit, require_fit, require_numbers
 from transfer.weights.names import CLASSIFIER_LAYER, NameMap, Shape, name_map, shapes_of
-from transfer.weights.onnx.follow import Model, follow
+from transfer.weights.onnx.follow import Model, as_two_classes, follow
+from transfer.weights.onnx.units import Unit, check_last
 from transfer.weights.readers import Described
 from transfer.weights.readers.onnx_file import OnnxTensors
 from transfer.weights.spellings import Place
 
 CLASSIFIER_BIAS = "logits.bias"
 BUT_THE_CLASSIFIER = "; all but the classifier fits: num_classes=0 leaves it out, num_classes=N makes a new one"
+LEAVE_OUT = "; num_classes=0 leaves the classifier out; by_names=True (convert: --by_names) looks at names alone"
 NO_PART = "; if they are no part of the network, save it without them"
 
 
@@ -73,8 +76,9 @@ def fill(asked: Asked, told: Told) -> Network:
     and misshapen. Or there is NaN in them.
     """
     network = Network.of(asked.arch, {**told.fields, **({"num_classes": 0} if asked.is_headless else {})})
+    functions: Sequence[Unit] = ()
     if isinstance(told.tensors, OnnxTensors) and not asked.by_names:
-        _follow(asked, told, network)
+        functions = _follow(asked, told, network)
     maps = [name_map(asked.arch, library, network.shapes) for library in told.libraries]
     place = spellings.find(told.tensors, maps, network.shapes, told.prefix, str(told.file))
     names = spellings.with_last_layer(place.names, place.tensors)
@@ -85,6 +89,10 @@ def fill(asked: Asked, told: Told) -> Network:
     names = names.only(network.shapes)
     if wanted and (asked.num_classes or (asked.new_classifier and in_file)):
         network = network._replace(renewed=_renewed(asked, names, place.tensors, network.shapes))
+    if functions and asked.takes_classifier and not network.renewed:
+        with prefix_errors(f"{told.file} does not fit {asked.name}"):
+            check_last(functions, LEAVE_OUT)
+        told.assumed.append(f"the logits are what goes into {functions[0].name}")
     arrays = _fitted(asked, told, place, names, network)
     told.assumed += assumed.of_network(asked, told, names.library, network.shapes)
     last = names.sources.get(CLASSIFIER_BIAS)
@@ -101,15 +109,19 @@ def fill(asked: Asked, told: Told) -> Network:
     return network
 
 
-def _follow(asked: Asked, told: Told, network: Network) -> None:
-    """Puts the arrays that a graph's edges lead to in place of the tensors that it takes."""
+def _follow(asked: Asked, told: Told, network: Network) -> Sequence[Unit]:
+    """Puts the arrays that a graph's edges lead to in place of the tensors that it takes; the functions behind them."""
     graph: Any = told.tensors
     of_graph = graph.graph.image_shape[-1]
     fields = channels.fields(asked.arch, told.fields, of_graph)
     model = Model(asked.arch, fields, channels.recipe(told.preprocessing, of_graph))
     arrays = follow(graph, model, told.libraries, network.shapes, str(told.file), asked.name)
+    is_binary = [unit.op for unit in graph.functions] == ["sigmoid"] and len(arrays.get(CLASSIFIER_BIAS, ())) == 1
+    if is_binary:
+        as_two_classes(arrays)
     told.tensors = Described(arrays, assumed=graph.assumed, preprocessing=graph.preprocessing)
     told.libraries = ("native",)
+    return () if is_binary else graph.functions
 
 
 def _classes_in_file(names: NameMap, tensors: Mapping[str, np.ndarray]) -> int | None:

@@ -60,7 +60,7 @@ def other_than(arch: str, wanted: Sequence[str], tensors: Mapping[str, np.ndarra
     # an exact match that did not fit is of another variant (Keras' ResNet has biases that torchvision's has not)
     if not best or (as_taken and best[0].rank != (1, 1)):
         return None
-    return Likeness(_phrase(best), best[0].names == 1)
+    return Likeness(_phrase(best), best[0].names == 1, as_taken)
 
 
 def matches(tensors: Mapping[str, np.ndarray]) -> list[Match]:

@@ -3,7 +3,7 @@
 What the graph makes of the images in front of it is its preprocessing; what follows it is left out, or its classifier.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +19,9 @@ from transfer.weights.asked import Asked, Told
 from transfer.weights.keras_units import IDLE, KerasUnits, Layer, image_shape
 from transfer.weights.maps import family
 from transfer.weights.named_graph import IMAGES, USUAL_IMAGE
-from transfer.weights.onnx.follow import ODD_SIDES, arrays_of, matched, on_images, takes_a_whole_map
+from transfer.weights.onnx.follow import ODD_SIDES, arrays_of, as_two_classes, matched, on_images, takes_a_whole_map
 from transfer.weights.onnx.our_units import OurUnits
-from transfer.weights.onnx.units import Differs
+from transfer.weights.onnx.units import Differs, check_last
 from transfer.weights.readers import Described
 
 SHOWN, MOST_COMPARED = 6, 8
@@ -63,7 +63,8 @@ def take(asked: Asked, told: Told) -> None:
             continue
         if asked.takes_head or _is_named(graph, asked.arch):
             try:
-                network = _with_classifier(graph, asked, told, fields)
+                graphs = (graph, *_at_another_size(tensors, channels))
+                network, *_ = [_with_classifier(each, asked, told, fields) for each in graphs]
             except (Differs, UsageError) as error:
                 if asked.takes_head:
                     text = f"{file} has no head that {name} can have (head='file'): {error}; behind the network stand "
@@ -77,7 +78,7 @@ def take(asked: Asked, told: Told) -> None:
         told.fields, told.libraries, told.prefix = network.fields, ("native",), None
         return
     like = identify.other_than(asked.arch, told.libraries, tensors)
-    if like and like.sure:
+    if like and like.sure and not like.as_taken:
         raise Differs(f"{file} does not fit {name}: its {len(tensors)} tensors look like {like.phrase}")
     raise Differs(f"{file} does not fit {name}: {problem}; by_names=True (convert: --by_names) looks at names alone")
 
@@ -146,22 +147,26 @@ def _with_classifier(graph: KerasUnits, asked: Asked, told: Told, fields: Mappin
     if last is None or not (last.op == "dense" or takes_a_whole_map(last)):
         raise Differs(str(graph.problem or "it does not end in a Dense layer"))
     end, output, classes = graph.ends[0], graph.outputs[0], last.about[1]
-    before, behind = (leading_to([i], lambda i: graph.units[i].inputs) for i in (output, end))
-    functions = [graph.units[i].op for i in sorted(behind - before)]
-    if functions[1:]:
-        raise Differs(f"it ends in {' and '.join(functions)}")
-    if functions == ["sigmoid"] and classes > 1:
-        raise Differs("its last function is a sigmoid: the classes do not exclude each other")
-    layers = [graph.units[i] for i in sorted(before - {output})]
+    functions = graph.functions(0)
+    is_binary = classes == 1 and [unit.op for unit in functions] in ([], ["sigmoid"])
+    if not is_binary:
+        check_last(functions)
+    layers = [graph.units[i] for i in sorted(leading_to([output], lambda i: graph.units[i].inputs) - {output})]
     hidden = tuple(round(unit.about[1] / fields.get("width", 1)) for unit in layers if unit.op == "dense")
     if "hidden" not in told.fields and {**registry.defaults(asked.arch), **fields}.get("hidden", hidden) != hidden:
         fields = {**fields, "hidden": hidden}
     arrays, preprocessing = _filled(graph, OurUnits.of(asked.arch, fields, classes, graph.image_shape), output)
-    if classes == 1 and functions != ["softmax"]:  # of two classes, the first at 0
-        for path in ("logits.kernel", "logits.bias"):
-            arrays[path] = np.concatenate([np.zeros_like(arrays[path]), arrays[path]], axis=-1)
+    if is_binary:
+        as_two_classes(arrays)
     text = f"{last.name} is the last layer and has no function: what it makes is taken for logits"
     return _Network(end, "", arrays, preprocessing, fields, () if functions else (text,))
+
+
+def _at_another_size(tensors: Described, channels: int) -> Iterator[KerasUnits]:
+    """The graph of larger images, if it takes them: of a map of one pixel alone the greatest value is the mean."""
+    graph = _graph(tensors, (ODD_SIDES[0], ODD_SIDES[0], channels))
+    if graph.problem is None and graph.is_consistent:
+        yield graph
 
 
 def _behind(graph: KerasUnits, end: int) -> str:

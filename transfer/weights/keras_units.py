@@ -275,6 +275,7 @@ def _activated(layer: Layer, data: Data, function: Any = None) -> Data:
     function = function.get("config") if isinstance(function, Mapping) else function
     if function in (None, "linear"):
         return data
+    layer = layer._replace(path=(*layer.path[:-1], f"{function} of {layer.path[-1]}"))
     if function in ACTIVATIONS:
         op, *limits = ACTIVATIONS[function]
         return layer.do(op, data, *limits)

@@ -1,5 +1,6 @@
 """Strict loading: every array of the model is filled with numbers, every tensor of the file used or excused."""
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,15 +12,27 @@ from transfer.runtime.files.untrusted import printable
 from transfer.weights.names import NameMap, Shape
 
 SHOWN = 3
+# Part of the name of a tensor that is unexpected, or of all that are missing -> how to save the network instead.
+SAVED_OTHERWISE: Mapping[str, str] = {
+    r"weight_mask$": "it is pruned: save it after torch.nn.utils.prune.remove(module, 'weight') for each module",
+    r"weight_u$": "save it after torch.nn.utils.remove_spectral_norm(module) for each module that has it",
+    r"weight_g$": "save it after torch.nn.utils.remove_weight_norm(module) for each module that has it",
+    r"\bparametrizations\.": (
+        "save it after torch.nn.utils.parametrize.remove_parametrizations(module, 'weight') for each that has one"
+    ),
+    r" as .*running_(mean|var)$": "save model.state_dict(), which has the statistics of batch norm too",
+    r"^0\.": "numbers stand for names, as in an nn.Sequential: save the state_dict() of the library's own module",
+}
 # From this share of fitting arrays on, a file is of the model that it was taken for, and only damaged.
 NEARLY = 0.9
 
 
 class Likeness(NamedTuple):
-    """`phrase` such as "vgg16_bn from torchvision (vgg16_bn.tv)"; `sure` where every name agrees."""
+    """`phrase` such as "vgg16_bn from torchvision (vgg16_bn.tv)"; `sure`: all names agree; `as_taken`: as asked for."""
 
     phrase: str
     sure: bool
+    as_taken: bool = False
 
 
 class Report(NamedTuple):
@@ -35,6 +48,11 @@ class Report(NamedTuple):
     def fits(self) -> bool:
         """Whether no array is missing, and no tensor unexpected or misshapen."""
         return not (self.missing or self.unexpected or self.misshapen)
+
+    def has(self, part: str) -> bool:
+        """Whether a pattern is in an unexpected name, or in all that are missing."""
+        are_so = [bool(re.search(part, name)) for name in self.missing]
+        return any(re.search(part, name) for name in self.unexpected) or (any(are_so) and all(are_so))
 
     def __str__(self) -> str:
         """The problems: a count and the first few of each kind; empty if all fits."""
@@ -95,9 +113,12 @@ def require_fit(
     if like and like.sure:
         raise TransferError(f"{file} does not fit {model}: its {number} tensors look like {like.phrase}")
     hint = f"; it looks most like {like.phrase}" if like else ""
+    advice = next((f"; {text}" for part, text in SAVED_OTHERWISE.items() if report.has(part)), "") + advice
     if not report.matched and not report.misshapen:
         tensors = f"{len(report.unexpected)} tensors ({few(report.unexpected)})"
-        raise TransferError(f"{file} does not fit {model}: none of its {tensors} has a name that {model} knows{hint}")
+        raise TransferError(
+            f"{file} does not fit {model}: none of its {tensors} has a name that {model} knows{hint}{advice}"
+        )
     raise TransferError(f"{file} does not fit {model} by {library} names: {report}{hint}{advice}")
 
 

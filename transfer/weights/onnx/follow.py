@@ -71,6 +71,7 @@ def follow(
             if images.warning:
                 logging.warning("%s: %s %s", name, file, images.warning)
             tensors.preprocessing, tensors.assumed = images.preprocessing, list(images.assumed)
+            tensors.functions = graph.functions(number)
             return arrays
     has_names = any(_has_names(name_map(model.arch, each, shapes), tensors) for each in PYTORCH if each in libraries)
     advice = "; its names fit: by_names=True (convert: --by_names) takes the weights by them" if has_names else ""
@@ -273,6 +274,12 @@ def arrays_of(pairs: Sequence[tuple[Unit, Unit]]) -> dict[str, np.ndarray]:
                 raise Differs(f"where the model has {our}, the graph has {nodes} with different weights")
             arrays[path], owners[path] = array, their
     return arrays
+
+
+def as_two_classes(arrays: dict[str, np.ndarray]) -> None:
+    """Makes a classifier of one number, which goes into a sigmoid, one of two classes, the first at 0."""
+    for path in ("logits.kernel", "logits.bias"):
+        arrays[path] = np.concatenate([np.zeros_like(arrays[path]), arrays[path]], axis=-1)
 
 
 def _filled(our: Unit, their: Unit) -> dict[str, np.ndarray]:

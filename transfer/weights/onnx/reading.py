@@ -30,7 +30,7 @@ OPEN_BATCH = 2
 IMAGE_CHANNELS = (1, 3)
 # Of images, kernels and padding, in pixels; more is in no network.
 LARGEST_SIDE = 1 << 14
-AFTER_THE_LAST_LAYER = ("softmax", "sigmoid")
+AFTER_THE_LAST_LAYER, MOST_FUNCTIONS = ("softmax", "sigmoid"), 10
 
 ImageShape = tuple[int, int, int]
 # A value that does not depend on the images, computed when asked for, once.
@@ -198,7 +198,7 @@ class GraphUnits(Units):
     and the name of the node that it is made `since`.
 
     Attributes:
-      outputs: positions of the graph's outputs that are read, before a last softmax.
+      outputs: positions of the graph's outputs that are read, before the functions behind the last layer.
       ends: the same as they are.
       problem: why the others are not, None if there are none.
       taps: how much the windows so far take.
@@ -222,10 +222,23 @@ class GraphUnits(Units):
         """Takes the values as the outputs of the graph."""
         self.problem = next((value for value in values if isinstance(value, UnsupportedNode)), None)
         self.ends = [value.unit for value in values if isinstance(value, Data)]
-        for output in self.ends:
-            while self.units[output].op in AFTER_THE_LAST_LAYER:
-                output = self.units[output].inputs[0]
-            self.outputs.append(output)
+        for end in self.ends:
+            chain, unit = [end], self.units[end]
+            while len(unit.inputs) == 1 and not (unit.about or unit.parts) and len(chain) <= MOST_FUNCTIONS:
+                chain += unit.inputs
+                unit = self.units[chain[-1]]
+            if unit.op == "dense":
+                chain = chain[-1:]
+            # behind another layer a function may be the network's own, but for those that none ends in
+            self.outputs.append(next((i for i in chain if self.units[i].op not in AFTER_THE_LAST_LAYER), end))
+
+    def functions(self, number: int) -> list[Unit]:
+        """What stands between the last layer and an end of the graph, in order."""
+        position, units = self.ends[number], list[Unit]()
+        while position != self.outputs[number]:
+            units.insert(0, self.units[position])
+            (position,) = self.units[position].inputs
+        return units
 
     def images(self, name: str, axes: Axes, batch: int = OPEN_BATCH) -> Data:
         """The images that the graph is given."""

@@ -69,6 +69,14 @@ class Unit:
         return dataclasses.replace(self, parts={**self.parts, **parts})
 
 
+def check_last(functions: Sequence[Unit], advice: str = "") -> None:
+    """Raises Differs, with advice, where what a classifier makes goes into other functions than one softmax."""
+    ops = [unit.op for unit in functions]
+    if ops not in ([], ["softmax"]):
+        why = "the classes do not exclude each other" if ops == ["sigmoid"] else "another function than a softmax"
+        raise Differs(f"it ends in {' and '.join(unit.name for unit in functions)}: {why}{advice}")
+
+
 # Units that both networks have.
 
 

@@ -75,12 +75,12 @@ def read(path: str | os.PathLike[str], key: str | None = None, ema: bool = False
             other = named(path, members)
             raise TransferError(f"not a weight file{f': {other}' if other else f' of a supported format ({known})'}")
         if (key is not None or ema) and not kind.several:
-            raise TransferError(f"a {kind.name} file, which holds one set of tensors: key= and ema= have no use")
+            raise TransferError(f"a file ({kind.name}) that holds one set of tensors: key= and ema= have no use")
         try:
             tensors = kind.read(path, key, ema) if kind.several else kind.read(path)
         except _UNREADABLE as error:
             raise TransferError(f"a damaged or truncated {kind.name} file ({error_summary(error)})") from error
         if not tensors:
-            raise TransferError(f"a {kind.name} file without a single tensor")
+            raise TransferError(f"a file ({kind.name}) without a single tensor")
         check_names(tensors)
         return tensors

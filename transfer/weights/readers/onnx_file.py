@@ -4,7 +4,8 @@ The names of initialisers are the exporter's: PyTorch's own, or numbers. So what
 `transfer.weights.onnx.follow` finds the model's arrays by its edges where no name map knows the names.
 """
 
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 
 from transfer.errors import TransferError
 from transfer.runtime.distribution import install_hint
+from transfer.runtime.files.untrusted import printable
 from transfer.weights.onnx.constants import check_functions, initialiser
 from transfer.weights.onnx.operators import OPERATORS
-from transfer.weights.onnx.reading import ImageShape, OnnxUnits, UnsupportedNode, images_of, inputs_of
+from transfer.weights.onnx.reading import ImageShape, OnnxUnits, UnsupportedNode, images_of, inputs_of, title_of
+from transfer.weights.onnx.units import Unit
 from transfer.weights.readers import Format
 from transfer.weights.readers._described import Described
 
@@ -24,10 +27,14 @@ IR_VERSION_TAG, LARGEST_IR_VERSION = 0x08, 0x40
 NEXT_TAGS = (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72)
 # Tried in turn where the file leaves the size of its images open.
 SIDES, CHANNELS = (224, 299, 32, 28), (3, 1)
+# Operators that round what a network computes, of ONNX and ONNX Runtime; DequantizeLinear alone is of stored weights.
+QUANTISED = re.compile("QLinear|QGemm|QAttention|Integer|Quantize|NBits")
 
 
 class OnnxTensors(Described):
-    """The tensors that layers take, by name, in PyTorch's layouts."""
+    """The tensors that layers take, by name, in PyTorch's layouts; `functions` stand behind the last layer."""
+
+    functions: Sequence[Unit] = ()
 
     def __init__(self, graph: OnnxUnits, at: Callable[[ImageShape], OnnxUnits] | None) -> None:
         """`graph` takes them; `at` is the same for images (H, W, C), where the file leaves their size open."""
@@ -61,6 +68,11 @@ def read(path: Path) -> OnnxTensors:
     if model.functions:
         check_functions(model)
         model = inliner.inline_local_functions(model)
+    quantised = next((node for node in model.graph.node if QUANTISED.search(node.op_type)), None)
+    if quantised is not None:
+        raise TransferError(
+            f"a quantised network ({printable(title_of(quantised))}): export the float model it was made from"
+        )
     stored = {each.name: cache(partial(initialiser, each, path.parent)) for each in model.graph.initializer}
     at = partial(OnnxUnits, model, stored, OPERATORS)
     shapes = _image_shapes(model.graph)
