@@ -99,7 +99,12 @@ def test_rows_of_hdf5_are_read_when_they_are_asked_for(tmp_path, monkeypatch):
     source = open_source(str(path))
     assert source.uniform_shape and source.fingerprint and asked == [("labels", 0, 6)]
     source.image(3)
-    assert asked[1:] == [("images", 3, 4)]
+    source.image(5)
+    assert asked[1:] == [("images", 0, 6)]
+    monkeypatch.setattr("transfer.data.array_files.AT_ONCE", 2 * IMAGES[0].nbytes)
+    source = open_source(str(path))
+    np.testing.assert_array_equal(load_all(source), IMAGES)
+    assert sorted(asked[3:]) == [("images", at, at + 2) for at in (0, 2, 4)]
 
 
 def test_rows_of_hdf5_that_change_are_noticed(tmp_path):

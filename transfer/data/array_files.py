@@ -41,7 +41,7 @@ WHOLE_NAMES = (("images", "labels"), ("X", "y"), ("x", "y"), ("data", "labels"),
 IDX_NAME = re.compile(r"(.+?)[-_.](images|labels)[-_.]idx[13]-ubyte(\.gz)?")
 IDX_BYTES = b"\0\0\x08"  # how a file of unsigned bytes begins, before its number of axes
 MAT_HDF5 = b"MATLAB 7.3"  # how a file of MATLAB begins that is HDF5
-AT_ONCE = 1 << 20
+AT_ONCE, KEPT = 1 << 20, 32  # bytes of images that are read together, and how many of these blocks are kept
 
 # The names of the arrays of a file, and what reads one.
 Arrays = tuple[Collection[str], Callable[[str], Any]]
@@ -154,16 +154,21 @@ class _Rows:
             self.order = (1, 2, 0)  # colours first, as PyTorch has them
         self.shape = (count, *(sides[axis] for axis in self.order), *([1] if len(sides) == 2 else []))
         self.dtype, self.ndim, self.size = array.dtype, len(self.shape), array.size
+        self.at_once = max(1, AT_ONCE * len(array) // max(array.size * array.dtype.itemsize, 1))
+        self.block = functools.lru_cache(KEPT)(lambda start: array[start : start + self.at_once])
 
     def __len__(self) -> int:
         return len(self.array)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        return np.ascontiguousarray(self.array[row].transpose(self.order)).reshape(self.shape[1:])
+        block, at = divmod(row, self.at_once)
+        return np.ascontiguousarray(self.block(block * self.at_once)[at].transpose(self.order)).reshape(self.shape[1:])
 
 
 class StoredSource(ArraySource):
-    """Images of an array that is read from its file row by row."""
+    """Images of an array that is read from its file as they are asked for."""
+
+    in_order = True
 
     def __init__(self, name: str, path: str, images: Any, *others: Any) -> None:
         super().__init__(name, images, *others)
