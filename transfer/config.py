@@ -133,10 +133,13 @@ def default() -> ConfigDict:
                     "model": placeholder(str),
                     # Its weights, as `model.weights`.
                     "weights": placeholder(str),
-                    # What of its file is taken, as `model.key`, `.prefix`, `.ema` and `.head`.
+                    # The state dict in its file, as `model.key`.
                     "key": placeholder(str),
+                    # Of the names of its tensors, as `model.prefix`.
                     "prefix": placeholder(str),
+                    # Whether the moving average of its weights is taken, as `model.ema`.
                     "ema": False,
+                    # What follows it in a whole Keras model, as `model.head`.
                     "head": placeholder(str),
                 },
             },

@@ -101,6 +101,7 @@ def test_bash_completes_values_of_experiments(tab, words, expected):
 # Setting of a config -> all values that are offered; those of another take any value.
 VALUES = {
     "model.ema": ["true", "false"],
+    "model.init_from.ema": ["true", "false"],
     "train": ["head", "finetune"],
     "resize": ["pil", "float", "draft"],
     "dtype": ["float32", "bfloat16"],

@@ -5,7 +5,7 @@ import pytest
 from sklearn.preprocessing import StandardScaler, normalize
 from sklearn.utils.class_weight import compute_class_weight
 
-from transfer.errors import TransferError, UsageError
+from transfer.errors import TransferError
 from transfer.experiment import head_data, train_head
 from transfer.experiment.head_data import Data, Labelled
 from transfer.runtime import distributed
@@ -136,5 +136,3 @@ def test_balanced_weights_are_scikit_learn_s():
     assert weights.dtype == np.float32
     np.testing.assert_allclose(weights, np.insert(expected, 2, 0), rtol=1e-6)
     assert train_head._class_weights(None, labels, 4) is None
-    with pytest.raises(UsageError, match="^config.head.class_weight='even' should be 'balanced', or left out"):
-        train_head._class_weights("even", labels, 4)
