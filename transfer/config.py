@@ -230,6 +230,8 @@ def _data() -> dict[str, Any]:
         "root": placeholder(str),
         # How the names of files end where a table leaves it out, such as ".jpg"; None: as it is found.
         "ending": placeholder(str),
+        # Where the name of each file in a folder has its class: a regular expression with one group, as "(\w+)[.]".
+        "class_in_name": placeholder(str),
         # The split that trains, as the source names it.
         "train": placeholder(str),
         # The split that validates; without one a fraction of `train` is held out.

@@ -15,7 +15,7 @@ from real_formats import encoded, pixels, write_files, write_zip
 from transfer.data import BrokenImage, containers, folder, open_source
 from transfer.data.decode import decode
 from transfer.data.loader import load_all
-from transfer.data.splits import check_classes, splits_to_train
+from transfer.data.splits import check_classes, make_splits, splits_to_train
 from transfer.errors import TransferError, UsageError
 
 IMAGE = pixels(1, 8, 6)[0]
@@ -327,9 +327,41 @@ def test_a_flat_folder_has_images_without_labels(write, split, caplog):
     assert sources["train"].ids == [f"{above}10.png", f"{above}2.png", f"{above}b.png"]
     assert sources["train"].class_names == ()
     with pytest.raises(
-        TransferError, match="its images have no labels, .* named after its class, or list them in a table"
+        TransferError, match="its images have no labels, .* named after its class, list them in a table"
     ):
         splits_to_train(config, "classes")
+
+
+PETS = {f"train/{name}.jpg": PNG for name in ("cat.0", "cat.1", "dog.0", "dog.1")}
+
+
+def test_classes_are_in_the_names_of_files(write):
+    spec = write(PETS | {"train/more/dog.2.jpg": PNG, "train/notes.txt": b"", "test1/1.jpg": PNG})
+    source = open_source(spec, "train", class_in_name=r"(\w+)\.")
+    assert source.class_names == ("cat", "dog")
+    assert dict(zip(source.ids, source.labels.tolist(), strict=True)) == {
+        **{"train/cat.0.jpg": 0, "train/cat.1.jpg": 0, "train/dog.0.jpg": 1, "train/dog.1.jpg": 1},
+        "train/more/dog.2.jpg": 1,
+    }
+    train, validation = make_splits(
+        {"source": spec, "train": "train", "class_in_name": r"^(\w+)\.", "validation_fraction": 0.4}
+    )
+    assert {*train.ids, *validation.ids} == {*source.ids} and train.image(0).shape == source.image(0).shape
+
+
+@pytest.mark.parametrize(
+    "pattern, split, words",
+    [
+        (r"([a-z]+)\.", "test1", "folder:.*: there is no class in the name 1.jpg$"),
+        (r"\w+", "train", "needs one group, .* which is the class; it has 0$"),
+        (r"(cat|dog)(.)", "train", "which is the class; it has 2$"),
+        ("(cat", "train", "no regular expression .missing"),
+        ("(x*)", "train", r"there is no class in the name \w+\.\d\.jpg$"),
+    ],
+)
+def test_no_class_in_a_name(pattern, split, words, write):
+    with pytest.raises(UsageError, match=f"^config.data.class_in_name=.*{words}"):
+        open_source(write(PETS | {"test1/1.jpg": PNG}), split, class_in_name=pattern)
 
 
 def test_of_two_splits_one_may_not_lack_labels(write):

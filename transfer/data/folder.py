@@ -3,6 +3,7 @@
 import collections
 import functools
 import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -46,11 +47,15 @@ class FolderSource(EncodedSource):
         return digest(self, (b"%s\n" % entry.identity for entry in self.files))
 
 
-def open_split(path: str, split: str | None) -> FolderSource:
+def open_split(path: str, split: str | None, class_in_name: str | None = None) -> FolderSource:
     """Opens class folders at `path` (a folder, a zip or a tar), below the sub-folder or path `split` if one is named.
 
     A class folder without images stays a class, so that the splits of a data set agree on the labels, and is
     named in a warning. Images that lie in no folder at all have no labels, and there are no classes.
+
+    Args:
+        class_in_name: a regular expression whose group is the class in the name of each file, `cat` of `cat.0.jpg`;
+            folders then mean nothing.
 
     Raises UsageError for a missing or unknown split and where splits would become classes, TransferError where there
     are no images.
@@ -61,6 +66,10 @@ def open_split(path: str, split: str | None) -> FolderSource:
         listing = container.entries()
     way, entries = layout.below_split(name, [e for e in listing if e.locator is not None], split)
     others = [e.parts for e in listing if e.locator is None and e.parts[: len(way)] == way]
+    if class_in_name is not None:
+        entries = [
+            e._replace(parts=(_class(name, e.parts, class_in_name), *e.parts)) for e in entries if not e.is_folder
+        ]
     class_names = layout.tops(entries)
     images = sorted((e for e in entries if not e.is_folder and len(e.parts) > 1), key=lambda e: e.parts)
     loose = sum(len(e.parts) == 1 for e in entries if not e.is_folder)
@@ -80,8 +89,24 @@ def open_split(path: str, split: str | None) -> FolderSource:
         logging.warning("%s: left out%s: %s", name, of_split, left_out(others, loose))
     number = {class_name: label for label, class_name in enumerate(class_names)}
     prefix = layout.split_parts(split)
-    rows = [("/".join(prefix + e.parts), number.get(e.parts[0], 0), e) for e in images]
+    below = 1 if class_in_name is not None else 0
+    rows = [("/".join(prefix + e.parts[below:]), number.get(e.parts[0], 0), e) for e in images]
     return FolderSource(name, container, class_names, rows)
+
+
+def _class(name: str, parts: Sequence[str], pattern: str) -> str:
+    """The class in a file's name; UsageError where there is none, or the pattern is none with one group."""
+    setting = f"config.data.class_in_name={pattern}"
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"{setting}: no regular expression ({error})") from error
+    if expression.groups != 1:
+        raise UsageError(f"{setting}: needs one group, ( … ), which is the class; it has {expression.groups}")
+    match = expression.search(parts[-1])
+    if match is None or not match[1]:
+        raise UsageError(f"{setting}: {name}: there is no class in the name {printable(parts[-1], 200)}")
+    return match[1]
 
 
 def left_out(others: Iterable[Sequence[str]], loose: int = 0) -> str:

@@ -95,7 +95,8 @@ def _check_classes(name: str, entries: list[Entry], split: str | None) -> None:
     instead = (
         f"name the one whose folders are the classes as the split (--config.data.train={' or '.join(advised)})"
         if advised
-        else "none holds folders of classes: put the images of each class into a folder that is named after it"
+        else "none holds folders of classes: put the images of each class into a folder that is named after it, or "
+        "name a split and say where the names of files have the class (--config.data.class_in_name)"
     )
     where = f" of {split!r}" if split else ""
     raise UsageError(f"{name}: folders{where} {why}; {instead}; {unless}")

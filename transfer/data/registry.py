@@ -28,6 +28,7 @@ WITHOUT_PATH = ("digits", "tfds", "hf")
 SHARDS = ("wds", "parquet")
 # kind -> the settings of `config.data` that say how it is read, which its function takes by name
 READING = {
+    "folder": ("class_in_name",),
     "csv": (*(f"columns.{name}" for name in ("path", "label", "labels", "value", "split", "group")), "root", "ending"),
     "parquet": ("columns.path", "columns.label"),
     "hf": ("columns.path", "columns.label"),
@@ -69,7 +70,8 @@ def open_source(spec: str, split: str | None = None, **reading: Any) -> Source:
     "train", of a folder a sub-folder.
 
     Args:
-        reading: how a table is read, as `config.data` has it: `columns` (a mapping), `root` and `ending`.
+        reading: how a table is read, as `config.data` has it: `columns` (a mapping), `root` and `ending`; where
+            a folder's classes are, `class_in_name`.
 
     Raises UsageError for an unknown kind (with the nearest names) or split, and for a `reading` that the kind has no
     use for; TransferError for a missing path and for contents that do not fit.

@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "columns": None,
     "root": None,
     "ending": None,
+    "class_in_name": None,
     "train": None,
     "validation": None,
     "validation_fraction": 0.2,
@@ -133,7 +134,7 @@ def make_splits(data_config: Mapping[str, Any] | Any) -> tuple[Source, Source]:
     config = {**DEFAULTS, **dict(data_config.items())}
     if not config["source"]:
         raise UsageError("config.data.source names no data set; for example digits or folder:PATH")
-    reading = {name: config[name] for name in ("columns", "root", "ending")}
+    reading = {name: config[name] for name in ("columns", "root", "ending", "class_in_name")}
     train, seed = open_source(config["source"], config["train"], **reading), config["seed"]
     if config["validation"]:
         validation = open_source(config["source"], config["validation"], **reading)
@@ -200,8 +201,8 @@ def splits_to_train(data_config: Mapping[str, Any] | Any, target: str | None = N
     if not train.class_names and target is not None:
         raise TransferError(
             f"{train.name}: its images have no labels, for they lie in no class folders; put each into a folder that "
-            "is named after its class, or list them in a table (csv:FILE); without labels there are but features "
-            "(extract.py)"
+            "is named after its class, list them in a table (csv:FILE), or say where their names have it "
+            r"(--config.data.class_in_name='(\w+)\.' of cat.0.jpg); without labels there are but features (extract.py)"
         )
     check_classes(train)
     known = train.target
