@@ -75,7 +75,7 @@ def error_interval(
         return np.clip(sure - multiple * step, 0, 1)
 
     def end(tail: float, is_enough: Callable[[Any, Any], Any]) -> float:
-        """The smallest error of which the share `tail` of the draws shows no more than is enough."""
+        """The smallest error whose draws show enough: their quantile `tail`, beside what the rows show."""
         low, high = 0.0, FARTHEST
         for _ in range(HALVINGS):
             middle = (low + high) / 2
