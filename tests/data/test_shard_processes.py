@@ -1,4 +1,4 @@
-"""Several real processes read the shards of one data set, one of them dies, and others go on."""
+"""Features of shards: several real processes, of which one dies and others go on; images that change in place."""
 
 import signal
 
@@ -9,6 +9,7 @@ from real_formats import CLASSES, encoded, image_table, pixels, shard_files, tar
 from tiny_model import RECIPE, TinyModel
 
 from transfer.data import open_source
+from transfer.errors import TransferError
 from transfer.extract import Extractor, extract_to_store
 from transfer.store.store import FeatureStore
 
@@ -46,3 +47,29 @@ def test_shards_are_gone_on_with_by_others(several, tmp_path, monkeypatch, kind)
     order = np.argsort([id_.split("/")[-1] for id_ in wanted.ids])
     np.testing.assert_array_equal(found.labels, wanted.labels[:][order])
     np.testing.assert_allclose(found.tap("pre_logits")[:], wanted.tap("pre_logits")[:][order], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["wds", "parquet"])
+def test_an_image_that_changed_in_its_shard_is_noticed(kind, tmp_path, monkeypatch):
+    """At the same size, so that the listing is the same."""
+    monkeypatch.setenv("TRANSFER_CACHE", str(tmp_path / "cache"))
+    images, folder = pixels(6, 12, 12), tmp_path / kind
+    folder.mkdir()
+    extractor = Extractor(TinyModel(), tap="pre_logits", batch_size=4, preprocessing=RECIPE)
+
+    def extract():
+        data = [encoded(image, "PPM") for image in images]
+        if kind == "wds":
+            files = {f"{row}.ppm": image for row, image in enumerate(data)}
+            (folder / "a.tar").write_bytes(tar_bytes(files | {f"{row}.cls": b"%d" % (row % 2) for row in range(6)}))
+        else:
+            table = pyarrow.table({"image": data, "label": [0, 1] * 3})
+            pyarrow.parquet.write_table(table, folder / "a.parquet", compression="none", use_dictionary=False)
+        return extract_to_store(extractor, open_source(f"{kind}:{folder}"), tmp_path / "store")
+
+    assert len(extract()) == len(extract()) == 6  # written anew, and the same
+    images[3] = 255 - images[3]
+    with pytest.raises(
+        TransferError, match="made from other images: 1 image changed: a.(tar/3|parquet/000003); choose"
+    ):
+        extract()

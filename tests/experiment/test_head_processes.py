@@ -110,8 +110,8 @@ def test_the_first_alone_prints(run, tmp_path):
     # Gloo prints a line of its own, in C++
     lines = [[line for line in one.out.splitlines() if not line.startswith("[Gloo]")] for one in ended]
     assert lines[0][2] == "(1003, 1, 1, 6) (1003,)" and lines[0][-1] == f"Workdir: {tmp_path / 'run'}"
-    assert [line.split(" - ")[0] for line in lines[0][4:-3]] == ["Epoch 1/3", "Epoch 2/3", "Epoch 3/3"]
-    assert lines[0][-3].startswith("validation: accuracy 0.")
+    assert [line.split(" - ")[0] for line in lines[0][4:-4]] == ["Epoch 1/3", "Epoch 2/3", "Epoch 3/3"]
+    assert lines[0][-4].startswith("validation: accuracy 0.") and lines[0][-3].startswith("to compare with: always ")
     assert lines[0][-2] == f"Report: {tmp_path / 'run' / 'report.html'}"
     assert lines[1] == []
     again = run(tmp_path / "run", 2)
