@@ -142,7 +142,7 @@ WRONG = [
         "path,label",
         "0.png,",
         {},
-        "1 row has nothing in column label, the first is line 2",
+        "1 row has nothing in column label, the first is line 2: fill in, or remove",
     ),
     ("path,label", "0.png,NaN", {}, "1 row has nothing in column label"),
     ("path,label", ",cat", {}, "1 row has nothing in column path"),

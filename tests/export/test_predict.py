@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import shutil
+import sys
 
 import ml_dtypes
 import numpy as np
@@ -135,6 +136,7 @@ def test_files_as_json_lines_in_a_file_and_one_that_cannot_be_read(run, photos, 
     given = ("--workdir", run[0], bad, good, good, "--format=jsonl", f"--output={output}")
     said = predicted(capsysbinary, *given, code=1)
     assert b"--on_error=skip goes on" in said.err and said.err.count(b"error:") == 1 and not output.exists()
+    assert predicted(capsysbinary, *given[:3], code=1).out == b"image,class,probability\n" and not sys.stdout.closed
     said = predicted(capsysbinary, *given, "--on_error=skip", "--all")
     assert said.out == b""
     failed, fine = map(json.loads, output.read_text("utf-8").splitlines())

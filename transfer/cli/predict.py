@@ -97,11 +97,13 @@ def _predict(options: argparse.Namespace) -> None:
         # the bytes of a name that is no UTF-8 stay as they are in CSV; of JSON they are escapes, for it is UTF-8
         errors = "surrogateescape" if options.format == "csv" else "backslashreplace"
         text = io.TextIOWrapper(stream, "utf-8", errors=errors, newline="", write_through=True)
-        write = WRITERS[options.format](text, predictor.class_names, options, run.kind)
-        for row in _rows(predictor, source, options):
-            write(row)
-            skipped += row.error is not None
-        text.detach()
+        try:
+            write = WRITERS[options.format](text, predictor.class_names, options, run.kind)
+            for row in _rows(predictor, source, options):
+                write(row)
+                skipped += row.error is not None
+        finally:
+            text.detach()  # else it closes what it writes to, the screen, too
         stream.flush()
     if skipped == len(source):
         raise TransferError(f"{_images(skipped)} given, and none could be read")

@@ -160,7 +160,10 @@ def _share_classes(train: Source, validation: Source) -> None:
     if len(groups) == 2 and len(shared := np.intersect1d(groups[0], groups[1])):
         logging.warning("%s: %d groups of images are in both splits", train.name, len(shared))
     if bool(train.class_names) != bool(validation.class_names):
-        raise TransferError(f"{train.name}: of one of the splits images lie in class folders, of the other in none")
+        raise TransferError(
+            f"{train.name}: of one of the splits images lie in class folders, of the other in none; without "
+            "config.data.validation a share of the first is held out, and a table (csv:FILE) may name classes of both"
+        )
     if train.target != validation.target:
         raise TransferError(
             f"{train.name}: one split has {KNOWN[train.target][0]}, the other {KNOWN[validation.target][0]}"

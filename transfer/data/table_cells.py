@@ -28,7 +28,10 @@ def check_filled(table: Table, name: str, rows: Iterable[int]) -> None:
     """Raises TransferError where cells of a column are empty or NaN in some of the rows."""
     if empty := [table.lines[row] for row in rows if not text(table.columns[name][row])]:
         have = "row has" if len(empty) == 1 else "rows have"
-        raise TransferError(f"{len(empty)} {have} nothing in column {printable(name)}, the first is line {empty[0]}")
+        raise TransferError(
+            f"{len(empty)} {have} nothing in column {printable(name)}, the first is line {empty[0]}: "
+            "fill in, or remove, what is not known"
+        )
 
 
 def read(table: Table, says: str, shown: Sequence[str], rows: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
