@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from etils import epath
 from head_runs import make_files
-from made_runs import made_run
+from made_runs import made_run, of_classes, of_labels, of_values
 
 from transfer import config, experiment
 from transfer.__main__ import main
@@ -268,6 +268,20 @@ def test_ticks_are_round_and_inside() -> None:
 )
 def test_times_are_in_the_unit_that_suits_them(seconds: float, written: str) -> None:
     assert overview.duration(seconds) == written
+
+
+@pytest.mark.parametrize(
+    ("predictions", "counted", "tile"),
+    [
+        (of_classes(4, 30), "classes", "share of the images that are classified correctly; always"),
+        (of_labels(30), "labels", "share of the images of which every label is right<"),
+        (of_values(30), "values", ""),
+    ],
+)
+def test_the_summary_says_what_is_predicted(predictions: Predictions, counted: str, tile: str) -> None:
+    run = made_run(predictions, num_classes=4, measures={"accuracy": {"value": 0.5}} if tile else {})
+    html = overview.section(run).html
+    assert f"<dt>{counted}</dt><dd>4</dd>" in html and tile in html
 
 
 TUNED = {"train": "finetune", "model": {"name": "resnet18"}}

@@ -81,6 +81,8 @@ def open_split(path: str, split: str | None, class_in_name: str | None = None) -
             advice = f"; {loose} lie beside them: put each into a folder that is named after its class"
         elif others:
             advice = f"; there {'is' if len(others) == 1 else 'are'} {left_out(others)}"
+            if any(parts[-1].casefold().endswith(layout.ARCHIVES) for parts in others):
+                advice += ": unpack them"
         raise TransferError(f"{name}: no images in class folders{of_split}{advice}")
     formats.check_decoders(name, (e.parts[-1] for e in images))
     if empty := sorted(set(class_names).difference(e.parts[0] for e in images)):

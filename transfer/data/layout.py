@@ -11,6 +11,8 @@ NO_CLASSES = (
     "train", "training", "val", "valid", "validation", "test", "testing", "test1", "meta", "images",
 )  # fmt: skip
 MOST_NAMED = 10
+# How the names of archives end, those too that have to be unpacked.
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 
 
 class Entry(NamedTuple):

@@ -4,6 +4,7 @@ import importlib
 import os
 from typing import Any
 
+from transfer.data import layout
 from transfer.data.source import Source
 from transfer.errors import TransferError, UsageError, did_you_mean, similar
 from transfer.runtime.files import paths
@@ -49,7 +50,7 @@ ENDINGS = {
     ".jsonl": "csv",
     "cifar-10-python.tar.gz": "cifar10",
     "cifar-100-python.tar.gz": "cifar100",
-    **dict.fromkeys((".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar"), "folder"),
+    **dict.fromkeys(layout.ARCHIVES, "folder"),
 }
 # a file that gives a bare folder away -> kind
 LANDMARKS = {

@@ -71,7 +71,10 @@ def random_split(
     try:
         train, validation = train_test_split(rows, test_size=float(fraction), random_state=seed, stratify=strata)
     except ValueError as error:
-        raise UsageError(f"config.data.validation_fraction={fraction} of {len(rows)} images: {error}") from error
+        unless = "; config.data.stratify=False takes no heed of classes" if stratify else ""
+        raise UsageError(
+            f"config.data.validation_fraction={fraction} of {len(rows)} images: {error}{unless}"
+        ) from error
     return train, validation
 
 

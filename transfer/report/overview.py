@@ -23,6 +23,8 @@ MEANINGS = {
     "rmse": ("RMSE", "root mean squared error, in the unit of the values"),
     "r2": ("R²", "share of the variance that is explained"),
 }
+# The same, where an image may have several labels.
+OF_LABELS = {"accuracy": ("all right", "share of the images of which every label is right")}
 # Measures of runs that have no "measures": name in result.json -> as it is called there.
 PLAIN = {"validation_accuracy": "accuracy", "validation_loss": "log_loss"}
 # Facts of `result.json` -> what a reader calls them.
@@ -55,9 +57,10 @@ def section(run: RunData) -> Section:
 
 def _tiles(run: RunData) -> list[dict[str, Any]]:
     """The measures of the run with their intervals; over seeds with their spreads; else what its last epoch says."""
+    kind = _kind(run)
     known = {name: measure for of_kind in MEASURES.values() for name, measure in of_kind.items()}
-    if run.predictions is not None:
-        known |= MEASURES[run.predictions.kind]
+    known |= MEASURES[kind]
+    meanings = MEANINGS | (OF_LABELS if kind == "labels" else {})
     measures, spread = run.result.get("measures"), run.result.get("spread")
     of_last = run.result or (run.history[-1] if run.history else {})
     rows: list[dict[str, Any]] = [{"name": name, "value": of_last.get(key)} for key, name in PLAIN.items()]
@@ -70,7 +73,7 @@ def _tiles(run: RunData) -> list[dict[str, Any]]:
     tiles = []
     for row in rows:
         if is_number(row["value"]):
-            title, meaning = MEANINGS.get(row["name"], (known[row["name"]].title, ""))
+            title, meaning = meanings.get(row["name"], (known[row["name"]].title, ""))
             if row["name"] == "accuracy":
                 meaning += _majority(run)
             ends = (row.get("low"), row.get("high"))
@@ -78,6 +81,11 @@ def _tiles(run: RunData) -> list[dict[str, Any]]:
             tile = {"title": title, "meaning": meaning, "share": known[row["name"]].share, "value": row["value"]}
             tiles.append(tile | {"low": low, "high": high, "spread": row.get("spread")})
     return tiles
+
+
+def _kind(run: RunData) -> str:
+    """What the run predicts: `classes`, `labels` or `values`."""
+    return "classes" if run.predictions is None else run.predictions.kind
 
 
 def _majority(run: RunData) -> str:
@@ -95,7 +103,7 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
     result, known = run.result, runs.facts(run.result, run.config)
     tuned = known["head"] == "finetune"
     numbers = {key: value for key, value in result.items() if is_number(value)}
-    counts = {"training images": "num_train", "validation images": "num_validation", "classes": "num_classes"}
+    counts = {"training images": "num_train", "validation images": "num_validation", _kind(run): "num_classes"}
     times = {"seconds_extract": "to extract features", "seconds_train": "to train"}
     facts = {
         "network": known["model"],
