@@ -159,7 +159,7 @@ def header(name=b"x.png", size=b"00000000010", kind=b"0"):
 
 
 DAMAGED = {
-    "cut off in an image": (GOOD[:700], "ends early: 000000.png is said to have .* bytes, 188 follow"),
+    "cut off in an image": (GOOD[:700], "ends early: 000000.png is .* bytes, 188 follow; copy or download it again$"),
     "cut off in a header": (GOOD[: tarfile.BLOCKSIZE * 3 - 12], "ends early|there is no header"),
     "a flipped bit in a header": (
         bytes([GOOD[0] ^ 1]) + GOOD[1:],

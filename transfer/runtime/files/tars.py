@@ -35,7 +35,8 @@ def members(file: Any, size: int) -> Iterator[tuple[bytes, int, int]]:
         length, kind = _checked_size(header, at), header[156:157]
         name, at = long_name or _name(header), at + BLOCK
         if length > size - at:
-            raise TransferError(f"ends early: {printable(name)} is said to have {length} bytes, {size - at} follow")
+            short = f"{printable(name)} is said to have {length} bytes, {size - at} follow"
+            raise TransferError(f"ends early: {short}; copy or download it again")
         text = file.read(min(length, MOST_TEXT)) if kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME) else b""
         if kind == tarfile.GNUTYPE_SPARSE or OTHER_SIZE.search(text):
             raise TransferError("holds a file of more than 8 GB, or one with holes; write the tar anew without it")
