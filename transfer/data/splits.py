@@ -71,7 +71,8 @@ def random_split(
     try:
         train, validation = train_test_split(rows, test_size=float(fraction), random_state=seed, stratify=strata)
     except ValueError as error:
-        unless = "; config.data.stratify=False takes no heed of classes" if stratify else ""
+        named = layout.listed(class_names or list(map(str, classes)), 5)
+        unless = f" (classes: {named}); config.data.stratify=False takes no heed of classes" if stratify else ""
         raise UsageError(
             f"config.data.validation_fraction={fraction} of {len(rows)} images: {error}{unless}"
         ) from error

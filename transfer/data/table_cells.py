@@ -107,14 +107,15 @@ def _numbers(table: Table, name: str, rows: np.ndarray) -> list[float]:
     """The numbers in some rows of a column; TransferError for what is none that float32 holds."""
     numbers = []
     for row in rows:
-        cell = text(table.columns[name][row]) or "nothing"
+        cell, where = text(table.columns[name][row]), f"column {printable(name)}: line {table.lines[row]}"
+        if not cell:
+            raise TransferError(f"{where} is empty; fill it in, or remove the row")
         try:
             numbers.append(float(cell))
         except ValueError:
             numbers.append(np.nan)
         if not abs(numbers[-1]) <= np.finfo(np.float32).max:
-            line = table.lines[row]
-            raise TransferError(f"column {printable(name)}: {printable(cell)} in line {line} is no finite number")
+            raise TransferError(f"{where} has {printable(cell)}, which is no finite number")
     return numbers
 
 
