@@ -69,13 +69,15 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     state = run.kept_state(keep)
     classes = {native.CLASSES_KEY: json.dumps(list(sources["train"].class_names))}
     described = native.describe(model.arch, dict(model.fields), preprocessing, **classes)
-    native.write(workdir / "model.safetensors", flat_state(network.model(state)), described)
     known = results.facts(config, model) | {"unfreeze": config.unfreeze, "trained_layers": len(layers)}
     known |= {"init_from": started} if started is not None else {}
     known |= {"num_classes": num_classes, **{f"num_{split}": len(source) for split, source in sources.items()}}
     known |= _misleading(rows, sources)
-    before = results.read(workdir)
+    before, path = results.read(workdir), workdir / "model.safetensors"
     result, done = results.of_run(run, known, before, keep), {} if results.trained(run, before) else before
+    same = bool(done) and done.get("kept_epoch") == result.get("kept_epoch")
+    if not same or not path.exists():  # other runs may have begun with the file, which they know by its hash
+        native.write(path, flat_state(network.model(state)), described)
     with jax.default_matmul_precision(config.precision):
         result |= _measured(network, state, rows["validation"], sources["validation"], workdir, done)
     workdirs.record(config, workdir, workdirs.OF_TRAINING)

@@ -204,6 +204,11 @@ class RestrictedUnpickler(_Unpickler):
         self.stack.pop()
         self.load_newobj()
 
+    def load_inst(self) -> None:
+        """Makes a stand-in's object by its name, which may be of any bytes."""
+        module, name = (self.readline()[:-1].decode("ascii", "replace") for _ in range(2))
+        self._instantiate(self.find_class(module, name), self.pop_mark())
+
     def get_extension(self, code: int) -> NoReturn:
         """Refuses a name out of the registry of extensions: it would come past `find_class`."""
         raise TransferError(f"refused: {self._opcode} asks for extension {code}, which may be any function")
