@@ -130,7 +130,7 @@ def test_a_letter_that_is_missing(name, data):
 
 
 def test_names_that_are_like_none():
-    assert refusal("--config.data.nope=1").startswith("there is no config.data.nope; config.data has class_in_name, columns, ")
+    assert refusal("--config.data.nope=1").startswith("there is no config.data.nope; config.data has class_in_name, ")
     assert refusal("--config.seed.x=1") == "there is no config.seed.x: config.seed is one setting"
     assert refusal("--config.=1").startswith("there is no config.; config has ")
 
