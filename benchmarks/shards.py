@@ -36,6 +36,7 @@ JPEGS, GROUP, BATCH = 600, 100, 64
 
 
 def main() -> None:
+    """Measures the parts that are asked for, and keeps the figures."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("part", nargs="?", choices=("listing", "reading"))
     options.add_argument("--rows", type=int, default=10_000_000)
@@ -111,6 +112,7 @@ def in_process(spec: str, cache: Path) -> dict[str, Any]:
 
 
 def write_tar(path: Path, files: list[tuple[str, bytes]]) -> None:
+    """Writes a tar of files, each a name and its bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
         for name, content in files:
@@ -133,6 +135,7 @@ def tiny_parquet(path: Path, shard: int, rows: int) -> None:
 
 
 def write_parquet(path: Path, images: list[bytes], labels: list[int], group: int) -> None:
+    """Writes a Parquet file of encoded images and their labels, so many rows a group."""
     import pyarrow
     import pyarrow.parquet
 

@@ -80,7 +80,7 @@ def reads_heif() -> bool:
 
 
 def heif_hint() -> str:
-    """What to install for HEIC."""
+    """A line on what to install to read HEIC."""
     return f"HEIC needs pillow-heif: {install_hint('heic')}"
 
 

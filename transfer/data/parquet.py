@@ -24,7 +24,7 @@ MOST_BYTES, FEWEST = 512 << 20, 4
 
 
 class Part(NamedTuple):
-    """What is listed of a file."""
+    """The columns, row groups and labels of one Parquet file, as they are listed."""
 
     columns: arrow_columns.Columns
     starts: list[int]  # the first row of each row group, and at the end the number of rows

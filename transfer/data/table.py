@@ -22,7 +22,7 @@ from transfer.runtime.files.untrusted import prefix_errors, printable
 
 
 class Places:
-    """Where the files are that a table names.
+    """The folder that holds the files of a table, and the file in it that a cell names.
 
     Args:
         root: the folder in which paths begin.

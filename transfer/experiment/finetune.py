@@ -86,7 +86,7 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
 
 
 def _misleading(rows: Mapping[str, finetune.LabelledImages], sources: Mapping[str, Source]) -> dict[str, Any]:
-    """As `transfer.experiment.head_data.Data.misleading`, of images."""
+    """The facts in `result.json` on images that validate and train, by their pixels, and on classes without any."""
     train, validation = (duplicates.Rows(np.asarray(rows[split][0]), sources[split].ids) for split in SPLITS)
     of_train, of_validation = (np.asarray(sources[split].labels) for split in SPLITS)
     twins = duplicates.facts(train, validation, what="pixels")

@@ -84,7 +84,7 @@ def _tiles(run: RunData) -> list[dict[str, Any]]:
 
 
 def _kind(run: RunData) -> str:
-    """What the run predicts: `classes`, `labels` or `values`."""
+    """The kind of thing that a run predicts: `classes`, `labels` or `values`."""
     return "classes" if run.predictions is None else run.predictions.kind
 
 

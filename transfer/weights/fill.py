@@ -48,12 +48,12 @@ class Network(NamedTuple):
 
     @property
     def classes(self) -> int:
-        """Of its classifier; 0 where it has none."""
+        """The number of classes of the network's classifier; 0 where it has none."""
         return self.shapes.get(CLASSIFIER_BIAS, (0,))[0]
 
     @property
     def channels(self) -> int:
-        """Of its images."""
+        """The number of channels of the network's images."""
         return channels.of_model(self.arch, self.fields)
 
     @property
