@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from transfer.runtime import preemption
+from transfer.runtime.files import paths
+
 REPOSITORY = Path(__file__).parents[2]
 # The command line of a script or verb, with limits of seconds in place of minutes.
 CHILD = """
@@ -81,6 +84,49 @@ def test_sigterm_ends_the_wait(endpoint, command):
     begun = time.monotonic()
     _, errors = process.communicate(timeout=60)
     # the verb has nothing to save, and ends as any program does
-    assert process.returncode == (-signal.SIGTERM if command == "verify" else 1), errors
-    assert time.monotonic() - begun < 20
-    assert command == "verify" or "after SIGTERM" in errors.splitlines()[-1]
+    assert process.returncode == (-signal.SIGTERM if command == "verify" else 75), errors
+    assert time.monotonic() - begun < 5
+    assert command == "verify" or "stopped before the first step" in errors.splitlines()[-1]
+
+
+@pytest.fixture
+def in_this_process(endpoint, monkeypatch):
+    """The endpoint for this process' own requests, which are limited to a moment."""
+    monkeypatch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "token")
+    monkeypatch.setenv("GCE_METADATA_ROOT", "127.0.0.1:1")
+    monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", endpoint)
+    for name in ("LOW_SPEED_TIME_SECONDS", "LOW_SPEED_LIMIT_BYTES"):  # are set, and children would have them, too
+        monkeypatch.setenv(f"TENSORSTORE_CURL_{name}", "")
+        monkeypatch.delenv(f"TENSORSTORE_CURL_{name}")
+
+
+def test_a_stop_bounds_what_has_no_limit(in_this_process, monkeypatch):
+    """Of reads and listings of many bytes each request is limited; a stop ends them within seconds."""
+    monkeypatch.setattr(preemption, "_requested", preemption.threading.Event())
+    monkeypatch.setattr(paths, "STOPPING_SECONDS", 0.2)
+    preemption._requested.set()
+    files = paths.open_kvstore("gs://bucket/run")
+    with pytest.raises(paths.TransferError, match="no answer within 0 s after SIGTERM"):
+        paths.wait_for(files.list(), "gs://bucket/run", float("inf"))
+
+
+CHILD_WITH_SHORT_REQUESTS = """
+import time
+from transfer.runtime.files import kvstore, paths
+paths.REQUEST_SECONDS, paths.RETRIES = 2, 1
+start = time.monotonic()
+try:
+    print(kvstore.Directory("gs://bucket/run").list("features/"))
+except paths.TransferError as error:
+    print(error)
+print(time.monotonic() - start)
+"""
+
+
+@pytest.mark.slow
+def test_each_request_has_a_limit(in_this_process):
+    """Of many, as in a listing, none waits for ever for what took it and never answers."""
+    command = [sys.executable, "-c", CHILD_WITH_SHORT_REQUESTS]
+    line, seconds = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.splitlines()
+    assert "gs://bucket/run" in line and "All 1 retry attempts failed" in line
+    assert float(seconds) < 15

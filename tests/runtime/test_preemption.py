@@ -1,6 +1,10 @@
 """A request to end: it is announced once, and all stop after the same call, the first that none has made."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -12,6 +16,8 @@ def fresh(monkeypatch):
     """No request so far, no other processes, no calls; and so it is again afterwards."""
     monkeypatch.setattr(preemption, "_requested", preemption.threading.Event())
     monkeypatch.setattr(preemption, "_announce", None)
+    monkeypatch.setattr(preemption, "_begun", True)
+    monkeypatch.setattr(preemption, "_requested_at", 0.0)
     monkeypatch.setattr(preemption, "_calls", 0)
     monkeypatch.setattr(preemption, "_last_call", preemption.math.inf)
 
@@ -28,8 +34,9 @@ def test_a_signal_says_one_line_and_asks_all_once(monkeypatch):
     preemption.announce_by(lambda: announced.append("now"))
     assert not announced
     for _ in range(2):
-        preemption._on_signal(15, None)
-    assert lines == [(2, b"SIGTERM: finishing this step and saving, then the end\n")] and announced == ["now"]
+        preemption._on_terminate()
+    line = b"SIGTERM: finishing this step and saving, then the end; a second one ends it at once\n"
+    assert lines == [(2, line)] and announced == ["now"]
     preemption.announce_by(lambda: announced.append("later"))  # it came before the others were there
     assert announced == ["now", "later"]
 
@@ -50,3 +57,46 @@ def test_what_is_asked_for_ends_with_75():
     assert str(preemption.Preempted()) == (
         "stopped on request, everything is saved; run the same command again to continue"
     )
+
+
+# Whether there is something to save, the signals sent, the exit code and the last line.
+ENDS = {
+    "before the first step": (
+        "",
+        1,
+        75,
+        "error: SIGTERM: stopped before the first step; run the same command again",
+    ),
+    "twice": (
+        "preemption.begin()",
+        2,
+        143,
+        "error: SIGTERM again: the end at once; run the same command again to continue",
+    ),
+}
+# The main thread is in one long call, in which it handles no signal.
+CHILD = """
+import hashlib
+from transfer.runtime import preemption
+preemption.AGAIN_SECONDS = 0.0
+preemption.install()
+{begin}
+print("there", flush=True)
+hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+"""
+
+
+@pytest.mark.parametrize(("begin", "signals", "code", "line"), ENDS.values(), ids=ENDS)
+def test_it_ends_at_once_whatever_the_main_thread_does(begin, signals, code, line):
+    command = [sys.executable, "-c", CHILD.format(begin=begin)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None and child.stderr is not None
+        child.stdout.readline()
+        start = time.monotonic()
+        child.send_signal(signal.SIGTERM)
+        for _ in range(signals - 1):
+            assert child.stderr.readline().startswith("SIGTERM: finishing this step and saving")
+            child.send_signal(signal.SIGTERM)
+        _, errors = child.communicate(timeout=30)
+    assert child.returncode == code and errors.splitlines() == [line]
+    assert time.monotonic() - start < 2

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 
 import jax
 import numpy as np
@@ -125,6 +126,8 @@ def test_sigterm_ends_after_an_epoch_and_the_run_goes_on(tmp_path):
     def told(state, index):
         if index == 2:
             os.kill(os.getpid(), signal.SIGTERM)
+            while not preemption.requested():
+                time.sleep(0.001)
         return epoch(state, index)
 
     before = signal.getsignal(signal.SIGTERM)
@@ -134,6 +137,7 @@ def test_sigterm_ends_after_an_epoch_and_the_run_goes_on(tmp_path):
             train(told, state, 5, epath.Path(tmp_path / "a"))
     finally:
         preemption._requested.clear()
+        preemption._requested_at = 0.0
         signal.signal(signal.SIGTERM, before)
     assert stopped.value.exit_code == 75
     assert [path.name for path in (tmp_path / "a" / "checkpoints").iterdir()] == ["3"]

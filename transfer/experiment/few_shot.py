@@ -225,6 +225,7 @@ def measure(
                 train = x[np.searchsorted(needed, chosen)], labels[chosen]
                 measured[cell] = measurement = _measured(cell, protocol, train, (xv, validation_labels))
                 cells.put(keys[cell], measurement)
+                preemption.begin()
                 progress.update()
                 if preemption.requested():
                     raise preemption.Preempted

@@ -130,6 +130,7 @@ def _fill(writer: StoreWriter, extractor: Extractor, source: Source, on_error: s
             for batch, features in extractor.stream(wanted, resized):
                 _check_finite(features, batch, source)
                 writer.write(batch.start, features, batch.failed)
+                preemption.begin()
                 progress.update(batch.size)
                 left -= batch.size
     return left > 0

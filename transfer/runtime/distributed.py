@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from concurrent import futures
 from typing import Any
 
+from absl import logging
+
 from transfer.errors import TransferError
 from transfer.runtime import cluster, consistency, preemption, rendezvous
 
@@ -23,7 +25,9 @@ CONNECT_SECONDS, LOST_SECONDS = 300, 30
 # gone.
 NAMING_SECONDS = 3
 # Longer than any run waits for its slowest process; a process that is gone is noticed otherwise.
-_WAIT_MS = 7 * 24 * 3600 * 1000
+_WAIT_MS = 24 * 3600 * 1000
+# How often a line says that a process waits for the others.
+WAITING_SECONDS = 60.0
 
 # JAX's own key for the notice of a preemption: its `reached_preemption_sync_point`, and Orbax's checkpoints, follow it.
 _NOTICE = "RECEIVED_PREEMPTION_NOTICE"
@@ -61,6 +65,7 @@ def initialise(
     info = cluster.find(coordinator, num_processes, process_id, connect_seconds)
     if info is None:
         return
+    preemption.begin()
     facts = consistency.local_facts({**(settings or {}), "--lost_seconds": lost_seconds})
     monitor, address, bind = rendezvous.assemble(info, connect_seconds, lost_seconds, facts)
     _info, _monitor = info, monitor
@@ -211,8 +216,13 @@ def _ask_jax(method: str, *arguments: Any) -> Any:
             answer.set_exception(error)
 
     threading.Thread(target=call, daemon=True, name="waits-for-others").start()
+    start = time.monotonic()
     try:
-        return answer.result()
+        while True:
+            with contextlib.suppress(futures.TimeoutError):
+                return answer.result(WAITING_SECONDS)
+            name, seconds = str(arguments[0]).split("/")[1], time.monotonic() - start
+            logging.warning("waiting for the other processes (%s): %.0f s so far", name, seconds)
     except Exception as error:
         if _monitor is not None:
             time.sleep(NAMING_SECONDS)  # where a process has gone, the monitor ends this one meanwhile, and names it

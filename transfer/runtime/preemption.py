@@ -7,20 +7,30 @@
             save()
             raise preemption.Preempted(…)
 
+It is noticed by a thread of its own: Python's handlers wait until the main thread is out of a long call, such as a
+compilation. A process that has nothing to save yet ends at once, and so does any at a second SIGTERM: what is on the
+disk is whole whenever that comes.
+
 What any process is told, all get to know, Orbax and `jax.experimental.multihost_utils` too; and what something else has
 told JAX counts here (`transfer.runtime.distributed`).
 """
 
+import contextlib
 import math
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
-from types import FrameType
 
 from transfer.errors import TransferError
 
+BEFORE_THE_FIRST_STEP = "stopped before the first step; run the same command again"
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: try again
+EXIT_TERMINATED = 128 + signal.SIGTERM  # as of any program that SIGTERM ends: 75 would say that everything is saved
+# A second SIGTERM within so many seconds is the same one: Slurm sends it to a process and to what passes it on.
+AGAIN_SECONDS = 3.0
 
 
 class Preempted(TransferError):
@@ -35,6 +45,11 @@ class Preempted(TransferError):
 
 
 _requested = threading.Event()
+_requested_at = 0.0
+# Whether there is something to save, or somebody to tell.
+_begun = False
+# The end of a pipe that Python writes the numbers of signals to.
+_wakeup: int | None = None
 # Tells the other processes; None where there are none.
 _announce: Callable[[], None] | None = None
 # Calls of `stop_at` so far, and the one at which all processes stop; held while they agree on it.
@@ -44,16 +59,48 @@ _calls, _last_call = 0, math.inf
 
 def install() -> None:
     """Makes SIGTERM ask for a clean end; to be called again after what sets a handler of its own, as JAX does."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _on_signal)
+    global _wakeup
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if _wakeup is None:
+        signals, _wakeup = os.pipe()
+        os.set_blocking(_wakeup, False)
+        threading.Thread(target=_follow_signals, args=(signals,), daemon=True, name="signals").start()
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    signal.set_wakeup_fd(_wakeup, warn_on_full_buffer=False)
 
 
-def _on_signal(number: int, frame: FrameType | None) -> None:
-    if not _requested.is_set():  # a second one changes nothing
+def begin() -> None:
+    """Notes that there is something to save, or that other processes are to be told: SIGTERM ends nothing at once."""
+    global _begun
+    _begun = True
+
+
+def _follow_signals(signals: int) -> None:
+    while number := os.read(signals, 1):
+        if number[0] == signal.SIGTERM:
+            _on_terminate()
+
+
+def _on_terminate() -> None:
+    global _requested_at
+    again, _requested_at = _requested_at, _requested_at or time.monotonic()
+    if not _begun:
+        _end(f"SIGTERM: {BEFORE_THE_FIRST_STEP}", EXIT_PREEMPTED)
+    elif not again:
         _requested.set()  # at once: it may come while the line is written
-        # not by print: whatever the signal interrupts may be printing
-        os.write(2, b"SIGTERM: finishing this step and saving, then the end\n")
+        # not by print: the main thread may be printing
+        os.write(2, b"SIGTERM: finishing this step and saving, then the end; a second one ends it at once\n")
         request()
+    elif time.monotonic() - again > AGAIN_SECONDS:
+        _end("SIGTERM again: the end at once; run the same command again to continue", EXIT_TERMINATED)
+
+
+def _end(line: str, code: int) -> None:
+    os.write(2, f"error: {line}\n".encode())
+    with contextlib.suppress(Exception):  # the main thread may be writing there
+        sys.stdout.flush()
+    os._exit(code)
 
 
 def request() -> None:

@@ -124,6 +124,7 @@ def _take_parts(
         start = time.monotonic()
         for last in parts:
             checkpoints.prepare()
+            preemption.begin()
             if last.metrics is not None:
                 values = last.metrics()
                 row = {name: float(values[name]) for name in sorted(values, key=list(LABELS).index)}

@@ -1,7 +1,8 @@
 """Paths as people give them, local or on a bucket (`gs://`), and how long a bucket may be without an answer.
 
 TensorStore tries a request 32 times, which takes ten minutes and more and says nothing, where there is no network, no
-such host, or nobody behind it. Here each operation has a limit of its own: a line after seconds, an end after minutes,
+such host, or nobody behind it; and where somebody takes a request and never answers, it and gcsfs wait for ever. Here
+each operation has a limit of its own, and each request of a longer one: a line after seconds, an end after minutes,
 and at SIGTERM.
 """
 
@@ -26,6 +27,8 @@ SILENT_SECONDS = 10.0
 # What an operation may still take once the process is asked to stop; spot machines give it 30 seconds for everything.
 STOPPING_SECONDS = 5.0
 _POLL_SECONDS = 0.25
+# A request on which nothing moves for so long has failed, and is tried so often again: an end after four minutes.
+REQUEST_SECONDS, RETRIES = 30, 5
 # What etils.epath reads a bucket with; older versions by TensorFlow.
 READERS = ("gcsfs", "tensorflow")
 _ADVICE = "check the network, the bucket's name and the credentials (gcloud auth application-default login)"
@@ -56,7 +59,18 @@ def open_path(path: Any) -> epath.Path:
         _check_answers("/".join(text.split("/")[:3]))
         if not any(map(importlib.util.find_spec, READERS)):
             raise TransferError(f"{text}: gs:// needs gcsfs: {install_hint('gs')}")
+        _limit_requests()
     return epath.Path(text)
+
+
+def _limit_requests() -> None:
+    """Limits what gcsfs may wait for a sign of life in any request from now on; where it is not installed, nothing."""
+    if importlib.util.find_spec("gcsfs") is not None:
+        import aiohttp  # which it needs
+        import fsspec
+
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=REQUEST_SECONDS)
+        fsspec.config.conf.setdefault("gs", {}).setdefault("requests_timeout", limits)
 
 
 @functools.cache
@@ -65,11 +79,14 @@ def _check_answers(bucket: str) -> None:
         wait_for(open_kvstore(bucket).read(".lock"), bucket)
 
 
-def kvstore_spec(path: str, below: str = "") -> dict[str, str]:
+def kvstore_spec(path: str, below: str = "") -> dict[str, Any]:
     """TensorStore's spec of `below` in the directory `path`, which is a local path or `gs://BUCKET/PATH`."""
     if path.startswith("gs://"):
         bucket, _, prefix = path.removeprefix("gs://").partition("/")
-        return {"driver": "gcs", "bucket": bucket, "path": f"{prefix.rstrip('/')}/{below}".lstrip("/")}
+        for name, value in {"LOW_SPEED_TIME_SECONDS": REQUEST_SECONDS, "LOW_SPEED_LIMIT_BYTES": 1}.items():
+            os.environ.setdefault(f"TENSORSTORE_CURL_{name}", str(value))  # read at the first request, Orbax' too
+        place = {"bucket": bucket, "path": f"{prefix.rstrip('/')}/{below}".lstrip("/")}
+        return {"driver": "gcs", **place, "gcs_request_retries": {"max_retries": RETRIES}}
     # the file driver renames a flushed temporary file onto each key
     return {"driver": "file", "path": f"{os.path.abspath(expand(path))}/{below}"}
 
@@ -86,7 +103,7 @@ def wait_for(operation: Any, where: str, limit: float | None = None) -> Any:
 
     Args:
         limit: seconds that it may take on a bucket, by default LIMIT_SECONDS; `math.inf` for what moves many bytes, of
-            which TensorStore limits each request. A local file has none.
+            which each request is limited. A local file has none.
 
     Raises:
         TransferError: a bucket did not answer within the limit, or within STOPPING_SECONDS after SIGTERM.
