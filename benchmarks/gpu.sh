@@ -34,5 +34,6 @@ bench bfloat16 --models="$models" --dtype=bfloat16 --batch="$batches" --peers="$
 for precision in $precisions; do
     bench "float32_$precision" --models="$models" --batch="$few" --precision="$precision" "${quick[@]}"
 done
+[[ -n "${TOY:-}" ]] || bench latency --latency --models="$models" --dtype=bfloat16 --seconds=2
 [[ -n "${TOY:-}" ]] || bench head --head
 [[ "$out" != benchmarks/* ]] || python benchmarks/refresh.py

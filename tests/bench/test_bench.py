@@ -39,11 +39,18 @@ def test_a_row_holds_what_a_reader_needs(written):
     assert row["images_per_second"] == pytest.approx(2 / (row["step_ms"] / 1e3))
     assert row["images_per_second_per_device"] == pytest.approx(row["images_per_second"] / row["devices"])
     assert row["tflops"] == pytest.approx(row["images_per_second"] * row["gflops_per_image"] / 1e3)
-    assert row["mfu"] == pytest.approx(row["tflops"] / row["peak_tflops"])
+    assert row["mfu"] is None and row["times_matmul"] == pytest.approx(row["tflops"] / row["peak_tflops"])
     assert row["step_ms_p10"] <= row["step_ms"] <= row["step_ms_p90"]
     assert row["compile_seconds"] > 0 and row["peak_memory_bytes"] > 1e6 and row["parameters"] > 1e5
     assert set(row["seconds"]) == {"compute", "end to end", "matmul"}
     assert all(len(samples) == 2 for samples in row["seconds"].values())
+    assert set(row["spread"]) == set(row["seconds"]) and (row["seed"], row["rounds"], row["sample_seconds"]) == (
+        0,
+        2,
+        0,
+    )
+    assert row["host_memory_bytes"] > 1e8 and row["packages"]["numpy"] and 0 <= row["busy"] <= 1
+    assert content["units"]["step_ms"] == "ms" and content["units"]["host_memory_bytes"] == "bytes"
     assert row["jax"] and row["jaxlib"] and row["device_kind"] and row["hosts"] == 1
 
 

@@ -71,7 +71,7 @@ def test_speeds_that_lie_decades_apart_are_drawn_by_their_logarithm(tmp_path):
 
 def test_an_unknown_peak_leaves_the_line_out(tmp_path):
     plot.draw([{**row(batch=batch), "mfu": None, "peak_source": None} for batch in (1, 8)], tmp_path / "plot.svg")
-    assert "MFU, of the published peak" in texts(tmp_path / "plot.svg")
+    assert "MFU, of the peak" in texts(tmp_path / "plot.svg")
 
 
 def test_nothing_to_draw(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from transfer import __main__ as program
 from transfer.bench import target
-from transfer.bench.machine import published_peak
+from transfer.bench.peaks import published_peak
 from transfer.bench.target import Target, parse
 from transfer.bench.target_hlo import array_bytes, kernels, loop_collectives, read
 from transfer.cli.verbs import parser_of
@@ -39,6 +39,11 @@ ENTRY %main (a: f32[4,2]) -> f32[2,4] {
 """
 
 
+def test_a_chip_by_itself():
+    (alone,) = parse("tpu:v5e:1x1")
+    assert alone.chips == 1
+
+
 def test_a_target_without_a_platform_has_that_of_the_one_before():
     targets = parse("tpu:v5e:4x4,v4:4x4x4,gpu:h100")
     assert targets == [Target("tpu", "v5e", "4x4"), Target("tpu", "v4", "4x4x4"), Target("gpu", "h100", "")]
@@ -67,10 +72,11 @@ def test_a_chips_clock_is_its_peak_over_what_its_units_multiply_in_a_cycle(kind)
     [
         ("v5e:2x2", "tpu: or gpu:"),
         ("tpu:v9:2x2", "v4, v5e, v5p, v6e"),
-        ("gpu:a100", "h100"),
+        ("gpu:v100", "h100, h200, a100, b200"),
         ("gpu:h100:2x2", "without a topology"),
         ("tpu:v5e", "2x2, 2x4"),
-        ("tpu:v5e:3x3", "2x2, 2x4"),
+        ("tpu:v5e:3x3", "1x1, 2x2, 2x4"),
+        ("tpu:v5e:1x2", "1x1, 2x2, 2x4"),
         ("tpu:v4:2x2", "2x2x1, 2x2x2"),
         ("tpu:v4:0x2x2", "2x2x1, 2x2x2"),
         ("tpu:v5e:2x2,", "separated by commas"),
@@ -179,6 +185,15 @@ def test_the_programs_compile_for_a_tpu(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (extra tpu)")
+def test_the_programs_of_a_chip_by_itself(tmp_path):
+    extractor, head = compiled(tmp_path, "--target=tpu:v5e:1x1", "--batch=16", "--image_size=32", model="resnet18")
+    assert extractor["failed"] is None and head["failed"] is None
+    assert (extractor["chips"], extractor["devices_compiled_for"], extractor["batch"]) == (1, 1, 16)
+    assert extractor["collectives"] == head["collectives"] == {}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (extra tpu)")
 @pytest.mark.parametrize(("pod", "chips", "devices"), [("v5e:16x16", 256, 256), ("v4:4x4x4", 64, 128)])
 def test_the_programs_of_a_pod(tmp_path, pod, chips, devices):
     arguments = (f"--target=tpu:{pod}", "--batch=16", "--image_size=32")
@@ -201,8 +216,9 @@ def test_the_programs_of_a_pod(tmp_path, pod, chips, devices):
     importlib.util.find_spec("jax_plugins") is None or importlib.util.find_spec("jax_plugins.xla_cuda12") is None,
     reason="the CUDA compiler is not installed (extra gpu-target)",
 )
-def test_a_convolution_is_one_kernel_on_a_gpu(tmp_path):
-    extractor, _ = compiled(tmp_path, "--target=gpu:h100", "--batch=8")
-    assert extractor["kernels"]["__cudnn$convBiasActivationForward"] == 53
+@pytest.mark.parametrize("kind", target.CHIPS["gpu"])
+def test_a_convolution_is_one_kernel_on_a_gpu(tmp_path, kind):
+    extractor, _ = compiled(tmp_path, f"--target=gpu:{kind}", "--batch=8")
+    assert extractor["failed"] is None and extractor["kernels"]["__cudnn$convBiasActivationForward"] == 53
     assert sum(extractor["kernels"].values()) <= 53 + 5
     assert extractor["kernel_transposes"] == 0

@@ -183,20 +183,22 @@ def measure_end_to_end(name: str, extractor: Extractor, source: Source, options:
         numbers = itertools.count()
         extracting = Several(lambda: extract_to_store(extractor, repeated, Path(stores, str(next(numbers)))), count)
         samples = _timed(f"end to end, {name}", {COMPUTE: computing, END_TO_END: extracting}, options)
+    ratio = median_ratio(samples[END_TO_END], samples[COMPUTE])
     return {
         "kind": "end to end",
         "case": name,
         "image_size": list(recipe.image_size),
         "images": count,
         "seconds": samples,
-        "ratio": median_ratio(samples[END_TO_END], samples[COMPUTE]),
+        "ratio": ratio,
+        "idle_share": max(1 - ratio, 0.0),
     }
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as text: images a second (median) and what they are measured against."""
     parts = []
-    passes = [["model", "batch", "dtype", "images", "px", f"{COMPUTE}, images/s", END_TO_END, "ratio"]]
+    passes = [["model", "batch", "dtype", "images", "px", f"{COMPUTE}, images/s", END_TO_END, "ratio", "idle"]]
     for row in rows:
         rates = {name: f"{1 / statistics.median(seconds):.4g}" for name, seconds in row["seconds"].items()}
         if row["kind"] == "loading":
@@ -207,5 +209,5 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             parts.append(f"{title}\n{tables.text(lines, left=1)}")
         else:
             case = [row["model"], str(row["batch"]), row["dtype"], row["case"], pixels(row["image_size"])]
-            passes.append([*case, *rates.values(), f"{row['ratio']:.3f}"])
+            passes.append([*case, *rates.values(), f"{row['ratio']:.3f}", f"{max(1 - row['ratio'], 0):.0%}"])
     return "\n\n".join([*parts, *([tables.text(passes, left=1)] if len(passes) > 1 else [])])

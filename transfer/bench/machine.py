@@ -1,4 +1,4 @@
-"""Where a benchmark ran: devices, versions, flags and commit, peaks of the devices, and the memory held and free."""
+"""Where a benchmark ran: devices, versions, flags and commit, how busy it was, and the memory held and free."""
 
 import contextlib
 import functools
@@ -9,6 +9,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,34 +20,18 @@ import numpy as np
 
 from transfer.bench.worker import usable_cores
 from transfer.errors import TransferError
-from transfer.runtime.memory import available_memory
+from transfer.runtime import distribution
+from transfer.runtime.memory import available_memory, host_memory
 from transfer.runtime.timing import interleaved
 
-# Versions that are noted where they are installed.
+# Versions that are noted where they are installed: those of what runs, and of what may be compared with.
+PACKAGES = ("numpy", "flax", "optax", "orbax-checkpoint", "libtpu")
 PEER_PACKAGES = ("torch", "torchvision", "onnxruntime", "openvino", "keras", "scikit-learn")
+# What a processor may multiply with, by Linux' names.
+CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "asimd", "sve", "bf16")
+# Others' share of the cores from which on a machine is called busy, and how long it is watched for that.
+BUSY, WATCHED_SECONDS = 0.1, 0.3
 
-# Dense TFLOP/s of one device by what its units multiply: the makers' data sheets, those with sparsity halved.
-# GPUs: bfloat16 and tf32 in tensor cores, float32 outside them. TPUs multiply in bfloat16 only, whatever the dtype.
-H100_SXM = {"bfloat16": 989.4, "tf32": 494.7, "float32": 66.9}
-H100_NVL = {"bfloat16": 835.5, "tf32": 417.5, "float32": 60.0}
-A100 = {"bfloat16": 312.0, "tf32": 156.0, "float32": 19.5}
-# `device_kind` as JAX spells it -> peaks. A slice of a GPU (MIG) has another name, and no entry.
-PEAKS = {
-    "NVIDIA H100 80GB HBM3": H100_SXM,
-    "NVIDIA H100 NVL": H100_NVL,
-    "NVIDIA H100 PCIe": {"bfloat16": 756.0, "tf32": 378.0, "float32": 51.0},
-    "NVIDIA H200": H100_SXM,
-    "NVIDIA H200 NVL": H100_NVL,
-    **dict.fromkeys(("NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-80GB"), A100),
-    **dict.fromkeys(("NVIDIA A100-PCIE-40GB", "NVIDIA A100 80GB PCIe"), A100),
-    "NVIDIA L4": {"bfloat16": 121.0, "tf32": 60.0, "float32": 30.3},
-    # its tensor cores know neither bfloat16 nor TF32
-    "Tesla T4": {"float32": 8.1},
-    "TPU v4": {"bfloat16": 275.0},
-    **dict.fromkeys(("TPU v5 lite", "TPU v5e"), {"bfloat16": 197.0}),
-    **dict.fromkeys(("TPU v5", "TPU v5p"), {"bfloat16": 459.0}),
-    **dict.fromkeys(("TPU v6 lite", "TPU v6e"), {"bfloat16": 918.0}),
-}
 MATRIX = 2048  # rows and columns of what is multiplied on a CPU
 # Linux: writing 5 there sets the peak of the resident set (VmHWM) back to what is resident now.
 CLEAR = Path("/proc/self/clear_refs")
@@ -59,33 +44,55 @@ def machine() -> dict[str, Any]:
     """The facts that every row of a run shares, JSON-able.
 
     `devices` are those of this host, which the extractor uses; `hosts` counts JAX's processes; `commit` ends in `+`
-    where files differed from it and is None outside a repository; `packages` are those that may be compared with.
+    where files differed from it and is None outside a repository; `platform_version` is the driver's or libtpu's.
     """
     devices = jax.local_devices()
     versions = {package.name: package.version for package in importlib.metadata.distributions()}
     return {
         "device_kind": devices[0].device_kind,
         "platform": jax.default_backend(),
-        "processor": _processor(),
+        "platform_version": " ".join(devices[0].client.platform_version.split()),
+        "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "cpu_flags": sorted({*CPU_FLAGS} & {*(_cpuinfo("flags") or _cpuinfo("Features")).split()}),
+        "host_memory_bytes": host_memory(),
         "devices": len(devices),
         "hosts": jax.process_count(),
         "cores": usable_cores(),
         "python": platform.python_version(),
+        "transfer": distribution.VERSION,
         "jax": jax.__version__,
-        "jaxlib": importlib.metadata.version("jaxlib"),
+        "jaxlib": versions["jaxlib"],
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "commit": _commit(),
-        "packages": {name: versions[name] for name in PEER_PACKAGES if name in versions},
+        "packages": {name: versions[name] for name in (*PACKAGES, *PEER_PACKAGES) if name in versions},
     }
 
 
-def _processor() -> str:
+def _cpuinfo(key: str) -> str:
+    """What Linux says of the first core; "" where it does not."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
+
+
+def busy() -> float | None:
+    """The share of the cores' time that is taken while this process sleeps, 0 to 1; None where it is not known."""
+    before = _ticks()
+    time.sleep(WATCHED_SECONDS)
+    idle, total = (after - earlier for after, earlier in zip(_ticks(), before, strict=True))
+    return 1 - idle / total if total else None
+
+
+def _ticks() -> tuple[int, int]:
+    """Of all cores since the start, idle and in all, by Linux' account; zeros elsewhere."""
+    stat = Path("/proc/stat")
+    ticks = [int(number) for number in stat.read_text().split("\n", 1)[0].split()[1:9]] if stat.exists() else [0] * 8
+    return ticks[3] + ticks[4], sum(ticks)  # waiting for a disk is idle; what a host took ("steal") is not
+
+
+def load() -> float | None:
+    """The mean number of running processes in the last minute; None where the system does not say."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def _commit() -> str | None:
@@ -101,22 +108,6 @@ def _commit() -> str | None:
         return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def published_peak(device_kind: str, dtype: str, precision: str) -> float | None:
-    """Dense peak of one device, TFLOP/s; None where none is known.
-
-    Args:
-      device_kind: of a `jax.Device`.
-      dtype: "float32" or "bfloat16".
-      precision: "default" lets a GPU multiply float32 as TF32.
-    """
-    peaks = PEAKS.get(device_kind, {})
-    if device_kind.startswith("TPU"):
-        return peaks.get("bfloat16")
-    if dtype == "float32" and precision == "default" and "tf32" in peaks:
-        return peaks["tf32"]
-    return peaks.get(dtype)
 
 
 class Matmul:

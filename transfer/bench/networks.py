@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 from flax import nnx
 
-from transfer.bench import machine
+from transfer.bench import energy, machine, peaks
 from transfer.bench import table as tables
 from transfer.bench.cases import RANDOM, Case, Network, NetworkSpec, cases_of, chosen, load
 from transfer.bench.machine import OutOfMemory, Peak, require_host
@@ -117,8 +117,12 @@ def _measure(case: Case, options: argparse.Namespace, peers: list[str], on_round
     # before others run in this process
     row["peak_memory_bytes"] = peak.bytes() or ours.memory_bytes()
     ours.durations.clear()
+    ours.joules = 0.0
     row |= _run_rounds({OURS: ours, END_TO_END: whole}, network, case, options, peers, on_round)
-    row |= _speed(case, options.precision, row["gflops_per_image"], ours.durations, row["seconds"])
+    row |= _speed(case, options, row["gflops_per_image"], ours, row["seconds"])
+    if not row["peak_source"]:
+        unknown = f"no MFU: the peak of a {jax.local_devices()[0].device_kind!r} in {case.dtype} is not known here"
+        row["notes"] = (*row["notes"], f"{unknown}; --peak_tflops=… gives it")
     if options.profile:
         with jax.profiler.trace(Path(options.profile) / f"{case.model}_{case.batch}_{case.dtype}"):
             for _ in range(PROFILED_STEPS):
@@ -163,17 +167,22 @@ def _run_rounds(
     return {"seconds": seconds, "peers": of_peers}
 
 
-def _speed(case: Case, precision: str, gflops: float, durations: list[float], seconds: dict[str, list[float]]) -> Row:
+def _speed(
+    case: Case, options: argparse.Namespace, gflops: float, ours: "Steps", seconds: dict[str, list[float]]
+) -> Row:
     """Speed and utilisation, by the seconds of every single step and of the rounds."""
     devices = machine.machine()["devices"]
-    step, p10, p90 = median_p10_p90(durations)
+    step, p10, p90 = median_p10_p90(ours.durations)
     rate = case.batch / step
     peak, source = None, None
-    if MATMUL in seconds:
+    if options.peak_tflops:
+        peak, source = options.peak_tflops * devices, "given"
+    elif MATMUL in seconds:
         peak, source = machine.matmul(case.dtype).tflop / statistics.median(seconds[MATMUL]), MATMUL
-    elif published := machine.published_peak(machine.machine()["device_kind"], case.dtype, precision):
+    elif published := peaks.peak_of(jax.local_devices()[0], case.dtype, options.precision):
         peak, source = published * devices, "published"
     tflops = rate * gflops / 1e3
+    share = tflops / peak if peak else None
     return {
         "step_ms": 1e3 * step,
         "step_ms_p10": 1e3 * p10,
@@ -184,7 +193,9 @@ def _speed(case: Case, precision: str, gflops: float, durations: list[float], se
         "tflops": tflops,
         "peak_tflops": peak,
         "peak_source": source,
-        "mfu": tflops / peak if peak else None,
+        "mfu": share if source != MATMUL else None,
+        "times_matmul": share if source == MATMUL else None,
+        "joules_per_image": ours.joules / (case.batch * len(ours.durations)) if ours.joules else None,
     }
 
 
@@ -194,6 +205,7 @@ class Steps:
     def __init__(self, extractor: Extractor, images: np.ndarray) -> None:
         self.extractor, self.images = extractor, images
         self.durations: list[float] = []
+        self.joules = 0.0  # in all of them, where the machine tells
         self._on_device = jax.device_put(images, extractor.program.sharding)
 
     def __call__(self) -> None:
@@ -202,12 +214,13 @@ class Steps:
 
     def timed(self, seconds: float) -> float:
         """The mean of the steps of at least so many seconds, one at least."""
-        passed, steps = 0.0, 0
+        passed, steps, meter = 0.0, 0, energy.Meter()
         while not steps or passed < seconds:
             start = time.perf_counter()
             self()
             self.durations.append(time.perf_counter() - start)
             passed, steps = passed + self.durations[-1], steps + 1
+        self.joules += meter.joules() or 0.0
         return passed / steps
 
     def memory_bytes(self) -> int | None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from transfer.bench.results import MATMUL
 from transfer.bench.table import pixels, significant
 from transfer.errors import TransferError
 from transfer.report import chart_files, svg
@@ -40,7 +41,8 @@ def lines(rows: Sequence[Row]) -> list[Line]:
         if alone:
             speeds |= {name: peer["images_per_second"] for name, peer in row["peers"].items() if "ratio" in peer}
         for who, speed in speeds.items():
-            mfu = row["mfu"] * speed / row["images_per_second"] if row["mfu"] else math.nan
+            share = row["mfu"] or row.get("times_matmul")
+            mfu = share * speed / row["images_per_second"] if share else math.nan
             names = who, row["model"], f"{pixels(row['image_size'])} px", row["dtype"]
             points.setdefault(names, []).append((row["batch"], speed, mfu))
     return [Line(*names, *map(list, zip(*sorted(of_line), strict=True))) for names, of_line in points.items()]
@@ -64,11 +66,17 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         else f"{row['devices']} x {row['device_kind']}"
         for row in rows
     }
-    peak = "of what a matmul reaches" if "matmul" in {row["peak_source"] for row in rows} else "of the published peak"
+    by_matmul = any(row.get("peak_source") == MATMUL for row in rows)
     speeds = [line.images_per_second for line in drawn]
     charts = [
         _chart("images a second", drawn, labels, speeds),
-        _chart(f"MFU, {peak}", drawn, labels, [line.mfu for line in drawn], percent=True),
+        _chart(
+            "FLOP/s over those of a matmul" if by_matmul else "MFU, of the peak",
+            drawn,
+            labels,
+            [line.mfu for line in drawn],
+            percent=True,
+        ),
     ]
     title = ", ".join([*shared, *(machines if len(machines) == 1 else ())])
     chart_files.write(path, charts, title=title)

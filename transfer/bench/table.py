@@ -57,14 +57,20 @@ IDENTITY = (
     Column("batch", "batch"),
 )
 ALWAYS = ("model", "batch")
+# Shown where a row has them: a device has either MFU or a yardstick, and few machines count energy.
+WHERE_KNOWN = ("mfu", "times_matmul", "joules_per_image")
 FIGURES = (
     Column("compile s", "compile_seconds", "{:.1f}".format),
     Column("step ms", "step_ms", significant),
+    Column("+-", "spread", lambda spread: f"{spread[OURS] / 2:.0%}"),
     Column("images/s", "images_per_second", significant),
     Column("end to end", "images_per_second_end_to_end", significant),
     Column("GFLOPs", "gflops_per_image", significant),
     Column("TFLOP/s", "tflops", significant),
+    Column("peak", "peak_tflops", significant),
     Column("MFU", "mfu", "{:.0%}".format),
+    Column("x matmul", "times_matmul", "{:.2f}".format),
+    Column("J/image", "joules_per_image", significant),
     Column("memory MB", "peak_memory_bytes", lambda value: f"{value / 1e6:.0f}"),
     Column("M params", "parameters", lambda value: f"{value / 1e6:.1f}"),
     Column("error", "error", "{:.0e}".format),
@@ -92,7 +98,8 @@ def text(rows: Sequence[Row]) -> str:
         for column in IDENTITY
         if column.key not in ALWAYS and all(row[column.key] == known[0][column.key] for row in known)
     ]
-    columns = [column for column in (*IDENTITY, *FIGURES) if column not in shared]
+    unknown = {key for key in WHERE_KNOWN if all(row.get(key) is None for row in rows)}
+    columns = [column for column in (*IDENTITY, *FIGURES) if column not in shared and column.key not in unknown]
     peers = _peers(rows)
     table = [[column.title for column in columns] + [f"x {name}" for name in peers]]
     table += [
@@ -150,13 +157,14 @@ def report(paths: Sequence[str | Path]) -> str:
 def _extractor_ratios(rows: Sequence[Row]) -> str:
     """How many times faster ours is than each; then our rate from uint8 to NumPy over that on the device, and MFU."""
     names = _peers(rows)
-    table = [["network", "image", "batch", "dtype", *names, "the fastest of them", "end to end", "MFU", "error"]]
+    title, share = ("MFU", "mfu") if any(row["mfu"] for row in rows) else ("x matmul", "times_matmul")
+    table = [["network", "image", "batch", "dtype", *names, "the fastest of them", "end to end", title, "error"]]
     for row in rows:
         ratios = _ratios(row)
         fastest = min((ratio for name, ratio in ratios.items() if name in RIVALS), default=None)
         to_numpy = median_ratio(row["seconds"][END_TO_END], row["seconds"][OURS])
         error = number(row["error"], ".0e")
-        figures = map(number, [*map(ratios.get, names), fastest, to_numpy, row["mfu"]])
+        figures = map(number, [*map(ratios.get, names), fastest, to_numpy, row.get(share)])
         table.append(
             [row["model"], f"{pixels(row['image_size'])} px", str(row["batch"]), row["dtype"], *figures, error]
         )

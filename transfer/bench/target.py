@@ -20,7 +20,7 @@ import jax
 from absl import logging
 
 from transfer.bench.cases import RANDOM, Case, NetworkSpec, cases_of, words
-from transfer.bench.machine import published_peak
+from transfer.bench.peaks import published_peak
 from transfer.bench.table import number
 from transfer.errors import TransferError, UsageError
 from transfer.runtime import tables
@@ -44,7 +44,7 @@ HOST_CHIPS = 4
 EVEN, ANY = "(?:[2468]|[1-9][0-9]?[02468])", "[1-9][0-9]{0,2}"
 # By the number of sides: the form, and some that can be rented; the compiler takes others of the same form, too.
 TOPOLOGIES = {
-    2: (f"{EVEN}x{EVEN}", "2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16"),
+    2: (f"1x1|{EVEN}x{EVEN}", "1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16"),
     3: (f"{EVEN}x{EVEN}x{ANY}", "2x2x1, 2x2x2, 2x2x4, 2x4x4, 4x4x4, 4x4x8, 4x8x8, 8x8x8"),
 }
 
@@ -53,7 +53,7 @@ class Chip(NamedTuple):
     """The data sheet of a chip: what bounds a program on it.
 
     Attributes:
-      device_kind: key of `transfer.bench.machine.PEAKS`.
+      device_kind: key of `transfer.bench.peaks.PEAKS`.
       memory: bytes.
       bandwidth: of that memory, bytes a second.
       clock: cycles a second in which a TPU's compiler counts; None where it does not.
@@ -75,7 +75,12 @@ CHIPS = {
         "v5p": Chip("TPU v5p", 95 * GIB, 2.765e12, 1.75e9, sides=3),
         "v6e": Chip("TPU v6e", 32 * GIB, 1.638e12, 1.75e9, sides=2),
     },
-    "gpu": {"h100": Chip("NVIDIA H100 80GB HBM3", 84978434048, 3.35232e12)},
+    "gpu": {
+        "h100": Chip("NVIDIA H100 80GB HBM3", 84978434048, 3.35232e12),
+        "h200": Chip("NVIDIA H200", 150120104960, 4.8e12),
+        "a100": Chip("NVIDIA A100-SXM4-80GB", 85050458112, 2.039e12),
+        "b200": Chip("NVIDIA B200", 191503138816, 8e12),
+    },
 }
 
 

@@ -57,7 +57,9 @@ class Lowered(NamedTuple):
 def describe_devices(target: Target) -> Devices:
     """The devices of the target, as its compiler describes them."""
     if target.platform == "tpu":
-        return topologies.get_topology_desc(f"{target.kind}:{target.topology}", "tpu").devices
+        # a chip by itself is a host by itself; the compiler's own idea of a host has 2x2
+        host = {"chips_per_host_bounds": (1, 1, 1)} if target.chips == 1 else {}
+        return topologies.get_topology_desc(f"{target.kind}:{target.topology}", "tpu", **host).devices
     config = resources.files("transfer.bench").joinpath(f"targets/{target.kind}.txtpb").read_text()
     return topologies.get_topology_desc(platform="cuda", target_config=config, topology="1x1x1").devices
 

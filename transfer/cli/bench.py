@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from transfer.bench import results
 from transfer.cli.main import Action, output_file
 from transfer.errors import TransferError, UsageError
@@ -17,7 +19,8 @@ from transfer.runtime import interrupts
 from transfer.runtime.files import atomic
 
 # Flags that stand for a benchmark of their own, the module of that name.
-OTHERS = ("head", "input", "target")
+OTHERS = ("head", "input", "latency", "target")
+READERS = ("report", "compare")
 HEAD_CASES = ("small", "large", "process", "sweep", "sweep_large")
 PICTURES = (".svg", ".png", ".pdf")
 # How `transfer.bench.results` begins a file.
@@ -27,6 +30,8 @@ EXAMPLES = """examples:
   python -m transfer bench --models=resnet50 --batch=16 --peers --output=resnet50.json --plot=resnet50.svg
   python -m transfer bench --head
   python -m transfer bench --input --models=resnet50,vgg16 --batch=16 --image_size=224
+  python -m transfer bench --latency --models=resnet50 --rate=20
+  python -m transfer bench --compare before.json after.json --fail_below=0.95
   python -m transfer bench --target=tpu:v5e:4x4,v4:4x4x4
   python -m transfer bench --report benchmarks/*.json
 
@@ -74,9 +79,14 @@ def bench(parser: argparse.ArgumentParser) -> Action:
     )
     flag("--no_errors", action="store_true", help="don't measure what the precision costs at every tap")
     flag("--autotune", action="store_true", help="measure each convolution's algorithms here, once")
+    flag(
+        "--peak_tflops", type=float, metavar="N", help="what a device multiplies, 1e12 a second, where it is not known"
+    )
     flag("--profile", metavar="DIR", help="write a JAX profiler trace of each row there")
     flag("--head", action="store_true", help="measure the training of heads instead of networks")
     flag("--input", action="store_true", help="measure loading images, by itself and into a feature store")
+    flag("--latency", action="store_true", help="measure single images, one after another and at a fixed rate")
+    flag("--rate", type=float, metavar="N", help="requests a second of --latency; default: half of what is possible")
     flag("--target", help="compile for devices that are not here, such as tpu:v5e:4x4 or gpu:h100")
 
     flag = parser.add_argument_group("output").add_argument
@@ -91,6 +101,9 @@ def bench(parser: argparse.ArgumentParser) -> Action:
     )
     flag("--report", nargs="+", metavar="FILE.json", help="print the ratios in result files as Markdown")
 
+    flag("--compare", nargs=2, metavar="FILE.json", help="how many times as fast the second result is as the first")
+    flag("--fail_below", type=float, metavar="RATIO", help="of --compare: exit code 1 where ours is surely below it")
+
     flag = parser.add_argument_group("head").add_argument
     cases = f"which cases: {', '.join(HEAD_CASES)}, or wildcards; default: all"
     flag("--head_cases", default="*", metavar="NAMES", help=cases)
@@ -104,15 +117,16 @@ def bench(parser: argparse.ArgumentParser) -> Action:
 def _run(options: argparse.Namespace) -> None:
     if options.rounds < 1 or options.seconds < 0:
         raise UsageError(f"--rounds={options.rounds} and --seconds={options.seconds} should be at least 1 and 0")
-    if sum(bool(getattr(options, name)) for name in (*OTHERS, "report")) > 1:
-        raise UsageError(f"{', '.join(f'--{name}' for name in OTHERS)} and --report are different things; take one")
+    if sum(bool(getattr(options, name)) for name in (*OTHERS, *READERS)) > 1:
+        names = [f"--{name}" for name in (*OTHERS, *READERS)]
+        raise UsageError(f"{', '.join(names[:-1])} and {names[-1]} are different things; take one")
     if options.output is not None:
         mine = "a result of a benchmark"
         output_file(options.output, ".json", earlier=lambda content: content.startswith(BEGINNING), what=mine)
     for path in options.plot:
         output_file(path, *PICTURES, flag="plot")
-    if options.report:
-        _report(options)
+    if options.report or options.compare:
+        (_report if options.report else _compare)(options)
         return
     if options.peers or options.head:
         # others need memory of the GPU, too; read when JAX's backend starts
@@ -129,8 +143,9 @@ def _measure(options: argparse.Namespace, benchmark: str) -> None:
     import jax
 
     from transfer.bench import plot
-    from transfer.bench.machine import machine
+    from transfer.bench.machine import BUSY, busy, load, machine
     from transfer.runtime.devices import use_cores
+    from transfer.runtime.timing import spread
 
     # where JAX has started already its devices stay what they are
     with contextlib.suppress(RuntimeError):
@@ -141,6 +156,11 @@ def _measure(options: argparse.Namespace, benchmark: str) -> None:
     command = shlex.join(["python", "-m", "transfer", "bench", *options.arguments])
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     done: list[dict[str, Any]] = []
+    taken = busy()
+    if taken is not None and taken > BUSY:
+        logging.warning("others take %.0f %% of this machine's cores; what is measured now may be slow", 100 * taken)
+    # of every row; its own process is not among what is running before the first one
+    settings = {"seed": options.seed, "rounds": options.rounds, "sample_seconds": options.seconds, "busy": taken}
 
     def save(complete: bool = False) -> str:
         """The results as JSON, which replace the file of --output as a whole."""
@@ -149,10 +169,13 @@ def _measure(options: argparse.Namespace, benchmark: str) -> None:
             atomic.write_text(options.output, content)
         return content
 
-    rows, interrupted = module.rows(options), False
+    rows, interrupted, before = module.rows(options), False, load()
     try:
         for row in rows:
-            done.append({**row, **machine()})
+            spreads = {"spread": spread(row["seconds"])} if "seconds" in row else {}
+            after = load()
+            done.append({**row, **spreads, **settings, "load_before": before, "load_after": after, **machine()})
+            before = after
             save()
         content = save(complete=True)
     except KeyboardInterrupt:
@@ -178,3 +201,13 @@ def _report(options: argparse.Namespace) -> None:
     rows = [row for content in results.read(options.report) for row in content["rows"]]
     for path in options.plot:
         plot.draw(rows, Path(path))
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from transfer.bench.compare import compare
+
+    comparison = compare(options.compare)
+    print(comparison)
+    if options.fail_below and (slower := comparison.slower_than(options.fail_below)):
+        names = "; ".join(f"{each.case}, {each.contender}: {each.decisive}" for each in slower)
+        raise TransferError(f"slower than --fail_below={options.fail_below:g}: {names}")

@@ -68,6 +68,12 @@ def median_p10_p90(samples: Sequence[float]) -> tuple[float, float, float]:
     return float(middle), float(low), float(high)
 
 
+def spread(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Contender -> the distance of the 10th and 90th percentiles of its samples, as a share of their median."""
+    percentiles = {name: median_p10_p90(samples) for name, samples in seconds.items()}
+    return {name: (high - low) / middle for name, (middle, low, high) in percentiles.items()}
+
+
 def median_ratio(ours: Iterable[float], theirs: Iterable[float]) -> float:
     """How many times faster ours is: the median, over rounds, of their seconds over ours of the same round."""
     return statistics.median(their / our for our, their in zip(ours, theirs, strict=True))

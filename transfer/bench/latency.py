@@ -1,0 +1,112 @@
+"""`bench --latency`: how long one image takes, from uint8 in memory to NumPy, and how long until the first is done.
+
+Requests come one after another, and then at a fixed rate: there a request's time runs from when it was due, so that
+those that wait for a slow one count, too.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from transfer.bench.cases import Case, Network, NetworkSpec, cases_of, load
+from transfer.bench.table import MISSING, number, pixels
+from transfer.bench.worker import Prepared, Skipped, Worker
+from transfer.errors import UsageError
+from transfer.runtime import tables
+
+PERCENTILES = (50, 90, 99)
+# Without --rate, requests come at this share of how fast they are answered one after another.
+USUAL_LOAD = 0.5
+OURS = "ours"
+
+Row = dict[str, Any]
+
+
+def rows(options: argparse.Namespace) -> Iterator[Row]:
+    """Of each network and dtype one row without a rate and one with; UsageError at once for wrong flags."""
+    if options.batch not in (None, "1"):
+        raise UsageError(f"--latency is that of one image; leave --batch={options.batch} out")
+    if options.rate is not None and options.rate <= 0:
+        raise UsageError(f"--rate={options.rate} should be requests a second, more than 0")
+    cases = cases_of(options, "1")
+    return (row for case in cases for row in _rows(case, options))
+
+
+def _rows(case: Case, options: argparse.Namespace) -> Iterator[Row]:
+    logging.info("%s: latency", case)
+    spec = NetworkSpec.of(case.model, options)
+    network = load(spec)
+    cold = cold_start(spec, case.dtype, options.precision)
+    extractor = _extractor(network, options.tap, case.dtype, options.precision)
+    image = _image(network, options.seed)
+    shared = {"kind": "latency", "model": case.model, "weights": network.weights, "tap": options.tap}
+    shared |= {"image_size": network.preprocessing.image_size, "batch": 1, "dtype": case.dtype}
+    shared |= {"precision": options.precision, "cold_start_seconds": cold, "failed": None}
+    extractor(image)
+    rate = None
+    for _ in range(2):
+        rounds = [requests(lambda: extractor(image), options.seconds, rate) for _ in range(options.rounds)]
+        durations = np.concatenate(rounds)
+        figures = {f"p{share}": 1e3 * float(np.percentile(durations, share)) for share in PERCENTILES}
+        seconds = {OURS: [float(np.median(each)) for each in rounds]}
+        yield {**shared, "rate": rate, "requests": len(durations), "latency_ms": figures, "seconds": seconds}
+        rate = options.rate or float(f"{USUAL_LOAD / np.median(durations):.2g}")
+
+
+def requests(call: Any, seconds: float, rate: float | None) -> np.ndarray:
+    """Seconds from when each request was due until it was answered, float64 (N,), for so long, one at least."""
+    start = time.perf_counter()
+    durations: list[float] = []
+    while True:
+        due = time.perf_counter() if rate is None else start + len(durations) / rate
+        if durations and due - start >= seconds:
+            return np.array(durations)
+        time.sleep(max(due - time.perf_counter(), 0))
+        call()
+        durations.append(time.perf_counter() - due)
+
+
+def cold_start(spec: NetworkSpec, dtype: str, precision: str) -> float | None:
+    """Seconds from starting a Python process to its first features, with nothing compiled before; None if it fails."""
+    start = time.perf_counter()
+    try:
+        worker = Worker(f"{__name__}:first_features", (spec, dtype, precision))
+    except Skipped as reason:
+        logging.warning("cold start of %s: %s", spec.model, reason)
+        return None
+    seconds = time.perf_counter() - start
+    worker.close()
+    return seconds
+
+
+def first_features(case: tuple[NetworkSpec, str, str]) -> Prepared:
+    """The contender of a cold start: its first call is what counts."""
+    spec, dtype, precision = case
+    network = load(spec)
+    extractor, image = _extractor(network, spec.tap, dtype, precision), _image(network, spec.seed)
+    return Prepared(lambda: extractor(image), lambda features: None)
+
+
+def _extractor(network: Network, tap: str, dtype: str, precision: str) -> Any:
+    return network.extractor(tap, batch_size=1, dtype=dtype, precision=precision)
+
+
+def _image(network: Network, seed: int) -> np.ndarray:
+    """One image of the network's size, uint8 (1, H, W, 3)."""
+    return np.random.default_rng(seed).integers(0, 256, (1, *network.preprocessing.image_size, 3), np.uint8)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as text."""
+    names = [f"p{share}" for share in PERCENTILES]
+    lines = [["model", "px", "dtype", "requests/s", "requests", *(f"{name} ms" for name in names), "cold start s"]]
+    for row in rows:
+        case = [row["model"], pixels(row["image_size"]), row["dtype"]]
+        asked = [f"{row['rate']:g}" if row["rate"] else MISSING, str(row["requests"])]
+        times = [number(row["latency_ms"][name], ".1f") for name in names]
+        lines.append([*case, *asked, *times, number(row["cold_start_seconds"], ".1f")])
+    return tables.text(lines, left=1)
