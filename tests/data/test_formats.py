@@ -2,6 +2,7 @@
 
 import io
 import logging
+import shutil
 import struct
 import warnings
 
@@ -275,6 +276,11 @@ def test_predict_says_what_is_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr("absl.logging.warning", lambda text, *values: said.append(text % values))
     assert folder.open_images([tmp_path]).ids == [str(tmp_path / "1.webp")]
     assert said == [f"{tmp_path}: left out: 2 .mp4, 1 .txt"]
+    for form in ("zip", "tar"):
+        said.clear()
+        archive = shutil.make_archive(str(tmp_path.parent / f"{tmp_path.name}_packed"), form, tmp_path)
+        assert folder.open_images([archive]).ids == [f"{archive}/1.webp"]
+        assert said == [f"{archive}: left out: 2 .mp4, 1 .txt"]
     (tmp_path / "1.webp").unlink()
     with pytest.raises(TransferError, match=f"^{tmp_path}: no images below it; there is 2 .mp4, 1 .txt$"):
         folder.open_images([tmp_path])

@@ -63,13 +63,17 @@ def test_images_of_both_splits_are_told_by_their_files(tmp_path, way, caplog):
                 image.save(tmp_path / "photos" / split / name / f"{split}{row}.png")
     photos = tmp_path / "photos"
     (photos / "val/dog/copy.png").write_bytes((photos / "train/dog/train2.png").read_bytes())
+    (photos / "val/dog/clip.mp4").touch()
     chosen = config_of("ridge")
     chosen.data.source, chosen.train, chosen.image_size = f"folder:{photos}", way, 32
     chosen.data.train, chosen.data.validation = "train", "val"
     if way == "finetune":
         chosen.finetune.update(epochs=1, batch_size=8, warmup_epochs=0)
         chosen.unfreeze = "logits"
-    found = experiment.train(chosen, epath.Path(tmp_path / "run"))["duplicates"]
+    result = experiment.train(chosen, epath.Path(tmp_path / "run"))
+    assert result["left_out"] == [f"folder:{photos}: left out of 'val': 1 .mp4"]
+    assert result["left_out"][0] in run_data.load([str(tmp_path / "run")])[0].notes
+    found = result["duplicates"]
     by = "file" if way == "head" else "pixels"
     assert {**found, "first": None} == {"images": 1, "of": 5, "by": by, "first": None}
     assert [[name.rsplit("/")[-1] for name in pair] for pair in found["first"]] == [["copy.png", "train2.png"]]

@@ -136,13 +136,41 @@ def test_files_as_json_lines_in_a_file_and_one_that_cannot_be_read(run, photos, 
     given = ("--workdir", run[0], bad, good, good, "--format=jsonl", f"--output={output}")
     said = predicted(capsysbinary, *given, code=1)
     assert b"--on_error=skip goes on" in said.err and said.err.count(b"error:") == 1 and not output.exists()
-    assert predicted(capsysbinary, *given[:3], code=1).out == b"image,class,probability\n" and not sys.stdout.closed
+    assert predicted(capsysbinary, *given[:3], code=1).out == b"" and not sys.stdout.closed
     said = predicted(capsysbinary, *given, "--on_error=skip", "--all")
     assert said.out == b""
     failed, fine = map(json.loads, output.read_text("utf-8").splitlines())
     assert failed["image"] == str(bad) and "not JPEG, PNG, PPM, WebP" in failed["error"]
     assert fine["image"] == str(good) and fine["class"] in ODD
     assert fine["probabilities"][fine["class"]] == fine["probability"] == max(fine["probabilities"].values())
+
+
+def test_images_of_folders_zips_and_tars_are_the_files_themselves(photos, tmp_path):
+    """Their order, their pixels; two archives and a folder at once."""
+    archives = [shutil.make_archive(str(tmp_path / "packed"), form, photos) for form in ("zip", "tar")]
+    source, of_folder = open_images([archives[0], photos, archives[1]]), open_images([photos])
+    count = len(of_folder)
+    assert source.ids[:2] == [f"{archives[0]}/{id_.removeprefix(f'{photos}/')}" for id_ in of_folder.ids[:2]]
+    assert len(source) == 3 * count and source.ids[count : 2 * count] == of_folder.ids
+    for row in range(0, count, 7):
+        for place in (row, count + row, 2 * count + row):
+            np.testing.assert_array_equal(source.image(place), of_folder.image(row))
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("a.zip", b"no zip", "a.zip: "),
+        ("a.tar", b"", "a.tar: "),
+        ("a.TGZ", b"\x1f\x8b", "packed by gzip, which cannot be read out of order: unpack it once (tar -xzf a.TGZ)"),
+        ("a.7z", b"7z\xbc\xaf", "a 7z archive"),
+    ],
+)
+def test_an_archive_that_is_not_read_is_named(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(TransferError) as caught:
+        open_images([tmp_path / name])
+    assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.slow

@@ -243,6 +243,10 @@ MISLEADING: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "better than that": ({"measures": {"accuracy": {"low": 0.98}, "majority": {"class": "x", "value": 0.97}}}, ""),
     "kept": ({"kept_epoch": 3, "epochs": 9}, "Epoch 3 of 9 was kept: the validation images chose it"),
+    "left out": (
+        {"left_out": ["folder:a: left out of 'train': 12 .txt, 3 .mp4"]},
+        "folder:a: left out of 'train': 12 .txt, 3 .mp4",
+    ),
     "damaged": ({"duplicates": 3, "measures": {"majority": 5}}, ""),
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import io
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +46,7 @@ class Row(NamedTuple):
 
 def predict(parser: argparse.ArgumentParser) -> Action:
     """Adds the arguments of `predict --workdir DIR IMAGE_OR_FOLDER…`, or with `--model NAME`."""
-    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="files, and folders of images")
+    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="files, and folders, zips, tars of images")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--workdir", metavar="DIR", help="folder of the finished run")
     which.add_argument(
@@ -91,6 +92,8 @@ def _predict(options: argparse.Namespace) -> None:
             raise UsageError(f"--top={options.top} is of classes, and this run predicts {run.kind}")
         options.top, options.all = 0, True  # no label and no value is first
     predictor = Predictor(run, suitable_batch(run, len(source), options.batch_size))
+    rows = _rows(predictor, source, options)
+    rows = itertools.chain([next(rows)], rows)  # where the first cannot be read, nothing is printed
     skipped = 0
     to_file = options.output is not None
     with atomic.writing(options.output) if to_file else nullcontext(sys.stdout.buffer) as stream:
@@ -99,7 +102,7 @@ def _predict(options: argparse.Namespace) -> None:
         text = io.TextIOWrapper(stream, "utf-8", errors=errors, newline="", write_through=True)
         try:
             write = WRITERS[options.format](text, predictor.class_names, options, run.kind)
-            for row in _rows(predictor, source, options):
+            for row in rows:
                 write(row)
                 skipped += row.error is not None
         finally:

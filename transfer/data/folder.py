@@ -25,7 +25,7 @@ class FolderSource(EncodedSource):
     def __init__(
         self,
         name: str,
-        container: Folder | Zip | Tar,
+        container: "Folder | Zip | Tar | _Several",
         class_names: Sequence[str],
         entries: list[tuple[str, int, Entry]],
     ) -> None:
@@ -85,15 +85,16 @@ def open_split(path: str, split: str | None, class_in_name: str | None = None) -
                 advice += ": unpack them"
         raise TransferError(f"{name}: no images in class folders{of_split}{advice}")
     formats.check_decoders(name, (e.parts[-1] for e in images))
-    if empty := sorted(set(class_names).difference(e.parts[0] for e in images)):
-        logging.warning("%s: no images in class folder %s%s", name, layout.listed(empty), of_split)
-    if others or loose:
-        logging.warning("%s: left out%s: %s", name, of_split, left_out(others, loose))
     number = {class_name: label for label, class_name in enumerate(class_names)}
     prefix = layout.split_parts(split)
     below = 1 if class_in_name is not None else 0
     rows = [("/".join(prefix + e.parts[below:]), number.get(e.parts[0], 0), e) for e in images]
-    return FolderSource(name, container, class_names, rows)
+    source = FolderSource(name, container, class_names, rows)
+    if empty := sorted(set(class_names).difference(e.parts[0] for e in images)):
+        source.leave_out(f"no images in class folder {layout.listed(empty)}{of_split}")
+    if others or loose:
+        source.leave_out(f"left out{of_split}: {left_out(others, loose)}")
+    return source
 
 
 def _class(name: str, parts: Sequence[str], pattern: str) -> str:
@@ -119,33 +120,50 @@ def left_out(others: Iterable[Sequence[str]], loose: int = 0) -> str:
 
 
 def open_images(paths: Iterable[str | os.PathLike[str]]) -> FolderSource:
-    """The images `paths`, unlabelled: a file whatever its name is, of a folder the images below it.
+    """The images `paths`, unlabelled: a file whatever its name is, of a folder, a zip or a tar the images in it.
 
     In the order in which they are named, those of a folder sorted; what is named twice counts once. Ids are paths. What
     is left out of a folder is said.
 
     Raises UsageError where there is no such file or folder, TransferError for a folder without images, and no paths.
     """
-    files = list(dict.fromkeys(file for path in paths for file in _files(os.fspath(path))))
+    files = {file: place for path in paths for file, place in _files(os.fspath(path))}
     if not files:
         raise TransferError("there are no images to predict; name files or folders")
     formats.check_decoders("images", files)
-    source = FolderSource("images", Folder(""), (), [(path, 0, Entry((path,), b"", False, path)) for path in files])
+    entries = [(file, 0, Entry((file,), b"", False, place)) for file, place in files.items()]
+    source = FolderSource("images", _Several(), (), entries)
     source.uniform_shape = None  # images are resized as they are read, so that one program serves those of all sizes
     return source
 
 
-def _files(path: str) -> list[str]:
+class _Several:
+    """Files of several containers."""
+
+    def read(self, place: tuple[Any, Any], limit: int | None = None) -> bytes:
+        """The bytes of a file, or about its first `limit`, by its container and what that needs to read it."""
+        container, locator = place
+        return container.read(locator, limit)
+
+    def stamp(self, place: tuple[Any, Any]) -> None:
+        """None: of images that are looked at once nobody asks whether they have changed."""
+
+
+def _files(path: str) -> list[tuple[str, tuple[Any, Any]]]:
+    """The images that a path stands for, each with its place."""
     name = printable(path, 200)
     if not os.path.exists(path):
         raise UsageError(f"there is no file or folder {name}")
-    if not os.path.isdir(path):
-        return [path]
-    files = [entry for entry in Folder(path).entries() if not entry.is_folder]
-    images = sorted(entry.parts for entry in files if entry.locator is not None)
+    is_archive = os.path.isfile(path) and path.casefold().endswith(layout.ARCHIVES)
+    if not (is_archive or os.path.isdir(path)):
+        return [(path, (Folder(""), path))]
+    with prefix_errors(name):
+        container = open_container(path)
+        files = [entry for entry in container.entries() if not entry.is_folder]
+    images = sorted((entry for entry in files if entry.locator is not None), key=lambda entry: entry.parts)
     others = left_out(entry.parts for entry in files if entry.locator is None)
     if not images:
         raise TransferError(f"{name}: no images below it{others and f'; there is {others}'}")
     if others:
         logging.warning("%s: left out: %s", name, others)
-    return [os.path.join(path, *parts) for parts in images]
+    return [(os.path.join(path, *entry.parts), (container, entry.locator)) for entry in images]

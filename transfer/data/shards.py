@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
-from absl import logging
 from braceexpand import braceexpand
 
 from transfer.data.encoded import EncodedSource
@@ -168,7 +167,7 @@ def labelled(source: Source) -> Source:
     if not len(without):
         return source
     first = printable(source.ids[int(without[0])], 200)
-    logging.warning("%s: left out without a label: %d images (first: %s)", source.name, len(without), first)
+    source.leave_out(f"left out without a label: {len(without)} images (first: {first})")
     return select(source, np.flatnonzero(source.labels >= 0))
 
 

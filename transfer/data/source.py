@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+from absl import logging
 
 from transfer.data.ids import LazyIds, numbered
 from transfer.errors import TransferError
@@ -32,9 +33,11 @@ class Source(abc.ABC):
       groups: (N,) int64, alike where images belong together, as those of a patient do; None: each stands for itself.
       ids: N strings that stay the same between runs: the relative path, or "train/000123".
       in_order: whether images are read much faster in their order than in another.
+      left_out: lines on what of the data set is not among the images, as `leave_out` logs them.
     """
 
     in_order: bool = False
+    left_out: tuple[str, ...] = ()
     target: str = "classes"
     groups: np.ndarray | None = None
     name: str
@@ -44,6 +47,11 @@ class Source(abc.ABC):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def leave_out(self, what: str) -> None:
+        """Warns of something of the data set that is not among the images, in a line that `left_out` keeps."""
+        self.left_out += (f"{self.name}: {what}",)
+        logging.warning("%s: %s", self.name, what)
 
     def renumber(self, class_names: tuple[str, ...]) -> None:
         """Makes `class_names`, which has all names of the source and perhaps more, those of the source."""
@@ -205,6 +213,7 @@ class Selection(Source):
     def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
         self.source, self.indices = source, np.asarray(indices, np.int64).reshape(-1)
         self.name, self.class_names, self.in_order = source.name, source.class_names, source.in_order
+        self.left_out = source.left_out
         self.target, self.labels = source.target, source.labels[self.indices]
         self.groups = None if source.groups is None else source.groups[self.indices]
         self.ids = LazyIds(len(self.indices), lambda row: source.ids[int(self.indices[row])])

@@ -113,7 +113,7 @@ def open_split(
     of_split = f" of {split!r}" if split else ""
     logging.info("%s%s: %s; %d files in %s", name, of_split, chosen, len(kept), places.root)
     if missing:
-        logging.warning("%s: %d of %d files are not there: %s", name, len(missing), len(files), listed(missing, 5, 200))
+        source.leave_out(f"{len(missing)} of {len(files)} files are not there: {listed(missing, 5, 200)}")
     return source
 
 

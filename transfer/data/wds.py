@@ -4,7 +4,6 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-from absl import logging
 
 from transfer.data.layout import listed
 from transfer.data.shards import Shard, ShardSource, find, in_threads, named_labels
@@ -54,7 +53,7 @@ def open_split(path: str, split: str | None) -> WdsSource:
     if not len(source):
         raise TransferError(f"{name}: no sample has one image and a label: {counts or 'there are none'}")
     if unended := [shard.name for shard, index in zip(shards, indexes, strict=True) if not index.whole]:
-        logging.warning("%s: without the end of a tar, maybe cut off: %s", name, listed(unended))
+        source.leave_out(f"without the end of a tar, maybe cut off: {listed(unended)}")
     if counts:
-        logging.warning("%s: samples left out: %s", name, counts)
+        source.leave_out(f"samples left out: {counts}")
     return source

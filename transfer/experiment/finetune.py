@@ -27,7 +27,7 @@ from transfer.experiment.evaluate_head import is_evaluated
 from transfer.experiment.head_data import misleading, untrained_classes
 from transfer.models.registry import flat_state, layers_of
 from transfer.preprocess.recipe import Preprocessing
-from transfer.store import duplicates
+from transfer.store import duplicates, skipped
 from transfer.training import finetune, init_from
 from transfer.training.finetune import folded, trained_layers
 from transfer.training.loop import run_epochs, whole_epochs
@@ -72,7 +72,7 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     known = results.facts(config, model) | {"unfreeze": config.unfreeze, "trained_layers": len(layers)}
     known |= {"init_from": started} if started is not None else {}
     known |= {"num_classes": num_classes, **{f"num_{split}": len(source) for split, source in sources.items()}}
-    known |= _misleading(rows, sources)
+    known |= _misleading(rows, sources) | skipped.left_out(sources.values())
     before, path = results.read(workdir), workdir / "model.safetensors"
     result, done = results.of_run(run, known, before, keep), {} if results.trained(run, before) else before
     same = bool(done) and done.get("kept_epoch") == result.get("kept_epoch")

@@ -53,7 +53,8 @@ def fit_head(
     if before.get("asked") == asked and is_evaluated(workdir, before):
         distributed.print_once("Already fitted; nothing to do.")
         # an earlier version did not say what misleads
-        return {**{key: known[key] for key in (skipped.KEY, duplicates.KEY) if key in known}, **before}, False
+        misleading = (skipped.KEY, skipped.LEFT_OUT, duplicates.KEY)
+        return {**{key: known[key] for key in misleading if key in known}, **before}, False
 
     start = time.monotonic()
     estimator, labels, taps = head.estimator(), data.given(data.train), _Taps(data.train.taps)

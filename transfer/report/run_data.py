@@ -191,6 +191,7 @@ def _misleading(result: dict[str, Any]) -> list[str]:
     lines: list[str] = []
     with contextlib.suppress(KeyError, TypeError, AttributeError, ValueError):  # somebody has written in the file
         first = of_seeds[0] if of_seeds else result
+        lines += map(str, first.get(skipped.LEFT_OUT, ()))
         lines += [skipped.line(split, of_split) for split, of_split in first.get(skipped.KEY, {}).items()]
         lines += [duplicates.line(first[duplicates.KEY])] if duplicates.KEY in first else []
         lines += [f"{first['untrained_classes']}."] if "untrained_classes" in first else []

@@ -1,6 +1,6 @@
-"""Images that could not be read and were left out: how many, which, of which classes; and whether a class is lost."""
+"""What is not among the images: those that could not be read, by their classes, and what was never listed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +12,8 @@ from transfer.errors import TransferError
 if TYPE_CHECKING:
     from transfer.store.store import FeatureStore
 
-# Key of `result.json`.
-KEY = "skipped"
+# Keys of `result.json`: of images that could not be read, and of what is in the data set and is not listed.
+KEY, LEFT_OUT = "skipped", "left_out"
 MOST_NAMED = 5
 
 
@@ -27,6 +27,12 @@ def facts(store: "FeatureStore", source: Source) -> dict[str, Any] | None:
     classes = {source.class_names[label]: int(counts[label]) for label in most_first}
     first = store.metadata["skipped"][:MOST_NAMED]
     return {"images": len(rows), "of": len(source), "first": first, "classes": classes}
+
+
+def left_out(sources: Iterable[Source]) -> dict[str, list[str]]:
+    """The facts in `result.json` on what the sources have left out of their data set, a line each."""
+    lines = list(dict.fromkeys(line for source in sources for line in source.left_out))
+    return {LEFT_OUT: lines} if lines else {}
 
 
 def line(split: str, facts: Mapping[str, Any]) -> str:
