@@ -1,11 +1,11 @@
 """Presses Ctrl-C in every kind of work at moments spread over all of it, and lets the same command complete it.
 
-    python -m tests.campaigns.interrupt --moments=50 --output=benchmarks/reliability/interrupt.json
+    python -m tests.campaigns.interrupt --moments=60 --output=benchmarks/reliability/interrupt.json
 
-One *moment* is one SIGINT to a process that runs. It held if the process then ended with exit code 130 and said one
-line on stderr, beside its log; nothing else, as a traceback. In a *round* a command is interrupted once in each of
-PARTS equal parts of its time, drawn evenly within; then it runs to its end, and what is there must be, bit for bit,
-what an uninterrupted run left (see `kill`), or none of the round's moments held.
+One *moment* is one SIGINT to all processes of a command, as a terminal sends it. It held if the command then ended with
+exit code 130 and said one line on stderr, beside its log; nothing else, as a traceback. In a *round* a command is
+interrupted once in each of PARTS equal parts of its time, drawn evenly within; then it runs to its end, and what is
+there must be, bit for bit, what an uninterrupted run left (see `kill`), or none of the round's moments held.
 
 A command is `python train.py …` as a user starts it, with all that it imports. Its time begins when it has taken Ctrl-C
 over, in its first line: what is before that is Python's own start.
@@ -20,12 +20,13 @@ import sys
 import time
 from pathlib import Path
 
-from tests.campaigns.figures import REPOSITORY
+from tests.campaigns.figures import REPOSITORY, Figures
 from tests.campaigns.runs import POLL_SECONDS, Runs, run_moments
-from tests.campaigns.works import WORKS, Work
+from tests.campaigns.works import SOURCES, WORKS, Work
 from transfer.runtime import interrupts
 
-NAMES = ("head", "extraction", "convert", "head_streamed", "export_npz", "extraction_of_files")
+FIRST = "head"
+OTHERS = ("extraction", "convert", "head_streamed", "export_npz", "extraction_of_files", *SOURCES)
 PARTS = 5
 # absl's lines; a long extraction's progress is not among them, as stderr is no terminal
 LOGGED = re.compile(r"[IW]\d{4} ")
@@ -46,7 +47,7 @@ class Campaign(Runs):
             time.sleep(share * seconds)
             if process.poll() is None:
                 moments += 1
-                process.send_signal(signal.SIGINT)
+                os.killpg(process.pid, signal.SIGINT)
             _, errors = process.communicate()
             found = process.returncode and _wrong(process.returncode, errors)
             wrong = wrong or found and f"at {share:.3f} of {seconds:.2f} s: {found}"
@@ -73,6 +74,7 @@ class Campaign(Runs):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         while process.poll() is None and not _has_taken_over(process.pid):
             time.sleep(POLL_SECONDS)
@@ -93,8 +95,14 @@ def _wrong(code: int, errors: str) -> str | None:
     return f"exit code {code}, {errors[-2000:]}"
 
 
+def next_work(figures: Figures) -> str:
+    """The head, then all others, in an order that the seed draws."""
+    names = [FIRST, *random.Random(figures.content["seed"]).sample(OTHERS, len(OTHERS))]
+    return names[figures.steps % len(names)]
+
+
 def main() -> int:
-    return run_moments("interrupt", __doc__, 50, Campaign, lambda figures: NAMES[figures.steps % len(NAMES)])
+    return run_moments("interrupt", __doc__, 60, Campaign, next_work)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Protocol
 from tests.campaigns import children, source
 from tests.campaigns.figures import Figures, machine
 from tests.campaigns.places import Places
-from tests.campaigns.works import WORKS, Work, make_images
+from tests.campaigns.works import WORKS, Work, make_images, make_sources
 from transfer.runtime.files import lock
 
 POLL_SECONDS = 0.0003
@@ -30,6 +30,7 @@ def arguments(description: str | None, counted: str, goal: int) -> argparse.Name
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so many, to go on later")
     parser.add_argument("--cold", action="store_true", help="measure the first run of each work, compilation included")
+    parser.add_argument("--work", choices=WORKS, help="only this one, not each in its turn")
     parser.add_argument("--folder", type=Path, help="work there, and leave the undisturbed runs for the next go")
     return parser.parse_args()
 
@@ -49,7 +50,7 @@ def run_moments(
     with workplace(options.folder) as base:
         rounds = campaign(base, options.seed, not options.cold)
         while figures.done < options.goal and time.monotonic() < deadline:
-            work = next_work(figures)
+            work = options.work or next_work(figures)
             moments, wrong = rounds.round(work, figures.steps)
             figures.add(work, moments, 0 if wrong else moments, wrong, rounds=1)
             print(f"{figures.held} of {figures.done} moments held ({work}: {moments}){wrong or ''}", flush=True)
@@ -102,6 +103,7 @@ class Runs:
         }
         self.references = self._load()
         make_images(base / "images")
+        make_sources(base / "sources")
 
     def reference(self, name: str) -> Reference:
         """The uninterrupted run of the work `name`, and of those whose results it needs."""

@@ -1,8 +1,10 @@
 """The kinds of work that campaigns interrupt: a command of a user's, and what it leaves."""
 
 import hashlib
+import io
 import json
 import random
+import tarfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +50,33 @@ def make_images(folder: Path, rows: int = 90, broken: Collection[int] = (6, 40, 
         Image.frombytes("RGB", (12, 12), pixels).save(path)
         if row in broken:
             path.write_bytes(path.read_bytes()[:40])
+
+
+def make_sources(folder: Path, rows: int = 90) -> None:
+    """The same images in every form that they may be stored in: a table, shards, arrays."""
+    import h5py
+    import numpy as np
+    import pyarrow
+    from pyarrow import parquet
+
+    make_images(folder / "images", rows, broken=())
+    files = [folder / "images" / f"class{row % 3}" / f"{row:03d}.png" for row in range(rows)]
+    lines = [f"{path.relative_to(folder)},{path.parent.name}" for path in files]
+    (folder / "table.csv").write_text("\n".join(["path,label", *lines]))
+    for shard in range(3):
+        with tarfile.open(folder / f"shard_{shard}.tar", "w") as tar:
+            for path in files[shard::3]:
+                tar.add(path, path.name)
+                label = tarfile.TarInfo(f"{path.stem}.cls")
+                label.size = 1
+                tar.addfile(label, io.BytesIO(path.parent.name[-1:].encode()))
+    images = [{"bytes": path.read_bytes(), "path": path.name} for path in files]
+    table = pyarrow.table({"image": images, "label": [row % 3 for row in range(rows)]})
+    parquet.write_table(table, folder / "rows.parquet", row_group_size=16)
+    with h5py.File(folder / "arrays.h5", "w") as file:
+        pixels = [random.Random(row).randbytes(12 * 12 * 3) for row in range(rows)]
+        file["images"] = np.frombuffer(b"".join(pixels), np.uint8).reshape(rows, 12, 12, 3)
+        file["labels"] = np.arange(rows) % 3
 
 
 def sha256(content: bytes) -> str:
@@ -126,16 +155,42 @@ STREAMED = (
 )
 
 
+FINETUNED = (
+    *("train.py", CONFIG, "--workdir=run", "--config.train=finetune", "--config.report=False"),
+    *("--config.tap=pre_logits", "--config.batch_size=64", "--config.data.train_per_class=12"),
+    *("--config.data.validation_per_class=4", "--config.finetune.epochs=12", "--config.finetune.batch_size=16"),
+    *("--config.finetune.optimizer=adamw", "--config.finetune.learning_rate=0.01", "--config.finetune.warmup_epochs=1"),
+    *("--config.finetune.head_learning_rate=0.01", "--config.finetune.keep=best", "--config.finetune.patience=2"),
+)
+
+
+def of_finetuning(folder: Path) -> dict[str, str]:
+    """What training leaves, and the network and its predictions."""
+    return of_training(folder) and of_training(folder) | whole_files(folder, "run/*.safetensors", "run/*.npz")
+
+
 def export(suffix: str, share: float) -> Work:
     command = ("extract.py", CONFIG, "--workdir=run", "--config.features=features", f"--config.export=out{suffix}")
     return Work(share, command, (".out_*",), lambda folder: whole_files(folder, f"out_*{suffix}"), given=STORES)
 
 
+def extraction_of(source: str) -> Work:
+    command = ("extract.py", CONFIG, "--workdir=run", f"--config.data.source={source}", "--config.batch_size=4")
+    return Work(0.02, command, STORES_BEGUN, of_stores, 0.2, (("sources", None, "sources"),))
+
+
+SOURCES = {
+    "extraction_of_table": extraction_of("csv:sources/table.csv"),
+    "extraction_of_tars": extraction_of("wds:sources/shard_{0..2}.tar"),
+    "extraction_of_parquet": extraction_of("parquet:sources/rows.parquet"),
+    "extraction_of_arrays": extraction_of("h5:sources/arrays.h5"),
+}
 WORKS = {
     "extraction": Work(0.14, ("extract.py", CONFIG, "--workdir=run"), STORES_BEGUN, of_stores, 0.2),
     "extraction_of_files": Work(0.1, OF_FILES, STORES_BEGUN, of_stores, 0.2, (("images", None, "images"),)),
     "head": Work(0.15, TRAIN, ("run/metrics.jsonl",), of_training, given=FILES),
     "head_streamed": Work(0.2, STREAMED, ("run/metrics.jsonl", "run/checkpoints*"), of_training, given=STORES),
+    "finetuned": Work(0.05, FINETUNED, ("run/metrics.jsonl", "run/checkpoints*"), of_finetuning),
     "checkpoint": Work(0.15, TRAIN, ("run/checkpoints/*tmp*",), of_training, given=FILES),
     "export_npz": export(".npz", 0.06),
     "export_pickle": export(".p", 0.06),
@@ -152,4 +207,5 @@ WORKS = {
         (".out*",),
         lambda folder: whole_files(folder, "out.safetensors"),
     ),
+    **SOURCES,
 }
