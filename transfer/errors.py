@@ -16,6 +16,15 @@ class UsageError(TransferError):
     exit_code = 2
 
 
+class Unfinished(TransferError):
+    """A run ended by no fault of this process: another is lost, or time is up; the same command goes on. Exit code 76.
+
+    What the run has saved is there, but it may lack what this process did last.
+    """
+
+    exit_code = 76
+
+
 class RowsError(TransferError, ValueError):
     """Features or labels that no head can use. A ValueError too: what scikit-learn and its callers expect there."""
 

@@ -100,7 +100,7 @@ def test_killed_in_the_midst_and_gone_on_with_by_others(several, whole, tmp_path
             if process != killed:
                 line = f"error: process {process} of {count}: process {killed} has gone; run the same command again"
                 # JAX may have begun to say the same in its own way
-                assert one.code == 1 and line in one.errors[-1] and "Traceback" not in one.err
+                assert one.code == 76 and line in one.errors[-1] and "Traceback" not in one.err
         assert not FeatureStore.open(tmp_path, incomplete=True).complete
     ended = several.run("extract", {"store": str(tmp_path), "rows": ROWS}, 4)
     assert [one.code for one in ended] == [0] * 4 and "going on" in ended[0].err
@@ -124,7 +124,7 @@ def test_sigterm_to_one_and_to_all(several, whole, tmp_path):
 
 def test_an_error_of_one_ends_all(several, tmp_path):
     ended = several.run("extract", {"store": str(tmp_path), "broken": [17], **SLOW}, 2)
-    assert [one.code for one in ended] == [1, 1]
+    assert [one.code for one in ended] == [1, 76]
     assert ended[0].errors == ["error: process 0 of 2: train/0017.jpg is not an image"]
     assert ended[1].errors[0].startswith("error: process 1 of 2: process 0 has failed; its own error says why")
 
@@ -132,7 +132,7 @@ def test_an_error_of_one_ends_all(several, tmp_path):
 def test_a_store_of_other_settings_is_named_once(several, tmp_path):
     assert several.run("extract", {"store": str(tmp_path), "rows": 5}, 1)[0].code == 0
     ended = several.run("extract", {"store": str(tmp_path), "rows": 6}, 2)
-    assert [one.code for one in ended] == [1, 1] and "num_images was 5, now 6" in ended[0].err
+    assert [one.code for one in ended] == [1, 76] and "num_images was 5, now 6" in ended[0].err
     assert "process 0 has failed" in ended[1].err
 
 

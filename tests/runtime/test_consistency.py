@@ -61,6 +61,23 @@ def test_where_files_lie_may_differ(name):
     consistency.check_same(dict(enumerate(own)))
 
 
+@pytest.mark.parametrize("name", consistency.VARIABLES)
+def test_every_variable_that_changes_what_is_computed_is_named(name, monkeypatch):
+    for each in consistency.VARIABLES:
+        monkeypatch.delenv(each, raising=False)
+    unset = consistency.local_facts({})
+    assert unset["variables"] == {}
+    monkeypatch.setenv(name, "--b --a")
+    facts = consistency.local_facts({})
+    monkeypatch.setenv(name, "--a --xla_dump_to=/tmp/of_this_machine --b")
+    assert consistency.local_facts({}) == facts
+    with pytest.raises(UsageError) as raised:
+        consistency.check_same({0: unset, 1: facts})
+    assert str(raised.value) == (
+        f"process 1 has {name}=--a --b, process 0 has none: set it alike in the environment of all processes"
+    )
+
+
 values = st.dictionaries(st.sampled_from(["a", "b.c", "é"]), st.text(max_size=200))
 
 
@@ -130,6 +147,7 @@ def test_facts_are_versions_and_settings_long_ones_by_their_hash():
     facts = consistency.local_facts(settings)
     text = repr(settings["long"])
     shortened = f"{text[:40]}… (hash {hashlib.sha256(text.encode()).hexdigest()[:12]})"
+    assert set(facts) == set(consistency.KINDS)
     assert facts["settings"] == {"short": repr(settings["short"]), "long": shortened}
     named = {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")}
     python = "{}.{}".format(*sys.version_info)
@@ -155,6 +173,18 @@ OTHER = {
         "process 1 has config.data.source='tfds:é', process 0 has 'digits'",
         2,
     ),
+    "way of training": (
+        "train.py",
+        [[], ["--config.train=finetune"]],
+        "process 1 has config.train='finetune', process 0 has 'head': give all",
+        2,
+    ),
+    "of finetuning": (
+        "train.py",
+        [["--config.train=finetune"], ["--config.train=finetune", "--config.finetune.epochs=3"]],
+        "process 1 has config.finetune.epochs=3, process 0 has ",
+        2,
+    ),
     "flags": ("train.py", [[], ["--lost_seconds=9"]], "process 1 has --lost_seconds=9, process 0 has 30", 2),
 }
 
@@ -169,6 +199,14 @@ def test_other_settings_end_all_before_anything_starts(several, tmp_path, script
         assert one.code == code and one.err.startswith(f"error: process {process} of {len(own)}: {line}")
         assert len(one.err.splitlines()) == 1 and not one.out
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_other_variables(several):
+    each = [{}, {"environment": {"JAX_ENABLE_X64": "1"}}]
+    for process, one in enumerate(several.run("nothing", {}, 2, each=each)):
+        line = f"error: process {process} of 2: process 1 has JAX_ENABLE_X64=1, process 0 has none: set it alike"
+        assert one.code == 2 and one.err.startswith(line)
 
 
 @pytest.mark.slow

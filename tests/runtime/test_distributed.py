@@ -33,14 +33,15 @@ def test_who_did_not_come_is_one_line_in_each_that_came(several, count, started,
         (line,) = one.err.splitlines()
         own = f"process {process} of {(told or [count] * 3)[started.index(process)]}: "
         wanted = error.format(port=port, who=line.partition("(")[2].partition(")")[0])
-        assert one.code == 1 and line.startswith(f"error: {own}{wanted}")
+        assert one.code == (76 if "did not come" in error or "was not found" in error else 1)
+        assert line.startswith(f"error: {own}{wanted}")
 
 
 def test_a_port_in_use_is_one_line(several):
     with socket.create_server(("", 0)) as other:
         port = other.getsockname()[1]
         ended = several.run("nothing", {}, 2, port=port, flags=["--connect_seconds=1"])
-    assert [one.code for one in ended] == [1, 1]
+    assert [one.code for one in ended] == [1, 76]
     assert f"error: process 0 of 2: port {port} of 127.0.0.1:{port} cannot be used" in ended[0].err
     assert "process 0 was not found" in ended[1].err and all(len(one.err.splitlines()) == 1 for one in ended)
 
@@ -49,7 +50,7 @@ def test_a_name_that_is_not_known_is_one_line(several):
     (ended,) = several.run(
         "nothing", {}, 2, start=[1], flags=["--coordinator=nowhere.invalid:1234", "--connect_seconds=1"]
     )
-    assert ended.code == 1 and "the name nowhere.invalid is not known" in ended.err
+    assert ended.code == 76 and "the name nowhere.invalid is not known" in ended.err
 
 
 def test_all_stop_at_the_same_step_and_so_does_orbax(several, tmp_path):
@@ -67,10 +68,10 @@ SAVED, NO_ROOM, KILLED, DONE = (["saved", 0], ["no room", 0.3], ["killed", 0.3],
 # what becomes of each process after SIGTERM, and the exit codes
 FATES = {
     "all save": ([SAVED, ["saved", 0.3], SAVED], [75, 75, 75]),
-    "the first cannot": ([NO_ROOM, SAVED, SAVED], [1, 1, 1]),
-    "another cannot": ([SAVED, SAVED, NO_ROOM], [1, 1, 1]),
-    "one is killed": ([SAVED, KILLED, SAVED], [1, -signal.SIGKILL, 1]),
-    "the first is killed": ([KILLED, SAVED, SAVED], [-signal.SIGKILL, 1, 1]),
+    "the first cannot": ([NO_ROOM, SAVED, SAVED], [1, 76, 76]),
+    "another cannot": ([SAVED, SAVED, NO_ROOM], [76, 76, 1]),
+    "one is killed": ([SAVED, KILLED, SAVED], [76, -signal.SIGKILL, 76]),
+    "the first is killed": ([KILLED, SAVED, SAVED], [-signal.SIGKILL, 76, 76]),
     "the others are done": ([SAVED, DONE, DONE], [75, 0, 0]),
 }
 
@@ -101,7 +102,7 @@ def test_one_that_hangs_is_noticed(several, tmp_path):
     )
     for process in (0, 2):
         (line,) = ended[process].err.splitlines()
-        assert ended[process].code == 1 and f"process {process} of 3: process 1 has not answered for 4 s" in line
+        assert ended[process].code == 76 and f"process {process} of 3: process 1 has not answered for 4 s" in line
 
 
 def test_one_that_is_silent_as_the_others_agree_where_to_stop_is_noticed(several, tmp_path):
@@ -111,7 +112,7 @@ def test_one_that_is_silent_as_the_others_agree_where_to_stop_is_noticed(several
         "silent", {"folder": folder}, 3, flags=["--lost_seconds=2"], send=signal.SIGTERM, to=[2], when=(folder, 2)
     )
     for process in (0, 2):
-        assert ended[process].code == 1 and "saved" not in ended[process].err
+        assert ended[process].code == 76 and "saved" not in ended[process].err
         assert f"process {process} of 3: process 1 has not answered for 4 s" in ended[process].err.splitlines()[-1]
         assert ended[process].seconds < 10
 

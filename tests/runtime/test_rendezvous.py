@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from several import free_port
 
-from transfer.errors import TransferError, UsageError
+from transfer.errors import TransferError, Unfinished, UsageError
 from transfer.runtime import preemption, rendezvous
 from transfer.runtime.cluster import ProcessInfo
 
@@ -179,12 +179,13 @@ def test_a_meeting_that_cannot_be_is_one_line_for_all(said, reason):
         for message in said:
             guests.append(meeting.send(message))
             time.sleep(0.02)  # one after the other
-        assert heard(guests[0]) == {"end": reason, "code": 1}
+        code = 76 if "did not come" in reason else 1
+        assert heard(guests[0]) == {"end": reason, "code": code}
         for guest in guests:
             guest.close()
         with pytest.raises(TransferError) as raised:
             meeting.result.result()
-        assert str(raised.value) == f"process 0 of 3: {reason}"
+        assert str(raised.value) == f"process 0 of 3: {reason}" and raised.value.exit_code == code
 
 
 def test_settings_that_differ_are_a_wrong_use():
@@ -203,6 +204,7 @@ def test_settings_that_differ_are_a_wrong_use():
         ({"end": "why", "code": 2}, UsageError, "process 1 of 2: why"),
         ({"end": "why"}, TransferError, "process 1 of 2: why"),
         ({"end": "why", "code": 99}, TransferError, "process 1 of 2: why"),
+        ({"end": "why", "code": 76}, Unfinished, "process 1 of 2: why"),
         ({"end": "why", "code": 75}, preemption.Preempted, "process 1 of 2: why"),
         ({"end": "w" * 4001, "code": 1}, TransferError, "process 1 of 2: " + "w" * 4000),
     ],
@@ -231,7 +233,7 @@ def test_a_worker_says_what_it_found_in_place_of_process_0(sent, reason):
         heard(other)
         other.sendall(sent)
         other.close()
-        with pytest.raises(TransferError) as raised:
+        with pytest.raises(Unfinished) as raised:
             ended.result()
     assert str(raised.value) == (
         f"process 1 of 2: process 0 was not found at {address} within 0.15 s (--connect_seconds): {reason}; "
@@ -318,7 +320,7 @@ def test_who_is_lost_is_named_as_this_process_ends(ends, monkeypatch, sent, line
         other.sendall(sent)
     monitor._run()
     ((stream, text),) = written
-    assert stream == 2 and text.startswith(f"error: {line}") and text.count("\n") == 1 and codes == [1]
+    assert stream == 2 and text.startswith(f"error: {line}") and text.count("\n") == 1 and codes == [76]
 
 
 def test_who_fails_says_so(ends):

@@ -69,6 +69,7 @@ class Several:
         """One case: process `start` (default: all) of `count` runs `ACTIONS[action](settings)`, with `each`'s own.
 
         Or, as the action "script", the `script` that the settings name, with their `flags`. `version`: of the package.
+        `environment`: variables of it.
 
         The processes `to` get the signal `send` when the folder when[0] holds when[1] files more than at first.
         `of` is what each is told instead of `count`.
@@ -188,6 +189,7 @@ def _main(action: str, settings: dict[str, Any], flags: Sequence[str]) -> None:
     from transfer.runtime import distribution
 
     distribution.VERSION = settings.get("version", distribution.VERSION)
+    os.environ.update(settings.get("environment", {}))
     if action == "script":
         sys.argv = [settings["script"], *flags, *settings["flags"]]
         importlib.import_module(f"transfer.cli.{Path(settings['script']).stem}").main()

@@ -25,7 +25,7 @@ EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
 def guarded(action: Callable[[], object], debug: bool) -> int:
-    """Runs `action`; the exit code: 0 done, 1 failed, 2 bad arguments, 75 stopped by SIGTERM, 130 by Ctrl-C."""
+    """Runs `action`; the exit code: 0 done, 1 failed, 2 bad arguments, or a `TransferError`'s own; 130 after Ctrl-C."""
     try:
         interrupts.interruptible(action)
     except TransferError as error:

@@ -98,6 +98,8 @@ def run(main: Callable[[], object], config: "Config", arguments: Sequence[str] |
         sys.stdout.flush()
         if isinstance(exit_.code, int):
             interrupts.set_exit_code(exit_.code)
+        if exit_.code == preemption.EXIT_PREEMPTED:
+            interrupts.leave()  # Python's own end would wait for what the device has begun
         raise exit_
 
 

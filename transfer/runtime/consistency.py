@@ -1,10 +1,11 @@
-"""What has to be the same in all processes of a run: the versions of what they run, the command, its settings.
+"""What has to be the same in all processes of a run: versions, the command and its settings, variables of JAX.
 
 Where it is not, each would wait for the others at another place, for ever; so it is compared as they meet
 (`transfer.runtime.rendezvous`), before anything starts.
 """
 
 import hashlib
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 from transfer.errors import TransferError, UsageError
 from transfer.runtime import distribution
 
-# "versions" or "settings" -> name -> value, of one process.
+# A kind of `KINDS` -> name -> value, of one process.
 Facts = Mapping[str, Mapping[str, str]]
 
 # Packages that decide which steps the processes take, and what they send each other. Of Python the minor version:
@@ -23,7 +24,16 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 KINDS: Mapping[str, tuple[str, str, type[TransferError]]] = {
     "versions": (" ", "install the same versions for all processes", TransferError),
     "settings": ("=", "give all processes the same command", UsageError),
+    "variables": ("=", "set it alike in the environment of all processes", UsageError),
 }
+# Variables of the environment that change what a program computes, its numbers or its steps.
+VARIABLES = (
+    *("JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION", "JAX_DEFAULT_PRNG_IMPL", "JAX_THREEFRY_PARTITIONABLE"),
+    *("JAX_NUMPY_DTYPE_PROMOTION", "JAX_DISABLE_JIT", "JAX_DEBUG_NANS", "JAX_DEBUG_INFS", "JAX_PLATFORMS"),
+    *("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE"),
+)
+# What a program writes beside its results, each process where it likes.
+BESIDE = "--xla_dump"
 MAX_NAMES, MAX_VALUES, MAX_LENGTH = 8, 4, 80
 ABSENT = "none"
 
@@ -38,7 +48,16 @@ def local_facts(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:  # it was not installed as a package
             versions[package] = ABSENT
-    return {"versions": versions, "settings": {name: _shortened(repr(value)) for name, value in settings.items()}}
+    return {
+        "versions": versions,
+        "settings": {name: _shortened(repr(value)) for name, value in settings.items()},
+        "variables": {name: _shortened(_flags(os.environ[name])) for name in VARIABLES if os.environ.get(name)},
+    }
+
+
+def _flags(text: str) -> str:
+    """The value of a variable, where it is flags without those of `BESIDE`, whatever their order."""
+    return " ".join(sorted(flag for flag in text.split() if not flag.startswith(BESIDE)))
 
 
 def check_same(facts: Mapping[int, Facts]) -> None:
@@ -46,7 +65,7 @@ def check_same(facts: Mapping[int, Facts]) -> None:
 
     Raises:
         TransferError: versions differ.
-        UsageError: settings differ.
+        UsageError: settings differ, or variables.
     """
     for kind, (sign, hint, error) in KINDS.items():
         values = {process: own.get(kind, {}) for process, own in sorted(facts.items())}

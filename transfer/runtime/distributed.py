@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import logging
 
-from transfer.errors import TransferError
+from transfer.errors import TransferError, Unfinished
 from transfer.runtime import cluster, consistency, preemption, rendezvous
 
 CONNECT_SECONDS, LOST_SECONDS = 300, 30
@@ -59,7 +59,8 @@ def initialise(
 
     Raises:
         UsageError: half of the arguments, or wrong ones; processes have other settings, and which.
-        TransferError: a process did not come, or has other versions; the coordinator's address or port is wrong.
+        Unfinished: a process did not come.
+        TransferError: one has other versions, or the coordinator's port is in use.
     """
     global _info, _monitor
     info = cluster.find(coordinator, num_processes, process_id, connect_seconds)
@@ -226,7 +227,7 @@ def _ask_jax(method: str, *arguments: Any) -> Any:
     except Exception as error:
         if _monitor is not None:
             time.sleep(NAMING_SECONDS)  # where a process has gone, the monitor ends this one meanwhile, and names it
-        raise TransferError(f"the other processes cannot be reached: {str(error).splitlines()[0]}") from error
+        raise Unfinished(f"the other processes cannot be reached: {str(error).splitlines()[0]}") from error
 
 
 def finish() -> None:

@@ -43,7 +43,7 @@ def install() -> None:
     signal.signal(signal.SIGINT, _on_interrupt)
     signal.signal(signal.SIGALRM, _on_alarm)
     if not atexit._ncallbacks():  # type: ignore[attr-defined]
-        atexit.register(_leave)  # the first one is called last
+        atexit.register(leave)  # the first one is called last
 
 
 def uninterruptible(function: Callable[P, T]) -> Callable[P, T]:
@@ -138,7 +138,8 @@ def _repeat(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
 
 
-def _leave() -> None:
+def leave() -> None:
+    """Ends the process with the exit code that is set, if one is."""
     if _exit_code is not None:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from absl import logging
 
-from transfer.errors import TransferError, UsageError
+from transfer.errors import TransferError, Unfinished, UsageError
 from transfer.runtime import consistency, preemption
 from transfer.runtime.cluster import ProcessInfo
 
@@ -35,7 +35,7 @@ POLL_SECONDS = 0.2
 SECONDS_UNTIL_NOTICE = 10
 FAILED = "has failed; its own error says why, and then"
 STOPPED = "stopped on request before it began; run the same command again"
-ERRORS = {error.exit_code: error for error in (TransferError, UsageError, preemption.Preempted)}
+ERRORS = {error.exit_code: error for error in (TransferError, UsageError, preemption.Preempted, Unfinished)}
 
 
 class Connection:
@@ -82,7 +82,8 @@ def assemble(
         The monitor of the other processes, to be started; the address of JAX's service, and the one to bind it to.
 
     Raises:
-        TransferError: not all came in `connect_seconds`, and who; or the address or port is wrong; or versions differ.
+        Unfinished: not all came in `connect_seconds`, and who; or process 0 is not at the address.
+        TransferError: the port is in use, or versions differ.
         UsageError: settings differ.
         Preempted: SIGTERM came first.
     """
@@ -111,7 +112,7 @@ class Coordinator:
             while missing := self._missing():
                 waited = time.monotonic() - start
                 if waited > self.seconds:
-                    self._end(self._did_not_come())
+                    self._end(self._did_not_come(), code=Unfinished.exit_code)
                 if waited > SECONDS_UNTIL_NOTICE and not logged:
                     logged, names = True, consistency.describe_processes(missing)
                     logging.info("waiting for %s of %d at %s", names, self.info.num_processes, self.info.coordinator)
@@ -157,7 +158,7 @@ class Coordinator:
                 if "process" in message:
                     self._admit(connection, message)
                 elif "late" in message:
-                    self._end(self._did_not_come())
+                    self._end(self._did_not_come(), code=Unfinished.exit_code)
         except (ConnectionError, ValueError, KeyError, TypeError):  # it has gone again, or is a stranger
             self.selector.unregister(connection.socket)
             connection.socket.close()
@@ -217,7 +218,7 @@ def join(
                 reason = "what answered there has gone"
             connection.socket.close()
         time.sleep(POLL_SECONDS)
-    raise TransferError(
+    raise Unfinished(
         f"{info}: process 0 was not found at {info.coordinator} within {seconds} s "
         f"(--connect_seconds): {reason}; is that its address (--coordinator), and was it started?"
     )
@@ -298,7 +299,7 @@ class PeerMonitor:
             os.write(2, f"error: {self._verdict}\n".encode())
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
-            os._exit(1)
+            os._exit(Unfinished.exit_code)
 
     def _send_heartbeat(self) -> None:
         """Lets the others hear from this process, and ends it where one of them was silent for too long."""

@@ -23,7 +23,7 @@ from transfer.runtime import distributed, interrupts
 from transfer.training.run import Run
 
 WHOLE, WITHIN = "checkpoints", "checkpoints_within_epoch"
-# The number of a checkpoint within an epoch: epochs times this, and the batches since.
+# The name of a checkpoint within an epoch: epochs times this, and the batches since.
 _BATCHES = 10**9
 # Words that a checksum is computed of at a time.
 _BLOCK = 1 << 20
@@ -37,13 +37,15 @@ def newest(workdir: epath.Path) -> tuple[int, int]:
 
 def _latest(folder: epath.Path) -> int:
     """The number of the latest checkpoint in a folder; 0 where there is none."""
-    names = [path.name for path in folder.iterdir()] if folder.exists() else []
-    return max((int(name) for name in names if name.isdigit()), default=0)
+    paths = [path for path in folder.iterdir() if path.name.isdigit()] if folder.exists() else []
+    if "://" in str(folder):  # nothing is renamed there: a file that is written last says that one is whole
+        paths = [path for path in paths if (path / "commit_success.txt").exists()]
+    return max((int(path.name) for path in paths), default=0)
 
 
-def _place(epochs: int, batches: int) -> tuple[str, int]:
-    """The folder of a checkpoint after so many epochs and batches of the next one, and its number in it."""
-    return (WITHIN, epochs * _BATCHES + batches) if batches else (WHOLE, epochs)
+def _place(epochs: int, batches: int) -> str:
+    """The folder of a checkpoint after so many epochs and batches of the next one."""
+    return f"{WITHIN}/{epochs * _BATCHES + batches}" if batches else f"{WHOLE}/{epochs}"
 
 
 class Checkpoints:
@@ -52,7 +54,7 @@ class Checkpoints:
     def __init__(self, workdir: epath.Path) -> None:
         self._workdir = workdir
         self._importing: threading.Thread | None = None
-        self._managers: dict[str, Any] = {}
+        self._progress: tuple[int, int] | None = None  # of the newest checkpoint that this run has read or written
 
     # Orbax takes a third of a second to import: the first time that there is something to read or to write.
     @functools.cached_property
@@ -61,20 +63,13 @@ class Checkpoints:
 
         return ocp
 
-    def _manager(self, name: str) -> Any:
-        if name not in self._managers:
-            ocp, folder = self._ocp, (self._workdir / name).resolve()  # Orbax takes absolute paths only
-            # at once, as `save` waits anyway: the thread's time limits go by the wall clock, which may jump
-            options = dict(max_to_keep=1, cleanup_tmp_directories=True, enable_async_checkpointing=False)
-            handlers = {name: ocp.StandardCheckpointHandler() for name in ("latest", "best")}
-            handlers["progress"] = ocp.JsonCheckpointHandler()
-            settings = ocp.CheckpointManagerOptions(**options)
-            manager = ocp.CheckpointManager(folder, options=settings, item_handlers=handlers)
-            # Before every save it asks JAX whether all processes are to stop at this step, and JAX knows steps of 32
-            # bits only. We settle that ourselves (`transfer.runtime.preemption`); the answer would change nothing.
-            manager.reached_preemption = lambda step: False
-            self._managers[name] = manager
-        return self._managers[name]
+    # Not its manager, which asks JAX before every save whether all processes are to stop at this step: that is settled
+    # in `transfer.runtime.preemption`, and JAX knows steps of 32 bits only.
+    @functools.cached_property
+    def _checkpointer(self) -> Any:
+        handlers = {name: self._ocp.StandardCheckpointHandler() for name in ("latest", "best")}
+        handlers["progress"] = self._ocp.JsonCheckpointHandler()
+        return self._ocp.Checkpointer(self._ocp.CompositeCheckpointHandler(**handlers))
 
     def restore(self, run: Run) -> None:
         """Fills `run` from the newest checkpoint, if there is one, sharded as `run` is.
@@ -84,10 +79,9 @@ class Checkpoints:
         progress = distributed.broadcast(newest(self._workdir), "newest checkpoint")
         if not any(progress):
             return
-        name, step = _place(*progress)
-        folder = self._workdir / name / str(step)
+        folder = self._workdir / _place(*progress)
         try:
-            self._restore(run, self._manager(name), step, folder)
+            self._restore(run, folder)
         except TransferError:
             raise
         except Exception as error:  # whatever Orbax and its readers make of a file that is not as it was written
@@ -95,13 +89,14 @@ class Checkpoints:
                 raise
             raise _damaged(folder, f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}") from error
 
-    def _restore(self, run: Run, manager: Any, step: int, folder: epath.Path) -> None:
-        args, metadata = self._ocp.args, manager.item_metadata(step)
+    def _restore(self, run: Run, folder: epath.Path) -> None:
+        args, path = self._ocp.args, folder.resolve()  # Orbax takes absolute paths only
+        metadata = self._checkpointer.metadata(path).item_metadata
         for name, tree in (("latest", run.state), ("best", run.best)):
             if _shapes(metadata[name].tree) != _shapes(tree):
                 raise TransferError(f"the checkpoint {folder} is of another model; take another --workdir")
         arrays = {"latest": args.StandardRestore(run.state), "best": args.StandardRestore(run.best)}
-        restored = manager.restore(step, args=args.Composite(progress=args.JsonRestore(), **arrays))
+        restored = self._checkpointer.restore(path, args=args.Composite(progress=args.JsonRestore(), **arrays))
         progress = restored["progress"]
         # a checkpoint of an older version has no checksums
         if "sha256" in progress and progress.pop("sha256") != _sha256(progress):
@@ -112,18 +107,20 @@ class Checkpoints:
         run.state, run.best = restored["latest"], restored["best"]
         run.history, run.best_epoch = progress["history"], progress["best_epoch"]
         run.seconds, run.position = progress["seconds"], progress.get("position")
+        self._progress = run.progress
 
     @interrupts.uninterruptible
     def save(self, run: Run) -> None:
-        """Writes a checkpoint of `run`, atomically, and returns when it is on disk.
+        """Writes a checkpoint of `run`, unless one is there, atomically, and returns when it is on disk.
 
         Raises OSError where the disk is full or refuses; what was begun is removed, that of several processes
         by the next run.
         """
         from transfer.runtime.files.kvstore import translated_errors
 
-        args = self._ocp.args
-        name, step = _place(*run.progress)
+        if run.progress == self._progress:
+            return
+        args, folder = self._ocp.args, self._workdir.resolve() / _place(*run.progress)
         progress = {
             "history": run.history,
             "best_epoch": run.best_epoch,
@@ -136,22 +133,28 @@ class Checkpoints:
             "best": args.StandardSave(run.best),
             "progress": args.JsonSave({**progress, "sha256": _sha256(progress)}),
         }
-        manager = self._manager(name)
+        self._clean_up()
         try:
-            with translated_errors(str(manager.directory)):
-                manager.save(step, args=args.Composite(**items))
-                manager.wait_until_finished()
+            with translated_errors(str(folder.parent)):
+                self._checkpointer.save(folder, args=args.Composite(**items))
         except (OSError, TransferError):
             # others may be writing there: they would fail, too, and with another error than the one to tell
-            alone = distributed.process_count() == 1
-            for unfinished in manager.directory.glob("*.orbax-checkpoint-tmp") if alone else ():
-                # what is still on its way may come into a folder as it is removed; the next run removes it, then
-                with contextlib.suppress(OSError):
-                    unfinished.rmtree(missing_ok=True)
+            if distributed.process_count() == 1:
+                self._clean_up()
             raise
-        if name == WHOLE and (WITHIN in self._managers or (self._workdir / WITHIN).exists()):
-            for outdated in self._manager(WITHIN).all_steps():
-                self._manager(WITHIN).delete(outdated)
+        self._progress = run.progress
+        self._clean_up()
+
+    def _clean_up(self) -> None:
+        """Removes all but the newest checkpoint, also what was begun and not finished; the first process does so."""
+        if not distributed.is_main():
+            return
+        kept = self._workdir / _place(*newest(self._workdir))
+        for path in [path for name in (WHOLE, WITHIN) for path in (self._workdir / name).glob("*")]:
+            if path != kept and (path.name.isdigit() or path.name.endswith(".orbax-checkpoint-tmp")):
+                # what is still on its way may come into a folder as it is removed; the next time removes it, then
+                with contextlib.suppress(OSError):
+                    path.rmtree(missing_ok=True)
 
     def prepare(self) -> None:
         """Begins to import what `save` needs, while the device computes."""
@@ -161,8 +164,8 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for checkpoints that are being written."""
-        for manager in self._managers.values():
-            manager.close()
+        if "_checkpointer" in vars(self):
+            self._checkpointer.close()
 
 
 def _damaged(folder: epath.Path, how: str) -> TransferError:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from transfer.errors import TransferError, UsageError
 from transfer.heads.gradient import Params, State
+from transfer.runtime import preemption
 from transfer.training.parallel import step
 from transfer.training.parallel.batches import DataMesh, EvaluateChunk, Resident, RowBlocks, Streamed, TrainChunk
 from transfer.training.parallel.reader import Reader, Split
@@ -171,9 +172,11 @@ def _next(epoch: jax.Array) -> jax.Array:
 def prefetched(items: Iterator[T]) -> Iterator[T]:
     """The same items, the next one made by a thread while the one before is worked on; one is held, not asked for yet.
 
-    An error of the iterator is raised where its item was due. Closing it waits for the item that is being made.
+    An error of the iterator is raised where its item was due. Closing it waits for the item that is being made, unless
+    this process is asked to end.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+    try:
         coming = pool.submit(next, items, _END)
         while True:
             item = coming.result()
@@ -182,3 +185,5 @@ def prefetched(items: Iterator[T]) -> Iterator[T]:
             coming = pool.submit(next, items, _END)
             yield item
             del item  # it may be large, and the next one is there already
+    finally:
+        pool.shutdown(wait=not preemption.requested())
