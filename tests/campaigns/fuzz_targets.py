@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from fsspec.implementations.local import LocalFileSystem
 
 from tests.campaigns import fuzz_seeds as seeds
-from transfer.data import decode, open_source, tar_index
+from transfer.data import decode, open_source, shard_rows, wds
+from transfer.data.shards import Shard
 from transfer.errors import TransferError
 from transfer.store import feature_files
 from transfer.weights import beside, cache, catalogue, claims, native, readers
@@ -285,11 +287,10 @@ def image_folder(name: str) -> Callable[[Path], object]:
 
 
 def samples(folder: Path) -> object:
-    """The index of a shard, not kept."""
-    path = folder / "a.tar"
-    with path.open("rb") as file:
-        index = tar_index.listed(file, path.stat().st_size)
-    return [index.key(row) for row in range(len(index.ends))]
+    """The table of a shard, not kept."""
+    path, columns = folder / "a.tar", shard_rows.Columns()
+    shard = Shard("a.tar", str(path), path.stat().st_size, 0, LocalFileSystem())
+    return shard_rows.table_of(wds.rows(shard, columns), columns).to_pylist()
 
 
 def with_checksums(content: bytes) -> Files:

@@ -56,8 +56,21 @@ def test_rows_without_a_label_are_counted(tmp_path, caplog):
     rows(labels=[0, -1, 1, None, 2, 0]).save_to_disk(tmp_path / "a")
     with caplog.at_level(logging.WARNING, "absl"):
         source = open_source(f"hf:{tmp_path}/a")
-    assert f"hf:{tmp_path}/a: left out without a label: 2 images (first: 000001)" in caplog.messages
+    assert f"hf:{tmp_path}/a: left out: 2 without a label (first: 000001)" in caplog.messages
     np.testing.assert_array_equal(load_all(source), IMAGES[[0, 2, 4, 5]])
+
+
+def test_several_labels_and_values(tmp_path):
+    features = datasets.Features(
+        {"image": datasets.Image(), "tags": datasets.List(NAMED), "age": datasets.Value("int8")}
+    )
+    table = {"image": DATA[:3], "tags": [[0, 2], [], [1]], "age": [3, 1, 2]}
+    datasets.Dataset.from_dict(table, features).save_to_disk(tmp_path / "a")
+    source = open_source(f"hf:{tmp_path}/a", columns={"labels": "tags"})
+    assert source.target == "labels" and source.class_names == CLASSES
+    assert source.labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    source = open_source(f"hf:{tmp_path}/a", columns={"value": "age"})
+    assert source.target == "values" and source.labels.tolist() == [[3], [1], [2]]
 
 
 def test_broken_images_are_named_by_our_decoder(tmp_path):

@@ -1,6 +1,7 @@
 """Parquet files with images inside, as Hugging Face's `datasets` writes them and as others do."""
 
 import io
+import json
 import logging
 
 import numpy as np
@@ -83,8 +84,11 @@ REFUSED = {
         "must name one column of classes; there is image .*, a .*, b",
     ),
     "no labels": (lambda: plain(image=DATA), "columns.label must name one column of classes; there is image"),
-    "unlabelled": (lambda: image_table(IMAGES, [-1] * 12), "none of its 12 images has a label"),
-    "nothing": (lambda: image_table(IMAGES[:0], []), "none of its 0 images has a label"),
+    "unlabelled": (
+        lambda: image_table(IMAGES, [-1] * 12),
+        "there is no image with a label: 12 without a label .first: a.parquet/000000.$",
+    ),
+    "nothing": (lambda: image_table(IMAGES[:0], []), "there is no image with a label: it is empty$"),
     "a label beyond the names": (lambda: image_table(IMAGES, [3] * 12), "label 3 among 3 classes"),
 }
 
@@ -95,6 +99,61 @@ def test_what_is_refused(kind, tmp_path):
     with pytest.raises((TransferError, UsageError), match=words) as caught:
         open_source(write(tmp_path / "a.parquet", make()))
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+def hugging(**features):
+    """What `datasets` writes of the features of a table."""
+    return {"huggingface": json.dumps({"info": {"features": features}})}
+
+
+TAGS = [[0, 2], [], [1]] * 4
+OF_CLASSES = {"feature": {"names": ["cat", "dog", "eel"], "_type": "ClassLabel"}, "_type": "List"}
+# settings, columns -> target, names, the labels of the first rows
+SEVERAL = {
+    "lists of text": (
+        {"labels": "tags"},
+        lambda: plain(image=DATA, tags=[["c", "a"], [], ["b"]] * 4),
+        ("labels", ("a", "b", "c"), [[1, 0, 1], [0, 0, 0], [0, 1, 0]]),
+    ),
+    "lists of numbers": (
+        {"labels": "tags"},
+        lambda: plain(image=DATA, tags=TAGS),
+        ("labels", ("0", "1", "2"), [[1, 0, 1], [0, 0, 0], [0, 1, 0]]),
+    ),
+    "lists of classes of Hugging Face": (
+        {"labels": "tags"},
+        lambda: plain(image=DATA, tags=TAGS).replace_schema_metadata(hugging(tags=OF_CLASSES)),
+        ("labels", ("cat", "dog", "eel"), [[1, 0, 1], [0, 0, 0], [0, 1, 0]]),
+    ),
+    "text that is separated": (
+        {"labels": "tags"},
+        lambda: plain(image=DATA, tags=["c|a", "", "b"] * 4),
+        ("labels", ("a", "b", "c"), [[1, 0, 1], [0, 0, 0], [0, 1, 0]]),
+    ),
+    "columns of marks": (
+        {"labels": "old,torn"},
+        lambda: plain(image=DATA, old=[1, 0, 1] * 4, torn=[True, False, False] * 4),
+        ("labels", ("old", "torn"), [[1, 1], [0, 0], [1, 0]]),
+    ),
+    "values": (
+        {"value": "x,y"},
+        lambda: plain(image=DATA, x=[1.5, -2, 0] * 4, y=[1, 2, 3] * 4, label=LABELS),
+        ("values", ("x", "y"), [[1.5, 1], [-2, 2], [0, 3]]),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_several_labels_and_values(kind, tmp_path, caplog):
+    columns, make, (target, names, labels) = SEVERAL[kind]
+    spec = write(tmp_path / "train-0.parquet", make(), row_group_size=5)
+    write(tmp_path / "train-1.parquet", make().slice(1, 1))
+    source = open_source(f"parquet:{tmp_path}", columns=columns)
+    assert source.target == target and source.class_names == names and not caplog.messages
+    np.testing.assert_array_equal(source.labels, [*labels * 4, labels[1]])
+    np.testing.assert_array_equal(source.image(12), IMAGES[1])
+    with pytest.raises(UsageError, match=r"config.data.columns.labels names gone; there is image \(binary\), "):
+        open_source(spec, columns={"labels": "gone"})
 
 
 def test_columns_may_be_named(tmp_path):
@@ -111,9 +170,7 @@ def test_rows_without_a_label_are_counted(tmp_path, caplog):
     labels = [0, -1, 1, 2, None, 0] * 2
     with caplog.at_level(logging.WARNING):
         source = open_source(write(tmp_path / "a.parquet", image_table(IMAGES, labels), row_group_size=4))
-    assert (
-        f"parquet:{tmp_path}/a.parquet: left out without a label: 4 images (first: a.parquet/000001)" in caplog.messages
-    )
+    assert f"parquet:{tmp_path}/a.parquet: left out: 4 without a label (first: a.parquet/000001)" in caplog.messages
     assert len(source) == 8 and source.in_order and source.ids[1] == "a.parquet/000002"
     np.testing.assert_array_equal(load_all(source), IMAGES[[0, 2, 3, 5, 6, 8, 9, 11]])
 
@@ -123,7 +180,10 @@ OTHERS = {
         lambda: image_table(IMAGES, LABELS, label="class"),
         "train-1.parquet has other columns than train-0",
     ),
-    "another type": (lambda: plain(image=DATA, label=["a"] * 12), "has other columns than .*: binary, not struct"),
+    "another type": (
+        lambda: plain(image=DATA, label=["a"] * 12),
+        "has other columns than .*: .'binary', 'string'., not .'struct<bytes",
+    ),
     "other classes": (lambda: image_table(IMAGES, LABELS, ["x", "y", "z"]), "has other columns than .*'x', 'y', 'z'"),
     "none": (lambda: plain(image=DATA), "train-1.parquet: config.data.columns.label must name"),
 }

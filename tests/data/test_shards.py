@@ -2,9 +2,10 @@
 
 import fsspec
 import numpy as np
+import pyarrow
 import pytest
 
-from transfer.data import shards
+from transfer.data import shard_rows, shards
 from transfer.errors import TransferError, UsageError
 
 # What lies in a folder, split -> what is taken of it, or the words of the refusal.
@@ -51,7 +52,7 @@ LAYOUTS = {
         },
     ),
     "what is no shard": (["a.tar", ".b.tar", "c.txt", ".hidden/d.tar"], {None: ["a.tar"]}),
-    "nothing": (["a.txt"], {None: "there are no .tar files"}),
+    "nothing": (["a.txt"], {None: "there are no wds files"}),
 }
 
 
@@ -66,11 +67,11 @@ def test_the_shards_of_a_split(layout, place, tmp_path):
     for split, expected in splits.items():
         if isinstance(expected, str):
             with pytest.raises((UsageError, TransferError), match=expected) as caught:
-                shards.find("wds:x", root, split, ".tar")
+                shards.find("wds:x", root, split, r"\.tar$")
             assert "\n" not in str(caught.value)
         else:
             wanted = sorted(files[each] if isinstance(each, int) else each for each in expected)
-            found = shards.find("wds:x", root, split, ".tar")
+            found = shards.find("wds:x", root, split, r"\.tar$")
             assert [shard.name for shard in found] == wanted
             assert [shard.read(0, 1) for shard in found] == [b"x"] * len(wanted)
 
@@ -90,7 +91,7 @@ def test_patterns_take_all_that_they_name(pattern, expected, tmp_path):
     (tmp_path / "d").mkdir()
     for name in ("s-000", "s-001", "s-002", "t-000"):
         (tmp_path / "d" / f"{name}.tar").write_bytes(b"")
-    found = shards.find("wds:x", f"{tmp_path}/{pattern}", None, ".tar")
+    found = shards.find("wds:x", f"{tmp_path}/{pattern}", None, r"\.tar$")
     assert [shard.name for shard in found] == expected
 
 
@@ -107,13 +108,13 @@ def test_patterns_take_all_that_they_name(pattern, expected, tmp_path):
 def test_what_is_not_there(path, words, tmp_path):
     where = path if "://" in path else f"{tmp_path}/{path}"
     with pytest.raises((UsageError, TransferError), match=words) as caught:
-        shards.find("wds:x", where, None, ".tar")
+        shards.find("wds:x", where, None, r"\.tar$")
     assert "\n" not in str(caught.value)
 
 
 def test_a_shard_that_was_cut_since_is_no_broken_image(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"0123456789")
-    (shard,) = shards.find("wds:x", str(tmp_path), None, ".tar")
+    (shard,) = shards.find("wds:x", str(tmp_path), None, r"\.tar$")
     assert shard.read(2, 3) == b"234"
     (tmp_path / "a.tar").write_bytes(b"0123")
     with pytest.raises(TransferError, match=r"a\.tar: has become shorter since it was listed"):
@@ -123,21 +124,27 @@ def test_a_shard_that_was_cut_since_is_no_broken_image(tmp_path):
         shard.read(2, 3)
 
 
+def source_of(parts, **columns):
+    """A source of shards that say this of their rows."""
+    found = [shards.Shard(f"{number}", "", 0, 0, None) for number in range(len(parts))]
+    tables = [pyarrow.table({"0": pyarrow.array(part), "size": np.zeros(len(part), np.int64)}) for part in parts]
+    return shard_rows.ShardSource("x", found, tables, shard_rows.Columns(**columns))
+
+
 @pytest.mark.parametrize(
     "parts, names, labels",
     [
-        ([(["9", "10"], [0, 1, 0]), (["2", "10"], [1, 0])], ("2", "9", "10"), [1, 2, 1, 2, 0]),
-        ([(["dog", "cat"], [0, 1]), (["eel"], [0])], ("cat", "dog", "eel"), [1, 0, 2]),
-        ([(["10", "9", "x"], [0, 1, 2, -1])], ("10", "9", "x"), [0, 1, 2, -1]),
-        ([([], [])], (), []),
+        ([["9", "10", "9"], ["10", "2"]], ("2", "9", "10"), [1, 2, 1, 2, 0]),
+        ([["dog", "cat"], ["eel"]], ("cat", "dog", "eel"), [1, 0, 2]),
+        ([["10", "9", "x", None]], ("10", "9", "x"), [0, 1, 2]),
+        ([["a"], [None, "b"]], ("a", "b"), [0, 1]),
     ],
 )
 def test_labels_of_several_shards(parts, names, labels):
-    parts = [(own, np.array(codes, np.int64)) for own, codes in parts]
-    found, numbers = shards.named_labels("x", parts)
-    assert tuple(found) == names and numbers.tolist() == labels and numbers.dtype == np.int64
+    source = source_of(parts)
+    assert source.class_names == names and source.labels.tolist() == labels and source.labels.dtype == np.int64
 
 
 def test_a_label_beyond_the_names_that_are_given():
     with pytest.raises(TransferError, match="x: label 2 among 2 classes"):
-        shards.named_labels("x", [((), np.array([0, 2]))], ["a", "b"])
+        source_of([[0, 2]], class_names=("a", "b"))

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import json
 import logging
 import subprocess
 import sys
@@ -10,12 +11,16 @@ import tarfile
 import time
 
 import numpy as np
+import pyarrow
 import pytest
-from real_formats import encoded, pixels, shard_files, tar_bytes
+from real_formats import encoded, pixels, shard_files, tar_bytes, write_files
 
-from transfer.data import BrokenImage, open_source, tar_index
+from transfer.data import BrokenImage, open_source, wds
 from transfer.data.loader import load_all
-from transfer.errors import TransferError
+from transfer.data.shard_rows import Columns, ShardSource
+from transfer.data.shards import Shard
+from transfer.data.splits import make_splits
+from transfer.errors import TransferError, UsageError
 
 IMAGES = pixels(6, 8, 6)
 PNG = encoded(IMAGES[0])
@@ -91,8 +96,8 @@ def test_samples_that_are_no_labelled_images_are_counted(members, tmp_path, capl
             source = open_source(spec)
         assert source.ids == ["a.tar/good"] and source.class_names == ("5",)
         (line,) = [record.getMessage() for record in caplog.records]
-        assert line.startswith(f"{spec}: samples left out: {said}") and "\n" not in line
-    with pytest.raises(TransferError, match="no sample has one image and a label: 1 |no sample .*: 2 "):
+        assert line.startswith(f"{spec}: left out: {said}") and "\n" not in line
+    with pytest.raises(TransferError, match="there is no image with a label: [12] w"):
         opened(tmp_path, files)
 
 
@@ -217,10 +222,88 @@ def test_every_cut_is_noticed(tmp_path, caplog):
         try:
             source = open_source(f"wds:{tmp_path}")
         except TransferError as error:
-            assert "ends early" in str(error) or "no sample has" in str(error)
+            assert "ends early" in str(error) or "there is no image" in str(error)
         else:
             assert len(source) < 6
-            assert any("without the end of a tar, maybe cut off: a.tar" in line for line in caplog.messages)
+            assert any(
+                "1 or more cut off, as a tar without its end may be (first: a.tar/" in line for line in caplog.messages
+            )
+
+
+def test_what_lies_before_a_cut_is_read_where_errors_are_skipped(tmp_path, caplog, cache):
+    """The sample that is cut is counted, and the member in which the cut is is named."""
+    (tmp_path / "train-0.tar").write_bytes(GOOD)
+    (tmp_path / "train-1.tar").write_bytes(GOOD[: GOOD.index(b"000003.png") + 600])
+    settings = {"source": f"wds:{tmp_path}", "train": "train", "validation_fraction": 0.25, "stratify": False}
+    with pytest.raises(
+        TransferError, match=r"train-1.tar: ends early: 000003.png is said to have \d+ bytes, 88 follow"
+    ):
+        make_splits(settings)
+    for _ in range(2):  # what is damaged is listed each time
+        caplog.clear()
+        train, validation = make_splits(settings, on_error="skip")
+        assert len(train) + len(validation) == 9 and len(list(cache.iterdir())) == 1
+        cut, *_ = (line for line in caplog.messages if "as far as it goes" in line)
+        assert cut.startswith(f"wds:{tmp_path}: train-1.tar is read as far as it goes: ends early: 000003.png is said")
+    with pytest.raises(TransferError, match="there is no image with a label: it is empty"):
+        (tmp_path / "a.tar").write_bytes(b"<html>" * 1000)
+        open_source(f"wds:{tmp_path}/a.tar", skip_damage=True)
+    assert len(open_source(f"folder:{write_files(tmp_path / 'f', {'a/a.png': PNG})}", skip_damage=True)) == 1
+
+
+# settings, what the `.json` of three samples say -> names, labels
+SEVERAL = {
+    "a list": ({"labels": "tags"}, [["b", "a"], [], ["c"]], ("a", "b", "c"), [[1, 1, 0], [0, 0, 0], [0, 0, 1]]),
+    "a list of numbers": ({"labels": "tags"}, [[10, 9], [9], [10]], ("9", "10"), [[1, 1], [1, 0], [0, 1]]),
+    "a label with a space": ({"labels": "tags"}, ["a b", ["c"], ["a b", "c"]], ("a b", "c"), [[1, 0], [0, 1], [1, 1]]),
+    "marks": (
+        {"labels": "old,torn"},
+        [{"old": 1, "torn": 0}, {"old": 0, "torn": False}, {"old": True, "torn": 1}],
+        ("old", "torn"),
+        [[1, 0], [0, 0], [1, 1]],
+    ),
+    "values": ({"value": "x,y"}, [{"x": 1, "y": 2.5}, {"x": -1, "y": 0}, {"x": 1e3, "y": "7"}], ("x", "y"), None),
+    "a class of another name": ({"label": "tags"}, ["b", 7, "b"], ("7", "b"), [1, 0, 1]),
+}
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_what_json_says_under_names_that_are_given(kind, tmp_path):
+    columns, said, names, labels = SEVERAL[kind]
+    files = {}
+    for row, says in enumerate(said):
+        says = says if isinstance(says, dict) else {"tags": says}
+        files |= {f"{row}.png": PNG, f"{row}.cls": b"1", f"{row}.json": json.dumps({"label": 3, **says}).encode()}
+    (tmp_path / "a.tar").write_bytes(tar_bytes(files))
+    (tmp_path / "b.tar").write_bytes(tar_bytes({"9.png": PNG, "9.json": files["1.json"], "8.png": PNG}))
+    for _ in range(2):  # from the kept table, too
+        source = open_source(f"wds:{tmp_path}/*.tar", columns=columns)
+        assert source.class_names == names and source.ids[3] == "b.tar/9" and len(source) == 4
+        expected = [[1, 2.5], [-1, 0], [1000, 7]] if labels is None else labels
+        np.testing.assert_array_equal(source.labels, [*expected, expected[1]])
+    assert source.target == {"label": "classes", "labels": "labels", "value": "values"}[next(iter(columns))]
+    assert len(open_source(f"wds:{tmp_path}/a.tar").class_names) == 1  # what was kept is not of these settings
+
+
+@pytest.mark.parametrize(
+    "columns, says, words",
+    [
+        ({"value": "x"}, {"x": "tall"}, "column x: line a.tar/0 has tall, which is no finite number"),
+        ({"value": "x"}, {"x": float("nan")}, "column x: line a.tar/0 is empty"),
+        ({"labels": "x,y"}, {"x": 1, "y": 3}, "column y should hold 1 and 0"),
+        ({"labels": "x"}, {"x": ["a"]}, "column x holds 1 different labels"),
+        ({"labels": "x"}, {"y": ["a"]}, "no image with a label: 1 without a label"),
+        ({"label": "x"}, {"x": ["a"]}, "no image with a label: 1 whose .json is no label"),
+        ({"label": "x"}, {"x": "\ud800"}, "no image with a label: 1 whose .json is no label"),
+        ({"label": "x,y"}, {"x": "a"}, "label is one column"),
+        ({"label": "x", "value": "y"}, {"x": "a", "y": 1}, "config.data.columns: one of label, labels, value is given"),
+    ],
+)
+def test_what_json_cannot_say(columns, says, words, tmp_path):
+    (tmp_path / "a.tar").write_bytes(tar_bytes({"0.png": PNG, "0.json": json.dumps(says).encode()}))
+    with pytest.raises((TransferError, UsageError), match=words) as caught:
+        open_source(f"wds:{tmp_path}/a.tar", columns=columns)
+    assert "\n" not in str(caught.value)
 
 
 def test_joined_tars_are_read_to_their_end(tmp_path):
@@ -251,7 +334,7 @@ def test_ids_and_labels_stay_when_a_shard_is_added(tmp_path):
 
 def test_an_index_is_made_once_and_again_when_the_shard_is_written_to(tmp_path, cache, monkeypatch):
     made = []
-    monkeypatch.setattr(tar_index, "listed", lambda *args, real=tar_index.listed: made.append(1) or real(*args))
+    monkeypatch.setattr(wds, "rows", lambda *args, real=wds.rows: made.append(1) or real(*args))
     first = opened(tmp_path, shard_files(IMAGES, [0, 1, 2, 0, 1, 2]))
     again = open_source(first.name)
     load_all(first)
@@ -309,10 +392,12 @@ def test_a_shard_on_a_bucket(tmp_path):
 
 
 def test_ids_at_ten_million_rows_are_made_when_they_are_asked_for():
-    """An index takes no more than 40 bytes a row beside the names."""
+    """A table takes no more than 60 bytes a row beside the names."""
     count = 1_000_000
-    keys = np.frombuffer(b"".join(b"%09d" % row for row in range(count)), np.uint8)
-    numbers = np.arange(1, count + 1, dtype=np.int64)
-    index = tar_index.TarIndex(keys, numbers * 9, numbers, numbers, numbers.astype(np.int32), [], {}, True)
-    assert sum(array.nbytes for array in index[:5]) <= 40 * count
-    assert [index.key(row) for row in (0, 1, count - 1)] == ["000000000", "000000001", "000999999"]
+    numbers = np.arange(count)
+    what = pyarrow.array(["cat", "dog"] * (count // 2))
+    columns = {"key": [b"%09d" % row for row in range(count)], "place": numbers, "size": numbers, "0": what}
+    table = pyarrow.table(columns | {"why": pyarrow.nulls(count, pyarrow.string())})
+    source = ShardSource("x", [Shard("a.tar", "a.tar", 0, 0, None)], [table], Columns())
+    assert source.tables[0].nbytes + sum(rows.nbytes for rows in source._rows) <= (60 + 9) * count
+    assert [source.ids[row] for row in (0, 1, -1)] == ["a.tar/000000000", "a.tar/000000001", "a.tar/000999999"]

@@ -2,40 +2,36 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
+from transfer.data.shard_rows import Columns, wanted
 from transfer.errors import UsageError
 from transfer.runtime.files.untrusted import printable
 
 
-class Columns(NamedTuple):
-    """The columns of images and of labels; all files of a data set have the same."""
-
-    image: str
-    image_type: str
-    label: str
-    label_type: str
-    class_names: tuple[str, ...] | None  # None: the labels are what classes are called
-
-
-def find(schema: Any, wanted: Mapping[str, str] | None) -> Columns:
-    """The columns of a schema, of which `config.data.columns` may name some: images as `path`, classes as `label`.
+def find(schema: Any, given: Mapping[str, str] | None) -> Columns:
+    """The columns of a schema, of which `config.data.columns` may name some.
 
     Raises UsageError where several would do, or none.
     """
     try:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-        kinds = {name: feature["_type"] for name, feature in features.items() if "_type" in feature}
+        kinds = {name: feature.get("_type") for name, feature in features.items()}
     except (LookupError, ValueError, TypeError, AttributeError, RecursionError):
         features, kinds = {}, {}
     images, classes = ([name for name in kinds if kinds[name] == kind] for kind in ("Image", "ClassLabel"))
-    image = _chosen(schema, "path", wanted, _holds_bytes, images)
-    label = _chosen(schema, "label", wanted, _names_classes, ["label"] if "label" in schema.names else classes)
-    names = features[label].get("names") if label in classes else None
-    class_names = tuple(map(str, names)) if isinstance(names, list) else None
-    return Columns(image, str(schema.field(image).type), label, str(schema.field(label).type), class_names)
+    columns = wanted(given)
+    image, shown = _chosen(schema, "path", columns.image, _holds_bytes, images), columns.shown
+    if columns.says == "label":
+        usual = ["label"] if "label" in schema.names else classes
+        shown = (_chosen(schema, "label", shown[0], _names_classes, usual),)
+    elif lacking := sorted({*shown} - {*schema.names}):
+        raise UsageError(f"config.data.columns.{columns.says} names {printable(lacking[0])}; there is {_there(schema)}")
+    feature = features.get(shown[0], {})
+    names = feature.get("feature", feature).get("names")  # of a list of classes inside
+    class_names = tuple(map(str, names)) if len(shown) == 1 and isinstance(names, list) else None
+    types = tuple(str(schema.field(name).type) for name in (image, *shown))
+    return Columns(image, columns.says, shown, types, class_names)
 
 
 def images(columns: Columns, table: Any) -> Any:
@@ -43,17 +39,23 @@ def images(columns: Columns, table: Any) -> Any:
     import pyarrow.compute
 
     column = table.column(columns.image)
-    return pyarrow.compute.struct_field(column, "bytes") if columns.image_type.startswith("struct") else column
+    return pyarrow.compute.struct_field(column, "bytes") if columns.types[0].startswith("struct") else column
 
 
-def labels(columns: Columns, table: Any) -> tuple[Sequence[str], np.ndarray]:
-    """(names, place of each row's label among them) as `named_labels` takes them; -1 for none."""
-    column = table.column(columns.label).combine_chunks()
-    if columns.class_names is not None:
-        return (), np.maximum(column.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64), -1)
-    packed = column.dictionary_encode()
-    places = packed.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return [str(name) for name in packed.dictionary.to_pylist()], places
+def table(columns: Columns, rows: Any, sizes: Any) -> Any:
+    """The table of a shard, as a `ShardSource` takes it; classes by their numbers where these are of one a row."""
+    import pyarrow
+    from pyarrow import compute
+
+    shown = [rows.column(name) for name in columns.shown]
+    if (names := columns.class_names) is not None:
+        if columns.says == "label":  # below 0 is none
+            shown = [compute.if_else(compute.less(shown[0], 0), None, shown[0])]
+        else:
+            number = dict(enumerate(names))
+            lists = [each and [number.get(one, str(one)) for one in each] for each in shown[0].to_pylist()]
+            shown = [pyarrow.chunked_array([pyarrow.array(lists, pyarrow.list_(pyarrow.string()))])]
+    return pyarrow.table([sizes, *shown], ["size", *map(str, range(len(shown)))])
 
 
 def _holds_bytes(kind: Any) -> bool:
@@ -62,18 +64,19 @@ def _holds_bytes(kind: Any) -> bool:
 
 
 def _names_classes(kind: Any) -> bool:
-    text = str(getattr(kind, "value_type", kind))
+    text = str(kind.value_type if str(kind).startswith("dictionary") else kind)
     return text in ("string", "large_string") or text.startswith(("int", "uint"))
 
 
-def _chosen(
-    schema: Any, what: str, wanted: Mapping[str, str] | None, fits: Callable[[Any], bool], named: Sequence[str]
-) -> str:
+def _there(schema: Any) -> str:
+    return ", ".join(printable(f"{field.name} ({field.type})") for field in schema)
+
+
+def _chosen(schema: Any, what: str, name: str, fits: Callable[[Any], bool], named: Sequence[str]) -> str:
     """The one column that is wanted, or meant by its name, or that fits."""
-    fitting, name = [field.name for field in schema if fits(field.type)], (wanted or {}).get(what)
+    fitting = [field.name for field in schema if fits(field.type)]
     chosen = [name] if name else [each for each in named if each in fitting] or fitting
     if len(chosen) != 1 or chosen[0] not in fitting:
-        there = ", ".join(printable(f"{field.name} ({field.type})") for field in schema)
         images = "encoded images (a table of paths is csv:FILE)" if what == "path" else "classes"
-        raise UsageError(f"config.data.columns.{what} must name one column of {images}; there is {there}")
+        raise UsageError(f"config.data.columns.{what} must name one column of {images}; there is {_there(schema)}")
     return chosen[0]

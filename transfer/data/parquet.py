@@ -5,17 +5,18 @@ next one is unpacked ahead, and rows are read in their order, so that each is un
 """
 
 import bisect
+import contextlib
 import functools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from transfer.data import arrow_columns
-from transfer.data.shards import Shard, ShardSource, find, in_threads, labelled, named_labels
-from transfer.data.source import Source, digest
+from transfer.data.shard_rows import ShardSource, listed
+from transfer.data.shards import Shard, find
 from transfer.errors import TransferError
 from transfer.runtime.files.untrusted import error_summary, prefix_errors, printable
 
@@ -23,33 +24,22 @@ from transfer.runtime.files.untrusted import error_summary, prefix_errors, print
 MOST_BYTES, FEWEST = 512 << 20, 4
 
 
-class Part(NamedTuple):
-    """The columns, row groups and labels of one Parquet file, as they are listed."""
-
-    columns: arrow_columns.Columns
-    starts: list[int]  # the first row of each row group, and at the end the number of rows
-    sizes: list[int]  # of the row groups, unpacked
-    labels: tuple[Sequence[str], np.ndarray]
-
-
 class ParquetSource(ShardSource):
-    """Rows of Parquet files, known by their numbers in their file; the label -1 is none."""
+    """Rows of Parquet files, known by their numbers in their file."""
 
-    def __init__(self, name: str, shards: Sequence[Shard], parts: Sequence[Part]) -> None:
-        self.parts = parts
-        classes, labels = named_labels(name, [part.labels for part in parts], parts[0].columns.class_names)
-        super().__init__(name, shards, [part.starts[-1] for part in parts], classes, labels)
+    def __init__(self, name: str, shards: Sequence[Shard], parts: Sequence[Any]) -> None:
+        tables, (self.columns, *_), groups = zip(*parts, strict=True)
+        super().__init__(name, shards, tables, self.columns)
+        self.starts = [[0, *np.cumsum([group.num_rows for group in each]).tolist()] for each in groups]
+        largest = max((group.total_byte_size for each in groups for group in each), default=1)
         pool = ThreadPoolExecutor(2, thread_name_prefix="unpack")
-        kept = MOST_BYTES // max(max(part.sizes, default=1) for part in parts)
         self._lock = threading.Lock()
-        self._unpacking = functools.lru_cache(max(kept, FEWEST))(lambda *place: pool.submit(self._unpacked, *place))
-
-    def key(self, shard: int, row: int) -> str:
-        return f"{row:06d}"
+        kept = functools.lru_cache(max(MOST_BYTES // max(largest, 1), FEWEST))
+        self._unpacking = kept(lambda *place: pool.submit(self._unpacked, *place))
 
     def read(self, row: int, limit: int | None = None) -> bytes:
         shard, place = self.place(row)
-        starts = self.parts[shard].starts
+        starts = self.starts[shard]
         group = bisect.bisect_right(starts, place) - 1
         with self._lock:
             images = self._unpacking(shard, group)
@@ -57,61 +47,53 @@ class ParquetSource(ShardSource):
         data = images.result()[place - starts[group]].as_py()
         if data is None:
             raise ValueError("the file holds no bytes of it, at most a path")
-        return data if limit is None else data[:limit]
+        return data[:limit]
 
     def _unpacked(self, shard: int, group: int) -> Any:
         """The images of a row group, a column of bytes; None behind the last one."""
         if shard == len(self.shards):
             return None
-        try:
-            with _opened(self.shards[shard]) as file:
-                columns = self.parts[shard].columns
-                return arrow_columns.images(columns, file.read_row_group(group, columns=[columns.image]))
-        except Exception as error:  # of Arrow, and of the file system
-            where = f"{self.shards[shard].path}: row group {group}"
-            raise TransferError(f"{where} cannot be read ({error_summary(error)})") from error
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        return digest(self, (np.array(part.sizes, "<i8").tobytes() for part in self.parts))
+        with _opened(self.shards[shard]) as file:
+            return arrow_columns.images(self.columns, file.read_row_group(group, columns=[self.columns.image]))
 
 
-def open_split(path: str, split: str | None, columns: Mapping[str, str] | None = None) -> Source:
+def open_split(path: str, split: str | None, columns: Mapping[str, str] | None = None) -> ParquetSource:
     """Opens the files of a split: a file, those below a folder, or those that a pattern names.
 
     Images are a column of bytes, or of `{bytes, path}`; labels are numbers, whose names the file may have, or text.
 
     Args:
-        columns: the columns of images (`path`) and of labels (`label`), where what they are cannot be told.
+        columns: those of images (`path`) and of a class (`label`), several (`labels`) or numbers (`value`).
     """
     name = f"parquet:{path}"
-    shards = find(name, path, split, ".parquet")
-    parts = in_threads(f"list {name}", lambda shard: _listed(shard, columns), shards)
-    for shard, part in zip(shards, parts, strict=True):
-        for here, there in zip(part.columns, parts[0].columns, strict=True):
+    shards = find(name, path, split, r"\.parquet$")
+    parts = listed(name, shards, lambda shard: _listed(shard, columns))
+    for shard, (_, found, _) in zip(shards, parts, strict=True):
+        for here, there in zip(found, parts[0][1], strict=True):
             if here != there:
                 what = f"{printable(str(here), 200)}, not {printable(str(there), 200)}"
                 raise TransferError(f"{name}: {shard.name} has other columns than {shards[0].name}: {what}")
-    return labelled(ParquetSource(name, shards, parts))
+    return ParquetSource(name, shards, parts)
 
 
-def _opened(shard: Shard) -> Any:
+@contextlib.contextmanager
+def _opened(shard: Shard) -> Iterator[Any]:
     import pyarrow.parquet
 
-    return pyarrow.parquet.ParquetFile(shard.path, filesystem=shard.system)
-
-
-def _listed(shard: Shard, wanted: Mapping[str, str] | None) -> Part:
-    """What a file holds; its labels are read, its images are not."""
     with prefix_errors(shard.path):
         try:
-            with _opened(shard) as file:
-                columns = arrow_columns.find(file.schema_arrow, wanted)
-                labels = arrow_columns.labels(columns, file.read(columns=[columns.label]))
-                groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+            with pyarrow.parquet.ParquetFile(shard.path, filesystem=shard.system) as file:
+                yield file
         except TransferError:
             raise
         except Exception as error:  # of Arrow, and of the file system
             raise TransferError(f"no Parquet file, or a damaged one ({error_summary(error)})") from error
-    starts = [0, *np.cumsum([group.num_rows for group in groups]).tolist()]
-    return Part(columns, starts, [group.total_byte_size for group in groups], labels)
+
+
+def _listed(shard: Shard, wanted: Mapping[str, str] | None) -> tuple[Any, arrow_columns.Columns, list[Any]]:
+    """The table of a file, its columns and its row groups; labels are read, images are not."""
+    with _opened(shard) as file:
+        columns = arrow_columns.find(file.schema_arrow, wanted)
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        sizes = np.repeat([group.total_byte_size for group in groups], [group.num_rows for group in groups])
+        return arrow_columns.table(columns, file.read(columns=list(columns.shown)), sizes), columns, groups

@@ -31,8 +31,8 @@ SHARDS = ("wds", "parquet")
 READING = {
     "folder": ("class_in_name",),
     "csv": (*(f"columns.{name}" for name in ("path", "label", "labels", "value", "split", "group")), "root", "ending"),
-    "parquet": ("columns.path", "columns.label"),
-    "hf": ("columns.path", "columns.label"),
+    "wds": ("columns.label", "columns.labels", "columns.value", "skip_damage"),
+    **dict.fromkeys(("parquet", "hf"), ("columns.path", "columns.label", "columns.labels", "columns.value")),
 }
 
 # how a bare file's name ends -> kind
@@ -72,12 +72,14 @@ def open_source(spec: str, split: str | None = None, **reading: Any) -> Source:
 
     Args:
         reading: how a table is read, as `config.data` has it: `columns` (a mapping), `root` and `ending`; where
-            a folder's classes are, `class_in_name`.
+            a folder's classes are, `class_in_name`; `skip_damage`: damaged shards are read as far as they go.
 
     Raises UsageError for an unknown kind (with the nearest names) or split, and for a `reading` that the kind has no
     use for; TransferError for a missing path and for contents that do not fit.
     """
     kind, path = _parse(spec)
+    if "skip_damage" not in READING.get(kind, ()):
+        reading.pop("skip_damage", None)
     columns = {name: column for name, column in (reading.pop("columns", None) or {}).items() if column}
     given = {name: value for name, value in {**reading, "columns": columns}.items() if value}
     names = {*(given.keys() - {"columns"}), *(f"columns.{name}" for name in columns)}

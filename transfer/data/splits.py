@@ -125,12 +125,13 @@ def drawn_alike(draws: Iterable[np.ndarray]) -> bool:
     return bool(others) and all(np.array_equal(first, other) for other in others)
 
 
-def make_splits(data_config: Mapping[str, Any] | Any) -> tuple[Source, Source]:
+def make_splits(data_config: Mapping[str, Any] | Any, on_error: str = "raise") -> tuple[Source, Source]:
     """The (train, validation) sources of `config.data`, whose fields and defaults are `DEFAULTS`.
 
     `validation` names a split of the source; left out, a fraction of the training split validates. Then
     `train_per_class` and `validation_per_class` thin each side out, by `seed`; seed None takes the first of
-    each class and leaves no random split. Raises UsageError for an unknown field or a value that does not fit.
+    each class and leaves no random split. With `on_error` "skip" damaged shards are read as far as they go.
+    Raises UsageError for an unknown field or a value that does not fit.
     """
     unknown = sorted(set(data_config) - set(DEFAULTS))
     if unknown:
@@ -139,6 +140,7 @@ def make_splits(data_config: Mapping[str, Any] | Any) -> tuple[Source, Source]:
     if not config["source"]:
         raise UsageError("config.data.source names no data set; for example digits or folder:PATH")
     reading = {name: config[name] for name in ("columns", "root", "ending", "class_in_name")}
+    reading["skip_damage"] = on_error == "skip"
     train, seed = open_source(config["source"], config["train"], **reading), config["seed"]
     if config["validation"]:
         validation = open_source(config["source"], config["validation"], **reading)
@@ -195,13 +197,15 @@ def _thinned(source: Source, config: Mapping[str, Any], key: str) -> Source:
         return select(source, per_class(source.labels, n, config["seed"], source.class_names))
 
 
-def splits_to_train(data_config: Mapping[str, Any] | Any, target: str | None = None) -> dict[str, Source]:
+def splits_to_train(
+    data_config: Mapping[str, Any] | Any, target: str | None = None, on_error: str = "raise"
+) -> dict[str, Source]:
     """The sources of `make_splits` by their names, each of them described in the log.
 
     Raises TransferError for images to train on that are all of one class, UsageError where another `target` is to be
     learned than they have. Images without labels are one split, and nothing can be learned.
     """
-    train, validation = make_splits(data_config)
+    train, validation = make_splits(data_config, on_error)
     sources = dict(zip(SPLITS, (train, validation) if len(validation) else (train,), strict=False))
     for split, source in sources.items():
         logging.info("%s", described(split, source))

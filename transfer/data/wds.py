@@ -1,59 +1,85 @@
-"""`wds:PATTERN`: WebDataset tars, read where images lie in them; the members of a sample share their base name."""
+"""`wds:PATTERN`: WebDataset tars, read where images lie in them; the members of a sample share their base name.
+
+Listing a tar reads its headers and what is small, and of the images not a byte.
+"""
 
 import functools
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-import numpy as np
-
-from transfer.data.layout import listed
-from transfer.data.shards import Shard, ShardSource, find, in_threads, named_labels
-from transfer.data.source import digest
-from transfer.data.tar_index import TarIndex, index_of
+from transfer.data import formats
+from transfer.data.shard_rows import BUFFER, NO_LABEL, Columns, ShardSource, cells, kept, listed, wanted
+from transfer.data.shards import Shard, find
 from transfer.errors import TransferError
-from transfer.runtime.files.untrusted import printable
+from transfer.runtime.files import tars
+
+# Of a label that is read; JSON beside an image may have its whole story.
+MOST_TEXT, TOO_LONG = 1 << 20, b"\xff"
+# Which member of a sample has its label, the first that has one.
+LABELS = ("cls", "json", "txt")
 
 
-class WdsSource(ShardSource):
-    """Samples of tars, known by their base names."""
-
-    def __init__(self, name: str, shards: Sequence[Shard], indexes: Sequence[TarIndex]) -> None:
-        classes, labels = named_labels(name, [(index.classes, index.codes) for index in indexes])
-        super().__init__(name, shards, [len(index.ends) for index in indexes], classes, labels)
-        self.indexes = indexes
-
-    def key(self, shard: int, row: int) -> str:
-        return self.indexes[shard].key(row)
-
-    def read(self, row: int, limit: int | None = None) -> bytes:
-        shard, place = self.place(row)
-        index, size = self.indexes[shard], int(self.indexes[shard].sizes[place])
-        return self.shards[shard].read(int(index.offsets[place]), size if limit is None else min(size, limit))
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        return digest(self, (np.ascontiguousarray(index.sizes, "<i8").tobytes() for index in self.indexes))
-
-
-def open_split(path: str, split: str | None) -> WdsSource:
+def open_split(
+    path: str, split: str | None, columns: Mapping[str, str] | None = None, skip_damage: bool = False
+) -> ShardSource:
     """Opens the tars of a split: a file, those below a folder, or those that a pattern names.
 
     Labels are in `.cls`, in `.json` under "label", or in `.txt`, as numbers or names. Samples without one, or without
     one image, are left out, and counted in a warning. Raises TransferError where none is left, and for damaged tars.
+
+    Args:
+        columns: what the `.json` have under other names: a class (`label`), several (`labels`) or numbers (`value`).
+        skip_damage: whether tars are read as far as they go.
     """
-    name = f"wds:{path}"
-    shards = find(name, path, split, ".tar")
-    indexes = in_threads(f"list {name}", index_of, shards)
-    left_out: dict[str, tuple[int, str]] = {}
-    for shard, index in zip(shards, indexes, strict=True):
-        for why, (count, key) in index.left_out.items():
-            before, first = left_out.get(why, (0, f"{shard.name}/{key}"))
-            left_out[why] = before + count, first
-    counts = "; ".join(f"{count} {why} (first: {printable(key)})" for why, (count, key) in left_out.items())
-    source = WdsSource(name, shards, indexes)
-    if not len(source):
-        raise TransferError(f"{name}: no sample has one image and a label: {counts or 'there are none'}")
-    if unended := [shard.name for shard, index in zip(shards, indexes, strict=True) if not index.whole]:
-        source.leave_out(f"without the end of a tar, maybe cut off: {listed(unended)}")
-    if counts:
-        source.leave_out(f"samples left out: {counts}")
-    return source
+    name, given = f"wds:{path}", wanted(columns)
+    shards = find(name, path, split, r"\.tar$")
+    tables = listed(name, shards, functools.partial(kept, rows, given))
+    return ShardSource(name, shards, tables, given, skip_damage)
+
+
+def rows(shard: Shard, columns: Columns) -> Iterator[dict[str, Any]]:
+    """The samples of a tar: members with one base name, wherever they lie. Raises TransferError where it is damaged."""
+    members: dict[bytes, tuple[list[dict[str, int]], dict[str, bytes]]] = {}
+    damage, last = None, b""
+    with shard.system.open(shard.path, "rb", block_size=BUFFER) as file:
+        try:
+            for name, place, size in tars.members(file, shard.size):
+                folder, slash, last = name.removeprefix(b"./").rpartition(b"/")
+                base, _, ending = last.partition(b".")
+                suffix = ending.decode("latin1").lower()
+                if not base or (suffix not in LABELS and f".{suffix}" not in formats.OF_IMAGES):
+                    continue  # hidden, or of no use
+                images, texts = members.setdefault(folder + slash + base, ([], {}))
+                if suffix in LABELS:
+                    texts[suffix] = file.read(size) if size <= MOST_TEXT else TOO_LONG
+                else:
+                    images.append({"place": place, "size": size})
+        except TransferError as error:
+            damage = error
+        is_whole = tars.has_end(file, shard.size)
+    for base, (images, texts) in members.items():
+        shown = _shown(texts, columns)
+        if len(images) != 1:
+            shown = {"why": "with several images" if images else "without an image"}
+        yield {"key": base, **shown, **(images[0] if images else {})}
+    if damage:
+        raise damage
+    if not is_whole:
+        yield {"key": last, "why": "or more cut off, as a tar without its end may be"}
+
+
+def _shown(written: Mapping[str, bytes], columns: Columns) -> dict[str, Any]:
+    """What a sample shows, or why that is not known, by the contents of its members that may say it."""
+    why = NO_LABEL
+    for suffix in filter(written.__contains__, LABELS if columns.shown == ("",) else ("json",)):
+        try:
+            value = json.loads(written[suffix]) if suffix == "json" else written[suffix].decode()
+            named = value if isinstance(value, dict) or columns.shown != ("",) else {"label": value}
+            shown = cells(columns, [named.get(name or "label") for name in columns.shown])
+        except (AttributeError, RecursionError, ValueError):
+            why = f"whose .{suffix} is no label"
+            continue
+        if None not in shown.values():
+            return shown
+    return {"why": why}

@@ -48,7 +48,7 @@ def extract_features(
     Returns the stores by split, and what `result.json` says of the extraction.
     """
     _check_export(config)
-    sources = splits_to_train(config.data, target)
+    sources = splits_to_train(config.data, target, config.on_error)
     folder = epath.Path(paths.expand(config.features or workdir / "features"))
     workdirs.check_workdir(config, workdir)  # other settings, which ask for other images, have not changed any
     _check_images(config, workdir, {str(folder / split): source for split, source in sources.items()})
@@ -146,7 +146,7 @@ def baselines(config: ConfigDict, workdir: epath.Path, num_rows: Mapping[str, in
     Of several processes all have to call it: they share the extraction, whose stores are WORKDIR/random_features.
     Raises UsageError where a split has not `num_rows` images: some were skipped, and rows would be other images'.
     """
-    sources = dict(zip(SPLITS, make_splits(config.data), strict=True))
+    sources = dict(zip(SPLITS, make_splits(config.data, config.on_error), strict=True))
     if any(len(source) != num_rows[split] for split, source in sources.items()):
         raise UsageError(
             "config.few_shot.baselines compares with the raw pixels of every image, and some were skipped; repair "

@@ -30,7 +30,7 @@ class Origin:
     @cached_property
     def _sources(self) -> dict[str, Source]:
         """The images of both splits."""
-        return dict(zip(SPLITS, make_splits(self.config.data), strict=True))
+        return dict(zip(SPLITS, make_splits(self.config.data, self.config.on_error), strict=True))
 
     @property
     def source(self) -> Source:

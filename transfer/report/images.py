@@ -42,7 +42,7 @@ class Images:
             self._note("No images are shown: the run was given features from files, and does not know their images.")
             return None
         try:
-            return make_splits(self._config)[1]
+            return make_splits(self._config, "skip")[1]
         except (TransferError, OSError, AttributeError, TypeError, ValueError) as error:
             why = " ".join(str(error).split())[:200] or type(error).__name__
             self._note(f"No images are shown: the data set {self._config.get('source')} cannot be read ({why}).")
