@@ -129,5 +129,20 @@ def test_an_older_results_share_of_a_matmul(tmp_path):
     assert read[0]["times_matmul"] == 1.5 and read[0]["mfu"] is None
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--fail_below=0.9"], "--fail_below=0.9 goes with --compare"),
+        (["--rate=3"], "--rate=3 goes with --latency"),
+        (["--compare", "a", "b", "--fail_below=-1"], "--fail_below=-1 should be more than 0"),
+        (["--peak_tflops=0"], "--peak_tflops=0 should be more than 0"),
+        (["--compare", "a", "b", "--head"], "are different things; take one"),
+    ],
+)
+def test_flags_that_mean_nothing(capsys, flags, said):
+    assert program.main(["bench", *flags]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_the_spread_of_rounds():
     assert spread({"compute": [1.0, 2.0, 3.0]}) == {"compute": pytest.approx((2.8 - 1.2) / 2)}

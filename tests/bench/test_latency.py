@@ -48,7 +48,7 @@ def test_rows_and_table(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("flag", "said"), [("--batch=8", "leave --batch=8 out"), ("--rate=0", "--rate=0.0 should be requests a second")]
+    ("flag", "said"), [("--batch=8", "leave --batch=8 out"), ("--rate=0", "--rate=0 should be more than 0")]
 )
 def test_wrong_flags(capsys, flag, said):
     assert program.main(["bench", "--latency", flag]) == 2

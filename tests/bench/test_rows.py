@@ -75,6 +75,19 @@ def test_a_row_of_a_network(small, monkeypatch):
     assert row == expected | {"error_tap": "b", "error": 3e-5}
 
 
+@pytest.mark.parametrize(("flags", "source"), [([], None), (["--peak_tflops=0.25"], "given")])
+def test_a_device_whose_peak_is_not_known(small, monkeypatch, flags, source):
+    monkeypatch.setattr(jax, "default_backend", lambda: "another")  # which has no yardstick
+    (row,) = networks.rows(options(*small, "--rounds=1", "--seconds=0", "--no_errors", *flags))
+    assert row["peak_source"] == source and row["times_matmul"] is None and "matmul" not in row["seconds"]
+    if source:
+        assert row["peak_tflops"] == 0.25 * len(jax.local_devices()) and not row["notes"]
+        assert row["mfu"] == row["tflops"] / row["peak_tflops"]
+    else:
+        unknown = "no MFU: the peak of a 'cpu' in float32 is not known here; --peak_tflops=… gives it"
+        assert row["mfu"] is None and row["notes"] == [unknown]
+
+
 def test_a_row_that_failed(monkeypatch):
     (row,) = networks.rows(options("--models=inception_v3", "--batch=1", "--image_size=48"))
     expected = {

@@ -30,8 +30,6 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
     """Of each network and dtype one row without a rate and one with; UsageError at once for wrong flags."""
     if options.batch not in (None, "1"):
         raise UsageError(f"--latency is that of one image; leave --batch={options.batch} out")
-    if options.rate is not None and options.rate <= 0:
-        raise UsageError(f"--rate={options.rate} should be requests a second, more than 0")
     cases = cases_of(options, "1")
     return (row for case in cases for row in _rows(case, options))
 

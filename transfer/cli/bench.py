@@ -21,6 +21,8 @@ from transfer.runtime.files import atomic
 # Flags that stand for a benchmark of their own, the module of that name.
 OTHERS = ("head", "input", "latency", "target")
 READERS = ("report", "compare")
+# Flag -> the one without which it means nothing.
+ONLY_WITH = {"fail_below": "compare", "rate": "latency"}
 HEAD_CASES = ("small", "large", "process", "sweep", "sweep_large")
 PICTURES = (".svg", ".png", ".pdf")
 # How `transfer.bench.results` begins a file.
@@ -120,6 +122,14 @@ def _run(options: argparse.Namespace) -> None:
     if sum(bool(getattr(options, name)) for name in (*OTHERS, *READERS)) > 1:
         names = [f"--{name}" for name in (*OTHERS, *READERS)]
         raise UsageError(f"{', '.join(names[:-1])} and {names[-1]} are different things; take one")
+    for name, other in ONLY_WITH.items():
+        value = getattr(options, name)
+        if value is not None and not getattr(options, other):
+            raise UsageError(f"--{name}={value:g} goes with --{other}")
+    for name in ("fail_below", "rate", "peak_tflops"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise UsageError(f"--{name}={value:g} should be more than 0")
     if options.output is not None:
         mine = "a result of a benchmark"
         output_file(options.output, ".json", earlier=lambda content: content.startswith(BEGINNING), what=mine)
