@@ -1,7 +1,6 @@
 """Bootstrap intervals: what scipy's are, as wide as they claim to be; the summary of a run."""
 
 import json
-import math
 
 import numpy as np
 import pytest
@@ -121,18 +120,35 @@ def test_intervals_of_the_calibration_error_cover_the_truth(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share, apart, rows", [(0.05, 2, 100), (0.02, 2, 300), (0.05, 4, 100)])
-def test_intervals_of_the_mean_average_precision_cover_the_truth_of_rare_labels(share, apart, rows):
-    """Percentiles do in 83, 90 and 69 % of samples: few rows with a label rank well by chance."""
-    random, samples, measure = np.random.default_rng(0), 80, MEASURES["labels"]["mean_average_precision"]
-    labels = (random.random((20_000, 3)) < share).astype(int)
-    population = Predictions.of_logits(apart * labels + random.normal(size=labels.shape), labels, kind="labels")
-    truth, covered = measures.value(population, "mean_average_precision"), 0
-    for _ in range(samples):
+@pytest.mark.parametrize(
+    "share, apart, rows, labels, together",
+    [
+        (0.05, 2, 100, 3, False),
+        (0.02, 2, 300, 3, False),
+        (0.05, 4, 100, 3, False),
+        (0.1, 1, 30, 5, False),
+        (0.2, 1, 100, 8, False),
+        (0.2, 1, 100, 8, True),
+        (0.3, 1, 200, 20, True),
+    ],
+)
+def test_intervals_of_the_mean_average_precision_cover_the_truth(share, apart, rows, labels, together):
+    """Percentiles do so in 60 to 92 % of samples, as few rows with a label rank well by chance; score intervals alone
+    in 39 to 61 % where labels come `together`."""
+    random, samples, name = np.random.default_rng(0), 80, "mean_average_precision"
+    size, measure = (20_000, labels), MEASURES["labels"][name]
+    truth = np.broadcast_to(random.random((20_000, 1)), size) if together else random.random(size)
+    noise = 0.6 * random.normal(size=size) + 0.8 * random.normal(size=(20_000, 1) if together else size)
+    has = (truth < share).astype(int)
+    population = Predictions.of_logits(apart * has + noise, has, kind="labels")
+    wanted, covered = measures.value(population, name), 0
+    for seed in range(samples):
         sample = population.rows(random.integers(len(population), size=rows))
-        low, high = intervals.interval_of(measure, sample, math.nan, None)
-        covered += low <= truth <= high
-    assert 0.89 * samples <= covered, covered
+        resamples = resampled({name: measure.of(sample)}, rows, resamples=100, seed=seed)[name]
+        low, high = intervals.interval_of(measure, sample, measures.value(sample, name), resamples)
+        covered += low <= wanted <= high
+    # of labels that come together 92 %, less three standard deviations of 80 tries
+    assert (0.83 if together else 0.89) * samples <= covered, covered
 
 
 def test_a_sample_without_any_calibration_error_may_be_of_some():
@@ -267,7 +283,7 @@ def test_a_resample_may_leave_a_measure_open():
     labels = np.zeros((6, 1))
     labels[0] = 1
     found = Predictions.of_logits(np.arange(6.0)[:, None], labels, kind="labels")
-    assert 0 < summary(found)["mean_average_precision"]["low"] <= summary(found)["mean_average_precision"]["high"]
+    assert 0 <= summary(found)["mean_average_precision"]["low"] <= summary(found)["mean_average_precision"]["high"]
 
 
 @pytest.mark.parametrize("right, rows", [(0, 1), (1, 1), (0, 20), (20, 20), (7, 9), (480, 500)])

@@ -9,8 +9,12 @@ A share that is averaged over classes, each of which counts alike however few it
 are all right are all right, so that a bootstrap takes a rare class for certain. The score interval does not (Martín
 Andrés et al. 2011, "Inferences about a linear combination of proportions"): it holds the averages that the rows do not
 refute, each by the spread that the likeliest shares with that average have. Of one class it is Wilson's, of a
-difference Tango's (1998). A mean average precision is bounded so, too, for it is a mean over the rows that have a
-label: where five of a hundred do, percentiles hold the truth in 69 to 85 % of samples, the score interval in 93 to 97.
+difference Tango's (1998).
+
+A mean average precision is a mean over the rows that have a label: where five of a hundred do, percentiles hold the
+truth in 69 to 85 % of samples, the score interval in 93 to 97. Where twenty labels come together they are no twenty
+samples, and it is the score interval that holds it in 40 %, percentiles in 91. So its ends are the outer ones of both,
+the low one less what a resample shows more than the rows do, as those of the population: 92 to 100 %.
 """
 
 import math
@@ -72,16 +76,20 @@ def interval_of(
 ) -> tuple[float, float]:
     """The ends of the interval of a measure of predictions, which is `value`.
 
-    Of a share that is averaged over classes or labels the score interval, and of a calibration error one of its own,
-    neither of which needs resamples; else `interval`.
+    Of a share that is averaged over classes the score interval, and of a calibration error one of its own, neither of
+    which needs resamples; of a mean average precision the outer ends of two; else `interval`.
     """
-    if measure.shares is not None:
-        low, high = class_mean(*measure.shares(predictions))
-        return float(low), float(high)
     if measure.biased:
         return error_interval(predictions.probability[:, 0], predictions.right)
-    assert resamples is not None
-    return interval(measure, value, resamples, len(predictions))
+    if measure.shares is None:
+        assert resamples is not None
+        return interval(measure, value, resamples, len(predictions))
+    low, high = map(float, class_mean(*measure.shares(predictions)))
+    if resamples is None:
+        return low, high
+    resampled_low, resampled_high = percentiles(resamples)
+    excess = max(0.0, float(np.nanmean(resamples)) - value)
+    return max(0.0, min(low, resampled_low) - excess), max(high, resampled_high)
 
 
 def interval(measure: Measure, value: float, resamples: np.ndarray, num_rows: int) -> tuple[float, float]:

@@ -45,8 +45,8 @@ class Measure(NamedTuple):
 
     @property
     def bootstrapped(self) -> bool:
-        """Whether its interval is of resamples; a mean over classes and a biased measure have others."""
-        return self.shares is None and not self.biased
+        """Whether its interval is of resamples; a mean over classes and a calibration error have others."""
+        return not self.by_class and not self.biased
 
 
 def _mean(values: np.ndarray) -> Weighted:
