@@ -205,7 +205,8 @@ def test_a_store_of_format_1_is_to_be_deleted(path, open_it):
     with pytest.raises(TransferError) as caught:
         open_it(path)
     assert str(caught.value) == (
-        f"the feature store {path} has format 1, and this version reads format 2 only; delete {path} and extract again"
+        f"the feature store {path} has format 1, and this version reads the formats 2 and 3 only; delete {path} and "
+        "extract again"
     )
 
 

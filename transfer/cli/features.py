@@ -67,7 +67,8 @@ def _show(path: str) -> None:
     lines += [
         (store.target, str(len(store.class_names))),
         ("images", metadata["data"]),
-        ("chunks", f"{store.num_chunks} of {metadata['batch_size']} rows"),
+        ("chunks", f"{store.num_chunks} of {store.chunk_rows} rows"),
+        *([("shards", f"of {metadata['shard_rows']} rows")] if "shard_rows" in metadata else []),
         ("format", str(metadata["format"])),
     ]
     for name in ("fingerprint", "provenance"):

@@ -43,7 +43,7 @@ class Data(NamedTuple):
     kind: str  # "classes", "labels" or "values" (`transfer.heads.targets`)
     classes: np.ndarray | None  # what the user calls them, sorted, in their own dtype; 0 … L - 1 of labels
     class_names: tuple[str, ...]  # as texts; of values too, where images have them
-    chunk_rows: int = 64  # that are read at a time: the batches of the stores
+    chunk_rows: int = 64  # that are read at a time: the chunks of the stores
 
     @property
     def num_outputs(self) -> int:
@@ -109,8 +109,8 @@ def of_stores(stores: Mapping[str, "FeatureStore"], taps: Sequence[str]) -> Data
         Labelled({tap: store.tap(tap) for tap in taps}, store.label_rows, store.id_rows, store.content)
         for store in (stores["train"], stores["validation"])
     )
-    chunk_rows = stores["train"].metadata["batch_size"]
-    return Data(train, validation, kind, None if kind == "values" else np.arange(len(names)), names, chunk_rows)
+    classes = None if kind == "values" else np.arange(len(names))
+    return Data(train, validation, kind, classes, names, stores["train"].chunk_rows)
 
 
 def read_files(files: Sequence[str], kind: str, chunk_rows: int) -> tuple[Data, dict[str, str]]:

@@ -116,7 +116,7 @@ def _fill(writer: StoreWriter, extractor: Extractor, source: Source, on_error: s
     if missing < len(source):
         logging.info("%s: going on, %d of %d images are there", title, len(source) - missing, len(source))
     processes = distributed.process_count()
-    runs = share_of_process(pending, writer.batch_size, distributed.process_index(), processes)
+    runs = share_of_process(pending, writer.file_rows, distributed.process_index(), processes)
     left = sum(stop - start for start, stop in runs)
     # images of one size travel as they are and are resized on the device; others too, where that is not the host
     resized = needs_resizing(source, extractor.preprocessing)
@@ -145,15 +145,20 @@ def _agreed(runs: Callable[[], Runs]) -> Runs:
     return [tuple(run) for part in parts for run in part]
 
 
-def share_of_process(runs: Sequence[tuple[int, int]], batch_size: int, index: int, count: int) -> Runs:
-    """The part of process `index` of `count`: whole batches one after the other, equally many but for one.
+def share_of_process(runs: Sequence[tuple[int, int]], file_rows: int, index: int, count: int) -> Runs:
+    """The part of process `index` of `count`: what is missing of files one after the other, equally many but for one.
 
-    `runs` are (start, stop) rows, in order, of batches that start at multiples of `batch_size`.
+    `runs` are (start, stop) rows, in order; a file of the store has `file_rows` rows, and one process writes it.
     """
-    starts = [(start, stop) for first, stop in runs for start in range(first, stop, batch_size)]
+    of_file: dict[int, Runs] = {}
+    for first, stop in runs:
+        for number in range(first // file_rows, -(-stop // file_rows)):
+            rows = max(first, number * file_rows), min(stop, (number + 1) * file_rows)
+            of_file.setdefault(number, []).append(rows)
     part: Runs = []
-    for start, stop in starts[len(starts) * index // count : len(starts) * (index + 1) // count]:
-        append_run(part, start, min(start + batch_size, stop))
+    for number in list(of_file)[len(of_file) * index // count : len(of_file) * (index + 1) // count]:
+        for start, stop in of_file[number]:
+            append_run(part, start, stop)
     return part
 
 

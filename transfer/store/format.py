@@ -1,13 +1,17 @@
 """What a feature store consists of: its metadata under their own checksum, and the arrays that follow from them.
 
     PATH/zarr.json          a Zarr v3 group; its attributes are the metadata, written last at creation and completion
-    PATH/features/TAP       float32 or bfloat16 (N, ...), one array per tap, one chunk per batch
+    PATH/features/TAP       float32 or bfloat16 (N, ...), one array per tap, one file per batch, or shards of many
+                            chunks (`transfer.store.sizes`)
     PATH/labels             int64 (N,), or as `target` of the metadata has it float32 (N, T), in chunks of rows
     PATH/ids                uint8 (N, W), UTF-8 padded by zeros, in chunks of rows
-    PATH/checks             uint32 (N,), one chunk per batch: 0 not computed yet, 1 an image that was skipped, else the
-                            checksum of the row (`row_checks`)
+    PATH/checks             uint32 (N,), one chunk per file of features: 0 not computed yet, 1 an image that was
+                            skipped, else the checksum of the row (`row_checks`)
     PATH/content            int64 (N,), where images are files: CRC-32 of each as it was read, -1 where it could not be;
-                            one chunk per batch, written before that of `checks` (`transfer.store.images`)
+                            chunks as those of `checks`, each written before (`transfer.store.images`)
+
+Format 3 has shards, whose rows are the entry `shard_rows` of the metadata and those of their chunks `chunk_rows`;
+format 2, which older versions read, is any other store.
 
 Any Zarr v3 reader opens it; bfloat16 is an extension type that TensorStore has and zarr-python does not.
 
@@ -40,7 +44,7 @@ from transfer.runtime.files.paths import kvstore_spec, wait_for
 METADATA = "zarr.json"
 GROUP = {"zarr_format": 3, "node_type": "group"}
 KIND = "transfer.features"
-FORMAT = 2
+FORMAT, FORMAT_OF_SHARDS = 2, 3
 # In `checks`; any other value is a row's checksum.
 MISSING, SKIPPED = 0, 1
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
@@ -68,42 +72,52 @@ class Labelled(Protocol):
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """An array of a store: its name, shape and type, the rows of its chunks and the value of a missing element."""
+    """An array of a store: its name, shape and type, the rows of its files and the value of a missing element.
+
+    A file is one chunk, or a shard of chunks of `chunk_rows` rows.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
-    chunk_rows: int
+    file_rows: int
     fill_value: object = 0
+    chunk_rows: int | None = None
 
     @property
     def metadata(self) -> dict[str, Any]:
         """The part of the array's `zarr.json` that is particular to this array."""
+        row = [max(n, 1) for n in self.shape[1:]]
+        codecs: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+        if self.chunk_rows is not None:
+            chunks = {"chunk_shape": [self.chunk_rows, *row], "codecs": codecs, "index_codecs": codecs}
+            codecs = [{"name": "sharding_indexed", "configuration": chunks}]
         return {
             "shape": list(self.shape),
             "data_type": self.dtype,
-            "chunk_grid": {
-                "name": "regular",
-                "configuration": {"chunk_shape": [self.chunk_rows, *(max(n, 1) for n in self.shape[1:])]},
-            },
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [self.file_rows, *row]}},
             "chunk_key_encoding": {"name": "default"},
             "fill_value": self.fill_value,
-            "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+            "codecs": codecs,
             "dimension_names": ["row", *(f"axis{i}" for i in range(1, len(self.shape)))],
         }
 
     @property
-    def num_chunks(self) -> int:
-        """The number of chunks of the whole array."""
-        return -(-self.shape[0] // self.chunk_rows)
+    def num_files(self) -> int:
+        """The number of files of the whole array."""
+        return -(-self.shape[0] // self.file_rows)
 
-    def chunk_key(self, index: int) -> str:
-        """The chunk `index` as a key below the array's `c/`."""
+    def file_key(self, index: int) -> str:
+        """The file `index` as a key below the array's `c/`."""
         return "/".join([str(index)] + ["0"] * (len(self.shape) - 1))
+
+    def files_within(self, start: int, stop: int) -> range:
+        """The files whose rows are all among [start, stop)."""
+        return range(-(-start // self.file_rows), self.num_files if stop >= self.shape[0] else stop // self.file_rows)
 
 
 class ChunkedArray:
-    """A Zarr v3 array through TensorStore: each chunk is some whole rows, one file, written atomically and flushed.
+    """A Zarr v3 array through TensorStore: each file is some whole rows, written atomically and flushed.
 
     Args:
         path: of the store.
@@ -138,21 +152,27 @@ class ChunkedArray:
         with self._errors_named():
             return np.asarray(wait_for(self._array[rows].read(), self.path, math.inf))
 
-    def write(self, start: int, values: np.ndarray) -> Callable[[], None]:
-        """Starts to write whole chunks from row `start`; what it returns waits until they are on the disk.
+    def write(self, start: int, values: np.ndarray, lasting: bool = False) -> Callable[[], None]:
+        """Starts to write rows from row `start`, best whole files; what it returns waits until they are on the disk.
 
-        Either raises OSError where it is full.
+        `lasting` values do not change until then, and need not be copied. Either raises OSError where the disk is full.
         """
+        stop = start + len(values)
         with self._errors_named():
-            if start + len(values) == self.shape[0] and self.shape[0] % self.spec.chunk_rows:
-                # into an incomplete last chunk TensorStore would write what it reads there first, perhaps damaged
-                last = self.spec.chunk_key(self.shape[0] // self.spec.chunk_rows)
-                wait_for(self._array.kvstore.write(f"c/{last}", None), self.path)
-            writing = self._array[start : start + len(values)].write(values)
+            writing = self._array[start:stop].write(values, can_reference_source_data_indefinitely=lasting)
 
         def wait() -> None:
-            with self._errors_named():
-                wait_for(writing, self.path, math.inf)
+            try:
+                with self._errors_named():
+                    wait_for(writing, self.path, math.inf)
+            except TransferError as error:
+                if error.__cause__ is None or stop < self.shape[0]:
+                    raise
+                # into an incomplete last file TensorStore would write what it read there first, which is damaged
+                with self._errors_named():
+                    for index in self.spec.files_within(start, stop):
+                        wait_for(self._array.kvstore.write(f"c/{self.spec.file_key(index)}", None), self.path)
+                    wait_for(self._array[start:stop].write(values), self.path, math.inf)
 
         return wait
 
@@ -173,13 +193,14 @@ def read_metadata(path: str) -> dict[str, Any] | None:
     metadata = group.get("attributes") if isinstance(group, dict) else None
     if not isinstance(metadata, dict) or not ("sha256" in metadata or metadata.get("kind") == KIND):
         raise TransferError(f"{path} is not a feature store, though it has a {METADATA}; choose another directory")
-    sealed = "sha256" in metadata or metadata.get("format") == FORMAT
+    known = metadata.get("format") in (FORMAT, FORMAT_OF_SHARDS)
+    sealed = "sha256" in metadata or known
     if sealed and (group != {**GROUP, "attributes": metadata} or metadata.get("sha256") != seal(metadata)):
         raise _lost(path, "damaged (its checksum does not match)")
-    if metadata.get("format") != FORMAT:
+    if not known:
         raise TransferError(
-            f"the feature store {path} has format {metadata.get('format')}, and this version reads format {FORMAT} "
-            f"only; delete {path} and extract again"
+            f"the feature store {path} has format {metadata.get('format')}, and this version reads the formats "
+            f"{FORMAT} and {FORMAT_OF_SHARDS} only; delete {path} and extract again"
         )
     if not _is_complete_description(metadata):
         raise _lost(path, "damaged (it describes no features)")
@@ -210,6 +231,7 @@ def _is_complete_description(metadata: Mapping[str, Any]) -> bool:
     return (
         all(_is_count(metadata.get(name)) for name in ("num_images", "batch_size", "row_chunk", "id_width"))
         and all(metadata[name] >= 1 for name in ("batch_size", "row_chunk", "id_width"))
+        and _has_sizes(metadata)
         and isinstance(taps, dict)
         and len(taps) > 0
         and all(isinstance(shape, list) and all(map(_is_count, shape)) for shape in taps.values())
@@ -222,6 +244,15 @@ def _is_complete_description(metadata: Mapping[str, Any]) -> bool:
         and isinstance(skipped, list)
         and all(_is_count(row) and row < metadata["num_images"] for row in skipped)
     )
+
+
+def _has_sizes(metadata: Mapping[str, Any]) -> bool:
+    """Whether metadata say how large shards are, where the format has some, and nowhere else."""
+    sizes = [metadata[name] for name in ("shard_rows", "chunk_rows") if name in metadata]
+    if metadata["format"] != FORMAT_OF_SHARDS or len(sizes) != 2:
+        return metadata["format"] == FORMAT and not sizes
+    counts = all(_is_count(size) and size >= 1 for size in sizes)
+    return counts and sizes[0] % math.lcm(sizes[1], metadata["batch_size"]) == 0
 
 
 def _is_count(value: object) -> bool:
@@ -243,10 +274,11 @@ def write_metadata(path: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def arrays(metadata: Mapping[str, Any]) -> dict[str, ArraySpec]:
     """The arrays of a store, by name."""
-    rows, batch, chunk = metadata["num_images"], metadata["batch_size"], metadata["row_chunk"]
-    dtype = metadata["features_dtype"]
+    rows, of_file, chunk = metadata["num_images"], file_rows(metadata), metadata["row_chunk"]
+    dtype, in_shard = metadata["features_dtype"], metadata.get("chunk_rows")
     specs = [
-        ArraySpec(f"features/{tap}", (rows, *shape), dtype, batch, "NaN") for tap, shape in metadata["taps"].items()
+        ArraySpec(f"features/{tap}", (rows, *shape), dtype, of_file, "NaN", in_shard)
+        for tap, shape in metadata["taps"].items()
     ]
     of_classes = target_of(metadata) == "classes"
     specs += [
@@ -254,11 +286,21 @@ def arrays(metadata: Mapping[str, Any]) -> dict[str, ArraySpec]:
         if of_classes
         else ArraySpec("labels", (rows, len(metadata["class_names"])), "float32", chunk),
         ArraySpec("ids", (rows, metadata["id_width"]), "uint8", chunk),
-        ArraySpec("checks", (rows,), "uint32", batch, MISSING),
+        ArraySpec("checks", (rows,), "uint32", of_file, MISSING),
     ]
     if metadata.get(CONTENT):
-        specs.append(ArraySpec(CONTENT, (rows,), "int64", batch, UNREAD))
+        specs.append(ArraySpec(CONTENT, (rows,), "int64", of_file, UNREAD))
     return {spec.name: spec for spec in specs}
+
+
+def file_rows(metadata: Mapping[str, Any]) -> int:
+    """Rows of a file of features, and of one of their checksums: a shard or a batch."""
+    return metadata.get("shard_rows", metadata["batch_size"])
+
+
+def chunk_rows(metadata: Mapping[str, Any]) -> int:
+    """Rows of features that are read as a whole."""
+    return metadata.get("chunk_rows", metadata["batch_size"])
 
 
 def target_of(metadata: Mapping[str, Any]) -> str:
@@ -275,15 +317,15 @@ def open_array(path: str, metadata: Mapping[str, Any], name: str, assume: bool =
 
 
 def scan_checks(path: str, metadata: Mapping[str, Any]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (first row, `checks` of whole batches from there on, uint32) over all rows."""
+    """Yields (first row, `checks` of whole files from there on, uint32) over all rows."""
     array = open_array(path, metadata, "checks")
     return ((start, array.read(slice(start, stop))) for start, stop in blocks(metadata))
 
 
 def blocks(metadata: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
-    """Yields (start, stop) of runs of whole batches, of about ROWS_AT_ONCE rows each."""
-    rows, batch_size = metadata["num_images"], metadata["batch_size"]
-    step = max(ROWS_AT_ONCE // batch_size, 1) * batch_size
+    """Yields (start, stop) of the rows of some whole files, of about ROWS_AT_ONCE rows each."""
+    rows, of_file = metadata["num_images"], file_rows(metadata)
+    step = max(ROWS_AT_ONCE // of_file, 1) * of_file
     return ((start, min(start + step, rows)) for start in range(0, rows, step))
 
 

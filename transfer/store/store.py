@@ -15,6 +15,7 @@ from transfer.store.format import (
     MISSING,
     SKIPPED,
     ChunkedArray,
+    chunk_rows,
     decode_ids,
     existing_metadata,
     open_array,
@@ -181,14 +182,19 @@ class FeatureStore:
         return self._array(CONTENT) if self.metadata.get(CONTENT) else None
 
     @property
+    def chunk_rows(self) -> int:
+        """Rows of features that are read as a whole, images left out included."""
+        return chunk_rows(self.metadata)
+
+    @property
     def num_chunks(self) -> int:
-        """Chunks of features: as many files per tap; see `chunk`."""
-        return -(-self.metadata["num_images"] // self.metadata["batch_size"])
+        """Chunks of features; see `chunk`."""
+        return -(-self.metadata["num_images"] // self.chunk_rows)
 
     def chunk(self, index: int) -> slice:
-        """The rows of the store that lie in the chunk `index` of its features; reading them reads one file per tap."""
-        rows, batch = self.metadata["num_images"], self.metadata["batch_size"]
-        edges = (index * batch, min((index + 1) * batch, rows))
+        """The rows of the store that lie in the chunk `index` of its features, which reading reads of each tap."""
+        rows, size = self.metadata["num_images"], self.chunk_rows
+        edges = (index * size, min((index + 1) * size, rows))
         return slice(*(int(row - np.searchsorted(self._gaps, row)) for row in edges))
 
     def tap(self, name: str) -> StoredArray:

@@ -10,6 +10,7 @@ damage is found again, and rows without a checksum are computed by whatever comp
 
 import errno
 import json
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -149,8 +150,8 @@ class _Verification:
         for name, spec in self._specs.items():
             for key in self._directory.list(f"{name}/"):
                 index = key.split("/")[1] if key.startswith("c/") else ""
-                is_chunk = index.isdecimal() and int(index) < spec.num_chunks
-                if not (is_chunk and key == f"c/{spec.chunk_key(int(index))}") and key != layout.METADATA:
+                is_ours = index.isdecimal() and int(index) < spec.num_files
+                if not (is_ours and key == f"c/{spec.file_key(int(index))}") and key != layout.METADATA:
                     surplus.append(f"{name}/{key}")
         self.damage.surplus = sorted(surplus)
         self.damage.report(*(f"{self.path}/{key} does not belong to the store" for key in self.damage.surplus))
@@ -185,8 +186,13 @@ class _Verification:
         return self._read(name, slice(start, stop), [])  # `_check_row_metadata` has reported it
 
     def _checked_batches(self) -> Iterator[CheckedBatch]:
-        """Yields each batch, checked, in order; threads read them, and keep no features."""
+        """Yields each batch, checked, in order; threads read them, and keep no features.
+
+        Where all are there it is as many together as have whole chunks, which are then read once.
+        """
         batch = self.metadata["batch_size"]
+        if self.metadata["complete"]:
+            batch = math.lcm(batch, layout.chunk_rows(self.metadata))
         with ThreadPoolExecutor(READERS, thread_name_prefix="verify") as pool:
             for first, last in layout.blocks(self.metadata):
                 labels, ids = self._expected("labels", first, last), self._expected("ids", first, last)
@@ -276,14 +282,7 @@ def remove_damage(
             f"{path}: damaged labels or ids can only come from the source again; pass --workdir=DIR (whose "
             "config.json names it) or --config=FILE"
         )
-    directory, specs, batch = Directory(path), layout.arrays(metadata), metadata["batch_size"]
-
-    def remove_chunks(prefix: str) -> None:
-        for name, spec in specs.items():
-            if name.startswith(prefix):
-                for first, stop in damage.batches_to_recompute:
-                    for start in range(first, stop, batch):
-                        directory.remove(f"{name}/c/{spec.chunk_key(start // batch)}")
+    directory, specs = Directory(path), layout.arrays(metadata)
 
     with lock.hold(path, "feature store"):
         for key in damage.array_metadata:
@@ -295,16 +294,21 @@ def remove_damage(
         for name, chunks in damage.row_metadata.items():
             for index in chunks:
                 assert source is not None
-                array, start = layout.ChunkedArray(path, specs[name]), index * specs[name].chunk_rows
-                stop = min(start + specs[name].chunk_rows, metadata["num_images"])
+                array, start = layout.ChunkedArray(path, specs[name]), index * specs[name].file_rows
+                stop = min(start + specs[name].file_rows, metadata["num_images"])
                 array.write(start, layout.source_values(source, metadata, name, start, stop))()
         foreign = [key for key in damage.surplus if not key.startswith(tuple(f"{name}/" for name in specs))]
         for key in set(damage.surplus) - set(foreign):
             directory.remove(key)
         if damage.batches_to_recompute:
-            remove_chunks("checks")
+            checks = layout.open_array(path, metadata, "checks")
+            for start, stop in damage.batches_to_recompute:
+                checks.write(start, np.full(stop - start, layout.MISSING, np.uint32))()
             layout.write_metadata(path, not_complete(metadata))
-            remove_chunks("features/")
+            for name in filter(lambda name: name.startswith("features/"), specs):
+                for start, stop in damage.batches_to_recompute:
+                    for index in specs[name].files_within(start, stop):
+                        directory.remove(f"{name}/c/{specs[name].file_key(index)}")
     return foreign
 
 

@@ -1,16 +1,20 @@
 """How a feature store comes to be: created or resumed, filled batch by batch in any order, counted, marked complete.
 
 What is durable in which order makes it safe to kill the writer at any moment. Labels and ids come first, then the
-metadata: a directory without metadata is no store yet and is begun anew. Of each batch the features come first, each
-chunk whole or not at all, then the checksums of its rows: rows without one are computed again and overwrite what may
-lie there. `complete` is set when every row has been counted by its index.
+metadata: a directory without metadata is no store yet and is begun anew. Of each file the features come first, whole
+or not at all, then the checksums of its rows: rows without one are computed again and overwrite what may lie there.
+`complete` is set when every row has been counted by its index.
+
+A file that is a shard is written when it is whole. Before that it is written as far as it is, all of it anew, when
+writing ends, or when what came last has waited for SECONDS_AT_RISK: a kill loses no more than that and a batch.
 """
 
+import math
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -20,9 +24,13 @@ from transfer.errors import TransferError, UsageError
 from transfer.runtime.files import lock
 from transfer.runtime.files.kvstore import Directory, repair_hint
 from transfer.store import format as layout
+from transfer.store import sizes
+from transfer.store.filling import Batch, Filling
 
-# Batches on their way to the disk or bucket while the next ones are computed.
+# Files on their way to the disk or bucket while the next ones are computed; fewer of those that are large.
 WRITES_IN_FLIGHT = 4
+# After which a shard is written as far as it is.
+SECONDS_AT_RISK = 60.0
 
 
 class StoreWriter:
@@ -35,7 +43,7 @@ class StoreWriter:
         class_names: name of each label, or of each column of them.
         data: where the images come from, for messages; it binds nothing, what binds is in the fingerprint.
         fingerprint: nested dict of all settings that the features depend on, JSON values.
-        batch_size: rows per chunk.
+        batch_size: rows of a batch, and of a file, unless the store is large (`transfer.store.sizes`).
         provenance: what may change low bits only (device, versions), JSON values.
         create: False in the processes that help the one that has created the store: they find it there, take no lock
             and do not `finish`.
@@ -70,9 +78,12 @@ class StoreWriter:
             raise UsageError(f"features_dtype={features_dtype!r} is not one of {', '.join(layout.DTYPES)}")
         self.path, self.labels, self.ids, self.num_images = str(path), labels, ids, len(ids)
         self._directory, self._create_allowed = Directory(self.path), create
+        itemsize = layout.DTYPES[features_dtype].itemsize
+        row_bytes = [math.prod(shape) * itemsize for shape in taps.values()]
+        shards = sizes.of_shards(self.num_images, batch_size, row_bytes)
         wanted = {
             "kind": layout.KIND,
-            "format": layout.FORMAT,
+            "format": layout.FORMAT_OF_SHARDS if shards else layout.FORMAT,
             "complete": False,
             "data": data,
             "fingerprint": dict(fingerprint),
@@ -84,6 +95,7 @@ class StoreWriter:
             "skipped_rows": [],
             "checks_crc32": None,
             "batch_size": batch_size,
+            **shards,
             "row_chunk": max(min(self.num_images, layout.ROWS_AT_ONCE), 1),
             "provenance": dict(provenance or {}),
             **({layout.CONTENT: True} if content else {}),
@@ -94,6 +106,8 @@ class StoreWriter:
         try:
             self.metadata = self._create_or_resume(wanted)
             self.batch_size: int = self.metadata["batch_size"]
+            # rows that one process writes
+            self.file_rows = layout.file_rows(self.metadata)
             unwritten = [] if self.complete else layout.arrays(self.metadata)
             names = [name for name in unwritten if name not in layout.ROW_METADATA]
             self._arrays = {name: layout.open_array(self.path, self.metadata, name) for name in names}
@@ -101,8 +115,12 @@ class StoreWriter:
         except BaseException:
             self._open.close()
             raise
-        self._pool = ThreadPoolExecutor(WRITES_IN_FLIGHT, thread_name_prefix="feature-store")
+        file_bytes = self.file_rows * sum(row_bytes)
+        self._in_flight = max(min(WRITES_IN_FLIGHT, sizes.SHARD_BYTES // max(file_bytes, 1)), 1)
+        self._pool = ThreadPoolExecutor(self._in_flight, thread_name_prefix="feature-store")
         self._writing: deque[Future[None]] = deque()
+        self._filling: Filling | None = None
+        self._part_on_way = False  # of a shard
 
     @property
     def _taps(self) -> dict[str, layout.ChunkedArray]:
@@ -162,10 +180,10 @@ class StoreWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            if kind is None:
+            # after an error too: what has been computed is worth its moment on the disk
+            with suppress(*([] if kind is None else [OSError, TransferError])):
                 self.flush()
         finally:
-            # after an error too: what has been computed is worth its moment on the disk
             self._pool.shutdown(wait=True)
             self._open.close()
 
@@ -187,12 +205,13 @@ class StoreWriter:
     def _count(self) -> tuple[list[tuple[int, int]], list[int], int]:
         """Runs of batches (start, stop) still missing, rows skipped, and the CRC of all checks: of rows by their index.
 
-        A batch whose chunks are not all there is missing too.
+        A batch whose files are not all there is missing too.
         """
-        has_chunks = np.ones(-(-self.num_images // self.batch_size), bool)  # of every tap, by batch
+        has_files = np.ones(-(-self.num_images // self.file_rows), bool)  # of every tap
         for array in self._taps.values():
             keys = self._directory.list(f"{array.spec.name}/c/")
-            has_chunks &= [array.spec.chunk_key(batch) in keys for batch in range(len(has_chunks))]
+            has_files &= [array.spec.file_key(index) in keys for index in range(len(has_files))]
+        has_chunks = np.repeat(has_files, self.file_rows // self.batch_size)  # by batch
         missing: list[tuple[int, int]] = []
         skipped: list[int] = []
         crc = 0
@@ -207,7 +226,9 @@ class StoreWriter:
         return missing, skipped, crc
 
     def write(self, start: int, features: Mapping[str, np.ndarray], skipped: Sequence[int] = ()) -> None:
-        """Hands a batch to the writing threads; waits only where several batches are on their way already.
+        """Takes a batch, and hands a file to the writing threads; waits only where several are on their way already.
+
+        Best in order: what a shard has as another one begins is written, and read again when its next batch comes.
 
         Args:
             start: row of its first image, a multiple of the batch size.
@@ -218,30 +239,67 @@ class StoreWriter:
             OSError: an earlier batch could not be written (disk full).
             TransferError: another process has taken the store over.
         """
-        skipped_here = np.asarray(skipped, int) - start
-        values = {tap: np.array(features[tap], layout.DTYPES[self.metadata["features_dtype"]]) for tap in self._taps}
-        for array in values.values():
-            array[skipped_here] = np.nan
-        self.flush(WRITES_IN_FLIGHT - 1)
-        self._lock.check()
-        self._writing.append(self._pool.submit(self._commit, start, values, skipped_here))
+        if self._filling is None or not self._filling.start <= start < self._filling.stop:
+            self._save()
+            self._filling = self._begin(start)
+        self._filling.put(start, features, skipped)
+        if self._filling.whole or self._filling.unsaved_seconds > SECONDS_AT_RISK:
+            self._save()
 
-    def _commit(self, start: int, values: Mapping[str, np.ndarray], skipped: np.ndarray) -> None:
-        writing = [array.write(start, values[tap]) for tap, array in self._taps.items()]
-        rows = slice(start, start + len(next(iter(values.values()))))
-        labels = layout.source_values(self, self.metadata, "labels", rows.start, rows.stop)
-        ids = layout.raw_ids(self.ids[rows])
-        checks = layout.row_checks(start, labels, ids, list(values.values()))
-        checks[skipped] = layout.SKIPPED
+    def _begin(self, row: int) -> Filling:
+        """The file that has a row, with what is on the disk of a shard already."""
+        start = row // self.file_rows * self.file_rows
+        stop, dtype = min(start + self.file_rows, self.num_images), layout.DTYPES[self.metadata["features_dtype"]]
+        filling = Filling(start, stop, self.metadata["taps"], dtype)
+        if self.file_rows > self.batch_size:
+            if self._part_on_way:
+                self._wait(0)
+            checks = self._arrays["checks"].read(slice(start, stop))
+            edges = np.flatnonzero(np.diff(checks != layout.MISSING, prepend=False, append=False)).tolist()
+            for first, last in zip(edges[::2], edges[1::2], strict=True):
+                rows, stored = slice(first, last), slice(start + first, start + last)
+                for tap, array in self._taps.items():
+                    filling.features[tap][rows] = array.read(stored)
+                if self._content is not None:
+                    filling.content[rows] = self._arrays[layout.CONTENT].read(stored)
+                filling.checks[rows], filling.there[rows] = checks[rows], True
+        return filling
+
+    def _save(self) -> None:
+        """Hands what has come of a file to the writing threads, and waits until there is room for it."""
+        filling = self._filling
+        if filling is not None and (batches := filling.take()):
+            # a part of this shard may be on its way, and is not to overwrite what comes after it
+            self._wait(0 if self._part_on_way else self._in_flight - 1)
+            self._lock.check()
+            self._part_on_way = not filling.whole
+            self._writing.append(self._pool.submit(self._commit, filling, batches))
+
+    def _commit(self, filling: Filling, batches: Sequence[Batch]) -> None:
+        for rows, skipped in batches:
+            start, stop = filling.start + rows.start, filling.start + rows.stop
+            labels = layout.source_values(self, self.metadata, "labels", start, stop)
+            features = [values[rows] for values in filling.features.values()]
+            filling.checks[rows] = layout.row_checks(start, labels, layout.raw_ids(self.ids[start:stop]), features)
+            filling.checks[skipped] = layout.SKIPPED
+            if self._content is not None:
+                filling.content[rows] = self._content(range(start, stop))
+        last = filling.whole  # nothing is put there any more
+        writing = [array.write(filling.start, filling.features[tap], last) for tap, array in self._taps.items()]
         if self._content is not None:
-            writing.append(self._arrays[layout.CONTENT].write(start, self._content(range(start, start + len(checks)))))
+            writing.append(self._arrays[layout.CONTENT].write(filling.start, filling.content))
         for wait in writing:
             wait()
         # only now: the features of these rows are on the disk
-        self._arrays["checks"].write(start, checks)()
+        self._arrays["checks"].write(filling.start, filling.checks)()
 
-    def flush(self, in_flight: int = 0) -> None:
-        """Waits until at most `in_flight` batches are on their way; OSError where one could not be written."""
+    def flush(self) -> None:
+        """Waits until all batches are on the disk; OSError where one could not be written."""
+        self._save()
+        self._wait(0)
+
+    def _wait(self, in_flight: int) -> None:
+        """Waits until at most `in_flight` files are on their way."""
         while len(self._writing) > in_flight:
             self._writing.popleft().result()
 
@@ -268,8 +326,8 @@ class StoreWriter:
 def check_same(path: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises TransferError that names every setting in which the store `found` differs from what is `wanted`.
 
-    A complete store may have more taps than are wanted. The batch size binds only one that is not complete: its chunks
-    are batches, and it may change low bits.
+    A complete store may have more taps than are wanted. The batch size binds only one that is not complete: its files
+    are whole batches, and it may change low bits.
     """
     if found["complete"] and (shared := {tap: found["taps"][tap] for tap in wanted["taps"] if tap in found["taps"]}):
         found = {**found, "taps": shared}
