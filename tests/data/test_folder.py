@@ -91,6 +91,12 @@ def test_sizes_are_uniform_or_not(write):
         ({"train/a/1.png": PNG, "test/a/1.png": PNG}, "val", UsageError, "no split 'val'; there is test, train"),
         ({"a/1.csv": b"", "a/2.txt": b""}, None, TransferError, "no images in class folders; there are 1 .csv, 1 .txt"),
         ({"train/a/1.png": PNG, "test/a/1.png": PNG, "stray.png": PNG}, None, UsageError, "as the split: test, train"),
+        (
+            {"train/a/1.png": PNG, "val/a/1.png": PNG},
+            "trian",
+            UsageError,
+            "no split 'trian'; there is train, val; did you mean train.$",
+        ),
         ({"set/a/b/1.png": PNG}, "set/c", UsageError, "no split 'set/c'; there is a"),
         (
             {"a": None, "1.png": PNG},

@@ -286,7 +286,9 @@ def test_splits_are_those_of_a_column(folder):
     assert train.ids == ["0.png", "1.png"] and validation.ids == ["2.png"]
     assert train.class_names == validation.class_names == ("cat", "dog")
     assert refusal(folder, text) == "column split: needs a split; there is test, train, val"
-    assert refusal(folder, text, "valid") == "column split: no split 'valid'; there is test, train, val"
+    assert refusal(folder, text, "valid") == (
+        "column split: no split 'valid'; there is test, train, val; did you mean val?"
+    )
     assert "line 5" in refusal(folder, text, "test")
     assert opened(folder, text.replace("3.png,,", "3.png,dog,"), columns={"split": "none"}).ids == NAMES[:4]
     assert refusal(folder, PLAIN, "train") == (
@@ -369,7 +371,9 @@ def test_only_a_table_has_columns(folder):
         make_splits({"source": "digits", "columns": {"label": "x"}})
     with pytest.raises(UsageError, match=r"config\.data\.columns\.group is for csv:; parquet:. has no use for it"):
         make_splits({"source": "parquet:x", "columns": {"group": "x"}})
-    with pytest.raises(UsageError, match=r"config\.data\.columns\.image is for nothing; csv:. has no use for it"):
+    with pytest.raises(UsageError, match=r"^there is no config\.data\.columns\.pth; did you mean columns\.path\?$"):
+        open_source("csv:.", columns={"pth": "a"})
+    with pytest.raises(UsageError, match=r"^there is no config\.data\.columns\.image$"):
         open_source("csv:x", columns={"image": "x"})
 
 

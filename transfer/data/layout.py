@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from transfer.errors import UsageError
+from transfer.errors import UsageError, did_you_mean, similar
 from transfer.runtime.files.untrusted import MAX_PRINTED, printable
 
 # What the parts of a data set are called, in lower case; as classes they would be learned without a word.
@@ -71,7 +71,8 @@ def listed(names: Sequence[str], most: int = MOST_NAMED, length: int = MAX_PRINT
 def no_split(name: str, split: str | None, splits: Sequence[str]) -> UsageError:
     """The error for a split that is not among those of a data set, or that is not named."""
     problem = f"no split {split!r}" if split else "needs a split"
-    return UsageError(f"{name}: {problem}; there is {listed(splits) or 'nothing'}")
+    hint = did_you_mean([printable(close) for close in similar(split or "", splits)])
+    return UsageError(f"{name}: {problem}; there is {listed(splits) or 'nothing'}{hint}")
 
 
 def _inside(entries: list[Entry], folder: str) -> list[Entry]:

@@ -1,6 +1,7 @@
 """Finds the source that a spec names: `digits`, `KIND:PATH`, or a bare path whose kind is guessed."""
 
 import importlib
+import itertools
 import os
 from typing import Any
 
@@ -85,7 +86,10 @@ def open_source(spec: str, split: str | None = None, **reading: Any) -> Source:
     names = {*(given.keys() - {"columns"}), *(f"columns.{name}" for name in columns)}
     if unused := sorted(names - set(READING.get(kind, ()))):
         kinds = [f"{known}:" for known, settings in READING.items() if unused[0] in settings]
-        raise UsageError(f"config.data.{unused[0]} is for {', '.join(kinds) or 'nothing'}; {spec} has no use for it")
+        if not kinds:
+            close = similar(unused[0], itertools.chain.from_iterable(READING.values()))
+            raise UsageError(f"there is no config.data.{unused[0]}{did_you_mean(close[:1])}")
+        raise UsageError(f"config.data.{unused[0]} is for {', '.join(kinds)}; {spec} has no use for it")
     if kind not in WITHOUT_PATH:
         if not path:
             raise UsageError(f"{spec}: write {kind}:PATH")

@@ -310,7 +310,7 @@ def _notes(table: Table) -> list[str]:
         bootstrap = f"percentile bootstrap over validation images, {table.resamples} resamples"
         line = f"[ ]: {CONFIDENCE:.0%} intervals"
         if measure.shares is not None:
-            of_each = "classes" if measure.by_class else "labels, by the images that have each"
+            of_each = "classes" if measure.by_class else "labels, or percentiles where they are wider"
             line = f"[ ]: {CONFIDENCE:.0%} score intervals of the mean over {of_each}"
         elif measure.biased:
             line += " of what the images do not refute, of a calibrated run 0 among it"
