@@ -367,7 +367,7 @@ def test_another_target_than_the_table_has(folder):
 
 
 def test_only_a_table_has_columns(folder):
-    with pytest.raises(UsageError, match=r"config\.data\.columns\.label is for csv:, parquet:, hf:; digits has no use"):
+    with pytest.raises(UsageError, match=r"config\.data\.columns\.label is for csv:, wds:, parquet:, hf:; digits"):
         make_splits({"source": "digits", "columns": {"label": "x"}})
     with pytest.raises(UsageError, match=r"config\.data\.columns\.group is for csv:; parquet:. has no use for it"):
         make_splits({"source": "parquet:x", "columns": {"group": "x"}})
