@@ -90,6 +90,25 @@ def test_all_is_saved_where_all_have_saved(several, tmp_path, fates, codes):
             assert f"process {failed} has " in one.errors[-1] and "saved" not in one.err
 
 
+ASKED = "stopped on request, everything is saved; run the same command again to continue"
+NOT_IN_TIME = (
+    "stopped on request without what has not come to its end within 5 s; "
+    "run the same command again to continue from what is saved"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(("asked", "code", "line"), [(True, 75, ASKED), (False, 76, NOT_IN_TIME)])
+def test_the_end_comes_in_time_whatever_the_device_computes(several, tmp_path, asked, code, line, count):
+    settings, when = {"folder": str(tmp_path), "asked": asked}, (str(tmp_path), count)
+    ended = several.run("endless", settings, count, send=signal.SIGTERM, to=[0], when=when)
+    assert [one.code for one in ended] == [code] * count, [one.err for one in ended]
+    said = [one.errors[0].endswith(line) for one in ended]
+    # who is a moment later may be told that the other has gone
+    assert max(one.seconds for one in ended) < 10 and (all(said) if asked else any(said))
+
+
 def test_a_preemption_that_jax_is_told_of_counts(several):
     ended = several.run("told_by_jax", {}, 2)
     assert [one.code for one in ended] == [75, 75], [one.err for one in ended]

@@ -327,12 +327,33 @@ def silent(settings: dict[str, Any]) -> None:
     raise preemption.Preempted
 
 
+def endless(settings: dict[str, Any]) -> None:
+    """Begins a computation that does not end, as one of an hour, and waits for it in C++, or `asked` ends as asked.
+
+    Python handles no signal while it waits.
+    """
+    import jax
+
+    from transfer.runtime import distributed, preemption
+
+    begun = jax.jit(lambda x: jax.lax.while_loop(lambda y: y[0, 0] < 9, lambda y: jax.numpy.sin(y @ y), x))
+    result = begun(jax.numpy.ones((300, 300)))
+    preemption.begin()
+    Path(settings["folder"], str(distributed.process_index())).touch()
+    if not settings["asked"]:
+        result.block_until_ready()
+    while not preemption.requested():
+        time.sleep(0.01)
+    raise preemption.Preempted
+
+
 def nothing(settings: dict[str, Any]) -> None:
     """Meets the others and leaves."""
 
 
 ACTIONS: dict[str, Callable[[dict[str, Any]], None]] = {
-    action.__name__: action for action in (extract, extract_many, head, save, steps, silent, told_by_jax, wait, nothing)
+    action.__name__: action
+    for action in (endless, extract, extract_many, head, nothing, save, steps, silent, told_by_jax, wait)
 }
 
 if __name__ == "__main__":

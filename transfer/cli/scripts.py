@@ -85,6 +85,7 @@ def run(main: Callable[[], object], config: "Config", arguments: Sequence[str] |
         preemption.install()
         try:
             code = guarded(partial(checked, argv), flags.FLAGS.debug)
+            preemption.part_is_over()
             return code if distributed.process_count() == 1 else _leave(code)
         except Exception:
             if distributed.process_count() == 1:

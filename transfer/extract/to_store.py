@@ -1,7 +1,6 @@
 """The features of a data set into a store, by one process or by several."""
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import takewhile
 from typing import Any
 
 import jax
@@ -78,6 +77,7 @@ def extract_to_store(
             logging.info("%s: %s is complete, %d images; nothing to do", title, path, len(source))
         else:
             stopped = _fill(writer, extractor, source, on_error, title)
+            preemption.part_is_over()
             writer.flush()
             if distributed.any_of(stopped, "filled"):
                 raise preemption.Preempted(
@@ -126,13 +126,14 @@ def _fill(writer: StoreWriter, extractor: Extractor, source: Source, on_error: s
     with Progress(title, done + left, "images", done=done) as progress:
         for start, stop in runs:
             loaded = batches(source, start, stop, extractor.batch_size, extractor.preprocessing, **settings)
-            wanted = takewhile(lambda _: not preemption.requested(), loaded)
-            for batch, features in extractor.stream(wanted, resized):
+            for batch, features in extractor.stream(loaded, resized):
                 _check_finite(features, batch, source)
                 writer.write(batch.start, features, batch.failed)
                 preemption.begin()
                 progress.update(batch.size)
                 left -= batch.size
+                if preemption.requested():  # what has been begun ahead is dropped
+                    return left > 0
     return left > 0
 
 

@@ -235,6 +235,7 @@ def finish() -> None:
 
     Where one of them fails or is gone before, this process ends here, with a line that names it.
     """
+    preemption.part_is_over()
     if _monitor is not None and not _monitor.finished.is_set():
         barrier("end")
         _monitor.finished.set()

@@ -9,7 +9,8 @@
 
 It is noticed by a thread of its own: Python's handlers wait until the main thread is out of a long call, such as a
 compilation. A process that has nothing to save yet ends at once, and so does any at a second SIGTERM: what is on the
-disk is whole whenever that comes.
+disk is whole whenever that comes. What is under way is given PART_SECONDS, so that a notice of 30 seconds leaves the
+most of them for saving; a part that is not over by then is done again by the next run.
 
 What any process is told, all get to know, Orbax and `jax.experimental.multihost_utils` too; and what something else has
 told JAX counts here (`transfer.runtime.distributed`).
@@ -24,13 +25,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from transfer.errors import TransferError
+from transfer.errors import TransferError, Unfinished
 
 BEFORE_THE_FIRST_STEP = "stopped before the first step; run the same command again"
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: try again
 EXIT_TERMINATED = 128 + signal.SIGTERM  # as of any program that SIGTERM ends: 75 would say that everything is saved
 # A second SIGTERM within so many seconds is the same one: Slurm sends it to a process and to what passes it on.
 AGAIN_SECONDS = 3.0
+PART_SECONDS = 5.0
 
 
 class Preempted(TransferError):
@@ -42,10 +44,13 @@ class Preempted(TransferError):
         self, message: str = "stopped on request, everything is saved; run the same command again to continue"
     ) -> None:
         super().__init__(message)
+        part_is_over()
 
 
 _requested = threading.Event()
 _requested_at = 0.0
+# Whether what was under way then is over.
+_over = threading.Event()
 # Whether there is something to save, or somebody to tell.
 _begun = False
 # The end of a pipe that Python writes the numbers of signals to.
@@ -66,6 +71,7 @@ def install() -> None:
         signals, _wakeup = os.pipe()
         os.set_blocking(_wakeup, False)
         threading.Thread(target=_follow_signals, args=(signals,), daemon=True, name="signals").start()
+        threading.Thread(target=_limit_part, daemon=True, name="limit-part").start()
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     signal.set_wakeup_fd(_wakeup, warn_on_full_buffer=False)
 
@@ -94,6 +100,19 @@ def _on_terminate() -> None:
         request()
     elif time.monotonic() - again > AGAIN_SECONDS:
         _end("SIGTERM again: the end at once; run the same command again to continue", EXIT_TERMINATED)
+
+
+def part_is_over() -> None:
+    """Notes that what was under way when the request came is over: from now on saving takes as long as it takes."""
+    if _requested.is_set():
+        _over.set()
+
+
+def _limit_part() -> None:
+    _requested.wait()
+    if not _over.wait(PART_SECONDS):
+        line = f"stopped on request without what has not come to its end within {PART_SECONDS:.0f} s"
+        _end(f"{line}; run the same command again to continue from what is saved", Unfinished.exit_code)
 
 
 def _end(line: str, code: int) -> None:

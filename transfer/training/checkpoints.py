@@ -19,7 +19,7 @@ import numpy as np
 from etils import epath
 
 from transfer.errors import TransferError
-from transfer.runtime import distributed, interrupts
+from transfer.runtime import distributed, interrupts, preemption
 from transfer.training.run import Run
 
 WHOLE, WITHIN = "checkpoints", "checkpoints_within_epoch"
@@ -133,6 +133,7 @@ class Checkpoints:
             "best": args.StandardSave(run.best),
             "progress": args.JsonSave({**progress, "sha256": _sha256(progress)}),
         }
+        preemption.part_is_over()
         self._clean_up()
         try:
             with translated_errors(str(folder.parent)):
