@@ -1,13 +1,18 @@
 """The readers that `tests.campaigns.fuzz` tries, each with valid files to damage and what a damaged one is put into."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from unittest import mock
 
 import numpy as np
 from fsspec.implementations.local import LocalFileSystem
@@ -16,12 +21,15 @@ from tests.campaigns import fuzz_seeds as seeds
 from transfer.data import decode, open_source, shard_rows, wds
 from transfer.data.shards import Shard
 from transfer.errors import TransferError
+from transfer.runtime.files import hdf5_process, matlab_process, sandbox
+from transfer.runtime.files.untrusted import DAMAGE_ERRORS
 from transfer.store import feature_files
 from transfer.weights import beside, cache, catalogue, claims, native, readers
 from transfer.weights.asked import Asked, Told
 from transfer.weights.readers import _hdf5, keras_file
 
 Files = Mapping[str, bytes]
+PROCESSES = {each.__name__: each for each in (hdf5_process, matlab_process, _hdf5)}
 PICKLE_TOKENS = (
     *(
         b"cos\nsystem\n",
@@ -231,41 +239,53 @@ def said_beside(folder: Path) -> object:
     return "\n".join(said.label_names).encode("utf-8")
 
 
-def hdf5_here(folder: Path) -> object:
-    """As `readers.read` does it, in a fork of this process in place of a new one, which takes a third of a second."""
-    path = folder / "a.bin"
-    size = path.stat().st_size
-    if not path.read_bytes().startswith(keras_file.MAGIC):
-        return None
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        _answer(path, size, writing)
-    os.close(writing)
-    try:
-        with open(reading, "rb") as answer:
-            return keras_file.assembled(answer, size, {})
-    except (*_hdf5.DAMAGE_ERRORS, OSError, RuntimeError) as error:
-        raise TransferError(f"{path}: {' '.join(str(error).split())[:200]}") from error
-    finally:
-        os.waitpid(child, 0)
+class Fork:
+    """A fork of this process in place of a new one, which takes a third of a second."""
+
+    def __init__(self, command: list[str]) -> None:
+        process = next(each for name, each in PROCESSES.items() if f"import {name} as" in command[2])
+        (of_child, asking), (answering, to_child) = os.pipe(), os.pipe()
+        self.child = os.fork()
+        if not self.child:
+            _serve(process, command, of_child, to_child)
+        os.close(of_child)
+        os.close(to_child)
+        self.stdin, self.stdout = open(asking, "wb"), open(answering, "rb")  # noqa: SIM115 - until it is killed
+
+    def kill(self) -> None:
+        os.kill(self.child, signal.SIGKILL)
+
+    def communicate(self) -> None:
+        with contextlib.suppress(BrokenPipeError), self.stdin, self.stdout:
+            os.waitpid(self.child, 0)
 
 
-def _answer(path: Path, size: int, output: int) -> None:
+def _serve(process: ModuleType, command: list[str], questions: int, answers: int) -> None:
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        _hdf5.limit(size, 1)
-        with open(output, "wb") as stream:
-            _hdf5.answer(path, size, stream)
+        for descriptor, end in enumerate((questions, answers, os.open(os.devnull, os.O_WRONLY))):
+            os.dup2(end, descriptor)
+        os.closerange(3, 1 << 12)  # ends of pipes: where nobody asks any more, it ends
+        sys.argv[:], sys.stdin, sys.stdout = ["-c", *command[3:]], open(0), open(1, "w")  # noqa: SIM115
+        process.main()
     finally:
         os._exit(0)
+
+
+def in_forks(read: Callable[[Path], object]) -> Callable[[Path], object]:
+    """The reader, asking forks."""
+
+    def reads(folder: Path) -> object:
+        with mock.patch.object(sandbox, "start", Fork), mock.patch.object(sandbox, "CPU_SECONDS", 1):
+            return read(folder)
+
+    return reads
 
 
 def keras_names(folder: Path) -> object:
     """The names of layers in a Keras archive, without the HDF5 file beside them."""
     try:
         return dict(keras_file.layer_names(json.loads((folder / "config.json").read_bytes())))
-    except _hdf5.DAMAGE_ERRORS as error:  # as `readers.read` has it
+    except DAMAGE_ERRORS as error:  # as `readers.read` has it
         raise TransferError(f"config.json: {' '.join(str(error).split())[:200]}") from error
 
 
@@ -426,11 +446,13 @@ TABLE = (
     Target("table .csv", seeds.table_csv, table("a.csv"), with_images("a.csv"), TABLE_TOKENS),
     Target("table .jsonl", seeds.table_jsonl, table("a.jsonl"), with_images("a.jsonl"), JSON_TOKENS),
     Target("table .parquet", seeds.table_parquet, table("a.parquet"), with_images("a.parquet"), share=3, short=100),
-    Target("images .h5", seeds.image_h5, images_h5, alone("a.h5"), HDF5_TOKENS, share=0, short=10),
-    Target("images .mat", seeds.image_mat, source("mat", "a.mat"), alone("a.mat"), MAT_TOKENS),
+    Target("images .h5", seeds.image_h5, in_forks(images_h5), alone("a.h5"), HDF5_TOKENS, share=3, short=30),
+    Target("images .mat", seeds.image_mat, in_forks(source("mat", "a.mat")), alone("a.mat"), MAT_TOKENS, short=60),
     Target("MNIST .idx", seeds.idx, source("idx", "", "train"), mnist, (b"\xff\xff\xff\xff", b"\0\0\x08\x03")),
     Target("features .npy", seeds.npys, feature_file("x.npy"), npy_pair, NPY_TOKENS),
-    Target("features .h5", seeds.feature_h5, feature_file("a.h5"), alone("a.h5"), HDF5_TOKENS, share=0, short=10),
+    Target(
+        "features .h5", seeds.feature_h5, in_forks(feature_file("a.h5")), alone("a.h5"), HDF5_TOKENS, share=3, short=30
+    ),
     Target("CIFAR binary", seeds.cifar_binary, cifar_folder, cifar_binary_files),
     Target("CIFAR batch", seeds.cifar_batch, cifar_folder, cifar_files, PICKLE_TOKENS),
     Target("CIFAR meta", seeds.cifar_meta, cifar_folder, cifar_names, PICKLE_TOKENS),
@@ -456,7 +478,7 @@ TABLE = (
     Target("index of shards", seeds.index, sharded, lambda index: {INDEX: index, **seeds.shards()}, TEXT_TOKENS),
     Target("config.json of a model", seeds.model_config, said_beside, beside_model(beside.CONFIG), TEXT_TOKENS),
     Target("preprocessor_config.json", seeds.processors, said_beside, beside_model(beside.PREPROCESSOR), TEXT_TOKENS),
-    Target("weights .h5", seeds.hdf5, hdf5_here, alone("a.bin"), HDF5_TOKENS, share=3, short=30),
+    Target("weights .h5", seeds.hdf5, in_forks(weights), alone("a.bin"), HDF5_TOKENS, share=3, short=30),
     Target("weights .keras", seeds.keras, weights, alone("a.bin"), ZIP_TOKENS, share=0, short=4),
     Target("weights .keras, config", seeds.keras_config, keras_names, alone("config.json"), JSON_TOKENS),
     Target("weights .onnx", seeds.onnx, weights, alone("a.bin"), ONNX_TOKENS, share=3, short=30),

@@ -40,8 +40,7 @@ from tests.campaigns.hostile_file import File
 from tests.campaigns.opcodes import CANARY, MADE, Trick
 from tests.campaigns.watched import Outcome, Watch
 from transfer.errors import TransferError
-from transfer.runtime.files import unpickler, untrusted
-from transfer.weights.readers import keras_file
+from transfer.runtime.files import sandbox, unpickler, untrusted
 
 EXTENSION = 0x107
 # Programs longer than this take a while.
@@ -128,7 +127,7 @@ def child(start: int, short: bool) -> None:
         # the same limits, reached sooner
         unpickler.MAX_OBJECT_BYTES >>= 3
         untrusted.DECOMPRESSION_FLOOR >>= 3
-        keras_file.CPU_SECONDS = 1
+        sandbox.CPU_SECONDS = 1
     copyreg.add_extension("os", "mkdir", 0x7)
     copyreg.add_extension("posix", "mkdir", EXTENSION)
     # as after another library has used it, so that no name is looked up any more

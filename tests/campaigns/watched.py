@@ -12,7 +12,7 @@ from typing import Any
 
 from transfer.errors import TransferError
 from transfer.runtime import progress
-from transfer.runtime.files import hdf5
+from transfer.runtime.files import sandbox
 from transfer.weights.readers import keras_file
 
 REPOSITORY = Path(__file__).parents[2]
@@ -25,7 +25,9 @@ SECONDS, PATIENCE = 30.0, 4
 READING = ("os.listdir", "os.scandir", "object.", "sys._getframe", "marshal.", "gc.", "builtins.id", "mmap.", "array.")
 # What loading a library does, and asking HDF5's in another process.
 LIBRARIES = tuple(os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, REPOSITORY))
-CHILDREN = [each.CHILD.format(str(each.ROOT)) for each in (keras_file, hdf5)]
+CHILDREN = [
+    sandbox.CHILD.format(str(sandbox.ROOT), each) for each in (sandbox.HDF5, sandbox.MATLAB, keras_file.PROCESS)
+]
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 

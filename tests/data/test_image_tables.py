@@ -148,7 +148,7 @@ WRONG = [
     ("path,label", ",cat", {}, "1 row has nothing in column path"),
     ("path,target", "0.png,0.25", {}, "column target holds fractions, no classes: --config.data.columns.value=target"),
     ("path,age", "0.png,old", {"value": "age"}, "column age: line 2 has old, which is no finite number"),
-    ("path,age", "0.png,", {"value": "age"}, "column age: line 2 is empty; fill it in, or remove the row"),
+    ("path,age", "0.png,", {"value": "age"}, "1 row has nothing in column age, the first is line 2: fill in, or"),
     ("path,age", "0.png,inf", {"value": "age"}, "column age: line 2 has inf, which is no finite number"),
     ("path,a,b", "0.png,1,2", {"labels": "a,b"}, "column b should hold 1 and 0, or 1 and -1, and nothing else"),
     ("path,a,b", "0.png,1,1", {"label": "a,b"}, "line 2 is of 2 of the classes, not of one"),

@@ -21,8 +21,7 @@ from transfer.data.layout import no_split
 from transfer.data.source import ArraySource, BrokenImage, Source, digest
 from transfer.errors import TransferError, UsageError
 from transfer.runtime.files import archives
-from transfer.runtime.files.hdf5 import Hdf5Array, Hdf5File
-from transfer.runtime.files.matlab import MatFile
+from transfer.runtime.files.sandbox import MATLAB, SandboxedArray, SandboxedFile
 from transfer.runtime.files.untrusted import (
     DAMAGE_ERRORS,
     LimitedReader,
@@ -60,7 +59,7 @@ def _open(kind: str, path: str, split: str | None) -> Source:
         pixels, known = array(images), np.asarray(array(labels)[:])
         class_names = [str(text) for text in array("class_names").reshape(-1)] if "class_names" in names else None
     known = known.reshape(-1) if known.ndim == 2 and 1 in known.shape else known
-    if isinstance(pixels, Hdf5Array):
+    if isinstance(pixels, SandboxedArray):
         return StoredSource(name, file, _Rows(pixels, turned=kind == "mat"), known, class_names, split)
     if kind == "mat" and pixels.shape[-1] == len(known) and pixels.shape[2:-1] in ((), (1,), (3,)):  # images come last
         pixels = np.moveaxis(pixels, -1, 0)
@@ -103,20 +102,17 @@ def _npz(path: str) -> Iterator[Arrays]:
 
 @contextmanager
 def _h5(path: str) -> Iterator[Arrays]:
-    file = Hdf5File(path)
-    yield file.arrays, file.arrays.__getitem__
+    arrays = SandboxedFile(path).arrays
+    yield arrays, arrays.__getitem__
 
 
 @contextmanager
 def _mat(path: str) -> Iterator[Arrays]:
-    """Of a file of version 5; those of 7.3 are HDF5."""
+    """Of a file of version 5, as a whole; those of 7.3 are HDF5."""
     with open(path, "rb") as stream:
-        if stream.read(len(MAT_HDF5)) == MAT_HDF5:
-            with _h5(path) as arrays:
-                yield arrays
-            return
-        file = MatFile(stream)
-        yield file.places, file.array
+        is_hdf5 = stream.read(len(MAT_HDF5)) == MAT_HDF5
+    arrays = (SandboxedFile(path) if is_hdf5 else SandboxedFile(path, MATLAB, "MATLAB")).arrays
+    yield arrays, lambda name: arrays[name] if is_hdf5 else arrays[name][:].T
 
 
 @contextmanager
@@ -147,7 +143,7 @@ def _idx_array(path: str) -> np.ndarray:
 class _Rows:
     """An array of images in an HDF5 file as (N, h, w, channels); `turned`: axes in the order that MATLAB leaves."""
 
-    def __init__(self, array: Hdf5Array, turned: bool) -> None:
+    def __init__(self, array: SandboxedArray, turned: bool) -> None:
         self.array, (count, *sides) = array, array.shape
         self.order = tuple(range(len(sides)))[:: -1 if turned else 1]
         if not turned and len(sides) == 3 and sides[0] in (1, 3) and sides[2] not in (1, 3):

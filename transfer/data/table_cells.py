@@ -43,12 +43,17 @@ def read(table: Table, says: str, shown: Sequence[str], rows: np.ndarray) -> tup
 
     Raises TransferError naming the line of a cell that is empty, no number, no mark, or no class.
     """
+    for name in shown if says == "value" else shown[:1] if says == "label" and len(shown) == 1 else ():
+        check_filled(table, name, rows)
     if says == "value":
-        return tuple(shown), np.array([_numbers(table, name, rows) for name in shown], np.float32).T
+        numbers = [
+            [_number(table.columns[name][row], f"column {printable(name)}: line {table.lines[row]}") for row in rows]
+            for name in shown
+        ]
+        return tuple(shown), np.array(numbers, np.float32).T
     if odd := [name for name in shown if len(shown) > 1 and not is_marks(table.columns[name])]:
         raise TransferError(f"column {printable(odd[0])} should hold 1 and 0, or 1 and -1, and nothing else")
     if says == "label" and len(shown) == 1:
-        check_filled(table, shown[0], rows)
         of_rows = [[label] for label in map(text, table.columns[shown[0]])]
     else:
         of_rows = labels_of(table.columns, shown)
@@ -103,20 +108,14 @@ def _split(cell: Any, separator: str | None) -> list[str]:
     return [label for part in parts if (label := text(part).strip("'\" "))]
 
 
-def _numbers(table: Table, name: str, rows: np.ndarray) -> list[float]:
-    """The numbers in some rows of a column; TransferError for what is none that float32 holds."""
-    numbers = []
-    for row in rows:
-        cell, where = text(table.columns[name][row]), f"column {printable(name)}: line {table.lines[row]}"
-        if not cell:
-            raise TransferError(f"{where} is empty; fill it in, or remove the row")
-        try:
-            numbers.append(float(cell))
-        except ValueError:
-            numbers.append(np.nan)
-        if not abs(numbers[-1]) <= np.finfo(np.float32).max:
-            raise TransferError(f"{where} has {printable(cell)}, which is no finite number")
-    return numbers
+def _number(cell: Any, where: str) -> float:
+    """The number in a cell; TransferError for what is none that float32 holds."""
+    try:
+        if abs(number := float(text(cell))) <= np.finfo(np.float32).max:
+            return number
+    except ValueError:
+        pass
+    raise TransferError(f"{where} has {printable(text(cell))}, which is no finite number")
 
 
 def _natural(label: str) -> list[tuple[bool, int, str]]:

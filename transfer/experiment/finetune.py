@@ -24,10 +24,10 @@ from transfer.evaluation.summary import summary
 from transfer.experiment import results, workdirs
 from transfer.experiment.backbone import build_network, build_preprocessing
 from transfer.experiment.evaluate_head import is_evaluated
-from transfer.experiment.head_data import misleading, untrained_classes
+from transfer.experiment.head_data import Data, Labelled
 from transfer.models.registry import flat_state, layers_of
 from transfer.preprocess.recipe import Preprocessing
-from transfer.store import duplicates, skipped
+from transfer.store import skipped
 from transfer.training import finetune, init_from
 from transfer.training.finetune import folded, trained_layers
 from transfer.training.loop import run_epochs, whole_epochs
@@ -71,8 +71,11 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     described = native.describe(model.arch, dict(model.fields), preprocessing, **classes)
     known = results.facts(config, model) | {"unfreeze": config.unfreeze, "trained_layers": len(layers)}
     known |= {"init_from": started} if started is not None else {}
-    known |= {"num_classes": num_classes, **{f"num_{split}": len(source) for split, source in sources.items()}}
-    known |= _misleading(rows, sources) | skipped.left_out(sources.values())
+    sides = (
+        Labelled({"pixels": np.asarray(rows[split][0])}, sources[split].labels, sources[split].ids) for split in SPLITS
+    )
+    data = Data(*sides, "classes", np.arange(num_classes), sources["train"].class_names)
+    known |= data.sizes() | data.misleading("pixels") | skipped.left_out(sources.values())
     before, path = results.read(workdir), workdir / "model.safetensors"
     result, done = results.of_run(run, known, before, keep), {} if results.trained(run, before) else before
     same = bool(done) and done.get("kept_epoch") == result.get("kept_epoch")
@@ -83,14 +86,6 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     workdirs.record(config, workdir, workdirs.OF_TRAINING)
     results.write(workdir, result)
     return result
-
-
-def _misleading(rows: Mapping[str, finetune.LabelledImages], sources: Mapping[str, Source]) -> dict[str, Any]:
-    """The facts in `result.json` on images that validate and train, by their pixels, and on classes without any."""
-    train, validation = (duplicates.Rows(np.asarray(rows[split][0]), sources[split].ids) for split in SPLITS)
-    of_train, of_validation = (np.asarray(sources[split].labels) for split in SPLITS)
-    twins = duplicates.facts(train, validation, what="pixels")
-    return misleading(twins, untrained_classes(of_train, of_validation, sources["train"].class_names))
 
 
 def report_layers(

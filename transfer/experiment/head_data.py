@@ -55,13 +55,20 @@ class Data(NamedTuple):
         counts = {"num_train": len(self.train.labels), "num_validation": len(self.validation.labels)}
         return {"num_classes": self.num_outputs, **counts}
 
-    def misleading(self) -> dict[str, Any]:
-        """The facts in `result.json` on rows that make its measures say less than they seem to; each is logged."""
+    def misleading(self, what: str = "features") -> dict[str, Any]:
+        """The facts in `result.json` on rows that make its measures say less than they seem to; each is logged.
+
+        `what` is what the rows hold, in words.
+        """
         train, validation = (
             duplicates.Rows(next(iter(side.taps.values())), side.ids, side.content)
             for side in (self.train, self.validation)
         )
-        return misleading(duplicates.facts(train, validation), self.untrained_classes())
+        twins, untrained = duplicates.facts(train, validation, what), self.untrained_classes()
+        for line in filter(None, (twins and duplicates.line(twins), untrained)):
+            logging.warning("%s", line)
+        facts = {duplicates.KEY: twins, "untrained_classes": untrained}
+        return {key: fact for key, fact in facts.items() if fact}
 
     def print_shapes(self) -> None:
         """Prints a line for each side: the shapes of its taps and of its labels."""
@@ -73,33 +80,17 @@ class Data(NamedTuple):
         if self.kind != "classes":
             return None
         train, validation = (np.asarray(side.labels[:]).reshape(-1) for side in (self.train, self.validation))
-        return untrained_classes(train, validation, self.class_names)
+        # what is no class is for the head to refuse
+        rows = validation[np.isin(validation, np.arange(self.num_outputs)) & ~np.isin(validation, train)]
+        if not len(rows):
+            return None
+        names = listed([self.class_names[label] for label in np.unique(rows)], 5)
+        return f"{len(rows)} validation rows are of classes that no training row is of: {names}"
 
     def given(self, side: Labelled) -> np.ndarray:
         """The labels of a side as the user gave them, which is how an estimator is to learn them."""
         labels = np.asarray(side.labels[:])
         return self.classes[labels] if self.kind == "classes" and self.classes is not None else labels
-
-
-def misleading(twins: dict[str, Any] | None, untrained: str | None) -> dict[str, Any]:
-    """Logs what is known of duplicates and of classes without training rows; the facts in `result.json`."""
-    for line in (twins and duplicates.line(twins), untrained):
-        if line:
-            logging.warning("%s", line)
-    facts = {duplicates.KEY: twins, "untrained_classes": untrained}
-    return {key: fact for key, fact in facts.items() if fact}
-
-
-def untrained_classes(train: np.ndarray, validation: np.ndarray, class_names: Sequence[str]) -> str | None:
-    """A line about the classes of validation labels (M,) that are on no training row, (N,); None where there are none.
-
-    What is no class is for the head to refuse.
-    """
-    rows = validation[np.isin(validation, np.arange(len(class_names))) & ~np.isin(validation, train)]
-    if not len(rows):
-        return None
-    names = listed([class_names[label] for label in np.unique(rows)], 5)
-    return f"{len(rows)} validation rows are of classes that no training row is of: {names}"
 
 
 def of_stores(stores: Mapping[str, "FeatureStore"], taps: Sequence[str]) -> Data:

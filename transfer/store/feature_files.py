@@ -22,9 +22,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from transfer.errors import TransferError, UsageError
-from transfer.runtime.files import archives, atomic, digest, hdf5, paths
+from transfer.runtime.files import archives, atomic, digest, paths
 from transfer.runtime.files.archives import Archive
 from transfer.runtime.files.pickles import load_arrays
+from transfer.runtime.files.sandbox import HDF5_MAGIC, SandboxedFile
 from transfer.runtime.files.untrusted import MAX_CLASSES, prefix_errors, printable, remaining_size
 from transfer.runtime.progress import waiting
 
@@ -63,7 +64,7 @@ def read(path: Any, target: str = "classes") -> tuple[np.ndarray, np.ndarray]:
             content: Any = _read_npz(stream, name)
         elif start.startswith(archives.ARRAY_START):
             content = _read_npy(stream, name)
-        elif start.startswith(hdf5.MAGIC):
+        elif start.startswith(HDF5_MAGIC):
             content = _read_hdf5(name)
         elif len(start) > 8 and start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] < 1 << 32:
             content = _read_safetensors(stream, name)
@@ -255,7 +256,7 @@ def _read_hdf5(name: str) -> Mapping[str, Any]:
     with prefix_errors(name):
         if not os.path.isfile(path):
             raise TransferError("HDF5 is read from a file on this machine, not inside a zip or elsewhere")
-        arrays = hdf5.Hdf5File(path).arrays
+        arrays = SandboxedFile(path).arrays
         return {key: arrays[key][:] for key in arrays if key in NAMES} or dict.fromkeys(arrays)
 
 

@@ -1,15 +1,15 @@
-"""The process that looks into HDF5 files of anybody, and reads arrays of them (`transfer.runtime.files.hdf5`).
+"""The process that looks into HDF5 files of anybody, and what it has in common with those that read other files.
 
-HDF5's library is written in C, and files can be made that hang or crash it; a few in a thousand damaged ones do. That
-ends this process, which has limits on memory and time.
+It is asked by `transfer.runtime.files.sandbox`.
 """
 
+import io
 import json
 import math
 import os
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -18,19 +18,11 @@ import ml_dtypes
 import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.untrusted import (
-    DAMAGE_ERRORS,
-    DECOMPRESSION_FLOOR,
-    DECOMPRESSION_RATIO,
-    error_summary,
-    printable,
-)
+from transfer.runtime.files.sandbox import BFLOAT16, NUMBERS
+from transfer.runtime.files.untrusted import DECOMPRESSION_FLOOR, DECOMPRESSION_RATIO, error_summary, printable
 
-NUMBERS, BFLOAT16 = "biuf", "bfloat16"
 # Groups in groups, and arrays, of which anything is known.
 DEEPEST, MOST_ARRAYS = 10, 10_000
-# Of a core, for each answer.
-CPU_SECONDS, BYTES_A_SECOND = 10, 50_000_000
 # For a small file; HDF5's library and NumPy alone take 0.2 GiB of addresses.
 MEMORY = 1 << 30
 # Deflate, shuffle, a checksum; others may be code.
@@ -105,33 +97,59 @@ def text_of(item: Any, name: str) -> str | None:
     return value.decode("utf-8") if isinstance(value, bytes) else value if isinstance(value, str) else None
 
 
-def main() -> None:
-    """`… SIZE PATH`: answers each line of input about the file of SIZE bytes: `null`, or `[NAME, START, STOP]`.
+def serve(opened: Callable[[Any, int], Any]) -> None:
+    """`… KIND SIZE CPU_SECONDS [PATH]`: answers lines about the file at PATH, or the SIZE bytes before them.
 
-    An answer is a line of JSON: `error`; or `arrays`, the dtypes and shapes of all by their names; or `length`, and
-    behind it so many bytes, these rows of an array.
+    An answer is a line of JSON: `error`; to `null` what the file holds; to `[NAME, START, STOP]` the `length` of these
+    rows of an array, and behind it so many bytes.
+
+    Args:
+        opened: of file and size what has `holds()` and `rows(name, start, stop)`.
     """
-    size, path = int(sys.argv[1]), sys.argv[2]
+    (kind, size, seconds), path, questions = sys.argv[1:4], sys.argv[4:], sys.stdin.buffer
+    source: Any = path[0] if path else io.BytesIO(questions.read(int(size)))
     file = None
-    for line in sys.stdin.buffer:
-        limit(size, int(sum(os.times()[:2])) + CPU_SECONDS + size // BYTES_A_SECOND)
-        content = b""
+    for line in questions:
+        limit(int(size), int(sum(os.times()[:2])) + int(seconds))
+        content: Any = b""
         try:
-            file = file or h5py.File(path, "r", locking=False)
+            file = file or opened(source, int(size))
             if (request := json.loads(line)) is None:
-                arrays = {name: (array.dtype.str, array.shape) for name, array in _arrays(file, "", 0)}
-                answer: Any = {"arrays": arrays}
+                answer = file.holds()
             else:
-                name, start, stop = request
-                check(array := child(file, name, "array"), printable(name), size)
-                content = np.asarray(array[start:stop], array.dtype, "C").tobytes()
+                content = np.ascontiguousarray(file.rows(*request)).reshape(-1).view(np.uint8).data
                 answer = {"length": len(content)}
-        except (TransferError, *DAMAGE_ERRORS, OSError, RuntimeError) as error:
-            damage = f"a damaged or truncated HDF5 file ({error_summary(error)})"
+        except MemoryError:
+            answer = {"error": f"refused: a {kind} file of {size} bytes that takes more than {MEMORY + 4 * int(size)}"}
+        except Exception as error:  # of a damaged file, libraries raise what they like
+            damage = f"a damaged or truncated {kind} file ({error_summary(error)})"
             answer = {"error": str(error) if isinstance(error, TransferError) else damage}
-        sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n" + content)
+        sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
+        sys.stdout.buffer.write(content)
         sys.stdout.flush()
     os._exit(0)  # what a damaged file left behind is not to be tidied up
+
+
+class Hdf5:
+    """The arrays of numbers in an HDF5 file, by their paths."""
+
+    def __init__(self, source: Any, size: int) -> None:
+        self.file, self.size = h5py.File(source, "r", locking=False), size
+
+    def holds(self) -> dict[str, Any]:
+        """The dtypes and shapes of all arrays."""
+        return {"arrays": {name: (dtype_of(array).name, array.shape) for name, array in _arrays(self.file, "", 0)}}
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Some rows of an array, or all of one without rows, in the order of bytes that is usual."""
+        check(array := child(self.file, name, "array"), printable(name), self.size)
+        content = np.asarray(array[start:stop] if array.shape else array[()])
+        return content.astype(array.dtype.newbyteorder("<"), copy=False)
+
+
+def main() -> None:
+    """Answers about an HDF5 file."""
+    serve(Hdf5)
 
 
 def _arrays(group: Any, above: str, depth: int) -> Iterator[tuple[str, Any]]:

@@ -24,8 +24,7 @@ WITHIN = (
 )
 DEEPEST, LONGEST = 3, 200
 
-# The name of Keras' other format, and the kinds of numbers that it may hold.
-HDF5, NUMBERS, BFLOAT16 = "Keras .h5", "biuf", "bfloat16"
+HDF5 = "Keras .h5"  # the name of Keras' other format
 
 
 class Described(dict[str, np.ndarray]):

@@ -1,26 +1,15 @@
-"""What an HDF5 file of Keras holds, found out in a process of its own.
+"""The process that finds out what an HDF5 file of Keras holds, asked by `transfer.weights.readers.keras_file`."""
 
-HDF5's library is written in C, and files can be made that hang or crash it; a few in a thousand damaged ones do. Here
-that ends a process which has limits on memory and time, and whose answer the reader takes for another claim of the
-file (`transfer.weights.readers.keras_file`).
-"""
-
-import io
-import json
-import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 import h5py
-import numpy as np
 
 from transfer.errors import TransferError
-from transfer.runtime.files.hdf5_process import attribute_of, check, child, dtype_of, limit, text_of
-from transfer.runtime.files.untrusted import DAMAGE_ERRORS, error_summary, printable
-from transfer.weights.readers._described import BFLOAT16, HDF5
+from transfer.runtime.files.hdf5_process import Hdf5, attribute_of, check, child, dtype_of, serve, text_of
+from transfer.runtime.files.untrusted import printable
 
 # Groups of a model in a model in a model.
 DEEPEST = 50
@@ -41,37 +30,25 @@ NUMBERED_VARIABLES = {
 }
 
 
+class KerasFile(Hdf5):
+    """The variables of layers; an optimiser's state is left out."""
+
+    def holds(self) -> dict[str, Any]:
+        """The JSON of a whole model, `network`, if any, and `variables`: [layer, group, variable, path, dtype, shape].
+
+        `layer`, with the models that it lies in (`vgg16/block1_conv1`), is None where the file has only the name of its
+        group.
+        """
+        variables = [
+            (*names, dataset.name, dtype_of(dataset).name, dataset.shape)
+            for *names, dataset in _variables(self.file, self.size)
+        ]
+        return {"variables": variables, "network": text_of(self.file, "model_config")}
+
+
 def main() -> None:
-    """`… SIZE CPU_SECONDS [PATH]`: describes the file at PATH, or the `SIZE` bytes of standard input."""
-    size, seconds, *path = sys.argv[1:]
-    limit(int(size), int(seconds))
-    file: Any = path[0] if path else io.BytesIO(sys.stdin.buffer.read())
-    answer(file, int(size), sys.stdout.buffer)
-    sys.stdout.flush()
-    os._exit(0)  # what a damaged file left behind is not to be tidied up
-
-
-def answer(file: Any, size: int, output: IO[bytes]) -> None:
-    """Writes a line of JSON, `error` or `tensors` and `network`, and then the bytes of the tensors.
-
-    A tensor is [layer, group, variable, dtype, shape]; `layer`, with the models that it lies in (`vgg16/block1_conv1`),
-    is None where the file has only the name of its group. `network` is the JSON of a whole model, if any.
-    """
-    try:
-        with h5py.File(file, "r") as opened:
-            variables = [(*names, dataset, dtype_of(dataset)) for *names, dataset in _variables(opened, size)]
-            tensors = [(*names, dtype.name, dataset.shape) for *names, dataset, dtype in variables]
-            model = text_of(opened, "model_config")  # where the file holds a model and not weights alone
-            header = {"tensors": tensors, "network": model}
-            output.write(json.dumps(header).encode() + b"\n")
-            for *_, dataset, dtype in variables:
-                array = np.asarray(dataset[()])
-                array = array if dtype.name == BFLOAT16 else array.astype(dtype.newbyteorder("<"), "C", copy=False)
-                output.write(array.reshape(-1).view(np.uint8).data)
-    except (TransferError, *DAMAGE_ERRORS, OSError, RuntimeError) as error:
-        damage = f"a damaged or truncated {HDF5} file ({error_summary(error)})"
-        text = str(error) if isinstance(error, TransferError) else damage
-        output.write(json.dumps({"error": text}).encode() + b"\n")
+    """Answers about a file of Keras."""
+    serve(KerasFile)
 
 
 def _variables(file: Any, size: int) -> Iterator[tuple[str | None, str, str, Any]]:

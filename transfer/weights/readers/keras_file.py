@@ -5,33 +5,23 @@ with such weights in `model.weights.h5` and the names of layers in `config.json`
 """
 
 import json
-import math
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
-from subprocess import DEVNULL, PIPE
-from typing import IO, Any
+from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from transfer.errors import TransferError
 from transfer.runtime.files import archives
+from transfer.runtime.files.sandbox import HDF5_MAGIC, SandboxedArray, SandboxedFile
 from transfer.runtime.files.untrusted import decompression_limit, printable
 from transfer.weights.readers import Format
-from transfer.weights.readers._described import BFLOAT16, HDF5, NUMBERS, Described
+from transfer.weights.readers._described import HDF5, Described
 
+PROCESS = "transfer.weights.readers._hdf5"
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"
-MAGIC = b"\x89HDF\r\n\x1a\n"
-ROOT = Path(__file__).parents[3]
-CHILD = "import sys; sys.path.insert(0, {!r}); from transfer.weights.readers import _hdf5; _hdf5.main()"
-# Of a core; a file of 500 MB takes two.
-CPU_SECONDS, BYTES_A_SECOND = 10, 50_000_000
-LONGEST_ANSWER = 1 << 26
 
 
 def read_h5(path: Path | bytes, layer_names: Mapping[str, str] | None = None) -> Described:
@@ -42,52 +32,25 @@ def read_h5(path: Path | bytes, layer_names: Mapping[str, str] | None = None) ->
     `path` is the file, or what is in it; an optimiser's state is left out. `layer_names` (group `/layers/conv2d_7` ->
     name of the layer) are for files of early Keras 3, which lack them.
     """
-    content, file = (path, []) if isinstance(path, bytes) else (b"", [str(path.absolute())])
-    size = len(path) if isinstance(path, bytes) else path.stat().st_size
-    limits = [str(size), str(CPU_SECONDS + size // BYTES_A_SECOND)]
-    command = [sys.executable, "-c", CHILD.format(str(ROOT)), *limits, *file]
-    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as process:
-        assert process.stdin and process.stdout
-        try:
-            with suppress(BrokenPipeError), process.stdin:
-                process.stdin.write(content)
-            return assembled(process.stdout, size, layer_names or {})
-        finally:
-            process.kill()
-
-
-def assembled(answer: IO[bytes], size: int, layer_names: Mapping[str, str]) -> Described:
-    """The arrays of an answer (`_hdf5.answer`), which is believed no more than the file of `size` bytes."""
-    line = answer.readline(LONGEST_ANSWER)
-    if not line.endswith(b"\n"):
-        raise TransferError(f"a damaged {HDF5} file: HDF5's own library crashed or went on for ever over it")
-    header = json.loads(line)
-    if "error" in header:
-        raise TransferError(str(header["error"]))
+    file = SandboxedFile(path if isinstance(path, bytes) else str(path), PROCESS, HDF5)
     arrays: dict[str, np.ndarray] = {}
-    bytes_left = limit = decompression_limit(size)
-    for layer, group, variable, dtype, shape in header["tensors"]:
-        layer = layer or layer_names.get(group)
+    bytes_left = limit = decompression_limit(file.size)
+    for layer, group, variable, *described in file.holds["variables"]:
+        layer = layer or (layer_names or {}).get(group)
         if layer is None:
             raise TransferError("written by an early Keras 3, which leaves out the names of layers; save it as .keras")
         name = f"{layer}/{variable}"
         if name in arrays:
             raise TransferError(f"it holds {printable(name)} twice")
-        kind = np.dtype(ml_dtypes.bfloat16) if dtype == BFLOAT16 else np.dtype(str(dtype)).newbyteorder("<")
-        if (kind.kind not in NUMBERS and dtype != BFLOAT16) or not all(int(side) >= 0 for side in shape):
-            raise TransferError(f"{printable(name)} is of an unknown type")
-        length = math.prod(map(int, shape)) * kind.itemsize
-        bytes_left -= length
+        array = SandboxedArray(file, *described)
+        bytes_left -= array.nbytes
         if bytes_left < 0:
             raise TransferError(f"refused: its variables take more than {limit} bytes")
-        raw = answer.read(length)
-        if len(raw) != length:
-            raise TransferError(f"a damaged or truncated {HDF5} file ({printable(name)} ends early)")
-        arrays[name] = np.frombuffer(raw, kind).reshape(shape)
+        arrays[name] = array[:]
     short = {name: "/".join(name.split("/")[-2:]) for name in arrays}
     if len(set(short.values())) == len(short):  # the names of the models that layers lie in say nothing more
         arrays = {short[name]: array for name, array in arrays.items()}
-    network = header["network"]
+    network = file.holds["network"]
     return Described(arrays, network=None if network is None else json.loads(network))
 
 
@@ -114,5 +77,5 @@ def layer_names(model: Mapping[str, Any], parent: str = "") -> Iterator[tuple[st
 
 FORMATS = (
     Format("Keras .keras", lambda head, members: WEIGHTS in members, read_archive),
-    Format(HDF5, lambda head, members: head.startswith(MAGIC), read_h5),
+    Format(HDF5, lambda head, members: head.startswith(HDF5_MAGIC), read_h5),
 )
