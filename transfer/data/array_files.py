@@ -6,6 +6,7 @@ file one by one, the others lie in memory.
 
 import functools
 import gzip
+import hashlib
 import math
 import os
 import re
@@ -179,10 +180,7 @@ class StoredSource(ArraySource):
     @functools.cached_property
     def fingerprint(self) -> str:
         with open(self.path, "rb") as file:
-            checksum = functools.reduce(
-                lambda sum, part: zlib.crc32(part, sum), iter(lambda: file.read(AT_ONCE), b""), 0
-            )
-        return digest(self, (checksum.to_bytes(4, "big"),))
+            return digest(self, (hashlib.file_digest(file, "sha256").digest(),))
 
 
 READERS: dict[str, Any] = {"npz": _npz, "h5": _h5, "mat": _mat, "idx": _idx}

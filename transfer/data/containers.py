@@ -44,7 +44,7 @@ def open_container(path: str) -> "Folder | Zip | Tar":
     if os.path.isdir(path):
         return Folder(path)
     with open(path, "rb") as file:
-        head = file.read(archives.BLOCK)
+        head = file.read(tars.BLOCK)
     if head[TAR_MAGIC_AT:].startswith(b"ustar"):
         return Tar(path)
     for start, (what, command) in PACKED.items():

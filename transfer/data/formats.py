@@ -22,8 +22,6 @@ ENDINGS: Mapping[str, tuple[str, ...]] = {
     "HEIF": (".heic", ".heif", ".hif"),
 }
 OF_IMAGES = tuple(ending for endings in ENDINGS.values() for ending in endings)
-# Those in which two images of one size mostly take the same number of bytes.
-UNCOMPRESSED = (*ENDINGS["PPM"], *ENDINGS["BMP"], *ENDINGS["TIFF"])
 SPOKEN = "JPEG, PNG, PPM, WebP, BMP, GIF, TIFF, JPEG 2000, AVIF or HEIC"
 
 STARTS: Mapping[bytes, str] = {

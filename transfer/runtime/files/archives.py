@@ -1,8 +1,6 @@
 """Zip and tar archives from anybody: read in memory, never unpacked onto the disk, and to a limited size.
 
-Arrays in a zip (`.npz`) are of numbers and text alone, and their headers may lie. Of a tar only regular files under
-short names are read; links, devices, files with holes and the headers that extend others are passed over: `tarfile`
-itself parses those, with recursion and with patterns that take forever.
+Arrays in a zip (`.npz`) are of numbers and text alone, and their headers may lie.
 """
 
 import bz2
@@ -11,7 +9,7 @@ import gzip
 import io
 import lzma
 import math
-import tarfile
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from transfer.errors import TransferError
+from transfer.runtime.files import tars
 from transfer.runtime.files.untrusted import (
     DAMAGE_ERRORS,
     LimitedReader,
@@ -31,8 +30,8 @@ from transfer.runtime.files.untrusted import (
     remaining_size,
 )
 
-# What `tarfile`, `zipfile` and what unpacks them raise for damaged and hostile files.
-DAMAGE = (*DAMAGE_ERRORS, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, RuntimeError, OSError)
+# What `zipfile`, and what unpacks tars, raise for damaged and hostile files.
+DAMAGE = (*DAMAGE_ERRORS, zipfile.BadZipFile, lzma.LZMAError, zlib.error, RuntimeError, OSError)
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 1
 ARRAY_SUFFIX, ARRAY_START = ".npy", b"\x93NUMPY"
@@ -46,8 +45,6 @@ ARRAY_HEADERS: dict[tuple[int, int], Any] = {
 MOST_HEADER = 1 << 17
 # How a packed tar begins -> what unpacks it.
 PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
-BLOCK, MAX_MEMBERS = tarfile.BLOCKSIZE, 10_000
-AT_ONCE = 1 << 20
 
 
 class Archive:
@@ -175,26 +172,12 @@ def open_tar(path: str) -> Iterator[Iterator[tuple[str, LimitedReader]]]:
     what it is where the file cannot be read.
     """
     with open(path, "rb") as file:
-        limit, head = decompression_limit(remaining_size(file)), file.read(8)
+        size, head = remaining_size(file), file.read(8)
         file.seek(0)
         unpack = next((each for magic, each in PACKED.items() if head.startswith(magic)), None)
+        stream, limits = file, [size]
+        if unpack:
+            stream, limits = unpack(file, "rb"), [decompression_limit(size), "refused: {} at most as it unpacks"]
         with _damage_reported_as("not a readable tar archive"):
-            yield _files(LimitedReader(unpack(file, "rb") if unpack else file, limit))
-
-
-def _files(stream: LimitedReader) -> Iterator[tuple[str, LimitedReader]]:
-    for _ in range(MAX_MEMBERS):
-        try:
-            member = tarfile.TarInfo.frombuf(stream.read(BLOCK), tarfile.ENCODING, "surrogateescape")
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-            return
-        padded = -(-member.size // BLOCK) * BLOCK
-        if not 0 <= padded <= stream.bytes_left:
-            name = printable(member.name)
-            raise TransferError(f"refused: {name} is said to have {member.size} bytes, more than there can be")
-        end = stream.bytes_left - padded
-        if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE):
-            yield member.name, LimitedReader(stream, member.size)
-        while (rest := stream.bytes_left - end) > 0:
-            stream.read(min(rest, AT_ONCE))
-    raise TransferError(f"refused: more than {MAX_MEMBERS} members")
+            files = tars.members(stream, *limits)
+            yield ((os.fsdecode(name), LimitedReader(stream, length)) for name, _, length in files)

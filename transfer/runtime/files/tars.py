@@ -1,7 +1,8 @@
 """Where the members of a tar lie, by its headers alone: a chain that leads from one to the next.
 
 Headers of GNU and POSIX tar that extend others are read for long names; links, folders and devices are passed over.
-`tarfile` takes five times as long, and parses more than it can be trusted with.
+`tarfile` takes five times as long, and parses more than it can be trusted with, by recursion and by patterns that take
+for ever.
 """
 
 import re
@@ -20,23 +21,27 @@ MOST_TEXT = 1 << 20
 PATH, OTHER_SIZE = re.compile(rb"^\d+ path=(.*)$", re.M), re.compile(rb"^\d+ (size=|GNU\.sparse)", re.M)
 
 
-def members(file: Any, size: int) -> Iterator[tuple[bytes, int, int]]:
+def members(
+    file: Any, size: int, short: str = "ends early: {}; copy or download it again"
+) -> Iterator[tuple[bytes, int, int]]:
     """(name, offset, size) of the regular files of a tar; the stream stands at the beginning of each.
 
-    Tars that were joined are one. Raises TransferError for what is damaged or ends early.
+    Tars that were joined are one. Of a stream that is unpacked as it is read, `size` is how much there may be of it.
+    Raises TransferError for what is damaged, and in the words of `short` for a file that is longer than there is room.
     """
     at, long_name = 0, b""
     while at < size:
         file.seek(at)
         header = file.read(BLOCK)
+        if not header and at:
+            return
         if header == NOTHING:
             at += BLOCK
             continue
         length, kind = _checked_size(header, at), header[156:157]
         name, at = long_name or _name(header), at + BLOCK
         if length > size - at:
-            short = f"{printable(name)} is said to have {length} bytes, {size - at} follow"
-            raise TransferError(f"ends early: {short}; copy or download it again")
+            raise TransferError(short.format(f"{printable(name)} is said to have {length} bytes, {size - at} follow"))
         text = file.read(min(length, MOST_TEXT)) if kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME) else b""
         if kind == tarfile.GNUTYPE_SPARSE or OTHER_SIZE.search(text):
             raise TransferError("holds a file of more than 8 GB, or one with holes; write the tar anew without it")
@@ -64,7 +69,7 @@ def _checked_size(header: bytes, at: int) -> int:
             raise ValueError
         field = header[124:136]
         size = int.from_bytes(field[1:], "big") if field[0] == 0x80 else int(field.strip(b" \0") or b"0", 8)
-        if size < 0:
+        if size < 0 or len(header) < BLOCK:
             raise ValueError
     except ValueError:
         where = f"damaged at byte {at}" if at else "no tar, or a packed one (unpack it: images are read by position)"
