@@ -289,7 +289,7 @@ def test_what_json_says_under_names_that_are_given(kind, tmp_path):
     "columns, says, words",
     [
         ({"value": "x"}, {"x": "tall"}, "column x: line a.tar/0 has tall, which is no finite number"),
-        ({"value": "x"}, {"x": float("nan")}, "column x: line a.tar/0 is empty"),
+        ({"value": "x"}, {"x": float("nan")}, "nothing in column x, the first is line a.tar/0"),
         ({"labels": "x,y"}, {"x": 1, "y": 3}, "column y should hold 1 and 0"),
         ({"labels": "x"}, {"x": ["a"]}, "column x holds 1 different labels"),
         ({"labels": "x"}, {"y": ["a"]}, "no image with a label: 1 without a label"),

@@ -71,10 +71,10 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     described = native.describe(model.arch, dict(model.fields), preprocessing, **classes)
     known = results.facts(config, model) | {"unfreeze": config.unfreeze, "trained_layers": len(layers)}
     known |= {"init_from": started} if started is not None else {}
-    sides = (
+    train, validation = (
         Labelled({"pixels": np.asarray(rows[split][0])}, sources[split].labels, sources[split].ids) for split in SPLITS
     )
-    data = Data(*sides, "classes", np.arange(num_classes), sources["train"].class_names)
+    data = Data(train, validation, "classes", np.arange(num_classes), sources["train"].class_names)
     known |= data.sizes() | data.misleading("pixels") | skipped.left_out(sources.values())
     before, path = results.read(workdir), workdir / "model.safetensors"
     result, done = results.of_run(run, known, before, keep), {} if results.trained(run, before) else before

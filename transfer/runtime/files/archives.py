@@ -175,9 +175,7 @@ def open_tar(path: str) -> Iterator[Iterator[tuple[str, LimitedReader]]]:
         size, head = remaining_size(file), file.read(8)
         file.seek(0)
         unpack = next((each for magic, each in PACKED.items() if head.startswith(magic)), None)
-        stream, limits = file, [size]
-        if unpack:
-            stream, limits = unpack(file, "rb"), [decompression_limit(size), "refused: {} at most as it unpacks"]
+        stream = unpack(file, "rb") if unpack else file
         with _damage_reported_as("not a readable tar archive"):
-            files = tars.members(stream, *limits)
+            files = tars.members(stream, decompression_limit(size) if unpack else size, bool(unpack))
             yield ((os.fsdecode(name), LimitedReader(stream, length)) for name, _, length in files)

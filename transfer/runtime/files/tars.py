@@ -15,19 +15,18 @@ from transfer.runtime.files.untrusted import printable
 
 BLOCK = tarfile.BLOCKSIZE
 NOTHING = bytes(BLOCK)
+AGAIN = "; copy or download it again"
 REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 # Of a header that extends another; POSIX' has lines `LENGTH KEY=VALUE`.
 MOST_TEXT = 1 << 20
 PATH, OTHER_SIZE = re.compile(rb"^\d+ path=(.*)$", re.M), re.compile(rb"^\d+ (size=|GNU\.sparse)", re.M)
 
 
-def members(
-    file: Any, size: int, short: str = "ends early: {}; copy or download it again"
-) -> Iterator[tuple[bytes, int, int]]:
+def members(file: Any, size: int, is_limit: bool = False) -> Iterator[tuple[bytes, int, int]]:
     """(name, offset, size) of the regular files of a tar; the stream stands at the beginning of each.
 
-    Tars that were joined are one. Of a stream that is unpacked as it is read, `size` is how much there may be of it.
-    Raises TransferError for what is damaged, and in the words of `short` for a file that is longer than there is room.
+    Tars that were joined are one. `is_limit`: `size` is how much there may be of a tar that is unpacked as it is read.
+    Raises TransferError for what is damaged or ends early.
     """
     at, long_name = 0, b""
     while at < size:
@@ -41,7 +40,8 @@ def members(
         length, kind = _checked_size(header, at), header[156:157]
         name, at = long_name or _name(header), at + BLOCK
         if length > size - at:
-            raise TransferError(short.format(f"{printable(name)} is said to have {length} bytes, {size - at} follow"))
+            short = f"{printable(name)} is said to have {length} bytes, {size - at} "
+            raise TransferError(f"refused: {short}may follow" if is_limit else f"ends early: {short}follow{AGAIN}")
         text = file.read(min(length, MOST_TEXT)) if kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME) else b""
         if kind == tarfile.GNUTYPE_SPARSE or OTHER_SIZE.search(text):
             raise TransferError("holds a file of more than 8 GB, or one with holes; write the tar anew without it")
