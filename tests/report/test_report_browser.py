@@ -135,6 +135,17 @@ def test_the_theme_is_chosen_and_kept(trained: Path, watched: Any) -> None:
     assert page.evaluate(paper) == dark
 
 
+@pytest.mark.parametrize("width", [390, 700, 1000, 1200])
+def test_no_column_of_the_comparison_is_cut(two: Path, watched: Any, width: int) -> None:
+    page = watched(two, width)
+    table = page.locator("#comparison .scroll")
+    assert table.evaluate("one => one.scrollWidth") <= table.evaluate("one => one.clientWidth")
+    last = page.locator("#comparison tbody tr").nth(1).locator("td").last  # p of a difference
+    assert last.is_visible() and last.bounding_box()["x"] + last.bounding_box()["width"] <= width
+    row = page.locator("#comparison tbody tr").first.evaluate("one => one.textContent")
+    assert re.search(r"\d\d\.\d\d \[\d\d\.\d\d, \d+\.\d\d\]", row), "as one text, for who copies it"
+
+
 def test_tables_are_sorted_by_their_headings(two: Path, watched: Any) -> None:
     page = watched(two)
     heading = page.locator("#comparison thead th").first
