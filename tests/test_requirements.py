@@ -40,7 +40,7 @@ OPTIONAL = {
     "torchvision": ("peers",),
     "vl_convert": ("plots",),
 }
-# `google.protobuf` comes with onnx, and is used beside it.
+# `google.protobuf` comes with onnx and with TensorFlow Datasets, and is used beside them.
 BROUGHT = {
     "google": "onnx",
     "huggingface_hub": "huggingface-hub",

@@ -209,7 +209,8 @@ def _data() -> dict[str, Any]:
     """The settings that say which images train and which validate."""
     return {
         # "digits", "folder:PATH" (class folders, or a zip of them), "csv:FILE" (a table of images), "tfds:NAME",
-        # "cifar10:PATH", "cifar100:PATH", "npz:PATH", "pickle:PATH", and shards: "wds:PATH", "parquet:PATH", "hf:NAME".
+        # "cifar10:PATH", "cifar100:PATH", "npz:PATH", "pickle:PATH", and shards: "wds:PATH", "tfrecord:PATH",
+        # "arrayrecord:PATH", "parquet:PATH", "hf:NAME".
         "source": "digits",
         # Which columns of a table say what; None: those that have the usual names; "none": no column.
         "columns": {

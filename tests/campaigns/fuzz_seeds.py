@@ -433,6 +433,53 @@ def sample_tar() -> list[bytes]:
     return [tar(members, form) for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)]
 
 
+def example(**features: bytes | int | float) -> bytes:
+    """A record of one image."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    message = tf_example_pb2.Example()
+    for name, value in features.items():
+        kind = {bytes: "bytes_list", float: "float_list"}.get(type(value), "int64_list")
+        getattr(message.features.feature[name], kind).value.append(value)
+    return message.SerializeToString()
+
+
+def examples() -> list[bytes]:
+    """Records with labels of every kind."""
+    return [example(image=b"image", label=label) for label in (3, b"cat", 0.5)]
+
+
+def tfrecord(records: Sequence[bytes]) -> bytes:
+    """A TFRecord file, written by TensorBoard."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    stream = io.BytesIO()
+    writer = RecordWriter(stream)
+    for record in records:
+        writer.write(record)
+    return stream.getvalue()
+
+
+def tfrecords() -> list[bytes]:
+    return [tfrecord(examples())]
+
+
+@functools.cache
+def array_records() -> list[bytes]:
+    """By its own writer, in groups of one and of several."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    contents = []
+    with tempfile.TemporaryDirectory() as folder:
+        for size in (1, 2):
+            writer = ArrayRecordWriter(f"{folder}/{size}", f"group_size:{size}")
+            for record in examples():
+                writer.write(record)
+            writer.close()
+            contents.append(Path(folder, str(size)).read_bytes())
+    return contents
+
+
 def overrides() -> list[bytes]:
     """Lines as they stand on the command line after `--config.`."""
     return [

@@ -1,6 +1,7 @@
 """The readers that `tests.campaigns.fuzz` tries, each with valid files to damage and what a damaged one is put into."""
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -12,13 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from unittest import mock
 
 import numpy as np
+import pyarrow
 from fsspec.implementations.local import LocalFileSystem
 
 from tests.campaigns import fuzz_seeds as seeds
-from transfer.data import decode, open_source, shard_rows, wds
+from transfer.data import decode, open_source, records, shard_rows, wds
 from transfer.data.shards import Shard
 from transfer.errors import TransferError
 from transfer.runtime.files import hdf5_process, matlab_process, sandbox
@@ -138,6 +141,16 @@ PPM_TOKENS = (b"P1", b"P3", b"P5", b"P6", b"Pf", b"#", b"\n", b"65535 ")
 HDF5_TOKENS = (b"TREE", b"SNOD", b"HEAP", b"GCOL", b"OHDR", b"FRHP", b"BTHD")
 ONNX_TOKENS = (b"Conv", b"Loop", b"Expand", b"Tile", b"\x08\x01", b"\x12\x00")
 TAR_TOKENS = (b"ustar", b"L", b"x", b"\xff" * 12)
+RECORD_TOKENS = (
+    b"image",
+    b"label",
+    b"\x0a",
+    b"\x12",
+    b"\x1a",
+    b"\xff" * 8,
+    b"\xff\xff\xff\xff\x0f",
+    b"\x08\xff\xff\x01",
+)
 TEXT_TOKENS = (
     *JSON_TOKENS,
     b"NaN",
@@ -306,11 +319,18 @@ def image_folder(name: str) -> Callable[[Path], object]:
     return read
 
 
-def samples(folder: Path) -> object:
-    """The table of a shard, not kept."""
-    path, columns = folder / "a.tar", shard_rows.Columns()
-    shard = Shard("a.tar", str(path), path.stat().st_size, 0, LocalFileSystem())
-    return shard_rows.table_of(wds.rows(shard, columns), columns).to_pylist()
+def shard_table(name: str, rows: Callable[..., Any]) -> Callable[[Path], object]:
+    """The table of a shard, not kept; a damage in it is raised, as a source does."""
+
+    def read(folder: Path) -> object:
+        path, columns = folder / name, shard_rows.Columns()
+        shard = Shard(name, str(path), path.stat().st_size, path.stat().st_mtime_ns, LocalFileSystem())
+        table = shard_rows.table_of(rows(shard, columns), columns)
+        if table.schema.metadata:
+            raise TransferError(f"{path}: {table.schema.metadata[b'damage'].decode()}")
+        return table.to_pylist()
+
+    return read
 
 
 def with_checksums(content: bytes) -> Files:
@@ -432,6 +452,15 @@ def pth_with(content: bytes) -> Files:
     return {"a.bin": seeds.pth_with(content)}
 
 
+def framed(content: bytes) -> Files:
+    """A damaged record that has the right length and checksums all the same."""
+    return {"a.tfrecord": seeds.tfrecord([content])}
+
+
+pyarrow.array([0])  # imports pandas if it is there, which reads the time zones of the system
+TAR_TABLE = shard_table("a.tar", wds.rows)
+TFRECORD_TABLE = shard_table("a.tfrecord", functools.partial(records._rows, records._tf_records))
+ARRAY_RECORD_TABLE = shard_table("a.array_record", functools.partial(records._rows, records._array_records))
 cifar_folder, cifar_tar = source("cifar10", "", "test"), source("cifar10", "a.tar.gz", "test")
 GROUP, ARRAY, CHUNK = "zarr.json", "features/pre_logits/zarr.json", "features/pre_logits/c/0/0"
 TABLE = (
@@ -460,7 +489,10 @@ TABLE = (
     Target("CIFAR tar.gz", seeds.packed_tars, cifar_tar, alone("a.tar.gz")),
     Target("image folder .zip", seeds.image_zip, image_folder("a.zip"), alone("a.zip"), ZIP_TOKENS),
     Target("image folder .tar", seeds.image_tar, image_folder("a.tar"), with_tar_checksums("a.tar"), TAR_TOKENS),
-    Target("WebDataset tar", seeds.sample_tar, samples, with_tar_checksums("a.tar"), TAR_TOKENS),
+    Target("WebDataset tar", seeds.sample_tar, TAR_TABLE, with_tar_checksums("a.tar"), TAR_TOKENS),
+    Target("TFRecord", seeds.tfrecords, TFRECORD_TABLE, alone("a.tfrecord"), RECORD_TOKENS),
+    Target("TFRecord, record", seeds.examples, TFRECORD_TABLE, framed, RECORD_TOKENS),
+    Target("ArrayRecord", seeds.array_records, ARRAY_RECORD_TABLE, alone("a.array_record"), share=3, short=30),
     Target("JPEG", seeds.jpegs, picture(".jpg"), alone("a.jpg"), JPEG_TOKENS),
     Target("PNG", seeds.pngs, picture(".png"), with_checksums, PNG_TOKENS),
     Target("PPM", seeds.ppms, picture(".ppm"), alone("a.ppm"), PPM_TOKENS),

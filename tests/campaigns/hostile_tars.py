@@ -1,11 +1,15 @@
 """CIFAR archives that are bombs, hold links, devices and holes, or never end."""
 
 import io
+import struct
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import google_crc32c
+
 from tests.campaigns.hostile_file import TERA, File, cifar, image_in_tar, too_many
+from transfer.data import open_source
 
 ARCHIVE, BATCH = "a.tar.gz", "cifar-10-batches-py/data_batch_1"
 
@@ -74,6 +78,7 @@ def of_images() -> Iterator[File]:
         return lambda folder: (folder / "a.tar").write_bytes(content)
 
     name = "x/1.png"
+    yield File("a record of a terabyte", claims_record(TERA), image_in_record, ("ends early",))
     yield File(
         "an image of a terabyte", plain(member(name, TERA).tobuf(tarfile.GNU_FORMAT)), image_in_tar, ("ends early",)
     )
@@ -88,6 +93,18 @@ def of_images() -> Iterator[File]:
     for path in ("../../x/1.png", "/x/1.png", "x/../../../1.png"):
         content = member(path, 512).tobuf() + bytes(1536)
         yield File(f"the image {path} of a tar", plain(content), image_in_tar, ("not a readable image", "no images"))
+
+
+def image_in_record(folder: Path) -> object:
+    return open_source(f"tfrecord:{folder / 'a.tfrecord'}").image(0)
+
+
+def claims_record(size: int) -> Callable[[Path], object]:
+    """What writes a TFRecord file whose record is said to be so large, with the right checksum of that."""
+    length = struct.pack("<Q", size)
+    value = google_crc32c.value(length)
+    check = ((value >> 15 | value << 17) + 0xA282EAD8) % (1 << 32)
+    return lambda folder: (folder / "a.tfrecord").write_bytes(length + struct.pack("<I", check) + bytes(64))
 
 
 def extended() -> bytes:

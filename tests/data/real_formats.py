@@ -112,6 +112,43 @@ def image_table(images, labels, names=CLASSES, image="image", label="label"):
     return pa.table([pa.array(rows, kind), pa.array(labels, pa.int64())], schema=schema)
 
 
+def example(**features):
+    """A record as TensorFlow writes it, by the message that TensorFlow Datasets has copied; `__` is a slash."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    message = tf_example_pb2.Example()
+    for name, values in features.items():
+        feature = message.features.feature[name.replace("__", "/")]
+        for value in values if isinstance(values, list) else [values]:
+            kind = {bytes: "bytes_list", str: "bytes_list", float: "float_list"}.get(type(value), "int64_list")
+            getattr(feature, kind).value.append(value.encode() if isinstance(value, str) else value)
+    return message.SerializeToString()
+
+
+def imagenet(image, label, **more):
+    """A record as those of ImageNet are."""
+    return example(image__encoded=image, image__class__label=label, image__class__text="a, b", image__height=8, **more)
+
+
+def write_tfrecord(path, records):
+    """By TensorBoard's writer of such files."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    with path.open("wb") as file:
+        writer = RecordWriter(file)
+        for record in records:
+            writer.write(record)
+
+
+def write_array_record(path, records, options="group_size:1"):
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    writer = ArrayRecordWriter(str(path), options)
+    for record in records:
+        writer.write(record)
+    writer.close()
+
+
 def write_files(root, files):
     """`files`: path below `root` -> bytes, or None for an empty folder."""
     for name, content in files.items():
@@ -296,6 +333,35 @@ def make_wds(root):
     return f"wds:{root}", splits
 
 
+def make_tfrecord(root):
+    """Named and filled as ImageNet's are."""
+    splits = {}
+    for split, count in SPLITS.items():
+        images, labels = pixels(count, 9, 7, count), np.arange(count) % 3
+        splits[split] = (images, labels)
+        for shard, rows in enumerate((slice(0, 4), slice(4, count))):
+            records = [
+                imagenet(encoded(image), int(label)) for image, label in zip(images[rows], labels[rows], strict=True)
+            ]
+            write_tfrecord(root / f"{split}-{shard:05d}-of-00002", records)
+    return f"tfrecord:{root}", splits
+
+
+def make_arrayrecord(root):
+    """Named and filled as TensorFlow Datasets does it."""
+    splits = {}
+    for split, count in SPLITS.items():
+        images, labels = pixels(count, 9, 7, count), np.arange(count) % 3
+        splits[split] = (images, labels)
+        for shard, rows in enumerate((slice(0, 4), slice(4, count))):
+            records = [
+                example(image=encoded(image), label=int(label))
+                for image, label in zip(images[rows], labels[rows], strict=True)
+            ]
+            write_array_record(root / f"{split}.array_record-{shard:05d}-of-00002", records)
+    return f"arrayrecord:{root}", splits
+
+
 def make_parquet(root):
     import pyarrow.parquet
 
@@ -339,6 +405,8 @@ MAKERS = {
     "pickle": make_pickle,
     "tfds": make_tfds,
     "wds": make_wds,
+    "tfrecord": make_tfrecord,
+    "arrayrecord": make_arrayrecord,
     "parquet": make_parquet,
     "hf": make_hf,
 }

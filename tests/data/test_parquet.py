@@ -178,7 +178,7 @@ def test_rows_without_a_label_are_counted(tmp_path, caplog):
 OTHERS = {
     "another name": (
         lambda: image_table(IMAGES, LABELS, label="class"),
-        "train-1.parquet has other columns than train-0",
+        "train-1.parquet: has other columns than the first file: .'class',., not .'label'",
     ),
     "another type": (
         lambda: plain(image=DATA, label=["a"] * 12),

@@ -28,7 +28,9 @@ def find(schema: Any, given: Mapping[str, str] | None) -> Columns:
     elif lacking := sorted({*shown} - {*schema.names}):
         raise UsageError(f"config.data.columns.{columns.says} names {printable(lacking[0])}; there is {_there(schema)}")
     feature = features.get(shown[0], {})
-    names = feature.get("feature", feature).get("names")  # of a list of classes inside
+    if columns.says != "label":  # a list of classes has them inside
+        feature = feature.get("feature", {})
+    names = feature.get("names") if isinstance(feature, dict) and columns.says != "value" else None
     class_names = tuple(map(str, names)) if len(shown) == 1 and isinstance(names, list) else None
     types = tuple(str(schema.field(name).type) for name in (image, *shown))
     return Columns(image, columns.says, shown, types, class_names)

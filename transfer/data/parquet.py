@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from transfer.data import arrow_columns
-from transfer.data.shard_rows import ShardSource, listed
+from transfer.data.shard_rows import Columns, ShardSource, listed
 from transfer.data.shards import Shard, find
 from transfer.errors import TransferError
 from transfer.runtime.files.untrusted import error_summary, prefix_errors, printable
@@ -27,14 +27,14 @@ MOST_BYTES, FEWEST = 512 << 20, 4
 class ParquetSource(ShardSource):
     """Rows of Parquet files, known by their numbers in their file."""
 
-    def __init__(self, name: str, shards: Sequence[Shard], parts: Sequence[Any]) -> None:
-        tables, (self.columns, *_), groups = zip(*parts, strict=True)
-        super().__init__(name, shards, tables, self.columns)
-        self.starts = [[0, *np.cumsum([group.num_rows for group in each]).tolist()] for each in groups]
-        largest = max((group.total_byte_size for each in groups for group in each), default=1)
+    def __init__(self, name: str, shards: Sequence[Shard], tables: Sequence[Any], columns: Columns) -> None:
+        super().__init__(name, shards, tables, columns)
+        groups = [[0, *map(len, table["size"].chunks)] for table in tables]
+        self.starts: list[list[int]] = [np.cumsum(lengths).tolist() for lengths in groups]
+        largest = max(int(np.max(table["size"], initial=1)) for table in tables)
         pool = ThreadPoolExecutor(2, thread_name_prefix="unpack")
         self._lock = threading.Lock()
-        kept = functools.lru_cache(max(MOST_BYTES // max(largest, 1), FEWEST))
+        kept = functools.lru_cache(max(MOST_BYTES // largest, FEWEST))
         self._unpacking = kept(lambda *place: pool.submit(self._unpacked, *place))
 
     def read(self, row: int, limit: int | None = None) -> bytes:
@@ -67,13 +67,9 @@ def open_split(path: str, split: str | None, columns: Mapping[str, str] | None =
     """
     name = f"parquet:{path}"
     shards = find(name, path, split, r"\.parquet$")
-    parts = listed(name, shards, lambda shard: _listed(shard, columns))
-    for shard, (_, found, _) in zip(shards, parts, strict=True):
-        for here, there in zip(found, parts[0][1], strict=True):
-            if here != there:
-                what = f"{printable(str(here), 200)}, not {printable(str(there), 200)}"
-                raise TransferError(f"{name}: {shard.name} has other columns than {shards[0].name}: {what}")
-    return ParquetSource(name, shards, parts)
+    with _opened(shards[0]) as file:
+        first = arrow_columns.find(file.schema_arrow, columns)
+    return ParquetSource(name, shards, listed(name, shards, functools.partial(_table, columns, first)), first)
 
 
 @contextlib.contextmanager
@@ -90,10 +86,16 @@ def _opened(shard: Shard) -> Iterator[Any]:
             raise TransferError(f"no Parquet file, or a damaged one ({error_summary(error)})") from error
 
 
-def _listed(shard: Shard, wanted: Mapping[str, str] | None) -> tuple[Any, arrow_columns.Columns, list[Any]]:
-    """The table of a file, its columns and its row groups; labels are read, images are not."""
+def _table(given: Mapping[str, str] | None, first: Columns, shard: Shard) -> Any:
+    """The table of a file, whose labels are read and images are not; a chunk of its sizes is a row group."""
+    import pyarrow
+
     with _opened(shard) as file:
-        columns = arrow_columns.find(file.schema_arrow, wanted)
+        for here, there in zip(arrow_columns.find(file.schema_arrow, given), first, strict=True):
+            if here != there:
+                what = f"{printable(str(here), 200)}, not {printable(str(there), 200)}"
+                raise TransferError(f"has other columns than the first file: {what}")
         groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-        sizes = np.repeat([group.total_byte_size for group in groups], [group.num_rows for group in groups])
-        return arrow_columns.table(columns, file.read(columns=list(columns.shown)), sizes), columns, groups
+        sizes = [np.full(group.num_rows, group.total_byte_size) for group in groups]
+        rows = file.read(columns=list(first.shown))
+        return arrow_columns.table(first, rows, pyarrow.chunked_array(sizes, pyarrow.int64()))

@@ -22,18 +22,22 @@ SOURCES = {
     **{kind: f"transfer.data.array_files:open_{kind}" for kind in ("npz", "h5", "mat", "idx")},
     "pickle": "transfer.data.arrays:open_pickle",
     "wds": "transfer.data.wds:open_split",
+    "tfrecord": "transfer.data.records:open_tfrecord",
+    "arrayrecord": "transfer.data.records:open_arrayrecord",
     "parquet": "transfer.data.parquet:open_split",
     "hf": "transfer.data.hf:open_split",
 }
 WITHOUT_PATH = ("digits", "tfds", "hf")
 # kinds of files that may be named by a pattern, or lie on a bucket
-SHARDS = ("wds", "parquet")
+SHARDS = ("wds", "tfrecord", "arrayrecord", "parquet")
+OF_ROWS = ("columns.label", "columns.labels", "columns.value")
 # kind -> the settings of `config.data` that say how it is read, which its function takes by name
 READING = {
     "folder": ("class_in_name",),
     "csv": (*(f"columns.{name}" for name in ("path", "label", "labels", "value", "split", "group")), "root", "ending"),
-    "wds": ("columns.label", "columns.labels", "columns.value", "skip_damage"),
-    **dict.fromkeys(("parquet", "hf"), ("columns.path", "columns.label", "columns.labels", "columns.value")),
+    "wds": (*OF_ROWS, "skip_damage"),
+    **dict.fromkeys(("tfrecord", "arrayrecord"), (*OF_ROWS, "columns.path", "skip_damage")),
+    **dict.fromkeys(("parquet", "hf"), (*OF_ROWS, "columns.path")),
 }
 
 # how a bare file's name ends -> kind
@@ -46,6 +50,7 @@ ENDINGS = {
     ".pkl": "pickle",
     ".pickle": "pickle",
     ".parquet": "parquet",
+    ".tfrecord": "tfrecord",
     ".csv": "csv",
     ".tsv": "csv",
     ".jsonl": "csv",
@@ -67,9 +72,9 @@ def open_source(spec: str, split: str | None = None, **reading: Any) -> Source:
 
     The spec is "digits", "tfds:NAME", "cifar10:PATH", "cifar100:PATH", "folder:PATH" (folder, zip or tar), "csv:FILE"
     (any table of images), "npz:PATH", "h5:PATH", "mat:PATH", "idx:PATH" (MNIST), "pickle:PATH" (traffic signs),
-    "cifar100coarse:PATH" (its 20 classes), "wds:PATH" and "parquet:PATH" (shards, which a
-    pattern may name, on a bucket too), "hf:NAME", or a bare path; a split is one that the source itself names, such as
-    "train", of a folder a sub-folder.
+    "cifar100coarse:PATH" (its 20 classes), "wds:PATH", "tfrecord:PATH", "arrayrecord:PATH" and
+    "parquet:PATH" (shards, which a pattern may name, on a bucket too), "hf:NAME", or a bare path; a split is one that
+    the source itself names, such as "train", of a folder a sub-folder.
 
     Args:
         reading: how a table is read, as `config.data` has it: `columns` (a mapping), `root` and `ending`; where

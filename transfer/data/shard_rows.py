@@ -19,7 +19,7 @@ from etils import epath
 from transfer.data import table_cells
 from transfer.data.encoded import EncodedSource
 from transfer.data.ids import LazyIds
-from transfer.data.shards import Shard
+from transfer.data.shards import Shard, find
 from transfer.data.source import checked_labels, digest
 from transfer.data.table_columns import TARGETS
 from transfer.data.table_files import Table
@@ -63,12 +63,14 @@ def cells(columns: Columns, values: Sequence[Any]) -> dict[str, Any]:
     if columns.says == "label" and isinstance(values[0], bool | float | list | dict | bytes):
         raise ValueError
     texts = [None if value is None else str(value).strip() or None for value in values]
-    if any("\n" in (text or "") for text in texts):
+    said: dict[str, Any] = {str(number): text for number, text in enumerate(texts)}
+    if columns.says == "labels" and len(values) == 1 and texts[0]:
+        said["0"] = texts = list(map(str, values[0] if isinstance(values[0], list) else values))
+    if (
+        "\n" in "".join(filter(None, texts)).encode().decode()
+    ):  # fails at half of a pair of surrogates, as JSON may have
         raise ValueError
-    "".join(filter(None, texts)).encode()  # JSON may have half of a pair of surrogates
-    if columns.says == "labels" and len(values) == 1 and values[0] is not None:
-        return {"0": list(map(str, values[0] if isinstance(values[0], list) else values))}
-    return {str(number): text for number, text in enumerate(texts)}
+    return said
 
 
 def listed(name: str, shards: Sequence[Shard], function: Callable[[Shard], Any]) -> list[Any]:
@@ -84,14 +86,14 @@ def listed(name: str, shards: Sequence[Shard], function: Callable[[Shard], Any])
     return parts
 
 
-def kept(rows: Callable[[Shard, Columns], Iterable[dict[str, Any]]], columns: Columns, shard: Shard) -> Any:
+def kept(kind: str, rows: Callable[[Shard, Columns], Iterable[dict[str, Any]]], columns: Columns, shard: Shard) -> Any:
     """The table of a shard from the cache, or of its `rows`; it is kept where they could be read to their end."""
     import pyarrow
     from pyarrow import feather
 
     name = hashlib.sha256(shard.path.encode("utf-8", "surrogateescape")).hexdigest()
     path = epath.Path(cache.cache_dir() / "shards" / name)
-    about = {b"about": repr((FORMAT, shard.stamp, rows.__qualname__, columns)).encode()}
+    about = {b"about": repr((FORMAT, shard.stamp, kind, columns)).encode()}
     try:
         table = feather.read_table(path, memory_map=False)
         if table.schema.metadata == about:
@@ -142,8 +144,8 @@ class ShardSource(EncodedSource):
     ) -> None:
         from pyarrow import compute
 
-        self.name, self.shards, self.tables, self.target = name, shards, tables, TARGETS[columns.says]
-        self._rows = list[np.ndarray]()
+        self.name, self.shards, self.tables, self.columns = name, shards, tables, columns
+        self.target, self._rows = TARGETS[columns.says], list[np.ndarray]()
         left_out: dict[str, tuple[int, str]] = {}
         for shard, table in zip(shards, tables, strict=True):
             damage = (table.schema.metadata or {}).get(b"damage", b"").decode()
@@ -164,19 +166,20 @@ class ShardSource(EncodedSource):
             raise TransferError(f"{name}: there is no image with a label: {counts or 'it is empty'}")
         if counts:
             self.leave_out(f"left out: {counts}")
-        super().__init__(name, *self._labels(name, columns, ids), ids)
+        super().__init__(name, *self._labels(ids), ids)
 
-    def _labels(self, name: str, columns: Columns, ids: Sequence[str]) -> tuple[Sequence[str], np.ndarray]:
+    def _labels(self, ids: Sequence[str]) -> tuple[Sequence[str], np.ndarray]:
         """Class names and labels: a class each, sorted, numbers by their value; the rest as a table says it."""
         import pyarrow
 
+        columns = self.columns
         whats = list(map(str, range(len(columns.shown))))
         parts = [table.select(whats).take(rows) for table, rows in zip(self.tables, self._rows, strict=True)]
         table = pyarrow.concat_tables(parts).combine_chunks()
         if columns.says != "label":
             of_rows = {shown: cells.to_pylist() for shown, cells in zip(columns.shown, table.columns, strict=True)}
             limit = decompression_limit(sum(shard.size for shard in self.shards))
-            with prefix_errors(name):
+            with prefix_errors(self.name):
                 return table_cells.read(Table(of_rows, ids, limit), columns.says, columns.shown, np.arange(len(ids)))
         class_names, labels = columns.class_names, table["0"]
         if class_names is None:
@@ -185,7 +188,7 @@ class ShardSource(EncodedSource):
             class_names = tuple(sorted(names, key=int if all(map(WHOLE_NUMBER.fullmatch, names)) else None))
             number = {class_name: label for label, class_name in enumerate(class_names)}
             labels = np.array([number[name] for name in names])[packed.indices]
-        return class_names, checked_labels(labels, len(ids), name, len(class_names))
+        return class_names, checked_labels(labels, len(ids), self.name, len(class_names))
 
     def place(self, row: int) -> tuple[int, int]:
         """The number of the shard that has a row, and the row in it."""
@@ -214,6 +217,22 @@ class ShardSource(EncodedSource):
         return digest(self, (np.asarray(table["size"], "<i8").tobytes() for table in self.tables))
 
 
+def open_shards(
+    name: str,
+    split: str | None,
+    ending: str,
+    rows: Callable[[Shard, Columns], Iterable[dict[str, Any]]],
+    columns: Columns,
+    skip_damage: bool,
+    kind: type[ShardSource] = ShardSource,
+) -> ShardSource:
+    """The source of the shards of a split, as `find` has them, whose `rows` are listed once."""
+    scheme, _, path = name.partition(":")
+    shards = find(name, path, split, ending)
+    tables = listed(name, shards, functools.partial(kept, scheme, rows, columns))
+    return kind(name, shards, tables, columns, skip_damage)
+
+
 def _reasons(table: Any, columns: Columns) -> Any:
     """Why each row of a table is left out, null where it is not."""
     import pyarrow
@@ -225,5 +244,6 @@ def _reasons(table: Any, columns: Columns) -> Any:
 
 
 def _id(shard: Shard, table: Any, row: int) -> str:
-    key = table["key"][row].as_py().decode("utf-8", "surrogateescape") if "key" in table.column_names else f"{row:06d}"
-    return f"{shard.name}/{key}" if shard.name else key
+    key = table["key"][row].as_py() if "key" in table.column_names else None
+    name = f"{row:06d}" if key is None else key.decode("utf-8", "surrogateescape")
+    return f"{shard.name}/{name}" if shard.name else name

@@ -3,14 +3,13 @@
 Listing a tar reads its headers and what is small, and of the images not a byte.
 """
 
-import functools
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from transfer.data import formats
-from transfer.data.shard_rows import BUFFER, NO_LABEL, Columns, ShardSource, cells, kept, listed, wanted
-from transfer.data.shards import Shard, find
+from transfer.data.shard_rows import BUFFER, NO_LABEL, Columns, ShardSource, cells, open_shards, wanted
+from transfer.data.shards import Shard
 from transfer.errors import TransferError
 from transfer.runtime.files import tars
 
@@ -32,10 +31,7 @@ def open_split(
         columns: what the `.json` have under other names: a class (`label`), several (`labels`) or numbers (`value`).
         skip_damage: whether tars are read as far as they go.
     """
-    name, given = f"wds:{path}", wanted(columns)
-    shards = find(name, path, split, r"\.tar$")
-    tables = listed(name, shards, functools.partial(kept, rows, given))
-    return ShardSource(name, shards, tables, given, skip_damage)
+    return open_shards(f"wds:{path}", split, r"\.tar$", rows, wanted(columns), skip_damage)
 
 
 def rows(shard: Shard, columns: Columns) -> Iterator[dict[str, Any]]:
