@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from transfer.errors import Unfinished, UsageError
 from transfer.runtime import cluster, preemption
 from transfer.runtime.distributed import CONNECT_SECONDS
 
@@ -170,7 +171,8 @@ def test_what_stopped_on_request_or_lost_a_peer_is_started_again(name):
     job, (pod, container) = job_of(name), pod_of(name)
     rules = [rule for rule in job["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
     by_code = {code: rule["action"] for rule in rules for code in rule["onExitCodes"]["values"]}
-    assert by_code == {preemption.EXIT_PREEMPTED: "Ignore", 76: "Ignore", 2: "FailJob"}
+    expected = {preemption.EXIT_PREEMPTED: "Ignore", Unfinished.exit_code: "Ignore", UsageError.exit_code: "FailJob"}
+    assert by_code == expected
     assert {rule["onExitCodes"]["containerName"] for rule in rules} == {container["name"]}
     # required of a job with such a policy
     assert pod["restartPolicy"] == "Never"

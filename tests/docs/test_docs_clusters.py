@@ -39,7 +39,7 @@ def test_flags_that_it_names_are_there():
         subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60).stdout
         for command in (
             [sys.executable, "train.py", "--helpfull"],
-            ["scripts/tpu_pod.sh", "--help"],
+            ["scripts/tpu_pod.py", "--help"],
             [sys.executable, "-m", "transfer", "features", "--help"],
         )
     ]
