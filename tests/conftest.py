@@ -31,6 +31,12 @@ for _library in ("OMP", "OPENBLAS", "MKL"):
 SHARED_DATA = Path(os.environ.get("TRANSFER_TEST_DATA") or REPOSITORY / "data")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than cores: a tenth of the time a test waits, for processes that it started or for a limit."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
     """Collects no garbage meanwhile, and from then on what is made from then on.

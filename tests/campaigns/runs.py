@@ -102,8 +102,9 @@ class Runs:
             "no_proxy": "127.0.0.1",
         }
         self.references = self._load()
-        make_images(base / "images")
-        make_sources(base / "sources")
+        if not self.references:  # which rest on them, dates in tars included
+            make_images(base / "images")
+            make_sources(base / "sources")
 
     def reference(self, name: str) -> Reference:
         """The uninterrupted run of the work `name`, and of those whose results it needs."""

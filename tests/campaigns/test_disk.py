@@ -7,8 +7,8 @@ from tests.campaigns.disk import CANNOT
 
 
 @pytest.mark.slow
-def test_a_few_disks_run_full(tmp_path):
-    done, figures = short.run("disk", "--trials=6", "--cold", folder=tmp_path)
+def test_a_few_disks_run_full(tmp_path, undisturbed):
+    done, figures = short.run("disk", "--trials=6", "--cold", f"--folder={undisturbed}", folder=tmp_path)
     if done.returncode == CANNOT:
         pytest.skip(done.stderr)
     assert done.returncode == 0, done.stdout + done.stderr
