@@ -30,7 +30,7 @@ from transfer.preprocess.any_size import resize
 from transfer.preprocess.recipe import Preprocessing
 from transfer.store.store import FeatureStore
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.usefixtures("compiled_quickly"), pytest.mark.slow]
 
 REPOSITORY = Path(__file__).parents[2]
 SUPPORT = REPOSITORY / "tests" / "support"

@@ -14,6 +14,8 @@ from transfer.heads import linear
 from transfer.heads.gradient import keras_adam
 from transfer.heads.linear_probe import LinearProbe
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 OURS = ("loss", "accuracy", "validation_loss", "validation_accuracy")
 KERAS = ("loss", "accuracy", "val_loss", "val_accuracy")
 WIDTH, CLASSES = 256, 10
