@@ -327,3 +327,20 @@ def test_a_result_says_on_what_the_head_was_trained(files, tmp_path, monkeypatch
     result = on_files(files, tmp_path)
     monkeypatch.setattr(jax, "__version__", "0.99")
     assert on_files(files, tmp_path, **{"mesh.data": 1}) == result
+
+
+@pytest.mark.parametrize(
+    "folder, changes, fits",
+    [
+        ("features", {"head.learning_rate": 0.5}, True),
+        ("features", {"head.learning_rate": 0.5, "image_size": 48}, False),
+        ("features", {"tap": "logits"}, False),
+        ("elsewhere", {"head.learning_rate": 0.5}, False),  # as of a run on feature files
+    ],
+)
+def test_features_are_to_be_used_again_only_where_they_fit(tmp_path, folder, changes, fits):
+    workdirs.bind_workdir(resolve_head(settings.default()).config, epath.Path(tmp_path))
+    (tmp_path / folder).mkdir()
+    with pytest.raises(TransferError, match="was made with other settings: ") as caught:
+        workdirs.bind_workdir(resolve_head(changed(settings.default(), changes)).config, epath.Path(tmp_path))
+    assert ("uses its features again" in str(caught.value)) == fits

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ PACKAGES = ("transfer", "transfer.weights", "transfer.extract", "transfer.experi
 def test_public_names_are_shown_found_and_seen_by_type_checkers(name: str) -> None:
     package = importlib.import_module(name)
     assert set(package.__all__) < set(dir(package)) and "__doc__" in dir(package)
+    shown = {public for public in dir(package) if not public.startswith("_")} - set(package.__all__)
+    assert all(inspect.ismodule(getattr(package, other)) for other in shown) and not shown & {"lazy", "distribution"}
     for public in package.__all__:
         assert getattr(package, public).__name__ == public
     assert package.__file__

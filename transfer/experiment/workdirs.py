@@ -25,6 +25,9 @@ OF_FEATURES = ("batch_size", "on_error", "features", "export")
 OF_TRAINING = ("head.epochs", "mesh", "stream", "checkpoint_seconds", "report")
 FREE = (*OF_FEATURES, *OF_TRAINING, "few_shot")
 
+# Sections of settings that features do not depend on.
+OF_HEAD = ("head.", "sweep.")
+
 # Settings that a message names at once.
 MOST_NAMED = 8
 FILE = "config.json"
@@ -98,17 +101,18 @@ def check_workdir(config: ConfigDict, workdir: epath.Path) -> None:
     unused = {"head": "finetune.", "finetune": "head."}.get(config.get("train"), "-")
     elsewhere = () if distributed.is_main() else PLACES
     free = [f"{section}." for section in FREE]
-    differing = [
-        f"{name[:MAX_PRINTED]} was {repr(before.get(name))[:MAX_PRINTED]} and is {now.get(name)!r}"
+    differing = {
+        name: f"{name[:MAX_PRINTED]} was {repr(before.get(name))[:MAX_PRINTED]} and is {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())
         if not (before.get(name) == now.get(name) or name.startswith((unused, *free)) or name in (*FREE, *elsewhere))
         and not (name == "seeds" and None not in (before.get(name), now.get(name)))  # there may be more or fewer
-    ]
+    }
     if differing:
+        features, fit = workdir / "features", all(name.startswith(OF_HEAD) for name in differing)
+        again = f" (--config.features={features} uses its features again)" if fit and features.exists() else ""
         raise TransferError(
-            f"{workdir} was made with other settings: {'; '.join(differing[:MOST_NAMED])}; "
-            f"take another --workdir (--config.features={workdir}/features uses its features again), "
-            "or delete this one"
+            f"{workdir} was made with other settings: {'; '.join([*differing.values()][:MOST_NAMED])}; "
+            f"take another --workdir{again}, or delete this one"
         )
 
 

@@ -20,6 +20,7 @@ def attach(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any]
         return getattr(importlib.import_module(homes[name]), name)
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *homes})
+        in_it = vars(sys.modules[package])
+        return sorted({*homes, *(name for name in in_it if name[:2] == "__" or f"{package}.{name}" in sys.modules)})
 
     return load, names, list(homes)
