@@ -152,7 +152,9 @@ def test_several_labels_and_values(kind, tmp_path, caplog):
     assert source.target == target and source.class_names == names and not caplog.messages
     np.testing.assert_array_equal(source.labels, [*labels * 4, labels[1]])
     np.testing.assert_array_equal(source.image(12), IMAGES[1])
-    with pytest.raises(UsageError, match=r"config.data.columns.labels names gone; there is image \(binary\), "):
+    with pytest.raises(
+        UsageError, match=r"config.data.columns.labels must name one column of labels; there is image \(binary\), "
+    ):
         open_source(spec, columns={"labels": "gone"})
 
 

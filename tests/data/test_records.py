@@ -109,6 +109,12 @@ def test_records_that_are_left_out_are_counted(written, caplog):
     assert "3 whose label is no label (first: train." in line and "\n" not in line
 
 
+def test_the_first_record_says_where_labels_are(written, caplog):
+    """Of two features each with a label only one means the same in all records."""
+    source = open_source(written([imagenet(DATA[0], 7), example(image=DATA[1], label=8), imagenet(DATA[2], 9)]))
+    assert source.class_names == ("7", "9") and "left out: 1 without a label (first: train." in caplog.messages[0]
+
+
 REFUSED = {
     "nothing that is asked for": (
         lambda: example(jpeg=DATA[0], label=1),

@@ -15,12 +15,13 @@ import pyarrow
 import pytest
 from real_formats import encoded, pixels, shard_files, tar_bytes, write_files
 
-from transfer.data import BrokenImage, open_source, wds
+from transfer.data import BrokenImage, open_source
 from transfer.data.loader import load_all
 from transfer.data.shard_rows import Columns, ShardSource
 from transfer.data.shards import Shard
 from transfer.data.splits import make_splits
 from transfer.errors import TransferError, UsageError
+from transfer.runtime.files import tars
 
 IMAGES = pixels(6, 8, 6)
 PNG = encoded(IMAGES[0])
@@ -334,7 +335,7 @@ def test_ids_and_labels_stay_when_a_shard_is_added(tmp_path):
 
 def test_an_index_is_made_once_and_again_when_the_shard_is_written_to(tmp_path, cache, monkeypatch):
     made = []
-    monkeypatch.setattr(wds, "rows", lambda *args, real=wds.rows: made.append(1) or real(*args))
+    monkeypatch.setattr(tars, "members", lambda *args, real=tars.members: made.append(1) or real(*args))
     first = opened(tmp_path, shard_files(IMAGES, [0, 1, 2, 0, 1, 2]))
     again = open_source(first.name)
     load_all(first)

@@ -21,12 +21,10 @@ def find(schema: Any, given: Mapping[str, str] | None) -> Columns:
         features, kinds = {}, {}
     images, classes = ([name for name in kinds if kinds[name] == kind] for kind in ("Image", "ClassLabel"))
     columns = wanted(given)
-    image, shown = _chosen(schema, "path", columns.image, _holds_bytes, images), columns.shown
-    if columns.says == "label":
-        usual = ["label"] if "label" in schema.names else classes
-        shown = (_chosen(schema, "label", shown[0], _names_classes, usual),)
-    elif lacking := sorted({*shown} - {*schema.names}):
-        raise UsageError(f"config.data.columns.{columns.says} names {printable(lacking[0])}; there is {_there(schema)}")
+    image = _chosen(schema, "path", columns.image, _holds_bytes, images)
+    usual = ["label"] if "label" in schema.names else classes
+    fits = _names_classes if columns.says == "label" else lambda kind: True
+    shown = tuple(_chosen(schema, columns.says, name, fits, usual) for name in columns.shown)
     feature = features.get(shown[0], {})
     if columns.says != "label":  # a list of classes has them inside
         feature = feature.get("feature", {})
@@ -34,14 +32,6 @@ def find(schema: Any, given: Mapping[str, str] | None) -> Columns:
     class_names = tuple(map(str, names)) if len(shown) == 1 and isinstance(names, list) else None
     types = tuple(str(schema.field(name).type) for name in (image, *shown))
     return Columns(image, columns.says, shown, types, class_names)
-
-
-def images(columns: Columns, table: Any) -> Any:
-    """The column of encoded images as one of bytes."""
-    import pyarrow.compute
-
-    column = table.column(columns.image)
-    return pyarrow.compute.struct_field(column, "bytes") if columns.types[0].startswith("struct") else column
 
 
 def table(columns: Columns, rows: Any, sizes: Any) -> Any:
@@ -70,15 +60,12 @@ def _names_classes(kind: Any) -> bool:
     return text in ("string", "large_string") or text.startswith(("int", "uint"))
 
 
-def _there(schema: Any) -> str:
-    return ", ".join(printable(f"{field.name} ({field.type})") for field in schema)
-
-
 def _chosen(schema: Any, what: str, name: str, fits: Callable[[Any], bool], named: Sequence[str]) -> str:
     """The one column that is wanted, or meant by its name, or that fits."""
     fitting = [field.name for field in schema if fits(field.type)]
     chosen = [name] if name else [each for each in named if each in fitting] or fitting
     if len(chosen) != 1 or chosen[0] not in fitting:
-        images = "encoded images (a table of paths is csv:FILE)" if what == "path" else "classes"
-        raise UsageError(f"config.data.columns.{what} must name one column of {images}; there is {_there(schema)}")
+        there = ", ".join(printable(f"{field.name} ({field.type})") for field in schema)
+        kind = {"path": "encoded images (a table of paths is csv:FILE)", "label": "classes"}.get(what, what)
+        raise UsageError(f"config.data.columns.{what} must name one column of {kind}; there is {there}")
     return chosen[0]

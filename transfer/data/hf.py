@@ -18,11 +18,11 @@ class HfSource(ShardSource):
     """Rows of a data set that the library keeps as Arrow files and maps into memory: all of them are one shard."""
 
     def __init__(self, name: str, rows: Any, columns: Columns, split: str | None) -> None:
-        import pyarrow.compute
+        from pyarrow import compute
 
         table = (rows if rows._indices is None else rows.flatten_indices()).data.table
         self._images = table.column(columns.image)
-        sizes = pyarrow.compute.binary_length(arrow_columns.images(columns, table)).fill_null(-1)
+        sizes = compute.binary_length(compute.struct_field(self._images, "bytes")).fill_null(-1)
         shard = Shard(split or "", name, table.nbytes, int(rows._fingerprint[:15], 16), None)
         super().__init__(name, [shard], [arrow_columns.table(columns, table, sizes)], columns)
 

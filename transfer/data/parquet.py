@@ -44,17 +44,18 @@ class ParquetSource(ShardSource):
         with self._lock:
             images = self._unpacking(shard, group)
             self._unpacking(*((shard, group + 1) if group + 2 < len(starts) else (shard + 1, 0)))
-        data = images.result()[place - starts[group]].as_py()
+        image = images.result()[place - starts[group]].as_py()
+        data = image["bytes"] if isinstance(image, dict) else image
         if data is None:
             raise ValueError("the file holds no bytes of it, at most a path")
         return data[:limit]
 
     def _unpacked(self, shard: int, group: int) -> Any:
-        """The images of a row group, a column of bytes; None behind the last one."""
+        """The images of a row group, a column; None behind the last one."""
         if shard == len(self.shards):
             return None
         with _opened(self.shards[shard]) as file:
-            return arrow_columns.images(self.columns, file.read_row_group(group, columns=[self.columns.image]))
+            return file.read_row_group(group, columns=[self.columns.image])[self.columns.image]
 
 
 def open_split(path: str, split: str | None, columns: Mapping[str, str] | None = None) -> ParquetSource:

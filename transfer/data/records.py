@@ -1,6 +1,7 @@
 """`tfrecord:PATH` and `arrayrecord:PATH`: records, each a `tf.train.Example` with an encoded image; without TensorFlow.
 
-Images of TFRecord files are read where they lie; records of ArrayRecord files are unpacked by the library of that name.
+Images of TFRecord files are read where they lie, and all checksums are compared when a file is listed; records of
+ArrayRecord files, which have to be on this machine's disks, are unpacked by the library of that name.
 """
 
 import functools
@@ -10,7 +11,7 @@ from typing import Any
 import google_crc32c
 
 from transfer.data.layout import listed
-from transfer.data.shard_rows import BUFFER, Columns, ShardSource, cells, open_shards, wanted
+from transfer.data.shard_rows import BUFFER, Columns, ShardSource, cells, open_shards
 from transfer.data.shards import Shard
 from transfer.errors import TransferError
 from transfer.runtime.files.untrusted import error_summary
@@ -34,37 +35,15 @@ class ArrayRecordSource(ShardSource):
         return image[:limit]
 
 
-def open_tfrecord(
-    path: str, split: str | None, columns: Mapping[str, str] | None = None, skip_damage: bool = False
-) -> ShardSource:
-    """Opens the TFRecord files of a split: a file, those below a folder, or those that a pattern names.
-
-    All checksums are compared when a file is listed. Raises TransferError for what is damaged, packed or no Example.
-
-    Args:
-        columns: the features of images (`path`) and of a class (`label`), several (`labels`) or numbers (`value`).
-        skip_damage: whether files are read as far as they go.
-    """
-    rows = functools.partial(_rows, _tf_records)
-    return open_shards(f"tfrecord:{path}", split, TFRECORD, rows, wanted(columns), skip_damage)
-
-
-def open_arrayrecord(
-    path: str, split: str | None, columns: Mapping[str, str] | None = None, skip_damage: bool = False
-) -> ShardSource:
-    """Opens the ArrayRecord files of a split, which are on this machine's disks, as `open_tfrecord` does."""
-    name, rows = f"arrayrecord:{path}", functools.partial(_rows, _array_records)
-    return open_shards(name, split, ARRAY_RECORD, rows, wanted(columns), skip_damage, ArrayRecordSource)
-
-
 def _rows(
     records: Callable[[Shard], Iterator[tuple[int, bytes]]], shard: Shard, columns: Columns
 ) -> Iterator[dict[str, Any]]:
     """The rows of records, each with where it begins. Raises TransferError where the first lacks what is asked for."""
+    shown = list[str]()
     for number, (start, record) in enumerate(records(shard)):
         features = _features(record)
         image_name = _name(features, columns.image, IMAGES)
-        shown = [_name(features, name, LABELS) for name in columns.shown]
+        shown = shown or [_name(features, name, LABELS) for name in columns.shown]  # of the first record
         if number == 0 and (lacking := [name for name in (image_name, *shown) if name not in features]):
             there = listed(sorted(features), 20) or "nothing"
             raise TransferError(f"a record has no {lacking[0]}; config.data.columns may name what there is: {there}")
@@ -155,3 +134,9 @@ def _array_records(shard: Shard, numbers: range | None = None) -> Iterator[tuple
                 yield 0, record
     except (ImportError, IndexError, RuntimeError, ValueError) as error:
         raise TransferError(f"cannot be read ({error_summary(error)})") from error
+
+
+open_tfrecord = functools.partial(open_shards, "tfrecord", TFRECORD, functools.partial(_rows, _tf_records))
+open_arrayrecord = functools.partial(
+    open_shards, "arrayrecord", ARRAY_RECORD, functools.partial(_rows, _array_records), kind=ArrayRecordSource
+)

@@ -218,19 +218,24 @@ class ShardSource(EncodedSource):
 
 
 def open_shards(
-    name: str,
-    split: str | None,
+    scheme: str,
     ending: str,
     rows: Callable[[Shard, Columns], Iterable[dict[str, Any]]],
-    columns: Columns,
-    skip_damage: bool,
+    path: str,
+    split: str | None,
+    columns: Mapping[str, str] | None = None,
+    skip_damage: bool = False,
     kind: type[ShardSource] = ShardSource,
 ) -> ShardSource:
-    """The source of the shards of a split, as `find` has them, whose `rows` are listed once."""
-    scheme, _, path = name.partition(":")
+    """Opens the shards of a split, a file, those below a folder, or those that a pattern names, by their `rows`.
+
+    Args:
+        columns: what says where the image is (`path`) and its class (`label`), several (`labels`) or numbers (`value`).
+        skip_damage: whether damaged shards are read as far as they go; else they are a TransferError.
+    """
+    name, taken = f"{scheme}:{path}", wanted(columns)
     shards = find(name, path, split, ending)
-    tables = listed(name, shards, functools.partial(kept, scheme, rows, columns))
-    return kind(name, shards, tables, columns, skip_damage)
+    return kind(name, shards, listed(name, shards, functools.partial(kept, scheme, rows, taken)), taken, skip_damage)
 
 
 def _reasons(table: Any, columns: Columns) -> Any:

@@ -1,14 +1,17 @@
 """`wds:PATTERN`: WebDataset tars, read where images lie in them; the members of a sample share their base name.
 
-Listing a tar reads its headers and what is small, and of the images not a byte.
+Listing a tar reads its headers and what is small, and of the images not a byte. Labels are in `.cls`, in `.json` under
+"label", or in `.txt`, as numbers or names; those that are asked for by other names are in `.json`. Samples without one,
+or without one image, are left out.
 """
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from transfer.data import formats
-from transfer.data.shard_rows import BUFFER, NO_LABEL, Columns, ShardSource, cells, open_shards, wanted
+from transfer.data.shard_rows import BUFFER, NO_LABEL, Columns, cells, open_shards
 from transfer.data.shards import Shard
 from transfer.errors import TransferError
 from transfer.runtime.files import tars
@@ -17,21 +20,6 @@ from transfer.runtime.files import tars
 MOST_TEXT, TOO_LONG = 1 << 20, b"\xff"
 # Which member of a sample has its label, the first that has one.
 LABELS = ("cls", "json", "txt")
-
-
-def open_split(
-    path: str, split: str | None, columns: Mapping[str, str] | None = None, skip_damage: bool = False
-) -> ShardSource:
-    """Opens the tars of a split: a file, those below a folder, or those that a pattern names.
-
-    Labels are in `.cls`, in `.json` under "label", or in `.txt`, as numbers or names. Samples without one, or without
-    one image, are left out, and counted in a warning. Raises TransferError where none is left, and for damaged tars.
-
-    Args:
-        columns: what the `.json` have under other names: a class (`label`), several (`labels`) or numbers (`value`).
-        skip_damage: whether tars are read as far as they go.
-    """
-    return open_shards(f"wds:{path}", split, r"\.tar$", rows, wanted(columns), skip_damage)
 
 
 def rows(shard: Shard, columns: Columns) -> Iterator[dict[str, Any]]:
@@ -79,3 +67,6 @@ def _shown(written: Mapping[str, bytes], columns: Columns) -> dict[str, Any]:
         if None not in shown.values():
             return shown
     return {"why": why}
+
+
+open_split = functools.partial(open_shards, "wds", r"\.tar$", rows)
