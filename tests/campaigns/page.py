@@ -35,6 +35,12 @@ CAMPAIGNS = (
         "Ctrl-C at any moment ends in one line and exit code 130, and the same command completes",
         "moments",
     ),
+    Campaign(
+        "processes",
+        "Of one to four processes a signal ends or stops some: all end within 30 s with codes that fit, none says that "
+        "all is saved where it is not, and the same command completes, bit for bit",
+        "runs",
+    ),
     Campaign("flip", "A changed byte or a cut file is noticed, or what is read is the same", "changes"),
     Campaign(
         "disk",
@@ -64,6 +70,7 @@ CAMPAIGNS = (
 # Campaigns whose parts have a table of their own: the columns beside `done` and `held`.
 PARTS: dict[str, dict[str, str]] = {
     "kill": {"rounds": "runs completed after them"},
+    "processes": {"slowest": "slowest end after the signal, seconds"},
     "flip": {
         "detected": "noticed",
         "harmless": "harmless",

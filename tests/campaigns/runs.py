@@ -22,8 +22,8 @@ POLL_SECONDS = 0.0003
 KEPT = "references.json"
 
 
-def arguments(description: str | None, counted: str, goal: int) -> argparse.Namespace:
-    """The flags that campaigns share; `--COUNTED` becomes `goal`."""
+def arguments(description: str | None, counted: str, goal: int, **own: int) -> argparse.Namespace:
+    """The flags that campaigns share, and numbers of a campaign's own; `--COUNTED` becomes `goal`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(f"--{counted}", dest="goal", type=int, default=goal, help=f"how many; {goal}")
     parser.add_argument("--output", type=Path, required=True, help="the JSON of figures; a campaign goes on from it")
@@ -32,6 +32,8 @@ def arguments(description: str | None, counted: str, goal: int) -> argparse.Name
     parser.add_argument("--cold", action="store_true", help="measure the first run of each work, compilation included")
     parser.add_argument("--work", choices=WORKS, help="only this one, not each in its turn")
     parser.add_argument("--folder", type=Path, help="work there, and leave the undisturbed runs for the next go")
+    for name, number in own.items():
+        parser.add_argument(f"--{name}", type=int, default=number)
     return parser.parse_args()
 
 
