@@ -393,12 +393,14 @@ def test_a_shard_on_a_bucket(tmp_path):
 
 
 def test_ids_at_ten_million_rows_are_made_when_they_are_asked_for():
-    """A table takes no more than 60 bytes a row beside the names."""
+    """A row takes no more than 40 bytes beside its name."""
     count = 1_000_000
     numbers = np.arange(count)
     what = pyarrow.array(["cat", "dog"] * (count // 2))
     columns = {"key": [b"%09d" % row for row in range(count)], "place": numbers, "size": numbers, "0": what}
     table = pyarrow.table(columns | {"why": pyarrow.nulls(count, pyarrow.string())})
     source = ShardSource("x", [Shard("a.tar", "a.tar", 0, 0, None)], [table], Columns())
-    assert source.tables[0].nbytes + sum(rows.nbytes for rows in source._rows) <= (60 + 9) * count
+    assert (
+        sum(array.nbytes for array in (*source.arrays[0].values(), source._rows[0], source.labels)) <= (40 + 9) * count
+    )
     assert [source.ids[row] for row in (0, 1, -1)] == ["a.tar/000000000", "a.tar/000000001", "a.tar/000999999"]

@@ -35,6 +35,7 @@ AT_ONCE = 16  # shards that are listed side by side: on a bucket each is a wait
 # In so many images it is worth to look for one size that all of them have.
 MOST_LOOKED_INTO = 100_000
 WHOLE_NUMBER = re.compile(r"-?[0-9]+")
+KEPT = ("key", "place", "size")  # of a table, once labels are known
 NO_LABEL = "without a label"
 
 
@@ -142,23 +143,26 @@ class ShardSource(EncodedSource):
     def __init__(
         self, name: str, shards: Sequence[Shard], tables: Sequence[Any], columns: Columns, skip_damage: bool = False
     ) -> None:
+        import pyarrow
         from pyarrow import compute
 
-        self.name, self.shards, self.tables, self.columns = name, shards, tables, columns
-        self.target, self._rows = TARGETS[columns.says], list[np.ndarray]()
-        left_out: dict[str, tuple[int, str]] = {}
+        self.name, self.shards, self.columns, self.target = name, shards, columns, TARGETS[columns.says]
+        self.arrays, self._rows = list[dict[str, Any]](), list[np.ndarray]()  # of each shard; which of its rows
+        said, left_out = [], dict[str, tuple[int, str]]()
         for shard, table in zip(shards, tables, strict=True):
             damage = (table.schema.metadata or {}).get(b"damage", b"").decode()
             if damage and not skip_damage:
                 raise TransferError(f"{shard.path}: {damage}")
             if damage:
                 self.leave_out(f"{shard.name} is read as far as it goes: {damage}")
+            self.arrays.append({key: table[key].combine_chunks() for key in KEPT if key in table.column_names})
             reasons = _reasons(table, columns)
             for why, count in (each.values() for each in reasons.drop_null().value_counts().to_pylist()):
-                here = _id(shard, table, compute.index(reasons, why).as_py())
+                here = _id(shard, self.arrays[-1], compute.index(reasons, why).as_py())
                 before, first = left_out.get(why, (0, here))
                 left_out[why] = before + count, first
             self._rows.append(np.flatnonzero(reasons.is_null()))
+            said.append(table.select(list(map(str, range(len(columns.shown))))).take(self._rows[-1]))
         self._starts: list[int] = np.cumsum([0, *map(len, self._rows)]).tolist()
         counts = "; ".join(f"{count} {why} (first: {printable(first)})" for why, (count, first) in left_out.items())
         ids = LazyIds(self._starts[-1], self._id)
@@ -166,24 +170,19 @@ class ShardSource(EncodedSource):
             raise TransferError(f"{name}: there is no image with a label: {counts or 'it is empty'}")
         if counts:
             self.leave_out(f"left out: {counts}")
-        super().__init__(name, *self._labels(ids), ids)
+        super().__init__(name, *self._labels(pyarrow.concat_tables(said), ids), ids)
 
-    def _labels(self, ids: Sequence[str]) -> tuple[Sequence[str], np.ndarray]:
+    def _labels(self, said: Any, ids: Sequence[str]) -> tuple[Sequence[str], np.ndarray]:
         """Class names and labels: a class each, sorted, numbers by their value; the rest as a table says it."""
-        import pyarrow
-
         columns = self.columns
-        whats = list(map(str, range(len(columns.shown))))
-        parts = [table.select(whats).take(rows) for table, rows in zip(self.tables, self._rows, strict=True)]
-        table = pyarrow.concat_tables(parts).combine_chunks()
         if columns.says != "label":
-            of_rows = {shown: cells.to_pylist() for shown, cells in zip(columns.shown, table.columns, strict=True)}
+            of_rows = {shown: cells.to_pylist() for shown, cells in zip(columns.shown, said.columns, strict=True)}
             limit = decompression_limit(sum(shard.size for shard in self.shards))
             with prefix_errors(self.name):
                 return table_cells.read(Table(of_rows, ids, limit), columns.says, columns.shown, np.arange(len(ids)))
-        class_names, labels = columns.class_names, table["0"]
+        class_names, labels = columns.class_names, said["0"]
         if class_names is None:
-            packed = labels.combine_chunks().dictionary_encode()
+            packed = labels.dictionary_encode().combine_chunks()
             names = list(map(str, packed.dictionary.to_pylist()))
             class_names = tuple(sorted(names, key=int if all(map(WHOLE_NUMBER.fullmatch, names)) else None))
             number = {class_name: label for label, class_name in enumerate(class_names)}
@@ -197,11 +196,11 @@ class ShardSource(EncodedSource):
 
     def _id(self, row: int) -> str:
         number, place = self.place(row)
-        return _id(self.shards[number], self.tables[number], place)
+        return _id(self.shards[number], self.arrays[number], place)
 
     def read(self, row: int, limit: int | None = None) -> bytes:
         number, place = self.place(row)
-        start, size = (self.tables[number][name][place].as_py() for name in ("place", "size"))
+        start, size = (self.arrays[number][name][place].as_py() for name in ("place", "size"))
         return self.shards[number].read(start, size if limit is None else min(size, limit))
 
     def shared_shape(self, indices: Iterable[int]) -> tuple[int, int, int] | None:
@@ -214,7 +213,7 @@ class ShardSource(EncodedSource):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        return digest(self, (np.asarray(table["size"], "<i8").tobytes() for table in self.tables))
+        return digest(self, (np.asarray(arrays["size"], "<i8").tobytes() for arrays in self.arrays))
 
 
 def open_shards(
@@ -248,7 +247,7 @@ def _reasons(table: Any, columns: Columns) -> Any:
     return compute.coalesce(table["why"], reasons) if "why" in table.column_names else reasons
 
 
-def _id(shard: Shard, table: Any, row: int) -> str:
-    key = table["key"][row].as_py() if "key" in table.column_names else None
+def _id(shard: Shard, arrays: Mapping[str, Any], row: int) -> str:
+    key = arrays["key"][row].as_py() if "key" in arrays else None
     name = f"{row:06d}" if key is None else key.decode("utf-8", "surrogateescape")
     return f"{shard.name}/{name}" if shard.name else name
