@@ -109,6 +109,11 @@ def test_messages_name_extras_that_there_are() -> None:
     assert not any(map(advice, map(install_hint, named)))
 
 
+def test_what_a_build_of_the_site_leaves_is_ignored() -> None:
+    ignored = (REPOSITORY / ".gitignore").read_text().splitlines()
+    assert {"/docs/_build/", "/docs/jupyter_execute/"} <= set(ignored)  # myst-nb writes the second beside the site
+
+
 def test_nothing_advises_another_project() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True)
     if listed.returncode:

@@ -157,3 +157,26 @@ def test_images_and_classes_are_said(caplog):
     assert list(sources) == ["train", "validation"]
     for line in ("train: 30 images of 10 classes: 0, 1, 2,", "validation: 360 images of 10 classes: 0, 1, 2,"):
         assert line in caplog.text
+
+
+TRACKS = [f"{track:05d}_{frame:05d}.ppm" for track in range(3) for frame in range(30)]  # the traffic signs of GTSRB
+
+
+@pytest.mark.parametrize(
+    "names, said",
+    [
+        (TRACKS, True),
+        ([name for name in TRACKS if not name.endswith("17.ppm")], False),  # who numbers so leaves none out
+        (TRACKS[:30], False),  # numbered, all of one
+        ([f"IMG_{number:04d}.jpg" for number in range(90)], False),
+        ([f"2026{day:04d}_{time:06d}.jpg" for day in (101, 102) for time in range(90000, 93000, 100)], False),
+        ([f"{number:05d}.png" for number in range(90)], False),
+    ],
+)
+def test_tracks_without_a_group_are_noticed_by_their_names(tmp_path, names, said, caplog):
+    for class_name in ("00", "01"):
+        (tmp_path / class_name).mkdir()
+        for name in names:
+            (tmp_path / class_name / name).touch()
+    splits.make_splits({"source": f"folder:{tmp_path}"})
+    assert ("frames of tracks or videos: a random split has near-copies on both sides" in caplog.text) == said

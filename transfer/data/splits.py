@@ -1,5 +1,6 @@
 """Which images train and which validate: splits as a source names them, stratified fractions, N images a class."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,12 @@ KNOWN = {
     "labels": ("several labels", "with {} label", "with {} labels"),
     "values": ("values", "with {} value", "with {} values"),
 }
+# Images whose names are looked at for tracks.
+MOST_LOOKED_AT = 1000
+OF_TRACKS = (
+    "by their names, images are frames of tracks or videos: a random split has near-copies on both sides; a table "
+    "(csv:FILE) may say which belong together, --config.data.columns.group=…"
+)
 # fields of `config.data` and what they are when left out
 DEFAULTS: dict[str, Any] = {
     "source": None,
@@ -150,11 +157,23 @@ def make_splits(data_config: Mapping[str, Any] | Any, on_error: str = "raise") -
     elif seed is None:
         raise UsageError("config.data.seed=None goes with a named validation split; a random one needs a seed")
     else:
+        if train.groups is None and _are_tracks(train.ids[:MOST_LOOKED_AT]):
+            logging.warning("%s: %s", train.name, OF_TRACKS)
         with prefix_errors(train.name):
             settings = config["validation_fraction"], seed, config["stratify"], train.class_names, train.groups
             rows = random_split(train.labels, *settings)
         train, validation = (select(train, np.sort(side) if train.in_order else side) for side in rows)
     return _thinned(train, config, "train_per_class"), _thinned(validation, config, "validation_per_class")
+
+
+def _are_tracks(ids: Sequence[str]) -> bool:
+    """Whether most images are numbered as frames are: in one folder 00003_00000 to 00003_00029, 00004_00000 to …"""
+    tracks: dict[tuple[str, str], list[int]] = {}
+    for match in filter(None, map(re.compile(r"(.*/|)(\d+)_(\d+)\.\w+").fullmatch, ids)):
+        tracks.setdefault((match[1], match[2]), []).append(int(match[3]))
+    frames = {at: len(each) for at, each in tracks.items() if len(each) == max(each) - min(each) + 1 >= 10}
+    folders = {folder for folder, _ in frames}
+    return len(frames) > len(folders) and 2 * sum(frames.values()) > len(ids)
 
 
 def _share_classes(train: Source, validation: Source) -> None:
