@@ -67,9 +67,8 @@ def cells(columns: Columns, values: Sequence[Any]) -> dict[str, Any]:
     said: dict[str, Any] = {str(number): text for number, text in enumerate(texts)}
     if columns.says == "labels" and len(values) == 1 and texts[0]:
         said["0"] = texts = list(map(str, values[0] if isinstance(values[0], list) else values))
-    if (
-        "\n" in "".join(filter(None, texts)).encode().decode()
-    ):  # fails at half of a pair of surrogates, as JSON may have
+    encoded = "".join(filter(None, texts)).encode()  # a ValueError where half of a pair of surrogates is in JSON
+    if b"\n" in encoded:
         raise ValueError
     return said
 
@@ -177,9 +176,10 @@ class ShardSource(EncodedSource):
         columns = self.columns
         if columns.says != "label":
             of_rows = {shown: cells.to_pylist() for shown, cells in zip(columns.shown, said.columns, strict=True)}
-            limit = decompression_limit(sum(shard.size for shard in self.shards))
+            lines: Any = ids  # by which errors name them
+            table = Table(of_rows, lines, decompression_limit(sum(shard.size for shard in self.shards)))
             with prefix_errors(self.name):
-                return table_cells.read(Table(of_rows, ids, limit), columns.says, columns.shown, np.arange(len(ids)))
+                return table_cells.read(table, columns.says, columns.shown, np.arange(len(ids)))
         class_names, labels = columns.class_names, said["0"]
         if class_names is None:
             packed = labels.dictionary_encode().combine_chunks()

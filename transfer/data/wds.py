@@ -59,7 +59,7 @@ def _shown(written: Mapping[str, bytes], columns: Columns) -> dict[str, Any]:
     for suffix in filter(written.__contains__, LABELS if columns.shown == ("",) else ("json",)):
         try:
             value = json.loads(written[suffix]) if suffix == "json" else written[suffix].decode()
-            named = value if isinstance(value, dict) or columns.shown != ("",) else {"label": value}
+            named: Any = value if isinstance(value, dict) or columns.shown != ("",) else {"label": value}
             shown = cells(columns, [named.get(name or "label") for name in columns.shown])
         except (AttributeError, RecursionError, ValueError):
             why = f"whose .{suffix} is no label"
