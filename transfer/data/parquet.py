@@ -8,7 +8,7 @@ import bisect
 import contextlib
 import functools
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -27,11 +27,11 @@ MOST_BYTES, FEWEST = 512 << 20, 4
 class ParquetSource(ShardSource):
     """Rows of Parquet files, known by their numbers in their file."""
 
-    def __init__(self, name: str, shards: Sequence[Shard], tables: Sequence[Any], columns: Columns) -> None:
+    def __init__(self, name: str, shards: Sequence[Shard], tables: Iterable[Any], columns: Columns) -> None:
         super().__init__(name, shards, tables, columns)
-        groups = [[0, *map(len, table["size"].chunks)] for table in tables]
-        self.starts: list[list[int]] = [np.cumsum(lengths).tolist() for lengths in groups]
-        largest = max(int(np.max(table["size"], initial=1)) for table in tables)
+        sizes = [arrays["size"] for arrays in self.arrays]
+        self.starts: list[list[int]] = [np.cumsum([0, *map(len, each.chunks)]).tolist() for each in sizes]
+        largest = max(int(np.max(each, initial=1)) for each in sizes)
         pool = ThreadPoolExecutor(2, thread_name_prefix="unpack")
         self._lock = threading.Lock()
         kept = functools.lru_cache(max(MOST_BYTES // largest, FEWEST))

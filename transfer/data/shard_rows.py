@@ -8,7 +8,7 @@ import bisect
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -73,17 +73,15 @@ def cells(columns: Columns, values: Sequence[Any]) -> dict[str, Any]:
     return said
 
 
-def listed(name: str, shards: Sequence[Shard], function: Callable[[Shard], Any]) -> list[Any]:
-    """What `function` lists of each shard, in order."""
-    parts = []
+def listed(name: str, shards: Sequence[Shard], function: Callable[[Shard], Any]) -> Iterator[Any]:
+    """The table that `function` makes of each shard, in order."""
     with (
         ThreadPoolExecutor(AT_ONCE) as pool,
         Progress(f"list {name}", len(shards), "shards", delay=NOTICEABLE_SECONDS) as progress,
     ):
-        for part in pool.map(function, shards):
-            parts.append(part)
+        for table in pool.map(function, shards):
+            yield table
             progress.update()
-    return parts
 
 
 def kept(kind: str, rows: Callable[[Shard, Columns], Iterable[dict[str, Any]]], columns: Columns, shard: Shard) -> Any:
@@ -140,7 +138,7 @@ class ShardSource(EncodedSource):
     in_order = True
 
     def __init__(
-        self, name: str, shards: Sequence[Shard], tables: Sequence[Any], columns: Columns, skip_damage: bool = False
+        self, name: str, shards: Sequence[Shard], tables: Iterable[Any], columns: Columns, skip_damage: bool = False
     ) -> None:
         import pyarrow
         from pyarrow import compute
@@ -154,7 +152,7 @@ class ShardSource(EncodedSource):
                 raise TransferError(f"{shard.path}: {damage}")
             if damage:
                 self.leave_out(f"{shard.name} is read as far as it goes: {damage}")
-            self.arrays.append({key: table[key].combine_chunks() for key in KEPT if key in table.column_names})
+            self.arrays.append({key: table[key] for key in KEPT if key in table.column_names})
             reasons = _reasons(table, columns)
             for why, count in (each.values() for each in reasons.drop_null().value_counts().to_pylist()):
                 here = _id(shard, self.arrays[-1], compute.index(reasons, why).as_py())
