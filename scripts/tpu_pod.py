@@ -110,7 +110,7 @@ class Pod:
                 stalled = 0 if self.has_grown() else stalled + 1
                 if stalled > self.options.retries:
                     raise Ended(
-                        f"{lost}; stopped {stalled} times without progress; the same command goes on where this one "
+                        f"{lost}; {stalled} in a row without progress; the same command goes on where this one "
                         f"stopped; logs: {folder}",
                         lost.code,
                     ) from lost
@@ -417,6 +417,8 @@ def main() -> int:
     except Ended as error:
         say(str(error))
         code = error.code
+    except OSError as error:
+        say(f"{error.filename}: {error.strerror}")
     except SystemExit as stopped:
         code = int(stopped.code or 0)
     finally:
