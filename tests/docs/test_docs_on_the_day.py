@@ -26,7 +26,6 @@ def commands(*programs: str) -> list[list[str]]:
 
 
 MANIFESTS = {path.name: list(yaml.safe_load_all(path.read_text())) for path in (REPOSITORY / "scripts").glob("*.yaml")}
-KINDS = {document["kind"] for documents in MANIFESTS.values() for document in documents}
 # What a label of pods says whose they are, by who sets it.
 OWNERS = {"job-name": "Job", "jobset.sigs.k8s.io/jobset-name": "JobSet"}
 
