@@ -59,9 +59,8 @@ def test_the_divisor_is_asked_about_what_is_seen(turned, road):
     assert set(asked) == {seen} and image.shape[:2] == tuple(side // 2 for side in seen)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_exif_that_is_cut_off_or_damaged_turns_nothing(kind):
-    data = photograph(kind, 6)
+def test_exif_that_is_cut_off_or_damaged_turns_nothing():
+    data = photograph("JPEG", 6)
     place = data.index(b"MM\0*") if b"MM\0*" in data else data.index(b"II*\0")
     assert orientation(data) == 6
     for end in range(place + 20):
@@ -101,13 +100,12 @@ def test_an_orientation_of_every_type_of_number(kind, count, order):
     assert orientation(jpeg_with(tiff)) == 1, "no entry beyond the most that are read"
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("endian", ["<", ">"])
-def test_damaged_exif_never_turns_otherwise_than_pillow(kind, endian):
+def test_damaged_exif_never_turns_otherwise_than_pillow(endian):
     stream, exif = io.BytesIO(), Image.Exif()
     exif.endian = endian
     exif[0x010F], exif[ORIENTATION], exif[0x0132] = "cam", 6, "2024:01:01 00:00:00"  # at odd offsets
-    Image.fromarray(PHOTOGRAPH).save(stream, kind, exif=exif)
+    Image.fromarray(PHOTOGRAPH).save(stream, "JPEG", exif=exif)
     data = stream.getvalue()
     place, numbers, agreed = data.index(b"II*\0" if endian == "<" else b"MM\0*"), np.random.default_rng(0), 0
     assert orientation(data) == 6

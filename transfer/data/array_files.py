@@ -61,7 +61,8 @@ def _open(kind: str, path: str, split: str | None) -> Source:
         class_names = [str(text) for text in array("class_names").reshape(-1)] if "class_names" in names else None
     known = known.reshape(-1) if known.ndim == 2 and 1 in known.shape else known
     if isinstance(pixels, SandboxedArray):
-        return StoredSource(name, file, _Rows(pixels, turned=kind == "mat"), known, class_names, split)
+        rows: Any = _Rows(pixels, turned=kind == "mat")
+        return StoredSource(name, rows, known, class_names, split)
     if kind == "mat" and pixels.shape[-1] == len(known) and pixels.shape[2:-1] in ((), (1,), (3,)):  # images come last
         pixels = np.moveaxis(pixels, -1, 0)
     return ArraySource(name, pixels, known, class_names, split)
@@ -166,10 +167,7 @@ class StoredSource(ArraySource):
     """Images of an array that is read from its file as they are asked for."""
 
     in_order = True
-
-    def __init__(self, name: str, path: str, images: Any, *others: Any) -> None:
-        super().__init__(name, images, *others)
-        self.path = path
+    images: Any
 
     def image(self, index: int) -> np.ndarray:
         try:
@@ -179,7 +177,7 @@ class StoredSource(ArraySource):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        with open(self.path, "rb") as file:
+        with open(self.images.array.file.path, "rb") as file:
             return digest(self, (hashlib.file_digest(file, "sha256").digest(),))
 
 

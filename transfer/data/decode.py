@@ -41,7 +41,6 @@ ORIENTATION = 0x0112
 # TIFF types of whole numbers -> as `struct` names them; SHORT is the one that the standard has for an orientation.
 NUMBER_TYPES = {3: "H", 4: "I", 8: "h", 9: "i"}
 EXIF = b"Exif\0\0"
-PNG_START = b"\x89PNG\r\n\x1a\n"
 MOST_ENTRIES = 512
 
 # EXIF orientation -> from the pixels (h, w, 3) as they are stored to what the camera saw; 1 is upright.
@@ -56,8 +55,8 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 # Those that lie: height and width change places.
 LYING = (5, 6, 7, 8)
-# Formats whose EXIF lies anywhere, so that Pillow finds it; TIFF and HEIC are turned as they are decoded.
-TURNED_BY_EXIF = ("WEBP", "AVIF")
+# Formats whose EXIF Pillow finds as it reads the header; TIFF and HEIC are turned as they are decoded.
+TURNED_BY_EXIF = ("PNG", "WEBP", "AVIF")
 # Values of 16 bits whose upper 8 are all less than this are data of 12 bits or fewer, or darkness.
 DARK = 1 << 12 - 8
 
@@ -261,7 +260,7 @@ def _ppm(data: bytes, image: Any) -> np.ndarray:
 
 
 def orientation(data: bytes) -> int:
-    """The EXIF orientation, 1 to 8, of an encoded image; 1 where it does not say, or where its EXIF is damaged.
+    """The EXIF orientation, 1 to 8, of a JPEG; 1 where it does not say, or is damaged, and of other formats.
 
     Read by hand: opening the image by Pillow for it takes ten times as long, several tens of microseconds, and Pillow
     prints a warning for each tag of a damaged EXIF.
@@ -287,7 +286,7 @@ def _orientation(tiff: bytes) -> int:
 
 
 def _exif(data: bytes) -> bytes:
-    """The EXIF before the pixels: a segment of a JPEG, the chunk eXIf of a PNG; empty where there is none."""
+    """The EXIF of a JPEG, a segment before the pixels; empty where there is none."""
     if data.startswith(b"\xff\xd8"):
         at = 2
         while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
@@ -295,13 +294,6 @@ def _exif(data: bytes) -> bytes:
             if data[at + 1 : at + 2] == b"\xe1" and data[at + 4 : at + 10] == EXIF:
                 return data[at + 10 : at + 2 + length]
             at += 2 + max(length, 2)
-    elif data.startswith(PNG_START):
-        at = len(PNG_START)
-        while at + 8 <= len(data) and data[at + 4 : at + 8] != b"IDAT":
-            length = int.from_bytes(data[at : at + 4], "big")
-            if data[at + 4 : at + 8] == b"eXIf":
-                return data[at + 8 : at + 8 + length].removeprefix(EXIF)
-            at += 12 + length
     return b""
 
 

@@ -98,7 +98,7 @@ def text_of(item: Any, name: str) -> str | None:
 
 
 def serve(opened: Callable[[Any, int], Any]) -> None:
-    """`… KIND SIZE CPU_SECONDS [PATH]`: answers lines about the file at PATH, or the SIZE bytes before them.
+    """`… KIND SIZE CPU_SECONDS PATH`: answers lines about the file at PATH; where that is empty, the SIZE bytes before.
 
     An answer is a line of JSON: `error`; to `null` what the file holds; to `[NAME, START, STOP]` the `length` of these
     rows of an array, and behind it so many bytes.
@@ -106,8 +106,8 @@ def serve(opened: Callable[[Any, int], Any]) -> None:
     Args:
         opened: of file and size what has `holds()` and `rows(name, start, stop)`.
     """
-    (kind, size, seconds), path, questions = sys.argv[1:4], sys.argv[4:], sys.stdin.buffer
-    source: Any = path[0] if path else io.BytesIO(questions.read(int(size)))
+    (kind, size, seconds, path), questions = sys.argv[1:], sys.stdin.buffer
+    source: Any = path or io.BytesIO(questions.read(int(size)))
     file = None
     for line in questions:
         limit(int(size), int(sum(os.times()[:2])) + int(seconds))

@@ -43,15 +43,16 @@ class SandboxedFile:
     """A file, open as long as it is used; whatever is wrong with it is a TransferError that does not name it.
 
     Attributes:
+      path: where it lies; empty where its content was given.
       holds: what the process says of the file, an object of JSON.
     """
 
     def __init__(self, file: str | bytes, process: str = HDF5, kind: str = "HDF5") -> None:
         """Opens a path, or what is in the file, by the module `process`; `kind` is what messages call it."""
-        content, path = (file, []) if isinstance(file, bytes) else (b"", [os.path.abspath(file)])
-        self.kind, self.size = kind, os.path.getsize(file) if path else len(content)
+        content, self.path = (file, "") if isinstance(file, bytes) else (b"", os.path.abspath(file))
+        self.kind, self.size = kind, os.path.getsize(self.path) if self.path else len(content)
         limits = [str(self.size), str(CPU_SECONDS + self.size // BYTES_A_SECOND)]
-        self._process = start([sys.executable, "-c", CHILD.format(str(ROOT), process), kind, *limits, *path])
+        self._process = start([sys.executable, "-c", CHILD.format(str(ROOT), process), kind, *limits, self.path])
         self._lock = threading.Lock()
         weakref.finalize(self, _end, self._process)
         with suppress(OSError):  # it has ended, as asking will say
