@@ -179,4 +179,4 @@ def test_tracks_without_a_group_are_noticed_by_their_names(tmp_path, names, said
         for name in names:
             (tmp_path / class_name / name).touch()
     splits.make_splits({"source": f"folder:{tmp_path}"})
-    assert ("frames of tracks or videos: a random split has near-copies on both sides" in caplog.text) == said
+    assert ("frames of tracks or videos, of which both sides get near-copies" in caplog.text) == said

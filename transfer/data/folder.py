@@ -25,7 +25,7 @@ class FolderSource(EncodedSource):
     def __init__(
         self,
         name: str,
-        container: "Folder | Zip | Tar | _Several",
+        container: Folder | Zip | Tar,
         class_names: Sequence[str],
         entries: list[tuple[str, int, Entry]],
     ) -> None:
@@ -132,21 +132,18 @@ def open_images(paths: Iterable[str | os.PathLike[str]]) -> FolderSource:
         raise TransferError("there are no images to predict; name files or folders")
     formats.check_decoders("images", files)
     entries = [(file, 0, Entry((file,), b"", False, place)) for file, place in files.items()]
-    source = FolderSource("images", _Several(), (), entries)
+    source = _Images("images", Folder(""), (), entries)
     source.uniform_shape = None  # images are resized as they are read, so that one program serves those of all sizes
     return source
 
 
-class _Several:
-    """Files of several containers."""
+class _Images(FolderSource):
+    """Images of several containers, each located by its container and what that needs to read it."""
 
-    def read(self, place: tuple[Any, Any], limit: int | None = None) -> bytes:
-        """The bytes of a file, or about its first `limit`, by its container and what that needs to read it."""
+    def read(self, row: int, limit: int | None = None) -> bytes:
+        place: Any = self.files[row].locator
         container, locator = place
         return container.read(locator, limit)
-
-    def stamp(self, place: tuple[Any, Any]) -> None:
-        """None: of images that are looked at once nobody asks whether they have changed."""
 
 
 def _files(path: str) -> list[tuple[str, tuple[Any, Any]]]:

@@ -1,7 +1,6 @@
 """Finds the source that a spec names: `digits`, `KIND:PATH`, or a bare path whose kind is guessed."""
 
 import importlib
-import itertools
 import os
 from typing import Any
 
@@ -92,8 +91,7 @@ def open_source(spec: str, split: str | None = None, **reading: Any) -> Source:
     if unused := sorted(names - set(READING.get(kind, ()))):
         kinds = [f"{known}:" for known, settings in READING.items() if unused[0] in settings]
         if not kinds:
-            close = similar(unused[0], itertools.chain.from_iterable(READING.values()), cutoff=0.8)
-            raise UsageError(f"there is no config.data.{unused[0]}{did_you_mean(close[:1])}")
+            raise UsageError(f"there is no config.data.{unused[0]}")
         raise UsageError(f"config.data.{unused[0]} is for {', '.join(kinds)}; {spec} has no use for it")
     if kind not in WITHOUT_PATH:
         if not path:

@@ -21,12 +21,6 @@ KNOWN = {
     "labels": ("several labels", "with {} label", "with {} labels"),
     "values": ("values", "with {} value", "with {} values"),
 }
-# Images whose names are looked at for tracks.
-MOST_LOOKED_AT = 1000
-OF_TRACKS = (
-    "by their names, images are frames of tracks or videos: a random split has near-copies on both sides; a table "
-    "(csv:FILE) may say which belong together, --config.data.columns.group=…"
-)
 # fields of `config.data` and what they are when left out
 DEFAULTS: dict[str, Any] = {
     "source": None,
@@ -157,8 +151,9 @@ def make_splits(data_config: Mapping[str, Any] | Any, on_error: str = "raise") -
     elif seed is None:
         raise UsageError("config.data.seed=None goes with a named validation split; a random one needs a seed")
     else:
-        if train.groups is None and _are_tracks(train.ids[:MOST_LOOKED_AT]):
-            logging.warning("%s: %s", train.name, OF_TRACKS)
+        if train.groups is None and _are_tracks(train.ids[:1000]):
+            why = "by their names, images are frames of tracks or videos, of which both sides get near-copies"
+            logging.warning("%s: %s; --config.data.columns.group of a table (csv:FILE) parts none", train.name, why)
         with prefix_errors(train.name):
             settings = config["validation_fraction"], seed, config["stratify"], train.class_names, train.groups
             rows = random_split(train.labels, *settings)

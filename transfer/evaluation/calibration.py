@@ -76,22 +76,16 @@ def error_interval(
 
     def end(step: np.ndarray, tail: float, is_enough: Callable[[Any, Any], Any]) -> float:
         """The smallest error whose draws show enough: their quantile `tail`, beside what the rows show."""
-
-        def shows_enough(multiple: float) -> bool:
+        low, middle, high = 0.0, 0.0, FARTHEST
+        for _ in range(1 + HALVINGS):
             random = np.random.default_rng(seed)
             drawn = random.multinomial(count, share, draws)
-            right = random.binomial(drawn, accuracies(multiple))
-            shown_by_draws = np.abs(drawn * sure - right).sum(axis=1) / count
-            return is_enough(np.quantile(shown_by_draws, tail), shown)
-
-        def accuracies(multiple: float) -> np.ndarray:
-            return np.clip(sure - multiple * step, 0, 1)
-
-        low, high = 0.0, 0.0 if shows_enough(0) else FARTHEST
-        for _ in range(HALVINGS):
+            drawn_right = random.binomial(drawn, np.clip(sure - middle * step, 0, 1))
+            shown_by_draws = np.abs(drawn * sure - drawn_right).sum(axis=1) / count
+            enough = is_enough(np.quantile(shown_by_draws, tail), shown)
+            low, high = (low, middle) if enough else (middle, high)
             middle = (low + high) / 2
-            low, high = (low, middle) if shows_enough(middle) else (middle, high)
-        return float(share @ np.abs(sure - accuracies(low)))
+        return float(share @ np.abs(sure - np.clip(sure - low * step, 0, 1)))
 
     highest = (end(step, (1 - level) / 2, operator.gt) for step in (as_these, to_the_wider_side))
     return min(shown, end(as_these, (1 + level) / 2, operator.ge)), max(shown, *highest)

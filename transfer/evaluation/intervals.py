@@ -9,12 +9,10 @@ A share that is averaged over classes, each of which counts alike however few it
 are all right are all right, so that a bootstrap takes a rare class for certain. The score interval does not (Martín
 Andrés et al. 2011, "Inferences about a linear combination of proportions"): it holds the averages that the rows do not
 refute, each by the spread that the likeliest shares with that average have. Of one class it is Wilson's, of a
-difference Tango's (1998).
-
-A mean average precision is a mean over the rows that have a label: where five of a hundred do, percentiles hold the
-truth in 69 to 85 % of samples, the score interval in 93 to 97. Where twenty labels come together they are no twenty
-samples, and it is the score interval that holds it in 40 %, percentiles in 91. So its ends are the outer ones of both,
-the low one less what a resample shows more than the rows do, as those of the population: 92 to 100 %.
+difference Tango's (1998). A mean average precision is a mean over the rows that have a label, and bounded so, too:
+where five of a hundred do, percentiles hold the truth in 69 to 85 % of samples, the score interval in 93 to 97. Where
+twenty labels come together, it is the score interval that does in 40 %, percentiles in 91. So the ends are the outer
+ones of both, the low one less what a resample shows more than the rows, as these do: in 92 to 100 %.
 """
 
 import math

@@ -111,10 +111,7 @@ def _check_images(config: ConfigDict, workdir: epath.Path, sources: Mapping[str,
 
 
 def _check_skipped(stores: Mapping[str, FeatureStore], sources: Mapping[str, Source]) -> dict[str, Any]:
-    """The facts in `result.json` on what is not in the stores; skipped images are logged.
-
-    Raises TransferError where a class is lost.
-    """
+    """The facts in `result.json` on what no store has, skipped images logged; TransferError where a class is lost."""
     facts = {split: lost for split in stores if (lost := skipped.facts(stores[split], sources[split]))}
     if distributed.is_main():
         for split, lost in facts.items():

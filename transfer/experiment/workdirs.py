@@ -25,9 +25,6 @@ OF_FEATURES = ("batch_size", "on_error", "features", "export")
 OF_TRAINING = ("head.epochs", "mesh", "stream", "checkpoint_seconds", "report")
 FREE = (*OF_FEATURES, *OF_TRAINING, "few_shot")
 
-# Sections of settings that features do not depend on.
-OF_HEAD = ("head.", "sweep.")
-
 # Settings that a message names at once.
 MOST_NAMED = 8
 FILE = "config.json"
@@ -108,7 +105,7 @@ def check_workdir(config: ConfigDict, workdir: epath.Path) -> None:
         and not (name == "seeds" and None not in (before.get(name), now.get(name)))  # there may be more or fewer
     }
     if differing:
-        features, fit = workdir / "features", all(name.startswith(OF_HEAD) for name in differing)
+        features, fit = workdir / "features", all(name.startswith(("head.", "sweep.")) for name in differing)
         again = f" (--config.features={features} uses its features again)" if fit and features.exists() else ""
         raise TransferError(
             f"{workdir} was made with other settings: {'; '.join([*differing.values()][:MOST_NAMED])}; "
