@@ -25,6 +25,8 @@ from transfer.evaluation.predictions import Predictions
 from transfer.export import finished_run
 from transfer.export.predictor import Predictor, softmax, suitable_batch
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 ODD = ("it's", "Blüten & 写真", "<b onclick=alert(1)>")
 
 

@@ -16,6 +16,8 @@ from transfer.__main__ import main
 keras = pytest.importorskip("keras")
 layers = keras.layers
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SIDE = 32
 
 
