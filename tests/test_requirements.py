@@ -28,6 +28,7 @@ DISTRIBUTIONS = {
 }
 # What only an extra brings -> the extras; Keras is also offered by its own name.
 OPTIONAL = {
+    "aiohttp": ("gs",),
     "datasets": ("hf",),
     "google": ("onnx",),
     "huggingface_hub": ("hub",),
@@ -35,16 +36,19 @@ OPTIONAL = {
     "onnx": ("onnx",),
     "onnxruntime": ("peers",),
     "pillow_heif": ("heic",),
+    "pynvml": ("energy",),
     "openvino": ("peers",),
     "torch": ("peers",),
     "torchvision": ("peers",),
     "vl_convert": ("plots",),
 }
-# `google.protobuf` comes with onnx and with TensorFlow Datasets, and is used beside them.
+# `google.protobuf` comes with onnx and with TensorFlow Datasets, `aiohttp` with gcsfs, and they are used beside them.
 BROUGHT = {
+    "aiohttp": "gcsfs",
     "google": "onnx",
     "huggingface_hub": "huggingface-hub",
     "pillow_heif": "pillow-heif",
+    "pynvml": "nvidia-ml-py",
     "vl_convert": "vl-convert-python",
 }
 # Modules whose imports at the top are what an extra brings: they are imported by the functions that say so.
