@@ -85,6 +85,12 @@ def make_store(folder: Path) -> None:
     (folder / "images").unlink()
 
 
+def make_shards(folder: Path) -> None:
+    run_in(folder, works.OF_SHARDS)
+    for path in (p for p in (folder / "run").iterdir() if p.name != "features"):
+        path.unlink()
+
+
 def read_store(folder: Path) -> str:
     from transfer.store.store import FeatureStore
 
@@ -261,7 +267,8 @@ def copy_of(name: str) -> Callable[[Path], object]:
 
 
 THINGS = {
-    "store": Kept(0.3, make_store, read_store, verify_store),
+    "store": Kept(0.2, make_store, read_store, verify_store),
+    "store of shards": Kept(0.1, make_shards, read_store, verify_store),
     "checkpoint": Kept(0.22, make_checkpoint, read_checkpoint),
     "features.p": Kept(0.09, make_features(".p"), read_features),
     "features.npz": Kept(0.07, make_features(".npz"), read_features),

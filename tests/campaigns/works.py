@@ -145,6 +145,8 @@ OF_FILES = ("extract.py", CONFIG, "--workdir=run", "--config.data.source=folder:
     "--config.tap=block1,pre_logits",
     "--config.batch_size=4",
 )
+# A store of shards, saved every few hundredths of a second as far as it is.
+OF_SHARDS = ("extract.py", f"--config={Path(__file__).parent / 'shards.py'}", "--workdir=run")
 STORES = (("features", "extraction", "run/features"),)
 SHIPPED = REPOSITORY / "transfer" / "weights" / "files" / "vgg11_slim.cifar10.safetensors"
 
@@ -186,10 +188,11 @@ SOURCES = {
     "extraction_of_arrays": extraction_of("h5:sources/arrays.h5"),
 }
 WORKS = {
-    "extraction": Work(0.14, ("extract.py", CONFIG, "--workdir=run"), STORES_BEGUN, of_stores, 0.2),
+    "extraction": Work(0.09, ("extract.py", CONFIG, "--workdir=run"), STORES_BEGUN, of_stores, 0.2),
     "extraction_of_files": Work(0.1, OF_FILES, STORES_BEGUN, of_stores, 0.2, (("images", None, "images"),)),
+    "extraction_of_shards": Work(0.1, OF_SHARDS, STORES_BEGUN, of_stores, 0.2),
     "head": Work(0.15, TRAIN, ("run/metrics.jsonl",), of_training, given=FILES),
-    "head_streamed": Work(0.2, STREAMED, ("run/metrics.jsonl", "run/checkpoints*"), of_training, given=STORES),
+    "head_streamed": Work(0.15, STREAMED, ("run/metrics.jsonl", "run/checkpoints*"), of_training, given=STORES),
     "finetuned": Work(0.05, FINETUNED, ("run/metrics.jsonl", "run/checkpoints*"), of_finetuning),
     "checkpoint": Work(0.15, TRAIN, ("run/checkpoints/*tmp*",), of_training, given=FILES),
     "export_npz": export(".npz", 0.06),

@@ -107,6 +107,21 @@ def test_killed_in_the_midst_and_gone_on_with_by_others(several, whole, tmp_path
     check(tmp_path, ROWS, whole(ROWS))
 
 
+def test_shards_have_one_writer_each(several, tmp_path):
+    """Of three processes one is killed, two are asked to stop, and five, one without a shard, complete the store."""
+    shards = {"shards": {"shard_rows": 64, "chunk_rows": 8}}
+    settings = {"store": str(tmp_path / "store"), **SLOW, **shards}
+    ended = several.run("extract", settings, 3, send=signal.SIGKILL, to=[1], when=(settings["store"], 12))
+    assert [one.code for one in ended] == [76, -signal.SIGKILL, 76], [one.err for one in ended]
+    ended = several.run("extract", settings, 2, send=signal.SIGTERM, to=[0], when=(settings["store"], 14))
+    assert [one.code for one in ended] == [75] * 2, [one.err for one in ended]
+    assert several.run("extract", {**settings, "seconds": 0}, 5)[0].code == 0
+    (one,) = several.run("extract", {"store": str(tmp_path / "wanted"), "rows": ROWS, **shards}, 1)
+    assert one.code == 0
+    check(tmp_path / "store", ROWS, files_of(tmp_path / "wanted"))
+    assert FeatureStore.open(tmp_path / "store").metadata["shard_rows"] == 64
+
+
 def test_sigterm_to_one_and_to_all(several, whole, tmp_path):
     """Each process ends its batch and says that the command goes on; and so does one alone."""
     for count, to in ((3, [2]), (2, [0, 1, 0, 1]), (1, [0, 0])):

@@ -207,12 +207,18 @@ def _main(action: str, settings: dict[str, Any], flags: Sequence[str]) -> None:
 
 
 def extract(settings: dict[str, Any]) -> None:
-    """Features of `rows` generated images, or of `spec`, by a tiny model into `store`; `devices` of this process."""
+    """Features of `rows` generated images, or of `spec`, by a tiny model into `store`; `devices` of this process.
+
+    Where `shards` says how large they are, the store has some, each written when it is whole.
+    """
     from tiny_model import RECIPE, TinyModel, TinySource
 
     from transfer.data import open_source
     from transfer.extract import Extractor, extract_to_store
+    from transfer.store import sizes
 
+    if "shards" in settings:
+        sizes.of_shards = lambda *_: settings["shards"]
     given = {"rows": 21, "broken": (), "seconds": 0.0, "on_error": "raise", "batch_size": 4, **settings}
     source: Any = TinySource(rows=given["rows"], broken=given["broken"], seconds=given["seconds"])
     if "spec" in given:

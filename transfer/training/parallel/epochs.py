@@ -54,7 +54,7 @@ class MeshTrainer:
         mesh: of the axes `data` (rows) and `model` (classes).
         batch_size: rows a step; the last batch of an epoch has what is left.
         order: "rows" or "chunks", see `transfer.training.parallel.shuffle`.
-        chunk_rows: rows of a chunk, for a store its `metadata["batch_size"]`: reading is by whole chunks.
+        chunk_rows: rows of a chunk, for a store its `chunk_rows`: reading is by whole chunks.
         window_rows: rows of a window of chunks; None: as many as are 256 MiB of float32.
         stream: whether rows are read as training goes, instead of once; in the order "chunks" only.
 
