@@ -186,7 +186,7 @@ def opening(rows: int, folder: Path) -> Iterator[Callable[[], object]]:
     def one() -> None:
         opened = FeatureStore.open(path)
         first = opened.chunk(0)
-        assert len(opened.features[first]) == len(opened.id_rows[first]) == min(rows, CHUNK)
+        assert len(opened.features[first]) == len(opened.id_rows[first]) == min(rows, opened.chunk_rows)
 
     while True:
         yield one

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import scaling
 
+from transfer.store import sizes
+
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs" / "clusters.md"
 BLOCK = re.compile(r"(?<=<!-- scaling -->\n).*?(?=<!-- /scaling -->)", re.DOTALL)
@@ -117,10 +119,12 @@ def text(content: Mapping[str, Any], rate: Mapping[str, float]) -> str:
         rows are less than that, and take less memory). The exponent is that of the rows in the time."""
     paper = f"""On paper, for a v5e-64 ({CHIPS} chips, {VMS} VMs): ResNet-50 in bfloat16, and a head for {CLASSES:,}
         classes on its {FEATURES:,} features. Nothing of it was run there."""
+    of_shard = sizes.of_shards(400_000_000, 1024, [2 * FEATURES])["shard_rows"]
     costs = f"""What costs: reading the images, unless a VM reads faster than assumed; then the chips. Of the head the
         optimiser and the sum of gradients, not the products: `--config.mesh.model=4` takes a quarter of both. 400
-        million rows do not fit the chips' memory and stream from the bucket in every epoch. A chunk of features is an
-        object, which costs by the piece: with 1,024 rows in each there are {400_000_000 // 1024:,} of them."""
+        million rows do not fit the chips' memory and stream from the bucket in every epoch. A shard of features is an
+        object, which costs by the piece: with {of_shard:,} rows in each there are {-(-400_000_000 // of_shard):,} of
+        them, and as many of their checksums."""
     table = ["| | " + " | ".join(sets) + " | from |", "|---|---|---|---|", *_lines(sets, rate)]
     parts = [scaling.table(content), _wrapped(measured), _wrapped(paper), "\n".join(table), _wrapped(costs)]
     return "\n\n".join(parts) + "\n"

@@ -110,10 +110,10 @@ def test_killed_in_the_midst_and_gone_on_with_by_others(several, whole, tmp_path
 def test_shards_have_one_writer_each(several, tmp_path):
     """Of three processes one is killed, two are asked to stop, and five, one without a shard, complete the store."""
     shards = {"shards": {"shard_rows": 64, "chunk_rows": 8}}
-    settings = {"store": str(tmp_path / "store"), **SLOW, **shards}
+    settings = {"store": str(tmp_path / "store"), **SLOW, "seconds": 0.03, **shards}
     ended = several.run("extract", settings, 3, send=signal.SIGKILL, to=[1], when=(settings["store"], 12))
     assert [one.code for one in ended] == [76, -signal.SIGKILL, 76], [one.err for one in ended]
-    ended = several.run("extract", settings, 2, send=signal.SIGTERM, to=[0], when=(settings["store"], 14))
+    ended = several.run("extract", settings, 2, send=signal.SIGTERM, to=[0], when=(settings["store"], 3))
     assert [one.code for one in ended] == [75] * 2, [one.err for one in ended]
     assert several.run("extract", {**settings, "seconds": 0}, 5)[0].code == 0
     (one,) = several.run("extract", {"store": str(tmp_path / "wanted"), "rows": ROWS, **shards}, 1)

@@ -232,6 +232,20 @@ def extract(settings: dict[str, Any]) -> None:
         print(extractor.program.mesh.size, "devices")
 
 
+def list_images(settings: dict[str, Any]) -> None:
+    """Opens `images` in the folder that is this process', prints how often it asked for a folder, and reads them."""
+    from transfer.data import open_source
+    from transfer.runtime import distributed
+
+    os.chdir(settings["folders"][distributed.process_index()])
+    asked: list[Any] = []
+    sys.addaudithook(lambda event, given: asked.append(given) if event == "os.scandir" else None)
+    source: Any = open_source("folder:images")
+    print(f"asked {len(asked)} times: {len(source)} {source.fingerprint}", file=sys.stderr)
+    for row in range(len(source)):
+        source.read(row)
+
+
 def extract_many(settings: dict[str, Any]) -> None:
     """`rows` images of a source that holds nothing for each; prints the most memory that the process had, KiB."""
     import resource
@@ -359,7 +373,7 @@ def nothing(settings: dict[str, Any]) -> None:
 
 ACTIONS: dict[str, Callable[[dict[str, Any]], None]] = {
     action.__name__: action
-    for action in (endless, extract, extract_many, head, nothing, save, steps, silent, told_by_jax, wait)
+    for action in (endless, extract, extract_many, head, list_images, nothing, save, steps, silent, told_by_jax, wait)
 }
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 from transfer.data import formats
 from transfer.data.layout import Entry
 from transfer.errors import TransferError
+from transfer.runtime import distributed
 from transfer.runtime.files import archives, tars
 from transfer.runtime.files.untrusted import printable
 
@@ -36,6 +37,7 @@ PACKED = {
 }
 TAR_MAGIC_AT = 257
 UTF8_NAME = 1 << 11  # the flag of a zip's member
+UNREADABLE = b"unreadable"
 OF_DOS = 0  # a zip that was made on Windows
 
 
@@ -65,7 +67,16 @@ class Folder:
         self.path = path
 
     def entries(self) -> list[Entry]:
-        """Every file and every folder below."""
+        """Every file and every folder below; of several processes one asks the storage for them."""
+        if distributed.process_count() == 1:
+            return self._entries()
+        listing = distributed.asked_once(
+            lambda: [(e.parts, e.identity.decode(), e.is_folder, e.locator) for e in self._entries()],
+            f"listing of {self.path}",
+        )
+        return [Entry(tuple(parts), identity.encode(), *others) for parts, identity, *others in listing]
+
+    def _entries(self) -> list[Entry]:
         entries: list[Entry] = []
         # each with the folders that it lies in, or links that point back up would go on for ever
         waiting: list[tuple[tuple[str, ...], str, tuple[tuple[int, int], ...]]] = [((), self.path, ())]
@@ -97,6 +108,13 @@ class Folder:
                 raise ValueError("no regular file")
             return file.read(-1 if limit is None else limit)
 
+    def check_same(self, entry: Entry, data: bytes) -> None:
+        """Raises TransferError for a file that another process has listed and that is another one here."""
+        if not distributed.is_main() and entry.identity not in (UNREADABLE, _identity_of(entry.parts[-1], data)):
+            raise TransferError(
+                f"{entry.locator} is not the file that process 0 has there; all processes need the same images"
+            )
+
     def stamp(self, path: str) -> int:
         """A number that changes when the file is written to, moved or copied."""
         try:
@@ -115,9 +133,13 @@ def _identity(item: os.DirEntry) -> bytes:
         if not item.name.lower().endswith(formats.ENDINGS["PPM"]):
             return b"%d" % item.stat().st_size
         with open(item.path, "rb") as file:
-            return b"%d" % zlib.crc32(file.read())
+            return _identity_of(item.name, file.read())
     except OSError:  # a link to nothing, for example: an image that cannot be read, as whoever reads it will say
-        return b"unreadable"
+        return UNREADABLE
+
+
+def _identity_of(name: str, data: bytes) -> bytes:
+    return b"%d" % (zlib.crc32(data) if name.lower().endswith(formats.ENDINGS["PPM"]) else len(data))
 
 
 class _Archive:

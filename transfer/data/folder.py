@@ -34,8 +34,12 @@ class FolderSource(EncodedSource):
         self.container, self.files = container, [entry for _, _, entry in entries]
 
     def read(self, row: int, limit: int | None = None) -> bytes:
-        locator: Any = self.files[row].locator
-        return self.container.read(locator, limit)
+        entry = self.files[row]
+        locator: Any = entry.locator
+        data = self.container.read(locator, limit)
+        if limit is None and isinstance(self.container, Folder):
+            self.container.check_same(entry, data)
+        return data
 
     def file_stamps(self, rows: Sequence[int]) -> np.ndarray | None:
         locators: list[Any] = [self.files[row].locator for row in rows]

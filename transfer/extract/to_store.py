@@ -1,6 +1,6 @@
 """The features of a data set into a store, by one process or by several."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,8 +21,6 @@ from transfer.store.writer import StoreWriter
 
 # Where images of mixed sizes are resized by the device: gathers are slow on a TPU, and a CPU is the host itself.
 RESIZING_BACKENDS = ("gpu",)
-# Runs that are sent in one message between processes, of which the longest is 4 MB.
-RUNS_AT_ONCE = 50_000
 
 Runs = list[tuple[int, int]]  # of rows, (start, stop)
 
@@ -111,7 +109,8 @@ def _open_writer(path: Any, extractor: Extractor, source: Source, features_dtype
 
 def _fill(writer: StoreWriter, extractor: Extractor, source: Source, on_error: str, title: str) -> bool:
     """Computes this process' share of what is missing; whether it was asked to stop before its end."""
-    pending = _agreed(writer.pending)
+    # what is missing is looked up by one, before any of them writes
+    pending = [(start, stop) for start, stop in distributed.asked_once(writer.pending, "runs")]
     missing = sum(stop - start for start, stop in pending)
     if missing < len(source):
         logging.info("%s: going on, %d of %d images are there", title, len(source) - missing, len(source))
@@ -135,15 +134,6 @@ def _fill(writer: StoreWriter, extractor: Extractor, source: Source, on_error: s
                 if preemption.requested():  # what has been begun ahead is dropped
                     return left > 0
     return left > 0
-
-
-def _agreed(runs: Callable[[], Runs]) -> Runs:
-    """Process 0's `runs()`, in all processes: what is missing is looked up by one, before any of them writes."""
-    mine = runs() if distributed.is_main() else []
-    count = distributed.broadcast(len(mine), "number of runs")
-    starts = range(0, count, RUNS_AT_ONCE)
-    parts = [distributed.broadcast(mine[start : start + RUNS_AT_ONCE], "runs") for start in starts]
-    return [tuple(run) for part in parts for run in part]
 
 
 def share_of_process(runs: Sequence[tuple[int, int]], file_rows: int, index: int, count: int) -> Runs:

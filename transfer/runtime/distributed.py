@@ -3,6 +3,7 @@
 Where nothing says that there are several, every function does what one process needs, and JAX is not imported.
 """
 
+import base64
 import contextlib
 import datetime
 import json
@@ -10,8 +11,9 @@ import queue
 import sys
 import threading
 import time
+import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent import futures
 from typing import Any
 
@@ -26,6 +28,8 @@ CONNECT_SECONDS, LOST_SECONDS = 300, 30
 NAMING_SECONDS = 3
 # Longer than any run waits for its slowest process; a process that is gone is noticed otherwise.
 _WAIT_MS = 24 * 3600 * 1000
+# Characters of one message of many, of which the longest is 4 MB.
+_MESSAGE = 1 << 20
 # How often a line says that a process waits for the others.
 WAITING_SECONDS = 60.0
 
@@ -171,6 +175,17 @@ def broadcast(value: Any, name: str) -> Any:
     else:
         text = _ask_jax("blocking_key_value_get", key, _WAIT_MS)
     return json.loads(text)
+
+
+def asked_once(make: Callable[[], Any], name: str) -> Any:
+    """What `make()` gives in process 0, a JSON value of any length, in all processes; the others do not call it."""
+    if process_count() == 1:
+        return make()
+    packed = zlib.compress(json.dumps(make()).encode(), 1) if is_main() else b""
+    text = base64.b64encode(packed).decode()
+    starts = range(0, broadcast(len(text), f"length of {name}"), _MESSAGE)
+    text = "".join(broadcast(text[start : start + _MESSAGE], name) for start in starts)
+    return json.loads(zlib.decompress(base64.b64decode(text)))
 
 
 def any_of(value: bool, name: str) -> bool:
