@@ -51,7 +51,7 @@ class Filling:
 
     def take(self) -> list[Batch]:
         """The batches to save now."""
-        for values in self.features.values():
+        for values in self.features.values() if not self.whole else ():
             values[~self.there] = np.nan
         taken, self._unsaved = self._unsaved, []
         return taken
