@@ -122,13 +122,14 @@ PATHS = {
     "draw": (["output"], []),
     "features": (["config"], ["store", "workdir"]),
     "compare": (["output"], ["runs"]),
+    "status": ([], ["runs"]),
     "report": (["output"], ["runs", "plots"]),
     "predict": (["weights", "output"], ["workdir", "compilation_cache"]),
     "shots": (["output"], ["run"]),
     "similarity": (["output"], ["stores"]),
     "transferability": (["output"], ["stores"]),
     "export": (["output"], ["workdir"]),
-    "bench": (["output", "plot", "report"], ["profile", "images"]),
+    "bench": (["output", "plot", "report", "compare"], ["profile", "images"]),
 }
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from transfer import config as settings
-from transfer.runtime import distributed, preemption
+from transfer.cli import status
+from transfer.runtime import distributed, preemption, progress
 from transfer.runtime.files import lock
 
 REPOSITORY = Path(__file__).parents[2]
@@ -41,6 +42,7 @@ def test_flags_that_it_names_are_there():
             [sys.executable, "train.py", "--helpfull"],
             ["scripts/tpu_pod.py", "--help"],
             [sys.executable, "-m", "transfer", "features", "--help"],
+            [sys.executable, "-m", "transfer", "status", "--help"],
         )
     ]
     # test_docs_on_the_day.py has those of other programs
@@ -56,6 +58,9 @@ def test_seconds_and_codes_are_the_programs():
     for name in ("lost_seconds", "connect_seconds"):
         assert f"`--{name}` ({defaults[name].default})" in PAGE
     assert f"| {preemption.EXIT_PREEMPTED} | the same command goes on" in PAGE
+    assert f"`--hang_seconds` ({progress.HANG_SECONDS})" in PAGE
+    for state, code in status.CODES.items():
+        assert re.search(rf"^\\| {state} \\|[^|]*\\| {code} \\|$", PAGE, re.MULTILINE), state
     assert f"for {lock.EXPIRY_SECONDS:.0f} seconds" in " ".join(PAGE.split())
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import measured
 import numpy as np
 import pytest
 from etils import epath
@@ -99,8 +100,9 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(files, tmp_path, monkeyp
         trained(files, tmp_path / "parts", epochs=40, **PATIENCE)
     resumed = trained(files, tmp_path / "parts", epochs=40, **PATIENCE)
     assert {**resumed, "seconds_train": 0} == {**whole, "seconds_train": 0}
-    for name in ("metrics.jsonl", "predictions.npz", "head.safetensors"):
+    for name in ("predictions.npz", "head.safetensors"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert measured.rows(tmp_path / "parts") == measured.rows(tmp_path / "whole")
     assert trained(files, tmp_path / "parts", epochs=40, **PATIENCE) == resumed, "and it stays stopped"
 
 

@@ -6,6 +6,7 @@ import signal
 import time
 
 import jax
+import measured
 import numpy as np
 import pytest
 from etils import epath
@@ -27,7 +28,7 @@ def problem(seed: int = 0, num_features: int = 8):
 
 
 def train(epoch, state, epochs, workdir):
-    return run_epochs(whole_epochs(epoch), state, epochs, workdir)
+    return run_epochs(whole_epochs(epoch), state, epochs, workdir, rows=40)
 
 
 def same(one, other) -> bool:
@@ -44,8 +45,11 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
     assert resumed.history == whole.history
     assert resumed.best_epoch == whole.best_epoch
     assert same(resumed.state, whole.state) and same(resumed.best, whole.best)
-    rows = [json.loads(line) for line in (parts / "metrics.jsonl").read_text().splitlines()]
-    assert rows == whole.history
+    assert measured.rows(parts) == whole.history
+    times = [json.loads(line) for line in (parts / "metrics.jsonl").read_text().splitlines()]
+    assert [row["rows_per_second"] for row in times] == pytest.approx([40 / row["seconds"] for row in times], rel=1e-3)
+    assert all(row["seconds"] > 0 for row in times), "those of an earlier process are kept"
+    assert sorted(row["time"] for row in times) == [row["time"] for row in times]
 
 
 def test_finished_run_does_nothing(tmp_path, capsys):

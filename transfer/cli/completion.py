@@ -67,7 +67,7 @@ def _add_flags(parser: argparse.ArgumentParser, verb: str) -> None:
     """Adds the flags of an experiment, which absl parses, and the settings of its config."""
     importlib.import_module(EXPERIMENTS[verb][0])
     for name in FLAGS[verb]:
-        choices = config_file.packaged() if name == "config" else None
+        choices = config_file.packaged() if name == "config" else getattr(flags.FLAGS[name].parser, "enum_values", None)
         kwargs: dict[str, Any] = {"action": "store_true"} if name in SWITCHES else {"choices": choices}
         parser.add_argument(f"--{name}", help=(flags.FLAGS[name].help or "").replace("%", "%%"), **kwargs)
     for name, values in config_values().items():

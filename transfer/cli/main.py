@@ -15,7 +15,7 @@ from etils import epath
 
 from transfer.cli.doctor_jax import why_not
 from transfer.errors import TransferError, UsageError
-from transfer.runtime import distributed, interrupts
+from transfer.runtime import distributed, interrupts, log
 from transfer.runtime.files import atomic, paths
 
 # What a verb runs on its parsed arguments.
@@ -24,10 +24,14 @@ EXIT_INTERRUPTED = interrupts.EXIT_INTERRUPTED
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
+class ExitCode(int):
+    """What an action returns that has an exit code of its own."""
+
+
 def guarded(action: Callable[[], object], debug: bool) -> int:
     """Runs `action`; the exit code: 0 done, 1 failed, 2 bad arguments, or a `TransferError`'s own; 130 after Ctrl-C."""
     try:
-        interrupts.interruptible(action)
+        result = interrupts.interruptible(action)
     except TransferError as error:
         return fail(str(error), error.exit_code, debug)
     except KeyboardInterrupt:
@@ -51,7 +55,7 @@ def guarded(action: Callable[[], object], debug: bool) -> int:
         where = f"{error.filename}: " if error.filename else ""
         hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
         return fail(f"{where}{error.strerror or error}{hint}", 1, debug)
-    return 0
+    return result if isinstance(result, ExitCode) else 0
 
 
 def fail(message: str, code: int, debug: bool) -> int:
@@ -59,7 +63,7 @@ def fail(message: str, code: int, debug: bool) -> int:
     if debug:
         raise  # called from an except clause: the error that is being handled
     line, who = " ".join(message.split()), distributed.process_label()
-    print(f"error: {line if line.startswith(who) else who + line}", file=sys.stderr)
+    log.error(line if line.startswith(who) else who + line, at_once=False)
     interrupts.mark_reported()
     return code
 

@@ -18,7 +18,7 @@ from transfer.cli import config_flags
 from transfer.cli.main import fail, guarded, prepare_logging
 from transfer.errors import TransferError, UsageError, similar
 from transfer.experiment import config_file
-from transfer.runtime import cache, distributed, interrupts, preemption
+from transfer.runtime import cache, distributed, interrupts, log, preemption, progress
 from transfer.runtime.files import paths
 
 CONFIG = flags.DEFINE_string(
@@ -44,6 +44,18 @@ flags.DEFINE_integer(
     "connect_seconds", distributed.CONNECT_SECONDS, "How long to wait for the other processes to come.", lower_bound=1
 )
 flags.DEFINE_integer(
+    "hang_seconds",
+    progress.HANG_SECONDS,
+    "After so long without a batch or a step the stacks of all threads are printed, as at SIGUSR1; 0: never.",
+    lower_bound=0,
+)
+flags.DEFINE_enum(
+    "log_format",
+    "text",
+    log.FORMATS,
+    "How lines on stderr are written; json: an object each, with time, level, process and message.",
+)
+flags.DEFINE_integer(
     "lost_seconds",
     distributed.LOST_SECONDS,
     "How long after a process' machine has gone the others end; a killed process ends them at once.",
@@ -51,7 +63,10 @@ flags.DEFINE_integer(
 )
 
 RUN = ("config", "workdir")
-SHARED = ("compilation_cache", "coordinator", "num_processes", "process_id", "connect_seconds", "lost_seconds", "debug")
+SHARED = (
+    *("compilation_cache", "coordinator", "num_processes", "process_id", "connect_seconds", "lost_seconds"),
+    *("hang_seconds", "log_format", "debug"),
+)
 # Experiment -> its flags, beside --config.FIELD, in the order of use.
 FLAGS: dict[str, tuple[str, ...]] = {
     "train": (*RUN, "training_file", "validation_file", "epochs", "batch_size", *SHARED),
@@ -83,6 +98,7 @@ def run(main: Callable[[], object], config: "Config", arguments: Sequence[str] |
 
     def wrapped(argv: Sequence[str]) -> int:
         preemption.install()
+        progress.watch_for_hangs(flags.FLAGS.hang_seconds)
         try:
             code = guarded(partial(checked, argv), flags.FLAGS.debug)
             preemption.part_is_over()
@@ -106,7 +122,9 @@ def run(main: Callable[[], object], config: "Config", arguments: Sequence[str] |
 
 def _parse_flags(config: "Config", argv: Sequence[str]) -> list[str]:
     try:
-        return flags.FLAGS(config.parse(argv))
+        arguments: list[str] = flags.FLAGS(config.parse(argv))
+        log.use(flags.FLAGS.log_format)
+        return arguments
     except UsageError as error:
         if "--debug" in argv:
             raise
@@ -117,7 +135,7 @@ def _parse_flags(config: "Config", argv: Sequence[str]) -> list[str]:
             first, _, rest = error.flagname.partition(".")
             meant = rest if similar(first, ["config"]) else error.flagname
             message = f"Unknown command line flag {error.flagname!r}. Did you mean: config.{meant} ?; see --help"
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    log.error(" ".join(message.split()), at_once=False)
     sys.exit(2)
 
 
@@ -211,7 +229,7 @@ class Config:
         lines = [self._text.replace("COMMAND", self.program).strip(), "", "Flags:"]
         for name in FLAGS[self.command]:
             flag = flags.FLAGS[name]
-            title = f"--{name}" if name in SWITCHES else f"--{name}={flag.flag_type().upper()}"
+            title = f"--{name}" if name in SWITCHES else f"--{name}={flag.flag_type().split()[0].upper()}"
             lines += ["", *_entry(title, flag.help or "")]
         lines += ["", "--helpfull lists the flags of the libraries, too.", ""]
         lines += ["Configs that come with the package:", ""]

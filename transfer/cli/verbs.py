@@ -27,6 +27,7 @@ VERBS = {
     "arithmetic": ("transfer.cli.arithmetic", "count what networks cost: parameters, multiply-adds, receptive fields"),
     "draw": ("transfer.cli.arithmetic", "draw a network, made from the model itself, as an SVG file"),
     "features": ("transfer.cli.features", "show, verify and repair a store of features"),
+    "status": ("transfer.cli.status", "show how runs are getting on: stage, rate, time left, what failed"),
     "compare": ("transfer.cli.compare", "compare runs: measures with intervals, and whether they differ"),
     "report": ("transfer.cli.report", "make a page of runs to look at: curves, errors, images, a map"),
     "predict": ("transfer.cli.predict", "classify images and folders of them by a finished run, or by a network"),

@@ -64,7 +64,7 @@ def train_network(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         workdirs.bind_workdir(config, workdir)
         init_from.keep(started, workdir)
         keep, patience, seconds = config.finetune.keep, config.finetune.patience, config.checkpoint_seconds
-        how = {"patience": patience, "checkpoint_seconds": seconds}
+        how = {"patience": patience, "checkpoint_seconds": seconds, "rows": len(sources["train"])}
         run = run_epochs(whole_epochs(epoch), state, config.finetune.epochs, workdir, **how)
     state = run.kept_state(keep)
     classes = {native.CLASSES_KEY: json.dumps(list(sources["train"].class_names))}

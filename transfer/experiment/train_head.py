@@ -76,7 +76,8 @@ def train_head(config: ConfigDict, workdir: epath.Path, files: Sequence[str] | N
             if not before:  # config.json says what is under way
                 workdirs.record(head.config, workdir, workdirs.OF_TRAINING)
             how = {"patience": config.head.patience, "checkpoint_seconds": config.checkpoint_seconds, "ahead": AHEAD}
-            run = run_epochs(trainer, state, head.settings["epochs"], workdir, **how)
+            rows = len(train.labels)
+            run = run_epochs(trainer, state, head.settings["epochs"], workdir, rows=rows, **how)
             trained, keep = results.trained(run, before), config.head.keep
             result = results.of_run(run, facts, before, keep) | {"head": head.name, "settings": head.settings}
             if trained and not placement.single_device:

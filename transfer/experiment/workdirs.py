@@ -15,7 +15,7 @@ from transfer.config import PLACES, default, flat, plain
 from transfer.errors import TransferError
 from transfer.evaluation import runs
 from transfer.experiment.head_settings import resolve_head
-from transfer.runtime import distributed
+from transfer.runtime import distributed, status
 from transfer.runtime.files import atomic, lock
 from transfer.runtime.files.untrusted import MAX_PRINTED, error_summary
 
@@ -27,12 +27,12 @@ FREE = (*OF_FEATURES, *OF_TRAINING, "few_shot")
 
 # Settings that a message names at once.
 MOST_NAMED = 8
-FILE = "config.json"
+FILE, RESULT = "config.json", "result.json"
 
 
 @contextmanager
 def lock_workdir(workdir: epath.Path) -> Iterator[None]:
-    """Holds the workdir against a second run of it; process 0 does so for all.
+    """Holds the workdir against a second run of it, for all processes, and keeps the status of each there.
 
     Leaves no folder that is empty, and no workdir that is bound to settings that were refused.
 
@@ -40,14 +40,16 @@ def lock_workdir(workdir: epath.Path) -> Iterator[None]:
     """
     if not distributed.is_main():
         _check_shared(workdir)
-        yield
+        with status.reported(workdir):
+            yield
         return
     local = Path(workdir)
     new = [] if "://" in str(workdir) else list(itertools.takewhile(lambda p: not p.exists(), (local, *local.parents)))
     try:
         with lock.hold(workdir, "workdir"), unless_refused(workdir):
             _check_shared(workdir)
-            yield
+            with status.reported(workdir, (workdir / RESULT).exists()):
+                yield
     finally:
         with suppress(OSError):  # one has become something
             for folder in new:
@@ -155,8 +157,10 @@ def unless_refused(workdir: epath.Path) -> Iterator[None]:
     try:
         yield
     except TransferError:
-        if distributed.is_main() and _names(workdir) - before == {FILE}:
-            (workdir / FILE).unlink()
+        made = _names(workdir) - before
+        if distributed.is_main() and all(name == FILE or name.startswith(("status", "progress")) for name in made):
+            for name in made:
+                (workdir / name).unlink(missing_ok=True)
         raise
 
 

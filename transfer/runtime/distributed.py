@@ -20,7 +20,7 @@ from typing import Any
 from absl import logging
 
 from transfer.errors import TransferError, Unfinished
-from transfer.runtime import cluster, consistency, preemption, rendezvous
+from transfer.runtime import cluster, consistency, log, preemption, rendezvous
 
 CONNECT_SECONDS, LOST_SECONDS = 300, 30
 # How much later than JAX the monitor (`transfer.runtime.rendezvous`) may notice on a busy machine that a process has
@@ -71,6 +71,7 @@ def initialise(
     if info is None:
         return
     preemption.begin()
+    log.process = info.process_id
     facts = consistency.local_facts({**(settings or {}), "--lost_seconds": lost_seconds})
     monitor, address, bind = rendezvous.assemble(info, connect_seconds, lost_seconds, facts)
     _info, _monitor = info, monitor

@@ -23,6 +23,7 @@ from types import CodeType, FrameType
 from typing import ParamSpec, TypeVar
 
 from transfer.errors import TransferError
+from transfer.runtime import log
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -107,7 +108,7 @@ def _on_interrupt(number: int, frame: FrameType | None) -> None:
     if interruptible.__code__ not in callers or (again and waits):
         try:
             if not _reported:
-                os.write(2, f"error: {MESSAGE}\n".encode())
+                log.error(MESSAGE)
             sys.stdout.flush()
         finally:
             os._exit(EXIT_INTERRUPTED)

@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from transfer.errors import TransferError, Unfinished
+from transfer.runtime import log
 
 BEFORE_THE_FIRST_STEP = "stopped before the first step; run the same command again"
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: try again
@@ -95,8 +96,7 @@ def _on_terminate() -> None:
         _end(f"SIGTERM: {BEFORE_THE_FIRST_STEP}", EXIT_PREEMPTED)
     elif not again:
         _requested.set()  # at once: it may come while the line is written
-        # not by print: the main thread may be printing
-        os.write(2, b"SIGTERM: finishing this step and saving, then the end; a second one ends it at once\n")
+        log.write("SIGTERM: finishing this step and saving, then the end; a second one ends it at once")
         request()
     elif time.monotonic() - again > AGAIN_SECONDS:
         _end("SIGTERM again: the end at once; run the same command again to continue", EXIT_TERMINATED)
@@ -116,7 +116,7 @@ def _limit_part() -> None:
 
 
 def _end(line: str, code: int) -> None:
-    os.write(2, f"error: {line}\n".encode())
+    log.error(line)
     with contextlib.suppress(Exception):  # the main thread may be writing there
         sys.stdout.flush()
     os._exit(code)

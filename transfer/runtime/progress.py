@@ -1,26 +1,58 @@
-"""Progress of anything that takes longer than a moment: a bar on a terminal or in a notebook, log lines elsewhere."""
+"""Progress of anything that takes longer than a moment: a bar on a terminal or in a notebook, log lines elsewhere.
 
+And the stacks of all threads where there is none for long.
+"""
+
+import faulthandler
+import signal
 import sys
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from absl import logging
 
-from transfer.runtime import distributed
+from transfer.runtime import distributed, log
 
 SECONDS_BETWEEN_LINES = 10.0
 # For what is usually over at once, and with large files or many rows is not.
 NOTICEABLE_SECONDS = 2.0
 # Where the stream is from that a notebook shows what is printed in.
 NOTEBOOK = "ipykernel.iostream"
+# How long a process may do no step before it shows where it is.
+HANG_SECONDS = 1800
+
+# What is being counted, the whole before its parts; facts of what has ended, which whoever writes them down takes out.
+under_way: list["Progress"] = []
+ended: deque[dict[str, Any]] = deque(maxlen=100)
+_hang_seconds, _watched_since = 0.0, 0.0
+
+
+def watch_for_hangs(seconds: float) -> None:
+    """Prints the stacks of all threads at SIGUSR1, and whenever there is no step for so many seconds (0: not)."""
+    global _hang_seconds
+    faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
+    _hang_seconds = seconds
+    step()
+
+
+def step() -> None:
+    """Notes that the process has got on: a batch, or a part of an epoch."""
+    global _watched_since
+    now = time.monotonic()
+    if _hang_seconds and now - _watched_since > min(_hang_seconds / 10, SECONDS_BETWEEN_LINES):
+        _watched_since = now
+        # by a thread of C's, which needs no lock of Python's
+        faulthandler.dump_traceback_later(_hang_seconds, repeat=True, file=2)
 
 
 def is_watched() -> bool:
     """Whether somebody sees a line change: stderr is a terminal or a notebook."""
-    return sys.stderr.isatty() or type(sys.stderr).__module__ == NOTEBOOK
+    return not log.is_json() and (sys.stderr.isatty() or type(sys.stderr).__module__ == NOTEBOOK)
 
 
 class Progress:
@@ -28,15 +60,17 @@ class Progress:
 
     On a terminal and in a notebook it draws a tqdm bar with rate and time left; otherwise it logs a line at most
     every ten seconds. `done` units are counted as there from the start and left out of the rate. Of several processes
-    the first shows it. Nothing is shown of what has ended within `delay` seconds.
+    the first shows it. Nothing is shown of what has ended within `delay` seconds, or is not `shown`.
     """
 
-    def __init__(self, title: str, total: int | None, unit: str, done: int = 0, *, delay: float = 0.0) -> None:
-        self.title, self.total, self.unit, self.delay = title, total, unit, delay
+    def __init__(
+        self, title: str, total: int | None, unit: str, done: int = 0, *, delay: float = 0.0, shown: bool = True
+    ) -> None:
+        self.title, self.total, self.unit, self.delay, self.shown = title, total, unit, delay, shown
         self.start_count = self.line_count = self.count = done
         self.start_time = self.last_line = time.monotonic()
         self.bar = None
-        if is_watched() and distributed.is_main():
+        if shown and is_watched() and distributed.is_main():
             with warnings.catch_warnings():  # where a notebook has no widgets, text will do
                 warnings.simplefilter("ignore")
                 from tqdm.auto import tqdm
@@ -44,28 +78,43 @@ class Progress:
             self.bar = tqdm(None, title, total, file=sys.stderr, unit=unit, unit_scale=True, initial=done, delay=delay)
 
     def __enter__(self) -> "Progress":
+        under_way.append(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        under_way.remove(self)
+        is_noticeable = time.monotonic() - self.start_time >= self.delay
+        if is_noticeable:
+            ended.append(self.facts())
         if self.bar is not None:
             self.bar.close()
-        elif kind is None and self.count > self.line_count and time.monotonic() - self.start_time >= self.delay:
+        elif kind is None and self.count > self.line_count and is_noticeable:
             self._log()
 
     def update(self, n: int = 1) -> None:
         """Counts `n` more units."""
         self.count += n
+        step()
         if self.bar is not None:
             self.bar.update(n)
         elif time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self._log()
 
+    def facts(self) -> dict[str, Any]:
+        """How far it has come, how fast (units a second), and how long it will go on, as JSON values."""
+        seconds = max(time.monotonic() - self.start_time, 1e-9)
+        rate = (self.count - self.start_count) / seconds
+        left = round((self.total - self.count) / rate) if self.total and rate else None
+        known = {"stage": self.title, "done": self.count, "total": self.total, "unit": self.unit}
+        return {**known, "seconds": round(seconds, 3), "rate": round(rate, 3), "seconds_left": left}
+
     def _log(self) -> None:
         self.last_line, self.line_count = time.monotonic(), self.count
-        rate = (self.count - self.start_count) / max(self.last_line - self.start_time, 1e-9)
-        of = "" if self.total is None else f"/{self.total}"
-        left = "" if not self.total or not rate else f", {(self.total - self.count) / rate:.0f} s left"
-        logging.info("%s: %d%s %s, %.1f %s/s%s", self.title, self.count, of, self.unit, rate, self.unit, left)
+        facts, of = self.facts(), "" if self.total is None else f"/{self.total}"
+        left = "" if facts["seconds_left"] is None else f", {facts['seconds_left']} s left"
+        line = f"{self.title}: {self.count}{of} {self.unit}, {facts['rate']:.1f} {self.unit}/s{left}"
+        if self.shown:
+            logging.info("%s", line, extra={"fields": facts})
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from absl import logging
 
 from transfer.errors import TransferError, Unfinished, UsageError
-from transfer.runtime import consistency, preemption
+from transfer.runtime import consistency, log, preemption
 from transfer.runtime.cluster import ProcessInfo
 
 # All settings of a config are a few KiB.
@@ -296,7 +296,7 @@ class PeerMonitor:
                         self._lose(key.data, "has gone;")
                 self._send_heartbeat()
         if self._verdict:  # the main thread may be deep in a computation
-            os.write(2, f"error: {self._verdict}\n".encode())
+            log.error(self._verdict)
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
             os._exit(Unfinished.exit_code)

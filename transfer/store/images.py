@@ -18,7 +18,7 @@ from transfer.data.layout import listed
 from transfer.data.source import Source
 from transfer.errors import TransferError
 from transfer.runtime.files.kvstore import Directory
-from transfer.runtime.progress import Progress
+from transfer.runtime.progress import NOTICEABLE_SECONDS, Progress
 from transfer.store.format import CONTENT, MISSING, decode_ids, open_array, read_metadata, scan_checks
 
 SEEN = ".seen"
@@ -78,8 +78,8 @@ def _different(
         return []
     stored = open_array(path, metadata, CONTENT).read(rows)
     parts = [source_rows[at : at + READ_AT_ONCE].tolist() for at in range(0, len(rows), READ_AT_ONCE)]
-    now = []
-    with ThreadPoolExecutor(default_workers()) as pool, Progress("compare images", len(rows), "images") as progress:
+    now, progress = [], Progress("compare images", len(rows), "images", delay=NOTICEABLE_SECONDS)
+    with ThreadPoolExecutor(default_workers()) as pool, progress:
         for checksums in pool.map(source.file_checksums, parts):
             now.append(checksums)
             progress.update(len(checksums))

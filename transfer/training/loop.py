@@ -16,6 +16,7 @@ from etils import epath
 
 from transfer.errors import TransferError
 from transfer.runtime import distributed, interrupts, preemption
+from transfer.runtime.progress import Progress
 from transfer.training.checkpoints import Checkpoints
 from transfer.training.metrics import Metrics
 from transfer.training.run import Part, Position, Run, State, Trainer
@@ -43,6 +44,7 @@ def run_epochs(
     patience: int | None = None,
     checkpoint_seconds: float = 30.0,
     ahead: int = 1,
+    rows: int = 0,
 ) -> Run:
     """Trains to `epochs` epochs in all, going on from the newest checkpoint of `workdir`; prints a line an epoch.
 
@@ -50,7 +52,8 @@ def run_epochs(
     Each epoch must depend on its state and index alone, so that a run that was stopped ends bit for bit as one
     that was not. A checkpoint is written every `checkpoint_seconds`, at the end, on Ctrl-C, and where the process is
     asked to end (`transfer.runtime.preemption`): after a part. `ahead` parts are given to the device at a time, which
-    then does not wait for what is done about the results of one; each is a state more in its memory.
+    then does not wait for what is done about the results of one; each is a state more in its memory. An epoch
+    is of so many `rows`, of which `metrics.jsonl` has the rate.
 
     Raises:
         TransferError: the loss is no longer finite, or the checkpoint is of another model.
@@ -68,10 +71,11 @@ def run_epochs(
             within = f", {run.progress[1]} batches into the next one" if run.position else ""
             distributed.print_once(f"Going on after epoch {run.epoch}{within}.")
         workdir.mkdir(parents=True, exist_ok=True)
-        metrics = Metrics(workdir, run.history)
+        metrics = Metrics(workdir, run.history, rows)
         try:
             parts = dispatch_ahead(train(run.state, range(run.epoch, epochs), run.position), ahead)
-            _take_parts(parts, run, epochs, patience, checkpoints, metrics, checkpoint_seconds)
+            with Progress("training", epochs, "epochs", run.epoch, shown=False) as progress:
+                _take_parts(parts, run, progress, patience, checkpoints, metrics, checkpoint_seconds)
         finally:
             metrics.close()
     except Exception as error:
@@ -112,7 +116,7 @@ def dispatch_ahead(results: Iterator[T], ahead: int) -> Iterator[T]:
 def _take_parts(
     parts: Iterator[Part],
     run: Run,
-    epochs: int,
+    progress: Progress,
     patience: int | None,
     checkpoints: Checkpoints,
     metrics: Metrics,
@@ -125,6 +129,7 @@ def _take_parts(
         for last in parts:
             checkpoints.prepare()
             preemption.begin()
+            progress.update(last.metrics is not None)
             if last.metrics is not None:
                 values = last.metrics()
                 row = {name: float(values[name]) for name in sorted(values, key=list(LABELS).index)}
@@ -135,10 +140,10 @@ def _take_parts(
                     )
                 _add_epoch(run, last.state, row, metrics)
                 shown = " - ".join(f"{LABELS[name]}: {value:.4f}" for name, value in row.items())
-                distributed.print_once(f"Epoch {run.epoch}/{epochs} - {shown}")
+                distributed.print_once(f"Epoch {run.epoch}/{progress.total} - {shown}")
             run.seconds += time.monotonic() - start
             stalled = last.metrics is not None and run.has_stalled(patience)
-            stop, done = preemption.stop_at(run.epoch), run.epoch == epochs or stalled
+            stop, done = preemption.stop_at(run.epoch), run.epoch == progress.total or stalled
             # due by the clock of process 0
             due = distributed.broadcast(time.monotonic() - saved_time > checkpoint_seconds, "checkpoint due")
             if done or stop or due:

@@ -6,7 +6,7 @@ Written beside their place, flushed to the disk, then renamed.
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -26,6 +26,8 @@ RUN_FILES = (
     "model.safetensors",
     "init_from.json",
     "shots.json",
+    "status.json",
+    "progress.jsonl",
 )
 # How many bytes at each end of a file tell what it is.
 ENDS = 4096
@@ -64,6 +66,16 @@ def write_text(path: Any, text: str) -> None:
     """Writes a small file of UTF-8, which no other process writes; names of files that are not keep their bytes."""
     with writing(path) as stream:
         stream.write(text.encode("utf-8", "surrogateescape"))
+
+
+def append_lines(path: epath.Path, rows: Iterable[Any]) -> None:
+    """Appends a line of JSON for each row; on a bucket, where nothing is appended, the file is written anew."""
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    if "://" in str(path):
+        write_text(path, (path.read_text() if path.exists() else "") + text)
+        return
+    with path.open("a") as stream:
+        stream.write(text)
 
 
 def read_json(path: epath.Path) -> dict[str, Any]:

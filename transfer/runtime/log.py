@@ -1,0 +1,73 @@
+"""Lines on stderr, as text or as one JSON object each; the one of an error is for Kubernetes, too."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from logging import ERROR, INFO, Formatter, LogRecord, captureWarnings, getLevelName
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+FORMATS = ("text", "json")
+# Where Kubernetes reads what a container has to say at its end, of which it keeps 4,096 bytes; there in a pod only.
+TERMINATION_LOG, MAX_TERMINATION_LOG = "TERMINATION_LOG", 4096
+
+_is_json = False
+# The number of this process; set where there are several.
+process = 0
+
+
+def use(form: str) -> None:
+    """Writes one of FORMATS from now on."""
+    global _is_json
+    _is_json = form == "json"
+    if _is_json:
+        logging.get_absl_handler().setFormatter(_JsonFormatter())
+        captureWarnings(True)
+        sys.excepthook = lambda kind, value, trace: logging.error("%s", value, exc_info=(kind, value, trace))
+
+
+def is_json() -> bool:
+    """Whether a program reads the lines, so that no bar is drawn between them."""
+    return _is_json
+
+
+def write(text: str, level: int = INFO) -> None:
+    """Writes a line at once, from any thread, whatever the main one is printing."""
+    with contextlib.suppress(OSError):
+        os.write(2, (_line(text, level) + "\n").encode())
+
+
+def error(text: str, *, at_once: bool = True) -> None:
+    """Writes the one line with which a command fails; `at_once` as `write` does, else after what is being printed."""
+    if at_once:
+        write(text, ERROR)
+    else:
+        print(_line(text, ERROR), file=sys.stderr, flush=True)
+    file = Path(os.environ.get(TERMINATION_LOG, "/dev/termination-log"))
+    with contextlib.suppress(OSError):
+        if file.exists():
+            file.write_bytes(text.encode()[:MAX_TERMINATION_LOG])
+
+
+def _line(text: str, level: int) -> str:
+    if _is_json:
+        return _json(time.time(), level, text)
+    return f"error: {text}" if level == ERROR else text
+
+
+class _JsonFormatter(Formatter):
+    def format(self, record: LogRecord) -> str:
+        """A record as JSON; what it has as `fields` stands beside the message."""
+        fields = dict(getattr(record, "fields", {}))
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return _json(record.created, record.levelno, record.getMessage(), **fields)
+
+
+def _json(seconds: float, level: int, text: str, /, **fields: Any) -> str:
+    now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
+    return json.dumps({"time": now, "level": getLevelName(level), "process": process, "message": text, **fields})
