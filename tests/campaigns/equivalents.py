@@ -130,7 +130,7 @@ EQUIVALENT: Mapping[str, Sequence[tuple[str, str, str]]] = {
     ],
     "transfer/training/parallel/epochs.py": [
         (
-            'with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:',
+            'pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")',
             '"prefetch" -> "prefetchx"',
             "a thread's name is seen in a debugger",
         ),
