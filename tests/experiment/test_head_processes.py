@@ -2,6 +2,8 @@
 
 import json
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import measured
@@ -36,7 +38,7 @@ def run(several, folder):
     """Trains in a workdir; returns the processes."""
 
     def of(workdir, count, config=None, **more):
-        own = {key: more.pop(key) for key in ("slow", "full") if key in more}
+        own = {key: more.pop(key) for key in ("slow", "full", "check_seconds") if key in more}
         settings = {"folder": str(folder), "workdir": str(workdir), "config": config or {}, **own}
         return several.run("head", settings, count, **more)
 
@@ -160,6 +162,26 @@ def test_one_that_cannot_save_lets_none_say_that_all_is_saved(run, tmp_path):
     ended = run(tmp_path, 3, config)
     assert [one.code for one in ended] == [0] * 3, [one.err for one in ended]
     assert not list(tmp_path.glob("checkpoints*/*tmp*"))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("stop", [0, signal.SIGTERM])
+def test_a_workdir_that_is_removed_is_noticed_and_nothing_said_to_be_saved(run, tmp_path, count, stop):
+    read = tmp_path / "run" / "read"
+
+    def remove():
+        while len(list(read.glob("*"))) < 12 * count:
+            time.sleep(0.01)
+        (tmp_path / "run").rename(tmp_path / "moved")
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(remove)
+        more = {"send": stop, "to": [count - 1], "when": (str(tmp_path / "moved"), 1)} if stop else {}
+        seconds = 100 if stop else 0.1
+        ended = run(tmp_path / "run", count, {**STREAMED, "head.epochs": 9}, slow=0.05, check_seconds=seconds, **more)
+    assert ended[0].code in (1, 76) and {one.code for one in ended} <= {1, 76} and 1 in [one.code for one in ended]
+    assert all("is saved" not in one.err for one in ended)
+    assert any(f"{tmp_path / 'run'} is gone: it was removed" in line for one in ended for line in one.errors)
 
 
 def test_killed_and_gone_on_with_by_one(run, finished, tmp_path):

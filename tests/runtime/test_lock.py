@@ -1,6 +1,8 @@
 """A second process on the same directory stops and names the first; whatever ended the first, the next one goes on."""
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import tensorstore
 from stores import BATCH, WIDTH, fill, rows_of, writer
 
 from transfer.errors import TransferError
+from transfer.runtime import preemption
 from transfer.runtime.files import lock, paths
 
 HOLD = """
@@ -51,6 +54,47 @@ def test_a_killed_process_holds_nothing(tmp_path, holder, ended_by):
     with lock.hold(tmp_path / "run", "workdir"):
         pass
     assert not (tmp_path / "run" / ".lock").exists()
+
+
+def unmount(folder):
+    """As far as a program sees: the folder below the mount is another one."""
+    folder.rename(folder.with_name("elsewhere"))
+    folder.mkdir()
+
+
+def replace(folder):
+    (folder / lock.NAME).write_text("another run's")
+
+
+@pytest.mark.parametrize(
+    ("remove", "own"),
+    [(shutil.rmtree, True), (unmount, True), (replace, True), (shutil.rmtree, False), (unmount, False)],
+)
+def test_a_folder_that_is_gone_is_noticed(remove, own, tmp_path, monkeypatch):
+    """By who holds its lock, and by the other processes of the run, which cannot tell one lock from another."""
+    folder = tmp_path / "run"
+    line = f"{folder} is gone: it was removed, moved or unmounted during the run, and what is written now is lost; "
+    with pytest.raises(TransferError) as ended, lock.hold(folder, "workdir"):
+        if not own:
+            lock._marks[folder / lock.NAME] = b""
+        lock.check_folders(at_once=True)
+        remove(folder)
+        lock.check_folders()  # looks now and then only
+        monkeypatch.setattr(lock, "_checked_at", time.monotonic() - 15)
+        with pytest.raises(TransferError, match="is gone"):
+            lock.check_folders()
+        raise preemption.Preempted
+    assert str(ended.value).startswith(line) and ended.value.exit_code == 1 and not lock._marks
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
+def test_a_folder_that_cannot_be_read_for_a_moment_is_not_gone(number, tmp_path, monkeypatch):
+    def fail(path):
+        raise OSError(number, os.strerror(number))
+
+    with lock.hold(tmp_path, "workdir"), monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "read_bytes", fail)
+        lock.check_folders(at_once=True)
 
 
 def test_it_is_free_after_an_error_too(tmp_path):

@@ -24,10 +24,12 @@ def make_files(folder: Path, rows: int = 1003, validation: int = 203) -> None:
 def train(settings: dict[str, Any]) -> None:
     """Trains on the files of `folder` in `workdir`; `slow` makes every reading of a window take so many seconds more.
 
+    `check_seconds`: how often it is seen to that the workdir is there.
     A window that has been read leaves a file in `workdir`/read. The disk of the process `full` takes no checkpoint.
     """
     from transfer import config, experiment
     from transfer.runtime import distributed
+    from transfer.runtime.files import lock
     from transfer.training.parallel import reader
 
     settings = {"slow": 0.0, "config": {}, "full": None, **settings}
@@ -37,6 +39,7 @@ def train(settings: dict[str, Any]) -> None:
     chosen.head.epochs, chosen.head.batch_size, chosen.head.learning_rate, chosen.batch_size = 3, 32, 0.02, 8
     chosen.update_from_flattened_dict(settings["config"])
     workdir = Path(settings["workdir"])
+    lock.CHECK_SECONDS = settings.get("check_seconds", lock.CHECK_SECONDS)
     if settings["slow"]:
         (workdir / "read").mkdir(parents=True, exist_ok=True)
         fill = reader.Reader.fill

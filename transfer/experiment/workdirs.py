@@ -4,7 +4,7 @@ import itertools
 import json
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def lock_workdir(workdir: epath.Path) -> Iterator[None]:
     """
     if not distributed.is_main():
         _check_shared(workdir)
-        with status.reported(workdir):
+        with nullcontext() if "://" in str(workdir) else lock.working_in(Path(workdir)), status.reported(workdir):
             yield
         return
     local = Path(workdir)

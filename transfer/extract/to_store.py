@@ -13,6 +13,7 @@ from transfer.data.source import Source
 from transfer.errors import TransferError, UsageError
 from transfer.extract.extractor import Extractor
 from transfer.runtime import distributed, preemption
+from transfer.runtime.files import lock
 from transfer.runtime.progress import Progress
 from transfer.store import images as store_images
 from transfer.store.format import append_run
@@ -77,6 +78,7 @@ def extract_to_store(
             stopped = _fill(writer, extractor, source, on_error, title)
             preemption.part_is_over()
             writer.flush()
+            lock.check_folders(at_once=True)
             if distributed.any_of(stopped, "filled"):
                 raise preemption.Preempted(
                     f"{title}: stopped on request, what is done is saved; run the same command again to continue"

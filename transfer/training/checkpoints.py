@@ -20,6 +20,7 @@ from etils import epath
 
 from transfer.errors import TransferError
 from transfer.runtime import distributed, interrupts, preemption
+from transfer.runtime.files import lock
 from transfer.training.run import Run
 
 WHOLE, WITHIN = "checkpoints", "checkpoints_within_epoch"
@@ -134,6 +135,7 @@ class Checkpoints:
             "progress": args.JsonSave({**progress, "sha256": _sha256(progress)}),
         }
         preemption.part_is_over()
+        lock.check_folders(at_once=True)
         self._clean_up()
         try:
             with translated_errors(str(folder.parent)):

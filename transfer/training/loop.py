@@ -16,6 +16,7 @@ from etils import epath
 
 from transfer.errors import TransferError
 from transfer.runtime import distributed, interrupts, preemption
+from transfer.runtime.files import lock
 from transfer.runtime.progress import Progress
 from transfer.training.checkpoints import Checkpoints
 from transfer.training.metrics import Metrics
@@ -142,6 +143,7 @@ def _take_parts(
                 shown = " - ".join(f"{LABELS[name]}: {value:.4f}" for name, value in row.items())
                 distributed.print_once(f"Epoch {run.epoch}/{progress.total} - {shown}")
             run.seconds += time.monotonic() - start
+            lock.check_folders()
             stalled = last.metrics is not None and run.has_stalled(patience)
             stop, done = preemption.stop_at(run.epoch), run.epoch == progress.total or stalled
             # due by the clock of process 0

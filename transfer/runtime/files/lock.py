@@ -8,6 +8,9 @@ On `gs://` it is a lease: an object `.lock` that its holder writes anew every RE
 that nobody else wrote it. Another process takes it over once it has not changed for EXPIRY_SECONDS of that process's
 own monotonic clock; the clocks of two machines are never compared. So after a machine was lost, the same command
 waits for a minute and goes on.
+
+What is in a local `.lock` also tells that the folder is still there, and the same: one that is removed or unmounted
+while a run works in it is noticed (`check_folders`), and nothing is said to be saved in it.
 """
 
 import errno
@@ -34,6 +37,7 @@ from transfer.runtime.files import paths
 NAME = ".lock"
 REFRESH_SECONDS = 15.0
 EXPIRY_SECONDS = 75.0
+CHECK_SECONDS = 15.0
 # What systems say that do not know locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 # What a bucket's silence and its errors are raised as.
@@ -41,13 +45,19 @@ _UNANSWERED = (TransferError, ValueError, RuntimeError, OSError)
 _MAX_COMMAND = 200
 # Descriptors of the locks that this process holds; a forked child, which must not keep them alive, closes its copies.
 _descriptors: set[int] = set()
+# The `.lock` of each local folder that this process works in, and what it has written there itself.
+_marks: dict[Path, bytes] = {}
+_checked_at = -EXPIRY_SECONDS
+# What systems say of a file in a folder that is not there any more, or not here.
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENOTCONN, errno.ENODEV)
 
 
 class Lock:
-    """The lock that `hold` gives. A local one cannot be lost; a lease can, where its holder slept for too long."""
+    """The lock that `hold` gives. A local one is lost with its folder; a lease, where its holder slept for too long."""
 
     def check(self) -> None:
-        """Raises TransferError if another process has taken the lock over."""
+        """Raises TransferError if another process has taken the lock over, or the folder is gone."""
+        check_folders()
 
 
 @contextmanager
@@ -98,15 +108,54 @@ def _flocked(file: Path, where: str) -> Iterator[None]:
     descriptor = _open_locked(file, where)
     _descriptors.add(descriptor)
     try:
-        with suppress(OSError):  # no room for the name: the lock holds all the same
+        mark = (json.dumps(_this_process()) + "\n").encode()
+        try:
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, (json.dumps(_this_process()) + "\n").encode())
-        yield
+            os.write(descriptor, mark)
+        except OSError:  # no room for the name: the lock holds all the same
+            mark = b""
+        with working_in(file.parent, mark):
+            try:
+                yield
+            except preemption.Preempted:
+                check_folders(at_once=True)
+                raise
+            check_folders(at_once=True)
     finally:
         if descriptor in _descriptors:  # not in a forked child that unwinds its parent's stack
             file.unlink(missing_ok=True)  # before it is free: whoever opened it meanwhile looks again
             _descriptors.remove(descriptor)
             os.close(descriptor)
+
+
+@contextmanager
+def working_in(folder: Path, mark: bytes = b"") -> Iterator[None]:
+    """Says that this process works in a local folder that is locked: by itself, who has written the `mark`, or not."""
+    file = folder / NAME
+    _marks[file] = mark
+    try:
+        yield
+    finally:
+        _marks.pop(file, None)
+
+
+def check_folders(at_once: bool = False) -> None:
+    """Raises TransferError where a folder that this process works in is gone; looks every CHECK_SECONDS only."""
+    global _checked_at
+    now = time.monotonic()
+    if not at_once and now - _checked_at < CHECK_SECONDS:
+        return
+    _checked_at = now
+    for file, mark in list(_marks.items()):
+        try:
+            gone = mark not in (b"", file.read_bytes())
+        except OSError as error:
+            gone = error.errno in _GONE
+        if gone:
+            raise TransferError(
+                f"{file.parent} is gone: it was removed, moved or unmounted during the run, and what is written now is "
+                "lost; bring it back, or begin again, with the same command"
+            )
 
 
 def _open_locked(file: Path, where: str) -> int:
@@ -135,6 +184,7 @@ def _close_inherited() -> None:
     for descriptor in _descriptors:
         os.close(descriptor)
     _descriptors.clear()
+    _marks.clear()
 
 
 os.register_at_fork(after_in_child=_close_inherited)
@@ -194,6 +244,7 @@ class _Lease(Lock):
 
     def check(self) -> None:
         """Raises TransferError if another process has taken the lease over."""
+        check_folders()
         if self._lost:
             raise _in_use(self._where, self._read().value)
 
