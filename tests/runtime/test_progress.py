@@ -43,6 +43,29 @@ def test_a_line_now_and_then(lines, monkeypatch):
     assert [line.split(",")[0] for line in lines()] == [f"counting: {n} things" for n in (1, 2, 3)]
 
 
+@pytest.mark.parametrize("process", [0, 1])
+def test_of_what_several_processes_share_each_says_the_whole(process, lines, monkeypatch, capfd):
+    """100 of 400 were there, the other has done 50; now and then, and at the end of the first."""
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_COUNTS", 0.0)
+    monkeypatch.setattr(progress.distributed, "process_count", lambda: 2)
+    monkeypatch.setattr(progress.distributed, "process_index", lambda: process)
+    told = []
+    monkeypatch.setattr(
+        progress.distributed, "share_count", lambda name, count: told.append((name, count)) or count + 50
+    )
+    with Progress("counting", 400, "things", done=100, shared=True) as shown:
+        shown.start_time -= 10
+        for _ in range(2):
+            time.sleep(0.002)
+            shown.update(25)
+    assert told == [("counting", 25), ("counting", 50), ("counting", 50)]
+    said = lines() if process == 0 else capfd.readouterr().err.splitlines()
+    label = "" if process == 0 else "process 1 of 2: "
+    assert [line.split(" things,")[0] for line in said] == [f"{label}counting: {n}/400" for n in (175, 200)]
+    assert said[-1].endswith(" things, 10.0 things/s, 20 s left")
+
+
 def test_what_is_over_within_the_delay_is_not_seen(lines, monkeypatch):
     terminal = Terminal()
     with Progress("counting", 4, "things", delay=60) as shown:

@@ -289,6 +289,24 @@ def test_one_is_lost_that_is_silent_for_twice_as_long(clock):
     assert "process 1" in monitor._verdict and monitor._lost == 1
 
 
+def test_who_asks_learns_how_much_all_have_done(clock):
+    first, second, third = (Peer() for _ in range(3))
+    main = rendezvous.PeerMonitor(ProcessInfo("a:1", 3, 0), {1: second, 2: third}, 30)
+    other = rendezvous.PeerMonitor(ProcessInfo("a:1", 3, 1), {0: first}, 30)
+    assert other.share_count("train", 5) == 5 and other.share_count("train", 7) == 7
+    assert first.sent == [{"done": "train", "counts": [(1, 5)]}, {"done": "train", "counts": [(1, 7)]}]
+    main._note_counts("train", {1: 7})
+    assert main.share_count("train", 10) == 17 and main.share_count("validation", 1) == 1
+    main._send_heartbeat()
+    assert third.sent[1:] == [
+        {"done": "train", "counts": [(1, 7), (0, 10)]},
+        {"done": "validation", "counts": [(0, 1)]},
+    ]
+    other.share_count("train", 9)
+    other._note_counts("train", {0: 10, 1: 7, 2: 3})  # its own is newer here
+    assert other.share_count("train", 9) == 22
+
+
 def test_where_all_is_saved_the_others_may_go(clock):
     peers = {0: Peer()}
     monitor = rendezvous.PeerMonitor(ProcessInfo("a:1", 3, 1), peers, 30)

@@ -122,9 +122,7 @@ def _fill(writer: StoreWriter, extractor: Extractor, source: Source, on_error: s
     # images of one size travel as they are and are resized on the device; others too, where that is not the host
     resized = needs_resizing(source, extractor.preprocessing)
     settings: dict[str, Any] = dict(on_error=on_error, canvases=jax.default_backend() in RESIZING_BACKENDS)
-    done = len(source) - missing if processes == 1 else 0
-    title = title if processes == 1 else f"{title}, 1 of {processes} shares"
-    with Progress(title, done + left, "images", done=done) as progress:
+    with Progress(title, len(source), "images", done=len(source) - missing, shared=True) as progress:
         for start, stop in runs:
             loaded = batches(source, start, stop, extractor.batch_size, extractor.preprocessing, **settings)
             for batch, features in extractor.stream(loaded, resized):

@@ -194,6 +194,11 @@ def any_of(value: bool, name: str) -> bool:
     return value if process_count() == 1 else bool(_gathered("true" if value else "", name))
 
 
+def share_count(name: str, count: int) -> int:
+    """How much all processes have done of what is called `name`, as far as they have said; this one `count`."""
+    return count if _monitor is None else _monitor.share_count(name, count)
+
+
 def fail_everywhere(reason: str, name: str) -> None:
     """Ends all processes with one error where any of them has a reason to: what it has that it should not, or "".
 

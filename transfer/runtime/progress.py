@@ -19,6 +19,7 @@ from absl import logging
 from transfer.runtime import distributed, log
 
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_COUNTS = 1.0
 # For what is usually over at once, and with large files or many rows is not.
 NOTICEABLE_SECONDS = 2.0
 # Where the stream is from that a notebook shows what is printed in.
@@ -60,12 +61,23 @@ class Progress:
 
     On a terminal and in a notebook it draws a tqdm bar with rate and time left; otherwise it logs a line at most
     every ten seconds. `done` units are counted as there from the start and left out of the rate. Of several processes
-    the first shows it. Nothing is shown of what has ended within `delay` seconds, or is not `shown`.
+    the first shows it; of what is `shared`, each in its log, and of all: `total` and `done` are the whole's. Nothing is
+    shown of what has ended within `delay` seconds, or is not `shown`.
     """
 
     def __init__(
-        self, title: str, total: int | None, unit: str, done: int = 0, *, delay: float = 0.0, shown: bool = True
+        self,
+        title: str,
+        total: int | None,
+        unit: str,
+        done: int = 0,
+        *,
+        delay: float = 0.0,
+        shown: bool = True,
+        shared: bool = False,
     ) -> None:
+        # of what is shared: units of this process alone, and when the others were told
+        self.shared, self.own, self.told = shared and distributed.process_count() > 1, 0, -SECONDS_BETWEEN_COUNTS
         self.title, self.total, self.unit, self.delay, self.shown = title, total, unit, delay, shown
         self.start_count = self.line_count = self.count = done
         self.start_time = self.last_line = time.monotonic()
@@ -82,23 +94,37 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.shared:
+            self.count += self._share()
         under_way.remove(self)
         is_noticeable = time.monotonic() - self.start_time >= self.delay
         if is_noticeable:
             ended.append(self.facts())
         if self.bar is not None:
             self.bar.close()
+        elif self.shared and not distributed.is_main():  # that its share is done is no end
+            return
         elif kind is None and self.count > self.line_count and is_noticeable:
             self._log()
 
     def update(self, n: int = 1) -> None:
         """Counts `n` more units."""
-        self.count += n
         step()
+        if self.shared:
+            self.own += n
+            if time.monotonic() - self.told < SECONDS_BETWEEN_COUNTS:
+                return
+            n = self._share()
+        self.count += n
         if self.bar is not None:
             self.bar.update(n)
         elif time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self._log()
+
+    def _share(self) -> int:
+        """Tells the others what this process has done; what all have done since it last did so."""
+        self.told = time.monotonic()
+        return self.start_count + distributed.share_count(self.title, self.own) - self.count
 
     def facts(self) -> dict[str, Any]:
         """How far it has come, how fast (units a second), and how long it will go on, as JSON values."""
@@ -113,7 +139,9 @@ class Progress:
         facts, of = self.facts(), "" if self.total is None else f"/{self.total}"
         left = "" if facts["seconds_left"] is None else f", {facts['seconds_left']} s left"
         line = f"{self.title}: {self.count}{of} {self.unit}, {facts['rate']:.1f} {self.unit}/s{left}"
-        if self.shown:
+        if self.shared and not distributed.is_main():  # of whose log warnings only are shown
+            log.write(f"{distributed.process_label()}{line}")
+        elif self.shown:
             logging.info("%s", line, extra={"fields": facts})
 
 

@@ -7,7 +7,7 @@ kernel closes them, whatever it died of, and probes a machine that is silent.
 
 A message is a line of JSON. In the meeting: `process` K `of` N with its `facts` (`transfer.runtime.consistency`); `go`
 with JAX's port; `end` with the reason and an exit `code`; `late`, from one that will not wait any longer. Afterwards:
-`gone` K and `why`; `heartbeat`.
+`gone` K and `why`; `heartbeat`; `done`, how much of something processes have done.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import socket
 import sys
 import threading
 import time
+from collections import defaultdict
 from typing import Any, NoReturn
 
 from absl import logging
@@ -264,6 +265,8 @@ class PeerMonitor:
         # The line with which this process ends once all but the lost one have read it, or at the deadline.
         self._verdict, self._deadline = "", math.inf
         self._lost: int | None = None
+        # What is done -> how much of it each process has done, as it said last.
+        self._done: defaultdict[str, dict[int, int]] = defaultdict(dict)
         # All that there was to do is done and saved: from now on the others may go.
         self.finished = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="peer-monitor")
@@ -271,6 +274,17 @@ class PeerMonitor:
     def start(self) -> None:
         """Watches the others from now on."""
         self._thread.start()
+
+    def share_count(self, name: str, count: int) -> int:
+        """Says how much this process has done of what is called `name`; how much all have, as far as is known.
+
+        Process 0 is told, and tells the others with its heartbeat.
+        """
+        counts = self._done[name]
+        counts[self.info.process_id] = count
+        if self.info.process_id:
+            self.connections[0].send(done=name, counts=[(self.info.process_id, count)])
+        return sum(list(counts.values()))
 
     def abort(self) -> None:
         """Tells the others that this process ends by an error, whose line it prints itself; waits until they know."""
@@ -288,9 +302,11 @@ class PeerMonitor:
                     try:
                         for message in self.connections[key.data].receive():
                             self._heard_at[key.data] = time.monotonic()
+                            if "done" in message:
+                                self._note_counts(str(message["done"]), dict(message["counts"]))
                             if "gone" in message:
                                 self._lose(int(message["gone"]), str(message["why"])[:200])
-                    except (ConnectionError, ValueError):
+                    except (ConnectionError, ValueError, TypeError, KeyError):
                         selector.unregister(key.fileobj)
                         self.connections.pop(key.data).socket.close()
                         self._lose(key.data, "has gone;")
@@ -301,6 +317,10 @@ class PeerMonitor:
                 sys.stdout.flush()
             os._exit(Unfinished.exit_code)
 
+    def _note_counts(self, name: str, counts: dict[int, int]) -> None:
+        others = {int(process): int(count) for process, count in counts.items() if process != self.info.process_id}
+        self._done[name].update(others)
+
     def _send_heartbeat(self) -> None:
         """Lets the others hear from this process, and ends it where one of them was silent for too long."""
         now = time.monotonic()
@@ -310,6 +330,8 @@ class PeerMonitor:
             self._heard_at = dict.fromkeys(self.connections, now)
         self._beat_at = now
         _broadcast(self.connections, heartbeat=True)
+        for name, counts in list(self._done.items()) if self.info.process_id == 0 else ():
+            _broadcast(self.connections, done=name, counts=list(counts.items()))
         for process in list(self.connections):
             if now - self._heard_at[process] > self._patience:
                 self._lose(process, f"has not answered for {self._patience} s;")
