@@ -1,7 +1,6 @@
 """A network of any record of the catalogue, fine-tuned: what its run leaves behind is the network that was trained."""
 
 import json
-import re
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +32,6 @@ CLASSES = 3
 # Of every channel count, so that the largest networks are built in a moment; less leaves ResNeXt no channels.
 WIDTHS = {"resnext": 1 / 4}
 WIDTH = 1 / 16
-# Depths of residual networks of the same units.
-FEWEST = {"34": "18", "101": "50", "152": "50"}
 
 
 @pytest.fixture(scope="module")
@@ -86,15 +83,10 @@ def left_behind(config, workdir, monkeypatch):
 
 
 def kinds():
-    """A record of each network that the catalogue builds: those of one architecture and the same fields are one.
-
-    And those that differ in the number of layers alone, of which the catalogue has the smallest first.
-    """
+    """A record of each network that the catalogue builds: those of one architecture and the same fields are one."""
     found = {}
     for name in catalogue.records():
-        architecture, fields = catalogue.architecture(name, {})
-        family = re.sub("(?<=net|ext)(34|101|152)", lambda depth: FEWEST[depth[0]], architecture)
-        found.setdefault((family, repr(fields)), name)
+        found.setdefault(repr(catalogue.architecture(name, {})), name)
     return list(found.values())
 
 
