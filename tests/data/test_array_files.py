@@ -107,6 +107,11 @@ def test_rows_of_hdf5_are_read_when_they_are_asked_for(tmp_path, monkeypatch):
     assert sorted(asked[3:]) == [("images", at, at + 2) for at in (0, 2, 4)]
 
 
+def test_class_names_of_hdf5_may_be_numbers(tmp_path):
+    arrays = {"images": IMAGES, "labels": LABELS, "class_names": np.array([10, 20, 30])}
+    assert open_source(str(write_h5(tmp_path / "a.h5", arrays))).class_names == ("10", "20", "30")
+
+
 def test_rows_of_hdf5_that_change_are_noticed(tmp_path):
     path = write_h5(tmp_path / "a.h5", {"images": IMAGES, "labels": LABELS})
     before = open_source(str(path)).fingerprint

@@ -12,6 +12,7 @@ from real_formats import encoded, image_table, pixels
 
 from transfer.data import BrokenImage, open_source, parquet
 from transfer.data.loader import batches, load_all
+from transfer.data.source import digest
 from transfer.data.splits import make_splits
 from transfer.errors import TransferError, UsageError
 
@@ -125,6 +126,11 @@ SEVERAL = {
         lambda: plain(image=DATA, tags=TAGS).replace_schema_metadata(hugging(tags=OF_CLASSES)),
         ("labels", ("cat", "dog", "eel"), [[1, 0, 1], [0, 0, 0], [0, 1, 0]]),
     ),
+    "lists of marks": (
+        {"labels": "tags"},
+        lambda: plain(image=DATA, tags=[[True, False, True], [False] * 3, [False, True, False]] * 4),
+        ("labels", ("0", "1", "2"), [[1, 0, 1], [0, 0, 0], [0, 1, 0]]),
+    ),
     "text that is separated": (
         {"labels": "tags"},
         lambda: plain(image=DATA, tags=["c|a", "", "b"] * 4),
@@ -156,6 +162,31 @@ def test_several_labels_and_values(kind, tmp_path, caplog):
         UsageError, match=r"config.data.columns.labels must name one column of labels; there is image \(binary\), "
     ):
         open_source(spec, columns={"labels": "gone"})
+
+
+def test_the_fingerprint_is_of_row_groups(tmp_path):
+    """Stores of the version before have it so."""
+    source = open_source(write(tmp_path / "a.parquet", plain(image=DATA, label=LABELS), row_group_size=5))
+    metadata = pq.ParquetFile(tmp_path / "a.parquet").metadata
+    sizes = [metadata.row_group(group).total_byte_size for group in range(3)]
+    assert source.fingerprint == digest(source, [np.array(sizes, "<i8").tobytes()])
+
+
+@pytest.mark.parametrize("encode", [pa.array, lambda texts: pa.array(texts).dictionary_encode()])
+def test_empty_text_is_no_class(encode, tmp_path, caplog):
+    source = open_source(write(tmp_path / "a.parquet", plain(image=DATA[:4], label=encode(["b", "", "a", None]))))
+    assert source.class_names == ("a", "b") and source.labels.tolist() == [1, 0]
+    assert "left out: 2 without a label (first: a.parquet/000001)" in caplog.text
+
+
+NO_LABELS = [[{"kind": "a"}, {"kind": "b"}], []], [{"a": 1, "b": 0}] * 2, [b"a|b", b"c"]
+
+
+@pytest.mark.parametrize("tags", NO_LABELS)
+def test_what_is_no_label(tags, tmp_path):
+    spec = write(tmp_path / "a.parquet", plain(image=DATA[:2], tags=tags))
+    with pytest.raises(TransferError, match=r"^parquet:.*: labels are text or numbers, not (\{'|b')"):
+        open_source(spec, columns={"path": "image", "labels": "tags"})
 
 
 def test_columns_may_be_named(tmp_path):

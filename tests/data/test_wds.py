@@ -252,10 +252,14 @@ def test_what_lies_before_a_cut_is_read_where_errors_are_skipped(tmp_path, caplo
     assert len(open_source(f"folder:{write_files(tmp_path / 'f', {'a/a.png': PNG})}", skip_damage=True)) == 1
 
 
+ALL_MARKS = [[1, 0, 1], [0, 0, 0], [1, 1, 0]]
 # settings, what the `.json` of three samples say -> names, labels
 SEVERAL = {
     "a list": ({"labels": "tags"}, [["b", "a"], [], ["c"]], ("a", "b", "c"), [[1, 1, 0], [0, 0, 0], [0, 0, 1]]),
     "a list of numbers": ({"labels": "tags"}, [[10, 9], [9], [10]], ("9", "10"), [[1, 1], [1, 0], [0, 1]]),
+    "marks in a list": ({"labels": "tags"}, [[1, 0, 1], [0, 0, 0], [True, 1, 0.0]], ("0", "1", "2"), ALL_MARKS),
+    "two marks in a list": ({"labels": "tags"}, [[1, 0], [0, 1], [1, 0]], ("0", "1"), [[1, 0], [0, 1], [1, 0]]),
+    "a list with nothing": ({"labels": "tags"}, [["b", None], ["a"], [None]], ("a", "b"), [[0, 1], [1, 0], [0, 0]]),
     "a label with a space": ({"labels": "tags"}, ["a b", ["c"], ["a b", "c"]], ("a b", "c"), [[1, 0], [0, 1], [1, 1]]),
     "marks": (
         {"labels": "old,torn"},
@@ -294,6 +298,8 @@ def test_what_json_says_under_names_that_are_given(kind, tmp_path):
         ({"labels": "x,y"}, {"x": 1, "y": 3}, "column y should hold 1 and 0"),
         ({"labels": "x"}, {"x": ["a"]}, "column x holds 1 different labels"),
         ({"labels": "x"}, {"y": ["a"]}, "no image with a label: 1 without a label"),
+        ({"labels": "x"}, {"x": {"a": 1, "b": 0}}, "no image with a label: 1 whose .json is no label"),
+        ({"labels": "x"}, {"x": [{"kind": "a"}, {"kind": "b"}]}, "no image with a label: 1 whose .json is no label"),
         ({"label": "x"}, {"x": ["a"]}, "no image with a label: 1 whose .json is no label"),
         ({"label": "x"}, {"x": "\ud800"}, "no image with a label: 1 whose .json is no label"),
         ({"label": "x,y"}, {"x": "a"}, "label is one column"),
@@ -305,6 +311,12 @@ def test_what_json_cannot_say(columns, says, words, tmp_path):
     with pytest.raises((TransferError, UsageError), match=words) as caught:
         open_source(f"wds:{tmp_path}/a.tar", columns=columns)
     assert "\n" not in str(caught.value)
+
+
+def test_the_fingerprint_is_of_the_samples_that_are_read(tmp_path):
+    """Stores of the version that listed no others have this one."""
+    files = {"0.png": bytes(5), "0.cls": b"7", "1.cls": b"7", "2.png": bytes(7), "3.png": bytes(8), "3.cls": b"4"}
+    assert opened(tmp_path, files).fingerprint.startswith("d63fe4e47d8bb0ab")
 
 
 def test_joined_tars_are_read_to_their_end(tmp_path):

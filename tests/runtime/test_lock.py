@@ -87,6 +87,14 @@ def test_a_folder_that_is_gone_is_noticed(remove, own, tmp_path, monkeypatch):
     assert str(ended.value).startswith(line) and ended.value.exit_code == 1 and not lock._marks
 
 
+def test_the_lock_of_another_run_in_a_new_folder_stays(tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(TransferError, match="is gone"), lock.hold(folder, "workdir"):
+        unmount(folder)
+        replace(folder)
+    assert (folder / lock.NAME).read_text() == "another run's"
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
 def test_a_folder_that_cannot_be_read_for_a_moment_is_not_gone(number, tmp_path, monkeypatch):
     def fail(path):

@@ -58,7 +58,7 @@ def _open(kind: str, path: str, split: str | None) -> Source:
     with prefix_errors(name), READERS[kind](file) as (names, array):
         images, labels = _array_names(names, splits)
         pixels, known = array(images), np.asarray(array(labels)[:])
-        class_names = [str(text) for text in array("class_names").reshape(-1)] if "class_names" in names else None
+        class_names = [str(text) for text in array("class_names")[:].reshape(-1)] if "class_names" in names else None
     known = known.reshape(-1) if known.ndim == 2 and 1 in known.shape else known
     if isinstance(pixels, SandboxedArray):
         rows: Any = _Rows(pixels, turned=kind == "mat")

@@ -40,7 +40,9 @@ def table(columns: Columns, rows: Any, sizes: Any) -> Any:
     from pyarrow import compute
 
     shown = [rows.column(name) for name in columns.shown]
-    if (names := columns.class_names) is not None:
+    if columns.says == "label" and "string" in columns.types[1]:
+        shown = [compute.if_else(compute.equal(shown[0], ""), None, shown[0])]
+    elif (names := columns.class_names) is not None:
         if columns.says == "label":  # below 0 is none
             shown = [compute.if_else(compute.less(shown[0], 0), None, shown[0])]
         else:

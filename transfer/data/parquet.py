@@ -17,6 +17,7 @@ import numpy as np
 from transfer.data import arrow_columns
 from transfer.data.shard_rows import Columns, ShardSource, listed
 from transfer.data.shards import Shard, find
+from transfer.data.source import digest
 from transfer.errors import TransferError
 from transfer.runtime.files.untrusted import error_summary, prefix_errors, printable
 
@@ -49,6 +50,11 @@ class ParquetSource(ShardSource):
         if data is None:
             raise ValueError("the file holds no bytes of it, at most a path")
         return data[:limit]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        of_files = ([group[0].as_py() for group in arrays["size"].chunks if len(group)] for arrays in self.arrays)
+        return digest(self, (np.array(sizes, "<i8").tobytes() for sizes in of_files))
 
     def _unpacked(self, shard: int, group: int) -> Any:
         """The images of a row group, a column; None behind the last one."""

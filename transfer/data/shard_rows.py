@@ -29,7 +29,7 @@ from transfer.runtime.files import atomic
 from transfer.runtime.files.untrusted import decompression_limit, prefix_errors, printable
 from transfer.runtime.progress import NOTICEABLE_SECONDS, Progress
 
-FORMAT = 2  # of the tables that are kept
+FORMAT = 3  # of the tables that are kept
 BUFFER = 8 << 20  # on a bucket
 AT_ONCE = 16  # shards that are listed side by side: on a bucket each is a wait
 # In so many images it is worth to look for one size that all of them have.
@@ -66,7 +66,10 @@ def cells(columns: Columns, values: Sequence[Any]) -> dict[str, Any]:
     texts = [None if value is None else str(value).strip() or None for value in values]
     said: dict[str, Any] = {str(number): text for number, text in enumerate(texts)}
     if columns.says == "labels" and len(values) == 1 and texts[0]:
-        said["0"] = texts = list(map(str, values[0] if isinstance(values[0], list) else values))
+        parts = values[0] if isinstance(values[0], list) else values
+        if any(isinstance(part, list | dict) for part in parts):
+            raise ValueError
+        said["0"] = texts = [str(part) for part in parts if part is not None]
     encoded = "".join(filter(None, texts)).encode()  # a ValueError where half of a pair of surrogates is in JSON
     if b"\n" in encoded:
         raise ValueError
@@ -211,7 +214,8 @@ class ShardSource(EncodedSource):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        return digest(self, (np.asarray(arrays["size"], "<i8").tobytes() for arrays in self.arrays))
+        of_shards = zip(self.arrays, self._rows, strict=True)
+        return digest(self, (np.asarray(arrays["size"].take(rows), "<i8").tobytes() for arrays, rows in of_shards))
 
 
 def open_shards(

@@ -1,5 +1,6 @@
 """What the cells of a table say of images, as a `Source` has it: a class each, several labels, or values."""
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -83,12 +84,19 @@ def is_marks(cells: Sequence[Any]) -> bool:
 
 
 def labels_of(columns: Mapping[str, Sequence[Any]], names: Sequence[str]) -> list[list[str]]:
-    """The labels of each row: those in the cells of one column, or the names of the columns that say yes."""
+    """The labels of each row: those in the cells of one column, or the names of the columns that say yes.
+
+    Where each cell has as many marks, labels are the places of those that say yes.
+    """
     if len(names) > 1:
         rows = zip(*([MARKS.get(text(cell)) for cell in columns[name]] for name in names), strict=True)
         return [[name for name, mark in zip(names, row, strict=True) if mark] for row in rows]
     separator = _separator(columns[names[0]])
-    return [_split(cell, separator) for cell in columns[names[0]]]
+    of_rows = [_split(cell, separator) for cell in columns[names[0]]]
+    lengths = set(map(len, of_rows))
+    if len(lengths) == 1 and max(lengths) > 1 and is_marks(list(itertools.chain(*of_rows))):
+        return [[str(place) for place, mark in enumerate(marks) if MARKS[mark]] for marks in of_rows]
+    return of_rows
 
 
 def are_shared(cells: Sequence[Any]) -> bool:
@@ -105,6 +113,8 @@ def _separator(cells: Sequence[Any]) -> str | None:
 def _split(cell: Any, separator: str | None) -> list[str]:
     """The labels in a cell, which may be a list, or look like one of Python's."""
     parts = cell if isinstance(cell, list) else text(cell).strip("[]").split(separator)
+    if nested := [part for part in (cell, *parts) if isinstance(part, dict | bytes)]:
+        raise TransferError(f"labels are text or numbers, not {printable(str(nested[0]))}")
     return [label for part in parts if (label := text(part).strip("'\" "))]
 
 

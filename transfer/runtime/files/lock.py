@@ -123,7 +123,9 @@ def _flocked(file: Path, where: str) -> Iterator[None]:
             check_folders(at_once=True)
     finally:
         if descriptor in _descriptors:  # not in a forked child that unwinds its parent's stack
-            file.unlink(missing_ok=True)  # before it is free: whoever opened it meanwhile looks again
+            with suppress(OSError):  # before it is free: whoever opened it meanwhile looks again
+                if os.path.samestat(os.stat(file), os.fstat(descriptor)):  # not another's, in another folder
+                    file.unlink()
             _descriptors.remove(descriptor)
             os.close(descriptor)
 
