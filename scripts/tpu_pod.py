@@ -222,8 +222,10 @@ class Pod:
 
     def copy(self) -> None:
         archive, root = f"{self.options.logs}/transfer.tar.gz", shlex.quote(os.path.relpath(ROOT))
+        # they may lie in the repository: tar fails where it finds the archive that it writes
+        logs = shlex.quote(f"/{os.path.relpath(self.options.logs, ROOT)}")
         pack = (
-            f"git -C {root} ls-files -z --cached --others --exclude-standard | "
+            f"git -C {root} ls-files -z --cached --others --exclude-standard --exclude={logs} | "
             f"tar -C {root} --null -T - -czf {shlex.quote(archive)}"
         )
         if self.terminal.run("bash", "-o", "pipefail", "-c", pack).code:

@@ -116,6 +116,38 @@ def test_a_script_is_told(files, capsys, factor, limit, code):
     assert captured.err.startswith(said) if code else not captured.err
 
 
+def test_of_a_single_round_the_ratio_decides(files):
+    comparison = compare(files([network([1.0])], [network([1.2])])[2:])
+    assert [each.decisive.verdict for each in comparison.changes] == ["-", "-"]
+    assert len(comparison.slower_than(0.95)) == 2 and not comparison.slower_than(0.8)
+
+
+@pytest.mark.parametrize("unknown", [None, [], [1.0, None, 1.0], [1.0, float("nan")], [0.0, 1.0]], ids=str)
+def test_a_contender_without_all_its_rounds_is_left_out(files, unknown):
+    rows = [network(STEADY, matmul=STEADY), network(STEADY, matmul=STEADY)]
+    rows[1]["seconds"] |= {"end to end": unknown, "matmul": unknown}
+    (change,) = compare(files([rows[0]], [rows[1]])[2:]).changes
+    assert (change.contender, change.plain.verdict, change.beside) == ("compute", "equal", None)
+
+
+def test_a_yardstick_of_other_rounds_is_none(files):
+    rows = [network(STEADY, matmul=STEADY[:rounds]) for rounds in (5, 3)]
+    assert {change.beside for change in compare(files(*([row] for row in rows))[2:]).changes} == {None}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_not_known(tmp_path, value):
+    path = write(tmp_path / "a.json", network(STEADY, error=value, errors={"fc7": value, "fc6": 1e-3}))
+    ((row,),) = (content["rows"] for content in results.read([path]))
+    assert row["error"] is None and row["errors"] == {"fc7": None, "fc6": 1e-3}
+
+
+def test_a_file_without_rows_is_no_result(tmp_path, capsys):
+    (tmp_path / "a.json").write_text('{"schema": 1}')
+    assert program.main(["bench", "--compare", *[str(tmp_path / "a.json")] * 2]) == 1
+    assert "a.json is not a result of `python -m transfer bench --output`" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("other", [network(STEADY, failed="no memory"), network(STEADY, dtype="bfloat16"), HEAD])
 def test_nothing_in_common(files, capsys, other):
     assert program.main(files([network(STEADY)], [other])) == 1

@@ -3,11 +3,13 @@
 import json
 import time
 
+import jax
 import numpy as np
 import pytest
 
 from transfer import __main__ as program
 from transfer.bench import latency
+from transfer.bench.cases import NetworkSpec
 
 
 def test_one_after_another():
@@ -26,6 +28,38 @@ def test_a_rate_that_is_kept():
     start = time.perf_counter()
     durations = latency.requests(lambda: None, seconds=0.2, rate=50)
     assert len(durations) in (10, 11) and time.perf_counter() - start >= 0.17 and np.median(durations) < 0.02
+
+
+def test_a_rate_that_is_too_fast_comes_to_an_end():
+    start = time.perf_counter()
+    durations = latency.requests(lambda: time.sleep(0.01), seconds=0.02, rate=1e6)
+    assert time.perf_counter() - start < 2 and 2 <= len(durations) <= 20 and (np.diff(durations) > 0).all()
+
+
+def test_a_rate_slower_than_a_round_has_one_request():
+    assert len(latency.requests(lambda: None, seconds=0.05, rate=0.1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("answered", "rate"), [(41.0, 20), (39.0, 10), (25.0, 10), (4.0, 2), (2.0, 1), (1.9, 0.5), (0.03, 0.01), (950, 200)]
+)
+def test_two_runs_have_the_same_usual_rate(answered, rate):
+    assert latency.usual_rate(answered) == rate
+
+
+def test_no_compiled_program_is_there_at_a_cold_start(monkeypatch):
+    """Not from JAX_COMPILATION_CACHE_DIR, either."""
+    kept = []
+    monkeypatch.setattr(latency, "load", lambda spec: kept.append(jax.config.jax_enable_compilation_cache))
+    monkeypatch.setattr(latency, "_extractor", lambda *arguments: None)
+    monkeypatch.setattr(latency, "_image", lambda *arguments: None)
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", True)
+    try:
+        latency.first_features((NetworkSpec("vgg11"), "float32", "high"))
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+    assert kept == [False]
 
 
 @pytest.mark.slow
@@ -56,6 +90,4 @@ def test_wrong_flags(capsys, flag, said):
 
 
 def test_a_cold_start_that_fails_has_no_figure(caplog):
-    from transfer.bench.cases import NetworkSpec
-
     assert latency.cold_start(NetworkSpec("no_such_network"), "float32", "high") is None

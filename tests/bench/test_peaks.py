@@ -70,6 +70,7 @@ def counters(tmp_path, monkeypatch):
             folder.mkdir(exist_ok=True)
             (folder / "energy_uj").write_text(f"{value}\n")
             (folder / "max_energy_range_uj").write_text("10000000\n")
+            (folder / "name").write_text(f"package-{number}\n")
 
     yield count
     energy._counters.cache_clear()
@@ -80,6 +81,29 @@ def test_joules_of_all_packages_one_of_which_begins_again(counters):
     meter = energy.Meter()
     counters(4_000_000, 500_000)
     assert meter.joules() == pytest.approx(3.0 + 1.5)
+
+
+def test_what_is_no_package_is_not_counted_twice(counters, tmp_path):
+    for part in ("psys", "core"):
+        counters(1_000_000, 1_000_000)
+        (tmp_path / "intel-rapl:1" / "name").write_text(f"{part}\n")
+        energy._counters.cache_clear()
+        meter = energy.Meter()
+        (tmp_path / "intel-rapl:0" / "energy_uj").write_text("3000000")
+        (tmp_path / "intel-rapl:1" / "energy_uj").write_text("9000000")
+        assert meter.joules() == pytest.approx(2.0)
+
+
+def test_one_package_of_two_is_not_all_that_was_used(counters, tmp_path):
+    counters(1, 1)
+    (tmp_path / "intel-rapl:1" / "energy_uj").write_text("")
+    assert energy.Meter().joules() is None
+
+
+def test_a_processor_does_not_count_what_a_tpu_uses(counters, monkeypatch):
+    counters(1_000_000)
+    monkeypatch.setattr(energy.jax, "default_backend", lambda: "tpu")
+    assert energy.Meter().joules() is None
 
 
 def test_nothing_counts_energy(counters):

@@ -247,6 +247,15 @@ def test_what_has_saved_or_lost_a_peer_goes_on_with_the_tpu_that_is_still_there(
     assert not (cloud.folder / "logs" / "3").exists()
 
 
+def test_another_try_copies_the_repository_without_the_logs_in_it(tmp_path):
+    cloud = Cloud(tmp_path, ENDS_ONCE.replace("CODE", "75"))
+    code, _, errors = cloud.run("--logs=repository/mine")
+    assert code == 0, errors
+    assert (cloud.repository / "mine" / "2" / "0.log").exists()
+    copy = cloud.fake / "worker0" / "transfer"
+    assert (copy / "job.sh").exists() and not (copy / "mine").exists()
+
+
 def test_a_tpu_that_vanishes_is_replaced(tmp_path):
     """As somebody's delete leaves it, and a machine that is gone: gcloud does not know it any more."""
     cloud = Cloud(tmp_path, TAKEN_AWAY_TWICE.replace('echo PREEMPTED >"$STATE"', 'rm -f "$STATE"'))

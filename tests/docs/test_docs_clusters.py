@@ -48,7 +48,7 @@ def test_flags_that_it_names_are_there():
     # test_docs_on_the_day.py has those of other programs
     foreign = r"^(gcloud|kubectl|docker|sbatch|mpirun|squeue|git)\b(.*\\\n)*.*\n"
     ours = re.sub(foreign, "", PAGE, flags=re.MULTILINE)
-    others = {"--ntasks-per-node"}
+    others = {"--ntasks-per-node", "--max-log-requests"}
     for flag in set(re.findall(r"(?<![\w-])--[a-z][\w\-]*", ours)) - others:
         assert any(re.search(rf"{flag}\b", text) for text in shown) or flag.startswith("--config"), flag
 

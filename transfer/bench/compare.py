@@ -39,6 +39,11 @@ class Speedup(NamedTuple):
         return f"{self.ratio:.3f}" + ("" if math.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]")
 
     @property
+    def at_most(self) -> float:
+        """The upper end of the interval; the ratio itself where there is none."""
+        return self.ratio if math.isnan(self.high) else self.high
+
+    @property
     def verdict(self) -> str:
         """Whether the interval has 1 in it."""
         if math.isnan(self.low):
@@ -80,11 +85,11 @@ def speedup(before: Sequence[float], after: Sequence[float]) -> Speedup:
 def changes(before: Row, after: Row) -> Iterator[Change]:
     """Of every contender that two rows of the same case have."""
     a, b = before["seconds"], after["seconds"]
-    shared = [name for name in b if name in a]
+    shared = [name for name in b if _are_known(a.get(name)) and _are_known(b[name])]
     yardstick = next((name for name in YARDSTICKS if name in shared), None)
     for name in shared:
         beside = None
-        if yardstick not in (None, name):
+        if yardstick not in (None, name) and all(len(s[name]) == len(s[yardstick]) for s in (a, b)):
             relative = ([x / y for x, y in zip(s[name], s[yardstick], strict=True)] for s in (a, b))
             beside = speedup(*relative)
         yield Change(_shown(after), name, speedup(a[name], b[name]), beside)
@@ -110,7 +115,7 @@ class Comparison(NamedTuple):
 
     def slower_than(self, ratio: float) -> list[Change]:
         """What of ours is so slow that all of its interval is below the ratio."""
-        return [each for each in self.changes if each.ours and each.decisive.high < ratio]
+        return [each for each in self.changes if each.ours and each.decisive.at_most < ratio]
 
 
 def compare(paths: Sequence[str | Path]) -> Comparison:
@@ -126,6 +131,11 @@ def compare(paths: Sequence[str | Path]) -> Comparison:
 
 def _measured(row: Row) -> bool:
     return bool(row.get("seconds")) and not row.get("failed")
+
+
+def _are_known(seconds: Sequence[float | None] | None) -> bool:
+    """Whether a contender has run in every round."""
+    return bool(seconds) and all(value is not None and value > 0 for value in seconds or ())
 
 
 def _identity(row: Row) -> tuple[str, ...]:

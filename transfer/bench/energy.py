@@ -32,7 +32,8 @@ class Meter:
 
 @functools.cache
 def _counters() -> list[Counter]:
-    return _gpus() if jax.default_backend() == "gpu" else _packages()
+    # what a TPU uses nobody says
+    return {"gpu": _gpus, "cpu": _packages}.get(jax.default_backend(), list)()
 
 
 def _gpus() -> list[Counter]:
@@ -63,7 +64,11 @@ def _packages() -> list[Counter]:
 
     counters: list[Counter] = []
     with contextlib.suppress(OSError, ValueError):
-        for folder in sorted(RAPL.glob("intel-rapl:?")):  # AMD's are called so, too
-            joules(folder / "energy_uj")
-            counters.append((functools.partial(joules, folder / "energy_uj"), joules(folder / "max_energy_range_uj")))
-    return counters
+        for folder in sorted(RAPL.glob("intel-rapl:*")):  # AMD's are called so, too
+            # others are parts of a package, or have all of the machine in them
+            if (folder / "name").read_text().startswith("package"):
+                energy, full = folder / "energy_uj", folder / "max_energy_range_uj"
+                joules(energy)
+                counters.append((functools.partial(joules, energy), joules(full)))
+        return counters
+    return []

@@ -5,10 +5,12 @@ those that wait for a slow one count, too.
 """
 
 import argparse
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 
@@ -19,8 +21,11 @@ from transfer.errors import UsageError
 from transfer.runtime import tables
 
 PERCENTILES = (50, 90, 99)
-# Without --rate, requests come at this share of how fast they are answered one after another.
-USUAL_LOAD = 0.5
+# Without --rate, requests come at this share of how fast they are answered one after another, or a bit less: at one of
+# few rates, so that two runs have the same.
+USUAL_LOAD, DIGITS = 0.5, (1, 2, 5)
+# Where they come faster than they are answered, the wait has no end: a round ends after so many times its seconds.
+OVERTIME = 10
 OURS = "ours"
 
 Row = dict[str, Any]
@@ -45,14 +50,26 @@ def _rows(case: Case, options: argparse.Namespace) -> Iterator[Row]:
     shared |= {"image_size": network.preprocessing.image_size, "batch": 1, "dtype": case.dtype}
     shared |= {"precision": options.precision, "cold_start_seconds": cold, "failed": None}
     extractor(image)
-    rate = None
+    rate, answered = None, math.inf
     for _ in range(2):
+        notes: list[str] = []
+        if rate is not None and rate > answered:
+            notes = [f"{rate:g} requests a second are more than the {answered:.3g} that are answered: their wait grows"]
+            logging.warning("%s: %s", case, *notes)
         rounds = [requests(lambda: extractor(image), options.seconds, rate) for _ in range(options.rounds)]
         durations = np.concatenate(rounds)
-        figures = {f"p{share}": 1e3 * float(np.percentile(durations, share)) for share in PERCENTILES}
-        seconds = {OURS: [float(np.median(each)) for each in rounds]}
-        yield {**shared, "rate": rate, "requests": len(durations), "latency_ms": figures, "seconds": seconds}
-        rate = options.rate or float(f"{USUAL_LOAD / np.median(durations):.2g}")
+        row = {**shared, "rate": rate, "notes": notes, "requests": len(durations)}
+        row["latency_ms"] = {f"p{share}": 1e3 * float(np.percentile(durations, share)) for share in PERCENTILES}
+        yield row | {"seconds": {OURS: [float(np.median(each)) for each in rounds]}}
+        answered = 1 / float(np.median(durations))
+        rate = options.rate or usual_rate(answered)
+
+
+def usual_rate(answered: float) -> float:
+    """The largest of 1, 2, 5, 10, 20, … (0.5, 0.2, …) that is at most the usual load."""
+    most = USUAL_LOAD * answered
+    power = math.floor(math.log10(most))
+    return max(rate for digit in DIGITS if (rate := float(f"{digit}e{power}")) <= most)
 
 
 def requests(call: Any, seconds: float, rate: float | None) -> np.ndarray:
@@ -61,7 +78,8 @@ def requests(call: Any, seconds: float, rate: float | None) -> np.ndarray:
     durations: list[float] = []
     while True:
         due = time.perf_counter() if rate is None else start + len(durations) / rate
-        if durations and due - start >= seconds:
+        overtime = time.perf_counter() - start >= OVERTIME * seconds
+        if durations and (overtime or due - start >= seconds):
             return np.array(durations)
         time.sleep(max(due - time.perf_counter(), 0))
         call()
@@ -84,6 +102,7 @@ def cold_start(spec: NetworkSpec, dtype: str, precision: str) -> float | None:
 def first_features(case: tuple[NetworkSpec, str, str]) -> Prepared:
     """The contender of a cold start: its first call is what counts."""
     spec, dtype, precision = case
+    jax.config.update("jax_enable_compilation_cache", False)
     network = load(spec)
     extractor, image = _extractor(network, spec.tap, dtype, precision), _image(network, spec.seed)
     return Prepared(lambda: extractor(image), lambda features: None)

@@ -59,7 +59,7 @@ FIELDS = {
     "seconds": ("s", "contender -> seconds a batch (a training, an image, a request), one figure a round"),
     "spread": ("", "contender -> 10th to 90th percentile of its rounds, over their median"),
     "peers": ("", "name -> `ratio` (how many times faster ours is), `images_per_second`, `error`; or `skipped`: why"),
-    "latency_ms": ("ms", "`p50`, `p90` and `p99` of single requests, uint8 in memory -> NumPy"),
+    "latency_ms": ("ms", "`p50`, `p90`, `p99` of requests; p99 of fewer than 100 is about the slowest"),
     "rate": ("requests/s", "how often requests come; None: the next as soon as one is answered"),
     "requests": ("", "how many there were"),
     "cold_start_seconds": ("s", "from a new process to its first features: Python, JAX, weights, compiling"),
@@ -86,6 +86,8 @@ def text(command: str, date: str, rows: Sequence[Row], complete: bool) -> str:
         "units": {name: FIELDS[name][0] for name in names if name in FIELDS and FIELDS[name][0]},
         "rows": rows,
     }
+    # JSON has no NaN: of a precision whose features are not finite, say
+    content = json.loads(json.dumps(content), parse_constant=lambda name: None)
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
@@ -97,7 +99,7 @@ def read(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
             content = json.loads(Path(path).read_text("utf-8"))
         except ValueError as error:
             raise TransferError(f"{path} is not JSON: {error}") from error
-        if not isinstance(content, dict) or content.get("schema") not in (1, SCHEMA):
+        if not isinstance(content, dict) or content.get("schema") not in (1, SCHEMA) or "rows" not in content:
             raise TransferError(f"{path} is not a result of `python -m transfer bench --output`")
         if content["schema"] == 1:  # which called the share of a matmul MFU, too
             content["rows"] = [_with_times_matmul(row) for row in content["rows"]]

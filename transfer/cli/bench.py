@@ -88,7 +88,7 @@ def bench(parser: argparse.ArgumentParser) -> Action:
     flag("--head", action="store_true", help="measure the training of heads instead of networks")
     flag("--input", action="store_true", help="measure loading images, by itself and into a feature store")
     flag("--latency", action="store_true", help="measure single images, one after another and at a fixed rate")
-    flag("--rate", type=float, metavar="N", help="requests a second of --latency; default: half of what is possible")
+    flag("--rate", type=float, metavar="N", help="requests/s of --latency; default: up to half of what is possible")
     flag("--target", help="compile for devices that are not here, such as tpu:v5e:4x4 or gpu:h100")
 
     flag = parser.add_argument_group("output").add_argument
@@ -138,7 +138,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.report or options.compare:
         (_report if options.report else _compare)(options)
         return
-    if options.peers or options.head:
+    if options.peers or options.head or options.latency:
         # others need memory of the GPU, too; read when JAX's backend starts
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     _measure(options, next((name for name in OTHERS if getattr(options, name)), "networks"))
