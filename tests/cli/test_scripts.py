@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer.cli import completion, main
+from transfer.cli import completion, main, scripts
+from transfer.errors import Unfinished
 
 REPOSITORY = Path(__file__).parents[2]
 QUICKSTART = f"--config={REPOSITORY / 'configs' / 'quickstart.py'}"
@@ -232,3 +233,14 @@ def test_no_room_for_a_checkpoint_is_one_line_and_leaves_none(tmp_path):
     assert done.stderr.strip().splitlines()[-1].startswith("error: ") and "File too large" in done.stderr
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
     assert run("train.py", *flags, folder=tmp_path).returncode == 0
+
+
+def test_others_that_are_lost_at_the_very_end_are_no_failure_of_ones_own(monkeypatch, capsys):
+    def lost():
+        raise Unfinished("the other processes cannot be reached")
+
+    codes: list[int] = []
+    monkeypatch.setattr(scripts.distributed, "shutdown", lost)
+    monkeypatch.setattr(os, "_exit", codes.append)
+    scripts._leave(0)
+    assert codes == [76] and capsys.readouterr().err == "error: the other processes cannot be reached\n"

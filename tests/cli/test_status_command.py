@@ -29,6 +29,12 @@ RUNS = {
     "failed": ([{"state": "failed", "error": "no\x1b[31m room"}], "failed train", 7),
     "another is silent": ([{"state": "running"}, {"state": "running", "time": OLD}], "stale train", 6),
     "another failed": ([{"state": "running"}, {"state": "failed", "error": "no room"}], "failed train", 7),
+    "another has not begun again": (
+        [{"state": "running", "started": NOW["time"] - 9}, {"state": "failed", "time": NOW["time"] - 10}],
+        "running train",
+        3,
+    ),
+    "a number of processes that is none": ([{"state": "running", "processes": 10**15}], "running train", 3),
     "of an earlier count": ([{"state": "running"}], "running train", 3),
     "unknown total": ([{"total": "none", "seconds_left": "none"}], "running train 640 images 251.3 1 s ago 0 1", 3),
     "no stage yet": ([{"stage": None, "done": None, "rate": None}], "running 1 s ago 0 1", 3),

@@ -25,14 +25,22 @@ def started(seconds: float, do: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("do", ["time.sleep(1.5)", "import re; re.match('(a|a)*b', 'a' * 60)"], ids=["waits", "locks"])
-def test_the_stacks_of_all_threads_are_shown_again_and_again(do):
+HANGS = {
+    "waits": (0.3, "time.sleep(1.5)"),
+    "locks": (0.3, "import re; re.match('(a|a)*b', 'a' * 60)"),
+    "watched anew": (60, "progress.watch_for_hangs(0.3); time.sleep(1.5)"),
+}
+
+
+@pytest.mark.parametrize(("seconds", "do"), HANGS.values(), ids=HANGS)
+def test_the_stacks_of_all_threads_are_shown_again_and_again(seconds, do):
     """Also by a process of which one thread keeps Python's lock."""
-    with started(0.3, do) as child:
+    with started(seconds, do) as child:
         assert child.stderr is not None
         lines: list[str] = []
         while sum("Timeout (0:00:00.3" in line for line in lines) < 2:
             lines.append(child.stderr.readline())
+            assert lines[-1], "it has ended"
         child.kill()
     assert any("in stuck_on_storage" in line for line in lines) and any("in <module>" in line for line in lines)
 
@@ -45,7 +53,14 @@ with progress.Progress("counting", 30, "things") as shown:
 """
 
 
-@pytest.mark.parametrize(("seconds", "do"), [(0.8, STEPS), (0, "time.sleep(0.5)")], ids=["steps", "off"])
+HANGS_NOT = {
+    "steps": (0.8, STEPS),
+    "off": (0, "time.sleep(0.5)"),
+    "off again": (0.3, "progress.watch_for_hangs(0); time.sleep(0.6)"),
+}
+
+
+@pytest.mark.parametrize(("seconds", "do"), HANGS_NOT.values(), ids=HANGS_NOT)
 def test_where_steps_are_done_nothing_is_shown(seconds, do):
     _, errors = started(seconds, do).communicate(timeout=60)
     assert "stuck_on_storage" not in errors

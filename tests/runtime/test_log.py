@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from transfer.runtime import log
+
 CHILD = """
 import sys
 from absl import flags, logging
@@ -23,15 +25,15 @@ def fail():
         shown.update(3)
     logging.warning("half a %s", "line\\nand more")
     log.write("SIGTERM: …")
-    raise TransferError("a file is damaged; copy it again")
+    raise TransferError(sys.argv[2])
 
 sys.exit(main.guarded(fail, debug=False))
 """
 
 
-def run(form: str, environment: dict[str, str] | None = None) -> tuple[int, list[str]]:
-    command = [sys.executable, "-c", CHILD, form]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+def run(form: str, error: str = "a file is damaged; copy it again") -> tuple[int, list[str]]:
+    command = [sys.executable, "-c", CHILD, form, error]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     return done.returncode, done.stderr.splitlines()
 
 
@@ -63,3 +65,11 @@ def test_the_line_of_an_error_is_kuberneteses_too(tmp_path, monkeypatch, form):
     file.touch()
     run(form)
     assert file.read_text() == "a file is damaged; copy it again"
+    code, lines = run(form, "a\udcff.png is damaged")
+    assert code == 1 and r"a\udcff.png is damaged" in lines[-1]
+    assert file.read_text() == r"a\udcff.png is damaged"
+
+
+def test_a_name_that_is_not_utf8_can_be_said_at_once(capfd):
+    log.write("a\udcff.png")
+    assert capfd.readouterr().err == "a\\udcff.png\n"

@@ -74,6 +74,52 @@ ENDS = {
         "error: SIGTERM again: the end at once; run the same command again to continue",
     ),
 }
+SAVING = """
+import time
+from transfer.runtime import preemption
+preemption.PART_SECONDS = 0.2
+preemption.install()
+preemption.begin()
+with preemption.untimed():
+    print("there", flush=True)
+    while not preemption.requested():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    print("saved", flush=True)
+time.sleep(60)
+"""
+FULL = """
+from transfer.runtime import preemption
+preemption.install()
+print("there", flush=True)
+while True:
+    print("." * 100_000, flush=True)
+"""
+
+
+def test_what_takes_as_long_as_it_takes_comes_to_its_end_and_no_part_does():
+    with subprocess.Popen([sys.executable, "-c", SAVING], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.send_signal(signal.SIGTERM)
+        output, errors = child.communicate(timeout=30)
+    assert (child.returncode, output) == (76, b"saved\n")
+    assert errors.splitlines()[-1].startswith(b"error: stopped on request without what has not come to its end within")
+
+
+def test_it_ends_where_nobody_reads_what_it_prints():
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen([sys.executable, "-c", FULL], stdout=subprocess.PIPE, env=buffered) as child:
+        assert child.stdout is not None
+        assert os.read(child.stdout.fileno(), 6) == b"there\n"
+        time.sleep(0.2)  # the pipe is full
+        child.send_signal(signal.SIGTERM)
+        try:
+            assert child.wait(timeout=10) == 75
+        finally:
+            child.kill()
+
+
 # The main thread is in one long call, in which it handles no signal.
 CHILD = """
 import hashlib

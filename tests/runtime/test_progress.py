@@ -59,11 +59,15 @@ def test_of_what_several_processes_share_each_says_the_whole(process, lines, mon
         for _ in range(2):
             time.sleep(0.002)
             shown.update(25)
-    assert told == [("counting", 25), ("counting", 50), ("counting", 50)]
+    assert [count for _, count in told] == [25, 50, 50]
     said = lines() if process == 0 else capfd.readouterr().err.splitlines()
     label = "" if process == 0 else "process 1 of 2: "
     assert [line.split(" things,")[0] for line in said] == [f"{label}counting: {n}/400" for n in (175, 200)]
     assert said[-1].endswith(" things, 10.0 things/s, 20 s left")
+    with Progress("counting", 2, "things", shared=True):
+        pass
+    first, *same, other = [name for name, _ in told]
+    assert same == [first, first] and other != first, "what others did before under this title is not counted"
 
 
 def test_what_is_over_within_the_delay_is_not_seen(lines, monkeypatch):

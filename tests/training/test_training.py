@@ -16,7 +16,8 @@ from transfer.heads import linear
 from transfer.runtime import preemption
 from transfer.training import checkpoints
 from transfer.training.loop import run_epochs, whole_epochs
-from transfer.training.run import Part
+from transfer.training.metrics import Metrics
+from transfer.training.run import Part, Run
 
 
 def problem(seed: int = 0, num_features: int = 8):
@@ -50,6 +51,25 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
     assert [row["rows_per_second"] for row in times] == pytest.approx([40 / row["seconds"] for row in times], rel=1e-3)
     assert all(row["seconds"] > 0 for row in times), "those of an earlier process are kept"
     assert sorted(row["time"] for row in times) == [row["time"] for row in times]
+
+
+@pytest.mark.parametrize("line", ["5", '"time"', "[1]", "null", "[" * 100_000, "{"])
+def test_times_of_a_damaged_file_are_forgotten(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"time": 1.5}}\n{line}\n')
+    Metrics(epath.Path(tmp_path), [{"epoch": 1}, {"epoch": 2}]).close()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows == [{"epoch": 1, "time": 1.5}, {"epoch": 2}]
+
+
+def test_only_the_newest_checkpoint_stays(tmp_path):
+    """Whatever an earlier version of Orbax calls what it has begun; what is not ours stays."""
+    for name in ("1", "1.orbax-checkpoint-tmp-1700000000", "2.orbax-checkpoint-tmp", "mine"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    run = Run({"params": np.zeros(1)})
+    run.add(run.state, {"loss": 1.0, "accuracy": 0.5, "validation_loss": 1.0, "validation_accuracy": 0.5})
+    run.add(run.state, {"loss": 1.0, "accuracy": 0.5, "validation_loss": 1.0, "validation_accuracy": 0.5})
+    checkpoints.Checkpoints(epath.Path(tmp_path)).save(run)
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["2", "mine"]
 
 
 def test_finished_run_does_nothing(tmp_path, capsys):

@@ -4,7 +4,6 @@ import itertools
 import os
 import sys
 import textwrap
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import PurePath
@@ -106,7 +105,7 @@ def run(main: Callable[[], object], config: "Config", arguments: Sequence[str] |
         except Exception:
             if distributed.process_count() == 1:
                 raise
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
             return _leave(1)
 
     try:
@@ -149,7 +148,7 @@ def _leave(code: int) -> int:
             distributed.shutdown()
             return code
         except TransferError as error:
-            code = fail(str(error), 1, debug=False)
+            code = fail(str(error), error.exit_code, debug=False)
     distributed.abort()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -20,6 +20,8 @@ NOT_BEGUN = "not begun"
 CODES = {kept.DONE: 0, kept.RUNNING: 3, NOT_BEGUN: 4, kept.STOPPED: 5, kept.STALE: 6, kept.FAILED: 7}
 HEADINGS = ("workdir", "state", "stage", "done", "a second", "seconds left", "heard of", "restarts", "processes")
 WATCH_SECONDS = 5.0
+# Of so many one is looked at, whatever number a file holds.
+MAX_PROCESSES = 10_000
 
 
 def status(parser: argparse.ArgumentParser) -> Action:
@@ -52,10 +54,12 @@ def of_run(workdir: epath.Path) -> dict[str, Any]:
     first = kept.read(workdir)
     if first is None:  # an older version wrote none
         return {"state": kept.DONE if (workdir / results.FILE).exists() else NOT_BEGUN}
-    processes = first.get("processes")
-    for process in range(1, processes if first["state"] == kept.RUNNING and isinstance(processes, int) else 1):
-        other = kept.read(workdir, process) or {"state": NOT_BEGUN}
-        if other["state"] in (kept.STALE, kept.FAILED):
+    processes, started = first.get("processes"), first.get("started")
+    since = started if isinstance(started, float) else 0.0  # what stands there of a process may be of an earlier start
+    count = min(processes, MAX_PROCESSES) if first["state"] == kept.RUNNING and isinstance(processes, int) else 1
+    for process in range(1, count):
+        other = kept.read(workdir, process)
+        if other and other["state"] in (kept.STALE, kept.FAILED) and other["time"] >= since:
             why = other.get("error", "has not been heard of")
             return {**first, "state": other["state"], "error": f"process {process}: {why}"}
     return first

@@ -241,7 +241,7 @@ def _ask_jax(method: str, *arguments: Any) -> Any:
     start = time.monotonic()
     try:
         while True:
-            with contextlib.suppress(futures.TimeoutError):
+            with contextlib.suppress(futures.TimeoutError), preemption.untimed():
                 return answer.result(WAITING_SECONDS)
             name, seconds = str(arguments[0]).split("/")[1], time.monotonic() - start
             logging.warning("waiting for the other processes (%s): %.0f s so far", name, seconds)

@@ -4,16 +4,19 @@ import contextlib
 import json
 import os
 import sys
+import threading
 import time
 from logging import ERROR, INFO, Formatter, LogRecord, captureWarnings, getLevelName
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import logging
 
 FORMATS = ("text", "json")
 # Where Kubernetes reads what a container has to say at its end, of which it keeps 4,096 bytes; there in a pod only.
 TERMINATION_LOG, MAX_TERMINATION_LOG = "TERMINATION_LOG", 4096
+# How long the end of a process waits for its last words to be taken.
+LAST_SECONDS = 1.0
 
 _is_json = False
 # The number of this process; set where there are several.
@@ -38,7 +41,7 @@ def is_json() -> bool:
 def write(text: str, level: int = INFO) -> None:
     """Writes a line at once, from any thread, whatever the main one is printing."""
     with contextlib.suppress(OSError):
-        os.write(2, (_line(text, level) + "\n").encode())
+        os.write(2, _bytes(_line(text, level) + "\n"))
 
 
 def error(text: str, *, at_once: bool = True) -> None:
@@ -50,7 +53,27 @@ def error(text: str, *, at_once: bool = True) -> None:
     file = Path(os.environ.get(TERMINATION_LOG, "/dev/termination-log"))
     with contextlib.suppress(OSError):
         if file.exists():
-            file.write_bytes(text.encode()[:MAX_TERMINATION_LOG])
+            file.write_bytes(_bytes(text)[:MAX_TERMINATION_LOG])
+
+
+def end(text: str, code: int) -> NoReturn:
+    """Ends the process by an error, from any thread, whatever the main one does; also where nobody reads its output."""
+
+    def say() -> None:
+        with contextlib.suppress(Exception):
+            error(text)
+            sys.stdout.flush()  # waits where the main thread is printing
+
+    try:
+        last_words = threading.Thread(target=say, daemon=True)
+        last_words.start()
+        last_words.join(LAST_SECONDS)
+    finally:
+        os._exit(code)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")  # as of sys.stderr: names of files need not be UTF-8
 
 
 def _line(text: str, level: int) -> str:

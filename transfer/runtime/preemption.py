@@ -16,14 +16,13 @@ What any process is told, all get to know, Orbax and `jax.experimental.multihost
 told JAX counts here (`transfer.runtime.distributed`).
 """
 
-import contextlib
 import math
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from transfer.errors import TransferError, Unfinished
 from transfer.runtime import log
@@ -52,6 +51,7 @@ _requested = threading.Event()
 _requested_at = 0.0
 # Whether what was under way then is over.
 _over = threading.Event()
+_is_untimed = False
 # Whether there is something to save, or somebody to tell.
 _begun = False
 # The end of a pipe that Python writes the numbers of signals to.
@@ -93,13 +93,12 @@ def _on_terminate() -> None:
     global _requested_at
     again, _requested_at = _requested_at, _requested_at or time.monotonic()
     if not _begun:
-        _end(f"SIGTERM: {BEFORE_THE_FIRST_STEP}", EXIT_PREEMPTED)
+        log.end(f"SIGTERM: {BEFORE_THE_FIRST_STEP}", EXIT_PREEMPTED)
     elif not again:
-        _requested.set()  # at once: it may come while the line is written
+        request()  # at once: the line may have to wait
         log.write("SIGTERM: finishing this step and saving, then the end; a second one ends it at once")
-        request()
     elif time.monotonic() - again > AGAIN_SECONDS:
-        _end("SIGTERM again: the end at once; run the same command again to continue", EXIT_TERMINATED)
+        log.end("SIGTERM again: the end at once; run the same command again to continue", EXIT_TERMINATED)
 
 
 def part_is_over() -> None:
@@ -110,16 +109,24 @@ def part_is_over() -> None:
 
 def _limit_part() -> None:
     _requested.wait()
-    if not _over.wait(PART_SECONDS):
-        line = f"stopped on request without what has not come to its end within {PART_SECONDS:.0f} s"
-        _end(f"{line}; run the same command again to continue from what is saved", Unfinished.exit_code)
+    while not _over.wait(PART_SECONDS):
+        if not _is_untimed:
+            line = f"stopped on request without what has not come to its end within {PART_SECONDS:.0f} s"
+            log.end(f"{line}; run the same command again to continue from what is saved", Unfinished.exit_code)
 
 
-def _end(line: str, code: int) -> None:
-    log.error(line)
-    with contextlib.suppress(Exception):  # the main thread may be writing there
-        sys.stdout.flush()
-    os._exit(code)
+@contextmanager
+def untimed() -> Iterator[None]:
+    """In here the main thread has no part under way: it saves, or waits for processes whose own parts are limited."""
+    global _is_untimed
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before, _is_untimed = _is_untimed, True
+    try:
+        yield
+    finally:
+        _is_untimed = before
 
 
 def request() -> None:

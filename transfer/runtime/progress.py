@@ -4,6 +4,8 @@ And the stacks of all threads where there is none for long.
 """
 
 import faulthandler
+import itertools
+import math
 import signal
 import sys
 import threading
@@ -31,13 +33,16 @@ HANG_SECONDS = 1800
 under_way: list["Progress"] = []
 ended: deque[dict[str, Any]] = deque(maxlen=100)
 _hang_seconds, _watched_since = 0.0, 0.0
+# A number of each that processes share, the same in all: titles come again.
+_numbers = itertools.count()
 
 
 def watch_for_hangs(seconds: float) -> None:
     """Prints the stacks of all threads at SIGUSR1, and whenever there is no step for so many seconds (0: not)."""
-    global _hang_seconds
+    global _hang_seconds, _watched_since
     faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
-    _hang_seconds = seconds
+    faulthandler.cancel_dump_traceback_later()
+    _hang_seconds, _watched_since = seconds, -math.inf
     step()
 
 
@@ -78,6 +83,7 @@ class Progress:
     ) -> None:
         # of what is shared: units of this process alone, and when the others were told
         self.shared, self.own, self.told = shared and distributed.process_count() > 1, 0, -SECONDS_BETWEEN_COUNTS
+        self.name = f"{title} {next(_numbers)}" if self.shared else title
         self.title, self.total, self.unit, self.delay, self.shown = title, total, unit, delay, shown
         self.start_count = self.line_count = self.count = done
         self.start_time = self.last_line = time.monotonic()
@@ -124,7 +130,7 @@ class Progress:
     def _share(self) -> int:
         """Tells the others what this process has done; what all have done since it last did so."""
         self.told = time.monotonic()
-        return self.start_count + distributed.share_count(self.title, self.own) - self.count
+        return self.start_count + distributed.share_count(self.name, self.own) - self.count
 
     def facts(self) -> dict[str, Any]:
         """How far it has come, how fast (units a second), and how long it will go on, as JSON values."""

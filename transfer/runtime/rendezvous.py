@@ -16,7 +16,6 @@ import math
 import os
 import selectors
 import socket
-import sys
 import threading
 import time
 from collections import defaultdict
@@ -312,10 +311,7 @@ class PeerMonitor:
                         self._lose(key.data, "has gone;")
                 self._send_heartbeat()
         if self._verdict:  # the main thread may be deep in a computation
-            log.error(self._verdict)
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-            os._exit(Unfinished.exit_code)
+            log.end(self._verdict, Unfinished.exit_code)
 
     def _note_counts(self, name: str, counts: dict[int, int]) -> None:
         others = {int(process): int(count) for process, count in counts.items() if process != self.info.process_id}

@@ -138,7 +138,7 @@ class Checkpoints:
         lock.check_folders(at_once=True)
         self._clean_up()
         try:
-            with translated_errors(str(folder.parent)):
+            with translated_errors(str(folder.parent)), preemption.untimed():
                 self._checkpointer.save(folder, args=args.Composite(**items))
         except (OSError, TransferError):
             # others may be writing there: they would fail, too, and with another error than the one to tell
@@ -152,9 +152,10 @@ class Checkpoints:
         """Removes all but the newest checkpoint, also what was begun and not finished; the first process does so."""
         if not distributed.is_main():
             return
-        kept = self._workdir / _place(*newest(self._workdir))
+        kept = _place(*newest(self._workdir))
         for path in [path for name in (WHOLE, WITHIN) for path in (self._workdir / name).glob("*")]:
-            if path != kept and (path.name.isdigit() or path.name.endswith(".orbax-checkpoint-tmp")):
+            is_ours = path.name.isdigit() or ".orbax-checkpoint-tmp" in path.name  # Orbax may put a time behind it
+            if is_ours and f"{path.parent.name}/{path.name}" != kept:
                 # what is still on its way may come into a folder as it is removed; the next time removes it, then
                 with contextlib.suppress(OSError):
                     path.rmtree(missing_ok=True)

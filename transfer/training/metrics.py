@@ -34,7 +34,7 @@ def _without_torch() -> Iterator[None]:
 def _times(path: epath.Path) -> list[dict[str, float]]:
     """The times of the epochs that a file has, up to a damaged line."""
     times: list[dict[str, float]] = []
-    with suppress(ValueError, AttributeError):
+    with suppress(ValueError, TypeError, RecursionError):
         for line in path.read_text().splitlines() if path.exists() else ():
             row = json.loads(line)
             times.append({name: row[name] for name in TIMES if name in row})
