@@ -273,7 +273,8 @@ class Pod:
 
     def has_grown(self) -> bool:
         """Whether status.json of a --workdir on gs:// says that more is done than ever before."""
-        workdir = [text.partition("=")[2] for text in self.options.command if text.startswith("--workdir=gs://")]
+        # a flag and its value may be two words
+        workdir = re.findall(r"(?:^|\0)--workdir[=\0](gs://[^\0]+)", "\0".join(self.options.command))
         if not workdir:
             return False
         answer = self.terminal.run("gcloud", "storage", "cat", f"{workdir[-1].rstrip('/')}/status.json", is_shown=False)

@@ -117,7 +117,7 @@ def test_what_was_asked_to_stop_or_lost_a_peer_is_queued_again(submit, tmp_path,
 # Does what is written beside it: what the run's status says afterwards, and ends with the code.
 PROGRESS = """
 import json, os, pathlib, sys
-workdir = pathlib.Path(sys.argv[1].partition("=")[2])
+workdir = pathlib.Path(sys.argv[-1].removeprefix("--workdir="))
 if os.environ["SLURM_PROCID"] == "0":
     status = json.loads(os.environ["SAYS"])
     workdir.joinpath("status.json").write_text(json.dumps({**status, "heartbeat": os.getpid()}))
@@ -134,13 +134,21 @@ def test_the_count_of_times_in_the_queue_starts_again_with_progress(submit, tmp_
     expected = [0, 1, 2, 0, 0, 1, 2, None]
     for (stage, count), stalled in zip(says, expected, strict=True):
         status = json.dumps({"stage": stage, "done": count})
-        done = submit("job.py", f"--workdir={tmp_path / 'run'}", SAYS=status, REQUEUE_LIMIT="2")
+        # in one word or two
+        workdir = [f"--workdir={tmp_path / 'run'}"] if stage == "head" else ["--workdir", str(tmp_path / "run")]
+        done = submit("job.py", *workdir, SAYS=status, REQUEUE_LIMIT="2")
         if stalled is None:
             assert done.returncode == 76 and "3 times in a row without progress" in done.stderr
         else:
             assert done.returncode == 0 and f"({stalled} of 2 times without progress)" in done.stderr, done.stderr
     assert len(calls(tmp_path, "requeue")) == 7
     assert not (tmp_path / f"transfer-{JOB}.stalled").exists()
+
+
+def test_what_cannot_be_counted_has_an_end(submit, tmp_path):
+    (tmp_path / "job.py").write_text("raise SystemExit(75)")
+    (tmp_path / f"transfer-{JOB}.stalled").mkdir()
+    assert submit("job.py").returncode == 75 and calls(tmp_path, "requeue") == []
 
 
 # Saves when it is told to, as ours do; the shell around it is told, too.

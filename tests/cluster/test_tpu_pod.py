@@ -273,6 +273,24 @@ exit 76
 """
 
 
+@pytest.mark.parametrize("workdir", [["--workdir=gs://bucket/run/"], ["--workdir", "gs://bucket/run"]], ids=len)
+def test_where_progress_is_looked_for(scripts, workdir):
+    pod, commands = scripts
+    asked = []
+
+    class Terminal:
+        dry_run = False
+
+        def run(self, *words, is_shown):
+            asked.append(words)
+            return commands.Answer(0, '{"stage": "head", "done": 1}')
+
+    options = pod.parse(["--name=n", "--zone=z", "--dry_run", "--", "python", "train.py", *workdir, "--epochs=3"])
+    looked = pod.Pod(options, Terminal(), None)
+    assert (looked.has_grown(), looked.has_grown()) == (True, False)
+    assert asked == [("gcloud", "storage", "cat", "gs://bucket/run/status.json")] * 2
+
+
 def test_the_count_of_tries_starts_again_with_progress(tmp_path):
     cloud = Cloud(tmp_path, PROGRESS)
     says = [("extract", 10), ("extract", 8), ("head", 1), ("extract", 10), ("head", 0)]

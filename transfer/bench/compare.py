@@ -84,8 +84,8 @@ def speedup(before: Sequence[float], after: Sequence[float]) -> Speedup:
 
 def changes(before: Row, after: Row) -> Iterator[Change]:
     """Of every contender that two rows of the same case have."""
-    a, b = before["seconds"], after["seconds"]
-    shared = [name for name in b if _are_known(a.get(name)) and _are_known(b[name])]
+    a, b = _known(before["seconds"]), _known(after["seconds"])
+    shared = [name for name in b if name in a]
     yardstick = next((name for name in YARDSTICKS if name in shared), None)
     for name in shared:
         beside = None
@@ -133,9 +133,10 @@ def _measured(row: Row) -> bool:
     return bool(row.get("seconds")) and not row.get("failed")
 
 
-def _are_known(seconds: Sequence[float | None] | None) -> bool:
-    """Whether a contender has run in every round."""
-    return bool(seconds) and all(value is not None and value > 0 for value in seconds or ())
+def _known(seconds: Mapping[str, Sequence[float | None]]) -> dict[str, list[float]]:
+    """The contenders that have run in every round."""
+    times = {name: [value for value in values or () if value and value > 0] for name, values in seconds.items()}
+    return {name: known for name, known in times.items() if known and len(known) == len(seconds[name])}
 
 
 def _identity(row: Row) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ FIELDS = {
     "sample_seconds": ("s", "how long a sample goes on at least"),
     "load_before": ("", "mean number of running processes in the last minute, before the row"),
     "load_after": ("", "and after it, this benchmark's own among them"),
-    "busy": ("", "share of the cores' time that others took before the row, 0 to 1"),
+    "busy": ("", "share of the cores' time that others took before the first row, 0 to 1"),
     "host_memory_bytes": ("bytes", "of the machine, or of the container"),
     "cores": ("", "that the process may run on"),
 }
