@@ -131,6 +131,13 @@ SEVERAL = {
         lambda: plain(image=DATA, tags=[[True, False, True], [False] * 3, [False, True, False]] * 4),
         ("labels", ("0", "1", "2"), [[1, 0, 1], [0, 0, 0], [0, 1, 0]]),
     ),
+    "lists that are filled up": (
+        {"labels": "tags"},
+        lambda: plain(image=DATA, tags=[[0, 2], [-1, None], [1, -1]] * 4).replace_schema_metadata(
+            hugging(tags=OF_CLASSES)
+        ),
+        ("labels", ("cat", "dog", "eel"), [[1, 0, 1], [0, 0, 0], [0, 1, 0]]),
+    ),
     "text that is separated": (
         {"labels": "tags"},
         lambda: plain(image=DATA, tags=["c|a", "", "b"] * 4),

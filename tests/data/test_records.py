@@ -238,11 +238,11 @@ def test_files_on_a_bucket(tmp_path):
 @pytest.mark.parametrize(
     "name, split",
     [
-        ("train-00000-of-01024", "train"),
-        ("imagenet2012-train.tfrecord-00000-of-01024", "train"),
+        ("train-00000-of-00001", "train"),
+        ("imagenet2012-train.tfrecord-00000-of-00001", "train"),
         ("tiny-test.tfrecord", "test"),
         ("val.tfrecords", "val"),
-        ("train/a.tfrecord-00003-of-00004", "train"),
+        ("train/a.tfrecord-00000-of-00001", "train"),
     ],
 )
 def test_how_files_are_named(name, split, tmp_path):

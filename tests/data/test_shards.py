@@ -24,6 +24,14 @@ LAYOUTS = {
         ["data/train-00000-of-00002-0f3dc2a0b1c2d3e4.tar", "data/train-00001-of-00002-9f3dc2a0b1c2d3e4.tar"],
         {"train": [0, 1], None: [0, 1]},
     ),
+    "not all of them": (
+        ["train-00000-of-00003.tar", "train-00002-of-00003.tar", "val-00000-of-00001.tar"],
+        {"train": "2 of 3 shards of train are there, by their names; copy", "val": [2], "train-*.tar": [0, 1]},
+    ),
+    "of two data sets": (
+        ["train-00000-of-00001.tar", "train-00000-of-00002.tar", "train-00001-of-00002.tar"],
+        {None: "3 of 2 shards of train are there, by their names", "train-*-of-00002.tar": [1, 2]},
+    ),
     "folders of splits": (["train/000.tar", "train/001.tar", "val/000.tar"], {"train": [0, 1], "val": [2]}),
     "folders of parts": (["train/a-0.tar", "train/b-0.tar", "val/a-0.tar"], {"train": [0, 1], "val": [2]}),
     "named after the data set": (

@@ -47,7 +47,8 @@ def table(columns: Columns, rows: Any, sizes: Any) -> Any:
             shown = [compute.if_else(compute.less(shown[0], 0), None, shown[0])]
         else:
             number = dict(enumerate(names))
-            lists = [each and [number.get(one, str(one)) for one in each] for each in shown[0].to_pylist()]
+            rows_of = shown[0].to_pylist()
+            lists = [each and [number.get(one, str(one)) for one in each if one not in (None, -1)] for each in rows_of]
             shown = [pyarrow.chunked_array([pyarrow.array(lists, pyarrow.list_(pyarrow.string()))])]
     return pyarrow.table([sizes, *shown], ["size", *map(str, range(len(shown)))])
 

@@ -22,6 +22,9 @@ SIGNS = re.compile(r"[*?\[{]")  # of a pattern
 # What tells the shards of a set apart: -000012, -00000-of-00005, and the hash that some versions of `datasets` add.
 NUMBER = re.compile(r"/?([-_.]?\d+([-_.]of[-_.]\d+)?(-[0-9a-f]{16})?)?$")
 
+# What says how many there are.
+COUNT = re.compile(r"\d[-_.]of[-_.](\d+)")
+
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
@@ -114,4 +117,9 @@ def _of_split(name: str, shards: Sequence[Shard], split: str | None, ending: str
         raise no_split(name, split, list(sets))
     if len(chosen) > 1 and not (split and in_folder):
         raise UsageError(f"{name}: needs a split; there is {listed(chosen)}; or name files by a pattern, such as *.tar")
+    for key in chosen:
+        counts = [int(match[1]) for shard in sets[key] if (match := COUNT.search(shard.name))]
+        if counts and set(counts) != {len(counts)}:
+            there = f"{len(counts)} of {max(counts)} shards{key and f' of {key}'} are there, by their names"
+            raise TransferError(f"{name}: {there}; copy what lacks, or say by a pattern which to read, such as *.tar")
     return [shard for key in chosen for shard in sets[key]]
