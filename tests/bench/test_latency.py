@@ -41,7 +41,9 @@ def test_a_rate_slower_than_a_round_has_one_request():
 
 
 @pytest.mark.parametrize(
-    ("answered", "rate"), [(41.0, 20), (39.0, 10), (25.0, 10), (4.0, 2), (2.0, 1), (1.9, 0.5), (0.03, 0.01), (950, 200)]
+    ("answered", "rate"),
+    [(41.0, 20), (39.0, 10), (25.0, 10), (4.0, 2), (2.0, 1), (1.9, 0.5), (0.03, 0.01), (950, 200)]
+    + [(2 * 999.9999999999999, 500)],  # whose logarithm is 3
 )
 def test_two_runs_have_the_same_usual_rate(answered, rate):
     assert latency.usual_rate(answered) == rate
@@ -51,8 +53,7 @@ def test_no_compiled_program_is_there_at_a_cold_start(monkeypatch):
     """Not from JAX_COMPILATION_CACHE_DIR, either."""
     kept = []
     monkeypatch.setattr(latency, "load", lambda spec: kept.append(jax.config.jax_enable_compilation_cache))
-    monkeypatch.setattr(latency, "_extractor", lambda *arguments: None)
-    monkeypatch.setattr(latency, "_image", lambda *arguments: None)
+    monkeypatch.setattr(latency, "_request", lambda *arguments: None)
     before = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", True)
     try:

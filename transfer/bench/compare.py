@@ -25,7 +25,6 @@ SHOWN = ("case", "model", "image_size", "batch", "dtype", "rate")
 YARDSTICKS = (MATMUL, "Pillow draft + decode")
 # Of the intervals: several rows are looked at in one go.
 CONFIDENCE = 0.99
-EQUAL, FASTER, SLOWER, UNKNOWN = "equal", "faster", "SLOWER", MISSING
 
 
 class Speedup(NamedTuple):
@@ -47,8 +46,8 @@ class Speedup(NamedTuple):
     def verdict(self) -> str:
         """Whether the interval has 1 in it."""
         if math.isnan(self.low):
-            return UNKNOWN
-        return FASTER if self.low > 1 else SLOWER if self.high < 1 else EQUAL
+            return MISSING
+        return "faster" if self.low > 1 else "SLOWER" if self.high < 1 else "equal"
 
 
 class Change(NamedTuple):

@@ -7,7 +7,7 @@ those that wait for a slow one count, too.
 import argparse
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 
 from transfer.bench.cases import Case, Network, NetworkSpec, cases_of, load
-from transfer.bench.table import MISSING, number, pixels
+from transfer.bench.table import MISSING, number, pixels, significant
 from transfer.bench.worker import Prepared, Skipped, Worker
 from transfer.errors import UsageError
 from transfer.runtime import tables
@@ -23,7 +23,7 @@ from transfer.runtime import tables
 PERCENTILES = (50, 90, 99)
 # Without --rate, requests come at this share of how fast they are answered one after another, or a bit less: at one of
 # few rates, so that two runs have the same.
-USUAL_LOAD, DIGITS = 0.5, (1, 2, 5)
+USUAL_LOAD, DIGITS = 0.5, (0.5, 1, 2, 5)
 # Where they come faster than they are answered, the wait has no end: a round ends after so many times its seconds.
 OVERTIME = 10
 OURS = "ours"
@@ -44,19 +44,19 @@ def _rows(case: Case, options: argparse.Namespace) -> Iterator[Row]:
     spec = NetworkSpec.of(case.model, options)
     network = load(spec)
     cold = cold_start(spec, case.dtype, options.precision)
-    extractor = _extractor(network, options.tap, case.dtype, options.precision)
-    image = _image(network, options.seed)
+    request = _request(network, spec, case.dtype, options.precision)
     shared = {"kind": "latency", "model": case.model, "weights": network.weights, "tap": options.tap}
     shared |= {"image_size": network.preprocessing.image_size, "batch": 1, "dtype": case.dtype}
     shared |= {"precision": options.precision, "cold_start_seconds": cold, "failed": None}
-    extractor(image)
+    request()
     rate, answered = None, math.inf
     for _ in range(2):
         notes: list[str] = []
         if rate is not None and rate > answered:
-            notes = [f"{rate:g} requests a second are more than the {answered:.3g} that are answered: their wait grows"]
+            possible = significant(answered)
+            notes = [f"{rate:g} requests a second are more than the {possible} that are answered: their wait grows"]
             logging.warning("%s: %s", case, *notes)
-        rounds = [requests(lambda: extractor(image), options.seconds, rate) for _ in range(options.rounds)]
+        rounds = [requests(request, options.seconds, rate) for _ in range(options.rounds)]
         durations = np.concatenate(rounds)
         row = {**shared, "rate": rate, "notes": notes, "requests": len(durations)}
         row["latency_ms"] = {f"p{share}": 1e3 * float(np.percentile(durations, share)) for share in PERCENTILES}
@@ -72,7 +72,7 @@ def usual_rate(answered: float) -> float:
     return max(rate for digit in DIGITS if (rate := float(f"{digit}e{power}")) <= most)
 
 
-def requests(call: Any, seconds: float, rate: float | None) -> np.ndarray:
+def requests(call: Callable[[], Any], seconds: float, rate: float | None) -> np.ndarray:
     """Seconds from when each request was due until it was answered, float64 (N,), for so long, one at least."""
     start = time.perf_counter()
     durations: list[float] = []
@@ -103,18 +103,15 @@ def first_features(case: tuple[NetworkSpec, str, str]) -> Prepared:
     """The contender of a cold start: its first call is what counts."""
     spec, dtype, precision = case
     jax.config.update("jax_enable_compilation_cache", False)
-    network = load(spec)
-    extractor, image = _extractor(network, spec.tap, dtype, precision), _image(network, spec.seed)
-    return Prepared(lambda: extractor(image), lambda features: None)
+    return Prepared(_request(load(spec), spec, dtype, precision), lambda features: None)
 
 
-def _extractor(network: Network, tap: str, dtype: str, precision: str) -> Any:
-    return network.extractor(tap, batch_size=1, dtype=dtype, precision=precision)
-
-
-def _image(network: Network, seed: int) -> np.ndarray:
-    """One image of the network's size, uint8 (1, H, W, 3)."""
-    return np.random.default_rng(seed).integers(0, 256, (1, *network.preprocessing.image_size, 3), np.uint8)
+def _request(network: Network, spec: NetworkSpec, dtype: str, precision: str) -> Callable[[], Any]:
+    """What is timed: features of one image of the network's size."""
+    extractor = network.extractor(spec.tap, batch_size=1, dtype=dtype, precision=precision)
+    shape = (1, *network.preprocessing.image_size, 3)
+    image = np.random.default_rng(spec.seed).integers(0, 256, shape, np.uint8)
+    return lambda: extractor(image)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
