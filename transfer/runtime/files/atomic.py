@@ -6,6 +6,7 @@ Written beside their place, flushed to the disk, then renamed.
 import io
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -39,14 +40,14 @@ def writing(path: Any, shared: bool = False) -> Iterator[IO[bytes]]:
     """A stream whose contents become the file at `path`, local or `gs://`, at the end; removed if anything fails.
 
     Args:
-        shared: whether other processes may write the same file at the same time. What a killed process leaves then
-            has a name of its own; else the next one writes over it.
+        shared: whether others, on other machines too, may write the same file at the same time. What a killed process
+            leaves then has a name of its own; else the next one writes over it.
 
     Raises:
         OSError: naming `path`, where the disk is full or the folder is not writable.
     """
     target = epath.Path(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part" if shared else f"{target.name}.part")
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part" if shared else f"{target.name}.part")
     try:
         with part.open("wb") as stream:
             yield stream
