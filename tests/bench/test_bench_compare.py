@@ -80,6 +80,7 @@ def test_the_table_word_for_word(files, capsys):
         network([value / 2 for value in STEADY], STEADY, jax="0.12.0"),
         {**HEAD, "ours": "ours", "seconds": {"ours": STEADY, "Keras": STEADY}},
         network(STEADY, batch=1),
+        {**network(STEADY, batch=2, failed="no memory"), "seconds": None},
     ]
     assert program.main(files(a, b)) == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -92,6 +93,7 @@ def test_the_table_word_for_word(files, capsys):
         "1,000 x 512                      ours        1.000 [0.984, 1.016]  -                     equal",
         "B over A: how many times as fast, 99% intervals; a yardstick took turns with ours, in both",
         "only in B: vgg16, 32 px, batch 1, float32",
+        "failed in B: vgg16, 32 px, batch 2, float32: no memory",
     ]
 
 

@@ -97,7 +97,7 @@ def changes(before: Row, after: Row) -> Iterator[Change]:
 class Comparison(NamedTuple):
     """Two result files beside each other."""
 
-    # machines, and lines for rows that only one of the files has
+    # machines, and lines for rows that only one of the files has, or that failed
     head: list[str]
     alone: list[str]
     changes: list[Change]
@@ -119,17 +119,16 @@ class Comparison(NamedTuple):
 
 def compare(paths: Sequence[str | Path]) -> Comparison:
     """Compares two result files; TransferError where they have no measurement in common."""
-    a, b = ({_identity(row): row for row in content["rows"] if _measured(row)} for content in results.read(paths))
+    of_files = [content["rows"] for content in results.read(paths)]
+    a, b = ({_identity(row): row for row in rows if row.get("seconds") and not row.get("failed")} for rows in of_files)
     pairs = [(a[key], row) for key, row in b.items() if key in a]
     if not pairs:
         raise TransferError(f"{paths[0]} and {paths[1]} have no measurement in common")
     alone = [f"only in A: {_shown(row)}" for key, row in a.items() if key not in b]
     alone += [f"only in B: {_shown(row)}" for key, row in b.items() if key not in a]
+    for file, rows in zip("AB", of_files, strict=True):
+        alone += [f"failed in {file}: {_shown(row)}: {row['failed']}" for row in rows if row.get("failed")]
     return Comparison(_machines(*pairs[0]), alone, [change for pair in pairs for change in changes(*pair)])
-
-
-def _measured(row: Row) -> bool:
-    return bool(row.get("seconds")) and not row.get("failed")
 
 
 def _known(seconds: Mapping[str, Sequence[float | None]]) -> dict[str, list[float]]:
