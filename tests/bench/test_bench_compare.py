@@ -170,6 +170,7 @@ def test_an_older_results_share_of_a_matmul(tmp_path):
         (["--rate=3"], "--rate=3 goes with --latency"),
         (["--compare", "a", "b", "--fail_below=-1"], "--fail_below=-1 should be more than 0"),
         (["--peak_tflops=0"], "--peak_tflops=0 should be more than 0"),
+        (["--compare", "a", "b", "--fail_below=nan"], "--fail_below=nan should be more than 0"),
         (["--compare", "a", "b", "--head"], "are different things; take one"),
     ],
 )

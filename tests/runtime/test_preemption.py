@@ -88,6 +88,22 @@ with preemption.untimed():
     print("saved", flush=True)
 time.sleep(60)
 """
+FORK = """
+import os, signal, time
+from transfer.runtime import preemption
+preemption.install()
+preemption.begin()
+there, begun = os.pipe()
+child = os.fork()
+if not child:
+    os.write(begun, b".")
+    time.sleep(20)
+os.read(there, 1)
+os.kill(child, signal.SIGTERM)
+print(os.WTERMSIG(os.waitpid(child, 0)[1]))
+time.sleep(0.2)
+print(preemption.requested())
+"""
 FULL = """
 from transfer.runtime import preemption
 preemption.install()
@@ -105,6 +121,11 @@ def test_what_takes_as_long_as_it_takes_comes_to_its_end_and_no_part_does():
         output, errors = child.communicate(timeout=30)
     assert (child.returncode, output) == (76, b"saved\n")
     assert errors.splitlines()[-1].startswith(b"error: stopped on request without what has not come to its end within")
+
+
+def test_a_forked_process_is_ended_alone():
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == (f"{signal.SIGTERM:d}\nFalse\n", "")
 
 
 def test_it_ends_where_nobody_reads_what_it_prints():

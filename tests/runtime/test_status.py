@@ -177,6 +177,11 @@ def test_a_file_of_something_else_is_none(tmp_path, text):
     assert status.read(epath.Path(tmp_path))["state"] == "done"
 
 
+def test_a_time_that_is_none_is_long_ago(tmp_path):
+    (tmp_path / "status.json").write_text('{"state": "running", "time": NaN}')
+    assert status.read(epath.Path(tmp_path))["state"] == "stale"
+
+
 def test_a_count_that_is_none_begins_anew(tmp_path):
     fields = {"state": "running", "time": 1.5, "restarts": [1]}
     (tmp_path / "status.json").write_text(json.dumps(fields))

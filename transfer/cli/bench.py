@@ -128,7 +128,7 @@ def _run(options: argparse.Namespace) -> None:
             raise UsageError(f"--{name}={value:g} goes with --{other}")
     for name in ("fail_below", "rate", "peak_tflops"):
         value = getattr(options, name)
-        if value is not None and value <= 0:
+        if value is not None and not value > 0:  # also of NaN, below which nothing is
             raise UsageError(f"--{name}={value:g} should be more than 0")
     if options.output is not None:
         mine = "a result of a benchmark"

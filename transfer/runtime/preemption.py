@@ -77,6 +77,18 @@ def install() -> None:
     signal.set_wakeup_fd(_wakeup, warn_on_full_buffer=False)
 
 
+def _forget() -> None:
+    """In a forked process SIGTERM ends it, as ever: its parent's pipe, and the threads there, are none of its own."""
+    global _wakeup
+    if _wakeup is not None:
+        _wakeup = None
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
 def begin() -> None:
     """Notes that there is something to save, or that other processes are to be told: SIGTERM ends nothing at once."""
     global _begun

@@ -60,7 +60,7 @@ def read(workdir: epath.Path, process: int = 0) -> dict[str, Any] | None:
         return None
     if status.get("state") not in (RUNNING, DONE, STOPPED, FAILED) or not isinstance(status.get("time"), float):
         return None
-    if status["state"] == RUNNING and time.time() - status["time"] > STALE_SECONDS:
+    if status["state"] == RUNNING and not time.time() - status["time"] <= STALE_SECONDS:  # also of NaN
         status["state"] = STALE
     return status
 
