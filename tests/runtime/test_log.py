@@ -18,7 +18,7 @@ from transfer.runtime.progress import Progress
 flags.FLAGS.mark_as_parsed()
 logging.use_absl_handler()
 main.prepare_logging()
-log.use(sys.argv[1])
+log.use(sys.argv[1], logging.get_absl_handler())
 
 def fail():
     with Progress("counting", 4, "things") as shown:

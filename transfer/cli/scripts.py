@@ -122,7 +122,7 @@ def run(main: Callable[[], object], config: "Config", arguments: Sequence[str] |
 def _parse_flags(config: "Config", argv: Sequence[str]) -> list[str]:
     try:
         arguments: list[str] = flags.FLAGS(config.parse(argv))
-        log.use(flags.FLAGS.log_format)
+        log.use(flags.FLAGS.log_format, logging.get_absl_handler())
         return arguments
     except UsageError as error:
         if "--debug" in argv:

@@ -6,11 +6,9 @@ import os
 import sys
 import threading
 import time
-from logging import ERROR, INFO, Formatter, LogRecord, captureWarnings, getLevelName
+from logging import ERROR, INFO, Formatter, Handler, LogRecord, captureWarnings, getLevelName, getLogger
 from pathlib import Path
 from typing import Any, NoReturn
-
-from absl import logging
 
 FORMATS = ("text", "json")
 # Where Kubernetes reads what a container has to say at its end, of which it keeps 4,096 bytes; there in a pod only.
@@ -23,14 +21,14 @@ _is_json = False
 process = 0
 
 
-def use(form: str) -> None:
-    """Writes one of FORMATS from now on."""
+def use(form: str, handler: Handler) -> None:
+    """Writes one of FORMATS from now on; `handler` writes what is logged."""
     global _is_json
     _is_json = form == "json"
     if _is_json:
-        logging.get_absl_handler().setFormatter(_JsonFormatter())
+        handler.setFormatter(_JsonFormatter())
         captureWarnings(True)
-        sys.excepthook = lambda kind, value, trace: logging.error("%s", value, exc_info=(kind, value, trace))
+        sys.excepthook = lambda *what: getLogger("absl").error("%s", what[1], exc_info=what)
 
 
 def is_json() -> bool:
