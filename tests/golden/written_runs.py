@@ -58,6 +58,8 @@ EXPORTS = {
 CONVERTED = "exports/converted.safetensors"
 CONVERT = ("finetuned/model.safetensors", "--model=lenet5", f"--output={CONVERTED}")
 KINDS = ("classes", "labels", "values")
+# Of an epoch, which earlier versions do not write.
+TIMES = ("time", "seconds", "rows_per_second")
 
 
 def settings(run: str) -> ConfigDict:
@@ -108,6 +110,6 @@ def targets(kind: str, rows: int) -> np.ndarray:
 
 
 def curve(workdir: Path) -> np.ndarray:
-    """Losses and accuracies of a run, a row an epoch."""
+    """Losses and accuracies of a run, a row an epoch; not the times, which earlier versions had not."""
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return np.array([[row[name] for name in sorted(row)] for row in rows])
+    return np.array([[row[name] for name in sorted(row.keys() - set(TIMES))] for row in rows])
