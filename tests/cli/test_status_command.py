@@ -81,6 +81,7 @@ def test_it_watches_until_none_is_running(tmp_path, monkeypatch, capsys):
     def finish(seconds):
         (tmp_path / "run" / "status.json").write_text(json.dumps({**NOW, "state": "done"}))
 
+    monkeypatch.setattr("time.time", lambda: NOW["time"] + 1)
     monkeypatch.setattr(command.time, "sleep", finish)
     assert main(["status", "--watch", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out

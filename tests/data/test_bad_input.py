@@ -17,7 +17,7 @@ IMAGES = pixels(4, 8, 8)
     [
         ("digit", UsageError, "unknown data source 'digit'; did you mean digits"),
         ("cifar:/tmp", UsageError, "did you mean cifar10"),
-        ("zzz", UsageError, "did you mean digits, tfds, .*, wds, parquet or hf"),
+        ("zzz", UsageError, "did you mean digits, tfds, .*, wds, tfrecord, arrayrecord, parquet or hf"),
         ("folder:/not/there", TransferError, "no such file or folder: /not/there"),
         ("/not/there", TransferError, "no such file or folder"),
         ("pictures.zip", TransferError, "no such file or folder"),

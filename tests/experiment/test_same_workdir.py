@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import jax
+import measured
 import numpy as np
 import pytest
 from etils import epath
@@ -276,13 +277,13 @@ def test_fewer_epochs_than_a_run_that_was_stopped_has(files, tmp_path, monkeypat
             on_files(files, tmp_path, **{"head.epochs": asked})
         assert json.loads((tmp_path / "config.json").read_text())["head"]["epochs"] == asked
     monkeypatch.undo()
-    written = (tmp_path / "metrics.jsonl").read_text()
+    written, before = (tmp_path / "metrics.jsonl").read_text(), measured.rows(tmp_path)
     # of a run that was killed, or the machine with it
     (tmp_path / "metrics.jsonl").write_text("".join(CURVES[curve](written.splitlines(keepends=True))))
     on_files(files, tmp_path, **{"head.epochs": 2})
     config, result = read(tmp_path)
     assert config["head"]["epochs"] == result["epochs"] == result["settings"]["epochs"] == 5
-    assert (tmp_path / "metrics.jsonl").read_text() == written
+    assert measured.rows(tmp_path) == before
     on_files(files, tmp_path, **{"head.epochs": 9})
     on_files(files, tmp_path / "whole", **{"head.epochs": 9})
     assert read(tmp_path)[1]["measures"] == read(tmp_path / "whole")[1]["measures"]

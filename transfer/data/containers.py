@@ -71,10 +71,13 @@ class Folder:
         if distributed.process_count() == 1:
             return self._entries()
         listing = distributed.asked_once(
-            lambda: [(e.parts, e.identity.decode(), e.is_folder, e.locator) for e in self._entries()],
-            f"listing of {self.path}",
+            lambda: [(e.parts, e.identity.decode(), e.is_folder, e.locator is not None) for e in self._entries()],
+            "listing",  # of copies that may lie elsewhere on each machine
         )
-        return [Entry(tuple(parts), identity.encode(), *others) for parts, identity, *others in listing]
+        return [
+            Entry(tuple(parts), identity.encode(), is_folder, os.path.join(self.path, *parts) if is_read else None)
+            for parts, identity, is_folder, is_read in listing
+        ]
 
     def _entries(self) -> list[Entry]:
         entries: list[Entry] = []

@@ -152,11 +152,11 @@ def read_config(workdir: epath.Path) -> ConfigDict:
 
 @contextmanager
 def unless_refused(workdir: epath.Path) -> Iterator[None]:
-    """A workdir in which a refused command has written nothing but `config.json` is bound to nothing: it is removed."""
+    """What a command that failed has written is removed if it is but its settings and status: they bind to nothing."""
     before = _names(workdir)
     try:
         yield
-    except TransferError:
+    except Exception:
         made = _names(workdir) - before
         if distributed.is_main() and all(name == FILE or name.startswith(("status", "progress")) for name in made):
             for name in made:
