@@ -320,3 +320,9 @@ def test_while_modules_are_imported(command, module, tmp_path):
     if command[-1] == "models" and done.returncode == 0:
         pytest.skip(f"models imports no {module}")
     assert (done.returncode, done.stderr) == (130, LINE)
+
+
+def test_a_command_leaves_before_python_takes_its_handlers_away():
+    """What comes in that moment would end it by the signal, with everything done."""
+    code = "from transfer.runtime import interrupts; interrupts.install(); interrupts.set_exit_code(7)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, timeout=60).returncode == 7

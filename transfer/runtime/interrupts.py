@@ -43,8 +43,10 @@ def install() -> None:
     """Makes Ctrl-C end this process in one line from now on."""
     signal.signal(signal.SIGINT, _on_interrupt)
     signal.signal(signal.SIGALRM, _on_alarm)
-    if not atexit._ncallbacks():  # type: ignore[attr-defined]
-        atexit.register(leave)  # the first one is called last
+    if atexit._ncallbacks() <= 1:  # type: ignore[attr-defined]
+        atexit.register(
+            leave
+        )  # the first one is called last, but for that of Python's logging, which flushes as it does
 
 
 def uninterruptible(function: Callable[P, T]) -> Callable[P, T]:
