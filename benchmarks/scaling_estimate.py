@@ -204,7 +204,7 @@ def _bytes(count: float) -> str:
 
 
 def section() -> str:
-    """From the files beside this one."""
+    """The text of the section, made from the JSON files beside this one."""
     files = ("scaling.json", "input.json", "tpu_pod.json")
     measured, inputs, compiled = (json.loads((FOLDER / name).read_text()) for name in files)
     return text(measured, rates(measured, inputs, compiled))

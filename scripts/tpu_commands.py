@@ -43,7 +43,7 @@ class Ended(Exception):
 
 
 class Answer(NamedTuple):
-    """What a command printed, and its exit code."""
+    """What a command of gcloud printed, and its exit code."""
 
     code: int
     output: str = ""
@@ -166,6 +166,7 @@ class Shown(threading.Thread):
 
 
 def say(text: str) -> None:
+    """Prints a line of the launcher's own on stderr."""
     tell(f"tpu_pod: {text}\n")
 
 

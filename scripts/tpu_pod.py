@@ -165,7 +165,7 @@ class Pod:
         return self.terminal.dry_run or seen.owner == self.id
 
     def has_hung(self, seen: Seen, began: float) -> bool:
-        """Whether a state that passes has not."""
+        """Whether a state of the TPU that passes by itself has lasted for too long."""
         return seen.state not in IN_QUEUE and time.monotonic() - began > SETTLE_SECONDS
 
     def look(self) -> Seen:
@@ -393,12 +393,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def whole(text: str) -> int:
+    """A whole number of the command line, for argparse."""
     if not re.fullmatch(r"\d+", text):
         raise argparse.ArgumentTypeError(f"{text} is not a whole number")
     return int(text)
 
 
 def stop(number: int, frame: object) -> None:
+    """Ends the script by a signal, through what is left to do at its end."""
     sys.exit(130 if number == signal.SIGINT else 143)
 
 

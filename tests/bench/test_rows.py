@@ -395,6 +395,7 @@ def test_what_every_row_says_of_the_machine(monkeypatch):
     theirs = ("torch", "torchvision", "onnxruntime", "openvino", "keras", "scikit-learn")
     ours = ("numpy", "flax", "optax", "orbax-checkpoint")
     there = [Package(name, f"1.{i}") for i, name in enumerate((*theirs, *ours, "onnxscript", "jaxlib"))]
+    jax.local_devices()  # which looks for plugins among what is installed, the first time
     monkeypatch.setattr(importlib.metadata, "distributions", lambda: there)
     facts = machine.machine.__wrapped__()
     assert facts["packages"] == {name: f"1.{i}" for i, name in enumerate((*theirs, *ours))}

@@ -322,57 +322,50 @@ def make_tfds(root):
     return "tfds:tiny_animals", {split: (some, np.arange(len(some)) % 3) for split, some in images.items()}
 
 
+def in_shards(write):
+    """Gives the rows of every split to `write(split, shard, first row, images, labels)`, in two shards; all splits."""
+    splits = {split: (pixels(count, 9, 7, count), np.arange(count) % 3) for split, count in SPLITS.items()}
+    for split, (images, labels) in splits.items():
+        for shard, rows in enumerate((slice(0, 4), slice(4, len(images)))):
+            write(split, shard, rows.start, images[rows], labels[rows])
+    return splits
+
+
 def make_wds(root):
-    splits = {}
-    for split, count in SPLITS.items():
-        images, labels = pixels(count, 9, 7, count), np.arange(count) % 3
-        splits[split] = (images, labels)
-        for shard, rows in enumerate((slice(0, 4), slice(4, count))):
-            files = shard_files(images[rows], labels[rows], rows.start)
-            (root / f"{split}-{shard:06d}.tar").write_bytes(tar_bytes(files))
-    return f"wds:{root}", splits
+    def write(split, shard, first, images, labels):
+        (root / f"{split}-{shard:06d}.tar").write_bytes(tar_bytes(shard_files(images, labels, first)))
+
+    return f"wds:{root}", in_shards(write)
 
 
 def make_tfrecord(root):
     """Named and filled as ImageNet's are."""
-    splits = {}
-    for split, count in SPLITS.items():
-        images, labels = pixels(count, 9, 7, count), np.arange(count) % 3
-        splits[split] = (images, labels)
-        for shard, rows in enumerate((slice(0, 4), slice(4, count))):
-            records = [
-                imagenet(encoded(image), int(label)) for image, label in zip(images[rows], labels[rows], strict=True)
-            ]
-            write_tfrecord(root / f"{split}-{shard:05d}-of-00002", records)
-    return f"tfrecord:{root}", splits
+
+    def write(split, shard, _, images, labels):
+        records = [imagenet(encoded(image), int(label)) for image, label in zip(images, labels, strict=True)]
+        write_tfrecord(root / f"{split}-{shard:05d}-of-00002", records)
+
+    return f"tfrecord:{root}", in_shards(write)
 
 
 def make_arrayrecord(root):
     """Named and filled as TensorFlow Datasets does it."""
-    splits = {}
-    for split, count in SPLITS.items():
-        images, labels = pixels(count, 9, 7, count), np.arange(count) % 3
-        splits[split] = (images, labels)
-        for shard, rows in enumerate((slice(0, 4), slice(4, count))):
-            records = [
-                example(image=encoded(image), label=int(label))
-                for image, label in zip(images[rows], labels[rows], strict=True)
-            ]
-            write_array_record(root / f"{split}.array_record-{shard:05d}-of-00002", records)
-    return f"arrayrecord:{root}", splits
+
+    def write(split, shard, _, images, labels):
+        records = [example(image=encoded(image), label=int(label)) for image, label in zip(images, labels, strict=True)]
+        write_array_record(root / f"{split}.array_record-{shard:05d}-of-00002", records)
+
+    return f"arrayrecord:{root}", in_shards(write)
 
 
 def make_parquet(root):
     import pyarrow.parquet
 
-    splits = {}
-    for split, count in SPLITS.items():
-        images, labels = pixels(count, 9, 7, count), np.arange(count) % 3
-        splits[split] = (images, labels)
-        for shard, rows in enumerate((slice(0, 4), slice(4, count))):
-            table = image_table(images[rows], labels[rows])
-            pyarrow.parquet.write_table(table, root / f"{split}-{shard:05d}-of-00002.parquet", row_group_size=3)
-    return f"parquet:{root}", splits
+    def write(split, shard, _, images, labels):
+        path = root / f"{split}-{shard:05d}-of-00002.parquet"
+        pyarrow.parquet.write_table(image_table(images, labels), path, row_group_size=3)
+
+    return f"parquet:{root}", in_shards(write)
 
 
 def make_hf(root):

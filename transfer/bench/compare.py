@@ -44,7 +44,7 @@ class Speedup(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Whether the interval has 1 in it."""
+        """The words for a speed-up: equal where its interval has 1 in it, a dash where it has none."""
         if math.isnan(self.low):
             return MISSING
         return "faster" if self.low > 1 else "SLOWER" if self.high < 1 else "equal"

@@ -209,5 +209,5 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             parts.append(f"{title}\n{tables.text(lines, left=1)}")
         else:
             case = [row["model"], str(row["batch"]), row["dtype"], row["case"], pixels(row["image_size"])]
-            passes.append([*case, *rates.values(), f"{row['ratio']:.3f}", f"{max(1 - row['ratio'], 0):.0%}"])
+            passes.append([*case, *rates.values(), f"{row['ratio']:.3f}", f"{row['idle_share']:.0%}"])
     return "\n\n".join([*parts, *([tables.text(passes, left=1)] if len(passes) > 1 else [])])

@@ -44,9 +44,8 @@ def install() -> None:
     signal.signal(signal.SIGINT, _on_interrupt)
     signal.signal(signal.SIGALRM, _on_alarm)
     if atexit._ncallbacks() <= 1:  # type: ignore[attr-defined]
-        atexit.register(
-            leave
-        )  # the first one is called last, but for that of Python's logging, which flushes as it does
+        # the first one is called last, but for that of Python's logging, which flushes as it does
+        atexit.register(leave)
 
 
 def uninterruptible(function: Callable[P, T]) -> Callable[P, T]:

@@ -29,7 +29,7 @@ class Filling:
 
     @property
     def whole(self) -> bool:
-        """Whether all rows are there."""
+        """Whether all rows of the file have come."""
         return bool(self.there.all())
 
     @property
